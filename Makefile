@@ -1,0 +1,70 @@
+# Everything a person does with the suite, by name. `make` alone lists it.
+# PYTHON chooses the interpreter of the virtual environment: make run PYTHON=python3.12
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+TESTS := $(BIN)/python -m pytest
+# With a suite running, its addresses; without one, the defaults of config.yml.
+WITH_ENV := set -a; [ ! -f var/env ] || . var/env; set +a;
+
+.PHONY: help run demo stop test test-unit test-service test-e2e lint load migrate shell clean requirements venv
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(STAMP) ## the whole suite on this machine, servers included; Ctrl-C stops it
+	@exec $(BIN)/python -m deploy.local run
+
+demo: $(STAMP) ## the four stories of an order, told beside a running suite or one started for it
+	@exec $(BIN)/python -m deploy.local demo
+
+stop: ## end the suite that `make run` started in this clone
+	@[ ! -x $(BIN)/python ] || $(BIN)/python -m deploy.local stop
+
+test: $(STAMP) ## every test, real servers included
+	@$(TESTS)
+
+test-unit: $(STAMP) ## only the tests that need no server (seconds)
+	@$(TESTS) tests/unit
+
+test-service: $(STAMP) ## each service in a real container on real servers
+	@$(TESTS) tests/service
+
+test-e2e: $(STAMP) ## the real processes over HTTP: the stories and the saga's hazards
+	@$(TESTS) tests/e2e
+
+lint: $(STAMP) ## ruff, mypy and the walls between the modules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+load: $(STAMP) ## many concurrent orders, then the invariants counted (ARGS="--help" tells more)
+	@$(WITH_ENV) exec $(BIN)/python -m tests.load $(ARGS)
+
+migrate: $(STAMP) ## bring every database to the newest revision
+	@$(WITH_ENV) exec $(BIN)/python -m deploy.migrate
+
+shell: $(STAMP) ## a Python prompt that calls the services: n.rpc.orders.get_order(...)
+	@$(WITH_ENV) exec $(BIN)/nameko shell --config config.yml
+
+clean: stop ## remove the environment, the data, the logs: back to a fresh clone
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local clean; fi
+	@rm -rf $(VENV) var .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One resolution for every Python that pyproject.toml allows, with a hash for each of their files.
+COMPILE = var/compile/bin/uv --quiet pip compile pyproject.toml --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate --system-certs
+requirements: ## compile requirements*.txt anew from pyproject.toml (ARGS=--upgrade for newer ones)
+	@[ -x var/compile/bin/uv ] || { $(PYTHON) -m venv var/compile && var/compile/bin/pip install --quiet uv==0.13.9; }
+	$(COMPILE) $(ARGS) --output-file requirements.txt
+	$(COMPILE) $(ARGS) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+
+venv: $(STAMP) ## only the virtual environment in .venv
+$(STAMP): requirements-dev.txt deploy/local/venv.sh
+	@deploy/local/venv.sh $(PYTHON)
+	@touch $@

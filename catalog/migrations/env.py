@@ -1,0 +1,8 @@
+"""Alembic's way to the tables of catalog."""
+
+from alembic import context
+
+from catalog.models import Base
+from extensions.migrations import run_migrations
+
+run_migrations(context, Base.metadata, "catalog")

@@ -1,0 +1,61 @@
+"""Tables of catalog: the products."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, DateTime, Index, Numeric, Text, func, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from extensions.ids import new_id
+from extensions.tables import service_metadata
+
+
+class Base(DeclarativeBase):
+    """All tables of catalog."""
+
+    metadata = service_metadata()
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: Text,
+        datetime: DateTime(timezone=True),
+        Decimal: Numeric(12, 2),
+    }
+
+
+class Product(Base):
+    """A product; `version` counts its changes."""
+
+    __tablename__ = "products"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    sku: Mapped[str]
+    name: Mapped[str]
+    description: Mapped[str]
+    price: Mapped[Decimal]
+    currency: Mapped[str]
+    is_active: Mapped[bool]
+    version: Mapped[int] = mapped_column(default=1)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.statement_timestamp())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.statement_timestamp())
+
+    __table_args__ = (
+        CheckConstraint("price >= 0", name="price"),
+        CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
+        CheckConstraint("version >= 1", name="version"),
+        Index("uq_products_sku", text("lower(sku)"), unique=True),
+        # One for each order in which products are listed.
+        Index(None, "created_at", "id"),
+        Index(None, "price", "id"),
+        Index(None, "name", "id"),
+        Index(None, "sku", "id"),
+        # Substrings of any of the three. The migration leaves it out where PostgreSQL lacks pg_trgm.
+        Index(
+            "ix_products_search",
+            "name",
+            "sku",
+            "description",
+            postgresql_using="gin",
+            postgresql_ops=dict.fromkeys(("name", "sku", "description"), "gin_trgm_ops"),
+        ),
+    )

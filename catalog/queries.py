@@ -1,0 +1,77 @@
+"""What reads the products."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from catalog.models import Product
+from contracts.base import Actor, page_of
+from contracts.catalog import ProductFilter, ProductLookup, ProductNotFound, ProductView
+from extensions.pagination import fetch_page
+
+_SORT_KEYS: dict[str, InstrumentedAttribute[Any]] = {
+    "created_at": Product.created_at,
+    "price": Product.price,
+    "name": Product.name,
+    "sku": Product.sku,
+}
+
+
+def get_product(session: Session, product_id: UUID) -> ProductView:
+    """Return the product, active or not; raises ProductNotFound."""
+    product = session.get(Product, product_id)
+    if product is None:
+        raise ProductNotFound
+    return ProductView.model_validate(product)
+
+
+def require_visible(product: dict[str, Any], actor: Actor) -> dict[str, Any]:
+    """Return `product` if this actor may see it; raises ProductNotFound for an inactive one and no administrator."""
+    if not product["is_active"] and not actor.is_admin:
+        raise ProductNotFound
+    return product
+
+
+def get_products(session: Session, lookup: ProductLookup) -> dict[str, Any]:
+    """Return those of the products that exist, active or not: `{"items": [...]}`, in no particular order."""
+    products = session.scalars(select(Product).where(Product.id.in_(lookup.product_ids)))
+    return {"items": [ProductView.model_validate(product).to_dict() for product in products]}
+
+
+def list_products(session: Session, wanted: ProductFilter, actor: Actor) -> dict[str, Any]:
+    """Return a page of the products; inactive ones are the administrator's (PermissionDenied)."""
+    if not wanted.only_active:
+        actor.require_admin()
+    products, cursor = fetch_page(
+        session,
+        _matching(wanted),
+        keys=[_SORT_KEYS[wanted.sort.removeprefix("-")], Product.id],
+        descending=wanted.sort.startswith("-"),
+        limit=wanted.limit,
+        cursor=wanted.cursor,
+    )
+    return page_of([ProductView.model_validate(product) for product in products], cursor)
+
+
+def _matching(wanted: ProductFilter) -> Select[Product]:
+    statement = select(Product)
+    if wanted.only_active:
+        statement = statement.where(Product.is_active)
+    if wanted.search is not None:
+        statement = statement.where(_contains(wanted.search))
+    if wanted.sku is not None:
+        statement = statement.where(func.lower(Product.sku) == wanted.sku.lower())
+    if wanted.min_price is not None:
+        statement = statement.where(Product.price >= wanted.min_price)
+    if wanted.max_price is not None:
+        statement = statement.where(Product.price <= wanted.max_price)
+    return statement
+
+
+def _contains(text: str) -> ColumnElement[bool]:
+    # As an ILIKE, which the trigram index serves. % and _ are what the client typed, not wildcards.
+    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    columns = (Product.name, Product.sku, Product.description)
+    return or_(*(column.ilike(f"%{escaped}%", escape="\\") for column in columns))

@@ -1,0 +1,227 @@
+"""The building blocks of every contract: field types, events, views, requests, pages and actors."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+)
+
+from contracts.errors import FieldError, PermissionDenied, ValidationFailed
+
+MAX_PAGE = 100
+DEFAULT_PAGE = 20
+MAX_STOCK = 10**9
+MAX_QUANTITY = 10_000
+
+_CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_MONEY = re.compile(r"\d{1,10}(\.\d{1,2})?")
+
+
+def _decimal_string(value: object) -> object:
+    """Refuse JSON numbers: a float cannot hold money, and an int would make clients think that a float can."""
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, str) and _MONEY.fullmatch(value):
+        return Decimal(value)
+    message = 'must be a decimal string with at most two places, such as "149.90"'
+    raise ValueError(message)
+
+
+def _two_places(value: Decimal) -> str:
+    return f"{value:.2f}"
+
+
+def _printable(value: str) -> str:
+    if _CONTROL_CHARACTERS.search(value):
+        message = "must not contain control characters"
+        raise ValueError(message)
+    return value
+
+
+def _utc(value: datetime) -> str:
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _with_offset(value: object) -> object:
+    if isinstance(value, datetime) or (isinstance(value, str) and "T" in value.upper()):
+        return value
+    message = 'must be an RFC 3339 time, such as "2026-01-31T08:30:00Z"'
+    raise ValueError(message)
+
+
+def _aware(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        message = "must state its offset from UTC, such as the Z in 2026-01-31T08:30:00Z"
+        raise ValueError(message)
+    return value
+
+
+Money = Annotated[
+    Decimal,
+    BeforeValidator(_decimal_string),
+    Field(max_digits=12, decimal_places=2, ge=0, allow_inf_nan=False),
+    PlainSerializer(_two_places, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": r"^\d{1,10}\.\d{2}$", "examples": ["149.90"]}, mode="serialization"),
+]
+"""Decimal in Python, a string with two places in JSON, never a float."""
+
+Instant = Annotated[
+    datetime,
+    BeforeValidator(_with_offset),
+    AfterValidator(_aware),
+    PlainSerializer(_utc, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]
+"""A point in time: aware in Python, RFC 3339 in UTC with microseconds and a Z in JSON."""
+
+Text = Annotated[str, AfterValidator(_printable)]
+Sku = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+Quantity = Annotated[int, Field(strict=True, ge=1, le=MAX_QUANTITY)]
+StockLevel = Annotated[int, Field(strict=True, ge=0, le=MAX_STOCK)]
+
+
+class Event(BaseModel):
+    """A fact that its producer publishes to the `events` exchange; consumers ignore fields that they do not know."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    event_type: ClassVar[str]
+    """The routing key and the AMQP `type`."""
+    producer: ClassVar[str]
+    consumers: ClassVar[tuple[str, ...]] = ()
+    """Services that must hear it; an event with any is published `mandatory`."""
+
+    @property
+    def correlation_id(self) -> str:
+        """Id of the order that it belongs to, or of the thing that it is about."""
+        for field in ("order_id", "user_id", "id"):
+            value = getattr(self, field, None)
+            if value is not None:
+                return str(value)
+        return ""
+
+    def to_json(self) -> str:
+        """The message body."""
+        return self.model_dump_json()
+
+
+E = TypeVar("E", bound=Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Received(Generic[E]):
+    """One delivery of an event: what a use case gets, one or many at a time."""
+
+    event: E
+    message_id: UUID
+    request_id: str
+    traceparent: str
+
+
+class Publish(Protocol):
+    """How a use case says that something happened; the event leaves when the transaction commits, or never."""
+
+    def __call__(self, event: Event, cause: Received[Any] | None = None) -> UUID:
+        """Publish `event`; `cause` is the received event that led to it, if one did. Returns its message id."""
+
+
+class View(BaseModel):
+    """What an RPC method answers; `to_dict` gives plain JSON types."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON: strings, numbers, booleans, lists, dicts and null."""
+        return self.model_dump(mode="json")
+
+
+class Request(BaseModel):
+    """What a caller sends. Unknown fields are refused, so that a misspelt one is never silently dropped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> Self:
+        """Validate `data`; raises ValidationFailed naming every wrong field."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise ValidationFailed.of(field_errors(error)) from None
+
+
+ABSENT: Any = None
+"""Default of a field that a request may leave out, but not set to null: `model_fields_set` tells what was stated."""
+
+
+class PageRequest(Request):
+    """How much of a list, and from where on."""
+
+    limit: Annotated[int, Field(strict=True, ge=1, le=MAX_PAGE)] = DEFAULT_PAGE
+    cursor: Annotated[str, Field(max_length=512)] | None = None
+
+
+class Actor(Request):
+    """Who asks. RPC methods take it as a plain dict; absent means the operator, who may do everything."""
+
+    user_id: UUID | None = None
+    roles: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any] | None) -> "Actor":
+        """The actor of an RPC call, the operator where there is none."""
+        return OPERATOR if data is None else cls.parse(data)
+
+    @property
+    def is_admin(self) -> bool:
+        """True for administrators and for the operator."""
+        return self.user_id is None or "admin" in self.roles
+
+    def require_admin(self) -> None:
+        """Raise PermissionDenied unless this is an administrator."""
+        if not self.is_admin:
+            raise PermissionDenied
+
+    def may_see(self, owner_id: UUID) -> bool:
+        """True when a thing that belongs to `owner_id` is visible to this actor."""
+        return self.is_admin or self.user_id == owner_id
+
+
+OPERATOR = Actor()
+
+
+def page_of(items: Sequence[View], next_cursor: str | None) -> dict[str, Any]:
+    """The answer of every list method: `{"items": [...], "next_cursor": "..." | None}`."""
+    return {"items": [item.to_dict() for item in items], "next_cursor": next_cursor}
+
+
+def field_errors(error: ValidationError) -> list[FieldError]:
+    """Pydantic's findings in the words of our API: `items[0].quantity` and what is wrong with it."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    # Pydantic drops wrong items and then calls their tuple too short: what is wrong with the items is all there is.
+    parents = {one["loc"][:depth] for one in found for depth in range(1, len(one["loc"]))}
+    return [
+        FieldError(field=_path(one["loc"]), message=one["msg"].removeprefix("Value error, "))
+        for one in found
+        if not (one["type"] == "too_short" and one["loc"] in parents)
+    ]
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for step in location:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else str(step)
+    return path

@@ -1,0 +1,48 @@
+"""Every event of the suite in one place: what exists, who produces it, who must hear it."""
+
+import re
+from typing import Any
+
+from contracts import catalog, inventory, orders, payments, users
+from contracts.base import Event
+
+EXCHANGE = "events"
+
+EVENTS: dict[str, type[Event]] = {
+    event.event_type: event
+    for event in (
+        orders.OrderCreated,
+        orders.OrderConfirmed,
+        orders.OrderCancelled,
+        orders.OrderShipped,
+        orders.OrderDelivered,
+        inventory.StockReserved,
+        inventory.StockFailed,
+        inventory.StockCommitted,
+        inventory.StockReleased,
+        payments.PaymentAuthorized,
+        payments.PaymentFailed,
+        payments.PaymentCaptured,
+        payments.PaymentVoided,
+        payments.PaymentRefunded,
+        catalog.ProductCreated,
+        catalog.ProductUpdated,
+        users.UserRegistered,
+        users.UserUpdated,
+    )
+}
+
+
+def handler_name(event: type[Event]) -> str:
+    """Return the method that handles an event in every consumer: `on_order_created` for OrderCreated."""
+    return "on_" + re.sub(r"(?<!^)(?=[A-Z])", "_", event.__name__).lower()
+
+
+def queue_name(service: str, event: type[Event]) -> str:
+    """Return the queue in which `service` gets `event`: `inventory.on_order_created`."""
+    return f"{service}.{handler_name(event)}"
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Return the JSON Schema of every event's body, by routing key."""
+    return {name: event.model_json_schema(mode="serialization") for name, event in EVENTS.items()}

@@ -1,0 +1,134 @@
+"""What inventory says: its events, views, requests and errors."""
+
+from typing import Annotated, ClassVar
+from uuid import UUID
+
+from pydantic import Field
+
+from contracts.base import MAX_STOCK, Event, Instant, PageRequest, Request, Sku, StockLevel, Text, View
+from contracts.errors import NotFound, ServiceError
+
+# Events
+
+
+class StockReserved(Event):
+    """Every line of the order is reserved."""
+
+    event_type: ClassVar[str] = "inventory.stock_reserved"
+    producer: ClassVar[str] = "inventory"
+    consumers: ClassVar[tuple[str, ...]] = ("orders",)
+
+    order_id: UUID
+
+
+class Shortage(View):
+    """A product of which there is not enough."""
+
+    product_id: UUID
+    requested: int
+    available: int
+
+
+class StockFailed(Event):
+    """Not every line could be reserved, so none is."""
+
+    event_type: ClassVar[str] = "inventory.stock_failed"
+    producer: ClassVar[str] = "inventory"
+    consumers: ClassVar[tuple[str, ...]] = ("orders",)
+
+    order_id: UUID
+    reason: str
+    shortages: tuple[Shortage, ...]
+
+
+class StockCommitted(Event):
+    """The reserved stock has left the shelf."""
+
+    event_type: ClassVar[str] = "inventory.stock_committed"
+    producer: ClassVar[str] = "inventory"
+    consumers: ClassVar[tuple[str, ...]] = ("orders",)
+
+    order_id: UUID
+
+
+class StockReleased(Event):
+    """The stock of a cancelled order is available again; `returned` if it had left the shelf before."""
+
+    event_type: ClassVar[str] = "inventory.stock_released"
+    producer: ClassVar[str] = "inventory"
+    consumers: ClassVar[tuple[str, ...]] = ("orders",)
+
+    order_id: UUID
+    returned: bool = False
+
+
+# Requests
+
+
+class SetStock(Request):
+    """Sets `on_hand` of a product; the body of POST /inventory."""
+
+    product_id: UUID
+    product_sku: Sku
+    quantity: StockLevel
+
+
+class SetStockLevel(Request):
+    """Sets `on_hand` of a product that has stock; the body of PUT /inventory/{product_id}."""
+
+    quantity: StockLevel
+
+
+class AdjustStock(Request):
+    """Changes `on_hand` by `delta`; the body of POST /inventory/{product_id}/adjustments."""
+
+    delta: Annotated[int, Field(strict=True, ge=-MAX_STOCK, le=MAX_STOCK)]
+    reason: Annotated[Text, Field(min_length=1, max_length=200)]
+
+
+class StockFilter(PageRequest):
+    """What GET /inventory takes."""
+
+
+# Views
+
+
+class StockView(View):
+    """The stock of one product. `on_hand` includes what is reserved; `available` is the rest."""
+
+    product_id: UUID
+    product_sku: str
+    on_hand: int
+    reserved: int
+    available: int
+    updated_at: Instant
+
+
+class MovementView(View):
+    """One entry of the stock ledger: what changed, why, and the balance after it."""
+
+    id: UUID
+    product_id: UUID
+    kind: str
+    on_hand_delta: int
+    reserved_delta: int
+    on_hand: int
+    reserved: int
+    order_id: UUID | None
+    reason: str | None
+    created_at: Instant
+
+
+# Errors
+
+
+class StockNotFound(NotFound):
+    """The product has no stock row."""
+
+    code, status, detail = "STOCK_NOT_FOUND", 404, "There is no stock record for this product."
+
+
+class StockIsReserved(ServiceError):
+    """The change would leave less on hand than is reserved."""
+
+    code, status, detail = "STOCK_RESERVED", 409, "Less would be on hand than is reserved for orders."

@@ -1,0 +1,206 @@
+"""What orders says: its events, views, requests and errors."""
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from contracts.base import Currency, Event, Instant, Money, PageRequest, Quantity, Request, Sku, View
+from contracts.errors import NotFound, ServiceError
+
+MAX_LINES = 100
+
+
+class OrderStatus(StrEnum):
+    """The life of an order."""
+
+    CREATED = "CREATED"
+    CONFIRMED = "CONFIRMED"
+    SHIPPED = "SHIPPED"
+    DELIVERED = "DELIVERED"
+    CANCELLED = "CANCELLED"
+
+
+class CancelReason(StrEnum):
+    """Why an order was cancelled."""
+
+    OUT_OF_STOCK = "OUT_OF_STOCK"
+    PAYMENT_FAILED = "PAYMENT_FAILED"
+    TIMEOUT = "TIMEOUT"
+    USER = "USER"
+    ADMIN = "ADMIN"
+
+
+# Events
+
+
+class OrderLine(View):
+    """One product of an order, at the price that the order was made for."""
+
+    product_id: UUID
+    product_sku: Sku
+    quantity: Quantity
+    price_snapshot: Money
+
+
+class OrderCreated(Event):
+    """An order was accepted; stock and payment are asked for."""
+
+    event_type: ClassVar[str] = "order.created"
+    producer: ClassVar[str] = "orders"
+    consumers: ClassVar[tuple[str, ...]] = ("inventory", "payments", "notifications")
+
+    order_id: UUID
+    user_id: UUID
+    total_amount: Money
+    currency: Currency
+    items: tuple[OrderLine, ...]
+
+
+class OrderConfirmed(Event):
+    """Stock is reserved and payment authorised: commit the one, capture the other."""
+
+    event_type: ClassVar[str] = "order.confirmed"
+    producer: ClassVar[str] = "orders"
+    consumers: ClassVar[tuple[str, ...]] = ("inventory", "payments", "notifications")
+
+    order_id: UUID
+    user_id: UUID
+    total_amount: Money
+    currency: Currency
+
+
+class OrderCancelled(Event):
+    """The order is off: whoever holds something for it gives it back."""
+
+    event_type: ClassVar[str] = "order.cancelled"
+    producer: ClassVar[str] = "orders"
+    consumers: ClassVar[tuple[str, ...]] = ("inventory", "payments", "notifications")
+
+    order_id: UUID
+    user_id: UUID
+    reason: CancelReason
+
+
+class OrderShipped(Event):
+    """The order left the warehouse."""
+
+    event_type: ClassVar[str] = "order.shipped"
+    producer: ClassVar[str] = "orders"
+    consumers: ClassVar[tuple[str, ...]] = ("notifications",)
+
+    order_id: UUID
+    user_id: UUID
+
+
+class OrderDelivered(Event):
+    """The order arrived."""
+
+    event_type: ClassVar[str] = "order.delivered"
+    producer: ClassVar[str] = "orders"
+    consumers: ClassVar[tuple[str, ...]] = ("notifications",)
+
+    order_id: UUID
+    user_id: UUID
+
+
+# Requests
+
+
+class NewOrderItem(Request):
+    """One line as the client asks for it; what it states of price and sku is only compared with the catalog."""
+
+    product_id: UUID
+    quantity: Quantity
+    price_snapshot: Money | None = None
+    product_sku: Sku | None = None
+
+
+class CreateOrder(Request):
+    """The body of POST /orders."""
+
+    items: Annotated[tuple[NewOrderItem, ...], Field(min_length=1, max_length=MAX_LINES)]
+    total_amount: Money | None = None
+
+
+class OrderFilter(PageRequest):
+    """What GET /orders takes. `user_id` is the administrator's."""
+
+    status: OrderStatus | None = None
+    created_after: Instant | None = None
+    created_before: Instant | None = None
+    user_id: UUID | None = None
+
+
+# Views
+
+
+class OrderItemView(View):
+    """One line of an order."""
+
+    product_id: UUID
+    product_sku: str
+    quantity: int
+    price_snapshot: Money
+    line_total: Money
+
+
+class OrderView(View):
+    """An order. The two statuses are those of its reservation and its payment, `PENDING` before their first answer."""
+
+    id: UUID
+    user_id: UUID
+    status: OrderStatus
+    cancel_reason: CancelReason | None
+    total_amount: Money
+    currency: str
+    items: tuple[OrderItemView, ...]
+    stock_status: Literal["PENDING", "RESERVED", "FAILED", "COMMITTED", "RELEASED", "RETURNED"]
+    payment_status: Literal["PENDING", "AUTHORIZED", "FAILED", "CAPTURED", "VOIDED", "REFUNDED"]
+    version: int
+    created_at: Instant
+    updated_at: Instant
+
+
+class TimelineEntry(View):
+    """One event of an order's saga, as orders recorded it."""
+
+    event: str
+    event_id: UUID
+    service: str
+    at: Instant
+    data: dict[str, Any]
+
+
+class StuckOrderView(View):
+    """An order that is still undecided after its deadline."""
+
+    id: UUID
+    status: OrderStatus
+    stock_status: str
+    payment_status: str
+    created_at: Instant
+    deadline_at: Instant
+
+
+# Errors
+
+
+class OrderNotFound(NotFound):
+    """No such order, or it is someone else's."""
+
+    code, status, detail = "ORDER_NOT_FOUND", 404, "There is no order with this id."
+
+
+class PriceChanged(ServiceError):
+    """The price or total that the client saw is no longer right."""
+
+    code, status = "PRICE_CHANGED", 409
+    detail = "A price has changed. Read the products again and repeat the order with the new prices."
+
+
+class ProductUnavailable(ServiceError):
+    """A product is unknown or no longer sold."""
+
+    code, status, detail = "PRODUCT_UNAVAILABLE", 422, "A product is unknown or no longer sold."

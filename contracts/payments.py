@@ -1,0 +1,112 @@
+"""What payments says: its events, views, requests and errors."""
+
+from enum import StrEnum
+from typing import ClassVar
+from uuid import UUID
+
+from contracts.base import Currency, Event, Instant, Money, PageRequest, View
+from contracts.errors import NotFound
+
+
+class PaymentStatus(StrEnum):
+    """The life of a payment."""
+
+    PENDING = "PENDING"
+    AUTHORIZED = "AUTHORIZED"
+    FAILED = "FAILED"
+    CAPTURED = "CAPTURED"
+    VOIDED = "VOIDED"
+    REFUNDED = "REFUNDED"
+
+
+# Events
+
+
+class PaymentAuthorized(Event):
+    """The provider holds the money for us."""
+
+    event_type: ClassVar[str] = "payment.authorized"
+    producer: ClassVar[str] = "payments"
+    consumers: ClassVar[tuple[str, ...]] = ("orders",)
+
+    order_id: UUID
+    payment_id: UUID
+    transaction_reference: str
+    amount: Money
+    currency: Currency
+
+
+class PaymentFailed(Event):
+    """The provider declined."""
+
+    event_type: ClassVar[str] = "payment.failed"
+    producer: ClassVar[str] = "payments"
+    consumers: ClassVar[tuple[str, ...]] = ("orders",)
+
+    order_id: UUID
+    payment_id: UUID
+    reason: str
+
+
+class PaymentCaptured(Event):
+    """The money is ours."""
+
+    event_type: ClassVar[str] = "payment.captured"
+    producer: ClassVar[str] = "payments"
+    consumers: ClassVar[tuple[str, ...]] = ("orders",)
+
+    order_id: UUID
+    payment_id: UUID
+
+
+class PaymentVoided(Event):
+    """The authorisation was given up before it was captured."""
+
+    event_type: ClassVar[str] = "payment.voided"
+    producer: ClassVar[str] = "payments"
+    consumers: ClassVar[tuple[str, ...]] = ("orders",)
+
+    order_id: UUID
+    payment_id: UUID
+
+
+class PaymentRefunded(Event):
+    """What had been captured was given back."""
+
+    event_type: ClassVar[str] = "payment.refunded"
+    producer: ClassVar[str] = "payments"
+    consumers: ClassVar[tuple[str, ...]] = ("orders",)
+
+    order_id: UUID
+    payment_id: UUID
+
+
+# Requests and views
+
+
+class PaymentFilter(PageRequest):
+    """What GET /payments takes."""
+
+    order_id: UUID | None = None
+    status: PaymentStatus | None = None
+
+
+class PaymentView(View):
+    """The payment of one order."""
+
+    id: UUID
+    order_id: UUID
+    user_id: UUID
+    amount: Money
+    currency: str
+    status: PaymentStatus
+    transaction_reference: str | None
+    failure_reason: str | None
+    created_at: Instant
+    updated_at: Instant
+
+
+class PaymentNotFound(NotFound):
+    """No such payment, or it is someone else's."""
+
+    code, status, detail = "PAYMENT_NOT_FOUND", 404, "There is no such payment."

@@ -1,0 +1,180 @@
+"""What users says: its events, views, requests and errors."""
+
+import re
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, Field, StrictBool, StringConstraints
+
+from contracts.base import ABSENT, Event, Instant, Request, View
+from contracts.errors import NotFound, ServiceError
+
+ACCESS_TOKEN_ISSUER = "order-suite"
+ACCESS_TOKEN_AUDIENCE = "order-suite-api"
+ACCESS_TOKEN_ALGORITHM = "EdDSA"
+ACCESS_TOKEN_TYPE = "at+jwt"
+ACCESS_TOKEN_SECONDS = 15 * 60
+
+
+class Role(StrEnum):
+    """What a user may do: every user is a customer, an admin runs the shop."""
+
+    CUSTOMER = "customer"
+    ADMIN = "admin"
+
+
+_EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\.[^@\s.\x00-\x1f\x7f]+")
+
+
+def _address(value: str) -> str:
+    if _EMAIL.fullmatch(value):
+        return value
+    message = "must be an e-mail address, such as name@example.com"
+    raise ValueError(message)
+
+
+Email = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, to_lower=True, max_length=254),
+    AfterValidator(_address),
+    Field(json_schema_extra={"format": "email"}),
+]
+"""Without surrounding blanks and in lower case from here on, so that one mailbox is one account."""
+
+Password = Annotated[str, Field(min_length=1, max_length=200)]
+Token = Annotated[str, Field(min_length=1, max_length=4096)]
+
+# Events
+
+
+class UserRegistered(Event):
+    """Someone opened an account."""
+
+    event_type: ClassVar[str] = "user.registered"
+    producer: ClassVar[str] = "users"
+    consumers: ClassVar[tuple[str, ...]] = ("notifications",)
+
+    user_id: UUID
+    email: str
+
+
+class UserUpdated(Event):
+    """A user's roles changed, or the account was switched on or off; holds for access tokens issued before `at`."""
+
+    event_type: ClassVar[str] = "user.updated"
+    producer: ClassVar[str] = "users"
+    # The gateway hears it, but with a queue that lives only as long as its process: none is no error.
+
+    user_id: UUID
+    roles: tuple[Role, ...]
+    is_active: bool
+    at: Instant
+
+
+# Requests
+
+
+class Credentials(Request):
+    """The body of POST /users/register and /users/login."""
+
+    email: Email
+    password: Password
+
+
+class RefreshToken(Request):
+    """The body of POST /users/refresh-token and /users/logout."""
+
+    refresh_token: Token
+
+
+class VerifyToken(Request):
+    """The body of POST /users/verify-token."""
+
+    token: Token
+
+
+class UpdateUser(Request):
+    """The body of PATCH /users/{id}: what is absent stays."""
+
+    roles: Annotated[tuple[Role, ...], Field(min_length=1, max_length=len(Role))] = ABSENT
+    is_active: StrictBool = ABSENT
+
+
+# Views
+
+
+class UserView(View):
+    """An account, never its password."""
+
+    id: UUID
+    email: str
+    roles: tuple[Role, ...]
+    is_active: bool
+    created_at: Instant
+    updated_at: Instant
+
+
+class SessionView(View):
+    """What register, login and refresh answer. `expires_in` is in seconds, of the access token."""
+
+    user: UserView
+    access_token: str
+    refresh_token: str
+    token_type: Literal["Bearer"] = "Bearer"
+    expires_in: int
+
+
+class VerifiedToken(View):
+    """What a valid access token says."""
+
+    valid: Literal[True] = True
+    user_id: UUID
+    roles: tuple[Role, ...]
+    expires_at: Instant
+
+
+# Errors
+
+
+class UserNotFound(NotFound):
+    """No such user."""
+
+    code, status, detail = "USER_NOT_FOUND", 404, "There is no user with this id."
+
+
+class UserAlreadyExists(ServiceError):
+    """The address is taken."""
+
+    code, status, detail = "USER_ALREADY_EXISTS", 409, "There is an account with this e-mail address. Log in instead."
+
+
+class InvalidCredentials(ServiceError):
+    """Unknown address or wrong password; the answer does not tell which."""
+
+    code, status, detail = "INVALID_CREDENTIALS", 401, "E-mail address or password is wrong."
+
+
+class InvalidToken(ServiceError):
+    """The token is malformed, expired, or not ours."""
+
+    code, status, detail = "INVALID_TOKEN", 401, "The token is malformed, expired or not ours. Log in again."
+
+
+class TokenRevoked(ServiceError):
+    """The token was ours and is no longer valid."""
+
+    code, status, detail = "TOKEN_REVOKED", 401, "The token was revoked. Log in again."
+
+
+class UserInactive(ServiceError):
+    """The account is switched off."""
+
+    code, status, detail = "USER_INACTIVE", 403, "This account is switched off. Ask an administrator."
+
+
+class WeakPassword(ServiceError):
+    """The password is too short or too well known."""
+
+    code, status = "WEAK_PASSWORD", 422
+    detail = "Choose a password of at least 10 characters that is not a well-known one."

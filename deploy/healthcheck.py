@@ -1,0 +1,112 @@
+"""Is a service well? `python -m deploy.healthcheck orders` exits 0 if it is, 1 with a reason if not.
+
+A service is asked by RPC over the broker, which is how it is reached; the gateway by HTTP, `GET /health/ready`.
+The answer comes over RabbitMQ's direct reply-to, so that a check every few seconds leaves no queue behind.
+"""
+
+import http.client
+import json
+import os
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import kombu
+from amqp.exceptions import AMQPError
+from kombu.exceptions import OperationalError
+
+CONFIG = "config.yml"
+TIMEOUT = 3.0  # seconds
+DIRECT = "amq.rabbitmq.reply-to"
+
+
+class Unhealthy(Exception):
+    """The service said no, or nothing; the text says which."""
+
+
+def ask(amqp_uri: str, service: str, *, timeout: float = TIMEOUT) -> dict[str, Any]:
+    """The answer of `<service>.health()`. Unhealthy if there is none within `timeout` seconds, or an error."""
+    deadline = time.monotonic() + timeout
+    replies: list[Any] = []
+    with kombu.Connection(amqp_uri, connect_timeout=timeout) as connection:
+        channel = connection.channel()
+        queue = kombu.Queue(DIRECT, no_declare=True, channel=channel)
+        # consuming first and without acks is what the broker asks for before it accepts the address
+        with kombu.Consumer(
+            channel,
+            [queue],
+            no_ack=True,
+            accept=["json"],
+            callbacks=[lambda body, _message: replies.append(body)],
+        ):
+            kombu.Producer(channel).publish(
+                json.dumps({"args": [], "kwargs": {}}),
+                exchange="nameko-rpc",
+                routing_key=f"{service}.health",
+                content_type="application/json",
+                content_encoding="utf-8",
+                reply_to=DIRECT,
+                correlation_id=str(uuid.uuid4()),
+                expiration=timeout,
+            )
+            while not replies:
+                connection.drain_events(timeout=max(deadline - time.monotonic(), 0.001))
+    reply = replies[0]
+    if reply.get("error"):
+        raise Unhealthy(f"{service} answers: {reply['error'].get('value') or reply['error'].get('exc_type')}")
+    return dict(reply.get("result") or {})
+
+
+def answers(amqp_uri: str, service: str, *, timeout: float = TIMEOUT) -> bool:
+    """Does the service answer, and well?"""
+    try:
+        ask(amqp_uri, service, timeout=timeout)
+    except (Unhealthy, OSError, OperationalError, AMQPError):
+        return False
+    return True
+
+
+def ask_gateway(address: str, *, timeout: float = TIMEOUT) -> None:
+    """Unhealthy unless `GET /health/ready` on this host:port is 200."""
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPConnection(
+        "127.0.0.1" if host in ("", "0.0.0.0") else host, int(port), timeout=timeout
+    )
+    try:
+        connection.request("GET", "/health/ready")
+        answer = connection.getresponse()
+        if answer.status != http.HTTPStatus.OK:
+            raise Unhealthy(f"the gateway answers {answer.status}: {answer.read(500).decode(errors='replace')}")
+    finally:
+        connection.close()
+
+
+def main(names: list[str]) -> int:
+    """Check each named service; the exit code."""
+    if not names:
+        print("which service? for example: python -m deploy.healthcheck orders", file=sys.stderr)
+        return 2
+    from deploy.settings import load
+
+    settings = load(Path(CONFIG))
+    for name in names:
+        try:
+            if name == "gateway":
+                ask_gateway(settings["WEB_SERVER_ADDRESS"])
+            else:
+                ask(settings["AMQP_URI"], name)
+        except TimeoutError:
+            print(f"{name} did not answer within {TIMEOUT:g} s", file=sys.stderr)
+            return 1
+        except (Unhealthy, OSError, OperationalError, AMQPError) as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    # a green hub is not needed for one question, and starting without it is faster
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    sys.exit(main(sys.argv[1:]))

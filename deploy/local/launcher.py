@@ -1,0 +1,161 @@
+"""`make run` from one end to the other: servers, keys, tables, services, seed; then waiting until told to stop."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+from deploy.local import environment, ports
+from deploy.local.process import PidFile, StartError, spawn, tail, wait_until
+from deploy.local.servers import OURS, Servers
+from deploy.local.suite import ROOT, Suite
+
+VAR = ROOT / "var"
+ENV_FILE = VAR / "env"
+PID_FILE = VAR / "launcher.pid"
+GATEWAY_PORT = 8000
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(Exception):
+    """The user asked to stop, by Ctrl-C or `make stop`."""
+
+
+class Launcher:
+    """The whole suite of this clone, and what it is up to, printed with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.env: dict[str, str] = {}
+        self.servers: Servers | None = None
+        self.suite: Suite | None = None
+        self._stop = threading.Event()
+
+    def say(self, text: str) -> None:
+        """A line of progress."""
+        print(f"[{time.monotonic() - self.began:5.1f} s] {text}", flush=True)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[dict[str, str]]:
+        """Everything up and ready inside the block, everything down after it. StartError if it does not come up."""
+        self._handle_signals()
+        pid_file = PidFile(PID_FILE)
+        if pid_file.read() is not None:
+            raise StartError(f"this clone's suite is running already (process {pid_file.read()}); `make stop` ends it")
+        servers = self.servers = Servers(VAR, say=self.say)
+        try:
+            servers.lock()
+            pid_file.write(os.getpid())
+            addresses = servers.launch()
+            self.env = self._settings(addresses)
+            environment.write(ENV_FILE, self.env)
+            self._task("preparing keys and tables", "deploy.prepare")
+            servers.wait_ready()
+            self.suite = Suite(self.env, log_dir=VAR / "log", say=self.say)
+            self.say("starting the seven services")
+            self.suite.start()
+            self.suite.wait_ready(90)
+            self.say("all services are ready")
+            self._seed(servers)
+            yield self.env
+        finally:
+            # a second Ctrl-C must not leave half of it behind; the waits below are all bounded
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+            self._take_down(servers, pid_file)
+
+    def wait(self) -> None:
+        """Until the user stops it. The services have their supervisor; the servers are looked after here."""
+        while not self._stop.wait(1.0):
+            if self.servers is not None:
+                self.servers.revive()
+
+    def _handle_signals(self) -> None:
+        """Explicitly, since a background job of a shell script inherits SIGINT as ignored."""
+
+        def on_signal(_number: int, _frame: FrameType | None) -> None:
+            if not self._stop.is_set():
+                self._stop.set()
+                raise Stopped
+
+        for number in STOP_SIGNALS:
+            signal.signal(number, on_signal)
+
+    def _settings(self, addresses: dict[str, str]) -> dict[str, str]:
+        """The variables of config.yml for this run: addresses, the gateway's port, the keys, the environment."""
+        given = {} if OURS in os.environ else os.environ
+        address = given.get("GATEWAY_ADDRESS")
+        if not address:
+            port = ports.first_free(GATEWAY_PORT, host="0.0.0.0")
+            if port != GATEWAY_PORT:
+                self.say(f"port {GATEWAY_PORT} is taken, so the gateway listens on {port}")
+            address = f"0.0.0.0:{port}"
+        keys = VAR / "keys"
+        defaults = {
+            "JWT_PRIVATE_KEY_FILE": str(keys / "jwt-private.pem"),
+            "JWT_PUBLIC_KEY_FILE": str(keys / "jwt-public.pem"),
+            "ENVIRONMENT": "development",
+        }
+        return {
+            **addresses,
+            "GATEWAY_ADDRESS": address,
+            "GATEWAY_URL": f"http://127.0.0.1:{address.rpartition(':')[2]}",
+            **{name: given.get(name) or value for name, value in defaults.items()},
+        }
+
+    def _task(self, title: str, module: str) -> None:
+        """Run a step as the process that compose and a person would run, and show the last line of what it printed."""
+        self.say(title)
+        log = VAR / "log" / f"{module.rpartition('.')[2]}.log"
+        log.unlink(missing_ok=True)
+        process = spawn(
+            [sys.executable, "-m", module],
+            env={**os.environ, **self.env, "PYTHONWARNINGS": "ignore"},
+            log=log,
+            cwd=ROOT,
+            on_launcher_death=signal.SIGKILL,
+        )
+        try:
+            ended = wait_until(lambda: process.poll() is not None, seconds=180)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait(timeout=10)
+        if not ended or process.returncode:
+            raise StartError(f"{title} failed. The end of {log}:\n{tail(log)}")
+        self.say(f"  {tail(log, 1)}")
+
+    def _seed(self, servers: Servers) -> None:
+        """Once for each set of data, so that what a person then changes in the demo shop stays changed."""
+        seeded = servers.data / "seeded"
+        if self.env["ENVIRONMENT"] == "production" or (seeded.exists() and not servers.given):
+            return
+        self._task("seeding the demo shop", "deploy.seed")
+        if not servers.given:  # servers that are not ours may be other ones the next time
+            seeded.touch()
+
+    def _take_down(self, servers: Servers, pid_file: PidFile) -> None:
+        if self.suite is not None or servers.addresses():
+            self.say("stopping")
+        if self.suite is not None:
+            self.suite.stop()
+        servers.stop()
+        if pid_file.read() == os.getpid():
+            pid_file.remove()
+            self.say("stopped")
+
+
+def stop() -> int:
+    """End the running launcher of this clone, if there is one; the exit code."""
+    if PidFile(PID_FILE).end_leftover(signal.SIGTERM, grace=75):
+        print("stopped")
+    return 0
+
+
+def is_running() -> bool:
+    """Does a suite of this clone run, or start, already?"""
+    return PidFile(PID_FILE).read() is not None

@@ -1,0 +1,53 @@
+"""Which TCP ports the private servers and the gateway get."""
+
+import json
+import socket
+import zlib
+from pathlib import Path
+
+# The standard ports plus 15,000, plus 0, 10, 20 ... 990 by clone: below the range that the kernel gives to outgoing
+# connections (32768 on), and different from one clone to the next, so that two started at once do not race for one.
+STANDARD = {"epmd": 4369, "postgres": 5432, "amqp": 5672, "amqp_dist": 5674, "redis": 6379}
+OFFSET = 15_000
+CLONES = 100
+TRIES = 500
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Can a server listen on that port now? Connections of an earlier server in TIME_WAIT do not count."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def first_free(start: int, *, host: str = "127.0.0.1", taken: frozenset[int] = frozenset(), step: int = 1) -> int:
+    """The first free port from `start` on that is not in `taken`. OSError if 500 in a row are occupied."""
+    for port in range(start, min(start + TRIES * step, 65_536), step):
+        if port not in taken and is_free(port, host):
+            return port
+    raise OSError(f"no free port among the {TRIES} from {start} on; end what occupies them")
+
+
+def preferred(root: Path) -> dict[str, int]:
+    """The ports that the folder `root` would like, by name; the same folder always likes the same ones."""
+    shift = zlib.crc32(str(root.resolve()).encode()) % CLONES * 10
+    return {name: port + OFFSET + shift for name, port in STANDARD.items()}
+
+
+def choose(root: Path) -> dict[str, int]:
+    """Free ports by name: those of the last time where they are free, else the next ones. Remembered in `root`."""
+    memory = root / "ports.json"
+    wishes = preferred(root)
+    try:
+        wishes |= {name: int(port) for name, port in json.loads(memory.read_text()).items() if name in wishes}
+    except (OSError, ValueError, AttributeError, TypeError):
+        pass  # the first time, or a file cut off by a crash: the preferred ports will do
+    chosen: dict[str, int] = {}
+    for name, wish in wishes.items():
+        chosen[name] = first_free(wish, taken=frozenset(chosen.values()))
+    memory.write_text(json.dumps(chosen))
+    return chosen

@@ -1,0 +1,162 @@
+"""A private PostgreSQL: one cluster with a database and a role per service, over TCP on the loopback interface only."""
+
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+from pathlib import Path
+
+import psycopg2
+from psycopg2 import errors
+
+from deploy.local import install
+from deploy.local.process import StartError, spawn, started_at, tail, wait_until
+from deploy.local.server import Server
+
+INIT_SQL = Path(__file__).resolve().parents[1] / "postgres" / "init.sql"
+SUPERUSER = "postgres"
+
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    # a socket's path may have 107 characters, which a clone deep in a home exceeds; TCP has no such limit
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_line_prefix": "%m [%p] %u@%d ",
+}
+
+
+def services() -> list[str]:
+    """The services that have a database, in the order of init.sql."""
+    return re.findall(r"^CREATE DATABASE (\w+)", INIT_SQL.read_text(), re.MULTILINE)
+
+
+class Postgres(Server):
+    name = "postgres"
+    stop_signal = signal.SIGINT  # "fast": disconnects the clients; SIGTERM would wait for them to leave
+    grace = 30.0
+
+    @property
+    def data(self) -> Path:
+        return self.home / "data"
+
+    @property
+    def programs(self) -> Path:
+        """The folder of PostgreSQL's programs, of the version that made the data if that is installed."""
+        marker = self.data / "PG_VERSION"
+        folder = install.postgres(marker.read_text().strip() if marker.exists() else None)
+        if folder is None:
+            raise StartError("PostgreSQL's programs (postgres, initdb) are not on this machine")
+        return folder
+
+    def url(self, service: str) -> str:
+        return f"postgresql+psycopg2://{service}:{service}@127.0.0.1:{self.port}/{service}"
+
+    def user(self) -> tuple[int, int] | None:
+        """PostgreSQL refuses to run as root; then it runs as the user that its package brings."""
+        if os.geteuid() != 0:
+            return None
+        for name in ("postgres", "nobody"):
+            try:
+                entry = pwd.getpwnam(name)
+            except KeyError:
+                continue
+            return entry.pw_uid, entry.pw_gid
+        raise StartError("PostgreSQL does not run as root, and there is no user postgres or nobody to run it as")
+
+    def prepare(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        if not (self.data / "PG_VERSION").exists():
+            self._initdb()
+        self._remove_stale_pid()
+
+    def _initdb(self) -> None:
+        """Make the cluster in a folder beside, so that an interrupted attempt leaves nothing half-made behind."""
+        fresh = self.home / "data.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        password = self.home / "superuser-password"
+        password.unlink(missing_ok=True)
+        with os.fdopen(os.open(password, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(24))
+        owner = self.user()
+        if owner:
+            os.chown(self.home, *owner)
+            os.chown(fresh, *owner)
+            os.chown(password, *owner)
+        options = [
+            f"--username={SUPERUSER}",
+            f"--pwfile={password}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+        ]
+        process = spawn(
+            [str(self.programs / "initdb"), *options, "--locale=C.UTF-8", f"--pgdata={fresh}"],
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
+            log=self.log,
+            cwd=self.home,
+            on_launcher_death=signal.SIGKILL,
+            user=owner,
+        )
+        if not wait_until(lambda: process.poll() is not None, seconds=60) or process.returncode:
+            process.kill()
+            raise StartError(f"initdb failed. The end of {self.log}:\n{tail(self.log)}")
+        fresh.rename(self.data)
+
+    def _remove_stale_pid(self) -> None:
+        """After a crash the recorded pid may belong to somebody else by now, and PostgreSQL would not start."""
+        stale = self.data / "postmaster.pid"
+        try:
+            pid = int(stale.read_text().split()[0])
+        except (OSError, ValueError, IndexError):
+            return
+        command = Path(f"/proc/{pid}/cmdline")
+        if not started_at(pid) or str(self.data).encode() not in command.read_bytes():
+            stale.unlink(missing_ok=True)
+
+    def command(self) -> list[str]:
+        made_by, installed = self.data / "PG_VERSION", self.programs.parent.name
+        if installed.isdigit() and made_by.read_text().strip() != installed:
+            raise StartError(
+                f"the data in {self.data} was made by PostgreSQL {made_by.read_text().strip()}, installed is "
+                f"{installed}; `make clean` starts afresh"
+            )
+        settings = SETTINGS | {"port": str(self.port)}
+        flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return [str(self.programs / "postgres"), "-D", str(self.data), *flags]
+
+    def is_ready(self) -> bool:
+        """It takes connections, and the databases and roles are there."""
+        password = (self.home / "superuser-password").read_text()
+        address = {"host": "127.0.0.1", "port": self.port, "connect_timeout": 2}
+        try:
+            connection = psycopg2.connect(dbname="postgres", user=SUPERUSER, password=password, **address)
+        except psycopg2.OperationalError:
+            return False
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                self._create_databases(cursor)
+        finally:
+            connection.close()
+        return True
+
+    def _create_databases(self, cursor: "psycopg2.extensions.cursor") -> None:
+        cursor.execute("SELECT datname FROM pg_database WHERE NOT has_database_privilege('public', oid, 'CONNECT')")
+        shut = {row[0] for row in cursor.fetchall()}
+        if shut >= {*services(), "postgres", "template1"}:  # the last statements of the file took effect
+            return
+        for statement in _statements(INIT_SQL.read_text()):
+            try:
+                cursor.execute(statement)
+            except (errors.DuplicateObject, errors.DuplicateDatabase):
+                continue  # from a run that was interrupted here
+
+
+def _statements(sql: str) -> list[str]:
+    code = "\n".join(line for line in sql.splitlines() if not line.lstrip().startswith("--"))
+    return [statement.strip() for statement in code.split(";") if statement.strip()]

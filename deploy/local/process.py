@@ -1,0 +1,186 @@
+"""Starting and ending processes so that none outlives its launcher unnoticed.
+
+A child gets a session of its own (a Ctrl-C in the terminal is the launcher's to handle), a signal when the launcher
+dies, and a record of who it is, so that a later run can end what an earlier, killed one left behind.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+OPEN_FILES = 65_536
+POLL = 0.05  # seconds
+
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+class StartError(Exception):
+    """Something could not be started; the text says what and what to do."""
+
+
+def spawn(
+    command: list[str],
+    *,
+    env: dict[str, str],
+    log: Path,
+    cwd: Path,
+    on_launcher_death: signal.Signals,
+    user: tuple[int, int] | None = None,
+) -> "subprocess.Popen[bytes]":
+    """Start `command` with its output appended to `log`, as `user` (uid, gid) if given.
+
+    `on_launcher_death` reaches it when the *thread* that called this ends, which is how Linux does it: call it from one
+    that lives as long as the child should.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    who: dict[str, object] = {} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}
+    with log.open("ab") as output:
+        return subprocess.Popen(  # type: ignore[call-overload]
+            command,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_prepare(os.getpid(), on_launcher_death),  # noqa: PLW1509 - forks, and touches no lock
+            **who,
+        )
+
+
+def _prepare(launcher: int, on_launcher_death: signal.Signals) -> Callable[[], None]:
+    """What the child does between fork and exec. It runs after the change of user, which would undo the first line."""
+
+    def prepare() -> None:
+        if _libc is not None:
+            _libc.prctl(PR_SET_PDEATHSIG, int(on_launcher_death))
+            if os.getppid() != launcher:  # it died in between
+                os._exit(1)
+        # a background job of a shell without job control inherits these two as ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+        _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+    return prepare
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float, poll: float = POLL) -> bool:
+    """Wait until `condition()` holds; False if it does not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(poll)
+    return True
+
+
+def signal_process(pid: int, number: int) -> bool:
+    """Send a signal; False if there is no such process any more."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def stop_process(process: "subprocess.Popen[bytes]", number: signal.Signals, *, grace: float) -> bool:
+    """Ask a child to end, insist after `grace` seconds. False if it had to be killed."""
+    if process.poll() is None:
+        signal_process(process.pid, number)
+    if wait_until(lambda: process.poll() is not None, seconds=grace):
+        return True
+    kill_tree(process.pid)
+    process.wait(timeout=10)
+    return False
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL a process and all it started. The children first become orphans of init, hence collected before."""
+    family = [pid, *descendants(pid)]
+    for member in family:
+        signal_process(member, signal.SIGKILL)
+    wait_until(lambda: not any(started_at(member) for member in family[1:]), seconds=10)
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """The pids below `pid`, from /proc."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        fields = _stat(int(entry.name))
+        if fields:
+            parents[int(entry.name)] = int(fields[1])
+    wanted = {pid}
+    while new := {child for child, parent in parents.items() if parent in wanted} - wanted:
+        wanted |= new
+        yield from new
+
+
+def started_at(pid: int) -> str | None:
+    """What tells this process from any other that had or will have its pid; None if it is gone or a zombie."""
+    fields = _stat(pid)
+    if not fields or fields[0] == "Z":
+        return None
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return f"{boot.read_text().strip() if boot.exists() else ''}/{fields[19]}"
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/<pid>/stat from the state on, or nothing. The name before them may hold any character."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+class PidFile:
+    """Remembers across runs which process is ours, by pid and start time: a pid alone is soon somebody else's."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, pid: int) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps({"pid": pid, "started_at": started_at(pid)}))
+
+    def read(self) -> int | None:
+        """The pid, if that very process still runs."""
+        try:
+            record = json.loads(self.path.read_text())
+            pid = int(record["pid"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return pid if record.get("started_at") and started_at(pid) == record["started_at"] else None
+
+    def remove(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+
+    def end_leftover(self, number: signal.Signals, *, grace: float) -> bool:
+        """End what an earlier run left behind under this record. True if there was something."""
+        pid = self.read()
+        if pid is not None:
+            signal_process(pid, number)
+            if not wait_until(lambda: started_at(pid) is None, seconds=grace):
+                kill_tree(pid)
+                wait_until(lambda: started_at(pid) is None, seconds=10)
+        self.remove()
+        return pid is not None
+
+
+def tail(log: Path, lines: int = 25) -> str:
+    """The last lines of a log, for a message to a person."""
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return f"(no log at {log})"

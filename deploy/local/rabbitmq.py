@@ -1,0 +1,128 @@
+"""A private RabbitMQ: a node of its own with its own cookie, epmd, data and logs, on the loopback interface only.
+
+RabbitMQ finds all of these under the home of a user `rabbitmq` unless every one is named; that is what most of this
+file is about. epmd, the port mapper of Erlang nodes, would otherwise be started as a daemon that outlives us.
+"""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+from deploy.local import install
+from deploy.local.process import PidFile, spawn, stop_process, wait_until
+from deploy.local.server import Server
+
+GREETING = b"AMQP\x00\x00\x09\x01"  # the client's first bytes; the broker answers with a method frame, type 1
+
+SHARED_CONFIG = Path(__file__).resolve().parents[1] / "rabbitmq" / "rabbitmq.conf"
+LOCAL_CONFIG = """
+listeners.tcp.1 = 127.0.0.1:{port}
+# the default is 40 % of the machine, which is the user's, not ours
+vm_memory_high_watermark.absolute = 1GB
+log.console = false
+log.file.level = info
+"""
+
+
+class RabbitMQ(Server):
+    name = "rabbitmq"
+    grace = 30.0
+    deadline = 90.0
+
+    def __init__(self, home: Path, logs: Path, port: int, *, dist_port: int, epmd_port: int) -> None:
+        super().__init__(home, logs, port)
+        self.dist_port = dist_port
+        self.epmd_port = epmd_port
+        self._logs = logs
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._epmd_pid = PidFile(home.with_name("epmd.pid"))
+
+    @property
+    def url(self) -> str:
+        return f"pyamqp://guest:guest@127.0.0.1:{self.port}//"
+
+    def prepare(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        cookie = self.home / ".erlang.cookie"
+        if not cookie.exists():
+            with os.fdopen(os.open(cookie, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "w") as file:
+                file.write(secrets.token_hex(20))
+        config = SHARED_CONFIG.read_text() + LOCAL_CONFIG.format(port=self.port)
+        (self.home / "rabbitmq.conf").write_text(config)
+        (self.home / "enabled_plugins").write_text("[].\n")
+        (self.home / "rabbitmq-env.conf").write_text("")
+        self._start_epmd()
+
+    def _start_epmd(self) -> None:
+        if self._epmd is not None and self._epmd.poll() is None:
+            return
+        self._epmd_pid.end_leftover(signal.SIGTERM, grace=3)
+        self._epmd = spawn(
+            [str(install.find("epmd")), "-port", str(self.epmd_port), "-address", "127.0.0.1"],
+            env={"PATH": os.environ.get("PATH", os.defpath)},
+            log=self._logs / "epmd.log",
+            cwd=self.home,
+            on_launcher_death=signal.SIGTERM,
+        )
+        self._epmd_pid.write(self._epmd.pid)
+        wait_until(lambda: _listens(self.epmd_port), seconds=5)
+
+    def command(self) -> list[str]:
+        return [str(install.rabbitmq())]
+
+    def environment(self) -> dict[str, str]:
+        home = str(self.home)
+        return {
+            "HOME": home,
+            "RABBITMQ_NODENAME": "order-suite@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self.dist_port),
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_CONF_ENV_FILE": f"{home}/rabbitmq-env.conf",
+            "RABBITMQ_CONFIG_FILE": f"{home}/rabbitmq.conf",
+            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{home}/advanced.config",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{home}/enabled_plugins",
+            "RABBITMQ_FEATURE_FLAGS_FILE": f"{home}/feature_flags",
+            "RABBITMQ_GENERATED_CONFIG_DIR": f"{home}/generated",
+            "RABBITMQ_SCHEMA_DIR": f"{home}/schema",
+            "RABBITMQ_PID_FILE": f"{home}/node.pid",
+            "RABBITMQ_MNESIA_BASE": f"{home}/mnesia",
+            "RABBITMQ_LOG_BASE": str(self._logs),
+            "RABBITMQ_LOGS": str(self._logs / "rabbitmq-node.log"),
+            # no shell in between that waits for the node: its pid is then the one that we started
+            "RUNNING_UNDER_SYSTEMD": "true",
+            # several nodes on one small machine: do not pin threads to cores, do not spin while idle
+            "RABBITMQ_SCHEDULER_BIND_TYPE": "u",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+                "+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
+            ),
+        }
+
+    def is_ready(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.settimeout(2)
+                connection.sendall(GREETING)
+                return connection.recv(1) == b"\x01"
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        super().stop()
+        if self._epmd is not None:
+            stop_process(self._epmd, signal.SIGTERM, grace=3)
+            self._epmd = None
+        self._epmd_pid.remove()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

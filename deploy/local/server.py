@@ -1,0 +1,116 @@
+"""What the three private servers have in common: their life as a process."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from deploy.local.process import PidFile, StartError, kill_tree, signal_process, spawn, stop_process, tail
+
+
+class Server:
+    """One server process with its data in `home`, its log in `logs`, listening on `port` of 127.0.0.1."""
+
+    name: str
+    stop_signal = signal.SIGTERM
+    grace = 20.0  # seconds from the stop signal to SIGKILL
+    deadline = 60.0  # seconds until it must be ready
+
+    def __init__(self, home: Path, logs: Path, port: int) -> None:
+        self.home = home
+        self.log = logs / f"{self.name}.log"
+        self.port = port
+        self.process: subprocess.Popen[bytes] | None = None
+        self.pid_file = PidFile(home.with_name(f"{self.name}.pid"))
+
+    # what each server says for itself
+
+    def prepare(self) -> None:
+        """Whatever must exist before the process starts. Called before every start."""
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        """What the process sees beside PATH and a neutral locale."""
+        return {}
+
+    def user(self) -> tuple[int, int] | None:
+        """The uid and gid to run as, or None for our own."""
+        return None
+
+    def is_ready(self) -> bool:
+        """Does it answer in its own protocol?"""
+        raise NotImplementedError
+
+    # the life of the process
+
+    def start(self) -> None:
+        """Launch and wait until ready. StartError with the end of the log if it does not get there."""
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        """Start the process without waiting for it, after ending one that an earlier run left behind."""
+        if self.pid is not None:
+            return
+        self.pid_file.end_leftover(self.stop_signal, grace=self.grace)
+        self.prepare()
+        # not the caller's environment: a stray RABBITMQ_* or PG* variable would change what the server does
+        env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", **self.environment()}
+        self.process = spawn(
+            self.command(),
+            env=env,
+            log=self.log,
+            cwd=self.home,
+            on_launcher_death=self.stop_signal,
+            user=self.user(),
+        )
+        self.pid_file.write(self.process.pid)
+
+    def wait_ready(self) -> None:
+        end = time.monotonic() + self.deadline
+        while not self.is_ready():
+            if self.process is None or self.process.poll() is not None:
+                raise StartError(f"{self.name} ended while starting. The end of {self.log}:\n{tail(self.log)}")
+            if time.monotonic() > end:
+                raise StartError(
+                    f"{self.name} was not ready after {self.deadline:.0f} s. The end of {self.log}:\n{tail(self.log)}"
+                )
+            time.sleep(0.05)
+
+    @property
+    def pid(self) -> int | None:
+        """The pid of the running process, or None."""
+        return self.process.pid if self.process and self.process.poll() is None else None
+
+    @property
+    def died(self) -> bool:
+        """Was it started, not stopped, and is it gone all the same?"""
+        return self.process is not None and self.process.poll() is not None
+
+    def ask_to_stop(self) -> None:
+        """Send the stop signal without waiting: several servers can then stop at the same time."""
+        if self.pid is not None:
+            signal_process(self.pid, self.stop_signal)
+
+    def stop(self) -> None:
+        """Stop gracefully; insist when it takes too long."""
+        if self.process is not None:
+            stop_process(self.process, self.stop_signal, grace=self.grace)
+        self.process = None
+        self.pid_file.remove()
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would: the data stays as it is, for `start` to recover."""
+        if self.process is not None:
+            kill_tree(self.process.pid)
+            self.process.wait(timeout=10)
+        self.process = None
+        self.pid_file.remove()
+
+    def restart(self) -> None:
+        """Stop gracefully and start again on the same port with the same data."""
+        self.stop()
+        self.start()

@@ -1,0 +1,219 @@
+"""Private RabbitMQ, PostgreSQL and Redis for one clone: own data, own ports, loopback only.
+
+    servers = Servers(Path("var/test"))
+    env = servers.start()          # {"AMQP_URI": ..., "REDIS_URL": ..., "USERS_DATABASE_URL": ...}
+    servers.rabbitmq.restart()     # also .stop() .start() .kill(); the same for .postgres and .redis
+    servers.stop()
+
+A server whose address the environment gives (AMQP_URI, REDIS_URL, all of the *_DATABASE_URLs) is not started; its
+attribute is then None.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from deploy.local import install, ports
+from deploy.local.postgres import Postgres, services
+from deploy.local.process import StartError
+from deploy.local.rabbitmq import RabbitMQ
+from deploy.local.redis import Redis
+from deploy.local.server import Server
+
+# var/env exports this one too: addresses that come from there are ours, not ones that the user wants used instead
+OURS = "ORDER_SUITE_ENV"
+
+
+def database_variable(service: str) -> str:
+    """The variable that holds a service's database URL: USERS_DATABASE_URL for users."""
+    return f"{service.upper()}_DATABASE_URL"
+
+
+def given_addresses(environ: Mapping[str, str]) -> dict[str, str]:
+    """The addresses that the user gave. StartError when there are some database URLs but not all."""
+    if OURS in environ:
+        return {}
+    databases = [database_variable(service) for service in services()]
+    given = {name: environ[name] for name in ("AMQP_URI", "REDIS_URL", *databases) if environ.get(name)}
+    missing = [name for name in databases if name not in given]
+    if missing and len(missing) < len(databases):
+        raise StartError(f"some databases' addresses are given but not {', '.join(missing)}: give all of them, or none")
+    return given
+
+
+def data_folder(root: Path) -> Path:
+    """Where the data of the servers lies: in `root`, except as root or under an unusual path.
+
+    As root PostgreSQL runs as another user, who may not be able to enter the folder of the clone; and RabbitMQ's
+    scripts stumble over blanks in paths.
+    """
+    root = root.resolve()
+    if os.geteuid() != 0 and re.fullmatch(r"[\w./+-]+", str(root), re.ASCII):
+        return root / "data"
+    return Path("/var/tmp") / f"order-suite-{os.geteuid()}-{zlib.crc32(str(root).encode()):08x}"  # noqa: S108 - the owner is checked
+
+
+class Servers:
+    """The three servers of the folder `root`; one process at a time may have them."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        environ: Mapping[str, str] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.root = root.resolve()
+        self.data = data_folder(root)
+        self.logs = self.root / "log"
+        self.given = given_addresses(os.environ if environ is None else environ)
+        self.rabbitmq: RabbitMQ | None = None
+        self.postgres: Postgres | None = None
+        self.redis: Redis | None = None
+        self._say = say or (lambda _text: None)
+        self._lock: IO[str] | None = None
+
+    def start(self) -> dict[str, str]:
+        """Start what is not given, all at the same time; the addresses, by the variables of config.yml, when ready."""
+        self.launch()
+        self.wait_ready()
+        return self.addresses()
+
+    def lock(self) -> None:
+        """Make `root` this process's until `stop`. The kernel gives it back however the process ends.
+
+        StartError with the owner's pid if somebody else has it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        lock = (self.root / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            lock.close()
+            raise StartError(f"the servers in {self.root} are in use by the process {owner}") from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        self._lock = lock
+
+    def launch(self) -> dict[str, str]:
+        """The first half of `start`: PostgreSQL is ready after it, RabbitMQ, which takes longest, not yet."""
+        if self._lock is None:
+            self.lock()
+        with self._stopping_on_failure():
+            install.ensure(self._packages(), log=self.logs / "apt.log", say=self._say)
+            self._make_data_folder()
+            self._launch()
+            self._wait_for(self.postgres)
+        return self.addresses()
+
+    def wait_ready(self) -> None:
+        """The second half of `start`."""
+        with self._stopping_on_failure():
+            for server in (self.redis, self.rabbitmq):
+                self._wait_for(server)
+
+    def _wait_for(self, server: Server | None) -> None:
+        if server is not None:
+            began = time.monotonic()
+            server.wait_ready()
+            self._say(f"{server.name} is ready on port {server.port} (waited {time.monotonic() - began:.1f} s)")
+
+    @contextlib.contextmanager
+    def _stopping_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.stop()
+            raise
+
+    def addresses(self) -> dict[str, str]:
+        """The variables of config.yml that say where the servers are."""
+        found = dict(self.given)
+        if self.rabbitmq:
+            found["AMQP_URI"] = self.rabbitmq.url
+        if self.redis:
+            found["REDIS_URL"] = self.redis.url
+        if self.postgres:
+            found |= {database_variable(service): self.postgres.url(service) for service in services()}
+        return found
+
+    def revive(self) -> None:
+        """Start what died again. It does not wait until it is ready: the services reconnect when it is."""
+        for server in self._all():
+            if server.died:
+                self._say(f"{server.name} died and is started again; its log: {server.log}")
+                server.launch()
+
+    def stop(self) -> None:
+        """Stop gracefully what was started, all at the same time."""
+        for server in self._all():
+            server.ask_to_stop()
+        for server in self._all():
+            server.stop()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> dict[str, str]:
+        return self.start()
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _all(self) -> list[Server]:
+        return [server for server in (self.rabbitmq, self.postgres, self.redis) if server is not None]
+
+    def _packages(self) -> set[str]:
+        needed = {
+            "AMQP_URI": "rabbitmq-server",
+            "REDIS_URL": "redis-server",
+            "USERS_DATABASE_URL": "postgresql",
+        }
+        return {package for variable, package in needed.items() if variable not in self.given}
+
+    def _launch(self) -> None:
+        """RabbitMQ first: it takes longest, and PostgreSQL may make its cluster meanwhile."""
+        chosen = ports.choose(self.root)
+        wanted = self._packages()
+        if "rabbitmq-server" in wanted:
+            self.rabbitmq = RabbitMQ(
+                self.data / "rabbitmq",
+                self.logs,
+                chosen["amqp"],
+                dist_port=chosen["amqp_dist"],
+                epmd_port=chosen["epmd"],
+            )
+        if "redis-server" in wanted:
+            self.redis = Redis(self.data / "redis", self.logs, chosen["redis"])
+        if "postgresql" in wanted:
+            self.postgres = Postgres(self.data / "postgres", self.logs, chosen["postgres"])
+        for server in (self.rabbitmq, self.redis, self.postgres):
+            if server is not None:
+                self._say(f"starting {server.name}")
+                server.launch()
+
+    def _make_data_folder(self) -> None:
+        """The folder may lie in /var/tmp, where anybody can make one of that name before us."""
+        self.data.mkdir(parents=True, exist_ok=True)
+        status = self.data.lstat()
+        if self.data.is_symlink() or status.st_uid != os.geteuid():
+            raise StartError(f"{self.data} belongs to somebody else; remove it, or move this clone to another folder")
+        self.data.chmod(0o711)
+
+
+def remove_data(root: Path) -> None:
+    """Delete the servers' data of the folder `root`, wherever it lies. Call it only while they are stopped."""
+    shutil.rmtree(data_folder(root), ignore_errors=True)

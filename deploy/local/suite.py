@@ -1,0 +1,237 @@
+"""The services as processes under a supervisor that restarts what dies.
+
+    suite = Suite(env, log_dir=Path("var/log"))
+    suite.start()
+    suite.wait_ready(60)                     # until GET /health/ready is 200
+    suite.kill("orders", signal.SIGKILL)     # it comes back by itself
+    suite.stop()
+
+`env` holds the variables of config.yml; the rest of the environment is inherited.
+"""
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploy.local.backoff import Backoff
+from deploy.local.process import PidFile, StartError, kill_tree, signal_process, spawn, tail, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES = ("users", "catalog", "inventory", "payments", "notifications", "orders", "gateway")
+HOPELESS = 5  # deaths before the suite was ever ready
+
+
+@dataclass
+class _Service:
+    name: str
+    log: Path
+    pid_file: PidFile
+    process: "subprocess.Popen[bytes] | None" = None
+    started: float = 0.0
+    wanted: bool = True  # shall it run? The supervisor starts it then, not before `start_at`
+    start_at: float = 0.0
+    restarts: int = 0
+    backoff: Backoff = field(default_factory=Backoff)
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+
+class Suite:
+    """One process per service, `nameko run --config config.yml <name>.service`, each with a log of its own."""
+
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        *,
+        log_dir: Path,
+        services: Sequence[str] = SERVICES,
+        config: str = "config.yml",
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        # the path: config.yml names a class of ours for the log, which `nameko` reads before it looks at its folder
+        ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+        self.env = {**os.environ, **ours, **env}
+        self.config = config
+        self._say = say or (lambda _text: None)
+        run_dir = log_dir.resolve().parent / "pids"
+        self._services = {
+            name: _Service(name, log_dir.resolve() / f"{name}.log", PidFile(run_dir / f"{name}.pid"))
+            for name in services
+        }
+        self._lock = threading.Lock()  # held by whoever starts or stops processes
+        self._finished = threading.Event()
+        self._supervisor: threading.Thread | None = None
+        self._was_ready = False
+
+    # the whole suite
+
+    def start(self) -> None:
+        """Start all services and the supervisor; does not wait until they are ready."""
+        for service in self._services.values():
+            service.pid_file.end_leftover(signal.SIGTERM, grace=5)
+            if service.log.exists():  # the run before this one stays readable, older ones do not pile up
+                service.log.replace(service.log.with_suffix(".log.1"))
+            self._spawn(service)
+        self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+        self._supervisor.start()
+
+    def wait_ready(self, timeout: float = 60.0) -> None:
+        """Wait until all answer. StartError, with the end of the log, if a service keeps dying or time runs out."""
+        deadline = time.monotonic() + timeout
+        while True:
+            missing = self._not_ready()
+            if not missing:
+                self._was_ready = True
+                return
+            for service in self._services.values():
+                if service.backoff.deaths >= HOPELESS and not self._was_ready:
+                    raise StartError(f"{service.name} keeps dying. The end of {service.log}:\n{tail(service.log)}")
+            if time.monotonic() > deadline:
+                raise StartError(f"not ready after {timeout:.0f} s: {missing}{self._last_words()}")
+            time.sleep(0.1)
+
+    def stop(self, grace: float = 15.0) -> None:
+        """SIGTERM to all at once, so that each ends what it has in hand; SIGKILL after `grace` seconds."""
+        with self._lock:
+            for service in self._services.values():
+                service.wanted = False
+        running = [service for service in self._services.values() if service.alive]
+        for service in running:
+            self._signal(service, signal.SIGTERM)
+        if not wait_until(lambda: not any(service.alive for service in running), seconds=grace):
+            for service in running:
+                if service.alive and service.process is not None:
+                    self._say(f"{service.name} did not stop within {grace:.0f} s and was killed")
+                    kill_tree(service.process.pid)
+                    service.process.wait(timeout=10)
+        for service in self._services.values():
+            service.pid_file.remove()
+        self._finished.set()
+        if self._supervisor is not None:
+            self._supervisor.join(timeout=10)
+
+    # one service
+
+    def pid(self, name: str) -> int | None:
+        """The pid of the service's process; None while it is down."""
+        service = self._services[name]
+        return service.process.pid if service.alive and service.process else None
+
+    def log(self, name: str) -> Path:
+        """The file that this service's output goes to."""
+        return self._services[name].log
+
+    def restart_count(self, name: str) -> int:
+        """How often the supervisor has started it again."""
+        return self._services[name].restarts
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal. What dies of it is started again by the supervisor."""
+        self._signal(self._services[name], number)
+
+    def stop_service(self, name: str, grace: float = 15.0) -> None:
+        """Stop one service for good, until `start_service`."""
+        service = self._services[name]
+        with self._lock:
+            service.wanted = False
+        self._signal(service, signal.SIGTERM)
+        if not wait_until(lambda: not service.alive, seconds=grace):
+            self._signal(service, signal.SIGKILL)
+            wait_until(lambda: not service.alive, seconds=10)
+
+    def start_service(self, name: str) -> None:
+        """Let the supervisor start a service again that `stop_service` stopped."""
+        service = self._services[name]
+        with self._lock:
+            service.wanted, service.start_at = True, 0.0
+
+    # inside
+
+    def _spawn(self, service: _Service) -> None:
+        nameko = Path(sys.executable).with_name("nameko")
+        service.process = spawn(
+            [str(nameko), "run", "--config", self.config, f"{service.name}.service"],
+            env=self.env,
+            log=service.log,
+            cwd=ROOT,
+            on_launcher_death=signal.SIGKILL,
+        )
+        service.started = time.monotonic()
+        service.pid_file.write(service.process.pid)
+
+    def _signal(self, service: _Service, number: signal.Signals) -> None:
+        if service.alive and service.process is not None:
+            signal_process(service.process.pid, number)
+
+    def _supervise(self) -> None:
+        """Note each death, and start again what is wanted and due.
+
+        All restarts happen in this one thread, and it ends last: a child gets its launcher-is-dead signal when the
+        thread that started it ends.
+        """
+        while not self._finished.wait(0.1):
+            with self._lock:
+                for service in self._services.values():
+                    self._look_after(service, time.monotonic())
+
+    def _look_after(self, service: _Service, now: float) -> None:
+        if service.alive or not service.wanted:
+            return
+        if service.process is not None:
+            self._note_death(service, now)
+        elif now >= service.start_at:
+            self._spawn(service)
+            service.restarts += 1
+
+    def _note_death(self, service: _Service, now: float) -> None:
+        assert service.process is not None
+        pause = service.backoff.pause(lived=now - service.started)
+        code = service.process.returncode
+        self._say(f"{service.name} ended ({_how(code)}); starting it again in {pause:g} s; its log: {service.log}")
+        service.process = None
+        service.start_at = now + pause
+
+    def _not_ready(self) -> str:
+        """What is not ready yet, in words; empty when all is."""
+        down = [service.name for service in self._services.values() if not service.alive]
+        if down:
+            return f"{', '.join(down)} not running"
+        if "gateway" in self._services:
+            return self._gateway_says()
+        from deploy import healthcheck
+
+        uri = self.env["AMQP_URI"]
+        return ", ".join(name for name in self._services if not healthcheck.answers(uri, name, timeout=2))
+
+    def _gateway_says(self) -> str:
+        port = int(self.env.get("GATEWAY_ADDRESS", "0.0.0.0:8000").rpartition(":")[2])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/health/ready")
+            answer = connection.getresponse()
+            body = answer.read(2000).decode(errors="replace")
+        except (OSError, http.client.HTTPException) as error:
+            return f"the gateway on port {port} does not answer ({error})"
+        finally:
+            connection.close()
+        return "" if answer.status == http.HTTPStatus.OK else f"the gateway answers {answer.status}: {body}"
+
+    def _last_words(self) -> str:
+        """The end of each log that a person would look at first: of what is down, else of all."""
+        down = [service for service in self._services.values() if not service.alive]
+        return "".join(f"\n--- {s.log}\n{tail(s.log, 12)}" for s in down or self._services.values())
+
+
+def _how(code: int | None) -> str:
+    if code is not None and code < 0:
+        return signal.Signals(-code).name
+    return f"exit code {code}"

@@ -1,0 +1,93 @@
+"""Bring the services' databases to their newest revision: `python -m deploy.migrate [users orders ...]`.
+
+Several at once (two containers, two terminals) do no harm: extensions/migrations.py lets one at a time.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.exc import OperationalError
+
+from deploy.settings import ROOT, load
+
+PATIENCE = 60.0  # seconds to wait for a database that is starting
+
+
+class MigrationError(Exception):
+    """A database could not be reached or migrated; the text says which and why."""
+
+
+def database_urls() -> dict[str, str]:
+    """Each service's database URL, from config.yml."""
+    return {key.partition(":")[0]: url for key, url in load()["DB_URIS"].items()}
+
+
+def migrate(
+    services: Sequence[str] = (), *, urls: dict[str, str] | None = None, say: Callable[[str], None] = print
+) -> None:
+    """Upgrade these services' databases (all, if none is named) to head. MigrationError if one does not get there."""
+    known = urls or database_urls()
+    unknown = sorted(set(services) - set(known))
+    if unknown:
+        raise MigrationError(f"no database for {', '.join(unknown)}; there are {', '.join(known)}")
+    for service in services or known:
+        before, after = upgrade(service, known[service])
+        came_from = "at" if before == after else f"{before or 'nothing'} ->"
+        say(f"{service}: {came_from} {after}")
+
+
+def upgrade(service: str, url: str) -> tuple[str | None, str | None]:
+    """Upgrade one database; the revision before and after."""
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 5})
+    with wait_for(engine, service) as connection:
+        before = _revision(connection)
+        config = Config(str(ROOT / "alembic.ini"), ini_section=service)
+        config.attributes["url"] = url
+        command.upgrade(config, "head")
+        return before, _revision(connection)
+
+
+def wait_for(engine: sqlalchemy.Engine, service: str) -> sqlalchemy.Connection:
+    """A connection, as soon as the database takes one. MigrationError after a minute."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return engine.connect()
+        except OperationalError as error:
+            if time.monotonic() > deadline:
+                where = engine.url.render_as_string(hide_password=True)
+                raise MigrationError(f"{service}: no connection to {where}: {error.orig}") from error
+            time.sleep(0.5)
+
+
+def _revision(connection: sqlalchemy.Connection) -> str | None:
+    inspector = sqlalchemy.inspect(connection)
+    if not inspector.has_table("alembic_version"):
+        connection.rollback()
+        return None
+    revision = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar()
+    connection.rollback()
+    return revision
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.migrate", description=__doc__)
+    parser.add_argument("services", nargs="*", help="whose databases; all, if none is named")
+    try:
+        migrate(parser.parse_args().services)
+    except MigrationError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path.cwd()))
+    sys.exit(main())

@@ -1,0 +1,17 @@
+"""The settings of config.yml, with the environment's values filled in, as every `nameko` command sees them."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def load(path: Path | None = None) -> dict[str, Any]:
+    """Read config.yml (or `path`). Nameko's global configuration is set too, for its RPC client."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # eventlet announces its end at every import
+        from nameko.cli.utils.config import setup_config
+
+    with (path or ROOT / "config.yml").open("rb") as file:
+        return dict(setup_config(file))

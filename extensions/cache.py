@@ -1,0 +1,128 @@
+"""The cache in Redis: what is read often, kept for a short time, never older than what the owner has said since.
+
+Redis may be away: reads then miss, writes are dropped, and the service works on, slower.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from nameko import config
+from nameko.extensions import DependencyProvider, SharedExtension
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_SECONDS = 0.25
+REST_AFTER_FAILURE_SECONDS = 2.0
+
+# An invalidation leaves its version behind, so that a reader that began before the change cannot store the old value
+# after it (H15). KEYS: the entry. ARGV: version, value ("" to invalidate), seconds to live.
+PUT_IF_NEWER = """
+local known = tonumber(redis.call('HGET', KEYS[1], 'version') or '-1')
+if tonumber(ARGV[1]) < known then return 0 end
+redis.call('HSET', KEYS[1], 'version', ARGV[1], 'value', ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+
+
+class RedisConnection(SharedExtension):
+    """One small pool per service process, with short deadlines, left alone for a moment after a failure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._client: Any = None
+        self._rest_until = 0.0
+
+    def setup(self) -> None:
+        """Configure the pool; nothing is connected yet."""
+        self._client = redis.Redis.from_url(
+            config["REDIS_URL"],
+            socket_timeout=TIMEOUT_SECONDS,
+            socket_connect_timeout=TIMEOUT_SECONDS,
+            max_connections=50,
+            retry=None,
+            decode_responses=True,
+        )
+        self.put_if_newer = self._client.register_script(PUT_IF_NEWER)
+
+    def attempt(self, call: Callable[[redis.Redis], Any]) -> Any:
+        """Return `call(client)`, None when Redis is away."""
+        if time.monotonic() < self._rest_until:
+            return None
+        try:
+            return call(self._client)
+        except (redis.RedisError, OSError) as error:
+            self._rest_until = time.monotonic() + REST_AFTER_FAILURE_SECONDS
+            log.warning("Redis is unavailable (%s); going on without", error)
+            return None
+
+    def stop(self) -> None:
+        """Close the pool."""
+        if self._client is not None:
+            self._client.close()
+
+    kill = stop
+
+
+class VersionedCache:
+    """What a worker gets as `self.cache`."""
+
+    def __init__(self, connection: RedisConnection, service: str, seconds: int) -> None:
+        self._connection, self._service, self._seconds = connection, service, seconds
+
+    def get(self, kind: str, key: object) -> dict[str, Any] | None:
+        """Return the cached value, None when there is none."""
+        value = self._connection.attempt(lambda client: client.hget(self._key(kind, key), "value"))
+        return json.loads(value) if value else None
+
+    def store(self, kind: str, key: object, value: dict[str, Any], version: int) -> None:
+        """Keep `value` unless something newer than `version` is known."""
+        self._put(kind, key, json.dumps(value), version)
+
+    def invalidate(self, kind: str, key: object, version: int) -> None:
+        """Forget what is older than `version`, and refuse it from now on. Call it after the commit."""
+        self._put(kind, key, "", version)
+
+    def _put(self, kind: str, key: object, value: str, version: int) -> None:
+        arguments: list[str | int] = [version, value, self._seconds]
+        self._connection.attempt(
+            lambda client: self._connection.put_if_newer(keys=[self._key(kind, key)], args=arguments, client=client)
+        )
+
+    def _key(self, kind: str, key: object) -> str:
+        return f"{self._service}:{kind}:{key}"
+
+
+class Cache(DependencyProvider):
+    """Gives a service its cache: `cache = Cache()`."""
+
+    connection = RedisConnection()
+
+    def get_dependency(self, worker_ctx: Any) -> VersionedCache:
+        """Return the cache, its keys under the service's own name."""
+        return VersionedCache(self.connection, worker_ctx.service_name, int(config.get("CACHE_SECONDS", 60)))
+
+
+class RedisHealth:
+    """What a worker gets as `self.redis`."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+
+    def ping(self) -> bool:
+        """Tell whether Redis answers."""
+        return bool(self._connection.attempt(lambda client: client.ping()))
+
+
+class Redis(DependencyProvider):
+    """Tells how Redis is."""
+
+    connection = RedisConnection()
+
+    def get_dependency(self, worker_ctx: Any) -> RedisHealth:
+        """Return the probe."""
+        return RedisHealth(self.connection)

@@ -1,0 +1,293 @@
+"""The event handler: takes what is waiting in its queue, handles it in one transaction, then acks.
+
+What can go wrong, and what happens then:
+
+* the database or the broker is away, or a deadlock: wait and try the same messages again, for as long as it takes;
+* a batch fails: its messages are handled one by one, so that only the faulty one suffers;
+* one message fails: it goes to a retry queue, with a longer pause each time, and in the end to the dead letters;
+* a message cannot be decoded: to the dead letters at once.
+"""
+
+import functools
+import json
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import amqp
+import eventlet
+from eventlet.event import Event as Signal
+from nameko import config
+from nameko.exceptions import ConfigurationError, ContainerBeingKilled
+from nameko.extensions import Entrypoint, register_entrypoint
+from pydantic import ValidationError
+
+from contracts.base import Event, Received
+from contracts.events import handler_name, queue_name
+from extensions import topology
+from extensions.broker import Backoff, BrokerUnavailable, ConfirmedPublisher, Listener, Outgoing, ack
+from extensions.dead_letters import DeadLetters
+from extensions.telemetry import start_trace, trace_of
+from extensions.work import is_outage
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS_HEADER = "x-attempts"
+MAX_BODY_BYTES = 1024 * 1024
+
+
+class Undecodable(Exception):
+    """The message is not the event that its queue holds; trying again cannot help."""
+
+
+class EventHandler(Entrypoint):
+    """Consumes `<service>.on_<event>` and hands its method a list of received events."""
+
+    listener = Listener()
+    publisher = ConfirmedPublisher()
+    dead_letters = DeadLetters()
+    no_ack = False
+
+    def __init__(self, event: type[Event]) -> None:
+        super().__init__()
+        self.event = event
+        self.queue = ""
+        self.batch = self.prefetch = 1
+        self._channel: Any = None
+        self._waiting: deque[amqp.Message] = deque()
+        self._arrived = Signal()
+        self._loop: Any = None
+        self._stopping = False
+
+    def setup(self) -> None:
+        """Subscribe; the method's name is part of the contract, because the queue is named after it."""
+        if self.method_name != handler_name(self.event):
+            message = f"{self.method_name} handles {self.event.__name__}: call it {handler_name(self.event)}"
+            raise ConfigurationError(message)
+        self.queue = queue_name(self.container.service_name, self.event)
+        self.batch = int(config.get("EVENT_BATCH", 50))
+        self.prefetch = 2 * self.batch
+        self.listener.subscribe(self)
+        self.dead_letters.collect()
+
+    def start(self) -> None:
+        """Begin to handle what arrives."""
+        self._loop = self.container.spawn_managed_thread(self._run, identifier=f"events.{self.method_name}")
+
+    def stop(self) -> None:
+        """Take no more; finish the batch that is being handled. What was only prefetched goes back to the queue."""
+        self._stopping = True
+        self.listener.unsubscribe(self)
+        self._ring()
+        self._loop.wait()
+
+    def kill(self) -> None:
+        """Take no more; the container kills the loop, and the broker delivers again what was not acked."""
+        self._stopping = True
+
+    # Called by the listener
+
+    def on_connected(self, channel: amqp.Channel) -> None:
+        """Declare the queue: a consumer that the contract does not name brings its own."""
+        service = self.container.service_name
+        topology.declare_dead_letter_queue(channel, service)
+        topology.declare_event_queue(channel, service, self.event)
+        self._channel = channel
+
+    def on_message(self, message: amqp.Message) -> None:
+        """Queue one delivery; the prefetch bounds how many there can be."""
+        self._waiting.append(message)
+        self._ring()
+
+    def on_disconnected(self) -> None:
+        """Forget the deliveries of the lost connection."""
+        self._waiting.clear()
+        self._channel = None
+
+    # The loop
+
+    def _ring(self) -> None:
+        if not self._arrived.ready():
+            self._arrived.send()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            if not self._waiting:
+                self._arrived = Signal()
+                if not self._waiting and not self._stopping:
+                    self._arrived.wait()
+                continue
+            channel = self._channel
+            batch = [self._waiting.popleft() for _ in range(min(self.batch, len(self._waiting)))]
+            if self._handle(batch) and channel is self._channel and channel is not None:
+                # Deliveries are handled in their order, so everything up to the last tag is done.
+                ack(channel, batch[-1].delivery_tag, multiple=True)
+
+    def _handle(self, batch: list[amqp.Message]) -> bool:
+        """Deal with every message of `batch`: handle, retry later, or bury. False when the service stops first."""
+        events = []
+        for message in batch:
+            try:
+                events.append((message, self._decode(message)))
+            except Undecodable as error:
+                bury = functools.partial(self.dead_letters.bury, self.queue, message, str(error), attempts=0)
+                if not self._persist(bury):
+                    return False
+        if not events:
+            return True
+        failure = self._persist_or_failure([received for _, received in events])
+        if failure is None:
+            return True
+        if len(events) == 1:
+            return self._give_up_for_now(events[0][0], failure)
+        return all(self._handle([message]) for message, _ in events)
+
+    def _persist_or_failure(self, events: list[Received[Any]]) -> BaseException | None:
+        """Run the method on `events`, through every outage. Returns what the method itself failed with."""
+        failures: list[BaseException | None] = []
+
+        def attempt() -> None:
+            failure = self._run_method(events)
+            if failure is not None and is_outage(failure):
+                raise failure
+            failures.append(failure)
+
+        if not self._persist(attempt):
+            return ContainerBeingKilled()
+        return failures[0]
+
+    def _persist(self, attempt: Callable[[], object]) -> bool:
+        """Repeat `attempt` until the infrastructure lets it through. False when the service stops first."""
+        backoff = Backoff(first=0.1, longest=5.0)
+        while True:
+            try:
+                attempt()
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                if self._stopping:
+                    return False
+                pause = backoff.next_pause()
+                log.warning("%s waits (%s); next try in %.1f s", self.queue, error, pause)
+                eventlet.sleep(pause)
+            else:
+                return True
+
+    def _run_method(self, events: list[Received[Any]]) -> BaseException | None:
+        """Run the service method in a worker. Returns its exception, None when it succeeded."""
+        outcome = Signal()
+
+        def handle_result(_worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
+            outcome.send(exc_info[1] if exc_info else None)
+            return result, None  # dealt with here: retried, or buried with its reason
+
+        self.container.spawn_worker(self, (events,), {}, handle_result=handle_result)
+        return outcome.wait()
+
+    def _decode(self, message: amqp.Message) -> Received[Any]:
+        properties = message.properties
+        if len(message.body) > MAX_BODY_BYTES:
+            reason = f"the body has {len(message.body)} bytes, {MAX_BODY_BYTES} are allowed"
+            raise Undecodable(reason)
+        if properties.get("content_type") != "application/json":
+            reason = f"the content type is {properties.get('content_type')!r}, not application/json"
+            raise Undecodable(reason)
+        try:
+            message_id = UUID(str(properties.get("message_id")))
+        except ValueError:
+            reason = f"the message_id {properties.get('message_id')!r} is not a UUID"
+            raise Undecodable(reason) from None
+        trace = trace_of(message.headers or {}, self.container.service_name)
+        try:
+            event = self.event.model_validate_json(message.body)
+        except ValidationError as error:
+            raise Undecodable(str(error)) from None
+        return Received(
+            event=event,
+            message_id=message_id,
+            request_id=trace.request_id,
+            traceparent=trace.traceparent,
+        )
+
+    # Failure of one message
+
+    def _give_up_for_now(self, message: amqp.Message, failure: BaseException) -> bool:
+        if isinstance(failure, ContainerBeingKilled):
+            return False
+        start_trace(message.headers or {}, self.container.service_name)
+        attempts = _attempts(message) + 1
+        delays = topology.retry_delays()
+        reason = f"{type(failure).__name__}: {failure}"
+        if attempts > len(delays):
+            log.error(
+                "%s gives up on %s after %d tries: %s",
+                self.queue,
+                message.properties.get("message_id"),
+                attempts,
+                reason,
+            )
+            return self._persist(lambda: self.dead_letters.bury(self.queue, message, reason, attempts))
+        delay = delays[attempts - 1]
+        log.warning(
+            "%s failed on %s (try %d): %s; again in %d ms",
+            self.queue,
+            message.properties.get("message_id"),
+            attempts,
+            reason,
+            delay,
+            exc_info=failure,
+        )
+        return self._persist(lambda: self._send_to_retry(message, delay, attempts))
+
+    def _send_to_retry(self, message: amqp.Message, delay: int, attempts: int) -> None:
+        """Hand the message to a retry queue, confirmed, before it is acked here."""
+        outgoing = copy_of(message, topology.retry_exchange(delay), self.queue)
+        outgoing.headers[ATTEMPTS_HEADER] = attempts
+        if self.publisher.publish([outgoing]):
+            raise BrokerUnavailable
+
+
+def _attempts(message: amqp.Message) -> int:
+    try:
+        return max(0, int((message.headers or {}).get(ATTEMPTS_HEADER, 0)))
+    except (TypeError, ValueError):
+        return 0
+
+
+def copy_of(message: amqp.Message, exchange: str, routing_key: str) -> Outgoing:
+    """Return `message` addressed anew, with its identity and its trace."""
+    properties = message.properties
+    return Outgoing(
+        exchange=exchange,
+        routing_key=routing_key,
+        body=message.body if isinstance(message.body, str) else message.body.decode(),
+        message_id=str(properties["message_id"]),
+        event_type=properties.get("type"),
+        app_id=properties.get("app_id"),
+        correlation_id=properties.get("correlation_id"),
+        headers=json.loads(json.dumps(message.headers or {}, default=str)),
+    )
+
+
+def handles(event: type[Event]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Handle `event` with the decorated method, which gets a list of those that this service has not handled yet.
+
+    The method runs in one transaction together with the inbox; it is committed before the messages are acked.
+    """
+
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def run(self: Any, events: list[Received[Any]]) -> None:
+            first = events[0]
+            start_trace({"x-request-id": first.request_id, "traceparent": first.traceparent}, self.name)
+            with self.work.transaction():
+                unseen = self.work.first_time(events, method.__name__)
+                if unseen:
+                    method(self, unseen)
+
+        register_entrypoint(run, EventHandler(event))
+        return run
+
+    return decorate

@@ -1,0 +1,268 @@
+"""HTTP entrypoints: one `@route` declaration says all there is to know about a route.
+
+    @route("POST", "/orders", access=Access.USER, body=CreateOrder, status=201, idempotent=True)
+    def create_order(self, request):
+        order = self.services.orders.create_order(
+            **request.body, actor=request.actor, idempotency_key=request.idempotency_key
+        )
+        return Answer(order, headers={"Location": f"/orders/{order['id']}"})
+
+By the time the method runs, the caller is known and may call it, and path, query and body are valid.
+"""
+
+import functools
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from eventlet.event import Event as Signal
+from eventlet.semaphore import Semaphore
+from nameko import config
+from nameko.exceptions import ContainerBeingKilled
+from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
+
+from contracts.base import PageRequest, Request, View
+from contracts.errors import InternalError, ServiceError, ServiceUnavailable, UpstreamTimeout
+from extensions.http_auth import AccessTokens
+from extensions.http_errors import OVERLOAD_RETRY_SECONDS, problem, problem_headers
+from extensions.http_json import dump
+from extensions.http_request import Access, HttpRequest
+from extensions.http_routing import RouteTable
+from extensions.http_server import Listening
+from extensions.telemetry import start_trace
+
+log = logging.getLogger(__name__)
+
+STOP_GRACE_SECONDS = 3.0
+# For probes and events, which must not wait behind requests.
+SPARE_WORKERS = 4
+
+
+class Answer:
+    """What goes back: `body` is plain JSON; `status` 0 means the route's own."""
+
+    def __init__(self, body: Any = None, *, status: int = 0, headers: dict[str, str] | None = None) -> None:
+        self.body, self.status, self.headers = body, status, dict(headers or {})
+        self.content = b""
+
+
+class NoFields(Request):
+    """The query or body of a route that takes none."""
+
+
+class HttpServer(SharedExtension):
+    """Answers HTTP requests with the routes of its service."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.routes: list[Route] = []
+        self._table = RouteTable(())
+        self._listening: Listening | None = None
+        self._budget = 0.0
+        self._max_requests = self._in_flight = 0
+        self._slots = Semaphore(0)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, 0 before it does."""
+        return self._listening.port if self._listening else 0
+
+    def start(self) -> None:
+        """Listen."""
+        self._table = RouteTable(self.routes)
+        self._budget = float(config.get("HTTP_DEADLINE_SECONDS", 5))
+        self._max_requests = int(config.get("HTTP_MAX_REQUESTS", 400))
+        self._slots = Semaphore(max(1, self.container.max_workers - SPARE_WORKERS))
+        address = config.get("WEB_SERVER_ADDRESS", "0.0.0.0:8000")
+        max_body = int(config.get("HTTP_MAX_BODY_BYTES", 64 * 1024))
+        self._listening = Listening(address, max_body, self.container.spawn_managed_thread, self.respond)
+        log.info("listening on %s with %d routes", address, len(self.routes))
+
+    def finish(self) -> None:
+        """Stop listening and wait until what is under way is answered."""
+        if self._listening is not None:
+            self._listening.stop(self._budget + STOP_GRACE_SECONDS)
+
+    def kill(self) -> None:
+        """Stop listening at once."""
+        if self._listening is not None:
+            self._listening.kill()
+
+    def respond(self, request: HttpRequest, read_body: Callable[[], bytes], error: ServiceError | None) -> Answer:
+        """Answer one request, whatever happens. `error` is what made it unreadable."""
+        try:
+            if error is not None:
+                raise error
+            return _finish(self._dispatch(request, read_body), request)
+        except ServiceError as failure:
+            return _finish(_problem(failure, request), request)
+        except OSError:  # the client is gone
+            raise
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            return _finish(_problem(InternalError(), request), request)
+
+    def _dispatch(self, request: HttpRequest, read_body: Callable[[], bytes]) -> Answer:
+        if request.method == "OPTIONS":
+            return _options(request, self._table.allowed(request.path))
+        route, raw_arguments = self._table.match(request.method, request.path)
+        route.check(request, raw_arguments, read_body)
+        # A slow sender is not the services' fault: their time begins here.
+        request.deadline = time.monotonic() + self._budget
+        answer = self._run(route, request)
+        answer.status = answer.status or route.status
+        if route.paged and answer.body["next_cursor"]:
+            answer.headers["Link"] = f'<{request.next_page(answer.body["next_cursor"])}>; rel="next"'
+        return answer
+
+    def _run(self, route: "Route", request: HttpRequest) -> Answer:
+        """Run the route's method in a worker, if there is room."""
+        if self._in_flight >= self._max_requests and route.shed:
+            raise ServiceUnavailable("The gateway has too much to do.", retry_after=OVERLOAD_RETRY_SECONDS)
+        self._in_flight += 1
+        try:
+            if route.shed and not self._slots.acquire(timeout=request.remaining()):
+                raise ServiceUnavailable("The gateway has too much to do.", retry_after=OVERLOAD_RETRY_SECONDS)
+            outcome = Signal()
+            self._start_worker(route, request, outcome)
+            answer = outcome.wait(timeout=request.remaining())
+        finally:
+            self._in_flight -= 1
+        if answer is None:
+            raise UpstreamTimeout
+        if isinstance(answer, ServiceError):
+            raise answer
+        return answer
+
+    def _start_worker(self, route: "Route", request: HttpRequest, outcome: Signal) -> None:
+        try:
+            handle_result = partial(self._take_result, route, outcome)
+            self.container.spawn_worker(route, (request,), {}, handle_result=handle_result)
+        except ContainerBeingKilled:
+            self._free_slot(route)
+            raise ServiceUnavailable from None
+
+    def _take_result(
+        self, route: "Route", outcome: Signal, _worker_ctx: Any, result: Any, exc_info: Any
+    ) -> tuple[Any, Any]:
+        self._free_slot(route)
+        outcome.send(InternalError() if exc_info else result)
+        return result, exc_info
+
+    def _free_slot(self, route: "Route") -> None:
+        if route.shed:
+            self._slots.release()
+
+
+class Route(Entrypoint):
+    """One route of the API: its declaration, and the checks that follow from it."""
+
+    tokens = AccessTokens()
+    server = HttpServer()
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        *,
+        aliases: tuple[str, ...] = (),
+        access: Access,
+        query: type[Request] = NoFields,
+        body: type[Request] | None = None,
+        answer: type[View] | None = None,
+        status: int = 200,
+        idempotent: bool = False,
+        shed: bool = True,
+    ) -> None:
+        """Declare a route.
+
+        `path` has its parameters in braces; all of them are ids. `answer` is the view of the success body, or of the
+        items where `query` is a PageRequest. `idempotent` routes take an Idempotency-Key. `shed` is False for those
+        that answer even when there is too much to do.
+        """
+        super().__init__()
+        self.method, self.path, self.aliases, self.access = method, path, aliases, access
+        self.query, self.body, self.answer, self.status = query, body, answer, status
+        self.idempotent, self.shed = idempotent, shed
+
+    @property
+    def paged(self) -> bool:
+        """True for lists."""
+        return issubclass(self.query, PageRequest)
+
+    def setup(self) -> None:
+        """Make the route known to the server."""
+        self.server.routes.append(self)
+
+    def stop(self) -> None:
+        """Stop the server: it accepts nothing new, and answers what is under way."""
+        self.server.finish()
+
+    def check(self, request: HttpRequest, raw_arguments: dict[str, str], read_body: Callable[[], bytes]) -> None:
+        """Check everything that the declaration demands; who asks comes before what is asked for."""
+        request.authenticate(self.access, self.tokens.verified.verify)
+        request.check_accept()
+        request.read_arguments(raw_arguments)
+        request.read_query(self.query)
+        if self.idempotent:
+            request.read_idempotency_key()
+        if self.method not in {"GET", "DELETE"}:
+            self._check_body(request, read_body)
+
+    def _check_body(self, request: HttpRequest, read_body: Callable[[], bytes]) -> None:
+        if request.has_body:
+            request.check_body_type()
+        body = read_body()
+        if body or self.body is not None:
+            request.read_body(self.body or NoFields, body)
+
+
+def route(method: str, path: str, **declaration: Any) -> Callable[..., Any]:
+    """Declare a method as the handler of a route: see Route. It gets the request, and the path's ids by their names."""
+
+    def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(handler)
+        def run(self: Any, request: HttpRequest) -> Answer | ServiceError:
+            # A worker begins without a trace of its own.
+            start_trace(request.trace.headers, self.name, budget=request.remaining())
+            try:
+                result = handler(self, request, **request.arguments)
+            except ServiceError as error:  # an answer as good as any other: nothing to log, nothing to alarm
+                return error
+            return result if isinstance(result, Answer) else Answer(result)
+
+        register_entrypoint(run, Route(method, path, **declaration))
+        return run
+
+    return decorate
+
+
+def _problem(error: ServiceError, request: HttpRequest) -> Answer:
+    body = problem(error, request.trace.request_id, request.path)
+    return Answer(body, status=error.status, headers=problem_headers(error))
+
+
+def _options(request: HttpRequest, allowed: list[str]) -> Answer:
+    headers = {"Allow": ", ".join(allowed)}
+    if "access-control-request-method" in request.headers:
+        headers |= {
+            "Access-Control-Allow-Methods": headers["Allow"],
+            "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, X-Request-ID, traceparent",
+            "Access-Control-Max-Age": "86400",
+        }
+    return Answer(status=204, headers=headers)
+
+
+def _finish(answer: Answer, request: HttpRequest) -> Answer:
+    """Add what every answer has, and encode its body."""
+    answer.headers["X-Request-ID"] = request.trace.request_id
+    # Any page may call the API: what counts is the token, which a browser never sends by itself.
+    answer.headers["Access-Control-Allow-Origin"] = "*"
+    answer.headers["Access-Control-Expose-Headers"] = "Link, Location, Retry-After, X-Request-ID"
+    if answer.status != 204:
+        answer.content = dump(answer.body)
+        answer.headers.setdefault("Content-Type", "application/json")
+        answer.headers["Content-Length"] = str(len(answer.content))
+    return answer

@@ -1,0 +1,174 @@
+"""The listening socket and its connections: how many there may be, what each may do, and how they end."""
+
+import logging
+import resource
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import eventlet
+from nameko.web.server import parse_address
+
+from contracts.errors import ServiceError
+from extensions.http_errors import MalformedRequest, RequestTimeout
+from extensions.http_request import HttpRequest
+from extensions.http_wire import HEAD_SECONDS, IDLE_SECONDS, Connection, Head
+from extensions.telemetry import start_trace
+
+log = logging.getLogger(__name__)
+access_log = logging.getLogger("gateway.access")
+
+BACKLOG = 1024
+MAX_CONNECTIONS = 2000
+SPARE_FILES = 100  # for the broker, the logs, the code
+# Who connected just before the stop, or has a request on the way to us, still gets an answer.
+LAST_REQUEST_SECONDS = 0.3
+ACCEPT_PAUSE_SECONDS = 0.1
+UNREADABLE = Head(method="-", path="-", query="", headers={}, keep_alive=False, length=0)
+
+
+class Listening:
+    """One listening socket and the connections that came in by it."""
+
+    def __init__(self, address: str, max_body: int, spawn: Callable[..., Any], answer: Callable[..., Any]) -> None:
+        """`address` is `[host:]port`, `max_body` in bytes; `spawn(fn, identifier=...)` starts a greenlet.
+
+        `answer(request, read_body, error)` returns an Answer and raises nothing; `error` is what is wrong with a
+        request that could not even be read.
+        """
+        host, port = parse_address(address)
+        # SO_REUSEPORT, so that several gateways can share the port, and one be replaced while others answer.
+        self._sock = eventlet.listen((host, port), backlog=BACKLOG, reuse_port=port != 0)
+        self._max_body, self._spawn, self._answer = max_body, spawn, answer
+        self._max_connections = _room_for_connections()
+        self._open: dict[Connection, bool] = {}  # True while it waits for a request; the longest wait comes first
+        self._stopping = False
+        self._acceptor = spawn(self._accept_all, identifier="http.accept")
+
+    @property
+    def port(self) -> int:
+        """The port, where the address left it open."""
+        return self._sock.getsockname()[1]
+
+    def stop(self, limit: float) -> None:
+        """Accept nothing new, answer what is under way, and return when all is answered or after `limit` seconds."""
+        if self._stopping:
+            return
+        self._stopping = True
+        deadline, last_request = time.monotonic() + limit, time.monotonic() + LAST_REQUEST_SECONDS
+        self._acceptor.kill()
+        self._accept_backlog()
+        self._sock.close()
+        while self._open and time.monotonic() < deadline:
+            if time.monotonic() > last_request:
+                for connection in [connection for connection, idle in self._open.items() if idle]:
+                    connection.shut_reading()
+            eventlet.sleep(0.02)
+        if self._open:
+            log.warning("%d connections were still busy at the stop", len(self._open))
+
+    def kill(self) -> None:
+        """Close at once."""
+        self._stopping = True
+        self._acceptor.kill()
+        self._sock.close()
+
+    # Accepting
+
+    def _accept_all(self) -> None:
+        while True:
+            try:
+                sock, _ = self._sock.accept()
+            except OSError as error:  # out of file descriptors, or the client has gone already
+                log.warning("a connection could not be accepted: %s", error)
+                self._close_longest_idle()
+                eventlet.sleep(ACCEPT_PAUSE_SECONDS)
+            else:
+                self._begin(sock)
+
+    def _accept_backlog(self) -> None:
+        """Take what the kernel has accepted for us: closing the socket would reset those clients."""
+        self._sock.settimeout(0)
+        while True:
+            try:
+                sock, _ = self._sock.accept()
+            except OSError:
+                return
+            self._begin(sock)
+
+    def _begin(self, sock: Any) -> None:
+        if len(self._open) >= self._max_connections and not self._close_longest_idle():
+            sock.close()
+            return
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(sock, self._max_body)
+        self._open[connection] = True
+        self._spawn(partial(self._serve, connection), identifier="http.connection")
+
+    def _close_longest_idle(self) -> bool:
+        for connection, idle in self._open.items():
+            if idle:
+                self._open.pop(connection)
+                connection.shut_reading()
+                return True
+        return False
+
+    # Serving
+
+    def _serve(self, connection: Connection) -> None:
+        linger = False
+        try:
+            wait = HEAD_SECONDS
+            while self._serve_one(connection, wait):
+                wait = IDLE_SECONDS
+            linger = connection.unread
+        except OSError:  # the client went away; nobody is left to tell
+            pass
+        except Exception:
+            log.exception("a connection ended with a defect")
+        finally:
+            self._open.pop(connection, None)
+            connection.close(linger=linger)
+
+    def _serve_one(self, connection: Connection, wait: float) -> bool:
+        """Answer one request. False when the connection is done."""
+        self._mark(connection, idle=True)
+        try:
+            head = connection.read_head(wait)
+        except (MalformedRequest, RequestTimeout) as error:
+            return self._respond(connection, UNREADABLE, error)
+        if head is None:
+            return False
+        self._mark(connection, idle=False)
+        return self._respond(connection, head, None) and connection.skip_body(head)
+
+    def _mark(self, connection: Connection, *, idle: bool) -> None:
+        if self._open.pop(connection, None) is not None:
+            self._open[connection] = idle
+
+    def _respond(self, connection: Connection, head: Head, error: ServiceError | None) -> bool:
+        """Send the answer and log it. False when the connection cannot take another request."""
+        started = time.monotonic()
+        trace = start_trace(head.headers, "gateway")
+        request = HttpRequest(head.method, head.path, head.query, head.headers, trace)
+        answer = self._answer(request, partial(connection.read_body, head), error)
+        body = b"" if head.method == "HEAD" else answer.content
+        keep_alive = head.keep_alive and not self._stopping and connection.reusable(head)
+        try:
+            connection.send(answer.status, answer.headers, body, keep_alive=keep_alive)
+        finally:
+            spent = (time.monotonic() - started) * 1000
+            access_log.info("%s %s %d %.1f ms %d bytes", head.method, head.path, answer.status, spent, len(body))
+        return keep_alive
+
+
+def _room_for_connections() -> int:
+    """Return how many connections there may be, after allowing this process the files for as many as we want."""
+    wanted = MAX_CONNECTIONS + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, max(1, soft - SPARE_FILES))

@@ -1,0 +1,76 @@
+"""Calls that create something, made at most once per idempotency key.
+
+The key and its answer commit with the change itself: a client that lost the answer finds what was made.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import func, insert, select
+
+from contracts.base import Actor
+from contracts.errors import IdempotencyKeyInUse, IdempotencyKeyReused, ServiceError, ValidationFailed
+from extensions.work import UnitOfWork
+
+MAX_KEY_LENGTH = 255
+# A request that was wrong by itself may be mended and sent again under the same key.
+NOT_STORED = {400, 401, 406, 413, 415, 429}
+
+
+def run_once(
+    work: UnitOfWork, method: str, key: str | None, arguments: Mapping[str, Any], call: Callable[[], Any]
+) -> Any:
+    """Return the result of `call()`, run in a transaction of its own; with a key, the result of its first run.
+
+    Raises IdempotencyKeyReused for other arguments, IdempotencyKeyInUse while the first call is still running, and
+    repeats the ServiceError that the first call ended with.
+    """
+    with work.transaction():
+        if key is None:
+            return call()
+        answer = _stored_or_first(work, method, key, arguments, call)
+    # After the commit: a refusal is stored like a success.
+    if "error" in answer:
+        raise ServiceError.from_wire(answer["error"])
+    return answer["result"]
+
+
+def _stored_or_first(
+    work: UnitOfWork, method: str, key: str, arguments: Mapping[str, Any], call: Callable[[], Any]
+) -> dict[str, Any]:
+    if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_LENGTH or not (key.isascii() and key.isprintable()):
+        raise ValidationFailed.field("Idempotency-Key", f"must be 1 to {MAX_KEY_LENGTH} visible ASCII characters")
+    actor = str(Actor.of(arguments.get("actor")).user_id or "operator")
+    identity = {"actor": actor, "method": method, "key": key}
+    fingerprint = _fingerprint(arguments)
+    session, keys = work.session, work.table("idempotency_keys")
+    lock = func.hashtextextended(f"{actor}\n{method}\n{key}", 0)
+    if not session.scalar(select(func.pg_try_advisory_xact_lock(lock))):
+        raise IdempotencyKeyInUse(retry_after=1)
+    stored = session.execute(select(keys.c.fingerprint, keys.c.answer).filter_by(**identity)).one_or_none()
+    if stored is not None:
+        if stored.fingerprint != fingerprint:
+            raise IdempotencyKeyReused
+        return dict(stored.answer)
+    answer = _first_answer(work, call)
+    session.execute(insert(keys).values(**identity, fingerprint=fingerprint, answer=answer))
+    return answer
+
+
+def _first_answer(work: UnitOfWork, call: Callable[[], Any]) -> dict[str, Any]:
+    try:
+        with work.session.begin_nested():
+            return {"result": call()}
+    except ServiceError as error:
+        if error.status >= 500 or error.status in NOT_STORED:
+            raise
+        work.withdraw()
+        return {"error": error.to_wire()}
+
+
+def _fingerprint(arguments: Mapping[str, Any]) -> str:
+    """Hash what was asked for; who asked and under which key is the row's own key."""
+    asked = {name: value for name, value in arguments.items() if name not in {"actor", "idempotency_key"}}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,76 @@
+"""What every service offers its operators: its health, and its dead letters."""
+
+import logging
+from typing import Any
+
+from nameko.extensions import DependencyProvider
+
+from contracts.base import Actor, PageRequest
+from contracts.errors import ServiceError
+from extensions.cache import Redis
+from extensions.ids import parse_id
+from extensions.rpc import rpc
+from extensions.telemetry import start_trace
+
+log = logging.getLogger(__name__)
+
+
+class Tracing(DependencyProvider):
+    """Continues the caller's trace in the worker of an RPC call."""
+
+    def worker_setup(self, worker_ctx: Any) -> None:
+        """Read the trace, and how long the caller waits, from the call's message."""
+        message = worker_ctx.data.pop("message", None)
+        if message is None:
+            return
+        expiration = str(message.properties.get("expiration") or "")
+        budget = int(expiration) / 1000 if expiration.isdigit() else None
+        start_trace(message.headers or {}, worker_ctx.service_name, budget)
+
+
+class Operations:
+    """RPC methods that every service with a database inherits."""
+
+    work: Any  # the service's own: work = Work(Base)
+    tracing = Tracing()
+    redis = Redis()
+
+    @rpc(transaction=False)
+    def health(self):
+        """Tell what works: {"status": "ok" | "failing", "parts": {part: "ok" | what is wrong}}."""
+        parts = {"database": "ok", "redis": "ok" if self.redis.ping() else "down: reads are slower"}
+        try:
+            self.work.is_healthy()
+        except ServiceError as error:
+            parts["database"] = str(error)
+        return {"status": "ok" if parts["database"] == "ok" else "failing", "parts": parts}
+
+    @rpc
+    def list_dead_letters(self, limit=20, cursor=None, actor=None):
+        """List what could not be handled and was not replayed yet, newest first."""
+        Actor.of(actor).require_admin()
+        page = PageRequest.parse({"limit": limit, "cursor": cursor})
+        before = None if page.cursor is None else parse_id("cursor", page.cursor)
+        rows = self.work.dead_letters.list(self.work.session, page.limit + 1, before)
+        items = [_dead_letter(row) for row in rows[: page.limit]]
+        return {"items": items, "next_cursor": items[-1]["id"] if len(rows) > page.limit else None}
+
+    @rpc
+    def replay_dead_letter(self, dead_letter_id, actor=None):
+        """Put a dead letter back into the queue it came from."""
+        Actor.of(actor).require_admin()
+        self.work.dead_letters.replay(self.work.session, parse_id("dead_letter_id", dead_letter_id))
+
+
+def _dead_letter(row: Any) -> dict[str, Any]:
+    return {
+        "id": str(row.id),
+        "queue": row.queue,
+        "event": row.event_type,
+        "message_id": row.message_id,
+        "correlation_id": row.correlation_id,
+        "body": row.body,
+        "error": row.error,
+        "attempts": row.attempts,
+        "died_at": row.created_at.isoformat(),
+    }

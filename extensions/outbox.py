@@ -1,0 +1,128 @@
+"""The outbox relay: takes committed events to the broker, in their order, until each is confirmed.
+
+It is woken by the commit that wrote an event, and polls behind that, so that a crash in between only delays.
+"""
+
+import logging
+from typing import Any
+
+import eventlet
+from eventlet.event import Event as Signal
+from nameko.extensions import SharedExtension
+from sqlalchemy import Table, bindparam, delete, func, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from contracts.events import EVENTS, EXCHANGE
+from extensions.broker import Backoff, BrokerUnavailable, ConfirmedPublisher, Outgoing
+
+log = logging.getLogger(__name__)
+
+BATCH = 200
+POLL_SECONDS = 1.0
+LONGEST_RETURN_PAUSE_SECONDS = 60
+
+
+class OutboxRelay(SharedExtension):
+    """One greenlet per service process. Several replicas share the work: rows are locked while they are published."""
+
+    publisher = ConfirmedPublisher()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sessions: Any = None
+        self._table: Any = None
+        self._wakeup = Signal()
+        self._relay: Any = None
+        self._stopping = False
+
+    def use(self, sessions: "sessionmaker[Session]", table: Table) -> None:
+        """Say where the outbox is; called by Work.setup()."""
+        self._sessions, self._table = sessions, table
+
+    def start(self) -> None:
+        """Begin to relay, with what an earlier process left behind first."""
+        if self._relay is None:
+            self._relay = self.container.spawn_managed_thread(self._run, identifier="outbox.relay")
+
+    def wake(self) -> None:
+        """Say that something was committed."""
+        if not self._wakeup.ready():
+            self._wakeup.send()
+
+    def stop(self) -> None:
+        """Relay what the last workers committed, within a few seconds, and end."""
+        self._stopping = True
+        self.wake()
+        if self._relay is not None:
+            with eventlet.Timeout(5, False):
+                self._relay.wait()
+            self._relay.kill()
+
+    def _run(self) -> None:
+        backoff = Backoff()
+        while True:
+            stopping = self._stopping
+            self._wakeup = Signal()
+            try:
+                while self._relay_batch() == BATCH:
+                    pass
+                backoff.reset()
+                pause = POLL_SECONDS
+            except (BrokerUnavailable, SQLAlchemyError) as error:
+                pause = backoff.next_pause()
+                log.warning("the outbox waits (%s); next try in %.1f s", type(error).__name__, pause)
+                eventlet.sleep(min(pause, POLL_SECONDS))
+            if stopping:
+                return
+            self._wakeup.wait(timeout=pause)
+
+    def _relay_batch(self) -> int:
+        """Publish the oldest events that are due, delete those that were confirmed, return how many there were."""
+        outbox = self._table
+        with self._sessions.begin() as session:
+            rows = session.execute(
+                select(outbox)
+                .where(outbox.c.due_at <= func.clock_timestamp())
+                .order_by(outbox.c.id)
+                .limit(BATCH)
+                .with_for_update(skip_locked=True)
+            ).all()
+            if not rows:
+                return 0
+            returned = self.publisher.publish([self._to_message(row) for row in rows])
+            delivered = [row.id for row in rows if str(row.message_id) not in returned]
+            if delivered:
+                session.execute(delete(outbox).where(outbox.c.id.in_(delivered)))
+            if returned:
+                self._put_back(session, [row for row in rows if str(row.message_id) in returned])
+        return len(rows)
+
+    def _put_back(self, session: Session, rows: list[Any]) -> None:
+        """Keep events that no queue took, for later and later tries; the others are not held up by them."""
+        outbox = self._table
+        for row in rows:
+            log.error("no queue took %s %s (try %d)", row.event_type, row.message_id, row.attempts + 1)
+        session.execute(
+            update(outbox)
+            .where(outbox.c.id == bindparam("row_id"))
+            .values(
+                attempts=outbox.c.attempts + 1,
+                due_at=func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("pause")),
+            ),
+            [{"row_id": row.id, "pause": float(min(2**row.attempts, LONGEST_RETURN_PAUSE_SECONDS))} for row in rows],
+        )
+
+    def _to_message(self, row: Any) -> Outgoing:
+        event = EVENTS.get(row.event_type)
+        return Outgoing(
+            exchange=EXCHANGE,
+            routing_key=row.event_type,
+            body=row.body,
+            message_id=str(row.message_id),
+            mandatory=bool(event and event.consumers),
+            event_type=row.event_type,
+            app_id=self.container.service_name,
+            correlation_id=row.correlation_id,
+            headers=row.headers,
+        )

@@ -1,0 +1,211 @@
+"""RPC entrypoints: Nameko's wire format, so that `nameko shell` can drive every service, on ground of our own.
+
+* the method runs in one transaction, committed before the reply is sent;
+* a call that its caller no longer waits for expires in the queue;
+* a call is made at most once: one that is delivered again, because its service died over it, is refused;
+* what is not a call is kept as a dead letter and harms nobody.
+"""
+
+import functools
+import inspect
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import amqp
+from nameko import config
+from nameko.exceptions import ContainerBeingKilled, serialize
+from nameko.extensions import Entrypoint, ProviderCollector, SharedExtension, register_entrypoint
+
+from contracts.base import View
+from contracts.errors import BadCall, InternalError, ServiceError, ServiceUnavailable
+from extensions import idempotency
+from extensions.broker import CONNECTION_ERRORS, Listener, ack
+from extensions.dead_letters import DeadLetters
+from extensions.topology import RPC_EXCHANGE
+from extensions.work import is_outage
+
+log = logging.getLogger(__name__)
+
+DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+# A stopped service's queue lives on for a restart's time; after that its callers are told at once (mandatory).
+QUEUE_EXPIRES_MS = 10_000
+MAX_BODY_BYTES = 1024 * 1024
+
+
+class RpcServer(ProviderCollector, SharedExtension):
+    """Consumes `rpc-<service>` for all of a service's methods."""
+
+    listener = Listener()
+    dead_letters = DeadLetters()
+    no_ack = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = ""
+        self.prefetch = 1
+        self._channel: Any = None
+
+    def setup(self) -> None:
+        """Subscribe."""
+        self.queue = f"rpc-{self.container.service_name}"
+        self.prefetch = int(config.get("RPC_PREFETCH", 16))
+        self.listener.subscribe(self)
+
+    def unregister_provider(self, provider: Entrypoint) -> None:
+        """Stop listening as soon as the first entrypoint stops; calls that were taken are still answered."""
+        self.listener.unsubscribe(self)
+        super().unregister_provider(provider)
+
+    def on_connected(self, channel: amqp.Channel) -> None:
+        """Declare the queue."""
+        channel.queue_declare(self.queue, durable=True, auto_delete=False, arguments={"x-expires": QUEUE_EXPIRES_MS})
+        channel.queue_bind(self.queue, RPC_EXCHANGE, f"{self.container.service_name}.*")
+        self._channel = channel
+
+    def on_disconnected(self) -> None:
+        """Forget the channel: replies of calls that came over it cannot be sent any more."""
+        self._channel = None
+
+    def on_message(self, message: amqp.Message) -> None:
+        """Start a worker for one call. The prefetch bounds how many there can be, so this does not block."""
+        channel = self._channel
+        try:
+            entrypoint, args, kwargs = self._decode(message)
+            if message.delivery_info.get("redelivered"):
+                detail = "The service was interrupted while it answered; whether it acted is unknown."
+                raise ServiceUnavailable(detail, retry_after=1)
+            handle_result = functools.partial(self._handle_result, channel, message)
+            self.container.spawn_worker(
+                entrypoint, args, kwargs, context_data={"message": message}, handle_result=handle_result
+            )
+        except ContainerBeingKilled:
+            return
+        except ServiceError as error:
+            self._reply(channel, message, None, error)
+        except Exception as error:  # noqa: BLE001  (nothing that a message holds may end the reader)
+            self.container.spawn_managed_thread(
+                functools.partial(self._bury, channel, message, f"{type(error).__name__}: {error}"), "rpc.bury"
+            )
+
+    def _decode(self, message: amqp.Message) -> tuple[Entrypoint, list[Any], dict[str, Any]]:
+        properties = message.properties
+        if not properties.get("reply_to"):
+            problem = "a call without reply_to cannot be answered"
+            raise ValueError(problem)
+        if properties.get("content_type") != "application/json":
+            problem = f"the content type is {properties.get('content_type')!r}, not application/json"
+            raise ValueError(problem)
+        if len(message.body) > MAX_BODY_BYTES:
+            problem = f"the body has {len(message.body)} bytes, {MAX_BODY_BYTES} are allowed"
+            raise ValueError(problem)
+        body = json.loads(message.body)
+        args, kwargs = body["args"], body["kwargs"]
+        method = message.delivery_info["routing_key"].rpartition(".")[2]
+        for entrypoint in self._providers:
+            if entrypoint.method_name == method:
+                entrypoint.check_arguments(args, kwargs)
+                return entrypoint, args, kwargs
+        detail = f"{self.container.service_name} has no method {method}."
+        raise BadCall(detail)
+
+    def _handle_result(self, channel: Any, message: amqp.Message, _ctx: Any, result: Any, exc_info: Any) -> Any:
+        self._reply(channel, message, result, exc_info[1] if exc_info else None)
+        return result, None
+
+    def _reply(self, channel: Any, message: amqp.Message, result: Any, error: BaseException | None) -> None:
+        if channel is None or channel is not self._channel:
+            return  # the connection is gone; the caller will be told when the call is delivered again
+        reply_to = str(message.properties["reply_to"])
+        body = json.dumps({"result": result, "error": _serialize(error)}, default=str)
+        reply = amqp.Message(
+            body,
+            content_type="application/json",
+            content_encoding="utf-8",
+            correlation_id=str(message.properties.get("correlation_id", "")),
+        )
+        exchange = "" if reply_to.startswith(DIRECT_REPLY_TO) else RPC_EXCHANGE
+        try:
+            channel.basic_publish(reply, exchange, reply_to)
+        except (*CONNECTION_ERRORS, AttributeError) as failure:
+            log.warning("a reply could not be sent: %s", failure)
+        ack(channel, message.delivery_tag)
+
+    def _bury(self, channel: Any, message: amqp.Message, reason: str) -> None:
+        try:
+            self.dead_letters.bury(self.queue, message, reason, 1)
+        except Exception:
+            log.exception("a message that is no call could not be kept: %s", reason)
+        ack(channel, message.delivery_tag)
+
+
+class Rpc(Entrypoint):
+    """One RPC method."""
+
+    server = RpcServer()
+
+    def setup(self) -> None:
+        """Become callable."""
+        self.server.register_provider(self)
+
+    def stop(self) -> None:
+        """Take no more calls."""
+        self.server.unregister_provider(self)
+
+    def check_arguments(self, args: Any, kwargs: Any) -> None:
+        """Raise BadCall where the method cannot be called like that."""
+        method = getattr(self.container.service_cls, self.method_name)
+        try:
+            inspect.signature(method).bind(None, *args, **kwargs)
+        except TypeError as error:
+            detail = f"{self.container.service_name}.{self.method_name}: {error}."
+            raise BadCall(detail) from None
+
+
+def rpc(
+    method: Callable[..., Any] | None = None, *, transaction: bool = True, idempotent: bool = False
+) -> Callable[..., Any]:
+    """Make a method callable by RPC. Its result is plain JSON; a View becomes a dict.
+
+    With `transaction`, it runs in one; without, it opens its own. With `idempotent`, its `idempotency_key` makes it
+    run once. A ServiceError reaches the caller as itself; anything else is logged and becomes InternalError.
+    """
+    if method is None:
+        return functools.partial(rpc, transaction=transaction, idempotent=idempotent)
+    signature = inspect.signature(method)
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = method(self, *args, **kwargs)
+        return result.to_dict() if isinstance(result, View) else result
+
+    def call_in_transaction(self: Any, *args: Any, **kwargs: Any) -> Any:
+        arguments = dict(signature.bind(self, *args, **kwargs).arguments)
+        del arguments["self"]
+        key = arguments.get("idempotency_key") if idempotent else None
+        return idempotency.run_once(self.work, method.__name__, key, arguments, lambda: call(self, *args, **kwargs))
+
+    run = call_in_transaction if transaction else call
+
+    @functools.wraps(method)
+    def entry(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return run(self, *args, **kwargs)
+        except ServiceError:
+            raise
+        except Exception as error:
+            if is_outage(error):
+                raise ServiceUnavailable(retry_after=1) from error
+            log.exception("%s.%s failed", self.name, method.__name__)
+            raise InternalError from error
+
+    register_entrypoint(entry, Rpc())
+    return entry
+
+
+def _serialize(error: BaseException | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    if not isinstance(error, ServiceError):
+        error = InternalError()
+    return {**serialize(error), "problem": error.to_wire()}

@@ -1,0 +1,144 @@
+"""RPC calls to other services: each with a deadline, and with an answer at once where nobody listens."""
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import amqp
+from eventlet.event import Event as Signal
+from nameko import config
+from nameko.extensions import DependencyProvider, SharedExtension
+
+from contracts.errors import ServiceError, ServiceUnavailable, UpstreamTimeout
+from extensions.broker import Listener, broker_errors
+from extensions.rpc import DIRECT_REPLY_TO
+from extensions.telemetry import current_trace
+from extensions.topology import RPC_EXCHANGE
+
+log = logging.getLogger(__name__)
+
+MAX_PENDING = 1000
+
+
+class Calls(SharedExtension):
+    """The calls under way, and the replies to them. Direct reply-to: no reply queue exists in the broker."""
+
+    listener = Listener()
+    queue = DIRECT_REPLY_TO
+    prefetch = 0
+    no_ack = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pending: dict[str, Signal] = {}
+        self._channel: Any = None
+
+    def setup(self) -> None:
+        """Subscribe to replies."""
+        self.listener.subscribe(self)
+
+    def on_connected(self, channel: amqp.Channel) -> None:
+        """Be told of calls that no service took."""
+        channel.events["basic_return"].add(self._on_return)
+        self._channel = channel
+
+    def on_disconnected(self) -> None:
+        """Nothing that was asked over the lost connection will be answered."""
+        self._channel = None
+        self._fail_all(UpstreamTimeout("The connection to the message broker was lost while waiting for an answer."))
+
+    def on_message(self, message: amqp.Message) -> None:
+        """Hand one reply to its caller."""
+        waiting = self._pending.get(str(message.properties.get("correlation_id")))
+        if waiting is not None and not waiting.ready():
+            waiting.send(message.body)
+
+    def call(self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float) -> Any:
+        """Call and wait `timeout` seconds at most.
+
+        Raises the callee's ServiceError; ServiceUnavailable where nothing was sent or nobody listens; UpstreamTimeout.
+        """
+        if len(self._pending) >= MAX_PENDING:
+            raise ServiceUnavailable(retry_after=1)
+        trace = current_trace()
+        budget = trace.remaining(timeout)
+        if budget <= 0:
+            raise UpstreamTimeout
+        call_id, waiting = str(uuid4()), Signal()
+        self._pending[call_id] = waiting
+        try:
+            request = amqp.Message(
+                json.dumps({"args": args, "kwargs": kwargs}, default=str),
+                content_type="application/json",
+                content_encoding="utf-8",
+                reply_to=DIRECT_REPLY_TO,
+                correlation_id=call_id,
+                expiration=str(int(budget * 1000)),
+                application_headers=trace.headers,
+            )
+            with broker_errors():
+                self._channel.basic_publish(request, RPC_EXCHANGE, f"{service}.{method}", mandatory=True)
+            answer = waiting.wait(timeout=budget)
+        finally:
+            self._pending.pop(call_id, None)
+        return _result(answer, service)
+
+    def _on_return(self, _error: Exception, _exchange: str, routing_key: str, message: amqp.Message) -> None:
+        waiting = self._pending.get(str(message.properties.get("correlation_id")))
+        if waiting is not None and not waiting.ready():
+            service = routing_key.partition(".")[0]
+            waiting.send(ServiceUnavailable(f"The {service} service is not running. Try again shortly.", retry_after=2))
+
+    def _fail_all(self, error: ServiceError) -> None:
+        for waiting in list(self._pending.values()):
+            if not waiting.ready():
+                waiting.send(error)
+
+
+def _result(answer: Any, service: str) -> Any:
+    if answer is None:
+        detail = f"The {service} service did not answer in time."
+        raise UpstreamTimeout(detail)
+    if isinstance(answer, ServiceError):
+        raise answer
+    reply = json.loads(answer)
+    error = reply.get("error")
+    if error:
+        raise ServiceError.from_wire(error.get("problem") or {"name": "InternalError"})
+    return reply["result"]
+
+
+class _Service:
+    """`self.services.<service>.<method>(...)`."""
+
+    def __init__(self, call: Callable[..., Any], service: str, timeout: float) -> None:
+        self._call, self._service, self._timeout = call, service, timeout
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        return lambda *args, **kwargs: self._call(self._service, method, args, kwargs, self._timeout)
+
+
+class Services:
+    """What a worker gets as `self.services`."""
+
+    def __init__(self, call: Callable[..., Any], timeout: float) -> None:
+        self._call, self._timeout = call, timeout
+
+    def __getattr__(self, service: str) -> _Service:
+        return _Service(self._call, service, self._timeout)
+
+    def within(self, seconds: float) -> "Services":
+        """Return the same with another deadline per call."""
+        return Services(self._call, seconds)
+
+
+class RpcClient(DependencyProvider):
+    """Gives a service the others: `services = RpcClient()`."""
+
+    calls = Calls()
+
+    def get_dependency(self, worker_ctx: Any) -> Services:
+        """Return the callable services."""
+        return Services(self.calls.call, float(config.get("RPC_TIMEOUT_SECONDS", 4)))

@@ -1,0 +1,105 @@
+"""The tables that every service with a database has: outbox, inbox, dead letters and idempotency keys.
+
+They are Core tables, because they are only ever written and read in bulk.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+def service_metadata() -> MetaData:
+    """Return the metadata for one service's Base, with the messaging tables already in it."""
+    metadata = MetaData(naming_convention=NAMING)
+    _outbox(metadata)
+    _inbox(metadata)
+    _dead_letters(metadata)
+    _idempotency_keys(metadata)
+    return metadata
+
+
+def _now() -> Column:
+    return Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
+
+
+def _outbox(metadata: MetaData) -> None:
+    """Events written with the change that caused them, until the broker has confirmed them."""
+    table = Table(
+        "outbox",
+        metadata,
+        Column("id", BigInteger, Identity(always=True), primary_key=True),
+        Column("message_id", Uuid, nullable=False, unique=True),
+        Column("event_type", Text, nullable=False),
+        Column("body", Text, nullable=False),
+        Column("correlation_id", Text, nullable=False),
+        Column("headers", JSONB, nullable=False),
+        Column("attempts", Integer, nullable=False, server_default="0"),
+        Column("due_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+        _now(),
+    )
+    Index(None, table.c.due_at)
+
+
+def _inbox(metadata: MetaData) -> None:
+    """Messages that a handler has dealt with: the second delivery of one changes nothing."""
+    table = Table(
+        "inbox",
+        metadata,
+        Column("message_id", Uuid, primary_key=True),
+        Column("handler", Text, primary_key=True),
+        _now(),
+    )
+    Index(None, table.c.created_at)
+
+
+def _dead_letters(metadata: MetaData) -> None:
+    """Messages that could not be handled, with the reason, until someone replays them."""
+    Table(
+        "dead_letters",
+        metadata,
+        Column("id", Uuid, primary_key=True),
+        Column("queue", Text, nullable=False),
+        Column("event_type", Text),
+        Column("message_id", Text),
+        Column("correlation_id", Text),
+        Column("body", Text, nullable=False),
+        Column("headers", JSONB, nullable=False),
+        Column("error", Text, nullable=False),
+        Column("attempts", Integer, nullable=False),
+        Column("replayed_at", DateTime(timezone=True)),
+        _now(),
+    )
+
+
+def _idempotency_keys(metadata: MetaData) -> None:
+    """First answers of calls that create something, so that a repeated call gets the same again."""
+    table = Table(
+        "idempotency_keys",
+        metadata,
+        Column("actor", Text, primary_key=True),
+        Column("method", Text, primary_key=True),
+        Column("key", Text, primary_key=True),
+        Column("fingerprint", Text, nullable=False),
+        Column("answer", JSONB, nullable=False),
+        _now(),
+    )
+    Index(None, table.c.created_at)

@@ -1,0 +1,103 @@
+"""Who asked for what is being done now: the request's id and trace, carried through RPC, events and every log line."""
+
+import json
+import logging
+import re
+import secrets
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from extensions.ids import new_id
+
+_TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+def _new_traceparent() -> str:
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One request's identity. `deadline` is in seconds of time.monotonic(), None where nobody waits."""
+
+    request_id: str = field(default_factory=lambda: str(new_id()))
+    traceparent: str = field(default_factory=_new_traceparent)
+    deadline: float | None = None
+    service: str = "-"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What travels on messages and HTTP requests."""
+        return {"x-request-id": self.request_id, "traceparent": self.traceparent}
+
+    def remaining(self, limit: float) -> float:
+        """Return how many seconds may still be spent, `limit` at most and 0 at least."""
+        if self.deadline is None:
+            return limit
+        return max(0.0, min(limit, self.deadline - time.monotonic()))
+
+
+_current: ContextVar[Trace | None] = ContextVar("trace", default=None)
+
+
+def current_trace() -> Trace:
+    """Return the trace of what is being done now; a fresh one when there is none."""
+    trace = _current.get()
+    if trace is None:
+        trace = Trace()
+        _current.set(trace)
+    return trace
+
+
+def trace_of(headers: dict[str, Any], service: str, budget: float | None = None) -> Trace:
+    """Return the trace that `headers` continue, a fresh one where they hold none that is sane.
+
+    `budget` is how many seconds the caller will wait for an answer.
+    """
+    request_id = str(headers.get("x-request-id") or "")
+    match = _TRACEPARENT.fullmatch(str(headers.get("traceparent") or ""))
+    return Trace(
+        request_id=request_id if _REQUEST_ID.fullmatch(request_id) else str(new_id()),
+        # The trace stays, the span is ours.
+        traceparent=f"00-{match[1]}-{secrets.token_hex(8)}-{match[2]}" if match else _new_traceparent(),
+        deadline=None if budget is None else time.monotonic() + budget,
+        service=service,
+    )
+
+
+def start_trace(headers: dict[str, Any], service: str, budget: float | None = None) -> Trace:
+    """Make `trace_of(...)` what this greenlet does from now on, for its log lines, calls and events."""
+    trace = trace_of(headers, service, budget)
+    _current.set(trace)
+    return trace
+
+
+class LogFormatter(logging.Formatter):
+    """One line a record: `text` for people, `json` for machines. Both carry the request's id and trace."""
+
+    def __init__(self, style: str = "text") -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(service)s %(name)s [%(request_id)s] %(message)s")
+        self.as_json = style == "json"
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the finished line."""
+        trace = _current.get()
+        service, request_id = (trace.service, trace.request_id) if trace else ("-", "-")
+        if not self.as_json:
+            record.__dict__.update(service=service, request_id=request_id)
+            return super().format(record)
+        line = {
+            "at": self.formatTime(record),
+            "level": record.levelname,
+            "service": service,
+            "logger": record.name,
+            "request_id": request_id,
+            "traceparent": trace.traceparent if trace else None,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)

@@ -1,0 +1,239 @@
+"""The unit of work: one transaction around a service method, with its outbox and its inbox in it.
+
+Whoever opens the transaction commits it *before* the message is acked or the reply is sent (see events.py, rpc.py);
+use cases never commit. What was published becomes visible to the relay by that same commit.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import psycopg2.extensions
+from nameko import config
+from nameko_sqlalchemy import Database
+from sqlalchemy import Engine, Table, create_engine, insert, text
+from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+
+from contracts.base import Event, Received
+from contracts.errors import ServiceUnavailable
+from extensions.dead_letters import DeadLetters
+from extensions.ids import new_id
+from extensions.outbox import OutboxRelay
+from extensions.periodic import Alarms
+from extensions.telemetry import current_trace
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_SECONDS = 5
+POOL_TIMEOUT_SECONDS = 3
+SESSION_SETTINGS = {
+    "statement_timeout": "10s",
+    "lock_timeout": "8s",
+    "idle_in_transaction_session_timeout": "30s",
+    "timezone": "UTC",
+}
+TCP_SETTINGS = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+SERIALIZATION_FAILURE, DEADLOCK_DETECTED = "40001", "40P01"
+# Class 57P: the server shuts down or starts. 53: out of disk, memory or connections. 08: connection. 25006: read-only.
+OUTAGE_STATES = ("57P", "53", "08", "25006", "55P03", "57014")
+
+
+class DatabaseUnavailable(ServiceUnavailable):
+    """PostgreSQL cannot be reached or cannot serve now; the transaction did not happen."""
+
+    code, status, detail = "SERVICE_UNAVAILABLE", 503, "A database is unavailable. Try again shortly."
+
+
+def is_outage(error: BaseException) -> bool:
+    """Tell whether `error` is the infrastructure's fault and not the message's: worth trying again for ever."""
+    if isinstance(error, ServiceUnavailable | PoolTimeout):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "pgcode", None) or ""
+    if state in (SERIALIZATION_FAILURE, DEADLOCK_DETECTED) or state.startswith(OUTAGE_STATES):
+        return True
+    return not state and (error.connection_invalidated or isinstance(error, OperationalError | InterfaceError))
+
+
+class UnitOfWork:
+    """What a worker gets as `self.work`."""
+
+    def __init__(self, provider: "Work") -> None:
+        self._provider = provider
+        self._session: Session | None = None
+        self._outbox: list[dict[str, Any]] = []
+        self._after_commit: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+
+    @property
+    def session(self) -> Session:
+        """The session of the open transaction; the database is asked for nothing before its first use."""
+        if self._session is None:
+            message = "no transaction is open: use `with self.work.transaction()`"
+            raise RuntimeError(message)
+        return self._session
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Open a transaction: committed at the end of the block, rolled back by any exception.
+
+        Raises DatabaseUnavailable where PostgreSQL is the cause.
+        """
+        if self._session is not None:
+            message = "a transaction is open already"
+            raise RuntimeError(message)
+        self._session = self._provider.Session()
+        try:
+            yield self._session
+            self._commit()
+        except DBAPIError as error:
+            if is_outage(error):
+                raise DatabaseUnavailable from error
+            raise
+        except PoolTimeout as error:
+            raise DatabaseUnavailable from error
+        finally:
+            self._session.close()
+            self._session = None
+            self._outbox.clear()
+            self._after_commit.clear()
+
+    def publish(self, event: Event, cause: Received[Any] | None = None) -> UUID:
+        """Write `event` to the outbox of this transaction. Returns the message id that it will have."""
+        message_id = new_id()
+        trace = current_trace()
+        headers = {"x-request-id": trace.request_id, "traceparent": trace.traceparent}
+        if cause is not None:
+            headers = {
+                "x-request-id": cause.request_id,
+                "traceparent": cause.traceparent,
+                "causation-id": str(cause.message_id),
+            }
+        self._outbox.append(
+            {
+                "message_id": message_id,
+                "event_type": event.event_type,
+                "body": event.to_json(),
+                "correlation_id": event.correlation_id,
+                "headers": headers,
+            }
+        )
+        return message_id
+
+    def after_commit(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Call `call(*arguments)` once the transaction is committed; its failure is logged and harms nothing."""
+        self._after_commit.append((call, arguments))
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The service's dead letters."""
+        return self._provider.dead_letters
+
+    def is_healthy(self) -> bool:
+        """Tell whether the database answers; raises DatabaseUnavailable or answers True."""
+        with self.transaction() as session:
+            return session.scalar(text("SELECT 1")) == 1
+
+    def table(self, name: str) -> Table:
+        """Return one of the service's messaging tables."""
+        return self._provider.table(name)
+
+    def withdraw(self) -> None:
+        """Forget what was published and hooked in this transaction so far: its changes were rolled back."""
+        self._outbox.clear()
+        self._after_commit.clear()
+
+    def wake(self, method: str) -> None:
+        """Run the service's @periodic `method` as soon as the transaction is committed."""
+        self.after_commit(self._provider.alarms.ring, method)
+
+    def first_time(self, events: Sequence[Received[Any]], handler: str) -> list[Received[Any]]:
+        """Enter `events` into the inbox and return those that this handler has not dealt with yet, in their order."""
+        inbox = self._provider.table("inbox")
+        rows = [{"message_id": received.message_id, "handler": handler} for received in events]
+        fresh = set(
+            self.session.scalars(
+                insert_or_ignore(inbox).values(rows).on_conflict_do_nothing().returning(inbox.c.message_id)
+            )
+        )
+        unseen = []
+        for received in events:
+            if received.message_id in fresh:
+                fresh.remove(received.message_id)  # the same message twice in one batch
+                unseen.append(received)
+        return unseen
+
+    def _commit(self) -> None:
+        session = self.session
+        if self._outbox:
+            # One statement for all rows: their order in the outbox is the order of publish().
+            session.flush()
+            session.execute(insert(self._provider.table("outbox")).values(self._outbox))
+        session.commit()
+        hooks = [*self._after_commit]
+        if self._outbox:
+            hooks.append((self._provider.relay.wake, ()))
+        for call, arguments in hooks:
+            try:
+                call(*arguments)
+            except Exception:
+                log.exception("a hook after the commit failed")
+
+
+class Work(Database):
+    """Gives a service its database: `work = Work(Base)`. The outbox relay runs along with it."""
+
+    relay = OutboxRelay()
+    alarms = Alarms()
+    dead_letters = DeadLetters()
+
+    def setup(self) -> None:
+        """Make the engine and check that database calls do not block the whole process."""
+        if psycopg2.extensions.get_wait_callback() is None:
+            message = "psycopg2 is not green: start services with `nameko run`, which lets eventlet patch it"
+            raise RuntimeError(message)
+        self.engine = make_engine(config["DB_URIS"][f"{self.container.service_name}:{self.declarative_base.__name__}"])
+        self.Session = sessionmaker(bind=self.engine, expire_on_commit=False)
+        self.relay.use(self.Session, self.table("outbox"))
+        self.dead_letters.use(self.Session, self.table("dead_letters"))
+
+    def table(self, name: str) -> Table:
+        """Return a messaging table of this service."""
+        base: type[DeclarativeBase] = self.declarative_base
+        return base.metadata.tables[name]
+
+    def get_dependency(self, worker_ctx: Any) -> UnitOfWork:
+        """Return the worker's own unit of work."""
+        return UnitOfWork(self)
+
+    def worker_teardown(self, worker_ctx: Any) -> None:
+        """Nothing is left to close: transaction() has done it."""
+
+
+def make_engine(url: str) -> Engine:
+    """Return an engine whose every wait is bounded."""
+    pool = int(config.get("DATABASE_POOL", 10))
+    options = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
+    return create_engine(
+        url,
+        pool_size=pool,
+        max_overflow=pool,
+        pool_timeout=POOL_TIMEOUT_SECONDS,
+        pool_pre_ping=True,
+        # Errors go to the log, and what was bound may be a password's hash or an address.
+        hide_parameters=True,
+        # The JSON of a JSONB column may hold whatever a broken message held.
+        json_serializer=lambda value: json.dumps(value, default=str),
+        connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS, "options": options, **TCP_SETTINGS},
+    )

@@ -1,0 +1,59 @@
+"""/health: is the process alive, and can the suite take orders."""
+
+from functools import partial
+from typing import Any
+
+import eventlet
+
+from contracts.errors import FieldError, ServiceError, ServiceUnavailable
+from extensions.http import route
+from extensions.http_request import Access, HttpRequest
+from extensions.telemetry import start_trace
+
+SERVICES = ("users", "catalog", "orders", "inventory", "payments", "notifications")
+TIMEOUT_SECONDS = 1.5
+
+
+class Routes:
+    """What an operator's probes ask."""
+
+    services: Any
+    name: str
+
+    @route("GET", "/health/live", access=Access.ANYONE, shed=False)
+    def live(self, _request: HttpRequest) -> Any:
+        """Answer as long as this process does."""
+        return {"status": "ok"}
+
+    @route("GET", "/health/ready", access=Access.ANYONE, shed=False)
+    def ready(self, request: HttpRequest) -> Any:
+        """Ask every service for its health; what is essential and does not work is named."""
+        pool = eventlet.GreenPool(len(SERVICES))
+        reports = dict(zip(SERVICES, pool.imap(partial(self._ask, request), SERVICES), strict=True))
+        failing = [FieldError(name, reason) for name, reason in _failing(reports)]
+        if failing:
+            detail = "Not ready: " + "; ".join(f"{error.field} {error.message}" for error in failing)
+            raise ServiceUnavailable(detail, failing, retry_after=2)
+        degraded = any(part != "ok" for parts in reports.values() for part in parts.values())
+        return {"status": "degraded" if degraded else "ok", "services": reports}
+
+    def _ask(self, request: HttpRequest, service: str) -> dict[str, str]:
+        """Return the state of a service's parts, `ok` or `down`; of the service itself where it does not answer."""
+        start_trace(request.trace.headers, self.name, budget=TIMEOUT_SECONDS)  # a greenlet of its own
+        try:
+            health = getattr(self.services.within(TIMEOUT_SECONDS), service).health()
+        except ServiceError:
+            return {"service": "down"}
+        # Why it is down is for the service's log: the reason may name addresses.
+        return {part: "ok" if state == "ok" else "down" for part, state in health["parts"].items()}
+
+
+def _failing(reports: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
+    """Return what the suite cannot work without, and does. Without Redis it is only slower."""
+    found = []
+    for service, parts in reports.items():
+        if "service" in parts:
+            found.append((service, "does not answer"))
+        if parts.get("database", "ok") != "ok":
+            found.append((f"{service}.database", "is down"))
+    return found

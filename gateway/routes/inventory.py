@@ -1,0 +1,73 @@
+"""/inventory: stock and its ledger."""
+
+from typing import Any
+
+from contracts.base import PageRequest
+from contracts.inventory import AdjustStock, MovementView, SetStock, SetStockLevel, StockFilter, StockView
+from extensions.http import Answer, route
+from extensions.http_request import Access, HttpRequest
+
+
+class Routes:
+    """What inventory offers."""
+
+    services: Any
+
+    @route("GET", "/inventory", aliases=("/inventory/all",), access=Access.ADMIN, query=StockFilter, answer=StockView)
+    def list_stock(self, request: HttpRequest) -> Any:
+        """List the stock of every product."""
+        return self.services.inventory.list_stock(**request.query, actor=request.actor)
+
+    @route("GET", "/inventory/{product_id}", access=Access.ADMIN, answer=StockView)
+    def get_stock(self, request: HttpRequest, product_id: str) -> Any:
+        """Show the stock of one product."""
+        return self.services.inventory.get_stock(product_id=product_id, actor=request.actor)
+
+    @route(
+        "POST",
+        "/inventory",
+        aliases=("/inventory/create",),
+        access=Access.ADMIN,
+        body=SetStock,
+        answer=StockView,
+        status=201,
+        idempotent=True,
+    )
+    def create_stock(self, request: HttpRequest) -> Any:
+        """Set what is on hand of a product, which may be new here: 201, or 200 if it stood already."""
+        stock = self.services.inventory.set_stock(
+            **request.body, actor=request.actor, idempotency_key=request.idempotency_key
+        )
+        created = stock.pop("created")
+        return Answer(stock, status=201 if created else 200, headers={"Location": f"/inventory/{stock['product_id']}"})
+
+    @route("PUT", "/inventory/{product_id}", access=Access.ADMIN, body=SetStockLevel, answer=StockView)
+    def set_stock(self, request: HttpRequest, product_id: str) -> Any:
+        """Set what is on hand of a product."""
+        return self.services.inventory.change_stock_level(product_id=product_id, **request.body, actor=request.actor)
+
+    @route(
+        "POST",
+        "/inventory/{product_id}/adjustments",
+        access=Access.ADMIN,
+        body=AdjustStock,
+        answer=StockView,
+        status=201,
+        idempotent=True,
+    )
+    def adjust_stock(self, request: HttpRequest, product_id: str) -> Any:
+        """Change what is on hand of a product, and say why."""
+        return self.services.inventory.adjust_stock(
+            product_id=product_id, **request.body, actor=request.actor, idempotency_key=request.idempotency_key
+        )
+
+    @route(
+        "GET",
+        "/inventory/{product_id}/movements",
+        access=Access.ADMIN,
+        query=PageRequest,
+        answer=MovementView,
+    )
+    def list_movements(self, request: HttpRequest, product_id: str) -> Any:
+        """Read the ledger of one product, newest entry first."""
+        return self.services.inventory.list_movements(product_id=product_id, **request.query, actor=request.actor)

@@ -1,0 +1,23 @@
+"""/notifications: what a user was told."""
+
+from typing import Any
+
+from contracts.notifications import NotificationFilter, NotificationView
+from extensions.http import route
+from extensions.http_request import Access, HttpRequest
+
+
+class Routes:
+    """What notifications offers."""
+
+    services: Any
+
+    @route("GET", "/notifications", access=Access.USER, query=NotificationFilter, answer=NotificationView)
+    def list_notifications(self, request: HttpRequest) -> Any:
+        """List the caller's own notifications, newest first."""
+        return self.services.notifications.list_notifications(**request.query, actor=request.actor)
+
+    @route("POST", "/notifications/{notification_id}/read", access=Access.USER, status=204)
+    def mark_read(self, request: HttpRequest, notification_id: str) -> None:
+        """Record that a notification was read."""
+        self.services.notifications.mark_read(notification_id=notification_id, actor=request.actor)

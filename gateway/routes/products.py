@@ -1,0 +1,66 @@
+"""/products: the catalog."""
+
+from typing import Any
+
+from contracts.catalog import CreateProduct, ProductFilter, ProductView, UpdateProduct
+from extensions.http import Answer, route
+from extensions.http_request import Access, HttpRequest
+
+
+class Routes:
+    """What catalog offers."""
+
+    services: Any
+
+    @route(
+        "GET",
+        "/products",
+        aliases=("/products/all",),
+        access=Access.OPTIONAL,
+        query=ProductFilter,
+        answer=ProductView,
+    )
+    def list_products(self, request: HttpRequest) -> Any:
+        """Search and sort the products; inactive ones are the administrator's to see."""
+        if request.query.get("only_active") is False:
+            request.require_admin()
+        return self.services.catalog.list_products(**request.query, actor=request.actor)
+
+    @route("GET", "/products/{product_id}", access=Access.OPTIONAL, answer=ProductView)
+    def get_product(self, request: HttpRequest, product_id: str) -> Any:
+        """Show one product."""
+        return self.services.catalog.get_product(product_id=product_id, actor=request.actor)
+
+    @route(
+        "POST",
+        "/products",
+        aliases=("/products/create",),
+        access=Access.ADMIN,
+        body=CreateProduct,
+        answer=ProductView,
+        status=201,
+        idempotent=True,
+    )
+    def create_product(self, request: HttpRequest) -> Any:
+        """Add a product to the catalog."""
+        product = self.services.catalog.create_product(
+            **request.body, actor=request.actor, idempotency_key=request.idempotency_key
+        )
+        return Answer(product, headers={"Location": f"/products/{product['id']}"})
+
+    @route(
+        "PUT",
+        "/products/{product_id}",
+        aliases=("/products/{product_id}/update",),
+        access=Access.ADMIN,
+        body=UpdateProduct,
+        answer=ProductView,
+    )
+    def replace_product(self, request: HttpRequest, product_id: str) -> Any:
+        """Change a product; what is not stated stays as it is."""
+        return self.services.catalog.update_product(product_id=product_id, **request.body, actor=request.actor)
+
+    @route("PATCH", "/products/{product_id}", access=Access.ADMIN, body=UpdateProduct, answer=ProductView)
+    def update_product(self, request: HttpRequest, product_id: str) -> Any:
+        """Change a product; what is not stated stays as it is."""
+        return self.services.catalog.update_product(product_id=product_id, **request.body, actor=request.actor)

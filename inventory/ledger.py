@@ -1,0 +1,53 @@
+"""Writes stock and its ledger together, so that one never says anything that the other does not."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Uuid, column, func, insert, update, values
+from sqlalchemy.orm import Session
+
+from inventory.models import Movement, Stock
+from inventory.rules import Balance, Change
+
+
+class Ledger:
+    """Collects changes of stock whose rows this transaction has locked; `write` stores them in two statements."""
+
+    def __init__(self, stock: Mapping[UUID, Balance]) -> None:
+        self.stock = dict(stock)
+        self._entries: list[dict[str, Any]] = []
+
+    def enter(
+        self, product_id: UUID, change: Change, kind: str, *, order_id: UUID | None = None, reason: str | None = None
+    ) -> None:
+        """Change the balance of a product that has a stock row, because of an order or for a reason."""
+        balance = self.stock[product_id] = self.stock[product_id].plus(change)
+        self._entries.append(
+            {
+                "product_id": product_id,
+                "kind": kind,
+                "on_hand_delta": change.on_hand,
+                "reserved_delta": change.reserved,
+                "on_hand": balance.on_hand,
+                "reserved": balance.reserved,
+                "order_id": order_id,
+                "reason": reason,
+            }
+        )
+
+    def write(self, session: Session) -> None:
+        """Store the entries and the balances that they end in."""
+        if not self._entries:
+            return
+        changed = {entry["product_id"]: self.stock[entry["product_id"]] for entry in self._entries}
+        after = values(
+            column("product_id", Uuid), column("on_hand", BigInteger), column("reserved", BigInteger), name="after"
+        ).data([(product_id, balance.on_hand, balance.reserved) for product_id, balance in changed.items()])
+        session.execute(
+            update(Stock)
+            .where(Stock.product_id == after.c.product_id)
+            .values(on_hand=after.c.on_hand, reserved=after.c.reserved, updated_at=func.clock_timestamp())
+            .execution_options(synchronize_session=False)
+        )
+        session.execute(insert(Movement), self._entries)

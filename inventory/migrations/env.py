@@ -1,0 +1,8 @@
+"""What Alembic runs for inventory's database."""
+
+from alembic import context
+
+from extensions.migrations import run_migrations
+from inventory.models import Base
+
+run_migrations(context, Base.metadata, "inventory")

@@ -1,0 +1,90 @@
+"""The tables of inventory."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identity, Index, Text, Uuid, func
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from extensions.ids import new_id
+from extensions.tables import service_metadata
+from inventory.rules import Status
+
+
+class Base(DeclarativeBase):
+    """All tables of inventory, and those of its messaging."""
+
+    metadata = service_metadata()
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way
+        str: Text,
+        int: BigInteger,
+        UUID: Uuid,
+        datetime: DateTime(timezone=True),
+    }
+
+
+class Stock(Base):
+    """The stock of one product. `on_hand` includes what is reserved."""
+
+    __tablename__ = "stock"
+    __table_args__ = (CheckConstraint("0 <= reserved AND reserved <= on_hand", name="reserved_within_on_hand"),)
+
+    product_id: Mapped[UUID] = mapped_column(primary_key=True)
+    product_sku: Mapped[str]
+    on_hand: Mapped[int]
+    reserved: Mapped[int] = mapped_column(server_default="0")
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+    @property
+    def available(self) -> int:
+        """What can still be reserved."""
+        return self.on_hand - self.reserved
+
+
+class Reservation(Base):
+    """What became of the stock that an order asked for: one row an order, tombstones included."""
+
+    __tablename__ = "reservations"
+    __table_args__ = (
+        CheckConstraint(f"status IN ({', '.join(repr(str(status)) for status in Status)})", name="status"),
+    )
+
+    order_id: Mapped[UUID] = mapped_column(primary_key=True)
+    status: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class ReservationLine(Base):
+    """How many units of a product a reservation took. A reservation that failed has no lines."""
+
+    __tablename__ = "reservation_lines"
+    __table_args__ = (CheckConstraint("quantity > 0", name="quantity"),)
+
+    order_id: Mapped[UUID] = mapped_column(ForeignKey("reservations.order_id"), primary_key=True)
+    product_id: Mapped[UUID] = mapped_column(primary_key=True)
+    quantity: Mapped[int]
+
+
+class Movement(Base):
+    """One entry of the stock ledger, never changed: what changed, why, and the balance after it.
+
+    The sum of a product's `on_hand_delta` is its `on_hand`, that of its `reserved_delta` is its `reserved`.
+    """
+
+    __tablename__ = "movements"
+    __table_args__ = (Index(None, "product_id", "entry"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    # Entries are made under the lock of the stock row, so this numbers a product's entries in their true order;
+    # ids do not, since they come from the clocks of several processes.
+    entry: Mapped[int] = mapped_column(Identity(always=True))
+    product_id: Mapped[UUID]
+    kind: Mapped[str]
+    on_hand_delta: Mapped[int]
+    reserved_delta: Mapped[int]
+    on_hand: Mapped[int]
+    reserved: Mapped[int]
+    order_id: Mapped[UUID | None]
+    reason: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

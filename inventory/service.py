@@ -1,0 +1,73 @@
+"""Every way into inventory: RPC methods and event handlers."""
+
+from contracts.base import Actor, PageRequest
+from contracts.inventory import AdjustStock, SetStock, SetStockLevel, StockFilter
+from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
+from extensions import operations
+from extensions.events import handles
+from extensions.ids import parse_id
+from extensions.rpc import rpc
+from extensions.work import Work
+from inventory import queries, use_cases
+from inventory.models import Base
+
+
+class InventoryService(operations.Operations):
+    """Stock of the products, and what orders reserve of it."""
+
+    name = "inventory"
+    work = Work(Base)
+
+    @rpc
+    def list_stock(self, limit=20, cursor=None, actor=None):
+        """List the stock of all products, newest products first (admin)."""
+        wanted = StockFilter.parse({"limit": limit, "cursor": cursor})
+        return queries.list_stock(self.work.session, wanted, Actor.of(actor))
+
+    @rpc
+    def get_stock(self, product_id, actor=None):
+        """Return the stock of one product (admin)."""
+        return queries.get_stock(self.work.session, parse_id("product_id", product_id), Actor.of(actor))
+
+    @rpc(idempotent=True)
+    def set_stock(self, product_id, product_sku, quantity, actor=None, idempotency_key=None):
+        """Set what is on hand of a product, new or not; the answer also has `created` (admin)."""
+        request = SetStock.parse({"product_id": product_id, "product_sku": product_sku, "quantity": quantity})
+        stock, created = use_cases.set_stock(self.work.session, request, Actor.of(actor))
+        return {**stock.to_dict(), "created": created}
+
+    @rpc
+    def change_stock_level(self, product_id, quantity, actor=None):
+        """Set what is on hand of a product that has a stock record (admin)."""
+        request = SetStockLevel.parse({"quantity": quantity})
+        product_id = parse_id("product_id", product_id)
+        return use_cases.change_stock_level(self.work.session, product_id, request, Actor.of(actor))
+
+    @rpc(idempotent=True)
+    def adjust_stock(self, product_id, delta, reason, actor=None, idempotency_key=None):
+        """Change what is on hand of a product by `delta`, for a reason (admin)."""
+        request = AdjustStock.parse({"delta": delta, "reason": reason})
+        product_id = parse_id("product_id", product_id)
+        return use_cases.adjust_stock(self.work.session, product_id, request, Actor.of(actor))
+
+    @rpc
+    def list_movements(self, product_id, limit=20, cursor=None, actor=None):
+        """List the ledger of one product, the latest entry first (admin)."""
+        wanted = PageRequest.parse({"limit": limit, "cursor": cursor})
+        product_id = parse_id("product_id", product_id)
+        return queries.list_movements(self.work.session, product_id, wanted, Actor.of(actor))
+
+    @handles(OrderCreated)
+    def on_order_created(self, events):
+        """Reserve stock for new orders."""
+        use_cases.reserve_stock(self.work.session, events, self.work.publish)
+
+    @handles(OrderConfirmed)
+    def on_order_confirmed(self, events):
+        """Commit the stock of confirmed orders."""
+        use_cases.commit_stock(self.work.session, events, self.work.publish)
+
+    @handles(OrderCancelled)
+    def on_order_cancelled(self, events):
+        """Give back the stock of cancelled orders."""
+        use_cases.release_stock(self.work.session, events, self.work.publish)

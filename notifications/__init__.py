@@ -1,0 +1,1 @@
+"""Notifications: what the users are told about their orders and their accounts."""

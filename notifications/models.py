@@ -1,0 +1,55 @@
+"""The tables of notifications."""
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from sqlalchemy import DateTime, Index, Text, UniqueConstraint, Uuid, func
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from extensions.ids import new_id
+from extensions.tables import service_metadata
+
+
+class Base(DeclarativeBase):
+    """All tables of notifications, and those of its messaging."""
+
+    metadata = service_metadata()
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way
+        str: Text,
+        UUID: Uuid,
+        datetime: DateTime(timezone=True),
+    }
+
+
+class Notification(Base):
+    """One message to one user."""
+
+    __tablename__ = "notifications"
+    __table_args__ = (
+        # Each thing happens once to an order or an account, so it is told once, whatever arrives how often.
+        UniqueConstraint("about_id", "kind"),
+        Index(None, "user_id", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    user_id: Mapped[UUID]
+    # The order, or the user where it is about the account.
+    about_id: Mapped[UUID]
+    order_id: Mapped[UUID | None]
+    # The name of the event that it tells of.
+    kind: Mapped[str]
+    subject: Mapped[str]
+    body: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    read_at: Mapped[datetime | None]
+
+    @property
+    def channel(self) -> Literal["IN_APP"]:
+        """How it reaches the user."""
+        return "IN_APP"
+
+    @property
+    def status(self) -> Literal["SENT", "READ"]:
+        """Whether the user has read it."""
+        return "SENT" if self.read_at is None else "READ"

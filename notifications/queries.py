@@ -1,0 +1,20 @@
+"""What reads notifications."""
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from contracts.base import Actor, page_of
+from contracts.notifications import NotificationFilter, NotificationView
+from extensions.pagination import fetch_page
+from notifications.models import Notification
+
+
+def list_notifications(session: Session, wanted: NotificationFilter, actor: Actor) -> dict[str, Any]:
+    """Return a page of NotificationView, newest first: the actor's own, everybody's for the operator."""
+    notifications = select(Notification)
+    if actor.user_id is not None:  # an administrator too reads only what was written to them
+        notifications = notifications.where(Notification.user_id == actor.user_id)
+    rows, cursor = fetch_page(session, notifications, keys=[Notification.id], limit=wanted.limit, cursor=wanted.cursor)
+    return page_of([NotificationView.model_validate(row) for row in rows], cursor)

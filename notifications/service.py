@@ -1,0 +1,65 @@
+"""Every way into notifications: RPC methods and event handlers.
+
+To tell the users of one more event: name this service among its consumers in contracts/, write its text in
+templates.py, and add a handler here.
+"""
+
+from contracts.base import Actor
+from contracts.notifications import NotificationFilter
+from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated, OrderDelivered, OrderShipped
+from contracts.users import UserRegistered
+from extensions import operations
+from extensions.events import handles
+from extensions.ids import parse_id
+from extensions.rpc import rpc
+from extensions.work import Work
+from notifications import queries, use_cases
+from notifications.models import Base
+
+
+class NotificationsService(operations.Operations):
+    """Messages to the users about their orders and their accounts."""
+
+    name = "notifications"
+    work = Work(Base)
+
+    @rpc
+    def list_notifications(self, limit=20, cursor=None, actor=None):
+        """List one's own notifications, newest first; the operator sees everybody's."""
+        wanted = NotificationFilter.parse({"limit": limit, "cursor": cursor})
+        return queries.list_notifications(self.work.session, wanted, Actor.of(actor))
+
+    @rpc
+    def mark_read(self, notification_id, actor=None):
+        """Mark a notification as read; again does nothing."""
+        use_cases.mark_read(self.work.session, parse_id("notification_id", notification_id), Actor.of(actor))
+
+    @handles(UserRegistered)
+    def on_user_registered(self, events):
+        """Welcome new users."""
+        use_cases.notify(self.work.session, events)
+
+    @handles(OrderCreated)
+    def on_order_created(self, events):
+        """Tell users that we have their order."""
+        use_cases.notify(self.work.session, events)
+
+    @handles(OrderConfirmed)
+    def on_order_confirmed(self, events):
+        """Tell users that their order is confirmed."""
+        use_cases.notify(self.work.session, events)
+
+    @handles(OrderCancelled)
+    def on_order_cancelled(self, events):
+        """Tell users that their order is cancelled, and why."""
+        use_cases.notify(self.work.session, events)
+
+    @handles(OrderShipped)
+    def on_order_shipped(self, events):
+        """Tell users that their order is on its way."""
+        use_cases.notify(self.work.session, events)
+
+    @handles(OrderDelivered)
+    def on_order_delivered(self, events):
+        """Tell users that their order has arrived."""
+        use_cases.notify(self.work.session, events)

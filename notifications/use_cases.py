@@ -1,0 +1,42 @@
+"""What changes notifications. Nothing here commits: the entrypoint does."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from contracts.base import Actor, Received
+from contracts.notifications import NotificationNotFound
+from notifications.models import Notification
+from notifications.templates import message_for
+
+
+def notify(session: Session, events: Sequence[Received[Any]]) -> None:
+    """Tell the users what happened; nothing is told twice."""
+    rows = [_row(received.event) for received in events]
+    session.execute(insert(Notification).on_conflict_do_nothing(index_elements=["about_id", "kind"]), rows)
+
+
+def mark_read(session: Session, notification_id: UUID, actor: Actor) -> None:
+    """Note that the user has read it; only the first time counts. Raises NotificationNotFound."""
+    notification = session.get(Notification, notification_id, with_for_update=True)
+    if notification is None or not actor.may_see(notification.user_id):
+        raise NotificationNotFound
+    if notification.read_at is None:
+        notification.read_at = func.clock_timestamp()
+
+
+def _row(event: Any) -> dict[str, Any]:
+    message = message_for(event)
+    order_id = getattr(event, "order_id", None)
+    return {
+        "user_id": event.user_id,
+        "about_id": order_id or event.user_id,
+        "order_id": order_id,
+        "kind": event.event_type,
+        "subject": message.subject,
+        "body": message.body,
+    }

@@ -1,0 +1,1 @@
+"""Takes orders and decides them: the only service that knows whether an order stands."""

@@ -1,0 +1,73 @@
+"""What reads orders."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session, selectinload
+
+from contracts.base import Actor, PageRequest, page_of
+from contracts.errors import PermissionDenied
+from contracts.orders import OrderFilter, OrderNotFound, OrderView, StuckOrderView, TimelineEntry
+from extensions.pagination import fetch_page
+from orders.models import Order, TimelineEvent
+
+
+def get_order(session: Session, order_id: UUID) -> OrderView:
+    """Return an order, whoever's it is; raises OrderNotFound."""
+    order = session.get(Order, order_id, options=[selectinload(Order.items)])
+    if order is None:
+        raise OrderNotFound
+    return view(order)
+
+
+def view(order: Order) -> OrderView:
+    """Return what the outside sees of an order whose items are loaded."""
+    return OrderView.model_validate(order)
+
+
+def require_visible(session: Session, order_id: UUID, actor: Actor) -> None:
+    """Raise OrderNotFound unless the order exists and is the actor's to see."""
+    owner = session.scalar(select(Order.user_id).where(Order.id == order_id))
+    if owner is None or not actor.may_see(owner):
+        raise OrderNotFound
+
+
+def list_orders(session: Session, wanted: OrderFilter, actor: Actor) -> dict[str, Any]:
+    """Return a page of the actor's orders, of everybody's for an administrator, newest first."""
+    if wanted.user_id is not None and not actor.may_see(wanted.user_id):
+        raise PermissionDenied("Only an administrator may list the orders of someone else.")
+    owner = wanted.user_id if actor.is_admin else actor.user_id
+    statement = select(Order).options(selectinload(Order.items))
+    if owner is not None:
+        statement = statement.where(Order.user_id == owner)
+    if wanted.status is not None:
+        statement = statement.where(Order.status == wanted.status)
+    if wanted.created_after is not None:
+        statement = statement.where(Order.created_at > wanted.created_after)
+    if wanted.created_before is not None:
+        statement = statement.where(Order.created_at < wanted.created_before)
+    orders, next_cursor = fetch_page(session, statement, keys=[Order.id], limit=wanted.limit, cursor=wanted.cursor)
+    return page_of([view(order) for order in orders], next_cursor)
+
+
+def get_timeline(session: Session, order_id: UUID, actor: Actor) -> dict[str, Any]:
+    """Return every event of the order's saga, oldest first."""
+    require_visible(session, order_id, actor)
+    events = session.scalars(select(TimelineEvent).where(TimelineEvent.order_id == order_id).order_by(TimelineEvent.id))
+    return {"items": [TimelineEntry.model_validate(event).to_dict() for event in events]}
+
+
+def list_stuck(session: Session, page: PageRequest, grace: timedelta) -> dict[str, Any]:
+    """Return orders to which somebody has owed something for longer than `grace`: saga.is_stuck, as SQL."""
+    owed = or_(
+        Order.status == "CREATED",
+        (Order.status == "CANCELLED")
+        & (Order.stock_status.in_(["RESERVED", "COMMITTED"]) | Order.payment_status.in_(["AUTHORIZED", "CAPTURED"])),
+        Order.status.in_(["CONFIRMED", "SHIPPED", "DELIVERED"])
+        & ((Order.stock_status != "COMMITTED") | (Order.payment_status != "CAPTURED")),
+    )
+    statement = select(Order).where(owed, Order.updated_at < func.clock_timestamp() - grace)
+    orders, next_cursor = fetch_page(session, statement, keys=[Order.id], limit=page.limit, cursor=page.cursor)
+    return page_of([StuckOrderView.model_validate(order) for order in orders], next_cursor)

@@ -1,0 +1,199 @@
+"""Every way into orders: RPC, the answers of inventory and payments, and the deadline's timer."""
+
+from datetime import timedelta
+
+from nameko import config
+
+from contracts.base import Actor, PageRequest
+from contracts.catalog import ProductView
+from contracts.errors import ValidationFailed
+from contracts.inventory import StockCommitted, StockFailed, StockReleased, StockReserved
+from contracts.orders import CreateOrder, OrderFilter, OrderNotFound
+from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
+from extensions import idempotency, operations
+from extensions.cache import Cache
+from extensions.events import handles
+from extensions.ids import parse_id
+from extensions.periodic import periodic
+from extensions.rpc import rpc
+from extensions.rpc_client import RpcClient
+from extensions.work import Work
+from orders import queries, use_cases
+from orders.models import Base
+from orders.pricing import price_order
+from orders.saga import Command
+
+
+class OrdersService(operations.Operations):
+    """Takes orders and decides them."""
+
+    name = "orders"
+    work = Work(Base)
+    cache = Cache()
+    services = RpcClient()
+
+    # RPC
+
+    @rpc(transaction=False)
+    def create_order(self, items, total_amount=None, actor=None, idempotency_key=None):
+        """Price an order by the catalog, store it, and set its saga going. Returns the order, CREATED."""
+        request = CreateOrder.parse({"items": items, "total_amount": total_amount})
+        user_id = Actor.of(actor).user_id
+        if user_id is None:
+            raise ValidationFailed.field("actor", 'an order belongs to a user: pass actor={"user_id": "...", ...}')
+        # Asked before the transaction begins: no connection and no lock waits for another service.
+        product_ids = sorted({str(item.product_id) for item in request.items})
+        found = self.services.catalog.get_products(product_ids=product_ids)
+        products = [ProductView.model_validate(product) for product in found["items"]]
+        deadline = timedelta(seconds=float(config["ORDER_DEADLINE_SECONDS"]))
+
+        def create():
+            order = use_cases.create_order(
+                self.work.session,
+                price_order(request, products),
+                user_id,
+                config["CURRENCY"],
+                deadline,
+                self.work.publish,
+            )
+            return queries.view(order).to_dict()
+
+        arguments = {"items": items, "total_amount": total_amount, "actor": actor}
+        return idempotency.run_once(self.work, "create_order", idempotency_key, arguments, create)
+
+    @rpc
+    def get_order(self, order_id, actor=None):
+        """Return an order; someone else's is OrderNotFound."""
+        key, who = parse_id("order_id", order_id), Actor.of(actor)
+        order = self.cache.get("order", key)
+        if order is None:
+            view = queries.get_order(self.work.session, key)
+            order = view.to_dict()
+            self.cache.store("order", key, order, view.version)
+        if not who.may_see(parse_id("user_id", order["user_id"])):
+            raise OrderNotFound
+        return order
+
+    @rpc
+    def list_orders(
+        self,
+        status=None,
+        created_after=None,
+        created_before=None,
+        user_id=None,
+        limit=20,
+        cursor=None,
+        actor=None,
+    ):
+        """List the actor's orders, everybody's for an administrator, newest first."""
+        wanted = OrderFilter.parse(
+            {
+                "status": status,
+                "created_after": created_after,
+                "created_before": created_before,
+                "user_id": user_id,
+                "limit": limit,
+                "cursor": cursor,
+            }
+        )
+        return queries.list_orders(self.work.session, wanted, Actor.of(actor))
+
+    @rpc
+    def get_timeline(self, order_id, actor=None):
+        """Return every event of an order's saga, oldest first."""
+        return queries.get_timeline(self.work.session, parse_id("order_id", order_id), Actor.of(actor))
+
+    @rpc
+    def cancel_order(self, order_id, actor=None):
+        """Cancel an order that has not been shipped; what it holds is given back."""
+        key, who = parse_id("order_id", order_id), Actor.of(actor)
+        return self._command(key, use_cases.cancel_command(self.work.session, key, who))
+
+    @rpc
+    def ship_order(self, order_id, actor=None):
+        """Send a confirmed order on its way."""
+        Actor.of(actor).require_admin()
+        return self._command(parse_id("order_id", order_id), Command.SHIP)
+
+    @rpc
+    def deliver_order(self, order_id, actor=None):
+        """Note that a shipped order has arrived."""
+        Actor.of(actor).require_admin()
+        return self._command(parse_id("order_id", order_id), Command.DELIVER)
+
+    @rpc
+    def list_stuck(self, limit=20, cursor=None, actor=None):
+        """List orders to which somebody has owed something for longer than the saga's deadline."""
+        Actor.of(actor).require_admin()
+        page = PageRequest.parse({"limit": limit, "cursor": cursor})
+        grace = timedelta(seconds=float(config["ORDER_DEADLINE_SECONDS"]))
+        return queries.list_stuck(self.work.session, page, grace)
+
+    # Events: the answers of inventory and payments
+
+    @handles(StockReserved)
+    def on_stock_reserved(self, events):
+        """Confirm the order if its payment is authorised too."""
+        self._hear(events)
+
+    @handles(StockFailed)
+    def on_stock_failed(self, events):
+        """Cancel the order."""
+        self._hear(events)
+
+    @handles(PaymentAuthorized)
+    def on_payment_authorized(self, events):
+        """Confirm the order if its stock is reserved too."""
+        self._hear(events)
+
+    @handles(PaymentFailed)
+    def on_payment_failed(self, events):
+        """Cancel the order."""
+        self._hear(events)
+
+    @handles(StockCommitted)
+    def on_stock_committed(self, events):
+        """Note it in the timeline."""
+        self._hear(events)
+
+    @handles(StockReleased)
+    def on_stock_released(self, events):
+        """Note it in the timeline."""
+        self._hear(events)
+
+    @handles(PaymentCaptured)
+    def on_payment_captured(self, events):
+        """Note it in the timeline."""
+        self._hear(events)
+
+    @handles(PaymentVoided)
+    def on_payment_voided(self, events):
+        """Note it in the timeline."""
+        self._hear(events)
+
+    @handles(PaymentRefunded)
+    def on_payment_refunded(self, events):
+        """Note it in the timeline."""
+        self._hear(events)
+
+    # The clock
+
+    @periodic(seconds=1.0)
+    def expire_orders(self):
+        """Cancel orders that nobody answered for within their deadline."""
+        expired = use_cases.expire_orders(self.work.session, self.work.publish)
+        self._forget(expired)
+        if len(expired) == use_cases.EXPIRE_BATCH:
+            self.work.wake("expire_orders")
+
+    def _hear(self, events):
+        self._forget(use_cases.hear_answers(self.work.session, events, self.work.publish))
+
+    def _command(self, order_id, command):
+        order = use_cases.command_order(self.work.session, order_id, command, self.work.publish)
+        self._forget([order])
+        return queries.view(order)
+
+    def _forget(self, orders):
+        for order in orders:
+            self.work.after_commit(self.cache.invalidate, "order", order.id, order.version)

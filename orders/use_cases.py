@@ -1,0 +1,186 @@
+"""What changes orders. Every change happens under the order's row lock and asks saga.py what it leads to."""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.sql.base import ExecutableOption
+
+from contracts.base import Actor, Event, Publish, Received
+from contracts.errors import InvalidState
+from contracts.inventory import StockReleased
+from contracts.orders import (
+    CancelReason,
+    OrderCancelled,
+    OrderConfirmed,
+    OrderCreated,
+    OrderDelivered,
+    OrderNotFound,
+    OrderShipped,
+    OrderStatus,
+)
+from extensions.ids import new_id
+from orders import saga
+from orders.models import Order, OrderItem, TimelineEvent
+from orders.pricing import PricedOrder
+from orders.saga import Command, Saga
+
+EXPIRE_BATCH = 200
+
+
+def create_order(
+    session: Session, priced: PricedOrder, user_id: UUID, currency: str, deadline: timedelta, publish: Publish
+) -> Order:
+    """Store a priced order and announce it; the answer of inventory and payments decides it within `deadline`."""
+    order = Order(
+        id=new_id(),
+        user_id=user_id,
+        status=OrderStatus.CREATED,
+        total_amount=priced.total,
+        currency=currency,
+        stock_status="PENDING",
+        payment_status="PENDING",
+        version=1,
+        # The database's clock, for the timer asks the same one.
+        deadline_at=func.clock_timestamp() + deadline,
+        items=[OrderItem(line=number, **dict(line)) for number, line in enumerate(priced.lines, start=1)],
+    )
+    session.add(order)
+    session.flush()
+    created = OrderCreated(
+        order_id=order.id, user_id=user_id, total_amount=priced.total, currency=currency, items=priced.lines
+    )
+    _record(session, [_entry(created, publish(created))])
+    return order
+
+
+def hear_answers(session: Session, answers: Sequence[Received[Any]], publish: Publish) -> list[Order]:
+    """Record what inventory and payments said about their orders, and decide the orders that this settles.
+
+    Returns the orders that changed. Raises OrderNotFound where an answer is about no order of ours.
+    """
+    orders = _lock(session, {answer.event.order_id for answer in answers})
+    entries: list[dict[str, Any]] = []
+    changed: dict[UUID, Order] = {}
+    for answer in answers:
+        event = answer.event
+        order = orders.get(event.order_id)
+        if order is None:
+            raise OrderNotFound(f"{event.event_type} speaks of order {event.order_id}, which does not exist.")
+        entries.append(_entry(event, answer.message_id))
+        returned = isinstance(event, StockReleased) and event.returned
+        after = saga.hear(_saga_of(order), event.event_type, returned=returned)
+        if _apply(order, after, entries, lambda announcement: publish(announcement, cause=answer)):  # noqa: B023
+            changed[order.id] = order
+    _record(session, entries)
+    return list(changed.values())
+
+
+def command_order(session: Session, order_id: UUID, command: Command, publish: Publish) -> Order:
+    """Cancel, ship or deliver an order. Raises OrderNotFound, and InvalidState where it is not possible (any more)."""
+    order = _lock(session, {order_id}, selectinload(Order.items)).get(order_id)
+    if order is None:
+        raise OrderNotFound
+    after = saga.obey(_saga_of(order), command)
+    if after is None:
+        verb = "cancel" if command in {Command.CANCEL_BY_USER, Command.CANCEL_BY_ADMIN} else command
+        raise InvalidState(f"This order is {order.status}: it is not possible to {verb} it.")
+    entries: list[dict[str, Any]] = []
+    _apply(order, after, entries, publish)
+    _record(session, entries)
+    session.flush()
+    session.refresh(order, ["updated_at"])
+    return order
+
+
+def cancel_command(session: Session, order_id: UUID, actor: Actor) -> Command:
+    """Return whose cancellation this is: the owner's own, or the shop's. Raises OrderNotFound for strangers."""
+    owner = session.scalar(select(Order.user_id).where(Order.id == order_id))
+    if owner is None or not actor.may_see(owner):
+        raise OrderNotFound
+    return Command.CANCEL_BY_USER if actor.user_id == owner else Command.CANCEL_BY_ADMIN
+
+
+def expire_orders(session: Session, publish: Publish) -> list[Order]:
+    """Cancel orders that were not decided within their deadline; returns them, EXPIRE_BATCH at most."""
+    overdue = session.scalars(
+        select(Order)
+        .where(Order.status == OrderStatus.CREATED, Order.deadline_at <= func.clock_timestamp())
+        .order_by(Order.deadline_at)
+        .limit(EXPIRE_BATCH)
+        # One that is locked is being decided at this moment.
+        .with_for_update(skip_locked=True)
+    ).all()
+    entries: list[dict[str, Any]] = []
+    for order in overdue:
+        after = saga.obey(_saga_of(order), Command.EXPIRE)
+        if after is not None:
+            _apply(order, after, entries, publish)
+    _record(session, entries)
+    return list(overdue)
+
+
+def _lock(session: Session, order_ids: set[UUID], *options: ExecutableOption) -> dict[UUID, Order]:
+    """Lock orders in the order of their ids, so that two batches cannot deadlock."""
+    statement = (
+        select(Order)
+        .where(Order.id.in_(order_ids))
+        .order_by(Order.id)
+        .options(*options)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return {order.id: order for order in session.scalars(statement)}
+
+
+def _saga_of(order: Order) -> Saga:
+    reason = None if order.cancel_reason is None else CancelReason(order.cancel_reason)
+    return Saga(OrderStatus(order.status), order.stock_status, order.payment_status, reason)
+
+
+def _apply(order: Order, after: Saga, entries: list[dict[str, Any]], publish: Callable[[Event], UUID]) -> bool:
+    """Write a saga's new state into its row, and announce a new status. Tells whether anything changed."""
+    before = _saga_of(order)
+    if after == before:
+        return False
+    order.status, order.stock_status, order.payment_status = after.status, after.stock, after.payment
+    order.cancel_reason = after.cancel_reason
+    order.version += 1
+    order.updated_at = func.clock_timestamp()
+    if after.status is not before.status:
+        announcement = _announcement(order, after)
+        entries.append(_entry(announcement, publish(announcement)))
+    return True
+
+
+def _announcement(order: Order, after: Saga) -> Event:
+    """Return the event that says which status an order now has."""
+    if after.status is OrderStatus.CONFIRMED:
+        return OrderConfirmed(
+            order_id=order.id, user_id=order.user_id, total_amount=order.total_amount, currency=order.currency
+        )
+    if after.status is OrderStatus.CANCELLED and after.cancel_reason is not None:
+        return OrderCancelled(order_id=order.id, user_id=order.user_id, reason=after.cancel_reason)
+    kind = OrderShipped if after.status is OrderStatus.SHIPPED else OrderDelivered
+    return kind(order_id=order.id, user_id=order.user_id)
+
+
+def _entry(event: Event, event_id: UUID) -> dict[str, Any]:
+    """Return the timeline row of an event."""
+    return {
+        "order_id": UUID(event.correlation_id),
+        "event": event.event_type,
+        "event_id": event_id,
+        "service": event.producer,
+        "data": event.model_dump(mode="json"),
+    }
+
+
+def _record(session: Session, entries: Sequence[dict[str, Any]]) -> None:
+    if entries:
+        # An event that the inbox has long forgotten may come again; the timeline never forgets.
+        session.execute(insert(TimelineEvent).values(list(entries)).on_conflict_do_nothing())

@@ -1,0 +1,1 @@
+"""Payments: what the provider authorised, captured and gave back for the orders."""

@@ -1,0 +1,82 @@
+"""The tables of payments."""
+
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, DateTime, Index, Numeric, Text, Uuid, func, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from contracts.base import Received
+from contracts.orders import OrderCreated
+from contracts.payments import PaymentStatus
+from extensions.ids import new_id
+from extensions.tables import service_metadata
+from payments.rules import State
+
+STATUSES = (*PaymentStatus, State.CANCELLED_BEFORE)
+
+
+class Base(DeclarativeBase):
+    """All tables of payments, and those of its messaging."""
+
+    metadata = service_metadata()
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way
+        str: Text,
+        UUID: Uuid,
+        datetime: DateTime(timezone=True),
+        Decimal: Numeric(12, 2),
+    }
+
+
+class Payment(Base):
+    """The payment of an order, or the tombstone of one that never was: CANCELLED_BEFORE, without an amount.
+
+    Both in one table, so that its unique key makes them exclude each other.
+    """
+
+    __tablename__ = "payments"
+    __table_args__ = (
+        CheckConstraint(f"status IN ({', '.join(repr(str(status)) for status in STATUSES)})", name="status"),
+        CheckConstraint("(status = 'CANCELLED_BEFORE') = (amount IS NULL)", name="tombstone_has_no_amount"),
+        CheckConstraint("(amount IS NULL) = (currency IS NULL)", name="amount_has_a_currency"),
+        CheckConstraint("amount >= 0", name="amount"),
+        Index(None, "user_id", "id"),
+        Index(None, "status", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    order_id: Mapped[UUID] = mapped_column(unique=True)
+    user_id: Mapped[UUID]
+    amount: Mapped[Decimal | None]
+    currency: Mapped[str | None]
+    status: Mapped[str]
+    # The order was cancelled while the provider was being asked.
+    cancel_requested: Mapped[bool] = mapped_column(server_default=text("false"))
+    transaction_reference: Mapped[str | None]
+    failure_reason: Mapped[str | None]
+    # The message that opened the payment: the provider's answer is published as caused by it.
+    cause_message_id: Mapped[UUID]
+    cause_request_id: Mapped[str]
+    cause_traceparent: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+    @property
+    def cause(self) -> Received[OrderCreated]:
+        """The message that opened the payment, as far as it is remembered: without the order's items."""
+        order = OrderCreated.model_validate(
+            {
+                "order_id": self.order_id,
+                "user_id": self.user_id,
+                "total_amount": self.amount,
+                "currency": self.currency,
+                "items": (),
+            }
+        )
+        return Received(order, self.cause_message_id, self.cause_request_id, self.cause_traceparent)
+
+    @property
+    def state(self) -> State:
+        """The state that the rules speak of."""
+        return State.CANCELLING if self.status == State.PENDING and self.cancel_requested else State(self.status)

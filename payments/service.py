@@ -1,0 +1,87 @@
+"""Every way into payments: RPC methods, event handlers, and the timer that asks the provider."""
+
+from decimal import Decimal
+
+from nameko import config
+from nameko.extensions import DependencyProvider
+
+from contracts.base import Actor
+from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
+from contracts.payments import PaymentFilter
+from extensions import operations
+from extensions.events import handles
+from extensions.ids import parse_id
+from extensions.periodic import periodic
+from extensions.rpc import rpc
+from extensions.work import Work
+from payments import queries, use_cases
+from payments.models import Base
+from payments.provider import PaymentProvider
+
+BATCH = 50
+
+
+class Provider(DependencyProvider):
+    """Gives the service the payment provider, with the limit that config.yml states."""
+
+    def setup(self):
+        """Read the limit, so that a wrong one stops the service at its start."""
+        self.provider = PaymentProvider(Decimal(str(config["PAYMENT_LIMIT"])))
+
+    def get_dependency(self, worker_ctx):
+        """Return the provider; all workers share it."""
+        return self.provider
+
+
+class PaymentsService(operations.Operations):
+    """What the orders cost: authorised, captured, voided and refunded at the payment provider."""
+
+    name = "payments"
+    work = Work(Base)
+    provider = Provider()
+
+    @rpc
+    def list_payments(self, order_id=None, status=None, limit=20, cursor=None, actor=None):
+        """List payments, newest first: one's own, all for an admin."""
+        wanted = PaymentFilter.parse({"order_id": order_id, "status": status, "limit": limit, "cursor": cursor})
+        return queries.list_payments(self.work.session, wanted, Actor.of(actor))
+
+    @rpc
+    def get_payment(self, payment_id, actor=None):
+        """Return one payment."""
+        return queries.get_payment(self.work.session, parse_id("payment_id", payment_id), Actor.of(actor))
+
+    @rpc
+    def get_payment_of_order(self, order_id, actor=None):
+        """Return the payment of an order."""
+        return queries.get_payment_of_order(self.work.session, parse_id("order_id", order_id), Actor.of(actor))
+
+    @handles(OrderCreated)
+    def on_order_created(self, events):
+        """Open a payment for new orders, and have the provider asked as soon as that is committed."""
+        use_cases.open_payments(self.work.session, events)
+        self.work.wake("authorize_pending")
+
+    @handles(OrderConfirmed)
+    def on_order_confirmed(self, events):
+        """Capture the payments of confirmed orders."""
+        use_cases.capture_payments(self.work.session, events, self.provider, self.work.publish)
+
+    @handles(OrderCancelled)
+    def on_order_cancelled(self, events):
+        """Void or refund the payments of cancelled orders."""
+        use_cases.cancel_payments(self.work.session, events, self.provider, self.work.publish)
+
+    @periodic(seconds=1.0, transaction=False)
+    def authorize_pending(self):
+        """Ask the provider about all payments that wait for it. No transaction is open while it thinks."""
+        last = None
+        while pending := self._pending_after(last):
+            answers = use_cases.ask_provider(pending, self.provider)
+            with self.work.transaction():
+                use_cases.record_answers(self.work.session, answers, self.provider, self.work.publish)
+            last = pending[-1].payment_id
+
+    def _pending_after(self, payment_id):
+        with self.work.transaction():
+            return queries.pending_payments(self.work.session, payment_id, BATCH)

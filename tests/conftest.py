@@ -1,0 +1,42 @@
+"""Real servers for every test that needs one: started privately, once a run, migrated, and stopped at the end."""
+
+import os
+from pathlib import Path
+
+import pytest
+from nameko.cli.utils import setup_config
+
+from deploy import keys, migrate
+from deploy.local.servers import Servers, remove_data
+
+ROOT = Path(__file__).parent.parent
+FAST_RETRIES = "[50, 100, 200]"
+
+
+@pytest.fixture(scope="session")
+def servers():
+    """Private RabbitMQ, PostgreSQL and Redis; `servers.environment` holds their addresses."""
+    folder = ROOT / os.environ.get("ORDER_SUITE_TEST_DATA", "var/test")
+    remove_data(folder)  # every run begins from nothing, migrations included
+    servers = Servers(folder)
+    environment = servers.start()
+    private, public = ROOT / "var/test-keys/jwt-private.pem", ROOT / "var/test-keys/jwt-public.pem"
+    keys.ensure(private, public)
+    environment |= {
+        "JWT_PRIVATE_KEY_FILE": str(private),
+        "JWT_PUBLIC_KEY_FILE": str(public),
+        "RETRY_DELAYS_MS": FAST_RETRIES,
+    }
+    servers.environment = environment
+    os.environ.update(environment)
+    with (ROOT / "config.yml").open("rb") as file:
+        setup_config(file)
+    migrate.migrate()
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture(scope="session")
+def environment(servers):
+    """The variables under which a service finds the servers."""
+    return servers.environment

@@ -1,0 +1,133 @@
+"""The real processes over HTTP, on the real servers, with the demo seed in them."""
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deploy import seed
+from deploy.consistency import await_rest, database_urls, report
+from deploy.local.suite import Suite
+from tests.load import ADMIN, CUSTOMER, Client, log_in
+from tests.support import Bus, Caller, empty_database, eventually
+
+ROOT = Path(__file__).parent.parent.parent
+SERVICES = ("users", "catalog", "orders", "inventory", "payments", "notifications")
+DEADLINE_SECONDS = 15
+PASSWORD = "Demo-pass-2026!"
+
+
+@dataclass
+class Shop:
+    """A running suite and everything a test does with it."""
+
+    suite: Suite
+    servers: object
+    url: str
+    admin: Client
+    customer: Client
+
+    def product(self, price="10.00", stock=100):
+        """A new product with stock (None: without a stock record)."""
+        made = self.admin.must(
+            "POST", "/products", {"sku": f"E2E-{os.urandom(6).hex()}", "name": "Thing", "price": price}
+        )
+        if stock is not None:
+            self.admin.must(
+                "POST", "/inventory", {"product_id": made["id"], "product_sku": made["sku"], "quantity": stock}
+            )
+        return made
+
+    def order(self, *lines, client=None):
+        """Place an order of (product, quantity) lines."""
+        items = [{"product_id": made["id"], "quantity": quantity} for made, quantity in lines]
+        return (client or self.customer).must("POST", "/orders", {"items": items})
+
+    def get(self, path, client=None):
+        """The body of a GET that must succeed."""
+        return (client or self.admin).must("GET", path)
+
+    def reaches(self, order, status, timeout=30):
+        """Await a status of an order; returns the order."""
+        return eventually(lambda: (now := self.get(f"/orders/{order['id']}"))["status"] == status and now, timeout)
+
+    def stock(self, made):
+        """(on hand, reserved) of a product."""
+        row = self.get(f"/inventory/{made['id']}")
+        return row["on_hand"], row["reserved"]
+
+    def has_stock(self, made, on_hand, reserved=0):
+        """Await what is on hand and reserved of a product."""
+        eventually(lambda: self.stock(made) == (on_hand, reserved), timeout=20)
+
+    def payment(self, order):
+        """The payment of an order; None while there is none."""
+        status, body = self.admin.request("GET", f"/payments/order/{order['id']}")
+        return body if status == 200 else None
+
+    def has_payment(self, order, status):
+        """Await the status of an order's payment."""
+        eventually(lambda: (payment := self.payment(order)) and payment["status"] == status, timeout=20)
+
+    def stop(self, *services):
+        """Stop services for good, until `start`."""
+        for service in services:
+            self.suite.stop_service(service)
+
+    def start(self, *services):
+        """Start services that were stopped, and await that everything is ready."""
+        for service in services:
+            self.suite.start_service(service)
+        self.suite.wait_ready(60)
+
+    def assert_sound(self, timeout=60):
+        """Await rest, and assert that every invariant holds."""
+        checks = await_rest(database_urls(), timeout)
+        assert not any(check.ids for check in checks), "\n" + report(checks)
+
+
+@pytest.fixture(scope="session")
+def running(servers, tmp_path_factory):
+    """The suite, started once for all end-to-end tests."""
+    for service in SERVICES:
+        empty_database(service)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = servers.environment | {
+        "GATEWAY_ADDRESS": address,
+        "ORDER_DEADLINE_SECONDS": str(DEADLINE_SECONDS),
+        "RETRY_DELAYS_MS": "[200, 400, 800, 1600, 3200]",
+    }
+    suite = Suite(environment, log_dir=ROOT / "var/test-log")
+    suite.start()
+    suite.wait_ready(60)
+    seed.run(say=lambda _line: None)
+    url = f"http://{address}"
+    yield Shop(suite, servers, url, log_in(url, ADMIN, PASSWORD), log_in(url, CUSTOMER, PASSWORD))
+    suite.stop()
+
+
+@pytest.fixture
+def shop(running):
+    """The running suite; a test that stopped something starts it again, or this does."""
+    yield running
+    for service in (*SERVICES, "gateway"):
+        running.suite.start_service(service)
+    running.suite.wait_ready(60)
+
+
+@pytest.fixture
+def caller(servers):
+    """RPC, as a person at `nameko shell` would use it."""
+    return Caller()
+
+
+@pytest.fixture
+def bus(servers):
+    """The events exchange."""
+    bus = Bus()
+    yield bus
+    bus.close()

@@ -1,0 +1,54 @@
+"""A load of orders while every service is killed and the broker restarted: the books must balance to the last unit."""
+
+import signal
+import threading
+from collections import Counter
+
+from deploy.consistency import database_urls
+from tests.load import make_products, place_orders, plan
+from tests.support import eventually
+
+KILLED = ("inventory", "payments", "orders", "catalog", "users", "notifications", "gateway")
+
+
+def run_load(shop, orders, disturb):
+    """Place orders while `disturb(result)` is at work; returns the result."""
+    bodies = plan(orders, make_products(shop.admin), seed=1)
+    disturber = threading.Thread(target=disturb, daemon=True)
+    disturber.start()
+    result = place_orders(shop.url, shop.customer.token, bodies, clients=16)
+    disturber.join(timeout=120)
+    assert not disturber.is_alive()
+    shop.suite.wait_ready(60)
+    return result
+
+
+def placed(shop):
+    """How many orders there are."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(database_urls()["orders"], poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        return connection.scalar(sqlalchemy.text("SELECT count(*) FROM orders"))
+
+
+def assert_all_settled(shop, result, orders):
+    assert not result.refused, result.refused
+    assert len(result.accepted) == orders
+    assert max(Counter(result.accepted).values()) == 1
+    shop.assert_sound(timeout=90)
+
+
+def test_a_thousand_orders_with_every_service_killed_and_the_broker_restarted(shop):
+    before = placed(shop)
+
+    def disturb():
+        for number, service in enumerate(KILLED, start=1):
+            eventually(lambda number=number: placed(shop) >= before + number * 100, timeout=90)
+            shop.suite.kill(service, signal.SIGKILL)
+        eventually(lambda: placed(shop) >= before + 800, timeout=90)
+        shop.servers.rabbitmq.restart()
+
+    result = run_load(shop, 1000, disturb)
+    assert_all_settled(shop, result, 1000)
+    assert placed(shop) == before + 1000  # a repeated request made no second order

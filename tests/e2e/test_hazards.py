@@ -1,0 +1,228 @@
+"""The hazards of a saga, H1 to H14, staged on the running suite: publishing, stopping, racing; then counting."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+
+from contracts.events import EVENTS, queue_name
+from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated, OrderLine
+from extensions.ids import new_id
+from tests.e2e.conftest import DEADLINE_SECONDS
+from tests.load import Client
+from tests.support import eventually
+
+
+def at_once(tasks):
+    """Run callables concurrently; returns their results in order."""
+    with ThreadPoolExecutor(max_workers=len(tasks)) as pool:
+        return [future.result() for future in [pool.submit(task) for task in tasks]]
+
+
+def client(shop):
+    return Client(shop.url, shop.customer.token)
+
+
+def test_h1_stock_reserved_after_payment_failed_is_released(shop):
+    dear = shop.product("12000.00", 5)
+    shop.stop("inventory")
+    order = shop.order((dear, 1))
+    assert shop.reaches(order, "CANCELLED")["cancel_reason"] == "PAYMENT_FAILED"
+    shop.start("inventory")
+    shop.assert_sound()
+    assert shop.stock(dear) == (5, 0)
+
+
+def test_h2_payment_authorized_after_stock_failed_is_voided(shop):
+    gone = shop.product(stock=0)
+    shop.stop("payments")
+    order = shop.order((gone, 1))
+    assert shop.reaches(order, "CANCELLED")["cancel_reason"] == "OUT_OF_STOCK"
+    shop.start("payments")
+    shop.assert_sound()
+    assert shop.payment(order) is None or shop.payment(order)["status"] == "VOIDED"
+
+
+def test_h3_a_cancellation_that_overtakes_leaves_a_tombstone(shop, bus):
+    pen, order_id, user_id = shop.product(stock=5), new_id(), new_id()
+    bus.publish(OrderCancelled(order_id=order_id, user_id=user_id, reason=CancelReason.USER))
+    for service in ("inventory", "payments"):
+        eventually(lambda service=service: bus.is_drained(queue_name(service, OrderCancelled)))
+    line = OrderLine(product_id=pen["id"], product_sku=pen["sku"], quantity=1, price_snapshot=Decimal("10.00"))
+    bus.publish(
+        OrderCreated(order_id=order_id, user_id=user_id, total_amount=Decimal("10.00"), currency="TRY", items=(line,))
+    )
+    # A later order of the same product passes through the same queues: when it is settled, so is the dead one.
+    shop.reaches(shop.order((pen, 1)), "CONFIRMED")
+    shop.has_stock(pen, 4)
+    assert bus.events("inventory.stock_reserved", str(order_id)) == []
+    assert bus.events("payment.authorized", str(order_id)) == []
+    assert shop.payment({"id": order_id}) is None
+
+
+def test_h4_both_answers_at_once_always_confirm(shop):
+    pen = shop.product(stock=100)
+    orders = at_once([lambda: shop.order((pen, 1), client=client(shop))] * 30)
+    for order in orders:
+        shop.reaches(order, "CONFIRMED", timeout=DEADLINE_SECONDS - 5)
+    shop.assert_sound()
+    assert shop.stock(pen) == (70, 0)
+
+
+def test_h5_every_message_delivered_again_changes_nothing(shop, bus):
+    pen = shop.product(stock=50)
+    orders = [shop.order((pen, 1)) for _ in range(5)]
+    for order in orders:
+        shop.reaches(order, "CONFIRMED")
+    shop.customer.must("POST", f"/orders/{orders[0]['id']}/cancel")
+    shop.assert_sound()
+    before = [shop.get(f"/orders/{order['id']}/timeline") for order in orders]
+    bus.events()
+    for message in list(bus.heard):
+        kept = {name: message.properties[name] for name in ("type", "correlation_id")}
+        for message_id in [message.properties["message_id"]] * 2:
+            bus.publish_raw(message.properties["type"], message.body, message_id=message_id, **kept)
+    marker = shop.order((pen, 1))
+    shop.reaches(marker, "CONFIRMED")
+    shop.assert_sound()
+    assert [shop.get(f"/orders/{order['id']}/timeline") for order in orders] == before
+    assert shop.stock(pen) == (45, 0)
+
+
+def test_h5_the_same_events_under_new_ids_change_neither_stock_nor_money(shop, bus):
+    pen = shop.product(stock=50)
+    order = shop.order((pen, 1))
+    shop.reaches(order, "CONFIRMED")
+    shop.assert_sound()
+    for message in [m for m in bus.heard if bus.events() and m.properties.get("correlation_id") == order["id"]]:
+        bus.publish(EVENTS[message.properties["type"]].model_validate_json(message.body))
+    shop.reaches(shop.order((pen, 1)), "CONFIRMED")
+    shop.assert_sound()
+    assert shop.stock(pen) == (48, 0)
+
+
+def test_h7_an_order_accepted_before_the_broker_died_is_decided_when_it_is_back(shop):
+    pen = shop.product(stock=10)
+    orders = [shop.order((pen, 1)) for _ in range(5)]
+    shop.servers.rabbitmq.kill()
+    status, problem = shop.customer.request("POST", "/orders", {"items": [{"product_id": pen["id"], "quantity": 1}]})
+    assert (status, problem["code"]) in {(503, "SERVICE_UNAVAILABLE"), (504, "UPSTREAM_TIMEOUT")}
+    shop.servers.rabbitmq.start()
+    shop.suite.wait_ready(60)
+    for order in orders:
+        eventually(lambda order=order: shop.get(f"/orders/{order['id']}")["status"] in {"CONFIRMED", "CANCELLED"}, 40)
+    shop.assert_sound()
+
+
+def test_h8_an_order_before_its_consumers_ever_ran_is_not_missed(shop, bus):
+    shop.stop("inventory", "payments", "notifications", "orders")
+    for service in ("inventory", "payments", "notifications"):
+        for event in EVENTS.values():
+            if service in event.consumers:
+                bus.channel.queue_delete(queue_name(service, event))
+    shop.suite.start_service("orders")
+    eventually(lambda: shop.get("/orders?limit=1"), timeout=30)
+    for service in ("inventory", "payments", "notifications"):
+        for event in EVENTS.values():
+            if service in event.consumers:
+                bus.channel.queue_declare(queue_name(service, event), passive=True)
+    shop.start("inventory", "payments", "notifications")
+    pen = shop.product(stock=5)
+    shop.reaches(shop.order((pen, 1)), "CONFIRMED")
+    shop.assert_sound()
+
+
+def test_h9_what_cannot_be_handled_dies_visibly_and_holds_up_nobody(shop, bus, caller):
+    ghost = new_id()
+    bus.publish(OrderConfirmed(order_id=ghost, user_id=new_id(), total_amount=Decimal("1.00"), currency="TRY"))
+    shop.reaches(shop.order((shop.product(), 1)), "CONFIRMED")  # meanwhile life goes on
+    for service in ("inventory", "payments"):
+        rpc = getattr(caller, service)
+        (letter,) = eventually(lambda rpc=rpc: rpc.list_dead_letters()["items"], timeout=30)
+        assert letter["correlation_id"] in (None, str(ghost))
+        assert (letter["queue"], letter["attempts"]) == (queue_name(service, OrderConfirmed), 6)
+        assert "Missing" in letter["error"]
+        assert json.loads(letter["body"])["order_id"] == str(ghost)
+    # What was missing arrives; now the replay succeeds.
+    bus.publish(OrderCancelled(order_id=ghost, user_id=new_id(), reason=CancelReason.USER))
+    for service in ("inventory", "payments"):
+        rpc = getattr(caller, service)
+        eventually(lambda service=service: bus.is_drained(queue_name(service, OrderCancelled)))
+        eventually(lambda rpc=rpc: replay(rpc))
+    shop.assert_sound()
+
+
+def replay(rpc):
+    """Replay the first dead letter; true when none is left after it had time to die again."""
+    letters = rpc.list_dead_letters()["items"]
+    if letters:
+        rpc.replay_dead_letter(letters[0]["id"])
+    return not rpc.list_dead_letters()["items"]
+
+
+@pytest.mark.parametrize("silent", ["inventory", "payments"])
+def test_h10_a_participant_that_never_answers_costs_the_order_not_the_shop(shop, silent):
+    pen = shop.product(stock=5)
+    shop.stop(silent)
+    order = shop.order((pen, 1))
+    assert shop.reaches(order, "CANCELLED", timeout=40)["cancel_reason"] == "TIMEOUT"
+    shop.start(silent)
+    shop.assert_sound()
+    assert shop.stock(pen) == (5, 0)
+
+
+def test_h11_cancel_and_confirm_race_for_the_order(shop):
+    pen = shop.product(stock=1000)
+
+    def order_and_cancel():
+        mine = client(shop)
+        order = mine.must("POST", "/orders", {"items": [{"product_id": pen["id"], "quantity": 1}]})
+        return order, mine.request("POST", f"/orders/{order['id']}/cancel")[0]
+
+    outcomes = at_once([order_and_cancel] * 20)
+    shop.assert_sound()
+    assert {status for _, status in outcomes} == {202}
+    assert {shop.get(f"/orders/{order['id']}")["status"] for order, _ in outcomes} == {"CANCELLED"}
+    assert shop.stock(pen) == (1000, 0)
+
+
+def test_h12_a_forged_price_is_refused_and_a_changed_one_is_told(shop):
+    pen = shop.product("10.00")
+    line = {"product_id": pen["id"], "quantity": 1}
+    forged = {"items": [line | {"price_snapshot": "0.01"}], "total_amount": "0.01"}
+    status, problem = shop.customer.request("POST", "/orders", forged)
+    assert (status, problem["code"]) == (409, "PRICE_CHANGED")
+    assert {error["field"] for error in problem["errors"]} == {"items[0].price_snapshot", "total_amount"}
+    shop.admin.must("PATCH", f"/products/{pen['id']}", {"price": "11.00"})
+    assert shop.customer.request("POST", "/orders", {"items": [line], "total_amount": "10.00"})[0] == 409
+    assert shop.customer.must("POST", "/orders", {"items": [line], "total_amount": "11.00"})["total_amount"] == "11.00"
+
+
+def test_h13_opposite_orders_do_not_deadlock(shop):
+    pen, ink = shop.product(stock=1000), shop.product(stock=1000)
+
+    def buy(*lines):
+        return lambda: shop.order(*lines, client=client(shop))
+
+    orders = at_once([buy((pen, 1), (ink, 1)), buy((ink, 1), (pen, 1))] * 15)
+    for order in orders:
+        shop.reaches(order, "CONFIRMED")
+    shop.assert_sound()
+    assert shop.stock(pen) == shop.stock(ink) == (970, 0)
+
+
+def test_h14_the_last_unit_is_sold_once(shop):
+    last, plenty = shop.product(stock=1), shop.product(stock=100)
+    orders = at_once([lambda: shop.order((last, 1), (plenty, 1), client=client(shop))] * 16)
+    shop.assert_sound()
+    ends = [shop.get(f"/orders/{order['id']}") for order in orders]
+    assert sorted(end["status"] for end in ends) == ["CANCELLED"] * 15 + ["CONFIRMED"]
+    assert {end["cancel_reason"] for end in ends if end["status"] == "CANCELLED"} == {"OUT_OF_STOCK"}
+    assert shop.stock(last) == (0, 0)
+    assert shop.stock(plenty) == (99, 0)
+
+
+def test_ids_are_version_7(shop):
+    assert UUID(shop.order((shop.product(), 1))["id"]).version == 7

@@ -1,0 +1,100 @@
+"""The four stories of an order, told over HTTP, with stock and money looked at afterwards."""
+
+from tests.load import Client
+
+
+def events_of(shop, order):
+    return [entry["event"] for entry in shop.get(f"/orders/{order['id']}/timeline", shop.customer)["items"]]
+
+
+def test_an_order_is_confirmed_shipped_and_delivered(shop):
+    pen, book = shop.product("10.50", 10), shop.product("99.99", 5)
+    order = shop.order((pen, 2), (book, 1))
+    assert (order["status"], order["total_amount"]) == ("CREATED", "120.99")
+
+    shop.reaches(order, "CONFIRMED")
+    shop.has_stock(pen, 8)
+    shop.has_stock(book, 4)
+    shop.has_payment(order, "CAPTURED")
+    assert shop.payment(order)["amount"] == "120.99"
+
+    assert shop.admin.must("POST", f"/orders/{order['id']}/ship")["status"] == "SHIPPED"
+    assert shop.admin.must("POST", f"/orders/{order['id']}/deliver")["status"] == "DELIVERED"
+    assert shop.customer.request("POST", f"/orders/{order['id']}/cancel")[0] == 409
+    shop.assert_sound()
+    told = events_of(shop, order)
+    assert told[0] == "order.created"
+    assert sorted(told) == [
+        "inventory.stock_committed",
+        "inventory.stock_reserved",
+        "order.confirmed",
+        "order.created",
+        "order.delivered",
+        "order.shipped",
+        "payment.authorized",
+        "payment.captured",
+    ]
+
+
+def test_an_order_of_more_than_there_is_is_cancelled_and_nothing_is_kept(shop):
+    pen, book = shop.product(stock=10), shop.product(stock=1)
+    order = shop.order((pen, 1), (book, 2))
+    assert shop.reaches(order, "CANCELLED")["cancel_reason"] == "OUT_OF_STOCK"
+    shop.has_payment(order, "VOIDED")
+    assert (shop.stock(pen), shop.stock(book)) == ((10, 0), (1, 0))
+    shop.assert_sound()
+
+
+def test_an_order_over_the_limit_is_declined_and_exactly_the_limit_passes(shop):
+    dear = shop.product("10000.00", 10)
+    cent = shop.product("0.01", 10)
+    passes, fails = shop.order((dear, 1)), shop.order((dear, 1), (cent, 1))
+    assert shop.reaches(fails, "CANCELLED")["cancel_reason"] == "PAYMENT_FAILED"
+    shop.reaches(passes, "CONFIRMED")
+    assert shop.payment(fails)["status"] == "FAILED"
+    shop.has_stock(dear, 9)
+    shop.has_stock(cent, 10)
+    shop.assert_sound()
+
+
+def test_a_confirmed_order_is_cancelled_by_its_owner_and_everything_is_given_back(shop):
+    pen = shop.product(stock=10)
+    order = shop.order((pen, 3))
+    shop.reaches(order, "CONFIRMED")
+    shop.has_payment(order, "CAPTURED")
+    shop.has_stock(pen, 7)
+    status, cancelled = shop.customer.request("POST", f"/orders/{order['id']}/cancel")
+    assert (status, cancelled["status"], cancelled["cancel_reason"]) == (202, "CANCELLED", "USER")
+    shop.has_stock(pen, 10)
+    shop.has_payment(order, "REFUNDED")
+    shop.assert_sound()
+    kinds = {
+        note["kind"]
+        for note in shop.get("/notifications?limit=100", shop.customer)["items"]
+        if note["order_id"] == order["id"]
+    }
+    assert kinds == {"order.created", "order.confirmed", "order.cancelled"}
+
+
+def test_nobody_reads_the_orders_of_somebody_else(shop):
+    order = shop.order((shop.product(), 1))
+    stranger = Client(shop.url)
+    credentials = {"email": f"{order['id']}@example.com", "password": "a-stranger's-password"}
+    stranger.token = stranger.must("POST", "/users/register", credentials)["access_token"]
+    for path in (f"/orders/{order['id']}", f"/orders/{order['id']}/timeline", f"/payments/order/{order['id']}"):
+        assert stranger.request("GET", path)[0] == 404
+    assert stranger.request("POST", f"/orders/{order['id']}/cancel")[0] == 404
+    assert stranger.request("POST", f"/orders/{order['id']}/ship")[0] == 403
+    assert stranger.request("GET", "/inventory")[0] == 403
+    assert stranger.must("GET", "/orders")["items"] == []
+
+
+def test_the_aliases_of_the_users_document_work(shop):
+    pen = shop.product(stock=10)
+    status, order = shop.customer.request(
+        "POST", "/orders/create-order/", {"items": [{"product_id": pen["id"], "quantity": 1}]}
+    )
+    assert status == 201
+    assert shop.customer.request("GET", f"/orders/{order['id']}/")[1]["id"] == order["id"]
+    assert order["id"] in {item["id"] for item in shop.get("/orders/", shop.customer)["items"]}
+    assert shop.get("/users/user-profile/", shop.customer)["email"] == "demo@example.com"

@@ -1,0 +1,211 @@
+import threading
+from uuid import uuid4
+
+import pytest
+import sqlalchemy
+
+from catalog.service import CatalogService
+from contracts.catalog import ProductNotFound, SkuAlreadyExists
+from contracts.errors import IdempotencyKeyReused, PermissionDenied, ValidationFailed
+from tests.support import database
+
+CUSTOMER = {"user_id": "01900000-0000-7000-8000-00000000000c", "roles": ["customer"]}
+ADMIN = {"user_id": "01900000-0000-7000-8000-00000000000a", "roles": ["customer", "admin"]}
+
+
+@pytest.fixture
+def catalog(run_service, caller):
+    run_service(CatalogService)
+    return caller.catalog
+
+
+@pytest.fixture
+def lamp(catalog):
+    return catalog.create_product("LAMP-1", "Lamp", "149.90", "A lamp.", actor=ADMIN)
+
+
+def skus(page):
+    return [product["sku"] for product in page["items"]]
+
+
+class TestCreate:
+    def test_answers_with_the_product(self, catalog, lamp):
+        assert lamp["created_at"] == lamp["updated_at"]
+        assert {name: lamp[name] for name in lamp if name not in {"id", "created_at", "updated_at"}} == {
+            "sku": "LAMP-1",
+            "name": "Lamp",
+            "description": "A lamp.",
+            "price": "149.90",
+            "currency": "TRY",
+            "is_active": True,
+            "version": 1,
+        }
+        assert catalog.get_product(lamp["id"]) == lamp
+
+    def test_tells_the_others(self, bus, lamp):
+        (event,) = bus.wait_for("product.created", lamp["id"])
+        assert event.model_dump(mode="json") == lamp
+
+    def test_is_the_admins(self, catalog):
+        with pytest.raises(PermissionDenied):
+            catalog.create_product("", "", 5, actor=CUSTOMER)
+
+    @pytest.mark.parametrize("sku", ["LAMP-1", "lamp-1"])
+    def test_a_sku_is_taken_once_in_any_case(self, catalog, lamp, sku):
+        with pytest.raises(SkuAlreadyExists):
+            catalog.create_product(sku, "Other", "1.00")
+
+    def test_the_same_key_makes_one_product(self, catalog):
+        first = catalog.create_product("LAMP-1", "Lamp", "1.00", idempotency_key="k", actor=ADMIN)
+        assert catalog.create_product("LAMP-1", "Lamp", "1.00", idempotency_key="k", actor=ADMIN) == first
+        with pytest.raises(IdempotencyKeyReused):
+            catalog.create_product("LAMP-2", "Lamp", "1.00", idempotency_key="k", actor=ADMIN)
+
+    def test_a_refusal_is_repeated_too(self, catalog, lamp):
+        for _ in range(2):
+            with pytest.raises(SkuAlreadyExists):
+                catalog.create_product("LAMP-1", "Lamp", "1.00", idempotency_key="k", actor=ADMIN)
+            catalog.update_product(lamp["id"], sku="LAMP-2")
+
+
+class TestUpdate:
+    def test_changes_what_is_stated(self, catalog, bus, lamp):
+        changed = catalog.update_product(lamp["id"], actor=ADMIN, price="99.00", is_active=False)
+        expected = lamp | {"price": "99.00", "is_active": False, "version": 2, "updated_at": changed["updated_at"]}
+        assert changed == expected
+        assert changed["updated_at"] > lamp["updated_at"]
+        (event,) = bus.wait_for("product.updated", lamp["id"])
+        assert event.model_dump(mode="json") == changed
+
+    def test_what_is_already_so_is_no_change(self, catalog, bus, lamp):
+        assert catalog.update_product(lamp["id"], price="149.9", name="Lamp") == lamp
+        marker = catalog.create_product("MARKER", "Marker", "1.00")
+        bus.wait_for("product.created", marker["id"])
+        assert bus.events("product.updated") == []
+
+    def test_is_seen_at_once_in_spite_of_the_cache(self, catalog, lamp):
+        for price in ("1.00", "2.00", "3.00"):
+            catalog.get_product(lamp["id"])
+            catalog.update_product(lamp["id"], price=price)
+            assert catalog.get_product(lamp["id"])["price"] == price
+
+    def test_is_the_admins_even_for_nothing(self, catalog):
+        with pytest.raises(PermissionDenied):
+            catalog.update_product("nonsense", actor=CUSTOMER)
+
+    def test_needs_a_field(self, catalog, lamp):
+        with pytest.raises(ValidationFailed, match="at least one"):
+            catalog.update_product(lamp["id"])
+
+    def test_names_unknown_fields(self, catalog, lamp):
+        with pytest.raises(ValidationFailed, match="colour"):
+            catalog.update_product(lamp["id"], colour="red")
+
+    def test_of_nothing(self, catalog):
+        with pytest.raises(ProductNotFound):
+            catalog.update_product(str(uuid4()), price="1.00")
+
+    def test_cannot_take_anothers_sku(self, catalog, lamp):
+        other = catalog.create_product("LAMP-2", "Lamp", "1.00")
+        with pytest.raises(SkuAlreadyExists):
+            catalog.update_product(other["id"], sku="lamp-1", price="5.00")
+        assert catalog.get_product(other["id"]) == other
+        assert catalog.update_product(lamp["id"], sku="lamp-1")["sku"] == "lamp-1"
+
+    def test_concurrent_changes_all_count(self, catalog, lamp):
+        threads = [
+            threading.Thread(target=catalog.update_product, args=[lamp["id"]], kwargs={"description": f"Text {n}"})
+            for n in range(10)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert catalog.get_product(lamp["id"])["version"] == 11
+
+
+class TestRead:
+    def test_inactive_ones_are_the_admins(self, catalog, lamp):
+        catalog.update_product(lamp["id"], is_active=False)
+        for _ in range(2):  # from the database, then from the cache
+            with pytest.raises(ProductNotFound):
+                catalog.get_product(lamp["id"], actor=CUSTOMER)
+            assert catalog.get_product(lamp["id"], actor=ADMIN)["is_active"] is False
+        assert skus(catalog.list_products(actor=CUSTOMER)) == []
+        assert skus(catalog.list_products(only_active=False, actor=ADMIN)) == ["LAMP-1"]
+        with pytest.raises(PermissionDenied):
+            catalog.list_products(only_active=False, actor=CUSTOMER)
+
+    def test_a_lookup_finds_what_exists(self, catalog, lamp):
+        off = catalog.create_product("OFF", "Off", "1.00", is_active=False)
+        found = catalog.get_products([lamp["id"], str(uuid4()), off["id"], lamp["id"]])
+        assert sorted(skus(found)) == ["LAMP-1", "OFF"]
+
+    @pytest.mark.parametrize("product_id", ["nonsense", "", None, 5, "\x00"])
+    def test_an_id_is_a_uuid(self, catalog, product_id):
+        with pytest.raises(ValidationFailed, match="product_id"):
+            catalog.get_product(product_id)
+
+    def test_answers_from_the_cache(self, catalog, lamp):
+        catalog.get_product(lamp["id"])
+        with database("catalog").begin() as connection:
+            connection.execute(sqlalchemy.text("DELETE FROM products"))
+        assert catalog.get_product(lamp["id"]) == lamp
+
+
+class TestList:
+    @pytest.fixture(autouse=True)
+    def products(self, catalog):
+        catalog.create_product("B-2", "Bowl", "20.00", "100% clay")
+        catalog.create_product("A-1", "Apron", "10.00", "for_the cook")
+        catalog.create_product("C-3", "Cup", "20.00", "a\\b")
+
+    @pytest.mark.parametrize(
+        ("sort", "expected"),
+        [
+            ("-created_at", ["C-3", "A-1", "B-2"]),
+            ("created_at", ["B-2", "A-1", "C-3"]),
+            ("price", ["A-1", "B-2", "C-3"]),
+            ("-price", ["C-3", "B-2", "A-1"]),
+            ("name", ["A-1", "B-2", "C-3"]),
+            ("-name", ["C-3", "B-2", "A-1"]),
+            ("sku", ["A-1", "B-2", "C-3"]),
+            ("-sku", ["C-3", "B-2", "A-1"]),
+        ],
+    )
+    def test_sorts_and_pages(self, catalog, sort, expected):
+        assert skus(catalog.list_products(sort=sort)) == expected
+        found, cursor = [], None
+        for _ in expected:
+            page = catalog.list_products(sort=sort, limit=1, cursor=cursor)
+            found += skus(page)
+            cursor = page["next_cursor"]
+        assert (found, cursor) == (expected, None)
+
+    @pytest.mark.parametrize(
+        ("wanted", "expected"),
+        [
+            ({"search": "BOWL"}, ["B-2"]),
+            ({"search": "clay"}, ["B-2"]),
+            ({"search": "c-"}, ["C-3"]),
+            ({"search": "%"}, ["B-2"]),
+            ({"search": "_"}, ["A-1"]),
+            ({"search": "\\"}, ["C-3"]),
+            ({"search": "zebra"}, []),
+            ({"sku": "a-1"}, ["A-1"]),
+            ({"min_price": "10.01"}, ["C-3", "B-2"]),
+            ({"max_price": "10.00"}, ["A-1"]),
+            ({"min_price": "20.00", "max_price": "20.00", "search": "cup"}, ["C-3"]),
+        ],
+    )
+    def test_filters(self, catalog, wanted, expected):
+        assert skus(catalog.list_products(**wanted)) == expected
+
+    @pytest.mark.parametrize("wanted", [{"cursor": "x"}, {"limit": 101}, {"min_price": 1.5}, {"sort": "colour"}])
+    def test_refuses_and_names_the_field(self, catalog, wanted):
+        with pytest.raises(ValidationFailed, match=next(iter(wanted))):
+            catalog.list_products(**wanted)
+
+
+def test_health(catalog):
+    assert catalog.health()["status"] == "ok"

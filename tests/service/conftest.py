@@ -1,0 +1,60 @@
+"""Each service in a real Nameko container, against real servers; every test begins with empty tables and queues."""
+
+import pytest
+import redis
+from nameko import config
+from nameko.containers import ServiceContainer
+from nameko.testing.services import replace_dependencies
+
+from contracts.events import EVENTS, queue_name
+from extensions import topology
+from tests.support import Bus, Caller, connect, empty_database
+
+
+@pytest.fixture
+def run_service(servers):
+    """Start service classes in this process: `run_service(OrdersService, services=fake)` replaces dependencies.
+
+    Returns the container. Everything is stopped after the test.
+    """
+    containers = []
+
+    def run(service_class, **replacements):
+        if service_class.name != "gateway" and all(c.service_name != service_class.name for c in containers):
+            prepare(service_class.name)
+        container = ServiceContainer(service_class)
+        if replacements:
+            replace_dependencies(container, **replacements)
+        containers.append(container)
+        container.start()
+        return container
+
+    yield run
+    for container in reversed(containers):
+        container.stop()
+
+
+def prepare(service):
+    """Empty the database, the cache and the queues of a service."""
+    empty_database(service)
+    redis.Redis.from_url(config["REDIS_URL"]).flushdb()
+    with connect() as connection:
+        channel = connection.channel()
+        topology.declare(channel)
+        for event in EVENTS.values():
+            if service in event.consumers:
+                channel.queue_purge(queue_name(service, event))
+
+
+@pytest.fixture
+def caller(servers):
+    """RPC, as a person at `nameko shell` would use it."""
+    return Caller()
+
+
+@pytest.fixture
+def bus(servers):
+    """The events exchange."""
+    bus = Bus()
+    yield bus
+    bus.close()

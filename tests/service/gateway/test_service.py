@@ -1,0 +1,249 @@
+"""The gateway in a real container: what each route asks of which service, as whom, and what becomes of the answer."""
+
+from datetime import UTC, datetime
+from unittest.mock import Mock, call
+
+import pytest
+
+from contracts.errors import ServiceUnavailable, UpstreamTimeout
+from contracts.orders import OrderNotFound
+from contracts.users import UserUpdated
+from extensions.ids import new_id
+from tests.support import connect, eventually
+
+ID = "0190a6b2-0000-7000-8000-000000000001"
+USER = new_id()
+NOBODY = {"user_id": "00000000-0000-0000-0000-000000000000", "roles": []}
+PRODUCT = {"sku": "A-1", "name": "Çay", "price": "9.90"}
+ITEMS = [{"product_id": ID, "quantity": 2}]
+PAGE = {"items": [], "next_cursor": None}
+STOCK = {"product_id": ID, "product_sku": "A-1", "quantity": 5}
+CREDENTIALS = {"email": "a@example.com", "password": "a long password"}
+
+# method, path, body, role (None: no token) -> service.method, its arguments; ACTOR stands for the caller
+ACTOR = object()
+CALLS = [
+    ("POST", "/users/register", CREDENTIALS, None, "users.register", {**CREDENTIALS, "idempotency_key": "k"}),
+    ("POST", "/users/login", CREDENTIALS, None, "users.login", CREDENTIALS),
+    ("POST", "/users/refresh-token", {"refresh_token": "r"}, None, "users.refresh", {"refresh_token": "r"}),
+    ("POST", "/users/logout", {"refresh_token": "r"}, "customer", "users.logout",
+     {"refresh_token": "r", "actor": ACTOR}),
+    ("POST", "/users/verify-token", {"token": "t"}, None, "users.verify", {"token": "t"}),
+    ("GET", "/users/me", None, "customer", "users.get_user", {"user_id": str(USER), "actor": ACTOR}),
+    ("GET", "/users?limit=5", None, "admin", "users.list_users", {"limit": 5, "actor": ACTOR}),
+    ("GET", "/products", None, None, "catalog.list_products", {"actor": NOBODY}),
+    ("GET", "/products/all/?sort=-price&search=%C3%A7ay", None, None, "catalog.list_products",
+     {"sort": "-price", "search": "çay", "actor": NOBODY}),
+    ("GET", "/products?only_active=false", None, "admin", "catalog.list_products",
+     {"only_active": False, "actor": ACTOR}),
+    ("GET", f"/products/{ID}", None, None, "catalog.get_product", {"product_id": ID, "actor": NOBODY}),
+    ("POST", "/products", PRODUCT, "admin", "catalog.create_product",
+     {**PRODUCT, "actor": ACTOR, "idempotency_key": "k"}),
+    ("PUT", f"/products/{ID}/update/", {"price": "5.00"}, "admin", "catalog.update_product",
+     {"product_id": ID, "price": "5.00", "actor": ACTOR}),
+    ("PATCH", f"/products/{ID}", {"is_active": False}, "admin", "catalog.update_product",
+     {"product_id": ID, "is_active": False, "actor": ACTOR}),
+    ("POST", "/orders/create-order/", {"items": ITEMS, "total_amount": "19.80"}, "customer", "orders.create_order",
+     {"items": ITEMS, "total_amount": "19.80", "actor": ACTOR, "idempotency_key": "k"}),
+    ("GET", "/orders?status=CREATED", None, "customer", "orders.list_orders", {"status": "CREATED", "actor": ACTOR}),
+    ("GET", f"/orders/all?user_id={ID}", None, "admin", "orders.list_orders", {"user_id": ID, "actor": ACTOR}),
+    ("GET", f"/orders/{ID}", None, "customer", "orders.get_order", {"order_id": ID, "actor": ACTOR}),
+    ("GET", f"/orders/{ID}/timeline", None, "customer", "orders.get_timeline", {"order_id": ID, "actor": ACTOR}),
+    ("POST", f"/orders/{ID}/cancel", None, "customer", "orders.cancel_order", {"order_id": ID, "actor": ACTOR}),
+    ("POST", f"/orders/{ID}/ship", {}, "admin", "orders.ship_order", {"order_id": ID, "actor": ACTOR}),
+    ("POST", f"/orders/{ID}/deliver", None, "admin", "orders.deliver_order", {"order_id": ID, "actor": ACTOR}),
+    ("GET", "/inventory", None, "admin", "inventory.list_stock", {"actor": ACTOR}),
+    ("GET", f"/inventory/{ID}", None, "admin", "inventory.get_stock", {"product_id": ID, "actor": ACTOR}),
+    ("PUT", f"/inventory/{ID}", {"quantity": 7}, "admin", "inventory.change_stock_level",
+     {"product_id": ID, "quantity": 7, "actor": ACTOR}),
+    ("POST", f"/inventory/{ID}/adjustments", {"delta": -1, "reason": "broken"}, "admin", "inventory.adjust_stock",
+     {"product_id": ID, "delta": -1, "reason": "broken", "actor": ACTOR, "idempotency_key": "k"}),
+    ("GET", f"/inventory/{ID}/movements?limit=2", None, "admin", "inventory.list_movements",
+     {"product_id": ID, "limit": 2, "actor": ACTOR}),
+    ("GET", f"/payments?order_id={ID}", None, "customer", "payments.list_payments", {"order_id": ID, "actor": ACTOR}),
+    ("GET", f"/payments/{ID}", None, "customer", "payments.get_payment", {"payment_id": ID, "actor": ACTOR}),
+    ("GET", f"/payments/order/{ID}", None, "customer", "payments.get_payment_of_order",
+     {"order_id": ID, "actor": ACTOR}),
+    ("GET", "/notifications", None, "customer", "notifications.list_notifications", {"actor": ACTOR}),
+    ("POST", f"/notifications/{ID}/read", None, "customer", "notifications.mark_read",
+     {"notification_id": ID, "actor": ACTOR}),
+]  # fmt: skip
+STATUS = {"register": 201, "logout": 204, "create_product": 201, "create_order": 201, "cancel_order": 202,
+          "adjust_stock": 201, "mark_read": 204}  # fmt: skip
+
+
+def roles_of(role):
+    return ["customer"] + (["admin"] if role == "admin" else [])
+
+
+@pytest.fixture
+def services():
+    """Stands in for the other services: `services.orders.create_order.return_value = {...}`."""
+    return Mock()
+
+
+@pytest.fixture
+def api(gateway, services):
+    return gateway(services=services)
+
+
+def test_each_route_asks_its_service_as_its_caller(api, services, login):
+    for method, path, body, role, target, arguments in CALLS:
+        service, name = target.split(".")
+        asked = getattr(getattr(services, service), name)
+        answer = PAGE if name.startswith("list_") else {"id": ID, "from": name}
+        asked.reset_mock(return_value=True)
+        asked.return_value = answer
+        headers = login(*roles_of(role), user_id=USER) if role else {}
+        response = api.request(method, path, json=body, headers={**headers, "Idempotency-Key": "k"})
+        assert response.status_code == STATUS.get(name, 200), (method, path, response.text)
+        actor = {"user_id": str(USER), "roles": roles_of(role)}
+        expected = {key: actor if value is ACTOR else value for key, value in arguments.items()}
+        assert asked.call_args_list == [call(**expected)], (method, path)
+        if response.status_code != 204:
+            assert response.json() == answer
+
+
+def test_who_may_not_is_refused_before_anything_else(api, services, login):
+    for method, path, _body, role, _target, _arguments in CALLS:
+        if role is None or path.startswith("/products?"):
+            continue
+        # nonsense in place of a body, and ids that are none
+        written = path.replace(ID, "42").partition("?")[0]
+        assert api.request(method, written, content=b"{").status_code == 401, path
+        if role == "admin" and not path.startswith("/orders/all"):
+            refused = api.request(method, written, content=b"{", headers=login("customer"))
+            assert (refused.status_code, refused.json()["code"]) == (403, "PERMISSION_DENIED"), path
+    assert services.mock_calls == []
+
+
+@pytest.mark.parametrize("path", ["/products?only_active=false", f"/orders?user_id={ID}"])
+def test_filters_of_the_administrator(api, services, login, path):
+    assert api.get(path, headers=login("customer")).status_code == 403
+    assert api.get(path).status_code == 401
+    assert services.mock_calls == []
+
+
+def test_tokens_are_for_no_cache(api, services):
+    services.users.login.return_value = {"access_token": "t"}
+    assert api.post("/users/login", json=CREDENTIALS).headers["cache-control"] == "no-store"
+
+
+def test_an_order_and_a_product_say_where_they_are(api, services, login):
+    services.orders.create_order.return_value = {"id": ID}
+    services.catalog.create_product.return_value = {"id": ID}
+    assert api.post("/orders", json={"items": ITEMS}, headers=login("customer")).headers["location"] == f"/orders/{ID}"
+    created = api.post("/products", json=PRODUCT, headers=login("admin"))
+    assert created.headers["location"] == f"/products/{ID}"
+
+
+@pytest.mark.parametrize(("created", "status"), [(True, 201), (False, 200)])
+def test_setting_stock_tells_whether_it_stood(api, services, login, created, status):
+    services.inventory.set_stock.return_value = {"product_id": ID, "on_hand": 5, "created": created}
+    response = api.post("/inventory/create/", json=STOCK, headers=login("admin"))
+    assert (response.status_code, response.json()) == (status, {"product_id": ID, "on_hand": 5})
+
+
+@pytest.mark.parametrize(
+    ("change", "asked"),
+    [
+        ({"roles": ["admin"]}, ["set_roles"]),
+        ({"is_active": False}, ["set_active"]),
+        ({"roles": ["customer"], "is_active": True}, ["set_roles", "set_active"]),
+    ],
+)
+def test_changing_a_user(api, services, login, change, asked):
+    services.users.set_roles.return_value = services.users.set_active.return_value = {"id": ID}
+    response = api.patch(f"/users/{ID}", json=change, headers=login("admin"))
+    assert (response.status_code, response.json()) == (200, {"id": ID})
+    assert [name for name, _, _ in services.users.mock_calls] == asked
+
+
+def test_changing_nothing_of_a_user_is_a_mistake(api, login):
+    assert api.patch(f"/users/{ID}", json={}, headers=login("admin")).json()["code"] == "VALIDATION_ERROR"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (OrderNotFound(), 404, "ORDER_NOT_FOUND"),
+        (ServiceUnavailable(), 503, "SERVICE_UNAVAILABLE"),
+        (UpstreamTimeout(), 504, "UPSTREAM_TIMEOUT"),
+        (KeyError("id"), 500, "INTERNAL_ERROR"),
+    ],
+)
+def test_errors_of_the_services(api, services, login, error, status, code):
+    services.orders.get_order.side_effect = error
+    response = api.get(f"/orders/{ID}", headers=login("customer"))
+    assert (response.status_code, response.json()["code"]) == (status, code)
+
+
+def test_an_expired_token_is_refused(api, login):
+    response = api.get("/orders", headers=login("customer", age=16 * 60))
+    assert (response.status_code, response.json()["code"]) == (401, "INVALID_TOKEN")
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+def test_the_public_keys_are_published(api):
+    (key,) = api.get("/.well-known/jwks.json").json()["keys"]
+    assert (key["kty"], key["crv"], key["alg"], key["use"]) == ("OKP", "Ed25519", "EdDSA", "sig")
+    assert "d" not in key
+
+
+def test_a_user_who_is_switched_off_is_out_at_once(api, services, login, bus):
+    services.orders.list_orders.return_value = PAGE
+    user_id = new_id()
+    headers = login("customer", user_id=user_id, age=5)
+    assert api.get("/orders", headers=headers).status_code == 200
+    bus.publish(UserUpdated(user_id=user_id, roles=["customer"], is_active=False, at=datetime.now(UTC)))
+    eventually(lambda: api.get("/orders", headers=headers).status_code == 403)
+    assert api.get("/orders", headers=headers).json()["code"] == "USER_INACTIVE"
+    bus.publish(UserUpdated(user_id=user_id, roles=["customer", "admin"], is_active=True, at=datetime.now(UTC)))
+    eventually(lambda: api.get("/inventory", headers=headers).status_code != 403)
+
+
+class TestHealth:
+    @pytest.fixture(autouse=True)
+    def health(self, services):
+        """What each service answers; change it for the test."""
+        names = ("users", "catalog", "orders", "inventory", "payments", "notifications")
+        within = services.within.return_value
+        for name in names:
+            getattr(within, name).health.return_value = {"status": "ok", "parts": {"database": "ok", "redis": "ok"}}
+        return within
+
+    def test_live(self, api):
+        assert api.get("/health/live/").json() == {"status": "ok"}
+
+    def test_ready(self, api):
+        response = api.get("/health/ready")
+        assert (response.status_code, response.json()["status"]) == (200, "ok")
+        assert response.json()["services"]["orders"] == {"database": "ok", "redis": "ok"}
+
+    def test_without_redis_it_is_only_degraded(self, api, health):
+        health.catalog.health.return_value = {"status": "ok", "parts": {"database": "ok", "redis": "down: 10.0.0.7"}}
+        response = api.get("/health/ready")
+        assert (response.status_code, response.json()["status"]) == (200, "degraded")
+        assert "10.0.0.7" not in response.text
+
+    def test_the_failing_part_is_named(self, api, health):
+        health.orders.health.side_effect = ServiceUnavailable()
+        health.users.health.return_value = {"status": "failing", "parts": {"database": "refused", "redis": "ok"}}
+        response = api.get("/health/ready")
+        assert response.status_code == 503
+        assert response.json()["detail"] == "Not ready: users.database is down; orders does not answer"
+        assert {error["field"] for error in response.json()["errors"]} == {"users.database", "orders"}
+        assert "retry-after" in response.headers
+
+
+def test_a_service_that_is_not_running_is_503_at_once(gateway, login):
+    api = gateway()
+    with connect() as connection:  # what an earlier test's services have left behind
+        for service in ("orders", "users"):
+            connection.channel().queue_delete(f"rpc-{service}")
+    response = api.get(f"/orders/{ID}", headers=login("customer"))
+    assert (response.status_code, response.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
+    assert "retry-after" in response.headers
+    ready = api.get("/health/ready")
+    assert ready.status_code == 503
+    assert "orders does not answer" in ready.json()["detail"]

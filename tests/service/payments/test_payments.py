@@ -1,0 +1,321 @@
+"""Payments in a real container: its RPC methods, its handlers, the provider, and what happens when they race."""
+
+from collections import Counter
+from decimal import Decimal
+
+import eventlet
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import sessionmaker
+
+from contracts.base import Received
+from contracts.errors import ValidationFailed
+from contracts.events import handler_name
+from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated
+from contracts.payments import PaymentNotFound
+from extensions.ids import new_id
+from payments import use_cases
+from payments.provider import PaymentProvider
+from payments.service import BATCH, PaymentsService
+from tests.support import database, eventually
+
+USER = new_id()
+OWNER = {"user_id": str(USER), "roles": ["customer"]}
+STRANGER = {"user_id": str(new_id()), "roles": ["customer"]}
+ADMIN = {"user_id": str(new_id()), "roles": ["customer", "admin"]}
+
+
+class WatchedProvider(PaymentProvider):
+    """The simulated provider, with a log of what it was asked for and a door that a test can close."""
+
+    def __init__(self):
+        super().__init__(Decimal("10000.00"))
+        self.asked = []
+        self.moved = Counter()
+        self.failures = 0
+        self.door = None
+
+    def close(self):
+        self.door = eventlet.Event()
+
+    def open(self):
+        self.door.send()
+
+    def authorise(self, key, amount, currency):
+        self.asked.append(key)
+        if self.door:
+            self.door.wait()
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("the provider is away")
+        return super().authorise(key, amount, currency)
+
+    def _move(self, kind, reference, key):
+        receipt = super()._move(kind, reference, key)
+        self.moved[kind, receipt] += 1
+        return receipt
+
+    @property
+    def kinds(self):
+        """What was done, however often it was asked for."""
+        return sorted(kind for kind, _ in self.moved)
+
+
+@pytest.fixture
+def provider():
+    return WatchedProvider()
+
+
+@pytest.fixture
+def payments(run_service, caller, provider):
+    run_service(PaymentsService, provider=provider)
+    return caller.payments
+
+
+@pytest.fixture
+def rows(payments):
+    """Returns a function that reads the database."""
+    engine = database("payments")
+
+    def read(statement, **parameters):
+        with engine.connect() as connection:
+            return connection.execute(text(statement), parameters).all()
+
+    return read
+
+
+def created(amount="149.90", user_id=USER):
+    return OrderCreated(order_id=new_id(), user_id=user_id, total_amount=Decimal(amount), currency="TRY", items=())
+
+
+def confirmed(order):
+    return OrderConfirmed(
+        order_id=order.order_id, user_id=order.user_id, total_amount=order.total_amount, currency=order.currency
+    )
+
+
+def cancelled(order):
+    return OrderCancelled(order_id=order.order_id, user_id=order.user_id, reason=CancelReason.USER)
+
+
+def has_handled(rows, event, messages=1):
+    """Tell whether the inbox holds so many messages of this kind of event."""
+    return len(rows("SELECT FROM inbox WHERE handler = :handler", handler=handler_name(type(event)))) == messages
+
+
+def said_by_payments(bus):
+    return [event.event_type for event in bus.events() if event.producer == "payments"]
+
+
+@pytest.mark.usefixtures("payments")
+class TestAuthorisation:
+    def test_of_exactly_the_order_s_total(self, payments, bus):
+        order = created("149.90")
+        message_id = bus.publish(order, application_headers={"x-request-id": "r-1"})
+        [event] = bus.wait_for("payment.authorized", order.order_id)
+        payment = payments.get_payment_of_order(str(order.order_id))
+        assert payment == payments.get_payment(str(event.payment_id), actor=OWNER)
+        assert payment["status"] == "AUTHORIZED"
+        assert (payment["amount"], payment["currency"], payment["user_id"]) == ("149.90", "TRY", str(USER))
+        assert (event.amount, event.currency) == (Decimal("149.90"), "TRY")
+        assert payment["transaction_reference"] == event.transaction_reference
+        assert payment["failure_reason"] is None
+        answer = next(each for each in bus.heard if each.properties.get("type") == "payment.authorized")
+        assert (answer.headers["x-request-id"], answer.headers["causation-id"]) == ("r-1", message_id)
+
+    def test_up_to_the_limit(self, bus):
+        order = created("10000.00")
+        bus.publish(order)
+        bus.wait_for("payment.authorized", order.order_id)
+
+    def test_over_the_limit_fails(self, payments, bus, rows, provider):
+        order = created("10000.01")
+        bus.publish(order)
+        [event] = bus.wait_for("payment.failed", order.order_id)
+        assert event.reason == "amount over the limit of 10000.00"
+        bus.publish(cancelled(order))
+        eventually(lambda: has_handled(rows, cancelled(order)))
+        payment = payments.get_payment_of_order(str(order.order_id))
+        assert (payment["status"], payment["failure_reason"]) == ("FAILED", event.reason)
+        assert payment["transaction_reference"] is None
+        assert said_by_payments(bus) == ["payment.failed"]
+        assert provider.kinds == []
+
+    def test_of_more_orders_than_one_batch_takes(self, bus):
+        for _ in range(2 * BATCH + 10):
+            bus.publish(created())
+        bus.wait_for("payment.authorized", count=2 * BATCH + 10)
+
+    def test_survives_a_provider_that_is_away(self, bus, provider):
+        provider.failures = 1
+        order = created()
+        bus.publish(order)
+        bus.wait_for("payment.authorized", order.order_id)
+        assert len(provider.asked) == 2
+        assert len(set(provider.asked)) == 1, "the second try must have the first one's key"
+
+    def test_by_two_replicas_happens_once(self, run_service, bus, provider, rows):
+        run_service(PaymentsService, provider=provider)
+        orders = [created() for _ in range(60)]
+        for order in orders:
+            bus.publish(order)
+        bus.wait_for("payment.authorized", count=60)
+        eventlet.sleep(0.2)
+        assert Counter(said_by_payments(bus)) == {"payment.authorized": 60}
+        assert rows("SELECT status, count(*) FROM payments GROUP BY status") == [("AUTHORIZED", 60)]
+
+
+@pytest.mark.usefixtures("payments")
+class TestAnAuthorisedPayment:
+    @pytest.fixture
+    def order(self, bus):
+        order = created()
+        bus.publish(order)
+        bus.wait_for("payment.authorized", order.order_id)
+        return order
+
+    def test_is_captured_once(self, payments, bus, order, rows, provider):
+        message_id = bus.publish(confirmed(order))
+        bus.publish(confirmed(order), message_id=message_id)
+        bus.publish(confirmed(order))
+        bus.publish(order)
+        eventually(lambda: has_handled(rows, confirmed(order), 2) and has_handled(rows, order, 2))
+        assert payments.get_payment_of_order(str(order.order_id))["status"] == "CAPTURED"
+        bus.wait_for("payment.captured")
+        assert said_by_payments(bus) == ["payment.authorized", "payment.captured"]
+        assert provider.kinds == ["capture"]
+
+    def test_is_voided_and_the_late_confirmation_changes_nothing(self, payments, bus, order, rows, provider):
+        bus.publish(cancelled(order))
+        bus.wait_for("payment.voided", order.order_id)
+        bus.publish(confirmed(order))
+        bus.publish(cancelled(order))
+        eventually(lambda: has_handled(rows, confirmed(order)) and has_handled(rows, cancelled(order), 2))
+        assert payments.get_payment_of_order(str(order.order_id))["status"] == "VOIDED"
+        assert said_by_payments(bus) == ["payment.authorized", "payment.voided"]
+        assert provider.kinds == ["void"]
+
+    def test_is_refunded_after_it_was_captured(self, payments, bus, order, provider):
+        bus.publish(confirmed(order))
+        bus.wait_for("payment.captured", order.order_id)
+        bus.publish(cancelled(order))
+        bus.wait_for("payment.refunded", order.order_id)
+        assert payments.get_payment_of_order(str(order.order_id))["status"] == "REFUNDED"
+        assert provider.kinds == ["capture", "refund"]
+
+
+class TestCancellationThatOvertakes:
+    @pytest.mark.parametrize(
+        ("amount", "status", "said", "done"),
+        [("5.00", "VOIDED", "payment.voided", ["void"]), ("10000.01", "FAILED", "payment.failed", [])],
+    )
+    def test_the_provider_s_answer(self, payments, bus, rows, provider, amount, status, said, done):
+        provider.close()
+        order = created(amount)
+        bus.publish(order)
+        eventually(lambda: provider.asked)
+        bus.publish(cancelled(order))
+        bus.publish(cancelled(order))
+        eventually(lambda: has_handled(rows, cancelled(order), 2))
+        assert payments.get_payment_of_order(str(order.order_id))["status"] == "PENDING"
+        assert [each["id"] for each in payments.list_payments(status="PENDING")["items"]]
+        provider.open()
+        bus.wait_for(said, order.order_id)
+        assert payments.get_payment_of_order(str(order.order_id))["status"] == status
+        assert said_by_payments(bus) == [said]
+        assert provider.kinds == done
+
+    def test_the_order_leaves_no_payment(self, payments, bus, rows, provider):
+        order = created()
+        bus.publish(cancelled(order))
+        eventually(lambda: has_handled(rows, cancelled(order)))
+        bus.publish(order)
+        bus.publish(confirmed(order))
+        eventually(lambda: has_handled(rows, order) and has_handled(rows, confirmed(order)))
+        with pytest.raises(PaymentNotFound):
+            payments.get_payment_of_order(str(order.order_id))
+        assert payments.list_payments()["items"] == []
+        assert (provider.asked, said_by_payments(bus)) == ([], [])
+
+    def test_in_two_transactions_at_once(self, rows, provider):
+        """The two handlers, the first one's transaction held open, for an order of which there is no row yet."""
+        for slow, quick in ((use_cases.open_payments, cancel(provider)), (cancel(provider), use_cases.open_payments)):
+            order = created()
+            started = eventlet.Event()
+            first = eventlet.spawn(handle, slow, order, hold=0.3, started=started)
+            started.wait(timeout=5)
+            second = eventlet.spawn(handle, quick, order)
+            first.wait()
+            second.wait()
+        assert rows("SELECT status, cancel_requested, amount FROM payments ORDER BY created_at") in (
+            [("PENDING", True, Decimal("149.90")), ("CANCELLED_BEFORE", False, None)],
+            [("VOIDED", True, Decimal("149.90")), ("CANCELLED_BEFORE", False, None)],
+        )
+
+
+def cancel(provider):
+    return lambda session, events: use_cases.cancel_payments(
+        session,
+        [Received(cancelled(each.event), new_id(), each.request_id, each.traceparent) for each in events],
+        provider,
+        lambda *_: None,
+    )
+
+
+def handle(use_case, order, hold=0.0, started=None):
+    """Run a use case in a transaction of its own, as another replica would; keep it open for `hold` seconds."""
+    with sessionmaker(database("payments")).begin() as session:
+        use_case(session, [Received(order, new_id(), "request", "trace")])
+        if started:
+            started.send()
+        eventlet.sleep(hold)
+
+
+def test_a_confirmation_of_an_unknown_order_is_a_dead_letter_and_holds_up_no_other(payments, bus):
+    good, lost = created(), created()
+    bus.publish(good)
+    bus.wait_for("payment.authorized", good.order_id)
+    bus.publish(confirmed(lost))
+    bus.publish(confirmed(good))
+    bus.wait_for("payment.captured", good.order_id)
+    [dead] = eventually(lambda: payments.list_dead_letters()["items"])
+    assert dead["queue"] == "payments.on_order_confirmed"
+    assert dead["error"].startswith("PaymentMissing")
+
+
+class TestWhoSeesWhat:
+    @pytest.fixture
+    def own(self, payments, bus):
+        """The owner's two payments, the second one failed, and one of somebody else."""
+        orders = [created(), created("10000.01"), created(user_id=new_id())]
+        for order in orders:
+            bus.publish(order)
+        bus.wait_for("payment.authorized", count=2)
+        bus.wait_for("payment.failed")
+        return [payments.get_payment_of_order(str(order.order_id)) for order in orders]
+
+    def test_the_owner_and_the_admin(self, payments, own):
+        ids = {payment["id"] for payment in own}
+        assert {each["id"] for each in payments.list_payments(actor=OWNER)["items"]} == {own[0]["id"], own[1]["id"]}
+        assert {each["id"] for each in payments.list_payments(actor=ADMIN)["items"]} == ids
+        assert payments.list_payments(actor=STRANGER)["items"] == []
+        assert payments.get_payment(own[2]["id"], actor=ADMIN) == own[2]
+        for call in (payments.get_payment, lambda _, actor: payments.get_payment_of_order(own[0]["order_id"], actor)):
+            with pytest.raises(PaymentNotFound):
+                call(own[0]["id"], actor=STRANGER)
+
+    def test_filters_and_pages(self, payments, own):
+        assert payments.list_payments(status="FAILED", actor=OWNER)["items"] == [own[1]]
+        assert payments.list_payments(order_id=own[0]["order_id"])["items"] == [own[0]]
+        assert payments.list_payments(order_id=own[2]["order_id"], actor=OWNER)["items"] == []
+        page = payments.list_payments(limit=2)
+        rest = payments.list_payments(limit=2, cursor=page["next_cursor"])
+        listed = [each["id"] for each in page["items"] + rest["items"]]
+        assert listed == sorted((payment["id"] for payment in own), reverse=True)
+
+    @pytest.mark.parametrize(
+        "wrong", [{"status": "CANCELLED_BEFORE"}, {"order_id": "1"}, {"limit": 101}, {"cursor": "x"}]
+    )
+    def test_wrong_filters_are_named(self, payments, wrong):
+        with pytest.raises(ValidationFailed, match=next(iter(wrong))):
+            payments.list_payments(**wrong)

@@ -1,0 +1,25 @@
+import pytest
+
+from users.service import UsersService
+
+PASSWORD = "Demo-pass-2026!"
+
+
+@pytest.fixture
+def users(run_service, caller):
+    run_service(UsersService)
+    return caller.users
+
+
+@pytest.fixture
+def ayse(users):
+    """The answer of registering her."""
+    return users.register("ayse@example.com", PASSWORD)
+
+
+@pytest.fixture
+def admin(users):
+    """An administrator, as an actor."""
+    user = users.register("admin@example.com", PASSWORD)["user"]
+    users.set_roles(user["id"], ["admin", "customer"])
+    return {"user_id": user["id"], "roles": ["customer", "admin"]}

@@ -1,0 +1,208 @@
+import threading
+from uuid import uuid4
+
+import pytest
+import sqlalchemy
+
+from contracts.errors import IdempotencyKeyReused, PermissionDenied, ValidationFailed
+from contracts.users import (
+    InvalidCredentials,
+    TokenRevoked,
+    UserAlreadyExists,
+    UserInactive,
+    UserNotFound,
+    WeakPassword,
+)
+from tests.support import database
+
+PASSWORD = "Demo-pass-2026!"
+
+
+def actor(session):
+    return {"user_id": session["user"]["id"], "roles": session["user"]["roles"]}
+
+
+class TestRegister:
+    def test_opens_a_session(self, users, ayse):
+        assert ayse["token_type"] == "Bearer"
+        assert ayse["expires_in"] == 900
+        assert set(ayse) == {"user", "access_token", "refresh_token", "token_type", "expires_in"}
+        user = ayse["user"]
+        assert set(user) == {"id", "email", "roles", "is_active", "created_at", "updated_at"}
+        assert (user["email"], user["roles"], user["is_active"]) == ("ayse@example.com", ["customer"], True)
+        verified = users.verify(ayse["access_token"])
+        assert (verified["valid"], verified["user_id"], verified["roles"]) == (True, user["id"], ["customer"])
+
+    def test_tells_the_others(self, bus, ayse):
+        (event,) = bus.wait_for("user.registered", ayse["user"]["id"])
+        assert event.email == "ayse@example.com"
+
+    @pytest.mark.parametrize("email", ["ayse@example.com", " AYSE@Example.com "])
+    def test_an_address_is_taken_once_in_any_case(self, users, ayse, email):
+        with pytest.raises(UserAlreadyExists):
+            users.register(email, PASSWORD)
+
+    def test_of_many_at_once_one_wins(self, users):
+        outcomes = []
+
+        def register():
+            try:
+                outcomes.append(users.register("race@example.com", PASSWORD)["user"]["id"])
+            except UserAlreadyExists:
+                outcomes.append(None)
+
+        threads = [threading.Thread(target=register) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert outcomes.count(None) == 5
+        assert len(users.list_users()["items"]) == 1
+
+    def test_the_same_key_gives_the_same_answer(self, users):
+        first = users.register("key@example.com", PASSWORD, idempotency_key="k-1")
+        users.set_roles(first["user"]["id"], ["admin"])
+        users.set_active(first["user"]["id"], is_active=False)
+        assert users.register(" KEY@example.com", PASSWORD, idempotency_key="k-1") == first
+        assert len(users.list_users()["items"]) == 1
+
+    @pytest.mark.parametrize(
+        ("password", "key", "error"),
+        [
+            ("Other-pass-2026!", "k-1", IdempotencyKeyReused),
+            (PASSWORD, "k-2", UserAlreadyExists),
+            (PASSWORD, None, UserAlreadyExists),
+        ],
+    )
+    def test_another_key_or_body_does_not(self, users, password, key, error):
+        users.register("key@example.com", PASSWORD, idempotency_key="k-1")
+        with pytest.raises(error):
+            users.register("key@example.com", password, idempotency_key=key)
+
+    def test_a_key_finds_no_registration_without_one(self, users, ayse):
+        with pytest.raises(UserAlreadyExists):
+            users.register("ayse@example.com", PASSWORD, idempotency_key="k-1")
+
+    def test_refuses_weak_passwords(self, users):
+        with pytest.raises(WeakPassword, match="well-known"):
+            users.register("ayse@example.com", "Password123!")
+
+    def test_names_wrong_fields(self, users):
+        with pytest.raises(ValidationFailed) as refused:
+            users.register("nobody", None)
+        assert [error.field for error in refused.value.errors] == ["email", "password"]
+
+    def test_stores_no_password(self, ayse):
+        with database("users").connect() as connection:
+            stored = connection.scalars(sqlalchemy.text("SELECT password_hash FROM users")).one()
+            everything = connection.scalars(sqlalchemy.text("SELECT u::text FROM users u")).one()
+        assert stored.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+        assert PASSWORD not in everything
+
+
+class TestLogin:
+    def test_by_any_spelling_of_the_address(self, users, ayse):
+        session = users.login("AYSE@example.com ", PASSWORD)
+        assert session["user"] == ayse["user"]
+        assert session["refresh_token"] != ayse["refresh_token"]
+
+    @pytest.mark.parametrize(
+        ("email", "password"), [("ayse@example.com", "Wrong-pass-2026!"), ("b@example.com", PASSWORD)]
+    )
+    def test_does_not_tell_what_was_wrong(self, users, ayse, email, password):
+        with pytest.raises(InvalidCredentials) as refused:
+            users.login(email, password)
+        assert str(refused.value) == InvalidCredentials.detail
+
+    def test_of_an_inactive_account(self, users, ayse):
+        users.set_active(ayse["user"]["id"], is_active=False)
+        with pytest.raises(UserInactive):
+            users.login("ayse@example.com", PASSWORD)
+        with pytest.raises(InvalidCredentials):
+            users.login("ayse@example.com", "Wrong-pass-2026!")
+
+    def test_hashing_holds_up_nobody(self, users, ayse):
+        # Ten logins take a quarter of a second of computing; whoever asks for something else is answered meanwhile.
+        logins = [threading.Thread(target=users.login, args=["ayse@example.com", PASSWORD]) for _ in range(10)]
+        for login in logins:
+            login.start()
+        answered = 0
+        while any(login.is_alive() for login in logins):
+            users.verify(ayse["access_token"])
+            answered += 1
+        assert answered >= 3
+
+
+class TestRoles:
+    def test_are_set_exactly(self, users, bus, ayse, admin):
+        user_id = ayse["user"]["id"]
+        changed = users.set_roles(user_id, ["admin", "customer", "admin"][:2], actor=admin)
+        assert changed["roles"] == ["customer", "admin"]
+        assert changed["updated_at"] > ayse["user"]["updated_at"]
+        (event,) = bus.wait_for("user.updated", user_id)
+        assert event.model_dump(mode="json") == {
+            "user_id": user_id,
+            "roles": ["customer", "admin"],
+            "is_active": True,
+            "at": changed["updated_at"],
+        }
+        assert users.verify(ayse["access_token"])["roles"] == ["customer", "admin"]
+
+    def test_the_same_again_is_no_event(self, users, bus, ayse):
+        users.set_roles(ayse["user"]["id"], ["customer"])
+        users.set_active(ayse["user"]["id"], is_active=True)
+        other = users.register("marker@example.com", PASSWORD)
+        bus.wait_for("user.registered", other["user"]["id"])
+        assert bus.events("user.updated") == []
+
+    def test_an_account_has_at_least_one(self, users, ayse):
+        with pytest.raises(ValidationFailed, match="roles"):
+            users.set_roles(ayse["user"]["id"], [])
+
+    @pytest.mark.parametrize(("method", "argument"), [("set_roles", ["admin"]), ("set_active", True)])
+    def test_are_the_admins_to_give(self, users, ayse, method, argument):
+        for user_id in (ayse["user"]["id"], str(uuid4()), "nonsense"):
+            with pytest.raises(PermissionDenied):
+                getattr(users, method)(user_id, argument, actor=actor(ayse))
+        with pytest.raises(UserNotFound):
+            getattr(users, method)(str(uuid4()), argument)
+
+
+class TestSwitchingOff:
+    def test_ends_everything(self, users, bus, ayse, admin):
+        user_id = ayse["user"]["id"]
+        assert users.set_active(user_id, is_active=False, actor=admin)["is_active"] is False
+        (event,) = bus.wait_for("user.updated", user_id)
+        assert event.is_active is False
+        with pytest.raises(TokenRevoked):
+            users.verify(ayse["access_token"])
+        with pytest.raises(UserInactive):
+            users.refresh(ayse["refresh_token"])
+
+    def test_and_on_again_brings_no_session_back(self, users, ayse):
+        users.set_active(ayse["user"]["id"], is_active=False)
+        users.set_active(ayse["user"]["id"], is_active=True)
+        with pytest.raises(TokenRevoked):
+            users.refresh(ayse["refresh_token"])
+        assert users.login("ayse@example.com", PASSWORD)
+
+
+class TestRead:
+    def test_everyone_sees_themselves(self, users, ayse):
+        assert users.get_user(ayse["user"]["id"], actor=actor(ayse)) == ayse["user"]
+
+    def test_others_do_not_exist(self, users, ayse, admin):
+        with pytest.raises(UserNotFound):
+            users.get_user(admin["user_id"], actor=actor(ayse))
+        with pytest.raises(UserNotFound):
+            users.get_user(str(uuid4()))
+        assert users.get_user(ayse["user"]["id"], actor=admin) == ayse["user"]
+
+    def test_the_list_is_the_admins_newest_first(self, users, ayse, admin):
+        with pytest.raises(PermissionDenied):
+            users.list_users(actor=actor(ayse))
+        first = users.list_users(limit=1, actor=admin)
+        second = users.list_users(limit=1, cursor=first["next_cursor"], actor=admin)
+        emails = [page["items"][0]["email"] for page in (first, second)]
+        assert emails == ["admin@example.com", "ayse@example.com"]
+        assert second["next_cursor"] is None

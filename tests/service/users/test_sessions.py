@@ -1,0 +1,150 @@
+import threading
+
+import pytest
+import sqlalchemy
+
+from contracts.errors import ValidationFailed
+from contracts.users import InvalidToken, TokenRevoked
+from tests.support import database, eventually
+from users import use_cases
+
+PASSWORD = "Demo-pass-2026!"
+
+
+def pair(session):
+    return session["access_token"], session["refresh_token"]
+
+
+def age(seconds, column="replaced_at", table="refresh_tokens"):
+    """Let time pass, for the database."""
+    with database("users").begin() as connection:
+        change = f"UPDATE {table} SET {column} = {column} - make_interval(secs => {seconds})"
+        connection.execute(sqlalchemy.text(change))
+
+
+def stored(statement):
+    with database("users").connect() as connection:
+        return connection.scalars(sqlalchemy.text(statement)).all()
+
+
+class TestRefresh:
+    def test_gives_a_new_pair(self, users, ayse):
+        renewed = users.refresh(ayse["refresh_token"])
+        assert renewed["user"] == ayse["user"]
+        assert not set(pair(renewed)) & set(pair(ayse))
+        assert users.verify(renewed["access_token"])["user_id"] == ayse["user"]["id"]
+        assert pair(users.refresh(renewed["refresh_token"])) != pair(renewed)
+
+    def test_a_lost_answer_can_be_had_again(self, users, ayse):
+        renewed = users.refresh(ayse["refresh_token"])
+        users.set_roles(ayse["user"]["id"], ["customer", "admin"])
+        age(seconds=9)
+        assert pair(users.refresh(ayse["refresh_token"])) == pair(renewed)
+
+    def test_an_old_token_ends_the_family(self, users, ayse):
+        renewed = users.refresh(ayse["refresh_token"])
+        other_login = users.login("ayse@example.com", PASSWORD)
+        age(seconds=11)
+        for token in (ayse["refresh_token"], renewed["refresh_token"], ayse["refresh_token"]):
+            with pytest.raises(TokenRevoked):
+                users.refresh(token)
+        assert users.refresh(other_login["refresh_token"])
+
+    def test_many_at_once_get_one_pair(self, users, ayse):
+        pairs = []
+        threads = [
+            threading.Thread(target=lambda: pairs.append(pair(users.refresh(ayse["refresh_token"])))) for _ in range(8)
+        ]
+        with database("users").begin() as connection:
+            # All wait at the same point, so that they start at the same moment.
+            connection.execute(sqlalchemy.text("SELECT 1 FROM users FOR UPDATE"))
+            for thread in threads:
+                thread.start()
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = 'users'"
+            eventually(lambda: stored(waiting) == [8])
+        for thread in threads:
+            thread.join()
+        assert len(pairs) == 8
+        assert len(set(pairs)) == 1
+        assert stored("SELECT count(*) FROM refresh_tokens") == [2]
+
+    def test_has_the_roles_of_now(self, users, ayse):
+        users.set_roles(ayse["user"]["id"], ["admin"])
+        renewed = users.refresh(ayse["refresh_token"])
+        assert renewed["user"]["roles"] == ["admin"]
+
+    def test_a_login_ends_after_thirty_days(self, users, ayse):
+        age(seconds=30 * 86400 - 60, column="expires_at", table="refresh_families")
+        renewed = users.refresh(ayse["refresh_token"])
+        age(seconds=61, column="expires_at", table="refresh_families")
+        with pytest.raises(InvalidToken):
+            users.refresh(renewed["refresh_token"])
+
+    @pytest.mark.parametrize("token", ["x", "é", "A" * 43])
+    def test_of_no_token(self, users, token):
+        with pytest.raises(InvalidToken):
+            users.refresh(token)
+
+    @pytest.mark.parametrize("token", ["", None, 5, "x" * 5000])
+    def test_of_no_text(self, users, token):
+        with pytest.raises(ValidationFailed, match="refresh_token"):
+            users.refresh(token)
+
+    def test_the_database_holds_no_token(self, users, ayse):
+        renewed = users.refresh(ayse["refresh_token"])
+        rows = "".join(stored("SELECT t::text FROM refresh_tokens t"))
+        for token in (*pair(ayse), *pair(renewed)):
+            assert token not in rows
+            assert token.encode().hex() not in rows
+
+
+class TestLogout:
+    def test_ends_the_session_once_or_again(self, users, ayse):
+        renewed = users.refresh(ayse["refresh_token"])
+        me = {"user_id": ayse["user"]["id"], "roles": ["customer"]}
+        for token in (renewed["refresh_token"], ayse["refresh_token"], renewed["refresh_token"]):
+            assert users.logout(token, actor=me) is None
+        with pytest.raises(TokenRevoked):
+            users.refresh(renewed["refresh_token"])
+
+    def test_other_sessions_go_on(self, users, ayse):
+        other = users.login("ayse@example.com", PASSWORD)
+        users.logout(ayse["refresh_token"])
+        assert users.refresh(other["refresh_token"])
+
+    def test_only_ones_own(self, users, ayse, admin):
+        for token in (ayse["refresh_token"], "unknown"):
+            with pytest.raises(InvalidToken):
+                users.logout(token, actor=admin)
+        assert users.refresh(ayse["refresh_token"])
+
+
+class TestVerify:
+    @pytest.mark.parametrize("token", ["x", "a.b.c", "é"])
+    def test_refuses_what_is_no_token(self, users, token):
+        with pytest.raises(InvalidToken):
+            users.verify(token)
+
+    def test_refuses_a_refresh_token(self, users, ayse):
+        with pytest.raises(InvalidToken):
+            users.verify(ayse["refresh_token"])
+
+    def test_refuses_the_token_of_a_deleted_account(self, users, ayse):
+        with database("users").begin() as connection:
+            connection.execute(sqlalchemy.text("DELETE FROM users"))
+        with pytest.raises(TokenRevoked):
+            users.verify(ayse["access_token"])
+
+
+def test_expired_sessions_are_deleted(users, ayse):
+    live = users.login("ayse@example.com", PASSWORD)
+    users.refresh(ayse["refresh_token"])
+    with database("users").begin() as connection:
+        oldest = "(SELECT min(id::text)::uuid FROM refresh_families)"
+        connection.execute(sqlalchemy.text(f"UPDATE refresh_families SET expires_at = now() WHERE id = {oldest}"))
+    with sqlalchemy.orm.Session(database("users")) as session:
+        assert use_cases.delete_expired_sessions(session) == 1
+        assert use_cases.delete_expired_sessions(session) == 0
+        session.commit()
+    assert stored("SELECT count(*) FROM refresh_tokens") == [1]
+    assert users.refresh(live["refresh_token"])

@@ -1,0 +1,154 @@
+"""What tests drive the suite with: RPC as `nameko shell` does it, the events exchange as a foreign program would."""
+
+import json
+import time
+from contextlib import suppress
+from uuid import uuid4
+
+import amqp
+import eventlet
+import sqlalchemy
+from kombu.utils.url import parse_url
+from nameko import config
+
+from contracts.errors import ServiceError
+from contracts.events import EVENTS, EXCHANGE
+from extensions.ids import new_id
+from extensions.topology import RPC_EXCHANGE
+
+
+def connect():
+    """A connection to the test broker."""
+    address = parse_url(config["AMQP_URI"])
+    connection = amqp.Connection(
+        host=f"{address['hostname']}:{address['port']}",
+        userid=address["userid"],
+        password=address["password"],
+        virtual_host=address["virtual_host"] or "/",
+        heartbeat=0,
+    )
+    connection.connect()
+    return connection
+
+
+def eventually(check, timeout=10.0, pause=0.02):
+    """Await a truthy `check()` and return it; fails with the last answer or assertion after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        problem = None
+        try:
+            answer = check()
+        except AssertionError as error:
+            answer, problem = None, error
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not true within {timeout} s: {problem or answer!r}")
+        eventlet.sleep(pause)
+
+
+class Caller:
+    """Calls RPC methods: `caller.orders.get_order(order_id)`. Raises the ServiceError that the service raised."""
+
+    def __init__(self, timeout=10.0):
+        self._timeout = timeout
+
+    def __getattr__(self, service):
+        return _Methods(self, service)
+
+    def call(self, service, method, args, kwargs):
+        with connect() as connection:
+            channel = connection.channel()
+            replies = []
+            channel.basic_consume("amq.rabbitmq.reply-to", no_ack=True, callback=replies.append)
+            channel.events["basic_return"].add(lambda *_: replies.append(None))
+            request = amqp.Message(
+                json.dumps({"args": args, "kwargs": kwargs}),
+                content_type="application/json",
+                reply_to="amq.rabbitmq.reply-to",
+                correlation_id=str(uuid4()),
+                expiration=str(int(self._timeout * 1000)),
+            )
+            channel.basic_publish(request, RPC_EXCHANGE, f"{service}.{method}", mandatory=True)
+            connection.drain_events(timeout=self._timeout)
+        if replies[0] is None:
+            raise AssertionError(f"{service} is not running")
+        reply = json.loads(replies[0].body)
+        if reply["error"]:
+            raise ServiceError.from_wire(reply["error"]["problem"])
+        return reply["result"]
+
+
+class _Methods:
+    def __init__(self, caller, service):
+        self._caller, self._service = caller, service
+
+    def __getattr__(self, method):
+        return lambda *args, **kwargs: self._caller.call(self._service, method, args, kwargs)
+
+
+class Bus:
+    """The events exchange: publishes as any producer would, and hears everything that is published."""
+
+    def __init__(self):
+        self.connection = connect()
+        self.channel = self.connection.channel()
+        self.channel.exchange_declare(EXCHANGE, "topic", durable=True, auto_delete=False)
+        self.queue = self.channel.queue_declare(exclusive=True).queue
+        self.channel.queue_bind(self.queue, EXCHANGE, "#")
+        self.channel.basic_consume(self.queue, no_ack=True, callback=self._hear)
+        self.heard = []
+
+    def _hear(self, message):
+        self.heard.append(message)
+
+    def publish(self, event, message_id=None, **properties):
+        """Publish an event object; returns its message id, under which it can be published again."""
+        message_id = str(message_id or new_id())
+        self.publish_raw(event.event_type, event.to_json(), message_id=message_id, **properties)
+        return message_id
+
+    def publish_raw(self, routing_key, body, exchange=EXCHANGE, **properties):
+        """Publish any bytes with any properties."""
+        defaults = {"content_type": "application/json", "delivery_mode": 2}
+        self.channel.basic_publish(amqp.Message(body, **(defaults | properties)), exchange, routing_key)
+
+    def events(self, event_type=None, correlation_id=None):
+        """Everything heard so far, decoded by its contract, oldest first."""
+        with suppress(OSError):
+            while True:
+                self.connection.drain_events(timeout=0.01)
+        return [
+            EVENTS[message.properties["type"]].model_validate_json(message.body)
+            for message in self.heard
+            if "type" in message.properties
+            and event_type in (None, message.properties["type"])
+            and correlation_id in (None, message.properties.get("correlation_id"))
+        ]
+
+    def wait_for(self, event_type, correlation_id=None, count=1, timeout=10.0):
+        """Await `count` events of a type; returns them."""
+        wanted = None if correlation_id is None else str(correlation_id)
+        return eventually(lambda: (found := self.events(event_type, wanted)) and len(found) >= count and found, timeout)
+
+    def is_drained(self, queue):
+        """Tell whether nothing is waiting in `queue` (what is delivered but not acked is not seen)."""
+        return self.channel.queue_declare(queue, passive=True).message_count == 0
+
+    def close(self):
+        """Close the connection."""
+        self.connection.close()
+
+
+def database(service):
+    """An engine for looking into a service's database."""
+    return sqlalchemy.create_engine(config["DB_URIS"][f"{service}:Base"], poolclass=sqlalchemy.NullPool)
+
+
+def empty_database(service):
+    """Delete all rows of a service's tables."""
+    engine = database(service)
+    with engine.begin() as connection:
+        tables = [name for name in sqlalchemy.inspect(connection).get_table_names() if name != "alembic_version"]
+        connection.execute(sqlalchemy.text("SET lock_timeout = '10s'"))
+        connection.execute(sqlalchemy.text(f"TRUNCATE {', '.join(tables)} CASCADE"))

@@ -1,0 +1,176 @@
+"""docker-compose.yml against the code: whatever it names must be there, under that name."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.local.postgres import INIT_SQL, services
+from deploy.local.suite import SERVICES
+from deploy.seed import DEFAULT_PASSWORD
+
+ROOT = Path(__file__).resolve().parents[3]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+PARTS = COMPOSE["services"]
+CONFIG = (ROOT / "config.yml").read_text()
+# read by the code itself and not by config.yml
+READ_BY_CODE = {"DEMO_PASSWORD": "deploy/seed.py"}
+READ_BY_IMAGE = {
+    "rabbitmq": {"RABBITMQ_DEFAULT_USER", "RABBITMQ_DEFAULT_PASS"},
+    "postgres": {"POSTGRES_PASSWORD"},
+    "redis": set(),
+}
+OURS = sorted(set(PARTS) - set(READ_BY_IMAGE))
+
+
+def config_variables() -> set[str]:
+    return set(re.findall(r"\$\{(\w+)", CONFIG))
+
+
+def default(value: str) -> str:
+    """What compose makes of a value when the environment sets nothing: ${NAME:-default} becomes default."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value))
+
+
+def module_file(dotted: str) -> Path | None:
+    path = ROOT.joinpath(*dotted.split("."))
+    return next((p for p in (path.with_suffix(".py"), path / "__main__.py") if p.exists()), None)
+
+
+def test_it_runs_every_service_and_no_other():
+    run = {part["command"][-1] for part in PARTS.values() if part.get("command", [""])[0] == "nameko"}
+    assert run == {f"{service}.service" for service in SERVICES}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_is_started_as_the_readme_says(service):
+    assert PARTS[service]["command"] == ["nameko", "run", "--config", "config.yml", f"{service}.service"]
+    assert (ROOT / "config.yml").exists()
+    assert module_file(f"{service}.service"), f"{service}/service.py is not there"
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_module_that_a_command_or_health_check_runs_is_there(name):
+    part = PARTS[name]
+    commands = [part["command"], part.get("healthcheck", {}).get("test", ["CMD"])[1:]]
+    for command in commands:
+        if command[:2] == ["python", "-m"]:
+            assert module_file(command[2]), f"{name} runs {command[2]}, which is not there"
+            assert importlib.util.find_spec(command[2])
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_has_a_health_check_of_its_own_and_limits(service):
+    part = PARTS[service]
+    assert part["healthcheck"]["test"] == ["CMD", "python", "-m", "deploy.healthcheck", service]
+    assert part["restart"] == "unless-stopped"
+    assert {"cpus", "memory"} <= set(part["deploy"]["resources"]["limits"])
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_variable_is_one_that_the_code_reads(name):
+    for variable in PARTS[name]["environment"]:
+        if variable in READ_BY_CODE:
+            assert variable in (ROOT / READ_BY_CODE[variable]).read_text()
+        else:
+            assert variable in config_variables(), f"{name} sets {variable}, which config.yml does not read"
+
+
+@pytest.mark.parametrize("name", sorted(READ_BY_IMAGE))
+def test_every_variable_of_a_server_is_one_that_its_image_reads(name):
+    assert set(PARTS[name].get("environment", {})) == READ_BY_IMAGE[name]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_gets_the_addresses_it_needs_and_no_other_database(service):
+    environment = PARTS[service]["environment"]
+    databases = {name for name in environment if name.endswith("_DATABASE_URL")}
+    assert databases == ({f"{service.upper()}_DATABASE_URL"} if service in services() else set())
+    assert {"AMQP_URI", "REDIS_URL", "ENVIRONMENT"} <= set(environment)
+
+
+def test_only_users_and_the_job_that_makes_it_see_the_private_key():
+    assert {name for name in OURS if "JWT_PRIVATE_KEY_FILE" in PARTS[name]["environment"]} == {"prepare", "users"}
+    mounted = {name for name in OURS if any(v.startswith("private-keys:") for v in PARTS[name].get("volumes", []))}
+    assert mounted == {"prepare", "users"}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_each_key_file_lies_in_a_volume_that_the_image_prepares(name):
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    mounts = [volume.split(":")[1] for volume in PARTS[name].get("volumes", [])]
+    for variable, path in PARTS[name]["environment"].items():
+        if variable.startswith("JWT_"):
+            folder = str(Path(path).parent)
+            assert folder in mounts
+            assert folder in dockerfile
+
+
+def test_the_databases_are_those_of_config_and_of_the_init_script():
+    configured = {key.partition(":")[0] for key in re.findall(r"^  (\w+:Base):", CONFIG, re.MULTILINE)}
+    assert configured == set(services())
+    urls = {n: default(v) for n, v in PARTS["prepare"]["environment"].items() if n.endswith("_DATABASE_URL")}
+    assert urls == {f"{s.upper()}_DATABASE_URL": f"postgresql+psycopg2://{s}:{s}@postgres:5432/{s}" for s in services()}
+
+
+def test_the_init_script_shuts_each_role_out_of_the_other_databases():
+    sql = INIT_SQL.read_text()
+    for service in services():
+        assert f"CREATE ROLE {service} LOGIN PASSWORD '{service}';" in sql
+        assert f"CREATE DATABASE {service} OWNER {service};" in sql
+        assert f"REVOKE CONNECT ON DATABASE {service} FROM PUBLIC;" in sql
+        # the same names are config.yml's defaults, so one script serves compose, `make run` and a bare server
+        assert f"postgresql+psycopg2://{service}:{service}@127.0.0.1:5432/{service}" in CONFIG
+
+
+def test_the_brokers_account_is_the_one_that_the_services_use():
+    broker = PARTS["rabbitmq"]["environment"]
+    user, password = default(broker["RABBITMQ_DEFAULT_USER"]), default(broker["RABBITMQ_DEFAULT_PASS"])
+    for name in OURS:
+        assert default(PARTS[name]["environment"]["AMQP_URI"]) == f"pyamqp://{user}:{password}@rabbitmq:5672//"
+
+
+def test_the_demo_password_is_the_documented_one():
+    assert default(PARTS["seed"]["environment"]["DEMO_PASSWORD"]) == DEFAULT_PASSWORD
+    assert PARTS["seed"]["profiles"] == ["demo"]
+
+
+def test_only_the_api_is_published_and_the_brokers_pages_to_this_machine():
+    published = {name: [default(port) for port in part["ports"]] for name, part in PARTS.items() if "ports" in part}
+    assert published == {"gateway": ["8000:8000"], "rabbitmq": ["127.0.0.1:15672:15672"]}
+    container_port = PARTS["gateway"]["environment"]["GATEWAY_ADDRESS"].rpartition(":")[2]
+    assert published["gateway"] == [f"8000:{container_port}"]
+    assert f"EXPOSE {container_port}" in (ROOT / "deploy" / "Dockerfile").read_text()
+
+
+def test_everything_waits_for_what_it_needs_by_health():
+    for name in OURS:
+        for needed, how in PARTS[name]["depends_on"].items():
+            job = "healthcheck" not in PARTS[needed]
+            assert how["condition"] == ("service_completed_successfully" if job else "service_healthy"), (name, needed)
+    assert set(PARTS["gateway"]["depends_on"]) >= set(SERVICES) - {"gateway"}
+
+
+def test_every_volume_and_mounted_file_is_there():
+    used = [volume.split(":")[0] for part in PARTS.values() for volume in part.get("volumes", [])]
+    named = {volume for volume in used if not volume.startswith(".")}
+    assert named == set(COMPOSE["volumes"])
+    assert all((ROOT / volume).exists() for volume in used if volume.startswith("."))
+
+
+def test_the_image_is_built_from_files_that_are_there_and_that_docker_may_see():
+    assert {PARTS[name]["image"] for name in OURS} == {"order-suite:local"}
+    built = [part["build"] for part in PARTS.values() if "build" in part]
+    assert len(built) == 1, "two builds of one image at the same time fail"
+    assert (ROOT / built[0]["context"] / built[0]["dockerfile"]).exists()
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    needed = {*SERVICES, "contracts", "extensions", "config.yml", "alembic.ini", "requirements.txt", "deploy/*.py"}
+    assert allowed == needed
+    assert all(list(ROOT.glob(path)) for path in allowed)
+
+
+def test_what_the_image_leaves_out_is_not_imported_by_what_it_runs():
+    """deploy/local stays on the developer's machine."""
+    assert not [path for path in (ROOT / "deploy").glob("*.py") if "deploy.local" in path.read_text()]

@@ -1,0 +1,68 @@
+import os
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.local import environment
+from deploy.local.process import StartError
+from deploy.local.servers import OURS, data_folder, database_variable, given_addresses
+
+NAMES = st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True)
+VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n", exclude_categories=("Cs", "Cc", "Zl", "Zp")))
+DATABASES = {
+    database_variable(s): f"postgresql+psycopg2://h/{s}"
+    for s in ("users", "catalog", "orders", "inventory", "payments", "notifications")
+}
+
+
+@given(st.dictionaries(NAMES, VALUES))
+def test_what_is_written_is_read_back(variables):
+    assert environment.parse(environment.render(variables)) == variables
+
+
+def test_a_shell_that_sources_the_file_sees_the_same_values(tmp_path):
+    awkward = {"AMQP_URI": 'pyamqp://g:it\'s $HOME `x` "y"@h//', "GATEWAY_URL": "http://127.0.0.1:8000"}
+    environment.write(tmp_path / "env", awkward)
+    script = f'. {tmp_path}/env && printf "%s\\n" "$AMQP_URI" "$GATEWAY_URL" "$ORDER_SUITE_ENV" > {tmp_path}/out'
+    subprocess.run(["sh", "-c", script], check=True)
+    assert (tmp_path / "out").read_text().splitlines() == [*awkward.values(), str(tmp_path / "env")]
+
+
+def test_the_file_is_for_its_owner_only(tmp_path):
+    environment.write(tmp_path / "env", {"A": "1"})
+    assert (tmp_path / "env").stat().st_mode & 0o777 == 0o600
+
+
+def test_no_file_means_no_variables(tmp_path):
+    assert environment.read(tmp_path / "env") == {}
+
+
+def test_given_addresses_are_used():
+    given = {"AMQP_URI": "pyamqp://elsewhere//", **DATABASES, "PATH": "/bin", "REDIS_URL": ""}
+    assert given_addresses(given) == {"AMQP_URI": "pyamqp://elsewhere//", **DATABASES}
+
+
+def test_addresses_from_an_earlier_run_of_ours_are_not_taken_for_given():
+    assert given_addresses({"AMQP_URI": "pyamqp://127.0.0.1:21252//", OURS: "var/env"}) == {}
+
+
+def test_some_databases_but_not_all_is_an_error_that_names_the_missing():
+    some = {name: url for name, url in DATABASES.items() if name != "ORDERS_DATABASE_URL"}
+    with pytest.raises(StartError, match="not ORDERS_DATABASE_URL"):
+        given_addresses(some)
+
+
+def test_roots_data_lies_where_the_user_postgres_can_reach_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    folder = data_folder(tmp_path)
+    assert str(folder).startswith("/var/tmp/order-suite-0-")
+    assert folder == data_folder(tmp_path)
+    assert folder != data_folder(tmp_path / "another")
+
+
+def test_an_ordinary_users_data_lies_in_the_clone_unless_its_path_is_unusual(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert data_folder(tmp_path) == tmp_path / "data"
+    assert str(data_folder(tmp_path / "my clone")).startswith("/var/tmp/order-suite-1000-")

@@ -1,0 +1,78 @@
+import json
+import socket
+
+import pytest
+
+from deploy.local import ports
+
+
+@pytest.fixture
+def occupied():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def test_a_port_that_somebody_listens_on_is_not_free(occupied):
+    assert not ports.is_free(occupied)
+    assert not ports.is_free(occupied, host="0.0.0.0")
+
+
+def test_a_port_of_somebody_who_shares_it_is_not_free():
+    """Eventlet's listen() shares ports, and a second gateway on one would silently take half of the requests."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(("0.0.0.0", 0))
+        listener.listen()
+        assert not ports.is_free(listener.getsockname()[1], host="0.0.0.0")
+
+
+def test_a_port_is_free_again_while_old_connections_of_it_linger():
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        server, _ = listener.accept()
+        server.close()  # the side that closes first keeps the port in TIME_WAIT
+        client.close()
+    assert ports.is_free(port)
+
+
+def test_the_next_free_port_is_taken_when_the_first_is_not(occupied):
+    assert ports.first_free(occupied) > occupied
+
+
+def test_one_process_never_gets_a_port_twice(occupied):
+    first = ports.first_free(occupied)
+    assert ports.first_free(occupied, taken=frozenset({first})) > first
+
+
+def test_five_different_ports_are_chosen_and_remembered(tmp_path):
+    chosen = ports.choose(tmp_path)
+    assert set(chosen) == set(ports.STANDARD)
+    assert len(set(chosen.values())) == len(chosen)
+    assert ports.choose(tmp_path) == chosen
+    assert json.loads((tmp_path / "ports.json").read_text()) == chosen
+
+
+def test_a_remembered_port_that_is_taken_now_is_replaced(tmp_path, occupied):
+    (tmp_path / "ports.json").write_text(json.dumps({"amqp": occupied}))
+    chosen = ports.choose(tmp_path)
+    assert chosen["amqp"] > occupied
+    assert chosen["redis"] == ports.choose(tmp_path)["redis"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"amqp": null}', '{"amqp": "x"}', '{"unknown": 1}'])
+def test_a_damaged_memory_is_no_obstacle(tmp_path, text):
+    (tmp_path / "ports.json").write_text(text)
+    assert set(ports.choose(tmp_path)) == set(ports.STANDARD)
+
+
+def test_preferred_ports_lie_below_those_of_outgoing_connections(tmp_path):
+    for number in range(200):
+        wishes = ports.preferred(tmp_path / str(number)).values()
+        assert all(15_000 < port < 32_768 for port in wishes)
+        assert len(set(wishes)) == len(ports.STANDARD)

@@ -1,0 +1,118 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.local.process import PidFile, kill_tree, spawn, started_at, stop_process, tail, wait_until
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+STUBBORN = [
+    sys.executable,
+    "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)",
+]
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def begin(command, **more):
+        process = spawn(
+            command,
+            env=dict(os.environ),
+            log=tmp_path / "log",
+            cwd=tmp_path,
+            on_launcher_death=signal.SIGKILL,
+            **more,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_record_finds_the_process_that_it_was_made_for(tmp_path, start):
+    record = PidFile(tmp_path / "pid")
+    assert record.read() is None
+    process = start(SLEEP)
+    record.write(process.pid)
+    assert record.read() == process.pid
+    process.kill()
+    process.wait()
+    assert record.read() is None
+
+
+def test_a_record_is_not_fooled_by_another_process_with_its_pid(tmp_path, start):
+    record = PidFile(tmp_path / "pid")
+    process = start(SLEEP)
+    record.path.write_text(json.dumps({"pid": process.pid, "started_at": "some boot/12345"}))
+    assert record.read() is None
+    assert not record.end_leftover(signal.SIGTERM, grace=1)
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "17", '{"pid": "x"}', '{"pid": 1}', '{"pid": 1, "started_at": null}'])
+def test_a_damaged_record_is_as_none(tmp_path, text):
+    (tmp_path / "pid").write_text(text)
+    assert PidFile(tmp_path / "pid").read() is None
+
+
+def test_a_leftover_is_ended_and_forgotten(tmp_path, start):
+    record = PidFile(tmp_path / "pid")
+    process = start(SLEEP)
+    record.write(process.pid)
+    assert record.end_leftover(signal.SIGTERM, grace=5)
+    assert process.wait(5) == -signal.SIGTERM
+    assert not record.path.exists()
+
+
+def test_who_does_not_listen_is_killed(tmp_path, start):
+    process = start(STUBBORN)
+    assert wait_until(lambda: "up" in tail(tmp_path / "log"), seconds=10)
+    assert not stop_process(process, signal.SIGTERM, grace=0.3)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_killing_takes_the_children_along(tmp_path, start):
+    process = start(["sh", "-c", "sleep 60 & echo $! > child; wait"])
+    assert wait_until(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text().strip(), seconds=10)
+    child = int((tmp_path / "child").read_text())
+    kill_tree(process.pid)
+    process.wait(5)
+    assert started_at(child) is None
+
+
+def test_a_child_dies_with_its_launcher(tmp_path):
+    """Even if the launcher is killed without a chance to say goodbye."""
+    script = (
+        "import os, signal, time\n"
+        "from pathlib import Path\n"
+        "from deploy.local.process import spawn\n"
+        f"p = spawn({SLEEP!r}, env={{}}, log=Path('log'), cwd=Path('.'), on_launcher_death=signal.SIGKILL)\n"
+        "Path('child').write_text(str(p.pid))\n"
+        "time.sleep(60)\n"
+    )
+    root = str(Path(__file__).resolve().parents[3])
+    launcher = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": root})
+    child = tmp_path / "child"
+    assert wait_until(lambda: child.exists() and child.read_text(), seconds=10)
+    pid = int(child.read_text())
+    assert started_at(pid)
+    launcher.kill()
+    launcher.wait()
+    assert wait_until(lambda: started_at(pid) is None, seconds=5)
+
+
+def test_the_end_of_a_log(tmp_path):
+    log = tmp_path / "log"
+    assert "no log" in tail(log)
+    log.write_text("one\ntwo\nthree\n")
+    assert tail(log, 2) == "two\nthree"

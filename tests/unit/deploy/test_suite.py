@@ -1,0 +1,113 @@
+"""The supervisor, with processes that only sleep in the place of the services."""
+
+import http.server
+import signal
+import sys
+import threading
+
+import pytest
+
+from deploy.local import suite as module
+from deploy.local.process import StartError, spawn, started_at, wait_until
+from deploy.local.suite import Suite
+
+SLEEPS = "import time; print('up', flush=True); time.sleep(60)"
+DIES = "print('a reason to die', flush=True)"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLEEPS
+
+
+@pytest.fixture
+def suite(tmp_path, monkeypatch):
+    """A suite of two sleepers; `programs` says what each runs."""
+    monkeypatch.setattr("deploy.local.backoff.FIRST", 0.05)
+    monkeypatch.setattr("deploy.local.backoff.LONGEST", 0.1)
+    made = Suite({"GATEWAY_ADDRESS": "127.0.0.1:1"}, log_dir=tmp_path / "log", services=["orders", "gateway"])
+    made.programs = dict.fromkeys(("orders", "gateway"), SLEEPS)
+
+    def sleep_instead(command, **more):
+        service = command[-1].removesuffix(".service")
+        return spawn([sys.executable, "-c", made.programs[service]], **more)
+
+    monkeypatch.setattr(module, "spawn", sleep_instead)
+    yield made
+    made.stop(grace=0.5)
+
+
+def up(suite, name):
+    return wait_until(lambda: suite.pid(name) is not None and "up" in suite.log(name).read_text(), seconds=10)
+
+
+def test_what_dies_is_started_again(suite):
+    suite.start()
+    assert up(suite, "orders")
+    first = suite.pid("orders")
+    suite.kill("orders", signal.SIGKILL)
+    assert wait_until(lambda: suite.pid("orders") not in (None, first), seconds=10)
+    assert suite.restart_count("orders") == 1
+    assert suite.restart_count("gateway") == 0
+
+
+def test_what_is_stopped_stays_stopped_until_it_is_started(suite):
+    suite.start()
+    assert up(suite, "orders")
+    suite.stop_service("orders")
+    assert suite.pid("orders") is None
+    assert not wait_until(lambda: suite.pid("orders") is not None, seconds=0.6)
+    suite.start_service("orders")
+    assert wait_until(lambda: suite.pid("orders") is not None, seconds=5)
+
+
+def test_stopping_ends_all_of_them_even_those_that_do_not_listen(suite):
+    suite.programs["orders"] = STUBBORN
+    suite.start()
+    assert up(suite, "orders")
+    assert up(suite, "gateway")
+    pids = suite.pid("orders"), suite.pid("gateway")
+    suite.stop(grace=0.3)
+    assert [started_at(pid) for pid in pids] == [None, None]
+    assert not wait_until(lambda: suite.pid("orders") is not None, seconds=0.5)
+
+
+def test_what_an_earlier_launcher_left_behind_is_ended_first(suite, tmp_path):
+    suite.start()
+    assert up(suite, "orders")
+    left = suite.pid("orders")
+    again = Suite(suite.env, log_dir=tmp_path / "log", services=["orders"])
+    again._services["orders"].pid_file.end_leftover(signal.SIGTERM, grace=5)
+    assert started_at(left) is None
+
+
+def test_a_service_that_keeps_dying_is_reported_with_its_log(suite):
+    suite.programs["orders"] = DIES
+    suite.start()
+    with pytest.raises(StartError, match=r"(?s)orders keeps dying.*a reason to die"):
+        suite.wait_ready(timeout=30)
+
+
+def test_a_suite_that_never_gets_ready_is_reported_in_time(suite):
+    suite.start()
+    with pytest.raises(StartError, match=r"(?s)not ready after 0 s: the gateway on port 1 does not answer.*up"):
+        suite.wait_ready(timeout=0.4)
+
+
+def test_ready_is_when_the_gateway_says_so(suite):
+    answers = iter([503, 503])
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            assert self.path == "/health/ready"
+            self.send_response(next(answers, 200))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_args):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    suite.env["GATEWAY_ADDRESS"] = f"127.0.0.1:{server.server_port}"
+    suite.start()
+    suite.wait_ready(timeout=10)
+    assert next(answers, None) is None
+    server.shutdown()
+    server.server_close()

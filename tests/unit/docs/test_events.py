@@ -1,0 +1,33 @@
+"""docs/architecture/events.md and its schemas say what the code says."""
+
+import pytest
+
+from contracts.events import EVENTS, queue_name
+from docs.architecture import generate_events
+
+GENERATED = generate_events.generate()
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_the_committed_file_is_what_the_code_gives(name):
+    path = generate_events.HERE / name
+    assert path.exists(), f"{path} is missing: run `make docs`"
+    assert path.read_text() == GENERATED[name], f"{path} is out of date: run `make docs` and commit what changed"
+
+
+def test_no_schema_is_left_of_an_event_that_is_no_more():
+    found = {path.name for path in (generate_events.HERE / "schemas").iterdir()}
+    assert found == {f"{name}.json" for name in EVENTS}
+
+
+def test_every_consumer_that_a_contract_names_has_its_handler():
+    handlers = {consumer.queue for consumers in generate_events.find_consumers().values() for consumer in consumers}
+    named = {f"`{queue_name(service, event)}`" for event in EVENTS.values() for service in event.consumers}
+    assert named - handlers == set()
+
+
+def test_events_are_json_objects_that_name_all_their_fields():
+    for name in EVENTS:
+        assert f"## {name}\n" in GENERATED["events.md"]
+        for field in EVENTS[name].model_fields:
+            assert f"| `{field}` |" in GENERATED["events.md"].partition(f"## {name}\n")[2].partition("\n## ")[0]

@@ -1,0 +1,132 @@
+"""The routes of the API as the contract lists them: path, who may call it, success status, other paths of the same."""
+
+import inspect
+
+import pytest
+
+from contracts import catalog, inventory, notifications, orders, payments, users
+from contracts.base import PageRequest
+from extensions.http import NoFields, Route
+from extensions.http_routing import RouteTable
+from gateway.service import GatewayService
+
+CONTRACT = """
+POST  /users/register                      anyone   201
+POST  /users/login                         anyone   200
+POST  /users/refresh-token                 anyone   200
+POST  /users/logout                        user     204
+POST  /users/verify-token                  anyone   200
+GET   /users/me                            user     200  /users/user-profile
+GET   /users                               admin    200
+PATCH /users/{user_id}                     admin    200
+GET   /.well-known/jwks.json               anyone   200
+GET   /products                            optional 200  /products/all
+GET   /products/{product_id}               optional 200
+POST  /products                            admin    201  /products/create
+PUT   /products/{product_id}               admin    200  /products/{product_id}/update
+PATCH /products/{product_id}               admin    200
+POST  /orders                              user     201  /orders/create-order
+GET   /orders                              user     200  /orders/all
+GET   /orders/{order_id}                   user     200
+GET   /orders/{order_id}/timeline          user     200
+POST  /orders/{order_id}/cancel            user     202
+POST  /orders/{order_id}/ship              admin    200
+POST  /orders/{order_id}/deliver           admin    200
+GET   /inventory                           admin    200  /inventory/all
+GET   /inventory/{product_id}              admin    200
+POST  /inventory                           admin    201  /inventory/create
+PUT   /inventory/{product_id}              admin    200
+POST  /inventory/{product_id}/adjustments  admin    201
+GET   /inventory/{product_id}/movements    admin    200
+GET   /payments                            user     200  /payments/all
+GET   /payments/{payment_id}               user     200
+GET   /payments/order/{order_id}           user     200
+GET   /notifications                       user     200
+POST  /notifications/{notification_id}/read user    204
+GET   /health/live                         anyone   200
+GET   /health/ready                        anyone   200
+"""
+
+HANDLERS = {
+    entrypoint: name
+    for name, method in inspect.getmembers(GatewayService, inspect.isfunction)
+    for entrypoint in getattr(method, "nameko_entrypoints", ())
+    if isinstance(entrypoint, Route)
+}
+ROUTES = list(HANDLERS)
+BY_NAME = {(route.method, route.path): route for route in ROUTES}
+TABLE = RouteTable(ROUTES)
+EXPECTED = [line.split() for line in CONTRACT.strip().splitlines()]
+
+
+@pytest.mark.parametrize("line", EXPECTED, ids=lambda line: f"{line[0]} {line[1]}")
+def test_the_contract_is_kept(line):
+    method, path, access, status, *aliases = line
+    route = BY_NAME[method, path]
+    assert (route.access, route.status, list(route.aliases)) == (access, int(status), aliases)
+
+
+def test_there_is_no_other_route():
+    assert sorted(BY_NAME) == sorted((method, path) for method, path, *_ in EXPECTED)
+
+
+@pytest.mark.parametrize("line", EXPECTED, ids=lambda line: f"{line[0]} {line[1]}")
+def test_every_path_works_with_and_without_its_slash(line):
+    method, path, _, _, *aliases = line
+    for known in (path, *aliases):
+        for written in (known, known + "/"):
+            found, _ = TABLE.match(method, written.format(**dict.fromkeys(_parameters(known), "1")))
+            assert found is BY_NAME[method, path]
+
+
+def _parameters(path):
+    return [segment.strip("{}") for segment in path.split("/") if segment.startswith("{")]
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=HANDLERS.get)
+def test_handlers_take_the_ids_of_their_path(route):
+    parameters = list(inspect.signature(getattr(GatewayService, HANDLERS[route])).parameters)
+    assert parameters[2:] == _parameters(route.path)
+
+
+def test_bodies_and_queries_are_those_of_the_contract():
+    bodies = {name: route.body for name, route in BY_NAME.items() if route.body is not None}
+    assert bodies == {
+        ("POST", "/users/register"): users.Credentials,
+        ("POST", "/users/login"): users.Credentials,
+        ("POST", "/users/refresh-token"): users.RefreshToken,
+        ("POST", "/users/logout"): users.RefreshToken,
+        ("POST", "/users/verify-token"): users.VerifyToken,
+        ("PATCH", "/users/{user_id}"): users.UpdateUser,
+        ("POST", "/products"): catalog.CreateProduct,
+        ("PUT", "/products/{product_id}"): catalog.UpdateProduct,
+        ("PATCH", "/products/{product_id}"): catalog.UpdateProduct,
+        ("POST", "/orders"): orders.CreateOrder,
+        ("POST", "/inventory"): inventory.SetStock,
+        ("PUT", "/inventory/{product_id}"): inventory.SetStockLevel,
+        ("POST", "/inventory/{product_id}/adjustments"): inventory.AdjustStock,
+    }
+    queries = {path: route.query for (_, path), route in BY_NAME.items() if route.query is not NoFields}
+    assert queries == {
+        "/users": PageRequest,
+        "/products": catalog.ProductFilter,
+        "/orders": orders.OrderFilter,
+        "/inventory": inventory.StockFilter,
+        "/inventory/{product_id}/movements": PageRequest,
+        "/payments": payments.PaymentFilter,
+        "/notifications": notifications.NotificationFilter,
+    }
+
+
+def test_what_creates_takes_an_idempotency_key():
+    assert {path for (_, path), route in BY_NAME.items() if route.idempotent} == {
+        "/users/register",
+        "/products",
+        "/orders",
+        "/inventory",
+        "/inventory/{product_id}/adjustments",
+    }
+
+
+def test_only_probes_are_answered_under_overload():
+    assert {path for (_, path), route in BY_NAME.items() if not route.shed} == {"/health/live", "/health/ready"}

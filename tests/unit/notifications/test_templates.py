@@ -1,0 +1,33 @@
+"""What the users are told."""
+
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+
+from contracts.events import EVENTS
+from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed
+from contracts.users import UserRegistered
+from notifications.templates import REASONS, TEMPLATES, message_for
+
+ORDER, USER = UUID(int=1), UUID(int=2)
+
+
+def test_there_is_a_text_for_each_event_that_notifications_hears():
+    assert set(TEMPLATES) == {event for event in EVENTS.values() if "notifications" in event.consumers}
+
+
+def test_the_fields_of_the_event_are_filled_in():
+    event = OrderConfirmed(order_id=ORDER, user_id=USER, total_amount=Decimal("149.9"), currency="TRY")
+    message = message_for(event)
+    assert f"{ORDER} of 149.90 TRY" in message.body
+    assert "{" not in message.subject + message.body
+
+
+def test_braces_in_what_a_user_wrote_are_only_text():
+    assert "{user_id}@x.tr" in message_for(UserRegistered(user_id=USER, email="{user_id}@x.tr")).body
+
+
+@pytest.mark.parametrize("reason", CancelReason)
+def test_a_cancellation_tells_why(reason):
+    assert REASONS[reason] in message_for(OrderCancelled(order_id=ORDER, user_id=USER, reason=reason)).body

@@ -1,0 +1,105 @@
+"""The tokens that users hands out: signed access tokens, and opaque refresh tokens that replace one another."""
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from uuid import UUID
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from contracts.users import (
+    ACCESS_TOKEN_ALGORITHM,
+    ACCESS_TOKEN_AUDIENCE,
+    ACCESS_TOKEN_ISSUER,
+    ACCESS_TOKEN_SECONDS,
+    ACCESS_TOKEN_TYPE,
+)
+from extensions.tokens import key_id
+
+_SECRET_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """The private key that signs access tokens, and the id of its public half."""
+
+    private: Ed25519PrivateKey
+    kid: str
+
+    @classmethod
+    def of(cls, private: Ed25519PrivateKey) -> "SigningKey":
+        """Return the signing key for `private`."""
+        return cls(private, key_id(private.public_key()))
+
+    @property
+    def public(self) -> Ed25519PublicKey:
+        """The half that verifies."""
+        return self.private.public_key()
+
+
+def load_signing_key(path: str | Path) -> SigningKey:
+    """Read an Ed25519 private key from a PEM file; raises TypeError if there is another kind of key in it."""
+    private = load_pem_private_key(Path(path).read_bytes(), password=None)
+    if not isinstance(private, Ed25519PrivateKey):
+        message = f"{path} must hold an Ed25519 private key in PEM; set JWT_PRIVATE_KEY_FILE to such a file"
+        raise TypeError(message)
+    return SigningKey.of(private)
+
+
+def issue(key: SigningKey, *, user_id: UUID, roles: Sequence[str], issued_at: datetime, token_id: UUID) -> str:
+    """Return a signed access token. The same arguments give the same bytes, as Ed25519 is deterministic."""
+    issued = int(issued_at.timestamp())
+    claims = {
+        "iss": ACCESS_TOKEN_ISSUER,
+        "aud": ACCESS_TOKEN_AUDIENCE,
+        "sub": str(user_id),
+        "roles": list(roles),
+        "iat": issued,
+        "exp": issued + ACCESS_TOKEN_SECONDS,
+        "jti": str(token_id),
+    }
+    headers = {"typ": ACCESS_TOKEN_TYPE, "kid": key.kid}
+    return jwt.encode(claims, key.private, algorithm=ACCESS_TOKEN_ALGORITHM, headers=headers)
+
+
+def new_refresh_token() -> str:
+    """Return 256 random bits as 43 characters."""
+    return _text(secrets.token_bytes(_SECRET_BYTES))
+
+
+def first_refresh_token(key: SigningKey, user_id: UUID) -> str:
+    """Return the refresh token of a registration with an idempotency key: the same when it is asked for again.
+
+    Only whoever has the signing key can make it, and they could sign access tokens anyway.
+    """
+    return _text(hashlib.sha256(key.private.sign(f"first refresh token of {user_id}".encode())).digest())
+
+
+def new_salt() -> bytes:
+    """Return what `successor` mixes in."""
+    return secrets.token_bytes(_SECRET_BYTES)
+
+
+def successor(refresh_token: str, salt: bytes) -> str:
+    """Return the refresh token that replaces `refresh_token`.
+
+    It takes both the old token, which only the client has, and the salt, which only the database has: a stolen
+    database cannot make it, and a stolen old token cannot be wound forward to the present one.
+    """
+    return _text(hmac.digest(salt, refresh_token.encode(), "sha256"))
+
+
+def fingerprint(text: str) -> bytes:
+    """Return the SHA-256 of a refresh token: what is stored. With 256 random bits it needs no slow hash."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _text(secret: bytes) -> str:
+    return base64.urlsafe_b64encode(secret).decode().rstrip("=")
