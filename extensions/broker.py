@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 20
 CONNECT_TIMEOUT_SECONDS = 5
 CONFIRM_TIMEOUT_SECONDS = 10
+SETUP_TIMEOUT_SECONDS = 15
 # A zombie or a dead peer is noticed by TCP as well, not only by heartbeats.
 SOCKET_SETTINGS = {
     socket.TCP_USER_TIMEOUT: 15_000,
@@ -62,10 +63,25 @@ class Backoff:
         return pause * random.uniform(0.5, 1.0)  # noqa: S311  (jitter needs no cryptography)
 
 
+class SharedConnection(amqp.Connection):
+    """A connection that one greenlet reads while others write.
+
+    py-amqp's publish looks for a `connection.blocked` before it writes, by reading from the socket: in a second
+    greenlet that steals frames from the reader. Without the capability it does not, and a blocked broker is noticed by
+    deadlines.
+    """
+
+    negotiate_capabilities = {  # noqa: RUF012  (py-amqp's own way)
+        "consumer_cancel_notify": True,
+        "connection.blocked": False,
+        "authentication_failure_close": True,
+    }
+
+
 def connect(heartbeat: int) -> amqp.Connection:
     """Return an open connection to the broker of the configuration."""
     address = parse_url(config["AMQP_URI"])
-    connection = amqp.Connection(
+    connection = SharedConnection(
         host=f"{address['hostname']}:{address['port'] or 5672}",
         userid=address["userid"] or "guest",
         password=address["password"] or "guest",
@@ -285,7 +301,8 @@ class Listener(SharedExtension):
         backoff = Backoff()
         while not self._stopping:
             try:
-                self._connect()
+                with eventlet.Timeout(SETUP_TIMEOUT_SECONDS, TimeoutError("the broker did not finish the set-up")):
+                    self._connect()
                 backoff.reset()
                 self._read()
             except CONNECTION_ERRORS as error:

@@ -33,9 +33,9 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=NOW),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False, server_default=NOW),
         sa.PrimaryKeyConstraint("id", name="pk_products"),
-        sa.CheckConstraint("price >= 0", name="ck_products_price"),
-        sa.CheckConstraint("currency ~ '^[A-Z]{3}$'", name="ck_products_currency"),
-        sa.CheckConstraint("version >= 1", name="ck_products_version"),
+        sa.CheckConstraint("price >= 0", name="price"),
+        sa.CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
+        sa.CheckConstraint("version >= 1", name="version"),
     )
     op.create_index("uq_products_sku", "products", [sa.text("lower(sku)")], unique=True)
     for column in ("created_at", "price", "name", "sku"):

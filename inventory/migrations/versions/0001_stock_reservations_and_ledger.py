@@ -22,7 +22,7 @@ def upgrade() -> None:
         sa.Column("reserved", sa.BigInteger(), nullable=False, server_default="0"),
         _time("updated_at"),
         sa.PrimaryKeyConstraint("product_id", name="pk_stock"),
-        sa.CheckConstraint("0 <= reserved AND reserved <= on_hand", name="ck_stock_reserved_within_on_hand"),
+        sa.CheckConstraint("0 <= reserved AND reserved <= on_hand", name="reserved_within_on_hand"),
     )
     op.create_table(
         "reservations",
@@ -33,7 +33,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("order_id", name="pk_reservations"),
         sa.CheckConstraint(
             "status IN ('RESERVED', 'FAILED', 'COMMITTED', 'RELEASED', 'RETURNED', 'CANCELLED_BEFORE')",
-            name="ck_reservations_status",
+            name="status",
         ),
     )
     op.create_table(
@@ -43,7 +43,7 @@ def upgrade() -> None:
         sa.Column("quantity", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("order_id", "product_id", name="pk_reservation_lines"),
         sa.ForeignKeyConstraint(["order_id"], ["reservations.order_id"], name="fk_reservation_lines_order_id"),
-        sa.CheckConstraint("quantity > 0", name="ck_reservation_lines_quantity"),
+        sa.CheckConstraint("quantity > 0", name="quantity"),
     )
     op.create_table(
         "movements",

@@ -30,16 +30,14 @@ def upgrade():
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False, server_default=NOW),
         sa.PrimaryKeyConstraint("id", name="pk_orders"),
         sa.CheckConstraint(
-            "status IN ('CREATED', 'CONFIRMED', 'SHIPPED', 'DELIVERED', 'CANCELLED')", name="ck_orders_status_known"
+            "status IN ('CREATED', 'CONFIRMED', 'SHIPPED', 'DELIVERED', 'CANCELLED')", name="status_known"
         ),
         sa.CheckConstraint(
             "cancel_reason IN ('OUT_OF_STOCK', 'PAYMENT_FAILED', 'TIMEOUT', 'USER', 'ADMIN')",
-            name="ck_orders_cancel_reason_known",
+            name="cancel_reason_known",
         ),
-        sa.CheckConstraint(
-            "(status = 'CANCELLED') = (cancel_reason IS NOT NULL)", name="ck_orders_cancelled_for_a_reason"
-        ),
-        sa.CheckConstraint("total_amount >= 0", name="ck_orders_total_not_negative"),
+        sa.CheckConstraint("(status = 'CANCELLED') = (cancel_reason IS NOT NULL)", name="cancelled_for_a_reason"),
+        sa.CheckConstraint("total_amount >= 0", name="total_not_negative"),
     )
     op.create_index("ix_orders_user_id_id", "orders", ["user_id", "id"])
     op.create_index("ix_orders_status_id", "orders", ["status", "id"])
@@ -55,8 +53,8 @@ def upgrade():
         sa.Column("price_snapshot", sa.Numeric(12, 2), nullable=False),
         sa.PrimaryKeyConstraint("order_id", "line", name="pk_order_items"),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name="fk_order_items_order_id"),
-        sa.CheckConstraint("quantity > 0", name="ck_order_items_quantity_positive"),
-        sa.CheckConstraint("price_snapshot >= 0", name="ck_order_items_price_not_negative"),
+        sa.CheckConstraint("quantity > 0", name="quantity_positive"),
+        sa.CheckConstraint("price_snapshot >= 0", name="price_not_negative"),
     )
     op.create_table(
         "timeline",

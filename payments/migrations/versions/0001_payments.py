@@ -34,13 +34,11 @@ def upgrade() -> None:
         sa.UniqueConstraint("order_id", name="uq_payments_order_id"),
         sa.CheckConstraint(
             "status IN ('PENDING', 'AUTHORIZED', 'FAILED', 'CAPTURED', 'VOIDED', 'REFUNDED', 'CANCELLED_BEFORE')",
-            name="ck_payments_status",
+            name="status",
         ),
-        sa.CheckConstraint(
-            "(status = 'CANCELLED_BEFORE') = (amount IS NULL)", name="ck_payments_tombstone_has_no_amount"
-        ),
-        sa.CheckConstraint("(amount IS NULL) = (currency IS NULL)", name="ck_payments_amount_has_a_currency"),
-        sa.CheckConstraint("amount >= 0", name="ck_payments_amount"),
+        sa.CheckConstraint("(status = 'CANCELLED_BEFORE') = (amount IS NULL)", name="tombstone_has_no_amount"),
+        sa.CheckConstraint("(amount IS NULL) = (currency IS NULL)", name="amount_has_a_currency"),
+        sa.CheckConstraint("amount >= 0", name="amount"),
     )
     op.create_index("ix_payments_user_id_id", "payments", ["user_id", "id"])
     op.create_index("ix_payments_status_id", "payments", ["status", "id"])

@@ -66,3 +66,8 @@ def test_both_readmes_show_the_same_commands():
         for name in ("README.md", "README.tr.md")
     )
     assert english == turkish
+
+
+def test_every_decision_is_on_the_list():
+    listed = (ROOT / "docs/architecture/README.md").read_text()
+    assert [path.name for path in (ROOT / "docs/architecture/decisions").glob("*.md") if path.name not in listed] == []

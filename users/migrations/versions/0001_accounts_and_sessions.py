@@ -28,7 +28,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=NOW),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False, server_default=NOW),
         sa.PrimaryKeyConstraint("id", name="pk_users"),
-        sa.CheckConstraint("cardinality(roles) > 0 AND roles <@ ARRAY['customer', 'admin']", name="ck_users_roles"),
+        sa.CheckConstraint("cardinality(roles) > 0 AND roles <@ ARRAY['customer', 'admin']", name="roles"),
     )
     op.create_index("uq_users_email", "users", [sa.text("lower(email)")], unique=True)
     _create_refresh_tokens()
@@ -60,9 +60,7 @@ def _create_refresh_tokens() -> None:
         sa.ForeignKeyConstraint(
             ["family_id"], ["refresh_families.id"], name="fk_refresh_tokens_family_id", ondelete="CASCADE"
         ),
-        sa.CheckConstraint(
-            "(replaced_at IS NULL) = (successor_salt IS NULL)", name="ck_refresh_tokens_replaced_with_salt"
-        ),
+        sa.CheckConstraint("(replaced_at IS NULL) = (successor_salt IS NULL)", name="replaced_with_salt"),
     )
     op.create_index("ix_refresh_tokens_family_id", "refresh_tokens", ["family_id"])
 
