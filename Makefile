@@ -10,7 +10,7 @@ TESTS := $(BIN)/python -m pytest
 # With a suite running, its addresses; without one, the defaults of config.yml.
 WITH_ENV := set -a; [ ! -f var/env ] || . var/env; set +a;
 
-.PHONY: help run demo stop test test-unit test-service test-e2e lint load migrate shell clean requirements venv
+.PHONY: help run demo docs consistency stop test test-unit test-service test-e2e lint load migrate shell clean requirements venv
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,12 @@ migrate: $(STAMP) ## bring every database to the newest revision
 
 shell: $(STAMP) ## a Python prompt that calls the services: n.rpc.orders.get_order(...)
 	@$(WITH_ENV) exec $(BIN)/nameko shell --config config.yml
+
+consistency: $(STAMP) ## does everything add up? the books of all services, side by side
+	@$(WITH_ENV) exec $(BIN)/python -m deploy.consistency
+
+docs: $(STAMP) ## write docs/architecture/events.md and its schemas anew from the code
+	@$(BIN)/python -m docs.architecture.generate_events
 
 clean: stop ## remove the environment, the data, the logs: back to a fresh clone
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local clean; fi

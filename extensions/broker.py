@@ -285,15 +285,19 @@ class Listener(SharedExtension):
     def stop(self) -> None:
         """Close the connection; what is unacked goes back to its queues."""
         self._stopping = True
+        self._let_start_return()
         if self._reader is not None:
             self._reader.kill()
         self._disconnect()
 
     def kill(self) -> None:
-        """End at once; the container kills the reader. A service that was still starting waits no more."""
+        """End at once; the container kills the reader."""
         self._stopping = True
+        self._let_start_return()
         if self._connection is not None:
             self._connection.collect()
+
+    def _let_start_return(self) -> None:
         if not self._first_connection.ready():
             self._first_connection.send()
 
@@ -323,8 +327,7 @@ class Listener(SharedExtension):
             )
             self._consumers[subscription] = (channel, tag)
         log.info("listening on RabbitMQ, %d queues", len(self._consumers))
-        if not self._first_connection.ready():
-            self._first_connection.send()
+        self._let_start_return()
 
     def _read(self) -> None:
         connection = self._connection

@@ -81,7 +81,8 @@ class EventHandler(Entrypoint):
         self._stopping = True
         self.listener.unsubscribe(self)
         self._ring()
-        self._loop.wait()
+        if self._loop is not None:
+            self._loop.wait()
 
     def kill(self) -> None:
         """Take no more; the container kills the loop, and the broker delivers again what was not acked."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import amqp
+import eventlet
 from nameko import config
 from nameko.exceptions import ContainerBeingKilled, serialize
 from nameko.extensions import Entrypoint, ProviderCollector, SharedExtension, register_entrypoint
@@ -193,7 +194,7 @@ def rpc(
             return run(self, *args, **kwargs)
         except ServiceError:
             raise
-        except Exception as error:
+        except (Exception, eventlet.Timeout) as error:  # a Timeout is no Exception, and would take the worker along
             if is_outage(error):
                 raise ServiceUnavailable(retry_after=1) from error
             log.exception("%s.%s failed", self.name, method.__name__)

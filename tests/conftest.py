@@ -13,6 +13,12 @@ ROOT = Path(__file__).parent.parent
 FAST_RETRIES = "[50, 100, 200]"
 
 
+def pytest_collection_modifyitems(items):
+    """Run the quick tests first, and last those whose processes listen on the same queues as the others' containers."""
+    order = ("unit", "service", "e2e")
+    items.sort(key=lambda item: order.index(item.path.relative_to(ROOT / "tests").parts[0]))
+
+
 @pytest.fixture(scope="session")
 def servers():
     """Private RabbitMQ, PostgreSQL and Redis; `servers.environment` holds their addresses."""

@@ -12,7 +12,8 @@ from kombu.utils.url import parse_url
 from nameko import config
 
 from contracts.errors import ServiceError
-from contracts.events import EVENTS, EXCHANGE
+from contracts.events import EVENTS, EXCHANGE, queue_name
+from extensions import topology
 from extensions.ids import new_id
 from extensions.topology import RPC_EXCHANGE
 
@@ -143,6 +144,18 @@ class Bus:
 def database(service):
     """An engine for looking into a service's database."""
     return sqlalchemy.create_engine(config["DB_URIS"][f"{service}:Base"], poolclass=sqlalchemy.NullPool)
+
+
+def purge_queues():
+    """Drop every message that an earlier test left in a queue, those that wait to be tried again included."""
+    with connect() as connection:
+        channel = connection.channel()
+        topology.declare(channel)
+        queues = [queue_name(service, event) for event in EVENTS.values() for service in event.consumers]
+        queues += [topology.retry_exchange(delay) for delay in topology.retry_delays()]
+        queues += {topology.dead_letter_queue(queue.partition(".")[0]) for queue in queues if queue[:6] != "retry."}
+        for queue in queues:
+            channel.queue_purge(queue)
 
 
 def empty_database(service):

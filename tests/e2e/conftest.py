@@ -11,7 +11,7 @@ from deploy import seed
 from deploy.consistency import await_rest, database_urls, report
 from deploy.local.suite import Suite
 from tests.load import ADMIN, CUSTOMER, Client, log_in
-from tests.support import Bus, Caller, empty_database, eventually
+from tests.support import Bus, Caller, empty_database, eventually, purge_queues
 
 ROOT = Path(__file__).parent.parent.parent
 SERVICES = ("users", "catalog", "orders", "inventory", "payments", "notifications")
@@ -93,6 +93,7 @@ def running(servers, tmp_path_factory):
     """The suite, started once for all end-to-end tests."""
     for service in SERVICES:
         empty_database(service)
+    purge_queues()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

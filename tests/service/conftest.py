@@ -6,9 +6,7 @@ from nameko import config
 from nameko.containers import ServiceContainer
 from nameko.testing.services import replace_dependencies
 
-from contracts.events import EVENTS, queue_name
-from extensions import topology
-from tests.support import Bus, Caller, connect, empty_database
+from tests.support import Bus, Caller, empty_database, purge_queues
 
 
 @pytest.fixture
@@ -35,15 +33,10 @@ def run_service(servers):
 
 
 def prepare(service):
-    """Empty the database, the cache and the queues of a service."""
+    """Empty the database of a service, the cache and all queues."""
     empty_database(service)
     redis.Redis.from_url(config["REDIS_URL"]).flushdb()
-    with connect() as connection:
-        channel = connection.channel()
-        topology.declare(channel)
-        for event in EVENTS.values():
-            if service in event.consumers:
-                channel.queue_purge(queue_name(service, event))
+    purge_queues()
 
 
 @pytest.fixture

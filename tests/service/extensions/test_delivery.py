@@ -1,0 +1,217 @@
+"""How events are delivered: once in effect, again after a failure, never lost in an outage, buried when hopeless."""
+
+import json
+
+import amqp
+import pytest
+import sqlalchemy
+
+from contracts.events import queue_name
+from contracts.orders import OrderShipped
+from extensions import operations, topology
+from extensions.events import handles
+from extensions.ids import new_id
+from extensions.rpc import rpc
+from extensions.work import Work
+from notifications.models import Base
+from tests.support import database, eventually
+
+QUEUE = queue_name("notifications", OrderShipped)
+SEEN = []
+FAILS_ON = {}
+
+
+class Recorder(operations.Operations):
+    """Consumes one event in the place of notifications, and fails on demand."""
+
+    name = "notifications"
+    work = Work(Base)
+
+    @handles(OrderShipped)
+    def on_order_shipped(self, events):
+        SEEN.append([str(received.event.order_id) for received in events])
+        for received in events:
+            left = FAILS_ON.get(str(received.event.order_id), 0)
+            if left:
+                FAILS_ON[str(received.event.order_id)] = left - 1
+                raise RuntimeError("told to fail")
+
+    @rpc
+    def ping(self):
+        return "pong"
+
+
+@pytest.fixture
+def recorder(run_service):
+    SEEN.clear()
+    FAILS_ON.clear()
+    return run_service(Recorder)
+
+
+def shipped():
+    return OrderShipped(order_id=new_id(), user_id=new_id())
+
+
+def times_seen(event):
+    return sum(batch.count(str(event.order_id)) for batch in SEEN)
+
+
+def count(table, where="true"):
+    with database("notifications").connect() as connection:
+        return connection.scalar(sqlalchemy.text(f"SELECT count(*) FROM {table} WHERE {where}"))
+
+
+def dead_letters(caller):
+    return caller.notifications.list_dead_letters()["items"]
+
+
+def test_what_is_waiting_is_handled_together_and_a_duplicate_not_at_all(recorder, bus):
+    events = [shipped() for _ in range(40)]
+    for event in events:
+        message_id = bus.publish(event)
+        bus.publish(event, message_id=message_id)
+    eventually(lambda: all(times_seen(event) for event in events))
+    eventually(lambda: bus.is_drained(QUEUE))
+    assert [times_seen(event) for event in events] == [1] * 40
+    assert len(SEEN) < 40
+    assert count("inbox") == 40
+
+
+def test_a_failure_is_tried_again_and_its_neighbours_are_not_held_up(recorder, bus):
+    bad, good = shipped(), [shipped() for _ in range(5)]
+    FAILS_ON[str(bad.order_id)] = 3  # in the batch, alone, and at the first retry
+    bus.publish(bad)
+    for event in good:
+        bus.publish(event)
+    eventually(lambda: FAILS_ON[str(bad.order_id)] == 0 and count("inbox") == 6)
+    assert count("dead_letters") == 0
+
+
+def test_what_always_fails_becomes_a_dead_letter_and_can_be_replayed_once(recorder, bus, caller):
+    bad = shipped()
+    FAILS_ON[str(bad.order_id)] = 1000
+    message_id = bus.publish(bad)
+    (letter,) = eventually(lambda: dead_letters(caller))
+    assert letter["message_id"] == message_id
+    assert letter["queue"] == QUEUE
+    assert letter["attempts"] == len(topology.retry_delays()) + 1 == times_seen(bad)
+    assert "told to fail" in letter["error"]
+
+    FAILS_ON.clear()
+    caller.notifications.replay_dead_letter(letter["id"])
+    eventually(lambda: count("inbox") == 1)
+    assert dead_letters(caller) == []
+    with pytest.raises(Exception, match="no dead letter"):
+        caller.notifications.replay_dead_letter(letter["id"])
+
+
+@pytest.mark.parametrize(
+    ("body", "properties", "reason"),
+    [
+        ("{", {}, "JSON"),
+        ("[]", {}, "OrderShipped"),
+        (json.dumps({"order_id": "7"}), {}, "order_id"),
+        ("{}", {"content_type": "application/x-python-serialize"}, "content type"),
+        (b"\xff\xfe", {}, "JSON"),
+        ("[" * 10_000, {}, "JSON"),
+        (" " * 2_000_000, {}, "bytes"),
+        (shipped().to_json(), {"message_id": "not-a-uuid"}, "message_id"),
+    ],
+    ids=["broken", "no object", "missing field", "pickle", "no text", "deep", "long", "no id"],
+)
+def test_what_is_no_event_is_buried_with_its_reason(recorder, bus, caller, body, properties, reason):
+    bus.publish_raw("order.shipped", body, **({"message_id": str(new_id())} | properties))
+    (letter,) = eventually(lambda: dead_letters(caller))
+    assert reason in letter["error"]
+    event = shipped()
+    bus.publish(event)
+    eventually(lambda: times_seen(event))
+
+
+@pytest.mark.parametrize(
+    ("body", "properties"),
+    [
+        ('{"args": [], "kwargs": {}}', {}),
+        ("{", {"reply_to": "amq.rabbitmq.reply-to.x"}),
+        ('{"args": [], "kwargs": {}}', {"reply_to": "x", "content_type": "application/x-python-serialize"}),
+        ('{"args": 7}', {"reply_to": "x"}),
+        ("[" * 100_000, {"reply_to": "x"}),
+    ],
+    ids=["no reply_to", "broken", "pickle", "no kwargs", "deep"],
+)
+def test_what_is_no_call_is_buried_and_the_next_call_is_answered(recorder, bus, caller, body, properties):
+    bus.publish_raw("notifications.ping", body, exchange="nameko-rpc", **properties)
+    (letter,) = eventually(lambda: dead_letters(caller))
+    assert letter["queue"] == "rpc-notifications"
+    assert caller.notifications.ping() == "pong"
+
+
+def test_what_the_broker_gives_up_on_is_collected_too(recorder, bus, caller):
+    death = {"x-death": [{"queue": QUEUE, "reason": "delivery_limit", "count": 20}]}
+    bus.publish_raw(
+        "notifications",
+        shipped().to_json(),
+        exchange=topology.DEAD_LETTERS,
+        message_id=str(new_id()),
+        application_headers=death,
+    )
+    (letter,) = eventually(lambda: dead_letters(caller))
+    assert (letter["queue"], letter["attempts"]) == (QUEUE, 20)
+    assert "delivery_limit" in letter["error"]
+
+
+def test_an_outage_of_the_database_spends_no_retries(recorder, bus, servers):
+    servers.postgres.stop()
+    event = shipped()
+    bus.publish(event)
+    eventually(lambda: bus.is_drained(QUEUE))  # taken, and held until the database is back
+    servers.postgres.start()
+    eventually(lambda: count("inbox") == 1, timeout=30)
+    assert times_seen(event) == 1
+    assert count("dead_letters") == 0
+
+
+def test_an_outage_of_the_broker_loses_nothing(recorder, servers):
+    servers.rabbitmq.restart()
+    event = shipped()
+
+    def publish_and_see():
+        from tests.support import Bus
+
+        bus = Bus()
+        bus.publish(event)
+        bus.close()
+        return True
+
+    eventually(lambda: survives(publish_and_see), timeout=30)
+    eventually(lambda: times_seen(event), timeout=30)
+
+
+def survives(call):
+    try:
+        return call()
+    except (OSError, amqp.AMQPError):
+        return False
+
+
+def test_events_leave_in_the_transaction_or_not_at_all(run_service, bus):
+    class Publisher(operations.Operations):
+        name = "notifications"
+        work = Work(Base)
+
+        @rpc
+        def tell(self, order_id, fail):
+            self.work.publish(OrderShipped(order_id=order_id, user_id=order_id))
+            if fail:
+                raise RuntimeError("after publish")
+
+    run_service(Publisher)
+    from tests.support import Caller
+
+    told, untold = str(new_id()), str(new_id())
+    with pytest.raises(Exception, match="our side"):
+        Caller().notifications.tell(untold, True)
+    Caller().notifications.tell(told, False)
+    bus.wait_for("order.shipped", told)
+    assert bus.events("order.shipped", untold) == []
+    eventually(lambda: count("outbox") == 0)

@@ -1,0 +1,38 @@
+"""A service that misbehaves on demand, for `nameko run --config config.yml tests.service.extensions.toy`."""
+
+import eventlet
+from nameko.extensions import DependencyProvider
+
+from extensions.rpc import rpc
+from extensions.rpc_client import RpcClient
+
+
+class Bomb(DependencyProvider):
+    """Ends a thread of the container with an error, as a defect in an extension would."""
+
+    def get_dependency(self, worker_ctx):
+        return lambda: self.container.spawn_managed_thread(lambda: 1 / 0)
+
+
+class Toy:
+    name = "toy"
+    services = RpcClient()
+    bomb = Bomb()
+
+    @rpc(transaction=False)
+    def explode(self):
+        self.bomb()
+
+    @rpc(transaction=False)
+    def sleep(self, seconds):
+        eventlet.sleep(seconds)
+        return "rested"
+
+    @rpc(transaction=False)
+    def run_into_a_timeout(self):
+        with eventlet.Timeout(0.05):
+            eventlet.sleep(5)
+
+    @rpc(transaction=False)
+    def ask(self, service, method, timeout):
+        return getattr(getattr(self.services.within(timeout), service), method)()
