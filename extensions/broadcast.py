@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from contracts.base import Event
 from contracts.events import EXCHANGE, queue_name
-from extensions.broker import Listener
 from extensions.ids import new_id
+from extensions.listener import Listener
 from extensions.telemetry import start_trace
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from contracts.errors import DeadLetterNotFound
 from extensions import topology
-from extensions.broker import Backoff, BrokerUnavailable, ConfirmedPublisher, Listener, Outgoing, ack
+from extensions.broker import Backoff, BrokerUnavailable, ack
 from extensions.ids import new_id
+from extensions.listener import Listener
+from extensions.publisher import ConfirmedPublisher, Outgoing
 
 log = logging.getLogger(__name__)
 

@@ -27,8 +27,10 @@ from pydantic import ValidationError
 from contracts.base import Event, Received
 from contracts.events import handler_name, queue_name
 from extensions import topology
-from extensions.broker import Backoff, BrokerUnavailable, ConfirmedPublisher, Listener, Outgoing, ack
+from extensions.broker import Backoff, BrokerUnavailable, ack
 from extensions.dead_letters import DeadLetters
+from extensions.listener import Listener
+from extensions.publisher import ConfirmedPublisher, Outgoing
 from extensions.telemetry import start_trace, trace_of
 from extensions.work import is_outage
 

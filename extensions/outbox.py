@@ -14,7 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from contracts.events import EVENTS, EXCHANGE
-from extensions.broker import Backoff, BrokerUnavailable, ConfirmedPublisher, Outgoing
+from extensions.broker import Backoff, BrokerUnavailable
+from extensions.publisher import ConfirmedPublisher, Outgoing
 
 log = logging.getLogger(__name__)
 

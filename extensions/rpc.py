@@ -22,8 +22,9 @@ from nameko.extensions import Entrypoint, ProviderCollector, SharedExtension, re
 from contracts.base import View
 from contracts.errors import BadCall, InternalError, ServiceError, ServiceUnavailable
 from extensions import idempotency
-from extensions.broker import CONNECTION_ERRORS, Listener, ack
+from extensions.broker import CONNECTION_ERRORS, ack
 from extensions.dead_letters import DeadLetters
+from extensions.listener import Listener
 from extensions.topology import RPC_EXCHANGE
 from extensions.work import is_outage
 

@@ -12,7 +12,8 @@ from nameko import config
 from nameko.extensions import DependencyProvider, SharedExtension
 
 from contracts.errors import ServiceError, ServiceUnavailable, UpstreamTimeout
-from extensions.broker import Listener, broker_errors
+from extensions.broker import broker_errors
+from extensions.listener import Listener
 from extensions.rpc import DIRECT_REPLY_TO
 from extensions.telemetry import current_trace
 from extensions.topology import RPC_EXCHANGE

@@ -2,7 +2,7 @@
 
 from contracts.users import UserUpdated
 from extensions.broadcast import hears
-from extensions.http_auth import TokensProvider
+from extensions.http.auth import TokensProvider
 from extensions.rpc_client import RpcClient
 from gateway.routes import health, inventory, notifications, orders, payments, products, users
 

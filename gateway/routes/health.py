@@ -6,8 +6,8 @@ from typing import Any
 import eventlet
 
 from contracts.errors import FieldError, ServiceError, ServiceUnavailable
-from extensions.http import route
-from extensions.http_request import Access, HttpRequest
+from extensions.http.entrypoint import route
+from extensions.http.request import Access, HttpRequest
 from extensions.telemetry import start_trace
 
 SERVICES = ("users", "catalog", "orders", "inventory", "payments", "notifications")

@@ -4,8 +4,8 @@ from typing import Any
 
 from contracts.base import PageRequest
 from contracts.inventory import AdjustStock, MovementView, SetStock, SetStockLevel, StockFilter, StockView
-from extensions.http import Answer, route
-from extensions.http_request import Access, HttpRequest
+from extensions.http.entrypoint import Answer, route
+from extensions.http.request import Access, HttpRequest
 
 
 class Routes:

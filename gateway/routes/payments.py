@@ -3,8 +3,8 @@
 from typing import Any
 
 from contracts.payments import PaymentFilter, PaymentView
-from extensions.http import route
-from extensions.http_request import Access, HttpRequest
+from extensions.http.entrypoint import route
+from extensions.http.request import Access, HttpRequest
 
 
 class Routes:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from contracts.catalog import CreateProduct, ProductFilter, ProductView, UpdateProduct
-from extensions.http import Answer, route
-from extensions.http_request import Access, HttpRequest
+from extensions.http.entrypoint import Answer, route
+from extensions.http.request import Access, HttpRequest
 
 
 class Routes:

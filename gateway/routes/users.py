@@ -5,8 +5,8 @@ from typing import Any
 from contracts.base import PageRequest
 from contracts.errors import ValidationFailed
 from contracts.users import Credentials, RefreshToken, SessionView, UpdateUser, UserView, VerifiedToken, VerifyToken
-from extensions.http import Answer, route
-from extensions.http_request import Access, HttpRequest
+from extensions.http.entrypoint import Answer, route
+from extensions.http.request import Access, HttpRequest
 
 
 class Routes:

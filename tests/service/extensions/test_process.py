@@ -24,9 +24,7 @@ def start(servers, tmp_path):
         command = [sys.executable, "-m", "nameko", "run", "--config", "config.yml", "tests.service.extensions.toy"]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         with (tmp_path / "log").open("a") as log:
-            processes.append(
-                subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
-            )
+            processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT))
         processes[-1].log = tmp_path / "log"
         return processes[-1]
 

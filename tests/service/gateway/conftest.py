@@ -4,7 +4,7 @@ import httpx
 import pytest
 from nameko import config
 
-from extensions.http import HttpServer
+from extensions.http.entrypoint import HttpServer
 from extensions.ids import new_id
 from gateway.service import GatewayService
 from users.tokens import issue, load_signing_key

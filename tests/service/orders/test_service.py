@@ -158,7 +158,7 @@ def test_a_duplicate_changes_nothing(orders, bus):
     reaches(orders, order, "CONFIRMED")
     events = [entry["event"] for entry in orders.get_timeline(order["id"])["items"]]
     assert sorted(events) == ["inventory.stock_reserved", "order.confirmed", "order.created", "payment.authorized"]
-    assert len(bus.events("order.confirmed", order["id"])) == 1
+    assert len(bus.wait_for("order.confirmed", order["id"])) == 1
 
 
 def test_an_order_nobody_answers_for_is_cancelled_by_its_deadline(orders, bus, monkeypatch):

@@ -6,8 +6,8 @@ import pytest
 
 from contracts import catalog, inventory, notifications, orders, payments, users
 from contracts.base import PageRequest
-from extensions.http import NoFields, Route
-from extensions.http_routing import RouteTable
+from extensions.http.entrypoint import NoFields, Route
+from extensions.http.routing import RouteTable
 from gateway.service import GatewayService
 
 CONTRACT = """

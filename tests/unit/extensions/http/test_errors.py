@@ -3,7 +3,7 @@ import pytest
 from contracts.errors import FieldError, InternalError, ServiceError, ServiceUnavailable, ValidationFailed
 from contracts.orders import OrderNotFound
 from contracts.users import InvalidToken, UserInactive
-from extensions.http_errors import MethodNotAllowed, problem, problem_headers
+from extensions.http.errors import MethodNotAllowed, problem, problem_headers
 
 
 def test_a_problem_has_the_members_of_rfc_9457_and_ours():

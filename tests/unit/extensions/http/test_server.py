@@ -17,9 +17,10 @@ from nameko.containers import ServiceContainer
 from contracts.catalog import CreateProduct, ProductFilter
 from contracts.errors import ServiceUnavailable
 from contracts.orders import OrderNotFound
-from extensions import http_server, http_wire
-from extensions.http import Answer, HttpServer, route
-from extensions.http_request import Access
+from extensions.http import server as http_server
+from extensions.http import wire as http_wire
+from extensions.http.entrypoint import Answer, HttpServer, route
+from extensions.http.request import Access
 from extensions.telemetry import current_trace
 
 ID = "0190a6b2-0000-7000-8000-000000000001"
@@ -225,7 +226,7 @@ class TestProblems:
         assert "hunter2" in caplog.text
 
     def test_a_defect_of_the_http_layer_is_a_500_too(self, client, monkeypatch):
-        monkeypatch.setattr("extensions.http_request.parse_query", lambda _: 1 / 0)
+        monkeypatch.setattr("extensions.http.request.parse_query", lambda _: 1 / 0)
         assert_problem(client.get("/things?limit=1"), 500, "INTERNAL_ERROR")
         assert client.get("/things").status_code == 200
 

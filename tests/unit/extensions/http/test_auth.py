@@ -4,8 +4,8 @@ from uuid import uuid4
 import pytest
 
 from contracts.users import InvalidToken, Role, UserInactive, UserUpdated
-from extensions import http_auth
-from extensions.http_auth import VerifiedTokens
+from extensions.http import auth
+from extensions.http.auth import VerifiedTokens
 from extensions.tokens import AccessToken
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -23,7 +23,7 @@ def issued(monkeypatch):
             raise InvalidToken
         return known[text]
 
-    monkeypatch.setattr(http_auth.tokens, "verify", verify)
+    monkeypatch.setattr(auth.tokens, "verify", verify)
     known["verified"] = verified
     return known
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from contracts.errors import ValidationFailed
-from extensions.http_errors import MalformedJson
+from extensions.http.errors import MalformedJson
 
 MAX_DEPTH = 20
 

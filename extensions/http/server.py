@@ -12,9 +12,9 @@ import eventlet
 from nameko.web.server import parse_address
 
 from contracts.errors import ServiceError
-from extensions.http_errors import MalformedRequest, RequestTimeout
-from extensions.http_request import HttpRequest
-from extensions.http_wire import HEAD_SECONDS, IDLE_SECONDS, Connection, Head
+from extensions.http.errors import MalformedRequest, RequestTimeout
+from extensions.http.request import HttpRequest
+from extensions.http.wire import HEAD_SECONDS, IDLE_SECONDS, Connection, Head
 from extensions.telemetry import start_trace
 
 log = logging.getLogger(__name__)

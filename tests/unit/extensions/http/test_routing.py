@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from extensions.http_errors import MethodNotAllowed, PathNotFound
-from extensions.http_routing import RouteTable
+from extensions.http.errors import MethodNotAllowed, PathNotFound
+from extensions.http.routing import RouteTable
 
 
 def route(method, path, *aliases):

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from contracts.errors import ValidationFailed
-from extensions.http_errors import MalformedJson
-from extensions.http_json import MAX_DEPTH, dump, parse_object
+from extensions.http.errors import MalformedJson
+from extensions.http.strict_json import MAX_DEPTH, dump, parse_object
 
 
 def nested(levels):

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote
 
-from extensions.http_errors import MethodNotAllowed, PathNotFound
+from extensions.http.errors import MethodNotAllowed, PathNotFound
 
 
 class _Node:

@@ -8,8 +8,8 @@ from contracts.errors import NotAuthenticated, PermissionDenied, ValidationFaile
 from contracts.inventory import SetStockLevel
 from contracts.orders import CreateOrder, OrderFilter
 from contracts.users import InvalidToken, Role
-from extensions.http_errors import MalformedJson, NotAcceptable, UnsupportedMediaType
-from extensions.http_request import NOBODY, Access, HttpRequest, bearer_token
+from extensions.http.errors import MalformedJson, NotAcceptable, UnsupportedMediaType
+from extensions.http.request import NOBODY, Access, HttpRequest, bearer_token
 from extensions.telemetry import Trace
 from extensions.tokens import AccessToken
 

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from socket import SHUT_RD, SHUT_WR
 from typing import Any
 
-from extensions.http_errors import MalformedRequest, PayloadTooLarge, RequestTimeout
+from extensions.http.errors import MalformedRequest, PayloadTooLarge, RequestTimeout
 
 IDLE_SECONDS = 75.0
 HEAD_SECONDS = 10.0

@@ -25,12 +25,12 @@ from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
 
 from contracts.base import PageRequest, Request, View
 from contracts.errors import InternalError, ServiceError, ServiceUnavailable, UpstreamTimeout
-from extensions.http_auth import AccessTokens
-from extensions.http_errors import OVERLOAD_RETRY_SECONDS, problem, problem_headers
-from extensions.http_json import dump
-from extensions.http_request import Access, HttpRequest
-from extensions.http_routing import RouteTable
-from extensions.http_server import Listening
+from extensions.http.auth import AccessTokens
+from extensions.http.errors import OVERLOAD_RETRY_SECONDS, problem, problem_headers
+from extensions.http.request import Access, HttpRequest
+from extensions.http.routing import RouteTable
+from extensions.http.server import Listening
+from extensions.http.strict_json import dump
 from extensions.telemetry import start_trace
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl, urlencode
 from contracts.base import Request as Fields
 from contracts.errors import FieldError, NotAuthenticated, PermissionDenied, ValidationFailed
 from contracts.users import InvalidToken, Role
-from extensions.http_errors import NotAcceptable, UnsupportedMediaType
-from extensions.http_json import parse_object
+from extensions.http.errors import NotAcceptable, UnsupportedMediaType
+from extensions.http.strict_json import parse_object
 from extensions.ids import parse_id
 from extensions.telemetry import Trace
 from extensions.tokens import AccessToken

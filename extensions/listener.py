@@ -1,0 +1,140 @@
+"""The connection that a service listens on, and what can listen on it."""
+
+import logging
+import socket
+import time
+from contextlib import suppress
+from typing import Any, Protocol
+
+import amqp
+import eventlet
+from eventlet.event import Event as Signal
+from nameko.extensions import SharedExtension
+
+from extensions import topology
+from extensions.broker import CONNECTION_ERRORS, Backoff, close_quietly, connect
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 20
+SETUP_TIMEOUT_SECONDS = 15
+
+
+class Subscription(Protocol):
+    """Something that consumes one queue on the service's listening connection."""
+
+    prefetch: int
+    queue: str
+    no_ack: bool
+
+    def on_connected(self, channel: amqp.Channel) -> None:
+        """Declare what is needed; called on every (re)connection, before consuming begins."""
+
+    def on_message(self, message: amqp.Message) -> None:
+        """Take one message. Must not block: it runs in the greenlet that reads the connection."""
+
+    def on_disconnected(self) -> None:
+        """Forget what came over the lost connection; the broker will deliver it again."""
+
+
+class Listener(SharedExtension):
+    """The connection a service listens on: a single reader greenlet, a channel for each subscription."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._subscriptions: list[Subscription] = []
+        self._consumers: dict[Subscription, tuple[amqp.Channel, str]] = {}
+        self._connection: Any = None
+        self._reader: Any = None
+        self._first_connection = Signal()
+        self._stopping = False
+
+    @property
+    def connected(self) -> bool:
+        """True while the broker is there and everything is subscribed."""
+        return self._connection is not None and len(self._consumers) == len(self._subscriptions)
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Consume `subscription.queue` from the start of the service on; call this in setup()."""
+        if subscription not in self._subscriptions:
+            self._subscriptions.append(subscription)
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Take no more messages for `subscription`; what has been taken can still be acked."""
+        channel, tag = self._consumers.pop(subscription, (None, ""))
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+        if channel is not None:
+            with suppress(*CONNECTION_ERRORS, AttributeError):
+                channel.basic_cancel(tag, nowait=True)
+
+    def start(self) -> None:
+        """Connect, however long that takes: a service that cannot listen is not started."""
+        if self._reader is None:
+            self._reader = self.container.spawn_managed_thread(self._run, identifier="broker.listener")
+        self._first_connection.wait()
+
+    def stop(self) -> None:
+        """Close the connection; what is unacked goes back to its queues."""
+        self._stopping = True
+        self._let_start_return()
+        if self._reader is not None:
+            self._reader.kill()
+        self._disconnect()
+
+    def kill(self) -> None:
+        """End at once; the container kills the reader."""
+        self._stopping = True
+        self._let_start_return()
+        if self._connection is not None:
+            self._connection.collect()
+
+    def _let_start_return(self) -> None:
+        if not self._first_connection.ready():
+            self._first_connection.send()
+
+    def _run(self) -> None:
+        backoff = Backoff()
+        while not self._stopping:
+            try:
+                with eventlet.Timeout(SETUP_TIMEOUT_SECONDS, TimeoutError("the broker did not finish the set-up")):
+                    self._connect()
+                backoff.reset()
+                self._read()
+            except CONNECTION_ERRORS as error:
+                self._disconnect()
+                pause = backoff.next_pause()
+                log.warning("RabbitMQ is unavailable (%s); next try in %.1f s", error or type(error).__name__, pause)
+                eventlet.sleep(pause)
+
+    def _connect(self) -> None:
+        self._connection = connect(HEARTBEAT_SECONDS)
+        topology.declare(self._connection.channel())
+        for subscription in list(self._subscriptions):
+            channel = self._connection.channel()
+            subscription.on_connected(channel)
+            channel.basic_qos(0, subscription.prefetch, False)
+            tag = channel.basic_consume(
+                subscription.queue, callback=subscription.on_message, no_ack=subscription.no_ack
+            )
+            self._consumers[subscription] = (channel, tag)
+        log.info("listening on RabbitMQ, %d queues", len(self._consumers))
+        self._let_start_return()
+
+    def _read(self) -> None:
+        connection = self._connection
+        ticked = time.monotonic()
+        while not self._stopping:
+            with suppress(socket.timeout):
+                connection.drain_events(timeout=1.0)
+            if time.monotonic() - ticked >= 1.0:
+                connection.heartbeat_tick()
+                ticked = time.monotonic()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        self._consumers.clear()
+        for subscription in self._subscriptions:
+            subscription.on_disconnected()
+        if connection is not None:
+            close_quietly(connection)
