@@ -46,7 +46,16 @@ class CatalogService(operations.Operations):
                 "cursor": cursor,
             }
         )
-        return queries.list_products(self.work.session, wanted, Actor.of(actor))
+        generation = self.cache.generation("products") if wanted.only_active else None
+        if generation is None:
+            return queries.list_products(self.work.session, wanted, Actor.of(actor))
+        # What everybody may see, and most look at.
+        key = f"{generation}:{wanted.model_dump_json(exclude_defaults=True)}"
+        page = self.cache.get("products", key)
+        if page is None:
+            page = queries.list_products(self.work.session, wanted, Actor.of(actor))
+            self.cache.store("products", key, page, version=generation)
+        return page
 
     @rpc
     def get_product(self, product_id, actor=None):
@@ -70,7 +79,9 @@ class CatalogService(operations.Operations):
         request = CreateProduct.parse(
             {"sku": sku, "name": name, "price": price, "description": description, "is_active": is_active}
         )
-        return use_cases.create_product(self.work.session, request, config["CURRENCY"], self.work.publish)
+        product = use_cases.create_product(self.work.session, request, config["CURRENCY"], self.work.publish)
+        self.work.around_commit(self.cache.next_generation, "products")
+        return product
 
     @rpc
     def update_product(self, product_id, actor=None, **changes):
@@ -79,5 +90,6 @@ class CatalogService(operations.Operations):
         product_id = parse_id("product_id", product_id)
         request = UpdateProduct.parse(changes)
         product = use_cases.update_product(self.work.session, product_id, request, self.work.publish)
-        self.work.after_commit(self.cache.invalidate, "product", product_id, product.version)
+        self.work.around_commit(self.cache.invalidate, "product", product_id, product.version)
+        self.work.around_commit(self.cache.next_generation, "products")
         return product

@@ -66,7 +66,11 @@ def _aware(value: datetime) -> datetime:
     if value.tzinfo is None:
         message = "must state its offset from UTC, such as the Z in 2026-01-31T08:30:00Z"
         raise ValueError(message)
-    return value
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        message = "is before the year 1 or after the year 9999 in UTC"
+        raise ValueError(message) from None
 
 
 Money = Annotated[
@@ -182,8 +186,12 @@ class Actor(Request):
 
     @classmethod
     def of(cls, data: Mapping[str, Any] | None) -> "Actor":
-        """The actor of an RPC call, the operator where there is none."""
-        return OPERATOR if data is None else cls.parse(data)
+        """The actor of a call, the operator where there is none. Raises ValidationFailed for an actor nobody is."""
+        if data is None:
+            return OPERATOR
+        if not isinstance(data, Mapping) or data.get("user_id") is None:
+            raise ValidationFailed.field("actor.user_id", "say who asks, or leave the actor out to act as the operator")
+        return cls.parse(data)
 
     @property
     def is_admin(self) -> bool:

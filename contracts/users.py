@@ -101,6 +101,12 @@ class UpdateUser(Request):
     is_active: StrictBool = ABSENT
 
 
+class ChangesWithin(Request):
+    """How far back a gateway looks that was not there."""
+
+    seconds: Annotated[int, Field(strict=True, ge=1, le=24 * 3600)]
+
+
 # Views
 
 

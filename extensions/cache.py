@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import eventlet
 import redis
 from nameko import config
 from nameko.extensions import DependencyProvider, SharedExtension
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 0.25
 REST_AFTER_FAILURE_SECONDS = 2.0
+MAX_OWED = 10_000
 
 # An invalidation leaves its version behind, so that a reader that began before the change cannot store the old value
 # after it (H15). KEYS: the entry. ARGV: version, value ("" to invalidate), seconds to live.
@@ -30,12 +32,18 @@ return 1
 
 
 class RedisConnection(SharedExtension):
-    """One small pool per service process, with short deadlines, left alone for a moment after a failure."""
+    """One small pool per service process, with short deadlines, left alone for a moment after a failure.
+
+    What could not be invalidated is owed: it is made good before anything is read again.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._client: Any = None
         self._rest_until = 0.0
+        self._owed: dict[str, tuple[Any, ...]] = {}
+        self._owes_everything = False
+        self._debtor: Any = None
 
     def setup(self) -> None:
         """Configure the pool; nothing is connected yet."""
@@ -47,18 +55,66 @@ class RedisConnection(SharedExtension):
             retry=None,
             decode_responses=True,
         )
-        self.put_if_newer = self._client.register_script(PUT_IF_NEWER)
+        self._put_if_newer = self._client.register_script(PUT_IF_NEWER)
 
     def attempt(self, call: Callable[[redis.Redis], Any]) -> Any:
         """Return `call(client)`, None when Redis is away."""
         if time.monotonic() < self._rest_until:
             return None
         try:
+            self._settle_debts()
             return call(self._client)
         except (redis.RedisError, OSError) as error:
             self._rest_until = time.monotonic() + REST_AFTER_FAILURE_SECONDS
             log.warning("Redis is unavailable (%s); going on without", error)
             return None
+
+    def store(self, key: str, value: str, version: int, seconds: int) -> None:
+        """Put a value where nothing newer is known."""
+        self.attempt(lambda _client: self._put_if_newer(keys=[key], args=[version, value, seconds]))
+
+    def invalidate(self, key: str, version: int, seconds: int) -> None:
+        """Forget what is older than `version`, now or as soon as Redis is there again."""
+        self._owe(key, ("put", version, seconds))
+
+    def increase(self, key: str) -> None:
+        """Count one up, now or as soon as Redis is there again."""
+        self._owe(key, ("increase",))
+
+    def _owe(self, key: str, debt: tuple[Any, ...]) -> None:
+        known = self._owed.get(key)
+        self._owed[key] = debt if known is None else max(known, debt)
+        if len(self._owed) > MAX_OWED:
+            self._owed.clear()
+            self._owes_everything = True
+        if self.attempt(lambda _client: True) is None and self._debtor is None:
+            self._debtor = self.container.spawn_managed_thread(self._pay_when_possible, identifier="cache.debts")
+
+    def _pay_when_possible(self) -> None:
+        """Do not wait for the next reader of this process: other processes read the same entries."""
+        while self.attempt(lambda _client: True) is None:
+            eventlet.sleep(REST_AFTER_FAILURE_SECONDS / 4)
+        self._debtor = None
+
+    def _settle_debts(self) -> None:
+        if self._owes_everything:
+            for key in self._client.scan_iter(f"{self.container.service_name}:*", count=1000):
+                self._client.unlink(key)
+            self._owes_everything = False
+        while self._owed:
+            key, debt = self._owed.popitem()
+            try:
+                self._pay(key, *debt)
+            except BaseException:
+                self._owed.setdefault(key, debt)
+                raise
+
+    def _pay(self, key: str, kind: str, *rest: Any) -> None:
+        if kind == "increase":
+            self._client.incr(key)
+        else:
+            version, seconds = rest
+            self._put_if_newer(keys=[key], args=[version, "", seconds])
 
     def stop(self) -> None:
         """Close the pool."""
@@ -81,17 +137,23 @@ class VersionedCache:
 
     def store(self, kind: str, key: object, value: dict[str, Any], version: int) -> None:
         """Keep `value` unless something newer than `version` is known."""
-        self._put(kind, key, json.dumps(value), version)
+        self._connection.store(self._key(kind, key), json.dumps(value), version, self._seconds)
 
     def invalidate(self, kind: str, key: object, version: int) -> None:
-        """Forget what is older than `version`, and refuse it from now on. Call it after the commit."""
-        self._put(kind, key, "", version)
+        """Forget what is older than `version`, and refuse it from now on. Call it around the commit."""
+        self._connection.invalidate(self._key(kind, key), version, self._seconds)
 
-    def _put(self, kind: str, key: object, value: str, version: int) -> None:
-        arguments: list[str | int] = [version, value, self._seconds]
-        self._connection.attempt(
-            lambda client: self._connection.put_if_newer(keys=[self._key(kind, key)], args=arguments, client=client)
-        )
+    def generation(self, kind: str) -> int | None:
+        """Return how often things of this kind have changed, to be part of the key of a list; None without Redis.
+
+        Whoever reads it before the database can store an old list only under an old key.
+        """
+        key = self._key(kind, "generation")
+        return self._connection.attempt(lambda client: int(client.get(key) or 0))
+
+    def next_generation(self, kind: str) -> None:
+        """Forget every list of this kind. Call it around the commit."""
+        self._connection.increase(self._key(kind, "generation"))
 
     def _key(self, kind: str, key: object) -> str:
         return f"{self._service}:{kind}:{key}"

@@ -74,6 +74,7 @@ class UnitOfWork:
         self._provider = provider
         self._session: Session | None = None
         self._outbox: list[dict[str, Any]] = []
+        self._before_commit: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self._after_commit: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
 
     @property
@@ -106,8 +107,7 @@ class UnitOfWork:
         finally:
             self._session.close()
             self._session = None
-            self._outbox.clear()
-            self._after_commit.clear()
+            self.withdraw()
 
     def publish(self, event: Event, cause: Received[Any] | None = None) -> UUID:
         """Write `event` to the outbox of this transaction. Returns the message id that it will have."""
@@ -131,6 +131,15 @@ class UnitOfWork:
         )
         return message_id
 
+    def around_commit(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Call `call(*arguments)` just before the commit and again after it.
+
+        For invalidations: before, so that a crash right after the commit leaves nothing stale behind; after, for what
+        was read from the database in between.
+        """
+        self._before_commit.append((call, arguments))
+        self.after_commit(call, *arguments)
+
     def after_commit(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call `call(*arguments)` once the transaction is committed; its failure is logged and harms nothing."""
         self._after_commit.append((call, arguments))
@@ -152,6 +161,7 @@ class UnitOfWork:
     def withdraw(self) -> None:
         """Forget what was published and hooked in this transaction so far: its changes were rolled back."""
         self._outbox.clear()
+        self._before_commit.clear()
         self._after_commit.clear()
 
     def wake(self, method: str) -> None:
@@ -180,15 +190,19 @@ class UnitOfWork:
             # One statement for all rows: their order in the outbox is the order of publish().
             session.flush()
             session.execute(insert(self._provider.table("outbox")).values(self._outbox))
+        _call_all(self._before_commit)
         session.commit()
-        hooks = [*self._after_commit]
         if self._outbox:
-            hooks.append((self._provider.relay.wake, ()))
-        for call, arguments in hooks:
-            try:
-                call(*arguments)
-            except Exception:
-                log.exception("a hook after the commit failed")
+            self._provider.relay.wake()
+        _call_all(self._after_commit)
+
+
+def _call_all(hooks: Sequence[tuple[Callable[..., object], tuple[Any, ...]]]) -> None:
+    for call, arguments in hooks:
+        try:
+            call(*arguments)
+        except Exception:
+            log.exception("a hook of the commit failed")
 
 
 class Work(Database):

@@ -1,8 +1,9 @@
 """Every way into the gateway. Start it with `nameko run --config config.yml gateway.service`."""
 
-from contracts.users import UserUpdated
+from contracts.users import ACCESS_TOKEN_SECONDS, UserUpdated
 from extensions.broadcast import hears
 from extensions.http.auth import TokensProvider
+from extensions.periodic import periodic
 from extensions.rpc_client import RpcClient
 from gateway.routes import health, inventory, notifications, orders, payments, products, users
 
@@ -26,3 +27,9 @@ class GatewayService(
     def on_user_updated(self, event: UserUpdated) -> None:
         """Let a new role or a deactivation hold for the tokens that are out already."""
         self.tokens.verified.update(event)
+
+    @periodic(seconds=30, transaction=False)
+    def catch_up_with_users(self) -> None:
+        """Learn what user.updated said while this process was not there, or cut off: at the start and ever after."""
+        for update in self.services.users.list_changed(ACCESS_TOKEN_SECONDS)["items"]:
+            self.tokens.verified.update(UserUpdated.model_validate(update))

@@ -28,6 +28,15 @@ from extensions.tables import service_metadata
 _STATUSES = ", ".join(f"'{status}'" for status in OrderStatus)
 _REASONS = ", ".join(f"'{reason}'" for reason in CancelReason)
 
+# saga.is_stuck as SQL.
+UNSETTLED = text(
+    "status = 'CREATED'"
+    " OR status = 'CANCELLED' AND (stock_status IN ('RESERVED', 'COMMITTED')"
+    " OR payment_status IN ('AUTHORIZED', 'CAPTURED'))"
+    " OR status IN ('CONFIRMED', 'SHIPPED', 'DELIVERED')"
+    " AND (stock_status <> 'COMMITTED' OR payment_status <> 'CAPTURED')"
+)
+
 
 class Base(DeclarativeBase):
     """The tables of this service's database."""
@@ -49,6 +58,8 @@ class Order(Base):
         Index(None, "created_at"),
         # The deadline timer looks at undecided orders only, which are few however many orders there are.
         Index("ix_orders_undecided", "deadline_at", postgresql_where=text("status = 'CREATED'")),
+        # The operator's list of orders to which somebody owes something: few again.
+        Index("ix_orders_unsettled", "id", postgresql_where=UNSETTLED),
     )
 
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)

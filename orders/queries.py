@@ -4,14 +4,14 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
 from contracts.base import Actor, PageRequest, page_of
 from contracts.errors import PermissionDenied
 from contracts.orders import OrderFilter, OrderNotFound, OrderView, StuckOrderView, TimelineEntry
 from extensions.pagination import fetch_page
-from orders.models import Order, TimelineEvent
+from orders.models import UNSETTLED, Order, TimelineEvent
 
 
 def get_order(session: Session, order_id: UUID) -> OrderView:
@@ -60,14 +60,7 @@ def get_timeline(session: Session, order_id: UUID, actor: Actor) -> dict[str, An
 
 
 def list_stuck(session: Session, page: PageRequest, grace: timedelta) -> dict[str, Any]:
-    """Return orders to which somebody has owed something for longer than `grace`: saga.is_stuck, as SQL."""
-    owed = or_(
-        Order.status == "CREATED",
-        (Order.status == "CANCELLED")
-        & (Order.stock_status.in_(["RESERVED", "COMMITTED"]) | Order.payment_status.in_(["AUTHORIZED", "CAPTURED"])),
-        Order.status.in_(["CONFIRMED", "SHIPPED", "DELIVERED"])
-        & ((Order.stock_status != "COMMITTED") | (Order.payment_status != "CAPTURED")),
-    )
-    statement = select(Order).where(owed, Order.updated_at < func.clock_timestamp() - grace)
+    """Return orders to which somebody has owed something for longer than `grace`."""
+    statement = select(Order).where(UNSETTLED, Order.updated_at < func.clock_timestamp() - grace)
     orders, next_cursor = fetch_page(session, statement, keys=[Order.id], limit=page.limit, cursor=page.cursor)
     return page_of([StuckOrderView.model_validate(order) for order in orders], next_cursor)

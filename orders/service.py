@@ -196,4 +196,4 @@ class OrdersService(operations.Operations):
 
     def _forget(self, orders):
         for order in orders:
-            self.work.after_commit(self.cache.invalidate, "order", order.id, order.version)
+            self.work.around_commit(self.cache.invalidate, "order", order.id, order.version)

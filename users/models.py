@@ -42,6 +42,7 @@ class User(Base):
     __table_args__ = (
         CheckConstraint("cardinality(roles) > 0 AND roles <@ ARRAY['customer', 'admin']", name="roles"),
         Index("uq_users_email", text("lower(email)"), unique=True),
+        Index(None, "updated_at"),
     )
 
 

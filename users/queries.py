@@ -1,6 +1,6 @@
 """What reads the accounts."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from contracts.base import Actor, PageRequest, page_of
-from contracts.users import TokenRevoked, UserNotFound, UserView, VerifiedToken
+from contracts.users import TokenRevoked, UserNotFound, UserUpdated, UserView, VerifiedToken
 from extensions.pagination import fetch_page
 from extensions.tokens import AccessToken
 from users.models import RefreshFamily, RefreshToken, User
@@ -33,6 +33,19 @@ def list_users(session: Session, page: PageRequest) -> dict[str, Any]:
     """Return a page of the accounts, the newest first."""
     users, cursor = fetch_page(session, select(User), keys=[User.id], limit=page.limit, cursor=page.cursor)
     return page_of([UserView.model_validate(user) for user in users], cursor)
+
+
+def list_changed(session: Session, within: timedelta) -> list[UserUpdated]:
+    """Return what user.updated said within this time, one for each account."""
+    since = func.clock_timestamp() - within
+    # A new account has not changed: its tokens were made from what it is.
+    changed = session.scalars(select(User).where(User.updated_at > since, User.updated_at > User.created_at))
+    return [
+        UserUpdated.model_validate(
+            {"user_id": user.id, "roles": user.roles, "is_active": user.is_active, "at": user.updated_at}
+        )
+        for user in changed
+    ]
 
 
 def find_by_email(session: Session, email: str) -> User | None:

@@ -1,8 +1,11 @@
 """Every way into users. Start it with `nameko run --config config.yml users.service`."""
 
+from datetime import timedelta
+
 from contracts.base import Actor, PageRequest
 from contracts.errors import IdempotencyKeyReused
 from contracts.users import (
+    ChangesWithin,
     Credentials,
     InvalidCredentials,
     RefreshToken,
@@ -103,6 +106,14 @@ class UsersService(operations.Operations):
         """List accounts, newest first (admin): {"items": [...], "next_cursor": ...}."""
         Actor.of(actor).require_admin()
         return queries.list_users(self.work.session, PageRequest.parse({"limit": limit, "cursor": cursor}))
+
+    @rpc
+    def list_changed(self, seconds, actor=None):
+        """List what user.updated said within the last `seconds`, for who has missed it: {"items": [...]} (admin)."""
+        Actor.of(actor).require_admin()
+        within = ChangesWithin.parse({"seconds": seconds}).seconds
+        changes = queries.list_changed(self.work.session, timedelta(seconds=within))
+        return {"items": [change.model_dump(mode="json") for change in changes]}
 
     @rpc
     def set_roles(self, user_id, roles, actor=None):

@@ -43,6 +43,18 @@ def upgrade():
     op.create_index("ix_orders_status_id", "orders", ["status", "id"])
     op.create_index("ix_orders_created_at", "orders", ["created_at"])
     op.create_index("ix_orders_undecided", "orders", ["deadline_at"], postgresql_where=sa.text("status = 'CREATED'"))
+    op.create_index(
+        "ix_orders_unsettled",
+        "orders",
+        ["id"],
+        postgresql_where=sa.text(
+            "status = 'CREATED'"
+            " OR status = 'CANCELLED' AND (stock_status IN ('RESERVED', 'COMMITTED')"
+            " OR payment_status IN ('AUTHORIZED', 'CAPTURED'))"
+            " OR status IN ('CONFIRMED', 'SHIPPED', 'DELIVERED')"
+            " AND (stock_status <> 'COMMITTED' OR payment_status <> 'CAPTURED')"
+        ),
+    )
     op.create_table(
         "order_items",
         sa.Column("order_id", sa.Uuid, nullable=False),

@@ -1,13 +1,17 @@
+import os
+import signal
 import threading
 from uuid import uuid4
 
 import pytest
+import redis
 import sqlalchemy
+from nameko import config
 
 from catalog.service import CatalogService
 from contracts.catalog import ProductNotFound, SkuAlreadyExists
 from contracts.errors import IdempotencyKeyReused, PermissionDenied, ValidationFailed
-from tests.support import database
+from tests.support import database, eventually
 
 CUSTOMER = {"user_id": "01900000-0000-7000-8000-00000000000c", "roles": ["customer"]}
 ADMIN = {"user_id": "01900000-0000-7000-8000-00000000000a", "roles": ["customer", "admin"]}
@@ -209,3 +213,44 @@ class TestList:
 
 def test_health(catalog):
     assert catalog.health()["status"] == "ok"
+
+
+class TestListCache:
+    def test_a_list_is_as_new_as_the_last_change(self, catalog, lamp):
+        assert skus(catalog.list_products()) == ["LAMP-1"]
+        catalog.create_product("RUG-1", "Rug", "10.00")
+        assert skus(catalog.list_products()) == ["RUG-1", "LAMP-1"]
+        catalog.update_product(lamp["id"], is_active=False)
+        assert skus(catalog.list_products()) == ["RUG-1"]
+
+    def test_a_list_that_everybody_sees_is_read_once(self, catalog, lamp):
+        first = catalog.list_products(sort="price")
+        with database("catalog").begin() as connection:  # behind the service's back: only a cache can miss it
+            connection.execute(sqlalchemy.text("UPDATE products SET name = 'Other'"))
+        assert catalog.list_products(sort="price") == first
+        assert catalog.list_products(sort="price", only_active=False)["items"][0]["name"] == "Other"
+
+    def test_without_redis_it_is_read_from_the_database(self, catalog, lamp, servers):
+        catalog.list_products()
+        servers.redis.stop()
+        try:
+            assert skus(catalog.list_products()) == ["LAMP-1"]
+            assert catalog.get_product(lamp["id"]) == lamp
+        finally:
+            servers.redis.start()
+
+    def test_what_could_not_be_invalidated_is_made_good_before_anything_is_read(self, catalog, lamp, servers):
+        assert catalog.get_product(lamp["id"])["price"] == "149.90"
+        os.kill(servers.redis.pid, signal.SIGSTOP)  # it keeps what it knows, and does not answer
+        try:
+            catalog.update_product(lamp["id"], price="99.00")
+            assert catalog.get_product(lamp["id"])["price"] == "99.00"
+        finally:
+            os.kill(servers.redis.pid, signal.SIGCONT)
+        known = cache_client()
+        eventually(lambda: known.hget(f"catalog:product:{lamp['id']}", "version") == "2", timeout=10)
+        assert catalog.get_product(lamp["id"])["price"] == "99.00"
+
+
+def cache_client():
+    return redis.Redis.from_url(config["REDIS_URL"], decode_responses=True)

@@ -5,7 +5,14 @@ from unittest.mock import Mock
 
 import pytest
 
-from contracts.errors import IdempotencyKeyReused, InvalidState, PermissionDenied, ServiceUnavailable, ValidationFailed
+from contracts.errors import (
+    IdempotencyKeyReused,
+    InvalidState,
+    PermissionDenied,
+    ServiceUnavailable,
+    UpstreamTimeout,
+    ValidationFailed,
+)
 from contracts.inventory import Shortage, StockFailed, StockReserved
 from contracts.orders import OrderNotFound, PriceChanged, ProductUnavailable
 from contracts.payments import PaymentAuthorized, PaymentFailed
@@ -177,6 +184,18 @@ def test_a_cancelled_order_reads_as_cancelled_at_once(orders):
         orders.cancel_order(order["id"], actor=ALICE)
 
 
+def test_what_nobody_answers_for_is_listed_as_stuck(orders, bus, monkeypatch):
+    monkeypatch.setitem(__import__("nameko").config.data, "ORDER_DEADLINE_SECONDS", 0)
+    settled, stuck = [orders.create_order([line()], actor=ALICE) for _ in range(2)]
+    for order in (settled, stuck):
+        reaches(orders, order, "CANCELLED")  # by its deadline, at once
+    bus.publish(reserved(stuck))  # held for a cancelled order, and never given back
+    eventually(lambda: orders.get_order(stuck["id"])["stock_status"] == "RESERVED")
+    assert [item["id"] for item in orders.list_stuck(actor=ADMIN)["items"]] == [stuck["id"]]
+    with pytest.raises(PermissionDenied):
+        orders.list_stuck(actor=ALICE)
+
+
 def test_shipping_and_delivering(orders, bus):
     order = orders.create_order([line()], actor=ALICE)
     with pytest.raises(InvalidState):
@@ -230,6 +249,7 @@ def test_an_idempotency_key_makes_one_order(orders):
 
 def test_without_the_catalog_no_order_is_made(run_service, caller):
     run_service(OrdersService)
-    with pytest.raises(ServiceUnavailable):
+    # At once where its queue is gone; by the deadline where it has been running until just now.
+    with pytest.raises((ServiceUnavailable, UpstreamTimeout)):
         caller.orders.create_order([line()], actor=ALICE)
     assert caller.orders.list_orders()["items"] == []

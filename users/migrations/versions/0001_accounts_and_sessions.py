@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.CheckConstraint("cardinality(roles) > 0 AND roles <@ ARRAY['customer', 'admin']", name="roles"),
     )
     op.create_index("uq_users_email", "users", [sa.text("lower(email)")], unique=True)
+    op.create_index("ix_users_updated_at", "users", ["updated_at"])
     _create_refresh_tokens()
 
 

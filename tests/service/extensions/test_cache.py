@@ -1,0 +1,116 @@
+"""The cache: never older than what its owner has said since, and no harm done when Redis is away."""
+
+import time
+
+import pytest
+import redis
+from nameko import config
+
+from extensions.cache import REST_AFTER_FAILURE_SECONDS, Cache
+from extensions.rpc import rpc
+from tests.support import eventually
+
+OLD, NEW = {"price": "1.00"}, {"price": "2.00"}
+
+
+class Shelf:
+    """A service with a cache and nothing else, so that Redis alone decides."""
+
+    name = "notifications"
+    cache = Cache()
+
+    @rpc(transaction=False)
+    def get(self, key):
+        began = time.monotonic()
+        return [self.cache.get("thing", key), time.monotonic() - began]
+
+    @rpc(transaction=False)
+    def store(self, key, value, version):
+        self.cache.store("thing", key, value, version)
+
+    @rpc(transaction=False)
+    def invalidate(self, key, version):
+        self.cache.invalidate("thing", key, version)
+
+
+@pytest.fixture
+def shelf(run_service, caller):
+    run_service(Shelf)
+    return caller.notifications
+
+
+@pytest.fixture
+def outage(servers):
+    """Redis is away until `outage()` ends it."""
+    servers.redis.stop()
+    yield servers.redis.start
+    servers.redis.start()
+
+
+def get(shelf, key="a"):
+    return shelf.get(key)[0]
+
+
+def test_what_is_stored_is_found_under_its_own_key(shelf):
+    assert get(shelf) is None
+    shelf.store("a", OLD, 1)
+    assert get(shelf) == OLD
+    assert get(shelf, "b") is None
+    shelf.invalidate("a", 2)
+    assert get(shelf) is None
+
+
+def test_entries_are_the_services_own_and_end_by_themselves(shelf):
+    shelf.store("a", OLD, 1)
+    client = redis.Redis.from_url(config["REDIS_URL"])
+    assert client.keys() == [b"notifications:thing:a"]
+    assert 0 < client.ttl("notifications:thing:a") <= int(config["CACHE_SECONDS"])
+
+
+@pytest.mark.parametrize("versions", [(1, 2), (9, 10)])
+def test_an_older_version_never_overwrites_a_newer_one(shelf, versions):
+    old, new = versions
+    shelf.store("a", NEW, new)
+    shelf.store("a", OLD, old)
+    assert get(shelf) == NEW
+    shelf.invalidate("a", old)  # a late one
+    assert get(shelf) == NEW
+
+
+def test_a_reader_that_began_before_the_change_cannot_store_what_it_read(shelf):
+    shelf.store("a", OLD, 1)
+    shelf.invalidate("a", 2)
+    shelf.store("a", OLD, 1)
+    assert get(shelf) is None
+    shelf.store("a", NEW, 2)
+    assert get(shelf) == NEW
+
+
+def test_without_redis_reads_miss_at_once_and_writes_are_no_error(shelf, outage):
+    shelf.store("a", OLD, 1)
+    shelf.invalidate("b", 1)
+    for _ in range(20):
+        value, seconds = shelf.get("a")
+        assert value is None
+        assert seconds < 1.0
+    outage()
+    eventually(lambda: shelf.store("a", NEW, 2) or get(shelf) == NEW, timeout=REST_AFTER_FAILURE_SECONDS + 5)
+
+
+def test_a_redis_that_was_restarted_between_two_calls_is_found_again(shelf, servers):
+    shelf.store("a", OLD, 1)
+    servers.redis.restart()  # the pool holds a dead connection now
+    assert get(shelf) is None
+    eventually(lambda: shelf.store("a", NEW, 2) or get(shelf) == NEW, timeout=REST_AFTER_FAILURE_SECONDS + 5)
+
+
+def test_what_could_not_be_invalidated_is_before_anything_is_read_again(shelf, outage):
+    shelf.invalidate("a", 2)
+    outage()
+    client = redis.Redis.from_url(config["REDIS_URL"])
+    # Redis kept the old value through the outage, as it does when only the network was gone.
+    client.hset("notifications:thing:a", mapping={"version": 1, "value": '{"price": "1.00"}'})
+    eventually(lambda: client.hget("notifications:thing:a", "version") == b"2")  # nobody had to read for it
+    assert get(shelf) is None
+    shelf.store("a", OLD, 1)
+    assert get(shelf) is None

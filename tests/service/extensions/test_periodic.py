@@ -1,0 +1,130 @@
+"""Periodic work: when it runs, when it does not, and that nothing ends it."""
+
+import time
+
+import eventlet
+import pytest
+
+from extensions import operations
+from extensions.periodic import periodic
+from extensions.rpc import rpc
+from extensions.work import Work
+from notifications.models import Base
+from tests.support import eventually
+
+RUNS = []
+RUNNING = {"now": 0, "most": 0}
+FAILURES = []
+
+
+class Clock(operations.Operations):
+    """One method that is due all the time, one that only runs when it is woken."""
+
+    name = "notifications"
+    work = Work(Base)
+
+    @periodic(seconds=0.05)
+    def tick(self):
+        RUNNING["now"] += 1
+        RUNNING["most"] = max(RUNNING.values())
+        RUNS.append("tick")
+        eventlet.sleep(0.05)
+        RUNNING["now"] -= 1
+        if FAILURES:
+            raise FAILURES.pop()
+
+    @periodic(seconds=3600)
+    def chime(self):
+        RUNS.append("chime")
+
+    @rpc
+    def wake(self, pause=0.0, fail=False):
+        self.work.wake("chime")
+        eventlet.sleep(pause)
+        if fail:
+            raise RuntimeError("after all")
+
+
+class Alone(operations.Operations):
+    """Opens its transactions itself."""
+
+    name = "notifications"
+    work = Work(Base)
+
+    @periodic(seconds=0.05, transaction=False)
+    def tick(self):
+        for _ in range(2):
+            with self.work.transaction() as session:
+                RUNS.append(session.scalar(__import__("sqlalchemy").text("SELECT 1")))
+
+
+@pytest.fixture(autouse=True)
+def nothing_yet():
+    RUNS.clear()
+    FAILURES.clear()
+    RUNNING.update(now=0, most=0)
+
+
+def ran(method, times):
+    return lambda: RUNS.count(method) >= times
+
+
+def test_it_runs_at_the_start_and_then_every_so_often(run_service):
+    began = time.monotonic()
+    run_service(Clock)
+    eventually(ran("tick", 5))
+    assert time.monotonic() - began >= 4 * 0.05
+    assert RUNS.count("chime") == 1
+
+
+def test_a_transaction_wakes_it_when_it_is_committed_and_not_sooner(run_service, caller):
+    run_service(Clock)
+    eventually(ran("chime", 1))
+    call = eventlet.spawn(caller.notifications.wake, 0.3)
+    eventlet.sleep(0.2)
+    assert RUNS.count("chime") == 1
+    call.wait()
+    eventually(ran("chime", 2))
+
+
+def test_a_transaction_that_is_rolled_back_wakes_nothing(run_service, caller):
+    run_service(Clock)
+    eventually(ran("chime", 1))
+    with pytest.raises(Exception, match="our side"):
+        caller.notifications.wake(fail=True)
+    before = RUNS.count("tick")
+    eventually(ran("tick", before + 2))
+    assert RUNS.count("chime") == 1
+
+
+def test_replicas_never_run_it_at_the_same_time(run_service):
+    containers = [run_service(Clock) for _ in range(2)]
+    eventually(ran("tick", 12))
+    assert RUNNING["most"] == 1
+    containers[0].stop()  # and the other one goes on
+    before = RUNS.count("tick")
+    eventually(ran("tick", before + 3))
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("broken"), eventlet.Timeout(0.0)], ids=["error", "timeout"])
+def test_a_failing_run_is_not_the_last_one(run_service, caller, failure):
+    FAILURES.extend([failure] * 3)
+    run_service(Clock)
+    eventually(lambda: not FAILURES)
+    before = RUNS.count("tick")
+    eventually(ran("tick", before + 3))
+    assert caller.notifications.health()["status"] == "ok"
+
+
+def test_it_goes_on_after_an_outage_of_the_database(run_service, servers):
+    run_service(Clock)
+    eventually(ran("tick", 1))
+    servers.postgres.restart()
+    before = RUNS.count("tick")
+    eventually(ran("tick", before + 3), timeout=30)
+    assert RUNNING["most"] == 1
+
+
+def test_without_a_transaction_it_opens_as_many_as_it_likes(run_service):
+    run_service(Alone)
+    eventually(ran(1, 4))

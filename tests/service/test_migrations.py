@@ -1,0 +1,37 @@
+"""The models and the migrated databases of all services agree."""
+
+from importlib import import_module
+
+import pytest
+import sqlalchemy
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from deploy.local.postgres import services
+from tests.support import database
+
+SERVICES = services()
+
+
+def metadata_of(service):
+    return import_module(f"{service}.models").Base.metadata
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_models_and_migrations_agree(servers, service):
+    with database(service).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, metadata_of(service)) == []
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_rules_that_alembic_does_not_compare_agree_too(servers, service):
+    with database(service).connect() as connection:
+        inspector = sqlalchemy.inspect(connection)
+        for table in metadata_of(service).sorted_tables:
+            rules = {rule.name for rule in table.constraints if isinstance(rule, sqlalchemy.CheckConstraint)}
+            assert {rule["name"] for rule in inspector.get_check_constraints(table.name)} == rules, table.name
+
+
+def test_there_are_six():
+    assert len(SERVICES) == 6

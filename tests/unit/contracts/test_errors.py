@@ -1,0 +1,61 @@
+"""Errors cross a service boundary and stay themselves."""
+
+import json
+import re
+
+import pytest
+
+from contracts import catalog, errors, events, inventory, notifications, orders, payments, users
+from contracts.errors import FieldError, ServiceError, ValidationFailed
+
+MODULES = (catalog, errors, inventory, notifications, orders, payments, users)
+
+
+def kinds_of(parent):
+    """All subclasses that the contracts define."""
+    for kind in parent.__subclasses__():
+        if kind.__module__.startswith("contracts."):
+            yield kind
+        yield from kinds_of(kind)
+
+
+KINDS = sorted(set(kinds_of(ServiceError)), key=lambda kind: kind.__name__)
+by_kind = pytest.mark.parametrize("kind", [ServiceError, *KINDS], ids=lambda kind: kind.__name__)
+
+
+@by_kind
+@pytest.mark.parametrize("detail", [None, "In words of its own: ğüş."])
+def test_an_error_arrives_as_it_was_raised(kind, detail):
+    raised = kind(detail, [FieldError("items[0].quantity", "too many"), FieldError("", "all wrong")], retry_after=3)
+    arrived = ServiceError.from_wire(json.loads(json.dumps(raised.to_wire())))
+    assert type(arrived) is kind
+    assert str(arrived) == str(raised) == (detail or kind.detail)
+    assert (arrived.errors, arrived.retry_after) == (raised.errors, 3)
+
+
+@by_kind
+def test_an_error_says_who_is_at_fault(kind):
+    assert re.fullmatch(r"[A-Z][A-Z_]+[A-Z]", kind.code)
+    assert 400 <= kind.status < 600
+    assert kind.detail.endswith(".")
+
+
+def test_names_are_unique_because_errors_travel_by_name():
+    assert len({kind.__name__ for kind in KINDS}) == len(KINDS) > 15
+
+
+def test_an_error_of_a_newer_version_is_an_internal_one():
+    arrived = ServiceError.from_wire({"name": "FromTheFuture", "detail": "It is different."})
+    assert (type(arrived), arrived.code, arrived.status) == (ServiceError, "INTERNAL_ERROR", 500)
+    assert str(ServiceError.from_wire({})) == ServiceError.detail
+
+
+def test_a_validation_error_repeats_its_fields_for_whoever_reads_only_the_detail():
+    error = ValidationFailed.of([FieldError("limit", "too high"), FieldError("", "no object")])
+    assert str(error) == "limit: too high; body: no object"
+    assert ValidationFailed.field("id", "must be a UUID").errors == (FieldError("id", "must be a UUID"),)
+
+
+def test_every_contract_is_looked_at():
+    assert events.EVENTS
+    assert {kind.__module__ for kind in KINDS} == {module.__name__ for module in MODULES}

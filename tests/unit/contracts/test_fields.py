@@ -1,0 +1,133 @@
+"""What the field types let in, and how they look in JSON."""
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from contracts.base import MAX_QUANTITY, MAX_STOCK, Currency, Instant, Money, Quantity, Sku, StockLevel, Text
+
+MONEY = st.decimals(min_value=0, max_value="9999999999.99", places=2)
+
+
+def model(kind):
+    """A model with one field `value` of the type."""
+    return type("Model", (BaseModel,), {"__annotations__": {"value": kind}})
+
+
+def accepted(kind, value):
+    return model(kind)(value=value).value
+
+
+def refused(kind, value):
+    with pytest.raises(ValidationError) as error:
+        accepted(kind, value)
+    return error.value.errors()[0]["msg"]
+
+
+def in_json(kind, value):
+    return json.loads(model(kind)(value=value).model_dump_json())["value"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("0", "0.00"),
+        ("7", "7.00"),
+        ("7.5", "7.50"),
+        ("0.01", "0.01"),
+        ("9999999999.99", "9999999999.99"),
+        (Decimal("1E+3"), "1000.00"),
+    ],
+)
+def test_money_has_two_places_in_json(value, shown):
+    assert in_json(Money, value) == shown
+
+
+@given(MONEY)
+def test_money_comes_back_as_it_went_out(amount):
+    assert accepted(Money, in_json(Money, amount)) == amount
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(7, 7.5, 0.1, True, None, [], {}),
+        *("", " 7", "7\n", "7.", ".5", "7,50", "1_0", "0x7", "+7", "-7", "-0.01", "1e3", "1E+3", "7.005"),
+        *("NaN", "Infinity", "-Infinity", "sNaN", "12345678901"),
+        *(Decimal("-0.01"), Decimal("7.005"), Decimal("NaN"), Decimal("Infinity"), Decimal(10**10)),
+    ],
+    ids=repr,
+)
+def test_what_is_no_money(value):
+    assert refused(Money, value)
+
+
+def test_a_client_that_sends_a_number_as_money_is_told_what_to_send():
+    assert 'decimal string with at most two places, such as "149.90"' in refused(Money, 149.9)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-01-31T08:30:00Z",
+        "2026-01-31T11:30:00+03:00",
+        "2026-01-31T08:30:00.000000Z",
+        datetime(2026, 1, 31, 3, 30, tzinfo=timezone(timedelta(hours=-5))),
+    ],
+)
+def test_an_instant_is_utc_with_microseconds_and_a_z_in_json(value):
+    assert accepted(Instant, value) == datetime(2026, 1, 31, 8, 30, tzinfo=UTC)
+    assert in_json(Instant, value) == "2026-01-31T08:30:00.000000Z"
+
+
+@given(st.datetimes(min_value=datetime(2000, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001  (Hypothesis wants it so)
+def test_an_instant_comes_back_to_the_microsecond(at):
+    assert accepted(Instant, in_json(Instant, at)) == at
+
+
+@pytest.mark.parametrize("value", ["2026-01-31T08:30:00", datetime(2026, 1, 31, 8, 30)])  # noqa: DTZ001
+def test_an_instant_without_an_offset_is_refused(value):
+    assert "offset from UTC" in refused(Instant, value)
+
+
+@pytest.mark.parametrize("value", [1769848200, 1769848200.5, "1769848200", "2026-01-31", "", "T", "2026-02-30T00:00Z"])
+def test_what_is_no_instant(value):
+    assert refused(Instant, value)
+
+
+@pytest.mark.parametrize("value", ["", "Çığ öşü €", "two\nlines\tand a tab", "📦"])
+def test_text(value):
+    assert accepted(Text, value) == value
+
+
+@pytest.mark.parametrize("value", ["a\x00b", "\x1b[31m", "\x7f", "\ud800", "a\udfff", 7, None], ids=ascii)
+def test_what_neither_postgresql_nor_a_person_can_read_is_no_text(value):
+    assert refused(Text, value)
+
+
+@pytest.mark.parametrize(("kind", "least", "most"), [(Quantity, 1, MAX_QUANTITY), (StockLevel, 0, MAX_STOCK)])
+def test_quantities_have_bounds_and_are_whole_numbers(kind, least, most):
+    assert [accepted(kind, least), accepted(kind, most)] == [least, most]
+    for value in (least - 1, most + 1, True, 1.0, 1.5, "1", None):
+        assert refused(kind, value)
+
+
+@pytest.mark.parametrize("value", ["A", "pen-1.2_b", "9" * 64])
+def test_a_sku(value):
+    assert accepted(Sku, value) == value
+
+
+@pytest.mark.parametrize("value", ["", "-A", "a b", "A\n", "kalemİ", "9" * 65])
+def test_what_is_no_sku(value):
+    assert refused(Sku, value)
+
+
+def test_a_currency_is_three_capital_letters():
+    assert accepted(Currency, "TRY") == "TRY"
+    for value in ("try", "TRYX", "TR", "TR1", "TRY\n"):
+        assert refused(Currency, value)

@@ -1,0 +1,84 @@
+"""How requests are refused, and who an actor is."""
+
+import pytest
+
+from contracts.base import MAX_PAGE, OPERATOR, Actor, PageRequest
+from contracts.catalog import CreateProduct, UpdateProduct
+from contracts.errors import PermissionDenied, ValidationFailed
+from contracts.orders import MAX_LINES, CreateOrder
+from contracts.users import Credentials, UpdateUser
+from extensions.ids import new_id
+
+
+def line(**changes):
+    return {"product_id": str(new_id()), "quantity": 1} | changes
+
+
+def wrong_fields(request, data):
+    with pytest.raises(ValidationFailed) as refusal:
+        request.parse(data)
+    fields = [error.field for error in refusal.value.errors]
+    assert all(f"{field or 'body'}: " in str(refusal.value) for field in fields)
+    return fields
+
+
+@pytest.mark.parametrize(
+    ("data", "fields"),
+    [
+        ({}, ["items"]),
+        ({"items": []}, ["items"]),
+        ({"items": [line()] * (MAX_LINES + 1)}, ["items"]),
+        ({"items": [line(quantity=0)]}, ["items[0].quantity"]),
+        ({"items": [line(), line(price_snapshot=1.5)]}, ["items[1].price_snapshot"]),
+        ({"items": [line(colour="red")]}, ["items[0].colour"]),
+        ({"items": [line(quantity="2"), line(product_id="7")]}, ["items[0].quantity", "items[1].product_id"]),
+        ({"items": [line()], "total": "1.00"}, ["total"]),
+        ({"items": [line()], "total_amount": 1}, ["total_amount"]),
+        ({"items": "none"}, ["items"]),
+        ([], [""]),
+        ({"\ud800": 1, "items": []}, [""]),
+    ],
+)
+def test_every_wrong_field_is_named_by_its_path(data, fields):
+    assert wrong_fields(CreateOrder, data) == fields
+
+
+@pytest.mark.parametrize("request_class", [CreateProduct, UpdateProduct, Credentials, UpdateUser, PageRequest, Actor])
+def test_no_request_takes_an_unknown_field(request_class):
+    assert "pirce" in wrong_fields(request_class, {"pirce": "1.00"})
+
+
+def test_a_partial_update_knows_what_was_stated_and_takes_no_null():
+    assert UpdateProduct.parse({}).changes == {}
+    assert UpdateProduct.parse({"description": ""}).changes == {"description": ""}
+    nothing = dict.fromkeys(UpdateProduct.model_fields)
+    assert wrong_fields(UpdateProduct, nothing) == list(nothing)
+
+
+@pytest.mark.parametrize("limit", [0, MAX_PAGE + 1, True, "20", 2.0, None])
+def test_a_page_has_bounds(limit):
+    assert wrong_fields(PageRequest, {"limit": limit}) == ["limit"]
+
+
+def test_no_actor_is_the_operator_who_may_do_everything():
+    assert Actor.of(None) is OPERATOR
+    OPERATOR.require_admin()
+    assert OPERATOR.may_see(new_id())
+
+
+def test_a_customer_sees_what_is_theirs_and_an_admin_everything():
+    me = new_id()
+    customer = Actor.of({"user_id": str(me), "roles": ["customer"]})
+    assert customer.may_see(me)
+    assert not customer.may_see(new_id())
+    with pytest.raises(PermissionDenied):
+        customer.require_admin()
+    admin = Actor.of({"user_id": str(me), "roles": ["customer", "admin"]})
+    admin.require_admin()
+    assert admin.may_see(new_id())
+
+
+@pytest.mark.parametrize("actor", [{"user_id": "7"}, {"roles": "admin"}, {"role": "admin"}, [], "operator"])
+def test_what_is_no_actor(actor):
+    with pytest.raises(ValidationFailed):
+        Actor.of(actor)
