@@ -68,7 +68,9 @@ def _number(text: str) -> Decimal:
 
 
 def _integer(text: str) -> int:
-    return int(_number(text))
+    value = int(text)
+    _number(text)
+    return value
 
 
 def _text(text: str) -> str:

@@ -15,6 +15,8 @@ from extensions.telemetry import start_trace
 
 log = logging.getLogger(__name__)
 
+PAUSE_AFTER_FAILURE_SECONDS = 1.0
+
 
 class Alarms(SharedExtension):
     """Wakes the periodic methods of a service by name."""
@@ -71,46 +73,55 @@ class Periodic(Entrypoint):
     def _run(self) -> None:
         while not self._stopping:
             self._wakeup = Signal()
-            self._fire()
-            self._wakeup.wait(timeout=self.seconds)
+            succeeded = self._fire()
+            self._wakeup.wait(timeout=self.seconds if succeeded else min(self.seconds, PAUSE_AFTER_FAILURE_SECONDS))
 
-    def _fire(self) -> None:
+    def _fire(self) -> bool:
+        """Run the method in a worker. Tells whether it succeeded."""
         done = Signal()
 
         def handle_result(_worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
-            done.send()
+            done.send(result is True)
             return result, exc_info
 
         try:
             self.container.spawn_worker(self, (), {}, handle_result=handle_result)
         except ContainerBeingKilled:
-            return
-        done.wait()
+            return False
+        return bool(done.wait())
 
 
 def periodic(*, seconds: float, transaction: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Run the decorated method every `seconds`; a failure is logged and the next round comes all the same.
+    """Run the decorated method every `seconds`; a failure is logged, and tried again after a second.
 
     With `transaction`, it runs in one, and in one replica at a time; without, the method opens its own.
     """
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
-        def run(self: Any) -> None:
+        def run(self: Any) -> bool:
             start_trace({}, self.name)
             try:
-                if not transaction:
+                if transaction:
+                    _in_one_replica(self.work, method, self)
+                else:
                     method(self)
-                    return
-                with self.work.transaction() as session:
-                    if session.scalar(select(func.pg_try_advisory_xact_lock(func.hashtext(method.__name__)))):
-                        method(self)
             except ServiceUnavailable as error:
-                log.warning("%s waits: %s", method.__name__, error)
+                log.info("%s waits: %s", method.__name__, error)
+                return False
             except Exception:
-                log.exception("%s failed; it runs again in %s s", method.__name__, seconds)
+                log.exception("%s failed; it runs again soon", method.__name__)
+                return False
+            return True
 
         register_entrypoint(run, Periodic(seconds))
         return run
 
     return decorate
+
+
+def _in_one_replica(work: Any, method: Callable[..., Any], service: Any) -> None:
+    """Run `method` in a transaction, unless another replica is running it now."""
+    with work.transaction() as session:
+        if session.scalar(select(func.pg_try_advisory_xact_lock(func.hashtext(method.__name__)))):
+            method(service)

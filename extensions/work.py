@@ -46,7 +46,8 @@ TCP_SETTINGS = {
 }
 SERIALIZATION_FAILURE, DEADLOCK_DETECTED = "40001", "40P01"
 # Class 57P: the server shuts down or starts. 53: out of disk, memory or connections. 08: connection. 25006: read-only.
-OUTAGE_STATES = ("57P", "53", "08", "25006", "55P03", "57014")
+# 55P03: somebody holds a lock for too long. A statement that takes too long (57014) is the message's own fault.
+OUTAGE_STATES = ("57P", "53", "08", "25006", "55P03")
 
 
 class DatabaseUnavailable(ServiceUnavailable):

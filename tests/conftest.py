@@ -8,6 +8,7 @@ from nameko.cli.utils import setup_config
 
 from deploy import keys, migrate
 from deploy.local.servers import Servers, remove_data
+from tests.support import Bus, Caller
 
 ROOT = Path(__file__).parent.parent
 FAST_RETRIES = "[50, 100, 200]"
@@ -46,3 +47,17 @@ def servers():
 def environment(servers):
     """The variables under which a service finds the servers."""
     return servers.environment
+
+
+@pytest.fixture
+def caller(servers):
+    """RPC, as a person at `nameko shell` would use it."""
+    return Caller()
+
+
+@pytest.fixture
+def bus(servers):
+    """The events exchange."""
+    bus = Bus()
+    yield bus
+    bus.close()

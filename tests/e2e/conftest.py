@@ -11,7 +11,7 @@ from deploy import seed
 from deploy.consistency import await_rest, database_urls, report
 from deploy.local.suite import Suite
 from tests.load import ADMIN, CUSTOMER, Client, log_in
-from tests.support import Bus, Caller, empty_database, eventually, purge_queues
+from tests.support import empty_database, eventually, purge_queues
 
 ROOT = Path(__file__).parent.parent.parent
 SERVICES = ("users", "catalog", "orders", "inventory", "payments", "notifications")
@@ -118,17 +118,3 @@ def shop(running):
     for service in (*SERVICES, "gateway"):
         running.suite.start_service(service)
     running.suite.wait_ready(60)
-
-
-@pytest.fixture
-def caller(servers):
-    """RPC, as a person at `nameko shell` would use it."""
-    return Caller()
-
-
-@pytest.fixture
-def bus(servers):
-    """The events exchange."""
-    bus = Bus()
-    yield bus
-    bus.close()

@@ -6,7 +6,7 @@ from nameko import config
 from nameko.containers import ServiceContainer
 from nameko.testing.services import replace_dependencies
 
-from tests.support import Bus, Caller, empty_database, purge_queues
+from tests.support import empty_database, purge_queues
 
 
 @pytest.fixture
@@ -37,17 +37,3 @@ def prepare(service):
     empty_database(service)
     redis.Redis.from_url(config["REDIS_URL"]).flushdb()
     purge_queues()
-
-
-@pytest.fixture
-def caller(servers):
-    """RPC, as a person at `nameko shell` would use it."""
-    return Caller()
-
-
-@pytest.fixture
-def bus(servers):
-    """The events exchange."""
-    bus = Bus()
-    yield bus
-    bus.close()

@@ -1,0 +1,98 @@
+"""The commands of the user's card: `nameko run` in one terminal, `nameko shell` in another."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import eventually
+
+ROOT = Path(__file__).parent.parent.parent
+NAMEKO = [sys.executable, "-m", "nameko"]
+
+
+@pytest.fixture
+def by_hand(shop, tmp_path):
+    """Start services in one process, as a person would at a terminal."""
+    processes = []
+
+    def run(*modules):
+        with (tmp_path / "log").open("w") as log:
+            process = subprocess.Popen(
+                [*NAMEKO, "run", "--config", "config.yml", *modules],
+                cwd=ROOT,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        processes.append(process)
+        log = tmp_path / "log"
+        eventually(lambda: log.read_text().count("listening on RabbitMQ") == len(modules), timeout=30)
+
+    yield run
+    for process in processes:
+        process.terminate()
+        assert process.wait(20) == 0, (tmp_path / "log").read_text()[-4000:]
+
+
+def await_ready(shop):
+    """Await that every service answers, whoever runs it."""
+    eventually(lambda: shop.admin.request("GET", "/health/ready")[0] == 200, timeout=30)
+
+
+def shell(lines):
+    """What `nameko shell` prints when `lines` are typed into it."""
+    done = subprocess.run(
+        [*NAMEKO, "shell", "--config", "config.yml"],
+        input="\n".join(lines) + "\n",
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+def test_one_service_by_hand_and_a_shell_beside_it(shop, by_hand):
+    pen = shop.product(stock=7)
+    shop.stop("inventory")
+    by_hand("inventory.service")
+    await_ready(shop)
+    said = shell([f"print(n.rpc.inventory.get_stock('{pen['id']}')['available'] * 6)"])
+    assert "42" in said, said
+    shop.reaches(shop.order((pen, 1)), "CONFIRMED")
+
+
+def test_several_services_in_one_process(shop, by_hand):
+    pen = shop.product(stock=7)
+    shop.stop("inventory", "payments", "orders")
+    by_hand("orders.service", "inventory.service", "payments.service")
+    await_ready(shop)
+    shop.reaches(shop.order((pen, 1)), "CONFIRMED")
+    shop.has_stock(pen, 6)
+
+
+def test_the_first_admin_is_made_in_the_shell_and_errors_read_well(shop):
+    said = shell(
+        [
+            "user = n.rpc.users.register('boss@example.com', 'a-password-for-the-boss')['user']",
+            "print(n.rpc.users.set_roles(user['id'], ['customer', 'admin'])['roles'])",
+            "n.rpc.orders.get_order('01900000-0000-7000-8000-000000000000')",
+        ]
+    )
+    assert "['customer', 'admin']" in said, said
+    assert "OrderNotFound There is no order with this id." in said, said
+
+
+def test_two_replicas_of_every_service_share_the_work(shop, by_hand):
+    pen = shop.product(stock=100)
+    by_hand("orders.service", "inventory.service", "payments.service", "notifications.service")
+    orders = [shop.order((pen, 1)) for _ in range(20)]
+    for order in orders:
+        shop.reaches(order, "CONFIRMED")
+    eventually(lambda: shop.stock(pen) == (80, 0))
+    shop.assert_sound()
