@@ -121,7 +121,7 @@ def test_what_can_be_mended_is_tried_again_under_the_same_key(maker, error, kind
     for _ in range(2):
         with pytest.raises(kind):
             maker.fail(error, actor=ALICE, idempotency_key="k")
-    assert CALLS == [error, error]
+    assert len(CALLS) == 2
     assert made(error) == 0
     with pytest.raises(InvalidState):
         maker.fail("state", actor=ALICE, idempotency_key="k")

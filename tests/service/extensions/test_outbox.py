@@ -2,6 +2,7 @@
 
 import json
 
+import eventlet
 import pytest
 import sqlalchemy
 
@@ -55,7 +56,7 @@ def waiting():
         return connection.execute(sqlalchemy.text("SELECT event_type, attempts FROM outbox ORDER BY id")).all()
 
 
-def leave_behind(count):
+def leave_behind(count, **values):
     """Write committed events into the outbox, as a process did that died before it relayed them."""
     events = [OrderShipped(order_id=new_id(), user_id=new_id()) for _ in range(count)]
     rows = [
@@ -69,7 +70,7 @@ def leave_behind(count):
         for event in events
     ]
     with database("notifications").begin() as connection:
-        connection.execute(sqlalchemy.insert(Base.metadata.tables["outbox"]), rows)
+        connection.execute(sqlalchemy.insert(Base.metadata.tables["outbox"]).values([row | values for row in rows]))
     return [str(event.order_id) for event in events]
 
 
@@ -116,17 +117,19 @@ def test_what_was_left_before_the_start_is_relayed_too(run_service, channel):
     assert arrived(channel, SHIPPED) == left
 
 
-def test_a_row_that_another_replica_holds_is_left_to_it(teller, channel):
-    with database("notifications").begin() as connection:
-        outbox = Base.metadata.tables["outbox"]
-        held = str(new_id())
-        connection.execute(
-            sqlalchemy.insert(outbox).values(
-                message_id=new_id(), event_type="order.shipped", body="{}", correlation_id=held, headers={}
-            )
-        )
+def test_what_another_replica_is_publishing_is_left_to_it(teller, channel):
+    outbox = Base.metadata.tables["outbox"]
+    with database("notifications").connect() as other:
+        held = leave_behind(1, due_at=sqlalchemy.text("clock_timestamp() + interval '0.5 s'"))
+        other.execute(sqlalchemy.select(outbox).with_for_update())
         mine = leave_behind(1)
         eventually(lambda: arrived(channel, SHIPPED) == mine)
+        eventlet.sleep(1.0)  # the one that is held is due by now, and the relay has looked again
+        assert arrived(channel, SHIPPED) == []
+        mine = leave_behind(1)
+        eventually(lambda: arrived(channel, SHIPPED) == mine)
+        other.rollback()  # it died
+    eventually(lambda: arrived(channel, SHIPPED) == held)
 
 
 def test_replicas_publish_everything_and_leave_nothing(run_service, teller, channel):

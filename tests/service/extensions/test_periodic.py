@@ -49,7 +49,8 @@ class Clock(operations.Operations):
 
 def fail(method):
     if FAILURES[method]:
-        raise FAILURES[method].pop()()
+        failure = FAILURES[method].pop()
+        raise failure
 
 
 class Alone(operations.Operations):

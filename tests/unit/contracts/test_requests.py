@@ -78,7 +78,18 @@ def test_a_customer_sees_what_is_theirs_and_an_admin_everything():
     assert admin.may_see(new_id())
 
 
-@pytest.mark.parametrize("actor", [{"user_id": "7"}, {"roles": "admin"}, {"role": "admin"}, [], "operator"])
+@pytest.mark.parametrize(
+    "actor",
+    [
+        {},
+        {"user_id": None, "roles": ["customer"]},
+        {"user_id": "7"},
+        {"roles": "admin"},
+        {"role": "admin"},
+        [],
+        "operator",
+    ],
+)
 def test_what_is_no_actor(actor):
     with pytest.raises(ValidationFailed):
         Actor.of(actor)
