@@ -27,7 +27,7 @@ MAX_STOCK = 10**9
 MAX_QUANTITY = 10_000
 
 _CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-_MONEY = re.compile(r"\d{1,10}(\.\d{1,2})?")
+_MONEY = re.compile(r"[0-9]{1,10}(\.[0-9]{1,2})?")
 
 
 def _decimal_string(value: object) -> object:

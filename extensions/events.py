@@ -285,10 +285,13 @@ def handles(event: type[Event]) -> Callable[[Callable[..., Any]], Callable[..., 
         def run(self: Any, events: list[Received[Any]]) -> None:
             first = events[0]
             start_trace({"x-request-id": first.request_id, "traceparent": first.traceparent}, self.name)
-            with self.work.transaction():
-                unseen = self.work.first_time(events, method.__name__)
-                if unseen:
-                    method(self, unseen)
+            try:
+                with self.work.transaction():
+                    unseen = self.work.first_time(events, method.__name__)
+                    if unseen:
+                        method(self, unseen)
+            except eventlet.Timeout as timeout:  # no Exception: it would take the worker along, and stall the queue
+                raise TimeoutError(f"{method.__name__} ran into a time limit of its own: {timeout}") from timeout
 
         register_entrypoint(run, EventHandler(event))
         return run

@@ -5,6 +5,7 @@ The key and its answer commit with the change itself: a client that lost the ans
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from contracts.errors import IdempotencyKeyInUse, IdempotencyKeyReused, ServiceE
 from extensions.work import UnitOfWork
 
 MAX_KEY_LENGTH = 255
+_VISIBLE = re.compile(r"[!-~]+")
 # A request that was wrong by itself may be mended and sent again under the same key.
 NOT_STORED = {400, 401, 406, 413, 415, 429}
 
@@ -40,7 +42,7 @@ def run_once(
 def _stored_or_first(
     work: UnitOfWork, method: str, key: str, arguments: Mapping[str, Any], call: Callable[[], Any]
 ) -> dict[str, Any]:
-    if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_LENGTH or not (key.isascii() and key.isprintable()):
+    if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_LENGTH or not _VISIBLE.fullmatch(key):
         raise ValidationFailed.field("Idempotency-Key", f"must be 1 to {MAX_KEY_LENGTH} visible ASCII characters")
     actor = str(Actor.of(arguments.get("actor")).user_id or "operator")
     identity = {"actor": actor, "method": method, "key": key}

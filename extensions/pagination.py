@@ -62,9 +62,9 @@ def _instant(text: str) -> datetime:
 
 def _number(text: str) -> Decimal:
     value = Decimal(text)
-    if not value.is_finite() or abs(value) > MAX_NUMBER:
+    if not value.is_finite() or abs(value) > MAX_NUMBER or value != round(value, 2):
         raise ValueError(text)
-    return value
+    return round(value, 2)
 
 
 def _integer(text: str) -> int:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import eventlet
 from eventlet.event import Event as Signal
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
@@ -109,7 +110,7 @@ def periodic(*, seconds: float, transaction: bool = True) -> Callable[[Callable[
             except ServiceUnavailable as error:
                 log.info("%s waits: %s", method.__name__, error)
                 return False
-            except Exception:
+            except (Exception, eventlet.Timeout):  # a Timeout is no Exception, and would end the loop
                 log.exception("%s failed; it runs again soon", method.__name__)
                 return False
             return True

@@ -3,6 +3,7 @@
 import json
 
 import amqp
+import eventlet
 import pytest
 import sqlalchemy
 
@@ -19,6 +20,7 @@ from tests.support import database, eventually
 QUEUE = queue_name("notifications", OrderShipped)
 SEEN = []
 FAILS_ON = {}
+FAILURE = {}
 
 
 class Recorder(operations.Operations):
@@ -34,7 +36,7 @@ class Recorder(operations.Operations):
             left = FAILS_ON.get(str(received.event.order_id), 0)
             if left:
                 FAILS_ON[str(received.event.order_id)] = left - 1
-                raise RuntimeError("told to fail")
+                raise FAILURE.get("kind", RuntimeError)("told to fail")
 
     @rpc
     def ping(self):
@@ -45,6 +47,7 @@ class Recorder(operations.Operations):
 def recorder(run_service):
     SEEN.clear()
     FAILS_ON.clear()
+    FAILURE.clear()
     return run_service(Recorder)
 
 
@@ -85,6 +88,15 @@ def test_a_failure_is_tried_again_and_its_neighbours_are_not_held_up(recorder, b
         bus.publish(event)
     eventually(lambda: FAILS_ON[str(bad.order_id)] == 0 and count("inbox") == 6)
     assert count("dead_letters") == 0
+
+
+def test_a_timeout_that_escapes_is_a_failure_like_any_other(recorder, bus):
+    bad, after = shipped(), shipped()
+    FAILURE["kind"] = lambda _message: eventlet.Timeout(3600)  # no Exception, and not ours to swallow
+    FAILS_ON[str(bad.order_id)] = 2
+    bus.publish(bad)
+    bus.publish(after)
+    eventually(lambda: count("inbox") == 2)
 
 
 def test_what_always_fails_becomes_a_dead_letter_and_can_be_replayed_once(recorder, bus, caller):

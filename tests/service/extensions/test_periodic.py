@@ -114,7 +114,7 @@ def test_replicas_never_run_it_at_the_same_time(run_service):
     eventually(ran("tick", before + 3))
 
 
-@pytest.mark.parametrize("failure", [RuntimeError, ServiceUnavailable])
+@pytest.mark.parametrize("failure", [RuntimeError, ServiceUnavailable, eventlet.Timeout])
 def test_a_failing_run_is_not_the_last_one(run_service, caller, failure):
     FAILURES.update(tick=[failure] * 2, chime=[failure])
     run_service(Clock)

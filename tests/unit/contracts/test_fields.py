@@ -58,7 +58,7 @@ def test_money_comes_back_as_it_went_out(amount):
     [
         *(7, 7.5, 0.1, True, None, [], {}),
         *("", " 7", "7\n", "7.", ".5", "7,50", "1_0", "0x7", "+7", "-7", "-0.01", "1e3", "1E+3", "7.005"),
-        *("NaN", "Infinity", "-Infinity", "sNaN", "12345678901"),
+        *("NaN", "Infinity", "-Infinity", "sNaN", "12345678901", "\u0661\u0662.\u0665\u0660"),
         *(Decimal("-0.01"), Decimal("7.005"), Decimal("NaN"), Decimal("Infinity"), Decimal(10**10)),
     ],
     ids=repr,

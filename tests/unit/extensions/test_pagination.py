@@ -77,6 +77,7 @@ def test_garbage_is_refused_by_its_field(cursor):
         (Product.created_at, 7),
         (Product.price, "dear"),
         (Product.price, "NaN"),
+        (Product.price, "1E-999999"),
         (Product.price, "-Infinity"),
         (Product.price, "1E+999999"),
         (Product.version, "new"),
