@@ -19,7 +19,8 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from contracts.errors import FieldError, PermissionDenied, ValidationFailed
+from contracts.errors import PermissionDenied, ValidationFailed
+from contracts.validation import field_errors
 
 MAX_PAGE = 100
 DEFAULT_PAGE = 20
@@ -214,22 +215,3 @@ OPERATOR = Actor()
 def page_of(items: Sequence[View], next_cursor: str | None) -> dict[str, Any]:
     """The answer of every list method: `{"items": [...], "next_cursor": "..." | None}`."""
     return {"items": [item.to_dict() for item in items], "next_cursor": next_cursor}
-
-
-def field_errors(error: ValidationError) -> list[FieldError]:
-    """Pydantic's findings in the words of our API: `items[0].quantity` and what is wrong with it."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    # Pydantic drops wrong items and then calls their tuple too short: what is wrong with the items is all there is.
-    parents = {one["loc"][:depth] for one in found for depth in range(1, len(one["loc"]))}
-    return [
-        FieldError(field=_path(one["loc"]), message=one["msg"].removeprefix("Value error, "))
-        for one in found
-        if not (one["type"] == "too_short" and one["loc"] in parents)
-    ]
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    path = ""
-    for step in location:
-        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else str(step)
-    return path

@@ -3,12 +3,20 @@
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import Field, StrictBool
+from pydantic import AfterValidator, Field, StrictBool
 
 from contracts.base import ABSENT, Currency, Event, Instant, Money, PageRequest, Request, Sku, Text, View
 from contracts.errors import NotFound, ServiceError
 
-Name = Annotated[Text, Field(min_length=1, max_length=200)]
+
+def _one_line(value: str) -> str:
+    if value.strip() and "\n" not in value and "\r" not in value:
+        return value
+    message = "must be one line that is not blank"
+    raise ValueError(message)
+
+
+Name = Annotated[Text, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
 Description = Annotated[Text, Field(max_length=5000)]
 MAX_PRODUCTS_PER_LOOKUP = 100
 

@@ -3,7 +3,7 @@
 from typing import Annotated, ClassVar
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from contracts.base import MAX_STOCK, Event, Instant, PageRequest, Request, Sku, StockLevel, Text, View
 from contracts.errors import NotFound, ServiceError
@@ -65,6 +65,13 @@ class StockReleased(Event):
 # Requests
 
 
+def _not_zero(value: int) -> int:
+    if value == 0:
+        message = "must not be 0: that would change nothing"
+        raise ValueError(message)
+    return value
+
+
 class SetStock(Request):
     """Sets `on_hand` of a product; the body of POST /inventory."""
 
@@ -82,7 +89,7 @@ class SetStockLevel(Request):
 class AdjustStock(Request):
     """Changes `on_hand` by `delta`; the body of POST /inventory/{product_id}/adjustments."""
 
-    delta: Annotated[int, Field(strict=True, ge=-MAX_STOCK, le=MAX_STOCK)]
+    delta: Annotated[int, Field(strict=True, ge=-MAX_STOCK, le=MAX_STOCK), AfterValidator(_not_zero)]
     reason: Annotated[Text, Field(min_length=1, max_length=200)]
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import amqp
 import eventlet
 from nameko.extensions import SharedExtension
-from sqlalchemy import Row, Table, func, insert, select, update
+from sqlalchemy import Row, Table, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -79,8 +79,8 @@ class DeadLetters(SharedExtension):
                 ack(channel, message.delivery_tag)
                 return
 
-    def bury(self, queue: str, message: amqp.Message, error: str, attempts: int) -> None:
-        """Store `message` with its reason, committed when this returns."""
+    def bury(self, queue: str, message: amqp.Message, error: str, attempts: int, *, with_body: bool = True) -> None:
+        """Store `message` with its reason, committed when this returns. A body may hold what nobody should keep."""
         properties = message.properties
         row = {
             "id": new_id(),
@@ -88,7 +88,7 @@ class DeadLetters(SharedExtension):
             "event_type": _text(properties.get("type")),
             "message_id": _text(properties.get("message_id")),
             "correlation_id": _text(properties.get("correlation_id")),
-            "body": _text(message.body)[:MAX_STORED_BODY],
+            "body": _text(message.body)[:MAX_STORED_BODY] if with_body else "",
             "headers": _storable_headers(message.headers or {}),
             "error": _text(error)[:4000],
             "attempts": attempts,
@@ -104,6 +104,18 @@ class DeadLetters(SharedExtension):
         if before is not None:
             statement = statement.where(letters.c.id < before)
         return list(session.execute(statement))
+
+    def discard(self, session: Session, dead_letter_id: UUID) -> None:
+        """Give a dead letter up for good; the log keeps that it was."""
+        letters = self._table
+        found = session.execute(
+            delete(letters)
+            .where(letters.c.id == dead_letter_id, letters.c.replayed_at.is_(None))
+            .returning(letters.c.queue, letters.c.message_id, letters.c.error)
+        ).one_or_none()
+        if found is None:
+            raise DeadLetterNotFound
+        log.warning("dead letter %s discarded: %s %s: %s", dead_letter_id, *found)
 
     def replay(self, session: Session, dead_letter_id: UUID) -> None:
         """Put a dead letter back into its queue, once, with all its tries before it; record when.

@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from contracts.base import Event, Received
 from contracts.events import handler_name, queue_name
+from contracts.validation import field_errors
 from extensions import topology
 from extensions.broker import Backoff, BrokerUnavailable, ack
 from extensions.dead_letters import DeadLetters
@@ -206,7 +207,8 @@ class EventHandler(Entrypoint):
         try:
             event = self.event.model_validate_json(message.body)
         except ValidationError as error:
-            raise Undecodable(str(error)) from None
+            wrong = "; ".join(f"{one.field or 'body'}: {one.message}" for one in field_errors(error))
+            raise Undecodable(f"this is no {self.event.__name__}: {wrong}") from None
         return Received(
             event=event,
             message_id=message_id,
@@ -240,7 +242,7 @@ class EventHandler(Entrypoint):
             attempts,
             reason,
             delay,
-            exc_info=failure,
+            exc_info=failure if attempts == 1 else None,
         )
         return self._persist(lambda: self._send_to_retry(message, delay, attempts))
 

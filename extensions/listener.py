@@ -54,6 +54,10 @@ class Listener(SharedExtension):
         """True while the broker is there and everything is subscribed."""
         return self._connection is not None and len(self._consumers) == len(self._subscriptions)
 
+    def is_consuming(self, subscription: Subscription) -> bool:
+        """Tell whether messages for `subscription` would arrive now."""
+        return subscription in self._consumers
+
     def subscribe(self, subscription: Subscription) -> None:
         """Consume `subscription.queue` from the start of the service on; call this in setup()."""
         if subscription not in self._subscriptions:

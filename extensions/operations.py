@@ -61,6 +61,12 @@ class Operations:
         Actor.of(actor).require_admin()
         self.work.dead_letters.replay(self.work.session, parse_id("dead_letter_id", dead_letter_id))
 
+    @rpc
+    def discard_dead_letter(self, dead_letter_id, actor=None):
+        """Give a dead letter up for good: what it said will not be done."""
+        Actor.of(actor).require_admin()
+        self.work.dead_letters.discard(self.work.session, parse_id("dead_letter_id", dead_letter_id))
+
 
 def _dead_letter(row: Any) -> dict[str, Any]:
     return {

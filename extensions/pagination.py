@@ -1,6 +1,7 @@
 """Cursor pagination: pages that stay right while rows are inserted."""
 
 import base64
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -29,15 +30,23 @@ def fetch_page(
 
     `keys` are the columns to sort by; together they must be unique. Raises ValidationFailed for a foreign cursor.
     """
+    mark = _mark(keys, descending)
     if cursor is not None:
-        after = tuple_(*_decode(cursor, keys))
+        given, _, position = cursor.partition(".")
+        after = tuple_(*_decode(position if given == mark else "", keys))
         statement = statement.where(tuple_(*keys) < after if descending else tuple_(*keys) > after)
     order = [key.desc() if descending else key.asc() for key in keys]
     rows = list(session.scalars(statement.order_by(*order).limit(limit + 1)))
     if len(rows) <= limit:
         return rows, None
     rows.pop()
-    return rows, _encode([getattr(rows[-1], key.key) for key in keys])
+    return rows, f"{mark}.{_encode([getattr(rows[-1], key.key) for key in keys])}"
+
+
+def _mark(keys: Sequence[InstrumentedAttribute[Any]], descending: bool) -> str:
+    """Return what tells the cursors of one list and order from those of others."""
+    name = f"{[str(key) for key in keys]} {descending}"
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
 def _encode(values: Sequence[Any]) -> str:

@@ -2,6 +2,8 @@
 
 import functools
 import logging
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -40,9 +42,10 @@ class Periodic(Entrypoint):
 
     alarms = Alarms()
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, after_gap: float = 0.0) -> None:
         super().__init__()
         self.seconds = seconds
+        self.after_gap = after_gap
         self._wakeup = Signal()
         self._loop: Any = None
         self._stopping = False
@@ -72,9 +75,15 @@ class Periodic(Entrypoint):
         self._stopping = True
 
     def _run(self) -> None:
+        fired_at = -math.inf
         while not self._stopping:
             self._wakeup = Signal()
+            if self.after_gap and time.monotonic() - fired_at > self.seconds + self.after_gap:
+                self._wakeup.wait(timeout=self.after_gap)
+                fired_at = time.monotonic()
+                continue
             succeeded = self._fire()
+            fired_at = time.monotonic()
             self._wakeup.wait(timeout=self.seconds if succeeded else min(self.seconds, PAUSE_AFTER_FAILURE_SECONDS))
 
     def _fire(self) -> bool:
@@ -92,10 +101,13 @@ class Periodic(Entrypoint):
         return bool(done.wait())
 
 
-def periodic(*, seconds: float, transaction: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def periodic(
+    *, seconds: float, transaction: bool = True, after_gap: float = 0.0
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Run the decorated method every `seconds`; a failure is logged, and tried again after a second.
 
     With `transaction`, it runs in one, and in one replica at a time; without, the method opens its own.
+    With `after_gap`, it holds back for so many seconds at the start and whenever the process has been standing still.
     """
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -115,7 +127,7 @@ def periodic(*, seconds: float, transaction: bool = True) -> Callable[[Callable[
                 return False
             return True
 
-        register_entrypoint(run, Periodic(seconds))
+        register_entrypoint(run, Periodic(seconds, after_gap))
         return run
 
     return decorate

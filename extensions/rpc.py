@@ -136,7 +136,7 @@ class RpcServer(ProviderCollector, SharedExtension):
 
     def _bury(self, channel: Any, message: amqp.Message, reason: str) -> None:
         try:
-            self.dead_letters.bury(self.queue, message, reason, 1)
+            self.dead_letters.bury(self.queue, message, reason, 1, with_body=False)
         except Exception:
             log.exception("a message that is no call could not be kept: %s", reason)
         ack(channel, message.delivery_tag)

@@ -12,7 +12,7 @@ from nameko import config
 from nameko.extensions import DependencyProvider, SharedExtension
 
 from contracts.errors import ServiceError, ServiceUnavailable, UpstreamTimeout
-from extensions.broker import broker_errors
+from extensions.broker import BrokerUnavailable, broker_errors
 from extensions.listener import Listener
 from extensions.rpc import DIRECT_REPLY_TO
 from extensions.telemetry import current_trace
@@ -63,6 +63,8 @@ class Calls(SharedExtension):
         """
         if len(self._pending) >= MAX_PENDING:
             raise ServiceUnavailable(retry_after=1)
+        if not self.listener.is_consuming(self):  # the broker refuses a call before its caller listens for replies
+            raise BrokerUnavailable
         trace = current_trace()
         budget = trace.remaining(timeout)
         if budget <= 0:

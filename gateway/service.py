@@ -33,3 +33,4 @@ class GatewayService(
         """Learn what user.updated said while this process was not there, or cut off: at the start and ever after."""
         for update in self.services.users.list_changed(ACCESS_TOKEN_SECONDS)["items"]:
             self.tokens.verified.update(UserUpdated.model_validate(update))
+        self.tokens.verified.caught_up = True

@@ -92,7 +92,7 @@ class Decision:
 def step_for(status: Status | None, trigger: type[Event]) -> Step | None:
     """Return what `trigger` does to a reservation in `status` (None: there is none); None when nothing."""
     if status is None and trigger is OrderConfirmed:
-        raise ReservationMissing
+        raise ReservationMissing("an order was confirmed that inventory has never heard of")
     return STEPS.get((status, trigger))
 
 
@@ -138,8 +138,10 @@ def set_level(balance: Balance, quantity: int) -> Change:
 
 
 def adjust(balance: Balance, delta: int) -> Change:
-    """Return the change of `delta` on hand; raises StockIsReserved or, over the greatest stock, ValidationFailed."""
+    """Return the change of `delta` on hand; raises StockIsReserved, or ValidationFailed outside of 0 to MAX_STOCK."""
     on_hand = balance.on_hand + delta
+    if on_hand < 0:
+        raise ValidationFailed.field("delta", f"would leave less than nothing on hand, there are {balance.on_hand}")
     if on_hand < balance.reserved:
         message = f"{on_hand} would be on hand, less than the {balance.reserved} that are reserved for orders."
         raise StockIsReserved(message)

@@ -72,5 +72,5 @@ def step_for(state: State | None, trigger: type[Trigger]) -> Step | None:
     Raises PaymentMissing for a confirmation without a payment.
     """
     if state is None and trigger is OrderConfirmed:
-        raise PaymentMissing
+        raise PaymentMissing("an order was confirmed that payments has never heard of")
     return STEPS.get((state, trigger))

@@ -14,6 +14,8 @@ from extensions.tokens import AccessToken
 from users.models import RefreshFamily, RefreshToken, User
 from users.tokens import fingerprint
 
+MAX_CHANGED = 10_000
+
 
 def now(session: Session) -> datetime:
     """Return the database's time, the one clock that all replicas share."""
@@ -39,7 +41,12 @@ def list_changed(session: Session, within: timedelta) -> list[UserUpdated]:
     """Return what user.updated said within this time, one for each account."""
     since = func.clock_timestamp() - within
     # A new account has not changed: its tokens were made from what it is.
-    changed = session.scalars(select(User).where(User.updated_at > since, User.updated_at > User.created_at))
+    changed = session.scalars(
+        select(User)
+        .where(User.updated_at > since, User.updated_at > User.created_at)
+        .order_by(User.updated_at.desc())
+        .limit(MAX_CHANGED)
+    )
     return [
         UserUpdated.model_validate(
             {"user_id": user.id, "roles": user.roles, "is_active": user.is_active, "at": user.updated_at}

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.local.servers import OURS
+from deploy.settings import ROOT
+
+# `nameko shell` and `nameko run` by hand: calls that end, and no word of eventlet about itself at every start.
+FOR_THE_SHELL = {"PYTHONSTARTUP": str(ROOT / "deploy/shell.py"), "PYTHONWARNINGS": "ignore"}
 
 
 def render(variables: Mapping[str, str]) -> str:
@@ -31,7 +35,7 @@ def write(path: Path, variables: Mapping[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.new")
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(render({**variables, OURS: str(path)}))
+        file.write(render({**variables, **FOR_THE_SHELL, OURS: str(path)}))
     unfinished.replace(path)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from nameko import config
 from nameko.extensions import DependencyProvider, SharedExtension
 
+from contracts.errors import ServiceUnavailable
 from contracts.users import ACCESS_TOKEN_SECONDS, UserInactive, UserUpdated
 from extensions import tokens
 from extensions.tokens import AccessToken
@@ -24,9 +25,13 @@ class VerifiedTokens:
         self._key, self._size = key, size
         self._known: OrderedDict[str, AccessToken] = OrderedDict()
         self._updates: OrderedDict[Any, UserUpdated] = OrderedDict()
+        self.caught_up = True
+        """False while it is unknown which accounts changed before this process was there; no token is taken then."""
 
     def verify(self, token: str) -> AccessToken:
         """Return what `token` says, with the roles that its user has by now. Raises InvalidToken, UserInactive."""
+        if not self.caught_up:
+            raise ServiceUnavailable(retry_after=1)
         known = self._known.get(token)
         if known is not None and known.expires_at.timestamp() <= time.time():
             del self._known[token]
@@ -70,6 +75,7 @@ class AccessTokens(SharedExtension):
         """Read the public key."""
         self.key = tokens.load_public_key(config["JWT_PUBLIC_KEY_FILE"])
         self.verified = VerifiedTokens(self.key)
+        self.verified.caught_up = False
 
     def jwks(self) -> dict[str, Any]:
         """Return the public key as a JSON Web Key Set."""

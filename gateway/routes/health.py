@@ -18,6 +18,7 @@ class Routes:
     """What an operator's probes ask."""
 
     services: Any
+    tokens: Any
     name: str
 
     @route("GET", "/health/live", access=Access.ANYONE, shed=False)
@@ -31,6 +32,8 @@ class Routes:
         pool = eventlet.GreenPool(len(SERVICES))
         reports = dict(zip(SERVICES, pool.imap(partial(self._ask, request), SERVICES), strict=True))
         failing = [FieldError(name, reason) for name, reason in _failing(reports)]
+        if not self.tokens.verified.caught_up:
+            failing.append(FieldError("gateway", "does not know yet which accounts have changed"))
         if failing:
             detail = "Not ready: " + "; ".join(f"{error.field} {error.message}" for error in failing)
             raise ServiceUnavailable(detail, failing, retry_after=2)

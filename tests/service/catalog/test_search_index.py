@@ -1,15 +1,6 @@
 import sqlalchemy
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 
-from catalog.models import Base
 from tests.support import database
-
-
-def test_models_and_migrations_agree(servers):
-    with database("catalog").connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, Base.metadata) == []
 
 
 def test_substrings_are_found_by_an_index(servers):

@@ -1,0 +1,59 @@
+"""What is wrong with a request, in words that the person who sent it can act on."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from contracts.errors import FieldError
+
+MAX_FIELD_ERRORS = 20
+MAX_FIELD_NAME = 100
+
+# Pydantic's kinds of findings in our words; {} is its context. What is not here keeps Pydantic's own words.
+WORDS = {
+    "missing": "is required",
+    "extra_forbidden": "is not a known field",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a string",
+    "uuid_type": "must be a UUID",
+    "uuid_parsing": "must be a UUID",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "dict_type": "must be an object",
+    "too_long": "must have at most {max_length} items",
+    "too_short": "must have at least {min_length} items",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must have at least {min_length} characters",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "enum": "must be one of {expected}",
+    "literal_error": "must be one of {expected}",
+}
+
+
+def field_errors(error: ValidationError) -> list[FieldError]:
+    """Return the wrong fields with their paths, such as `items[0].quantity`; MAX_FIELD_ERRORS at most."""
+    found = error.errors(include_url=False, include_input=False)
+    # Pydantic drops wrong items and then calls their tuple too short: what is wrong with the items is all there is.
+    parents = {one["loc"][:depth] for one in found for depth in range(1, len(one["loc"]))}
+    telling = [one for one in found if not (one["type"] == "too_short" and one["loc"] in parents)]
+    return [FieldError(_path(one["loc"]), _words(one)) for one in telling[:MAX_FIELD_ERRORS]]
+
+
+def _words(finding: Any) -> str:
+    words = WORDS.get(finding["type"])
+    if words is None:
+        return str(finding["msg"]).removeprefix("Value error, ")
+    return words.format(**finding.get("ctx", {}))
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for step in location:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step
+    return path if len(path) <= MAX_FIELD_NAME else path[:MAX_FIELD_NAME] + "…"
