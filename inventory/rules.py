@@ -138,10 +138,10 @@ def set_level(balance: Balance, quantity: int) -> Change:
 
 
 def adjust(balance: Balance, delta: int) -> Change:
-    """Return the change of `delta` on hand; raises StockIsReserved, or ValidationFailed outside of 0 to MAX_STOCK."""
+    """Return the change of `delta` on hand; raises StockIsReserved or, over the greatest stock, ValidationFailed."""
     on_hand = balance.on_hand + delta
     if on_hand < 0:
-        raise ValidationFailed.field("delta", f"would leave less than nothing on hand, there are {balance.on_hand}")
+        raise StockIsReserved(f"There are {balance.on_hand} on hand: that would leave less than nothing.")
     if on_hand < balance.reserved:
         message = f"{on_hand} would be on hand, less than the {balance.reserved} that are reserved for orders."
         raise StockIsReserved(message)

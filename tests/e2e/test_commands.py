@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.environment import FOR_THE_SHELL
 from tests.support import eventually
 
 ROOT = Path(__file__).parent.parent.parent
@@ -43,12 +44,12 @@ def await_ready(shop):
 
 
 def shell(lines):
-    """What `nameko shell` prints when `lines` are typed into it."""
+    """What `nameko shell` prints when `lines` are typed into it, in a terminal that has sourced var/env."""
     done = subprocess.run(
         [*NAMEKO, "shell", "--config", "config.yml"],
         input="\n".join(lines) + "\n",
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | FOR_THE_SHELL,
         capture_output=True,
         text=True,
         timeout=60,
@@ -96,3 +97,9 @@ def test_two_replicas_of_every_service_share_the_work(shop, by_hand):
         shop.reaches(order, "CONFIRMED")
     eventually(lambda: shop.stock(pen) == (80, 0))
     shop.assert_sound()
+
+
+def test_the_shell_does_not_wait_for_a_service_that_is_down(shop):
+    shop.stop("payments")
+    said = shell(["n.rpc.payments.list_payments()"])
+    assert "RpcTimeout" in said, said

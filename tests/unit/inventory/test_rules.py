@@ -96,7 +96,7 @@ class TestTheLevel:
             rules.set_level(Balance(5, 3), quantity)
 
     def test_cannot_go_below_zero(self):
-        with pytest.raises(ValidationFailed, match="delta: would leave less than nothing on hand, there are 5"):
+        with pytest.raises(StockIsReserved, match="There are 5 on hand"):
             rules.adjust(Balance(5), -6)
         assert rules.adjust(Balance(5), -5) == Change(on_hand=-5)
 
