@@ -1,18 +1,20 @@
 """The hazards of a saga, H1 to H14, staged on the running suite: publishing, stopping, racing; then counting."""
 
 import json
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from uuid import UUID
 
 import pytest
+import sqlalchemy
 
 from contracts.events import EVENTS, queue_name
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated, OrderLine
 from extensions.ids import new_id
 from tests.e2e.conftest import DEADLINE_SECONDS
 from tests.load import Client
-from tests.support import eventually
+from tests.support import database, eventually
 
 
 def at_once(tasks):
@@ -171,6 +173,24 @@ def test_h10_a_participant_that_never_answers_costs_the_order_not_the_shop(shop,
     shop.start(silent)
     shop.assert_sound()
     assert shop.stock(pen) == (5, 0)
+
+
+def test_h10_answers_that_came_in_time_beat_the_deadline_after_a_standstill(shop):
+    pen = shop.product(stock=5)
+    shop.stop("inventory")
+    order = shop.order((pen, 1))
+    shop.has_payment(order, "AUTHORIZED")
+    shop.suite.kill("orders", signal.SIGSTOP)  # it stands still: the last answer comes to its queue, not to it
+    try:
+        shop.suite.start_service("inventory")
+        with database("orders").connect() as connection:
+            late = sqlalchemy.text("SELECT clock_timestamp() > deadline_at FROM orders WHERE id = :id")
+            eventually(lambda: connection.scalar(late, {"id": order["id"]}), timeout=DEADLINE_SECONDS + 5)
+    finally:
+        shop.suite.kill("orders", signal.SIGCONT)
+    shop.suite.wait_ready(60)
+    shop.reaches(order, "CONFIRMED")
+    shop.assert_sound()
 
 
 def test_h11_cancel_and_confirm_race_for_the_order(shop):

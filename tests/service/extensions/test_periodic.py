@@ -137,3 +137,33 @@ def test_it_goes_on_after_an_outage_of_the_database(run_service, servers):
 def test_without_a_transaction_it_opens_as_many_as_it_likes(run_service):
     run_service(Alone)
     eventually(ran(1, 4))
+
+
+class Patient(operations.Operations):
+    """Lets what has been waiting go first."""
+
+    name = "notifications"
+    work = Work(Base)
+
+    @periodic(seconds=0.05, after_gap=0.5)
+    def tick(self):
+        RUNS.append(time.monotonic())
+
+
+def test_after_a_standstill_it_holds_back(run_service):
+    began = time.monotonic()
+    run_service(Patient)
+    eventually(lambda: len(RUNS) >= 3)
+    assert RUNS[0] - began >= 0.5
+    time_of_standstill()
+    stood_until = time.monotonic()
+    count = len(RUNS)
+    eventually(lambda: len(RUNS) > count)
+    assert RUNS[count] - stood_until >= 0.4  # it woke into the standstill, and waited from then on
+
+
+def time_of_standstill():
+    """Let no greenlet of this process run for longer than the gap, as a SIGSTOP would."""
+    stop = time.monotonic() + 0.7
+    while time.monotonic() < stop:
+        pass
