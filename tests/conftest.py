@@ -7,6 +7,7 @@ import pytest
 from nameko.cli.utils import setup_config
 
 from deploy import keys, migrate
+from deploy.local.process import StartError
 from deploy.local.servers import Servers, remove_data
 from tests.support import Bus, Caller
 
@@ -26,7 +27,10 @@ def servers():
     folder = ROOT / os.environ.get("ORDER_SUITE_TEST_DATA", "var/test")
     remove_data(folder)  # every run begins from nothing, migrations included
     servers = Servers(folder)
-    environment = servers.start()
+    try:
+        environment = servers.start()
+    except StartError as error:  # once, and not from each of the tests that need them
+        pytest.exit(f"the tests need real servers: {error}", returncode=2)
     private, public = ROOT / "var/test-keys/jwt-private.pem", ROOT / "var/test-keys/jwt-public.pem"
     keys.ensure(private, public)
     environment |= {
