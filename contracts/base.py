@@ -27,7 +27,8 @@ DEFAULT_PAGE = 20
 MAX_STOCK = 10**9
 MAX_QUANTITY = 10_000
 
-_CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+# What no database takes, no person can read, or turns the direction of the text around it.
+_CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _MONEY = re.compile(r"[0-9]{1,10}(\.[0-9]{1,2})?")
 
 

@@ -58,10 +58,13 @@ class Listener(SharedExtension):
         """Tell whether messages for `subscription` would arrive now."""
         return subscription in self._consumers
 
-    def subscribe(self, subscription: Subscription) -> None:
-        """Consume `subscription.queue` from the start of the service on; call this in setup()."""
+    def subscribe(self, subscription: Subscription, *, last: bool = False) -> None:
+        """Consume `subscription.queue` from the start of the service on; call this in setup().
+
+        The `last` one begins when all others are there: whoever gets an answer from it finds the service complete.
+        """
         if subscription not in self._subscriptions:
-            self._subscriptions.append(subscription)
+            self._subscriptions.insert(len(self._subscriptions) if last else 0, subscription)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Take no more messages for `subscription`; what has been taken can still be acked."""

@@ -53,7 +53,7 @@ class RpcServer(ProviderCollector, SharedExtension):
         """Subscribe."""
         self.queue = f"rpc-{self.container.service_name}"
         self.prefetch = int(config.get("RPC_PREFETCH", 16))
-        self.listener.subscribe(self)
+        self.listener.subscribe(self, last=True)
 
     def unregister_provider(self, provider: Entrypoint) -> None:
         """Stop listening as soon as the first entrypoint stops; calls that were taken are still answered."""

@@ -105,7 +105,7 @@ def test_text(value):
     assert accepted(Text, value) == value
 
 
-@pytest.mark.parametrize("value", ["a\x00b", "\x1b[31m", "\x7f", "\ud800", "a\udfff", 7, None], ids=ascii)
+@pytest.mark.parametrize("value", ["a\x00b", "\u202egnp", "\x1b[31m", "\x7f", "\ud800", "a\udfff", 7, None], ids=ascii)
 def test_what_neither_postgresql_nor_a_person_can_read_is_no_text(value):
     assert refused(Text, value)
 
