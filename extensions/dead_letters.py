@@ -1,7 +1,7 @@
 """What could not be handled: kept with its reason in the service's dead_letters table, visible and replayable."""
 
-import json
 import logging
+import math
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +22,8 @@ from extensions.publisher import ConfirmedPublisher, Outgoing
 log = logging.getLogger(__name__)
 
 MAX_STORED_BODY = 16 * 1024 * 1024
+MAX_ATTEMPTS = 2**31 - 1  # what the column holds; a sender can claim any number
+MAX_HEADER_DEPTH = 8
 PREFETCH = 10
 
 
@@ -66,12 +68,13 @@ class DeadLetters(SharedExtension):
         self.container.spawn_managed_thread(lambda: self._collect(message, self._channel), "dead_letters.collect")
 
     def _collect(self, message: amqp.Message, channel: amqp.Channel | None) -> None:
-        death = ((message.headers or {}).get("x-death") or [{}])[0]
+        death = _last_death(message.headers)
         reason = f"the broker gave up: {death.get('reason', 'unknown')}"
+        count = death.get("count")
         backoff = Backoff()
         while channel is self._channel and channel is not None:
             try:
-                self.bury(str(death.get("queue", self.queue)), message, reason, int(death.get("count", 0)))
+                self.bury(str(death.get("queue", self.queue)), message, reason, count if isinstance(count, int) else 0)
             except SQLAlchemyError as error:
                 log.warning("a dead letter waits for the database (%s)", type(error).__name__)
                 eventlet.sleep(backoff.next_pause())
@@ -84,14 +87,14 @@ class DeadLetters(SharedExtension):
         properties = message.properties
         row = {
             "id": new_id(),
-            "queue": queue,
+            "queue": _text(queue),
             "event_type": _text(properties.get("type")),
             "message_id": _text(properties.get("message_id")),
             "correlation_id": _text(properties.get("correlation_id")),
             "body": _text(message.body)[:MAX_STORED_BODY] if with_body else "",
-            "headers": _storable_headers(message.headers or {}),
+            "headers": plain_headers(message.headers),
             "error": _text(error)[:4000],
-            "attempts": attempts,
+            "attempts": max(0, min(attempts, MAX_ATTEMPTS)),
         }
         log.error("dead letter %s in %s: %s", row["id"], queue, row["error"])
         with self._sessions.begin() as session:
@@ -147,8 +150,30 @@ class DeadLetters(SharedExtension):
         )
 
 
-def _storable_headers(headers: dict[str, Any]) -> Any:
-    return json.loads(json.dumps(headers, default=str).replace("\\u0000", "\\\\x00"))
+def plain_headers(headers: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a message's headers as JSON that PostgreSQL takes and AMQP can carry, whatever they hold."""
+    return {_text(name): _plain(value, MAX_HEADER_DEPTH) for name, value in (headers or {}).items()}
+
+
+def _plain(value: Any, depth: int) -> Any:
+    if value is None or isinstance(value, bool | int):
+        return value
+    if depth and isinstance(value, dict):
+        return {_text(name): _plain(one, depth - 1) for name, one in value.items()}
+    if depth and isinstance(value, list | tuple):
+        return [_plain(one, depth - 1) for one in value]
+    if isinstance(value, dict | list | tuple):
+        return "(nested too deep)"
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return _text(value)
+
+
+def _last_death(headers: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what the broker says of why it gave up; nothing where a sender has put something else there."""
+    deaths = (headers or {}).get("x-death")
+    first = deaths[0] if isinstance(deaths, list) and deaths else None
+    return first if isinstance(first, dict) else {}
 
 
 def _text(value: Any) -> Any:

@@ -9,7 +9,6 @@ What can go wrong, and what happens then:
 """
 
 import functools
-import json
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from contracts.events import handler_name, queue_name
 from contracts.validation import field_errors
 from extensions import topology
 from extensions.broker import Backoff, BrokerUnavailable, ack
-from extensions.dead_letters import DeadLetters
+from extensions.dead_letters import DeadLetters, plain_headers
 from extensions.listener import Listener
 from extensions.publisher import ConfirmedPublisher, Outgoing
 from extensions.telemetry import start_trace, trace_of
@@ -272,7 +271,7 @@ def copy_of(message: amqp.Message, exchange: str, routing_key: str) -> Outgoing:
         event_type=properties.get("type"),
         app_id=properties.get("app_id"),
         correlation_id=properties.get("correlation_id"),
-        headers=json.loads(json.dumps(message.headers or {}, default=str)),
+        headers=plain_headers(message.headers),
     )
 
 

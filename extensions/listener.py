@@ -49,11 +49,6 @@ class Listener(SharedExtension):
         self._first_connection = Signal()
         self._stopping = False
 
-    @property
-    def connected(self) -> bool:
-        """True while the broker is there and everything is subscribed."""
-        return self._connection is not None and len(self._consumers) == len(self._subscriptions)
-
     def is_consuming(self, subscription: Subscription) -> bool:
         """Tell whether messages for `subscription` would arrive now."""
         return subscription in self._consumers

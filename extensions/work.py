@@ -51,7 +51,7 @@ OUTAGE_STATES = ("57P", "53", "08", "25006", "55P03")
 
 
 class DatabaseUnavailable(ServiceUnavailable):
-    """PostgreSQL cannot be reached or cannot serve now; the transaction did not happen."""
+    """PostgreSQL cannot be reached or cannot serve now; whether a commit that was under way took place is unknown."""
 
     code, status, detail = "SERVICE_UNAVAILABLE", 503, "A database is unavailable. Try again shortly."
 

@@ -172,6 +172,35 @@ def test_what_the_broker_gives_up_on_is_collected_too(recorder, bus, caller):
     assert "delivery_limit" in letter["error"]
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-death": "garbage"},
+        {"x-death": [7]},
+        {"x-death": [{"queue": 7, "count": 10**15}]},
+        {"x-name": "\x00"},
+        {"x-nested": {"deep": [{"deeper": 0.5}]}},
+    ],
+    ids=["no list", "no table", "huge count", "nul", "nested"],
+)
+def test_no_header_is_too_odd_for_the_dead_letters(recorder, bus, caller, headers):
+    bus.publish_raw("notifications", "{", exchange=topology.DEAD_LETTERS, application_headers=headers)
+    eventually(lambda: dead_letters(caller))
+    event = shipped()
+    bus.publish(event)
+    eventually(lambda: times_seen(event))
+
+
+@pytest.mark.parametrize("headers", [{"x-attempts": 10**15}, {"x-attempts": "many"}], ids=["huge", "text"])
+def test_a_failure_with_odd_headers_ends_as_any_other(recorder, bus, caller, headers):
+    bad, after = shipped(), shipped()
+    FAILS_ON[str(bad.order_id)] = 1000
+    bus.publish(bad, application_headers=headers)
+    bus.publish(after)
+    eventually(lambda: dead_letters(caller))
+    eventually(lambda: times_seen(after))
+
+
 def test_an_outage_of_the_database_spends_no_retries(recorder, bus, servers):
     servers.postgres.stop()
     event = shipped()

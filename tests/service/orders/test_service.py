@@ -1,9 +1,11 @@
 """Orders in its container: pricing, the saga's decisions, commands, and who may see what."""
 
 from decimal import Decimal
+from itertools import product as product_of
 from unittest.mock import Mock
 
 import pytest
+import sqlalchemy
 
 from contracts.errors import (
     IdempotencyKeyReused,
@@ -14,12 +16,18 @@ from contracts.errors import (
     ValidationFailed,
 )
 from contracts.inventory import Shortage, StockFailed, StockReserved
-from contracts.orders import OrderNotFound, PriceChanged, ProductUnavailable
+from contracts.orders import OrderNotFound, OrderStatus, PriceChanged, ProductUnavailable
 from contracts.payments import PaymentAuthorized, PaymentFailed
 from extensions.ids import new_id
+from orders.models import UNSETTLED
+from orders.saga import Saga, is_stuck
 from orders.service import OrdersService
-from tests.support import eventually
+from tests.support import database, eventually
 
+STATUSES = (
+    ("PENDING", "RESERVED", "FAILED", "COMMITTED", "RELEASED", "RETURNED"),
+    ("PENDING", "AUTHORIZED", "FAILED", "CAPTURED", "VOIDED", "REFUNDED"),
+)
 ALICE = {"user_id": str(new_id()), "roles": ["customer"]}
 BOB = {"user_id": str(new_id()), "roles": ["customer"]}
 ADMIN = {"user_id": str(new_id()), "roles": ["admin"]}
@@ -194,6 +202,16 @@ def test_what_nobody_answers_for_is_listed_as_stuck(orders, bus, monkeypatch):
     assert [item["id"] for item in orders.list_stuck(actor=ADMIN)["items"]] == [stuck["id"]]
     with pytest.raises(PermissionDenied):
         orders.list_stuck(actor=ALICE)
+
+
+def test_the_sql_of_stuck_orders_says_what_the_saga_says(servers):
+    rows = list(product_of(OrderStatus, *STATUSES))
+    one = "(VALUES (:status, :stock, :payment)) AS one (status, stock_status, payment_status)"
+    query = sqlalchemy.text(f"SELECT {UNSETTLED.text} FROM {one}")
+    with database("orders").connect() as connection:
+        for status, stock, payment in rows:
+            stuck = connection.scalar(query, {"status": status, "stock": stock, "payment": payment})
+            assert stuck == is_stuck(Saga(status, stock, payment)), (status, stock, payment)
 
 
 def test_shipping_and_delivering(orders, bus):
