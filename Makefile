@@ -52,7 +52,7 @@ shell: $(STAMP) ## a Python prompt that calls the services: n.rpc.orders.get_ord
 	@$(WITH_ENV) exec $(BIN)/nameko shell --config config.yml
 
 consistency: $(STAMP) ## does everything add up? the books of all services, side by side
-	@$(WITH_ENV) exec $(BIN)/python -m deploy.consistency
+	@$(WITH_ENV) exec $(BIN)/python -m tests.books
 
 docs: $(STAMP) ## write docs/architecture/events.md and its schemas anew from the code
 	@$(BIN)/python -m docs.architecture.generate_events

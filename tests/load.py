@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from deploy.consistency import await_rest, database_urls, report
+from tests.books import await_rest, database_urls, report
 
 PRODUCTS = 10
 PATIENCE = 60.0  # seconds in which one order must be accepted, whatever happens to the services

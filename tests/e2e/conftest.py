@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from deploy import seed
-from deploy.consistency import await_rest, database_urls, report
 from deploy.local.suite import Suite
+from tests.books import await_rest, database_urls, report
 from tests.load import ADMIN, CUSTOMER, Client, log_in
 from tests.support import empty_database, eventually, purge_queues
 

@@ -4,7 +4,7 @@ import signal
 import threading
 from collections import Counter
 
-from deploy.consistency import database_urls
+from tests.books import database_urls
 from tests.load import make_products, place_orders, plan
 from tests.support import eventually
 

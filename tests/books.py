@@ -1,6 +1,6 @@
 """Does everything add up? Orders against reservations, stock, payments, notifications, outboxes and dead letters.
 
-`python -m deploy.consistency` waits until the suite is at rest, prints each check with its count, and exits with 1
+`python -m tests.books` waits until the suite is at rest, prints each check with its count, and exits with 1
 when one is not zero. It reads the six databases side by side, which no service may: it is the auditor's view.
 """
 
@@ -256,7 +256,7 @@ def report(checks: Iterable[Check]) -> str:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.consistency", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.books", description=__doc__)
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for the suite to come to rest")
     checks = await_rest(database_urls(), parser.parse_args().timeout)
     print(report(checks))
