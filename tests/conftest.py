@@ -17,7 +17,7 @@ FAST_RETRIES = "[50, 100, 200]"
 
 def pytest_collection_modifyitems(items):
     """Run the quick tests first, and last those whose processes listen on the same queues as the others' containers."""
-    order = ("unit", "service", "e2e")
+    order = ("unit", "model", "service", "e2e", "chaos")
     items.sort(key=lambda item: order.index(item.path.relative_to(ROOT / "tests").parts[0]))
 
 
