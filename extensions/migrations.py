@@ -3,9 +3,9 @@
 import os
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy import MetaData, create_engine, pool, text
-
-from extensions.tables import service_metadata
+from sqlalchemy.dialects.postgresql import JSONB
 
 MIGRATION_LOCK = 7_305_511  # any number, the same for every migrating process
 
@@ -27,10 +27,80 @@ def run_migrations(context: Any, metadata: MetaData, service: str) -> None:
 
 
 def create_messaging_tables(op: Any) -> None:
-    """Create outbox, inbox, dead letters and idempotency keys, in the first revision of every service."""
-    service_metadata().create_all(op.get_bind())
+    """Create outbox, inbox, dead letters and idempotency keys as they were in the first revision of every service."""
+    op.create_table(
+        "outbox",
+        sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
+        sa.Column("message_id", sa.Uuid, nullable=False),
+        sa.Column("event_type", sa.Text, nullable=False),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Column("correlation_id", sa.Text, nullable=False),
+        sa.Column("headers", JSONB, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+        _now("due_at"),
+        _now("created_at"),
+        sa.PrimaryKeyConstraint("id", name="pk_outbox"),
+        sa.UniqueConstraint("message_id", name="uq_outbox_message_id"),
+    )
+    op.create_index("ix_outbox_due_at", "outbox", ["due_at"])
+    op.create_table(
+        "inbox",
+        sa.Column("message_id", sa.Uuid, nullable=False),
+        sa.Column("handler", sa.Text, nullable=False),
+        _now("created_at"),
+        sa.PrimaryKeyConstraint("message_id", "handler", name="pk_inbox"),
+    )
+    op.create_index("ix_inbox_created_at", "inbox", ["created_at"])
+    op.create_table(
+        "dead_letters",
+        sa.Column("id", sa.Uuid, nullable=False),
+        sa.Column("queue", sa.Text, nullable=False),
+        sa.Column("event_type", sa.Text),
+        sa.Column("message_id", sa.Text),
+        sa.Column("correlation_id", sa.Text),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Column("headers", JSONB, nullable=False),
+        sa.Column("error", sa.Text, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("replayed_at", sa.DateTime(timezone=True)),
+        _now("created_at"),
+        sa.PrimaryKeyConstraint("id", name="pk_dead_letters"),
+    )
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("actor", sa.Text, nullable=False),
+        sa.Column("method", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("fingerprint", sa.Text, nullable=False),
+        sa.Column("answer", JSONB, nullable=False),
+        _now("created_at"),
+        sa.PrimaryKeyConstraint("actor", "method", "key", name="pk_idempotency_keys"),
+    )
+    op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"])
 
 
 def drop_messaging_tables(op: Any) -> None:
     """Undo create_messaging_tables."""
-    service_metadata().drop_all(op.get_bind())
+    for table in ("outbox", "inbox", "dead_letters", "idempotency_keys"):
+        op.drop_table(table)
+
+
+def create_timers(op: Any) -> None:
+    """Create the timers, and the name of whoever replays a dead letter, in the second revision of every service."""
+    op.create_table(
+        "timers",
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_timers"),
+    )
+    op.add_column("dead_letters", sa.Column("replayed_by", sa.Text))
+
+
+def drop_timers(op: Any) -> None:
+    """Undo create_timers."""
+    op.drop_column("dead_letters", "replayed_by")
+    op.drop_table("timers")
+
+
+def _now(name: str) -> sa.Column:
+    return sa.Column(name, sa.DateTime(timezone=True), nullable=False, server_default=sa.func.clock_timestamp())

@@ -7,8 +7,10 @@ from nameko.extensions import DependencyProvider
 
 from contracts.base import Actor, PageRequest
 from contracts.errors import ServiceError
+from extensions import retention
 from extensions.cache import Redis
 from extensions.ids import parse_id
+from extensions.periodic import periodic
 from extensions.rpc import rpc
 from extensions.telemetry import start_trace
 
@@ -44,6 +46,11 @@ class Operations:
         except ServiceError as error:
             parts["database"] = str(error)
         return {"status": "ok" if parts["database"] == "ok" else "failing", "parts": parts}
+
+    @periodic(seconds=300, transaction=False)
+    def forget_old_messages(self):
+        """Keep the tables of messaging bounded: forget what the inbox and the idempotency keys need no longer."""
+        retention.forget(self.work)
 
     @rpc
     def list_dead_letters(self, limit=20, cursor=None, actor=None):

@@ -1,26 +1,29 @@
 """The outbox relay: takes committed events to the broker, in their order, until each is confirmed.
 
-It is woken by the commit that wrote an event, and polls behind that, so that a crash in between only delays.
+It is woken by the commit that wrote an event. Behind that it sweeps up what a crash in between has left: a timer, so
+that one replica at a time does it, once per interval.
 """
 
 import logging
+from datetime import timedelta
 from typing import Any
 
 import eventlet
 from eventlet.event import Event as Signal
 from nameko.extensions import SharedExtension
-from sqlalchemy import Table, bindparam, delete, func, select, update
+from sqlalchemy import Table, bindparam, delete, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from contracts.events import EVENTS, EXCHANGE
+from extensions import timers
 from extensions.broker import Backoff, BrokerUnavailable
 from extensions.publisher import ConfirmedPublisher, Outgoing
 
 log = logging.getLogger(__name__)
 
 BATCH = 200
-POLL_SECONDS = 1.0
+SWEEP, SWEEP_SECONDS = "outbox", 1.0
 LONGEST_RETURN_PAUSE_SECONDS = 60
 
 
@@ -33,13 +36,14 @@ class OutboxRelay(SharedExtension):
         super().__init__()
         self._sessions: Any = None
         self._table: Any = None
+        self._timers: Any = None
         self._wakeup = Signal()
         self._relay: Any = None
         self._stopping = False
 
-    def use(self, sessions: "sessionmaker[Session]", table: Table) -> None:
-        """Say where the outbox is; called by Work.setup()."""
-        self._sessions, self._table = sessions, table
+    def use(self, sessions: "sessionmaker[Session]", table: Table, timers: Table) -> None:
+        """Say where the outbox and the timers are; called by Work.setup()."""
+        self._sessions, self._table, self._timers = sessions, table, timers
 
     def start(self) -> None:
         """Begin to relay, with what an earlier process left behind first."""
@@ -49,7 +53,7 @@ class OutboxRelay(SharedExtension):
     def wake(self) -> None:
         """Say that something was committed."""
         if not self._wakeup.ready():
-            self._wakeup.send()
+            self._wakeup.send("woken")
 
     def stop(self) -> None:
         """Relay what the last workers committed, within a few seconds, and end."""
@@ -62,29 +66,34 @@ class OutboxRelay(SharedExtension):
 
     def _run(self) -> None:
         backoff = Backoff()
+        woken = True
         while True:
             stopping = self._stopping
             self._wakeup = Signal()
             try:
-                while self._relay_batch() == BATCH:
-                    pass
+                while self._relay_batch(woken=woken) == BATCH:
+                    woken = True  # there is more: it need not be due
                 backoff.reset()
-                pause = POLL_SECONDS
+                pause, failed = SWEEP_SECONDS, False
             except (BrokerUnavailable, SQLAlchemyError) as error:
-                pause = backoff.next_pause()
+                pause, failed = backoff.next_pause(), True
                 log.warning("the outbox waits (%s); next try in %.1f s", type(error).__name__, pause)
-                eventlet.sleep(min(pause, POLL_SECONDS))
+                eventlet.sleep(min(pause, SWEEP_SECONDS))
             if stopping:
                 return
-            self._wakeup.wait(timeout=pause)
+            woken = self._wakeup.wait(timeout=pause) is not None or failed
 
-    def _relay_batch(self) -> int:
+    def _relay_batch(self, *, woken: bool) -> int:
         """Publish the oldest events that are due, delete those that were confirmed, return how many there were."""
-        outbox = self._table
+        outbox, now = self._table, func.clock_timestamp()
+        longest_pause = timedelta(seconds=LONGEST_RETURN_PAUSE_SECONDS)
         with self._sessions.begin() as session:
+            if not woken and not timers.claim(session, self._timers, SWEEP, SWEEP_SECONDS):
+                return 0
             rows = session.execute(
                 select(outbox)
-                .where(outbox.c.due_at <= func.clock_timestamp())
+                # What is put back for longer than we ever do is from a clock that has been set back since.
+                .where(or_(outbox.c.due_at <= now, outbox.c.due_at > now + longest_pause))
                 .order_by(outbox.c.id)
                 .limit(BATCH)
                 .with_for_update(skip_locked=True)

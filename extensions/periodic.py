@@ -11,7 +11,6 @@ import eventlet
 from eventlet.event import Event as Signal
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
-from sqlalchemy import func, select
 
 from contracts.errors import ServiceUnavailable
 from extensions.telemetry import start_trace
@@ -38,7 +37,7 @@ class Alarms(SharedExtension):
 
 
 class Periodic(Entrypoint):
-    """Fires its method every `seconds`, never twice at once in one process."""
+    """Looks every `seconds` whether its method is due, or is woken; never twice at once in one process."""
 
     alarms = Alarms()
 
@@ -61,7 +60,7 @@ class Periodic(Entrypoint):
     def wake(self) -> None:
         """Fire now, or once more after the run that is under way."""
         if not self._wakeup.ready():
-            self._wakeup.send()
+            self._wakeup.send("woken")
 
     def stop(self) -> None:
         """Fire no more; a run that is under way is finished by the container."""
@@ -76,18 +75,20 @@ class Periodic(Entrypoint):
 
     def _run(self) -> None:
         fired_at = -math.inf
+        at_once = False
         while not self._stopping:
             self._wakeup = Signal()
             if self.after_gap and time.monotonic() - fired_at > self.seconds + self.after_gap:
                 self._wakeup.wait(timeout=self.after_gap)
                 fired_at = time.monotonic()
                 continue
-            succeeded = self._fire()
+            succeeded = self._fire(at_once)
             fired_at = time.monotonic()
-            self._wakeup.wait(timeout=self.seconds if succeeded else min(self.seconds, PAUSE_AFTER_FAILURE_SECONDS))
+            pause = self.seconds if succeeded else min(self.seconds, PAUSE_AFTER_FAILURE_SECONDS)
+            at_once = self._wakeup.wait(timeout=pause) is not None or not succeeded
 
-    def _fire(self) -> bool:
-        """Run the method in a worker. Tells whether it succeeded."""
+    def _fire(self, at_once: bool) -> bool:
+        """Run the method in a worker, if it is due or has to run `at_once`. Tells whether that succeeded."""
         done = Signal()
 
         def handle_result(_worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
@@ -95,30 +96,37 @@ class Periodic(Entrypoint):
             return result, exc_info
 
         try:
-            self.container.spawn_worker(self, (), {}, handle_result=handle_result)
+            self.container.spawn_worker(self, (at_once,), {}, handle_result=handle_result)
         except ContainerBeingKilled:
             return False
         return bool(done.wait())
 
 
 def periodic(
-    *, seconds: float, transaction: bool = True, after_gap: float = 0.0
+    *, seconds: float, transaction: bool = True, every_process: bool = False, after_gap: float = 0.0
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Run the decorated method every `seconds`; a failure is logged, and tried again after a second.
+    """Run the decorated method once every `seconds`, however many replicas there are, and when it is woken.
 
-    With `transaction`, it runs in one, and in one replica at a time; without, the method opens its own.
+    With `transaction`, it runs in one, and in one replica at a time; without, the method opens its own. With
+    `every_process`, each replica runs it, for what it keeps in its own memory; then nothing is asked of a database.
     With `after_gap`, it holds back for so many seconds at the start and whenever the process has been standing still.
+    A failure is logged, and tried again after a second.
     """
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        def fire(service: Any, at_once: bool) -> None:
+            if transaction:
+                with service.work.transaction():
+                    if service.work.claim_timer(method.__name__, seconds, at_once=at_once):
+                        method(service)
+            elif every_process or at_once or _is_due(service.work, method.__name__, seconds):
+                method(service)
+
         @functools.wraps(method)
-        def run(self: Any) -> bool:
+        def run(self: Any, at_once: bool) -> bool:
             start_trace({}, self.name)
             try:
-                if transaction:
-                    _in_one_replica(self.work, method, self)
-                else:
-                    method(self)
+                fire(self, at_once)
             except ServiceUnavailable as error:
                 log.info("%s waits: %s", method.__name__, error)
                 return False
@@ -133,8 +141,6 @@ def periodic(
     return decorate
 
 
-def _in_one_replica(work: Any, method: Callable[..., Any], service: Any) -> None:
-    """Run `method` in a transaction, unless another replica is running it now."""
-    with work.transaction() as session:
-        if session.scalar(select(func.pg_try_advisory_xact_lock(func.hashtext(method.__name__)))):
-            method(service)
+def _is_due(work: Any, name: str, seconds: float) -> bool:
+    with work.transaction():
+        return bool(work.claim_timer(name, seconds))

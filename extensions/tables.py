@@ -1,4 +1,4 @@
-"""The tables that every service with a database has: outbox, inbox, dead letters and idempotency keys.
+"""The tables that every service with a database has: outbox, inbox, dead letters, idempotency keys and timers.
 
 They are Core tables, because they are only ever written and read in bulk.
 """
@@ -34,6 +34,7 @@ def service_metadata() -> MetaData:
     _inbox(metadata)
     _dead_letters(metadata)
     _idempotency_keys(metadata)
+    _timers(metadata)
     return metadata
 
 
@@ -86,6 +87,7 @@ def _dead_letters(metadata: MetaData) -> None:
         Column("error", Text, nullable=False),
         Column("attempts", Integer, nullable=False),
         Column("replayed_at", DateTime(timezone=True)),
+        Column("replayed_by", Text),
         _now(),
     )
 
@@ -103,3 +105,13 @@ def _idempotency_keys(metadata: MetaData) -> None:
         _now(),
     )
     Index(None, table.c.created_at)
+
+
+def _timers(metadata: MetaData) -> None:
+    """When each timer of the service is due, for all its replicas together."""
+    Table(
+        "timers",
+        metadata,
+        Column("name", Text, primary_key=True),
+        Column("due_at", DateTime(timezone=True), nullable=False),
+    )

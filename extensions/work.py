@@ -22,6 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from contracts.base import Event, Received
 from contracts.errors import ServiceUnavailable
+from extensions import timers
 from extensions.dead_letters import DeadLetters
 from extensions.ids import new_id
 from extensions.outbox import OutboxRelay
@@ -169,6 +170,10 @@ class UnitOfWork:
         """Run the service's @periodic `method` as soon as the transaction is committed."""
         self.after_commit(self._provider.alarms.ring, method)
 
+    def claim_timer(self, name: str, seconds: float, *, at_once: bool = False) -> bool:
+        """Tell whether this transaction is the one to run the timer `name` in this interval of `seconds`."""
+        return timers.claim(self.session, self.table("timers"), name, seconds, at_once=at_once)
+
     def first_time(self, events: Sequence[Received[Any]], handler: str) -> list[Received[Any]]:
         """Enter `events` into the inbox and return those that this handler has not dealt with yet, in their order."""
         inbox = self._provider.table("inbox")
@@ -220,7 +225,7 @@ class Work(Database):
             raise RuntimeError(message)
         self.engine = make_engine(config["DB_URIS"][f"{self.container.service_name}:{self.declarative_base.__name__}"])
         self.Session = sessionmaker(bind=self.engine, expire_on_commit=False)
-        self.relay.use(self.Session, self.table("outbox"))
+        self.relay.use(self.Session, self.table("outbox"), self.table("timers"))
         self.dead_letters.use(self.Session, self.table("dead_letters"))
 
     def table(self, name: str) -> Table:

@@ -28,7 +28,7 @@ class GatewayService(
         """Let a new role or a deactivation hold for the tokens that are out already."""
         self.tokens.verified.update(event)
 
-    @periodic(seconds=30, transaction=False)
+    @periodic(seconds=30, transaction=False, every_process=True)
     def catch_up_with_users(self) -> None:
         """Learn what user.updated said while this process was not there, or cut off: at the start and ever after."""
         for update in self.services.users.list_changed(ACCESS_TOKEN_SECONDS)["items"]:

@@ -45,7 +45,6 @@ class OrdersService(operations.Operations):
         product_ids = sorted({str(item.product_id) for item in request.items})
         found = self.services.catalog.get_products(product_ids=product_ids)
         products = [ProductView.model_validate(product) for product in found["items"]]
-        deadline = timedelta(seconds=float(config["ORDER_DEADLINE_SECONDS"]))
 
         def create():
             order = use_cases.create_order(
@@ -53,7 +52,7 @@ class OrdersService(operations.Operations):
                 price_order(request, products),
                 user_id,
                 config["CURRENCY"],
-                deadline,
+                _deadline(),
                 self.work.publish,
             )
             return queries.view(order).to_dict()
@@ -126,8 +125,7 @@ class OrdersService(operations.Operations):
         """List orders to which somebody has owed something for longer than the saga's deadline."""
         Actor.of(actor).require_admin()
         page = PageRequest.parse({"limit": limit, "cursor": cursor})
-        grace = timedelta(seconds=float(config["ORDER_DEADLINE_SECONDS"]))
-        return queries.list_stuck(self.work.session, page, grace)
+        return queries.list_stuck(self.work.session, page, _deadline())
 
     # Events: the answers of inventory and payments
 
@@ -182,7 +180,7 @@ class OrdersService(operations.Operations):
     @periodic(seconds=1.0, after_gap=3.0)
     def expire_orders(self):
         """Cancel orders that nobody answered for within their deadline."""
-        expired = use_cases.expire_orders(self.work.session, self.work.publish)
+        expired = use_cases.expire_orders(self.work.session, _deadline(), self.work.publish)
         self._forget(expired)
         if len(expired) == use_cases.EXPIRE_BATCH:
             self.work.wake("expire_orders")
@@ -198,3 +196,7 @@ class OrdersService(operations.Operations):
     def _forget(self, orders):
         for order in orders:
             self.work.around_commit(self.cache.invalidate, "order", order.id, order.version)
+
+
+def _deadline():
+    return timedelta(seconds=float(config["ORDER_DEADLINE_SECONDS"]))

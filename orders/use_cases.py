@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.sql.base import ExecutableOption
@@ -105,8 +105,9 @@ def cancel_command(session: Session, order_id: UUID, actor: Actor) -> Command:
     return Command.CANCEL_BY_USER if actor.user_id == owner else Command.CANCEL_BY_ADMIN
 
 
-def expire_orders(session: Session, publish: Publish) -> list[Order]:
+def expire_orders(session: Session, deadline: timedelta, publish: Publish) -> list[Order]:
     """Cancel orders that were not decided within their deadline; returns them, EXPIRE_BATCH at most."""
+    _redate(session, deadline)
     overdue = session.scalars(
         select(Order)
         .where(Order.status == OrderStatus.CREATED, Order.deadline_at <= func.clock_timestamp())
@@ -122,6 +123,18 @@ def expire_orders(session: Session, publish: Publish) -> list[Order]:
             _apply(order, after, entries, publish)
     _record(session, entries)
     return list(overdue)
+
+
+def _redate(session: Session, deadline: timedelta) -> None:
+    """Give orders a deadline anew that is further off than any can be: the clock has been set back since."""
+    latest = func.clock_timestamp() + deadline
+    ahead = select(Order.id).where(Order.status == OrderStatus.CREATED, Order.deadline_at > latest)
+    session.execute(
+        update(Order)
+        .where(Order.id.in_(ahead.with_for_update(skip_locked=True)))
+        .values(deadline_at=latest)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _lock(session: Session, order_ids: set[UUID], *options: ExecutableOption) -> dict[UUID, Order]:

@@ -1,6 +1,7 @@
 """The outbox: every committed event arrives, whatever happens to its neighbours, its process or its queue."""
 
 import json
+import time
 
 import eventlet
 import pytest
@@ -8,9 +9,10 @@ import sqlalchemy
 
 from contracts.events import queue_name
 from contracts.orders import OrderDelivered, OrderShipped
-from extensions import operations, topology
+from extensions import operations, timers, topology
 from extensions.ids import new_id
 from extensions.rpc import rpc
+from extensions.timers import claim
 from extensions.work import Work
 from notifications.models import Base
 from tests.support import connect, database, eventually
@@ -144,3 +146,19 @@ def test_replicas_publish_everything_and_leave_nothing(run_service, teller, chan
     heard = arrived(channel, SHIPPED)
     assert set(heard) == set(published)
     assert len(heard) == len(published)  # nothing went wrong, so nothing was sent twice
+
+
+def test_a_clock_that_was_set_back_holds_no_event_up(run_service, teller, channel):
+    orders = leave_behind(3, due_at=sqlalchemy.func.now() + sqlalchemy.text("interval '1 day'"))
+    eventually(lambda: not waiting())
+    assert arrived(channel, SHIPPED) == orders
+
+
+def test_replicas_sweep_once_per_interval_together(run_service, monkeypatch):
+    sweeps = []
+    monkeypatch.setattr(timers, "claim", lambda *args, **named: sweeps.append(claim(*args, **named)) or sweeps[-1])
+    for _ in range(3):
+        run_service(Teller)
+    began = time.monotonic()
+    eventually(lambda: len(sweeps) >= 12)
+    assert sum(sweeps) <= time.monotonic() - began + 1

@@ -1,6 +1,7 @@
 """Periodic work: when it runs, when it does not, and that nothing ends it."""
 
 import time
+from itertools import pairwise
 
 import eventlet
 import pytest
@@ -12,7 +13,7 @@ from extensions.periodic import periodic
 from extensions.rpc import rpc
 from extensions.work import Work
 from notifications.models import Base
-from tests.support import eventually
+from tests.support import database, eventually
 
 RUNS = []
 RUNNING = {"now": 0, "most": 0}
@@ -110,6 +111,41 @@ def test_replicas_never_run_it_at_the_same_time(run_service):
     eventually(ran("tick", 12))
     assert RUNNING["most"] == 1
     containers[0].stop()  # and the other one goes on
+    before = RUNS.count("tick")
+    eventually(ran("tick", before + 3))
+
+
+class Hourglass(operations.Operations):
+    """Fires every second, one time in a transaction of the timer's and one time without."""
+
+    name = "notifications"
+    work = Work(Base)
+
+    @periodic(seconds=1.0)
+    def turn(self):
+        RUNS.append(("turn", time.monotonic()))
+
+    @periodic(seconds=1.0, transaction=False)
+    def trickle(self):
+        RUNS.append(("trickle", time.monotonic()))
+
+
+def test_it_fires_once_per_interval_however_many_replicas_run(run_service):
+    for _ in range(3):
+        run_service(Hourglass)
+        eventlet.sleep(0.3)  # so that the replicas look at different moments
+    eventually(lambda: len(RUNS) >= 8)
+    for timer in ("turn", "trickle"):
+        fired = [at for name, at in RUNS if name == timer]
+        assert len(fired) >= 3
+        assert min(later - earlier for earlier, later in pairwise(fired)) >= 0.95
+
+
+def test_a_clock_that_was_set_back_stops_no_timer(run_service):
+    run_service(Clock)
+    eventually(ran("tick", 1))
+    with database("notifications").begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE timers SET due_at = due_at + interval '1 day'"))
     before = RUNS.count("tick")
     eventually(ran("tick", before + 3))
 

@@ -6,6 +6,7 @@ from unittest.mock import Mock
 
 import pytest
 import sqlalchemy
+from nameko import config
 
 from contracts.errors import (
     IdempotencyKeyReused,
@@ -177,10 +178,19 @@ def test_a_duplicate_changes_nothing(orders, bus):
 
 
 def test_an_order_nobody_answers_for_is_cancelled_by_its_deadline(orders, bus, monkeypatch):
-    monkeypatch.setitem(__import__("nameko").config.data, "ORDER_DEADLINE_SECONDS", 0.2)
+    monkeypatch.setitem(config.data, "ORDER_DEADLINE_SECONDS", 0.2)
     order = orders.create_order([line()], actor=ALICE)
     (cancelled,) = bus.wait_for("order.cancelled", order["id"])
     assert cancelled.reason == "TIMEOUT"
+
+
+def test_a_clock_that_was_set_back_keeps_no_order_waiting(orders, bus, monkeypatch):
+    monkeypatch.setitem(config.data, "ORDER_DEADLINE_SECONDS", 1)
+    placed = orders.create_order([line()], actor=ALICE)
+    with database("orders").begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE orders SET deadline_at = deadline_at + interval '1 day'"))
+    bus.wait_for("order.cancelled", placed["id"])
+    assert orders.get_order(placed["id"])["cancel_reason"] == "TIMEOUT"
 
 
 def test_a_cancelled_order_reads_as_cancelled_at_once(orders):
@@ -193,7 +203,7 @@ def test_a_cancelled_order_reads_as_cancelled_at_once(orders):
 
 
 def test_what_nobody_answers_for_is_listed_as_stuck(orders, bus, monkeypatch):
-    monkeypatch.setitem(__import__("nameko").config.data, "ORDER_DEADLINE_SECONDS", 0)
+    monkeypatch.setitem(config.data, "ORDER_DEADLINE_SECONDS", 0)
     settled, stuck = [orders.create_order([line()], actor=ALICE) for _ in range(2)]
     for order in (settled, stuck):
         reaches(orders, order, "CANCELLED")  # by its deadline, at once
