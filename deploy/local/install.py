@@ -56,6 +56,12 @@ def redis() -> Path | None:
     return find("redis-server", "valkey-server")
 
 
+def faketime() -> Path | None:
+    """The library that gives processes another clock: for `make chaos` only."""
+    places = (*Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), Path("/usr/local/lib/faketime/libfaketime.so.1"))
+    return next((library for library in places if library.exists()), None)
+
+
 @dataclass(frozen=True)
 class Package:
     """A Debian package, how to see that its programs are there, and the units it would start at boot."""
@@ -69,6 +75,7 @@ PACKAGES = (
     Package("rabbitmq-server", rabbitmq, ("rabbitmq-server.service", "epmd.socket")),
     Package("postgresql", postgres, ("postgresql.service",)),
     Package("redis-server", redis, ("redis-server.service",)),
+    Package("libfaketime", faketime, ()),
 )
 
 

@@ -1,0 +1,71 @@
+"""The chaos clock in a Python process: the wall clock jumps and comes back, time that passes does not notice."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from deploy.local import install
+from tests.chaos.clock_faults import DAY, Clock
+
+pytestmark = pytest.mark.skipif(install.faketime() is None, reason="libfaketime is not on this machine")
+
+TELLS_TIME = """
+import datetime, json, sys, time
+import eventlet
+for line in sys.stdin:
+    began = time.monotonic()
+    time.sleep(0.1)
+    eventlet.sleep(0.1)
+    now = datetime.datetime.now(datetime.timezone.utc)
+    print(json.dumps([time.time(), now.timestamp(), time.monotonic() - began]), flush=True)
+"""
+
+
+@pytest.fixture
+def clock():
+    clock = Clock()
+    yield clock
+    clock.stop()
+
+
+@pytest.fixture
+def ask(clock):
+    """A process under the clock: what time.time() and datetime say there, and how long two naps of 0.1 s took."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", TELLS_TIME],
+        env=os.environ | clock.environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def ask():
+        print("?", file=process.stdin, flush=True)
+        return json.loads(process.stdout.readline())
+
+    yield ask
+    process.stdin.close()
+    process.stdout.close()
+    process.wait(timeout=10)
+
+
+def test_a_process_under_the_clock_jumps_with_it_and_its_naps_stay_as_long(clock, ask):
+    for offset in (0, DAY, -3600, 0):
+        clock.jump(offset)
+        time.sleep(1.1)  # libfaketime looks at its file once a second
+        wall, date, slept = ask()
+        expected = datetime.now(UTC).timestamp() + offset
+        assert wall == pytest.approx(expected, abs=1.5)
+        assert date == pytest.approx(expected, abs=1.5)
+        assert 0.2 <= slept < 5
+
+
+def test_the_clock_leaves_nothing_behind(clock):
+    folder = clock._file.parent
+    clock.stop()
+    assert not folder.exists()
