@@ -156,9 +156,9 @@ def place_orders(url, token, bodies, clients):
     return result
 
 
-def place(client, body):
-    """Place one order, repeating it under the same key until there is an answer."""
-    key, began, tries = str(uuid4()), time.monotonic(), 0
+def place(client, body, key=None, patience=PATIENCE):
+    """Place one order, repeating it under the same key until there is an answer or `patience` seconds are over."""
+    key, began, tries = key or str(uuid4()), time.monotonic(), 0
     while True:
         tries += 1
         try:
@@ -166,7 +166,7 @@ def place(client, body):
         except (OSError, http.client.HTTPException) as error:
             status, answer = 0, type(error).__name__
         in_use = status == 409 and answer.get("code") == "IDEMPOTENCY_KEY_IN_USE"
-        if not (status in {0, 503, 504} or in_use) or time.monotonic() - began > PATIENCE:
+        if not (status in {0, 503, 504} or in_use) or time.monotonic() - began > patience:
             return status, answer, tries, time.monotonic() - began
         time.sleep(0.05 * min(tries, 10))
 

@@ -55,12 +55,15 @@ class Suite:
         log_dir: Path,
         services: Sequence[str] = SERVICES,
         config: str = "config.yml",
+        command: Sequence[str] = (),
         say: Callable[[str], None] | None = None,
     ) -> None:
         # the path: config.yml names a class of ours for the log, which `nameko` reads before it looks at its folder
         ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
         self.env = {**os.environ, **ours, **env}
         self.config = config
+        # what is run in place of `nameko`, with the same arguments: the tests' way to watch a service from within
+        self._command = list(command) or [str(Path(sys.executable).with_name("nameko"))]
         self._say = say or (lambda _text: None)
         run_dir = log_dir.resolve().parent / "pids"
         self._services = {
@@ -157,9 +160,8 @@ class Suite:
     # inside
 
     def _spawn(self, service: _Service) -> None:
-        nameko = Path(sys.executable).with_name("nameko")
         service.process = spawn(
-            [str(nameko), "run", "--config", self.config, f"{service.name}.service"],
+            [*self._command, "run", "--config", self.config, f"{service.name}.service"],
             env=self.env,
             log=service.log,
             cwd=ROOT,

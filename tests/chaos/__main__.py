@@ -1,0 +1,84 @@
+"""Faults on the running suite: `python -m tests.chaos --faults 500 --orders 20000` (or `make chaos`).
+
+Everything random comes from a seed, which is printed; `--seed` runs the same plan again. Exit code 1 when an
+invariant does not hold. Results are added to var/chaos/result.md, and the last one is in var/chaos/result.json.
+"""
+
+import argparse
+import os
+import random
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from deploy.local.suite import ROOT
+from tests.chaos import process_faults
+from tests.chaos.arena import arena
+from tests.chaos.load import Load
+from tests.chaos.points import POINTS
+from tests.chaos.report import append, failure, markdown, write_json
+from tests.chaos.run import AT_ONCE, Plan, Run
+
+KINDS = [*process_faults.FAULTS]
+
+
+def main():
+    """The command line."""
+    asked = _parse()
+    kinds = [kind for kind in KINDS if asked.only in kind.name and not (asked.quick and getattr(kind, "long", False))]
+    plan = Plan(
+        faults=asked.faults,
+        orders=asked.orders,
+        seconds=asked.minutes * 60,
+        each=asked.each,
+        per_round=asked.round,
+        pause=asked.pause,
+        kinds=kinds,
+    )
+    print(f'seed {asked.seed}; {len(kinds)} kinds of faults; `make chaos ARGS="--seed {asked.seed} ..."` repeats it')
+    with ThreadPoolExecutor(AT_ONCE, "fault") as workers, arena(asked.folder) as running:
+        chance = random.Random(asked.seed + 1)
+        load = Load(running.customer, running.admin, clients=asked.clients, rate=asked.rate, chance=chance)
+        outcome = Run(running, load, plan, asked.seed, workers, say=_say).run()
+        _look_at_coverage(outcome, kinds, asked)
+    table = markdown(outcome)
+    append(asked.folder / "result.md", table)
+    write_json(asked.folder / "result.json", outcome)
+    print(table)
+    if not outcome.sound:
+        print(failure(outcome, asked.folder))
+    return 0 if outcome.sound else 1
+
+
+def _parse():
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--faults", type=int, default=0, help="at least so many faults")
+    parser.add_argument("--orders", type=int, default=0, help="at least so many orders")
+    parser.add_argument("--minutes", type=float, default=0.0, help="at least so long")
+    parser.add_argument("--each", type=int, default=0, help="every kind of fault at least so often")
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("CHAOS_SEED") or time.time()))
+    parser.add_argument("--round", type=int, default=40, help="faults between two verdicts")
+    parser.add_argument("--pause", type=float, default=3.0, help="seconds from one fault to the next, on average")
+    parser.add_argument("--rate", type=float, default=20.0, help="orders a second at most")
+    parser.add_argument("--clients", type=int, default=24)
+    parser.add_argument("--only", default="", help="only kinds with this in their name")
+    parser.add_argument("--quick", action="store_true", help="without the faults that hold for longer than 25 s")
+    parser.add_argument("--folder", type=Path, default=ROOT / "var/chaos")
+    return parser.parse_args()
+
+
+def _look_at_coverage(outcome, kinds, asked):
+    """In a full run every kind has struck, hence every named point has really been reached."""
+    if asked.each or asked.faults >= 5 * len(kinds):
+        missing = [kind.name for kind in kinds if not outcome.struck[kind.name]]
+        outcome.problems.extend(f"never struck: {name}" for name in missing)
+    assert len({kind.name for kind in KINDS}) == len(KINDS) > len(POINTS)
+
+
+def _say(text):
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""A running suite and everything that a fault needs, in a folder and on servers of its own.
+
+    with arena(Path("var/chaos"), say=print) as running: ...
+
+inventory, payments and orders run twice, so that what a stopped or cut off process holds is taken up by another.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg2
+
+from deploy import keys, migrate, seed
+from deploy.local.postgres import SUPERUSER
+from deploy.local.process import wait_until
+from deploy.local.servers import Servers, database_variable, remove_data
+from deploy.local.suite import ROOT, SERVICES, Suite
+from tests.books import DATABASES
+from tests.chaos.load import Shopper
+from tests.chaos.points import CRASHABLE, FOLDER
+from tests.load import ADMIN, CUSTOMER
+
+if TYPE_CHECKING:
+    from tests.chaos.clock_faults import Clock
+    from tests.chaos.proxy import Proxies
+
+TWICE = ("inventory", "payments", "orders")
+PASSWORD = "Demo-pass-2026!"
+ORDER_DEADLINE_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One process of the suite: `orders`, or `orders (2)`."""
+
+    suite: Suite
+    service: str
+    name: str
+
+    @property
+    def pid(self) -> int | None:
+        return self.suite.pid(self.service)
+
+    def signal(self, number: signal.Signals) -> int | None:
+        """Send a signal; the pid that it went to, None while the process is down."""
+        pid = self.pid
+        if pid is not None:
+            self.suite.kill(self.service, number)
+        return pid
+
+    def await_restart(self, dead_pid: int, seconds: float = 25.0) -> None:
+        """Wait until the supervisor has started it again."""
+        if not wait_until(lambda: self.pid not in {None, dead_pid}, seconds=seconds):
+            raise TimeoutError(f"{self.name} was not started again within {seconds:.0f} s")
+
+
+@dataclass
+class Arena:
+    """See the module."""
+
+    folder: Path
+    servers: Servers
+    suite: Suite
+    second: Suite
+    environment: dict[str, str]  # of the services
+    direct: dict[str, str]  # the servers' own addresses, past the proxies
+    url: str
+    admin: Shopper
+    customer: Shopper
+    proxies: "Proxies | None"
+    clock: "Clock | None"
+    _locks: dict[str, threading.Lock] = field(default_factory=dict)
+    _locks_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def instances(self) -> list[Instance]:
+        """Every process of the suite."""
+        first = [Instance(self.suite, service, service) for service in SERVICES]
+        return first + [Instance(self.second, service, f"{service} (2)") for service in TWICE]
+
+    @property
+    def database_urls(self) -> dict[str, str]:
+        """Each service's database, past the proxies."""
+        return {service: self.direct[database_variable(service)] for service in DATABASES}
+
+    @contextlib.contextmanager
+    def exclusively(self, *targets: str, seconds: float = 60.0) -> Iterator[None]:
+        """Have `postgres`, `rabbitmq`, `redis` or a service to oneself: two faults do not start one server at once."""
+        with contextlib.ExitStack() as stack:
+            for target in sorted(targets):
+                with self._locks_lock:
+                    lock = self._locks.setdefault(target, threading.Lock())
+                if not lock.acquire(timeout=seconds):
+                    raise TimeoutError(f"{target} was held by another fault for {seconds:.0f} s")
+                stack.callback(lock.release)
+            yield
+
+    def superuser(self, database: str = "postgres") -> "psycopg2.extensions.connection":
+        """A connection to PostgreSQL that may do everything, past the proxies."""
+        postgres = self.servers.postgres
+        connection = psycopg2.connect(
+            host="127.0.0.1",
+            port=postgres.port,
+            dbname=database,
+            user=SUPERUSER,
+            password=(postgres.home / "superuser-password").read_text(),
+            connect_timeout=5,
+        )
+        connection.autocommit = True
+        return connection
+
+    def wait_ready(self, seconds: float = 60.0) -> None:
+        """Wait until every process runs and every service answers."""
+        deadline = time.monotonic() + seconds
+        if not wait_until(lambda: all(one.pid for one in self.instances), seconds=seconds):
+            down = [one.name for one in self.instances if not one.pid]
+            raise TimeoutError(f"not running after {seconds:.0f} s: {', '.join(down)}")
+        self.suite.wait_ready(max(1.0, deadline - time.monotonic()))
+
+
+@contextlib.contextmanager
+def arena(folder: Path, say=print) -> Iterator[Arena]:
+    """The suite, up, seeded and with a fresh set of data; everything is down after the block."""
+    _clear(folder)
+    with contextlib.ExitStack() as stack:
+        clock, proxies = _clock(folder), _proxies(folder)
+        servers = Servers(folder, environ={})
+        stack.callback(servers.stop)
+        direct = servers.start()
+        if clock is not None:
+            _restart_with_clock(servers, clock)
+        secrets = folder / "keys"
+        keys.ensure(secrets / "jwt-private.pem", secrets / "jwt-public.pem")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        direct |= {
+            "JWT_PRIVATE_KEY_FILE": str(secrets / "jwt-private.pem"),
+            "JWT_PUBLIC_KEY_FILE": str(secrets / "jwt-public.pem"),
+            "GATEWAY_ADDRESS": address,
+            "ORDER_DEADLINE_SECONDS": str(ORDER_DEADLINE_SECONDS),
+        }
+        os.environ.update(direct)  # for the migrations and the seed, which run in this process
+        migrate.migrate(say=lambda _line: None)
+        environment = direct | {FOLDER: str(folder)}
+        if proxies is not None:
+            environment |= proxies.start(direct)
+            stack.callback(proxies.stop)
+        if clock is not None:
+            environment |= clock.environment()
+        suite = Suite(environment, log_dir=folder / "log", command=CRASHABLE, say=_teller(folder, "suite"))
+        second = Suite(
+            environment, log_dir=folder / "second/log", services=TWICE, command=CRASHABLE, say=_teller(folder, "second")
+        )
+        for one in (suite, second):
+            stack.callback(one.stop)
+            one.start()
+        suite.wait_ready(90)
+        second.wait_ready(30)
+        seed.run(say=lambda _line: None)
+        url = f"http://{address}"
+        say(f"the suite is up at {url}, its logs are in {folder / 'log'} and {folder / 'second/log'}")
+        yield Arena(
+            folder,
+            servers,
+            suite,
+            second,
+            environment,
+            direct,
+            url,
+            Shopper(url, ADMIN, PASSWORD),
+            Shopper(url, CUSTOMER, PASSWORD),
+            proxies,
+            clock,
+        )
+
+
+def _clear(folder: Path) -> None:
+    """Every run begins from nothing, so that its counts are its own. The last run's result stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_data(folder)
+    for name in ("log", "second", "armed", "hit"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / "provider.log").unlink(missing_ok=True)
+
+
+def _proxies(folder: Path) -> "Proxies | None":
+    return None
+
+
+def _clock(folder: Path) -> "Clock | None":
+    return None
+
+
+def _restart_with_clock(servers: Servers, clock: "Clock") -> None:
+    """PostgreSQL keeps the deadlines, so it lives by the same clock as the services."""
+    servers.postgres.environment = clock.environment
+    servers.postgres.restart()
+
+
+def _teller(folder: Path, name: str):
+    """What a supervisor has to say goes to a log beside those of the services."""
+    log = folder / "log" / f"supervisor-{name}.log"
+
+    def say(text: str) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as file:
+            file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+    return say

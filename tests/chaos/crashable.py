@@ -1,0 +1,178 @@
+"""`nameko`, but the service kills itself where a fault wants it:
+`python -m tests.chaos.crashable run --config config.yml orders.service`.
+
+The product has no hooks for tests. This wraps the functions of the real extensions from outside, before Nameko loads
+the service, and it keeps the provider's side of every payment (provider.log), which the simulated provider does not.
+"""
+
+import os
+import signal
+import sys
+from functools import wraps
+from pathlib import Path
+
+import eventlet
+
+eventlet.monkey_patch()  # as `nameko` does, before anything else is imported
+
+from contracts.events import EXCHANGE  # noqa: E402
+from extensions import events, outbox, periodic, publisher, rpc, work  # noqa: E402
+from extensions.http import entrypoint  # noqa: E402
+from tests.chaos import points  # noqa: E402
+from tests.chaos.points import FOLDER, PROVIDER_LOG, Point, Trap  # noqa: E402
+
+WRITING_METHODS = {"create_order", "cancel_order", "ship_order", "deliver_order", "adjust_stock"}
+
+
+class Crashes:
+    """The points of one service."""
+
+    def __init__(self, folder, service):
+        self.service = service
+        self._traps = {point: Trap(folder, service, point) for point in points.POINTS}
+
+    def reach(self, point: Point):
+        """Die here if a fault asks for it."""
+        if self._traps[point].spring():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def wrap_all(self):
+        self._wrap_units_of_work()
+        self._wrap_acks()
+        self._wrap_replies()
+        self._wrap_relay()
+        self._wrap_http()
+
+    def _wrap_units_of_work(self):
+        """A unit of work knows whose it is, and comes by the point between its last write and its commit."""
+
+        @around(work.Work, "get_dependency")
+        def get_dependency(original, provider, worker_ctx):
+            unit = original(provider, worker_ctx)
+            unit.entrypoint = worker_ctx.entrypoint
+            return unit
+
+        @around(work.UnitOfWork, "_commit")
+        def commit(original, unit):
+            if point := _point_of(unit):
+                unit._before_commit.append((self.reach, (point,)))
+            original(unit)
+
+    def _wrap_acks(self):
+        @around(events, "ack")
+        def ack(original, channel, tag, **options):
+            self.reach(points.HANDLER_BEFORE_ACK)
+            original(channel, tag, **options)
+            self.reach(points.HANDLER_AFTER_ACK)
+
+    def _wrap_replies(self):
+        @around(rpc.RpcServer, "_reply")
+        def reply(original, server, channel, message, result, error):
+            if error is None and message.delivery_info["routing_key"].rpartition(".")[2] in WRITING_METHODS:
+                self.reach(points.RPC_BEFORE_REPLY)
+            original(server, channel, message, result, error)
+
+    def _wrap_relay(self):
+        """The publisher serves retries too; `_publish` runs under its lock, so one attribute tells whose turn it is."""
+
+        @around(publisher.ConfirmedPublisher, "_publish")
+        def publish(original, sender, messages):
+            sender.relays = messages[0].exchange == EXCHANGE
+            refused = original(sender, messages)
+            if sender.relays:
+                self.reach(points.RELAY_BEFORE_DELETION)
+            return refused
+
+        @around(publisher.ConfirmedPublisher, "_await_confirms")
+        def await_confirms(original, sender):
+            if sender.relays:
+                self.reach(points.RELAY_BEFORE_CONFIRM)
+            original(sender)
+
+        @around(outbox.OutboxRelay, "_relay_batch")
+        def relay_batch(original, relay):
+            count = original(relay)
+            if count:
+                self.reach(points.RELAY_AFTER_DELETION)
+            return count
+
+    def _wrap_http(self):
+        @around(entrypoint.HttpServer, "_run")
+        def run(original, server, route, request):
+            answer = original(server, route, request)
+            if (route.method, route.path) == ("POST", "/orders"):
+                self.reach(points.GATEWAY_BEFORE_ANSWER)
+            return answer
+
+    def wrap_payments(self, log: Path):
+        """Only in payments: imported here, because Nameko has to configure itself first everywhere else."""
+        from payments import use_cases
+        from payments.provider import PaymentProvider
+
+        @around(use_cases, "ask_provider")
+        def ask_provider(original, pending, provider):
+            answers = original(pending, provider)
+            if answers:
+                self.reach(points.PROVIDER_ANSWERED)
+            return answers
+
+        book = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+        def note(*words):
+            os.write(book, (" ".join(map(str, words)) + "\n").encode())  # one write: whole lines, from any replica
+
+        @around(PaymentProvider, "authorise")
+        def authorise(original, provider, key, amount, currency):
+            answer = original(provider, key, amount, currency)
+            note("authorise", key, amount, getattr(answer, "reference", "declined"))
+            return answer
+
+        @around(PaymentProvider, "_move")
+        def move(original, provider, kind, reference, key):
+            moved = original(provider, kind, reference, key)
+            note(kind, key, reference, moved)
+            return moved
+
+
+def _point_of(unit):
+    """The point before the commit of this unit of work; None where there is none."""
+    whose = unit.entrypoint
+    if isinstance(whose, events.EventHandler):
+        return points.HANDLER_BEFORE_COMMIT
+    if isinstance(whose, rpc.Rpc) and whose.method_name in WRITING_METHODS:
+        return points.RPC_BEFORE_COMMIT
+    if isinstance(whose, periodic.Periodic) and whose.method_name == "expire_orders" and unit._outbox:
+        return points.TIMER_BEFORE_COMMIT
+    return None
+
+
+def around(owner, name):
+    """Replace `owner.name` by the decorated function, which gets the original as its first argument."""
+    original = getattr(owner, name)
+
+    def decorate(wrapper):
+        @wraps(original)
+        def call(*args, **kwargs):
+            return wrapper(original, *args, **kwargs)
+
+        setattr(owner, name, call)
+        return call
+
+    return decorate
+
+
+def main():
+    """Wrap what there is to wrap, and be `nameko`."""
+    service = sys.argv[-1].partition(".")[0]
+    folder = Path(os.environ[FOLDER])
+    crashes = Crashes(folder, service)
+    crashes.wrap_all()
+    if service == "payments":
+        crashes.wrap_payments(folder / PROVIDER_LOG)
+    from nameko.cli import cli
+
+    cli()
+
+
+if __name__ == "__main__":
+    main()
