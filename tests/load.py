@@ -46,6 +46,7 @@ class Client:
     def __init__(self, url, token=None):
         self._address = urlsplit(url).netloc
         self.token = token
+        self.headers = {}  # of the last answer
         self._connection = None
 
     def request(self, method, path, body=None, headers=None):
@@ -58,7 +59,7 @@ class Client:
         try:
             self._connection.request(method, path, None if body is None else json.dumps(body), sent)
             response = self._connection.getresponse()
-            content = response.read()
+            content, self.headers = response.read(), response.headers
         except (OSError, http.client.HTTPException):
             self.close()
             raise

@@ -23,7 +23,7 @@ from deploy import keys, migrate, seed
 from deploy.local.postgres import SUPERUSER
 from deploy.local.process import wait_until
 from deploy.local.servers import Servers, database_variable, remove_data
-from deploy.local.suite import ROOT, SERVICES, Suite
+from deploy.local.suite import SERVICES, Suite
 from tests.books import DATABASES
 from tests.chaos.load import Shopper
 from tests.chaos.points import CRASHABLE, FOLDER

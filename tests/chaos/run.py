@@ -187,14 +187,18 @@ class Run:
         """The orders that a broken check names, with their timelines and the faults of their time."""
         named = list(dict.fromkeys(word for check in checks for key in check.ids for word in key.split()))
         asked = {one.order_id: one for one in self._load.asked if one.order_id}
-        for order in [word for word in named if word in asked][:8]:
+        for order in [word for word in named if word in asked][:3]:
             one = asked[order]
             told = [story(self._arena, order), f"    asked for at {_clock(one.began)}, accepted {_clock(one.answered)}"]
-            told += [f"    {struck.line()}" for struck in self.outcome.journal if one.began - 30 < struck.ended]
-            self.outcome.stories.append("\n".join(told[:40]))
+            told += [f"    {struck.line()}" for struck in self.outcome.journal if self._touches(struck, one)]
+            self.outcome.stories.append("\n".join(told))
         if not self.outcome.stories:
             told = [f"    {struck.line()}" for struck in self.outcome.journal if struck.began >= began]
             self.outcome.stories.append("\n".join(["  the faults of this round:", *told]))
+
+    def _touches(self, struck, one):
+        """Could this fault have to do with that order? Its saga takes as long as its deadline, and its mending longer."""
+        return struck.began < one.answered + 90 and (not struck.ended or struck.ended > one.began - 15)
 
 
 def _clock(at):

@@ -137,7 +137,7 @@ def story(arena, order):
         return ""
     told = [f"  order {order}: " + ", ".join(f"{key} {value}" for key, value in rows[0].items() if key != "id")]
     told += [
-        f"    {row['at']:%H:%M:%S.%f} {row['service']:<14}{row['event']:<28}{row['event_id']} {row['data']}"
+        f"    {row['at']:%H:%M:%S.%f} {row['service']:<14}{row['event']:<28}{row['event_id']} {str(row['data'])[:100]}"
         for row in read(url, TIMELINE, order=order)
     ]
     return "\n".join(told)
