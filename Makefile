@@ -10,7 +10,7 @@ TESTS := $(BIN)/python -m pytest
 # With a suite running, its addresses; without one, the defaults of config.yml.
 WITH_ENV := set -a; [ ! -f var/env ] || . var/env; set +a;
 
-.PHONY: help run demo docs consistency stop test test-unit test-service test-e2e lint load chaos chaos-quick migrate shell clean requirements venv
+.PHONY: help run demo docs consistency stop test test-unit test-service test-e2e lint load chaos chaos-quick hot-product migrate shell clean requirements venv
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ chaos: $(STAMP) ## faults on a running suite of its own, half an hour (ARGS="--h
 
 chaos-quick: $(STAMP) ## the same in ten minutes, every kind of fault at least three times
 	@exec $(BIN)/python -m tests.chaos --minutes 10 --each 3 $(ARGS)
+
+hot-product: $(STAMP) ## 500 buyers at once for 100 units, a hundred rounds: a quarter of an hour
+	@exec $(BIN)/python -m tests.chaos.hot_product $(ARGS)
 
 migrate: $(STAMP) ## bring every database to the newest revision
 	@$(WITH_ENV) exec $(BIN)/python -m deploy.migrate

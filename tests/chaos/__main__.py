@@ -15,6 +15,8 @@ from pathlib import Path
 from deploy.local.suite import ROOT
 from tests.chaos import process_faults
 from tests.chaos.arena import arena
+from tests.chaos.hot_product import sell
+from tests.chaos.hot_product import table as sale_table
 from tests.chaos.load import Load
 from tests.chaos.points import POINTS
 from tests.chaos.report import append, failure, markdown, write_json
@@ -38,13 +40,15 @@ def main():
     )
     print(f'seed {asked.seed}; {len(kinds)} kinds of faults; `make chaos ARGS="--seed {asked.seed} ..."` repeats it')
     with ThreadPoolExecutor(AT_ONCE, "fault") as workers, arena(asked.folder) as running:
+        sale = sell(running, asked.hot_product, asked.seed, say=_say) if asked.hot_product else []
         chance = random.Random(asked.seed + 1)
         load = Load(running.customer, running.admin, clients=asked.clients, rate=asked.rate, chance=chance)
         outcome = Run(running, load, plan, asked.seed, workers, say=_say).run()
+        outcome.problems += [problem for one in sale for problem in one.problems]
         _look_at_coverage(outcome, kinds, asked)
-    table = markdown(outcome)
+    table = markdown(outcome) + (f"\n{sale_table(sale)}" if sale else "")
     append(asked.folder / "result.md", table)
-    write_json(asked.folder / "result.json", outcome)
+    write_json(asked.folder / "result.json", outcome, sale)
     print(table)
     if not outcome.sound:
         print(failure(outcome, asked.folder))
@@ -62,6 +66,7 @@ def _parse():
     parser.add_argument("--pause", type=float, default=3.0, help="seconds from one fault to the next, on average")
     parser.add_argument("--rate", type=float, default=20.0, help="orders a second at most")
     parser.add_argument("--clients", type=int, default=24)
+    parser.add_argument("--hot-product", type=int, default=0, metavar="ROUNDS", help="rounds of hot_product.py first")
     parser.add_argument("--only", default="", help="only kinds with this in their name")
     parser.add_argument("--quick", action="store_true", help="without the faults that hold for longer than 25 s")
     parser.add_argument("--folder", type=Path, default=ROOT / "var/chaos")

@@ -42,7 +42,7 @@ def append(path, table):
         file.write(table + "\n")
 
 
-def write_json(path, outcome):
+def write_json(path, outcome, sale):
     """Everything, for a program."""
     facts = {
         "seed": outcome.seed,
@@ -57,6 +57,7 @@ def write_json(path, outcome):
         "commands": dict(outcome.commands),
         "problems": outcome.problems,
         "stories": outcome.stories,
+        "hot_product": [vars(one) for one in sale],
         "journal": [vars(one) for one in outcome.journal],
     }
     path.write_text(json.dumps(facts, indent=1, default=str))

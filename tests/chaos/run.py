@@ -197,7 +197,7 @@ class Run:
             self.outcome.stories.append("\n".join(["  the faults of this round:", *told]))
 
     def _touches(self, struck, one):
-        """Could this fault have to do with that order? Its saga takes as long as its deadline, and its mending longer."""
+        """Could this fault have to do with that order? Its saga may take as long as its deadline, and longer."""
         return struck.began < one.answered + 90 and (not struck.ended or struck.ended > one.began - 15)
 
 
