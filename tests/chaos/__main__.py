@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deploy.local.suite import ROOT
-from tests.chaos import process_faults
+from tests.chaos import clock_faults, network_faults, process_faults, replay_faults
 from tests.chaos.arena import arena
 from tests.chaos.hot_product import sell
 from tests.chaos.hot_product import table as sale_table
@@ -22,13 +22,13 @@ from tests.chaos.points import POINTS
 from tests.chaos.report import append, failure, markdown, write_json
 from tests.chaos.run import AT_ONCE, Plan, Run
 
-KINDS = [*process_faults.FAULTS]
+KINDS = [*process_faults.FAULTS, *network_faults.FAULTS, *replay_faults.FAULTS, *clock_faults.FAULTS]
 
 
 def main():
     """The command line."""
     asked = _parse()
-    kinds = [kind for kind in KINDS if asked.only in kind.name and not (asked.quick and getattr(kind, "long", False))]
+    wanted = [kind for kind in KINDS if asked.only in kind.name and not (asked.quick and getattr(kind, "long", False))]
     plan = Plan(
         faults=asked.faults,
         orders=asked.orders,
@@ -36,15 +36,20 @@ def main():
         each=asked.each,
         per_round=asked.round,
         pause=asked.pause,
-        kinds=kinds,
+        kinds=wanted,
     )
-    print(f'seed {asked.seed}; {len(kinds)} kinds of faults; `make chaos ARGS="--seed {asked.seed} ..."` repeats it')
+    print(
+        f'seed {asked.seed}; {len(wanted)} kinds of faults; `make chaos ARGS="--seed {asked.seed} ..."` repeats it',
+        flush=True,
+    )
     with ThreadPoolExecutor(AT_ONCE, "fault") as workers, arena(asked.folder) as running:
+        kinds = plan.kinds = [kind for kind in wanted if running.clock or kind not in clock_faults.FAULTS]
         sale = sell(running, asked.hot_product, asked.seed, say=_say) if asked.hot_product else []
         chance = random.Random(asked.seed + 1)
         load = Load(running.customer, running.admin, clients=asked.clients, rate=asked.rate, chance=chance)
         outcome = Run(running, load, plan, asked.seed, workers, say=_say).run()
         outcome.problems += [problem for one in sale for problem in one.problems]
+        outcome.not_staged = [kind.name for kind in wanted if kind not in kinds]
         _look_at_coverage(outcome, kinds, asked)
     table = markdown(outcome) + (f"\n{sale_table(sale)}" if sale else "")
     append(asked.folder / "result.md", table)

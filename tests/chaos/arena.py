@@ -15,23 +15,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psycopg2
 
 from deploy import keys, migrate, seed
 from deploy.local.postgres import SUPERUSER
-from deploy.local.process import wait_until
+from deploy.local.process import StartError, wait_until
 from deploy.local.servers import Servers, database_variable, remove_data
 from deploy.local.suite import SERVICES, Suite
 from tests.books import DATABASES
+from tests.chaos import replay_faults
+from tests.chaos.clock_faults import Clock
 from tests.chaos.load import Shopper
 from tests.chaos.points import CRASHABLE, FOLDER
+from tests.chaos.proxy import Proxies
 from tests.load import ADMIN, CUSTOMER
-
-if TYPE_CHECKING:
-    from tests.chaos.clock_faults import Clock
-    from tests.chaos.proxy import Proxies
 
 TWICE = ("inventory", "payments", "orders")
 PASSWORD = "Demo-pass-2026!"
@@ -60,7 +58,7 @@ class Instance:
     def await_restart(self, dead_pid: int, seconds: float = 25.0) -> None:
         """Wait until the supervisor has started it again."""
         if not wait_until(lambda: self.pid not in {None, dead_pid}, seconds=seconds):
-            raise TimeoutError(f"{self.name} was not started again within {seconds:.0f} s")
+            raise RuntimeError(f"{self.name} was not started again within {seconds:.0f} s")
 
 
 @dataclass
@@ -76,8 +74,8 @@ class Arena:
     url: str
     admin: Shopper
     customer: Shopper
-    proxies: "Proxies | None"
-    clock: "Clock | None"
+    proxies: Proxies
+    clock: Clock | None  # None where libfaketime is not on the machine
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
     _locks_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -100,7 +98,7 @@ class Arena:
                 with self._locks_lock:
                     lock = self._locks.setdefault(target, threading.Lock())
                 if not lock.acquire(timeout=seconds):
-                    raise TimeoutError(f"{target} was held by another fault for {seconds:.0f} s")
+                    raise RuntimeError(f"{target} was held by another fault for {seconds:.0f} s")
                 stack.callback(lock.release)
             yield
 
@@ -128,16 +126,19 @@ class Arena:
 
 
 @contextlib.contextmanager
-def arena(folder: Path, say=print) -> Iterator[Arena]:
+def arena(folder: Path, say=lambda text: print(text, flush=True)) -> Iterator[Arena]:
     """The suite, up, seeded and with a fresh set of data; everything is down after the block."""
     _clear(folder)
     with contextlib.ExitStack() as stack:
-        clock, proxies = _clock(folder), _proxies(folder)
+        clock, proxies = _clock(), Proxies()
+        if clock is not None:
+            stack.callback(clock.stop)
         servers = Servers(folder, environ={})
         stack.callback(servers.stop)
         direct = servers.start()
-        if clock is not None:
-            _restart_with_clock(servers, clock)
+        if clock is not None:  # PostgreSQL keeps the deadlines, so it lives by the same clock as the services
+            servers.postgres.environment = clock.environment
+            servers.postgres.restart()
         secrets = folder / "keys"
         keys.ensure(secrets / "jwt-private.pem", secrets / "jwt-public.pem")
         with socket.socket() as free:
@@ -151,10 +152,8 @@ def arena(folder: Path, say=print) -> Iterator[Arena]:
         }
         os.environ.update(direct)  # for the migrations and the seed, which run in this process
         migrate.migrate(say=lambda _line: None)
-        environment = direct | {FOLDER: str(folder)}
-        if proxies is not None:
-            environment |= proxies.start(direct)
-            stack.callback(proxies.stop)
+        stack.callback(proxies.stop)
+        environment = proxies.start(direct) | {FOLDER: str(folder)}
         if clock is not None:
             environment |= clock.environment()
         suite = Suite(environment, log_dir=folder / "log", command=CRASHABLE, say=_teller(folder, "suite"))
@@ -169,7 +168,7 @@ def arena(folder: Path, say=print) -> Iterator[Arena]:
         seed.run(say=lambda _line: None)
         url = f"http://{address}"
         say(f"the suite is up at {url}, its logs are in {folder / 'log'} and {folder / 'second/log'}")
-        yield Arena(
+        running = Arena(
             folder,
             servers,
             suite,
@@ -182,6 +181,8 @@ def arena(folder: Path, say=print) -> Iterator[Arena]:
             proxies,
             clock,
         )
+        replay_faults.listen(running)
+        yield running
 
 
 def _clear(folder: Path) -> None:
@@ -193,18 +194,12 @@ def _clear(folder: Path) -> None:
     (folder / "provider.log").unlink(missing_ok=True)
 
 
-def _proxies(folder: Path) -> "Proxies | None":
-    return None
-
-
-def _clock(folder: Path) -> "Clock | None":
-    return None
-
-
-def _restart_with_clock(servers: Servers, clock: "Clock") -> None:
-    """PostgreSQL keeps the deadlines, so it lives by the same clock as the services."""
-    servers.postgres.environment = clock.environment
-    servers.postgres.restart()
+def _clock() -> Clock | None:
+    """The services' clock. Without it the clock faults are not staged, which the report of the run says."""
+    try:
+        return Clock()
+    except StartError:
+        return None
 
 
 def _teller(folder: Path, name: str):

@@ -53,53 +53,53 @@ class Crashes:
             return unit
 
         @around(work.UnitOfWork, "_commit")
-        def commit(original, unit):
+        def commit(original, unit, *args, **kwargs):
             if point := _point_of(unit):
                 unit._before_commit.append((self.reach, (point,)))
-            original(unit)
+            return original(unit, *args, **kwargs)
 
     def _wrap_acks(self):
         @around(events, "ack")
-        def ack(original, channel, tag, **options):
+        def ack(original, *args, **kwargs):
             self.reach(points.HANDLER_BEFORE_ACK)
-            original(channel, tag, **options)
+            original(*args, **kwargs)
             self.reach(points.HANDLER_AFTER_ACK)
 
     def _wrap_replies(self):
         @around(rpc.RpcServer, "_reply")
-        def reply(original, server, channel, message, result, error):
+        def reply(original, server, channel, message, result, error, **kwargs):
             if error is None and message.delivery_info["routing_key"].rpartition(".")[2] in WRITING_METHODS:
                 self.reach(points.RPC_BEFORE_REPLY)
-            original(server, channel, message, result, error)
+            return original(server, channel, message, result, error, **kwargs)
 
     def _wrap_relay(self):
         """The publisher serves retries too; `_publish` runs under its lock, so one attribute tells whose turn it is."""
 
         @around(publisher.ConfirmedPublisher, "_publish")
-        def publish(original, sender, messages):
+        def publish(original, sender, messages, *args, **kwargs):
             sender.relays = messages[0].exchange == EXCHANGE
-            refused = original(sender, messages)
+            refused = original(sender, messages, *args, **kwargs)
             if sender.relays:
                 self.reach(points.RELAY_BEFORE_DELETION)
             return refused
 
         @around(publisher.ConfirmedPublisher, "_await_confirms")
-        def await_confirms(original, sender):
+        def await_confirms(original, sender, *args, **kwargs):
             if sender.relays:
                 self.reach(points.RELAY_BEFORE_CONFIRM)
-            original(sender)
+            return original(sender, *args, **kwargs)
 
         @around(outbox.OutboxRelay, "_relay_batch")
-        def relay_batch(original, relay):
-            count = original(relay)
+        def relay_batch(original, relay, *args, **kwargs):
+            count = original(relay, *args, **kwargs)
             if count:
                 self.reach(points.RELAY_AFTER_DELETION)
             return count
 
     def _wrap_http(self):
         @around(entrypoint.HttpServer, "_run")
-        def run(original, server, route, request):
-            answer = original(server, route, request)
+        def run(original, server, route, request, *args, **kwargs):
+            answer = original(server, route, request, *args, **kwargs)
             if (route.method, route.path) == ("POST", "/orders"):
                 self.reach(points.GATEWAY_BEFORE_ANSWER)
             return answer

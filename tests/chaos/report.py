@@ -17,6 +17,7 @@ def markdown(outcome):
         ("faults", f"{outcome.struck.total()} of {len(outcome.struck)} kinds ({missed} found nothing to strike)"),
         ("longest until every order was decided", f"{max(outcome.recoveries, default=0):.1f} s after the last healing"),
         ("answers", ", ".join(f"{count} x {status}" for status, count in sorted(outcome.answers.items()))),
+        ("not staged on this machine", ", ".join(outcome.not_staged) or "none"),
         ("verdict", "sound" if outcome.sound else "NOT SOUND"),
     ]
     lines = ["| run | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows), ""]
@@ -56,6 +57,7 @@ def write_json(path, outcome, sale):
         "answers": dict(outcome.answers),
         "commands": dict(outcome.commands),
         "problems": outcome.problems,
+        "not_staged": outcome.not_staged,
         "stories": outcome.stories,
         "hot_product": [vars(one) for one in sale],
         "journal": [vars(one) for one in outcome.journal],

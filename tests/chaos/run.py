@@ -13,12 +13,18 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import psycopg2
+from amqp.exceptions import AMQPError
+from sqlalchemy.exc import DBAPIError
+
 from tests.books import report
 from tests.chaos.faults import NotStruck
 from tests.chaos.verdict import await_decided, judge, story
 
 AT_ONCE = 4
 DECIDED_WITHIN = 30.0  # seconds after the last fault has healed
+# What a fault runs into when another one has taken away what it needs.
+UNREACHABLE = (NotStruck, OSError, AMQPError, psycopg2.Error, DBAPIError, TimeoutError)
 LONGEST_FAULT = 150.0  # with all its waits for servers that others have in hand
 
 
@@ -65,6 +71,7 @@ class Outcome:
     recoveries: list = field(default_factory=list)  # seconds from the last healing to the last decision
     answers: Counter = field(default_factory=Counter)
     commands: Counter = field(default_factory=Counter)
+    not_staged: list = field(default_factory=list)  # kinds that this machine cannot have
     stories: list = field(default_factory=list)
     problems: list = field(default_factory=list)  # what is wrong beside the invariants
 
@@ -138,8 +145,8 @@ class Run:
     def _strike(self, fault, struck, chance):
         try:
             struck.what = fault.strike(self._arena, chance)
-        except NotStruck as reason:
-            struck.what, struck.missed = str(reason), True
+        except UNREACHABLE as reason:
+            struck.what, struck.missed = f"{type(reason).__name__}: {reason}".strip().splitlines()[0], True
         except Exception as error:  # noqa: BLE001 - a fault that fails must not end the run, but it is a finding
             struck.what, struck.failed = f"{type(error).__name__}: {error}", True
             self.outcome.problems.append(f"a fault failed: {struck.kind}: {struck.what}")
