@@ -44,10 +44,10 @@ def main():
     )
     with ThreadPoolExecutor(AT_ONCE, "fault") as workers, arena(asked.folder) as running:
         kinds = plan.kinds = [kind for kind in wanted if running.clock or kind not in clock_faults.FAULTS]
-        sale = sell(running, asked.hot_product, asked.seed, say=_say) if asked.hot_product else []
         chance = random.Random(asked.seed + 1)
         load = Load(running.customer, running.admin, clients=asked.clients, rate=asked.rate, chance=chance)
         outcome = Run(running, load, plan, asked.seed, workers, say=_say).run()
+        sale = sell(running, asked.hot_product, asked.seed, say=_say) if asked.hot_product else []
         outcome.problems += [problem for one in sale for problem in one.problems]
         outcome.not_staged = [kind.name for kind in wanted if kind not in kinds]
         _look_at_coverage(outcome, kinds, asked)
@@ -71,7 +71,9 @@ def _parse():
     parser.add_argument("--pause", type=float, default=3.0, help="seconds from one fault to the next, on average")
     parser.add_argument("--rate", type=float, default=20.0, help="orders a second at most")
     parser.add_argument("--clients", type=int, default=24)
-    parser.add_argument("--hot-product", type=int, default=0, metavar="ROUNDS", help="rounds of hot_product.py first")
+    parser.add_argument(
+        "--hot-product", type=int, default=0, metavar="ROUNDS", help="rounds of hot_product.py afterwards"
+    )
     parser.add_argument("--only", default="", help="only kinds with this in their name")
     parser.add_argument("--quick", action="store_true", help="without the faults that hold for longer than 25 s")
     parser.add_argument("--folder", type=Path, default=ROOT / "var/chaos")

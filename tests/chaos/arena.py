@@ -189,9 +189,8 @@ def _clear(folder: Path) -> None:
     """Every run begins from nothing, so that its counts are its own. The last run's result stays."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_data(folder)
-    for name in ("log", "second", "armed", "hit"):
+    for name in ("log", "second", "armed", "hit", "provider"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / "provider.log").unlink(missing_ok=True)
 
 
 def _clock() -> Clock | None:

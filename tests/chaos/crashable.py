@@ -2,7 +2,7 @@
 `python -m tests.chaos.crashable run --config config.yml orders.service`.
 
 The product has no hooks for tests. This wraps the functions of the real extensions from outside, before Nameko loads
-the service, and it keeps the provider's side of every payment (provider.log), which the simulated provider does not.
+the service, and gives the simulated payment provider the memory of a real one.
 """
 
 import os
@@ -19,7 +19,8 @@ from contracts.events import EXCHANGE  # noqa: E402
 from extensions import events, outbox, periodic, publisher, rpc, work  # noqa: E402
 from extensions.http import entrypoint  # noqa: E402
 from tests.chaos import points  # noqa: E402
-from tests.chaos.points import FOLDER, PROVIDER_LOG, Point, Trap  # noqa: E402
+from tests.chaos.points import FOLDER, Point, Trap  # noqa: E402
+from tests.chaos.provider import Memory  # noqa: E402
 
 WRITING_METHODS = {"create_order", "cancel_order", "ship_order", "deliver_order", "adjust_stock"}
 
@@ -104,8 +105,8 @@ class Crashes:
                 self.reach(points.GATEWAY_BEFORE_ANSWER)
             return answer
 
-    def wrap_payments(self, log: Path):
-        """Only in payments: imported here, because Nameko has to configure itself first everywhere else."""
+    def wrap_payments(self, memory: Memory):
+        """Only in payments, and imported here, so that no other service loads it. Its provider gets a memory."""
         from payments import use_cases
         from payments.provider import PaymentProvider
 
@@ -116,22 +117,17 @@ class Crashes:
                 self.reach(points.PROVIDER_ANSWERED)
             return answers
 
-        book = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-
-        def note(*words):
-            os.write(book, (" ".join(map(str, words)) + "\n").encode())  # one write: whole lines, from any replica
-
         @around(PaymentProvider, "authorise")
         def authorise(original, provider, key, amount, currency):
             answer = original(provider, key, amount, currency)
-            note("authorise", key, amount, getattr(answer, "reference", "declined"))
+            if reference := getattr(answer, "reference", None):
+                memory.authorised(key, amount, reference)
             return answer
 
         @around(PaymentProvider, "_move")
         def move(original, provider, kind, reference, key):
-            moved = original(provider, kind, reference, key)
-            note(kind, key, reference, moved)
-            return moved
+            memory.move(kind, reference)
+            return original(provider, kind, reference, key)
 
 
 def _point_of(unit):
@@ -168,7 +164,7 @@ def main():
     crashes = Crashes(folder, service)
     crashes.wrap_all()
     if service == "payments":
-        crashes.wrap_payments(folder / PROVIDER_LOG)
+        crashes.wrap_payments(Memory(folder))
     from nameko.cli import cli
 
     cli()

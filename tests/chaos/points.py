@@ -10,7 +10,6 @@ from pathlib import Path
 
 FOLDER = "CHAOS_FOLDER"  # the variable that tells a service where its traps are
 CRASHABLE = (sys.executable, "-m", "tests.chaos.crashable")
-PROVIDER_LOG = "provider.log"
 
 HANDLERS = ("inventory", "payments", "orders", "notifications")
 RELAYS = ("orders", "inventory", "payments")

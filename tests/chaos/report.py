@@ -33,7 +33,7 @@ def failure(outcome, folder):
     told = [f"NOT SOUND, seed {outcome.seed}", *(f"- {problem}" for problem in outcome.problems)]
     told += [f"- {name}: {', '.join(ids[:8])}" for name, ids in outcome.checks.items() if ids]
     told += outcome.stories
-    told.append(f"logs: {folder / 'log'}, {folder / 'second/log'}, {folder / 'provider.log'}")
+    told.append(f"logs: {folder / 'log'}, {folder / 'second/log'}, {folder / 'provider'}")
     return "\n".join(told)
 
 

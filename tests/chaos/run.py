@@ -144,7 +144,7 @@ class Run:
 
     def _strike(self, fault, struck, chance):
         try:
-            struck.what = fault.strike(self._arena, chance)
+            struck.what = fault.strike(self._arena, chance).removeprefix(f"{fault.name}: ")
         except UNREACHABLE as reason:
             struck.what, struck.missed = f"{type(reason).__name__}: {reason}".strip().splitlines()[0], True
         except Exception as error:  # noqa: BLE001 - a fault that fails must not end the run, but it is a finding
