@@ -3,7 +3,9 @@
 import os
 import shutil
 import tempfile
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from deploy.local.process import StartError
 
 ROOT = Path(__file__).resolve().parents[2]
 HOUR, DAY = 3600, 24 * 3600
-READ_EVERY_SECONDS = 1  # how often libfaketime looks at the file
+SEEN_WITHIN_SECONDS = 2.0  # libfaketime looks at its file again in the second after the next
 
 
 class Clock:
@@ -31,6 +33,7 @@ class Clock:
         self._folder = Path(tempfile.mkdtemp(prefix="order-suite-clock-"))
         self._folder.chmod(0o755)  # PostgreSQL may run as another user
         self._file = self._folder / "offset"
+        self._lock = threading.Lock()
         self.jump(0)
 
     def environment(self):
@@ -38,7 +41,7 @@ class Clock:
         return {
             "LD_PRELOAD": str(self._library),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_CACHE_DURATION": str(READ_EVERY_SECONDS),
+            "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "FAKETIME_DISABLE_SHM": "1",  # else each process leaves a file in /dev/shm when it is killed
             # mends what the library breaks in Python, at its start
@@ -46,7 +49,7 @@ class Clock:
         }
 
     def jump(self, seconds):
-        """Set the clock `seconds` ahead of the true one (or behind, if negative), for all processes within a second."""
+        """Set the clock `seconds` ahead of the true one (or behind, if negative), for all processes soon."""
         fresh = self._file.with_name("offset.new")
         fresh.write_text(f"{seconds:+.0f}\n")
         fresh.chmod(0o644)
@@ -55,6 +58,17 @@ class Clock:
     def reset(self):
         """Back to the true time."""
         self.jump(0)
+
+    @contextmanager
+    def ahead(self, seconds):
+        """Another time within the block, the true one after it. One block at a time."""
+        with self._lock:
+            try:
+                self.jump(seconds)
+                yield
+            finally:
+                self.reset()
+                time.sleep(SEEN_WITHIN_SECONDS)  # it is mended when everybody has seen it
 
     def stop(self):
         """Forget the file; call it when no process lives by this clock any more."""
@@ -69,13 +83,9 @@ class ClockJump:
     offset: int
 
     def strike(self, arena, chance):
-        held = chance.uniform(2.0, 12.0)
-        try:
-            arena.clock.jump(self.offset)
+        held = chance.uniform(SEEN_WITHIN_SECONDS, 12.0)
+        with arena.clock.ahead(self.offset):
             time.sleep(held)
-        finally:
-            arena.clock.reset()
-            time.sleep(READ_EVERY_SECONDS)  # it is mended when everybody has seen it
         return f"{self.name}: {self.offset:+d} s for {held:.1f} s"
 
 

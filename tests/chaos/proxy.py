@@ -16,13 +16,14 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 ROOT = Path(__file__).resolve().parents[2]
 BROKER, CACHE = "AMQP_URI", "REDIS_URL"
 DATABASE_SUFFIX = "_DATABASE_URL"
+LONGEST_WAIT = 100.0  # seconds until earlier faults of the same links have healed
 
 
 class Proxies:
@@ -30,7 +31,8 @@ class Proxies:
 
     def __init__(self):
         self._process = None
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # one question at a time
+        self._taken = {}  # for each link the lock of the fault that it has now
         self.broker, self.cache, self.databases = [BROKER], [CACHE], []
 
     def start(self, environment):
@@ -38,6 +40,7 @@ class Proxies:
         wanted = {name: url for name, url in environment.items() if name in {BROKER, CACHE} or _is_database(name)}
         self.databases = sorted(filter(_is_database, wanted))
         upstreams = {name: [urlsplit(url).hostname, urlsplit(url).port] for name, url in wanted.items()}
+        self._taken = {name: threading.Lock() for name in sorted(wanted)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.proxy_process", json.dumps(upstreams)],
             cwd=ROOT,
@@ -51,12 +54,18 @@ class Proxies:
 
     @contextmanager
     def fault(self, links, kind, **values):
-        """Inject a fault (a class of proxy_process.py, by its name) into `links` for as long as the block lasts."""
-        try:
+        """Inject a fault (a class of proxy_process.py, by its name) into `links` for as long as the block lasts.
+
+        A link has one fault at a time: the next one waits for it, and its block begins later.
+        """
+        with ExitStack() as stack:
+            for link in sorted(links):
+                if not self._taken[link].acquire(timeout=LONGEST_WAIT):
+                    raise TimeoutError(f"{link} had other faults for {LONGEST_WAIT:.0f} s")
+                stack.callback(self._taken[link].release)
+            stack.callback(self._ask, links=links)
             self._ask(links=links, kind=kind, values=values)
             yield
-        finally:
-            self._ask(links=links)
 
     def hits(self, links):
         """How often the latest fault of these links struck: connections cut, stalled, refused ..."""
