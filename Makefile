@@ -10,7 +10,7 @@ TESTS := $(BIN)/python -m pytest
 # With a suite running, its addresses; without one, the defaults of config.yml.
 WITH_ENV := set -a; [ ! -f var/env ] || . var/env; set +a;
 
-.PHONY: help run demo docs consistency stop test test-unit test-service test-e2e lint load chaos chaos-quick hot-product migrate shell clean requirements venv
+.PHONY: help run demo docs consistency stop test test-unit test-service test-e2e lint load chaos chaos-quick hot-product migrate shell clean requirements venv model
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ test-service: $(STAMP) ## each service in a real container on real servers
 
 test-e2e: $(STAMP) ## the real processes over HTTP: the stories and the saga's hazards
 	@$(TESTS) tests/e2e
+
+model: $(STAMP) ## every interleaving of the saga, a million states and more, then the mutants (minutes, gigabytes)
+	@$(BIN)/python -m tests.model --states 1000000
+	@$(BIN)/python -m tests.model --mutants
 
 lint: $(STAMP) ## ruff, mypy and the walls between the modules
 	@$(BIN)/ruff check .

@@ -1,0 +1,123 @@
+"""The two state tables of contract section 4 as data, and which of their rows an exploration went through."""
+
+from dataclasses import dataclass
+
+ERROR, UNCHANGED = ("an error", ()), (None, ())
+ORDER_EVENTS = ("order.created", "order.confirmed", "order.cancelled")
+
+
+@dataclass(frozen=True)
+class Table:
+    """What must happen: {(status, trigger): every outcome that there is}, an outcome being (becomes, publishes)."""
+
+    name: str
+    rows: dict
+    also_unchanged: tuple
+    """The contract's last row, "any, anything else, or again", spelt out."""
+
+    @property
+    def every_row(self):
+        return {row: {UNCHANGED} for row in self.also_unchanged} | self.rows
+
+
+def _others(rows, statuses, triggers):
+    return tuple((status, trigger) for status in statuses for trigger in triggers if (status, trigger) not in rows)
+
+
+_RESERVATION = {
+    (None, "order.created"): {
+        ("RESERVED", ("inventory.stock_reserved",)),
+        ("FAILED", ("inventory.stock_failed",)),
+    },
+    ("RESERVED", "order.confirmed"): {("COMMITTED", ("inventory.stock_committed",))},
+    ("RESERVED", "order.cancelled"): {("RELEASED", ("inventory.stock_released",))},
+    ("COMMITTED", "order.cancelled"): {("RETURNED", ("inventory.stock_released",))},
+    (None, "order.cancelled"): {("a tombstone", ())},
+    (None, "order.confirmed"): {ERROR},
+}
+RESERVATION = Table(
+    "reservation",
+    _RESERVATION,
+    _others(_RESERVATION, ("RESERVED", "FAILED", "COMMITTED", "RELEASED", "RETURNED", "a tombstone"), ORDER_EVENTS),
+)
+
+REMEMBERED = "PENDING, cancelled"
+_PAYMENT = {
+    (None, "order.created"): {("PENDING", ())},
+    ("PENDING", "approved"): {("AUTHORIZED", ("payment.authorized",))},
+    ("PENDING", "declined"): {("FAILED", ("payment.failed",))},
+    ("AUTHORIZED", "order.confirmed"): {("CAPTURED", ("payment.captured",))},
+    ("AUTHORIZED", "order.cancelled"): {("VOIDED", ("payment.voided",))},
+    ("CAPTURED", "order.cancelled"): {("REFUNDED", ("payment.refunded",))},
+    ("PENDING", "order.cancelled"): {(REMEMBERED, ())},
+    (REMEMBERED, "approved"): {("VOIDED", ("payment.voided",))},
+    (REMEMBERED, "declined"): {("FAILED", ("payment.failed",))},
+    (None, "order.cancelled"): {("a tombstone", ())},
+    (None, "order.confirmed"): {ERROR},
+}
+_PAYMENT_STATUSES = ("PENDING", REMEMBERED, "AUTHORIZED", "FAILED", "CAPTURED", "VOIDED", "REFUNDED", "a tombstone")
+PAYMENT = Table(
+    "payment",
+    _PAYMENT,
+    (
+        *_others(_PAYMENT, _PAYMENT_STATUSES, ORDER_EVENTS),
+        # The provider's answer once more, from another replica. It never answers one question in two ways.
+        *((status, "approved") for status in ("AUTHORIZED", "CAPTURED", "VOIDED", "REFUNDED")),
+        ("FAILED", "declined"),
+    ),
+)
+TABLES = (RESERVATION, PAYMENT)
+
+
+@dataclass
+class Coverage:
+    """What became of each row of a table."""
+
+    table: Table
+    hit: dict
+
+    @classmethod
+    def of(cls, table, reports):
+        """Add up what the rules did in these explorations."""
+        hit = {}
+        for report in reports:
+            for (was, trigger), outcomes in report.hits[table.name].items():
+                seen = hit.setdefault((_status(was), trigger), set())
+                seen.update((_status(becomes), says) for becomes, says in outcomes)
+        return cls(table, hit)
+
+    @property
+    def never(self):
+        """Outcomes of the contract that never came about."""
+        return [
+            (*row, outcome)
+            for row, outcomes in self.table.every_row.items()
+            for outcome in sorted(outcomes - self.hit.get(row, set()), key=str)
+        ]
+
+    @property
+    def wrong(self):
+        """What came about and is not in the contract."""
+        return [
+            (*row, outcome)
+            for row, outcomes in self.hit.items()
+            for outcome in sorted(outcomes - self.table.every_row.get(row, set()), key=str)
+        ]
+
+    def __str__(self):
+        rows = self.table.every_row
+        outcomes = sum(map(len, rows.values()))
+        text = f"{self.table.name} table: {len(rows)} rows, {outcomes - len(self.never)} of {outcomes} outcomes seen"
+        return (
+            text
+            + "".join(f"\n  NEVER SEEN: {each}" for each in self.never)
+            + "".join(f"\n  NOT IN THE CONTRACT: {each}" for each in self.wrong)
+        )
+
+
+def _status(was):
+    """Return the contract's name for a status: of a reservation, or of a payment as (status, cancel requested)."""
+    if isinstance(was, tuple):
+        status, cancel_requested = was
+        was = REMEMBERED if status == "PENDING" and cancel_requested else status
+    return "a tombstone" if was == "CANCELLED_BEFORE" else was

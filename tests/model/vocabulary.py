@@ -1,0 +1,98 @@
+"""Names for what the model speaks of: the messages of one order, who hears them, and the bits that record it."""
+
+from decimal import Decimal
+from types import SimpleNamespace
+from uuid import UUID
+
+from contracts.base import Received
+from contracts.events import EVENTS
+from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated, OrderLine
+
+CREATED, CONFIRMED, CANCELLED = 0, 1, 2
+
+# (event, whether it is a release of committed stock). Each is published once an order, or the order is broken.
+MESSAGES = (
+    ("order.created", False),
+    ("order.confirmed", False),
+    ("order.cancelled", False),
+    ("inventory.stock_reserved", False),
+    ("inventory.stock_failed", False),
+    ("inventory.stock_committed", False),
+    ("inventory.stock_released", False),
+    ("inventory.stock_released", True),
+    ("payment.authorized", False),
+    ("payment.failed", False),
+    ("payment.captured", False),
+    ("payment.voided", False),
+    ("payment.refunded", False),
+)
+INDEX = {message: index for index, message in enumerate(MESSAGES)}
+DECIDING = ("orders", "inventory", "payments")
+
+# One bit each, per message: written to the outbox, on the bus, deleted from the outbox, handled by each consumer.
+_COUNT = len(MESSAGES)
+STAGES = [(1 << index, 1 << index + _COUNT, 1 << index + 2 * _COUNT) for index in range(_COUNT)]
+CONSUMERS = [
+    [
+        (service, 1 << index + (4 if service == "payments" else 3) * _COUNT)
+        for service in EVENTS[event].consumers
+        if service in DECIDING
+    ]
+    for index, (event, _) in enumerate(MESSAGES)
+]
+
+# What the provider has done for an order; it remembers also what our transaction forgot by rolling back.
+HELD, REFUSED, TAKEN, LET_GO, GIVEN_BACK = 1, 2, 4, 8, 16
+
+PRODUCTS = [UUID(int=0xA0 + number) for number in range(4)]
+PRODUCT_OF = {product: number for number, product in enumerate(PRODUCTS)}
+ORDERS = [UUID(int=0x10 + number) for number in range(4)]
+USER = UUID(int=0xFF)
+TOTAL = Decimal("20.00")
+
+
+def was(message: str, bits: int, *, returned: bool = False) -> bool:
+    """Tell whether the message was committed."""
+    return bool(bits & STAGES[INDEX[message, returned]][0])
+
+
+def received(number: int, message: int, lines: tuple[tuple[int, int], ...]) -> Received:
+    """Return a delivery of one of the order's own messages, or of an answer about it."""
+    order_id = ORDERS[number]
+    facts = {"order_id": order_id, "user_id": USER, "total_amount": TOTAL, "currency": "TRY"}
+    if message == CREATED:
+        event = OrderCreated(items=tuple(_line(product, quantity) for product, quantity in lines), **facts)
+    elif message == CONFIRMED:
+        event = OrderConfirmed(**facts)
+    else:
+        event = OrderCancelled(order_id=order_id, user_id=USER, reason=CancelReason.USER)
+    return Received(event, UUID(int=message), "request", "trace")
+
+
+def index_of(event) -> int:
+    """Return which message an event is."""
+    return INDEX[event.event_type, getattr(event, "returned", False)]
+
+
+def is_heard(event) -> bool:
+    """Tell whether anybody who decides something hears this event."""
+    return (event.event_type, getattr(event, "returned", False)) in INDEX
+
+
+def order_row(number: int, saga) -> SimpleNamespace:
+    """Return what use cases see of an order's row."""
+    return SimpleNamespace(
+        id=ORDERS[number],
+        user_id=USER,
+        total_amount=TOTAL,
+        currency="TRY",
+        status=saga.status,
+        stock_status=saga.stock,
+        payment_status=saga.payment,
+        cancel_reason=saga.cancel_reason,
+        version=1,
+    )
+
+
+def _line(product: int, quantity: int) -> OrderLine:
+    return OrderLine(product_id=PRODUCTS[product], product_sku="SKU", quantity=quantity, price_snapshot=Decimal(1))

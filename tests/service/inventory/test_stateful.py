@@ -1,0 +1,242 @@
+"""Inventory's use cases on a real database, in any order, in batches, again and again, and crashing before the commit.
+
+After each step the tables and what was published must be what a much simpler model of the contract says.
+"""
+
+from collections import Counter
+from decimal import Decimal
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from contracts.base import OPERATOR
+from contracts.inventory import AdjustStock, SetStock, SetStockLevel, StockIsReserved, StockNotFound
+from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated, OrderLine
+from extensions.ids import new_id
+from inventory import use_cases
+from inventory.rules import ReservationMissing
+from tests.service.stateful import SETTINGS, Transactions, received
+
+USER = new_id()
+WITH_STOCK, PRODUCTS, ORDERS = 2, 3, 5
+# Of each order: (product, units) as the client wrote it, so that a product can stand on two lines.
+lines = st.lists(st.tuples(st.integers(0, PRODUCTS - 1), st.integers(1, 4)), min_size=1, max_size=4)
+batches = st.lists(st.integers(0, ORDERS - 1), min_size=1, max_size=6)
+crashes = st.sampled_from([False, False, False, True])
+products = st.integers(0, PRODUCTS - 1)
+
+
+class Shop:
+    """Stock and reservations as the contract describes them, in the plainest way."""
+
+    def __init__(self):
+        self.stock = {}
+        self.people = Counter()
+        self.held = {}
+        self.status = {}
+        self.published = []
+
+    def copy(self):
+        other = Shop()
+        other.stock = {product: list(levels) for product, levels in self.stock.items()}
+        other.people, other.held = Counter(self.people), dict(self.held)
+        other.status, other.published = dict(self.status), list(self.published)
+        return other
+
+    def created(self, order, asked):
+        if order in self.status:
+            return
+        units = Counter()
+        for product, quantity in asked:
+            units[product] += quantity
+        if all(self.stock.get(p, [0, 0])[0] - self.stock.get(p, [0, 0])[1] >= n for p, n in units.items()):
+            for product, n in units.items():
+                self.stock[product][1] += n
+            self.status[order], self.held[order] = "RESERVED", units
+            self.published.append(("inventory.stock_reserved", order))
+        else:
+            self.status[order] = "FAILED"
+            self.published.append(("inventory.stock_failed", order))
+
+    def confirmed(self, order, _):
+        if self.status.get(order) != "RESERVED":
+            return
+        for product, n in self.held[order].items():
+            self.stock[product][0] -= n
+            self.stock[product][1] -= n
+        self.status[order] = "COMMITTED"
+        self.published.append(("inventory.stock_committed", order))
+
+    def cancelled(self, order, _):
+        status = self.status.get(order)
+        if status is None:
+            self.status[order] = "CANCELLED_BEFORE"
+        elif status in {"RESERVED", "COMMITTED"}:
+            for product, n in self.held[order].items():
+                self.stock[product][1 if status == "RESERVED" else 0] += -n if status == "RESERVED" else n
+            self.status[order] = "RELEASED" if status == "RESERVED" else "RETURNED"
+            self.published.append(("inventory.stock_released", order))
+
+
+class Inventory(RuleBasedStateMachine):
+    """The real thing beside the shop."""
+
+    transactions = None
+
+    @initialize(levels=st.lists(st.integers(0, 9), min_size=WITH_STOCK, max_size=WITH_STOCK))
+    def open_shop(self, levels):
+        self.products = [new_id() for _ in range(PRODUCTS)]
+        self.orders = [new_id() for _ in range(ORDERS)]
+        self.asked, self.shop, self.published = {}, Shop(), []
+        for product, quantity in enumerate(levels):
+            self.set_stock(product, quantity, crash=False)
+
+    # Events
+
+    @rule(batch=batches, asks=st.lists(lines, min_size=ORDERS, max_size=ORDERS), crash=crashes)
+    def orders_are_created(self, batch, asks, crash):
+        for order in batch:
+            self.asked.setdefault(order, asks[order])
+        self.hear("created", use_cases.reserve_stock, self.created, batch, crash)
+
+    @precondition(lambda self: self.shop.status)
+    @rule(batch=batches, crash=crashes)
+    def orders_are_confirmed(self, batch, crash):
+        known = [order for order in batch if order in self.shop.status]
+        if known:
+            self.hear("confirmed", use_cases.commit_stock, self.confirmed, known, crash)
+
+    @rule(batch=batches)
+    def an_order_is_confirmed_that_nobody_knows(self, batch):
+        if all(order in self.shop.status for order in batch):
+            return
+        with pytest.raises(ReservationMissing), self.transactions.open(self.published) as (session, publish):
+            use_cases.commit_stock(session, [received(self.confirmed(order)) for order in batch], publish)
+
+    @rule(batch=batches, crash=crashes)
+    def orders_are_cancelled(self, batch, crash):
+        self.hear("cancelled", use_cases.release_stock, self.cancelled, batch, crash)
+
+    def hear(self, what, use_case, event, batch, crash):
+        with self.transactions.open(self.published, crash=crash) as (session, publish):
+            use_case(session, [received(event(order)) for order in batch], publish)
+        if not crash:
+            for order in batch:
+                getattr(self.shop, what)(order, self.asked.get(order))
+
+    def created(self, order):
+        items = tuple(
+            OrderLine(product_id=self.products[product], product_sku="SKU", quantity=quantity, price_snapshot=Decimal(1))
+            for product, quantity in self.asked[order]
+        )
+        return OrderCreated(
+            order_id=self.orders[order], user_id=USER, total_amount=Decimal(1), currency="TRY", items=items
+        )
+
+    def confirmed(self, order):
+        return OrderConfirmed(order_id=self.orders[order], user_id=USER, total_amount=Decimal(1), currency="TRY")
+
+    def cancelled(self, order):
+        return OrderCancelled(order_id=self.orders[order], user_id=USER, reason=CancelReason.USER)
+
+    # People
+
+    @rule(product=products, quantity=st.integers(0, 9), crash=crashes)
+    def set_stock(self, product, quantity, crash):
+        request = SetStock(product_id=self.products[product], product_sku="SKU", quantity=quantity)
+        levels = self.shop.stock.get(product, [0, 0])
+        self.change(product, quantity - levels[0], crash, lambda session: use_cases.set_stock(session, request, OPERATOR))
+
+    @rule(product=products, quantity=st.integers(0, 9), crash=crashes)
+    def set_level(self, product, quantity, crash):
+        request = SetStockLevel(quantity=quantity)
+        change = quantity - self.shop.stock.get(product, [0, 0])[0]
+        self.change(
+            product,
+            change,
+            crash,
+            lambda session: use_cases.change_stock_level(session, self.products[product], request, OPERATOR),
+            exists=True,
+        )
+
+    @rule(product=products, delta=st.integers(-4, 4).filter(bool), crash=crashes)
+    def adjust(self, product, delta, crash):
+        request = AdjustStock(delta=delta, reason="counted")
+        self.change(
+            product,
+            delta,
+            crash,
+            lambda session: use_cases.adjust_stock(session, self.products[product], request, OPERATOR),
+            exists=True,
+        )
+
+    def change(self, product, delta, crash, call, *, exists=False):
+        after = self.shop.copy()
+        after.stock.setdefault(product, [0, 0])[0] += delta
+        after.people[product] += delta
+        refused = None
+        if exists and product not in self.shop.stock:
+            refused = StockNotFound
+        elif after.stock[product][0] < after.stock[product][1]:
+            refused = StockIsReserved
+        if refused:
+            with pytest.raises(refused), self.transactions.open(self.published) as (session, _):
+                call(session)
+            return
+        with self.transactions.open(self.published, crash=crash) as (session, _):
+            call(session)
+        if not crash:
+            self.shop = after
+
+    # What must be so after each step
+
+    @invariant()
+    def stock_is_what_it_must_be(self):
+        rows = self.read("SELECT product_id, on_hand, reserved FROM stock WHERE product_id = ANY(:products)")
+        assert {self.products.index(product): [on_hand, reserved] for product, on_hand, reserved in rows} == self.shop.stock
+        assert all(0 <= reserved <= on_hand for on_hand, reserved in self.shop.stock.values())
+
+    @invariant()
+    def the_ledger_says_the_same(self):
+        rows = self.read(
+            """
+            SELECT product_id, sum(on_hand_delta), sum(reserved_delta),
+                   coalesce(sum(on_hand_delta) FILTER (WHERE order_id IS NULL), 0),
+                   bool_and(on_hand = on_hand_so_far AND reserved = reserved_so_far)
+            FROM (SELECT *, sum(on_hand_delta) OVER ledger AS on_hand_so_far,
+                            sum(reserved_delta) OVER ledger AS reserved_so_far
+                  FROM movements WHERE product_id = ANY(:products)
+                  WINDOW ledger AS (PARTITION BY product_id ORDER BY entry)) AS running
+            GROUP BY product_id
+            """
+        )
+        ledger = {self.products.index(product): sums for product, *sums in rows}
+        assert ledger == {
+            product: [on_hand, reserved, self.shop.people[product], True]
+            for product, (on_hand, reserved) in self.shop.stock.items()
+        }
+
+    @invariant()
+    def reservations_are_what_they_must_be(self):
+        rows = self.read("SELECT order_id, status FROM reservations WHERE order_id = ANY(:orders)")
+        assert {self.orders.index(order): status for order, status in rows} == self.shop.status
+        held = self.read("SELECT order_id, product_id, quantity FROM reservation_lines WHERE order_id = ANY(:orders)")
+        assert {(self.orders.index(order), self.products.index(product), units) for order, product, units in held} == {
+            (order, product, units) for order, lines in self.shop.held.items() for product, units in lines.items()
+        }
+
+    @invariant()
+    def events_are_published_once_and_in_turn(self):
+        assert [(event.event_type, self.orders.index(event.order_id)) for event in self.published] == self.shop.published
+
+    def read(self, statement):
+        return self.transactions.read(statement, products=self.products, orders=self.orders)
+
+
+def test_inventory_does_what_the_contract_says(servers):
+    Inventory.transactions = Transactions("inventory")
+    try:
+        run_state_machine_as_test(Inventory, settings=SETTINGS)
+    finally:
+        Inventory.transactions.close()

@@ -1,0 +1,213 @@
+"""Payments' use cases on a real database, in any order, in batches, again and again, and crashing before the commit.
+
+After each step the table, what was published and what the provider did must be what a much simpler model of the
+contract says. The provider's answers are kept, and recorded whenever: late, twice, or by the second of two replicas.
+"""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated
+from extensions.ids import new_id
+from payments import queries, use_cases
+from payments.provider import PaymentProvider
+from payments.rules import PaymentMissing
+from tests.service.stateful import SETTINGS, Transactions, received
+
+USER, ORDERS = new_id(), 5
+LIMIT = Decimal("10000.00")
+amounts = st.sampled_from([Decimal("0.00"), Decimal("149.90"), LIMIT, LIMIT + Decimal("0.01")])
+batches = st.lists(st.integers(0, ORDERS - 1), min_size=1, max_size=6)
+crashes = st.sampled_from([False, False, False, True])
+
+
+class Till:
+    """Payments as the contract describes them, in the plainest way."""
+
+    def __init__(self):
+        self.status = {}
+        self.published = []
+        self.moved = []
+
+    def created(self, order):
+        self.status.setdefault(order, "PENDING")
+
+    def answered(self, order, approved):
+        was = self.status[order]
+        if was in {"PENDING", "remembered"}:
+            if not approved:
+                self._become(order, "FAILED", "payment.failed")
+            elif was == "PENDING":
+                self._become(order, "AUTHORIZED", "payment.authorized")
+            else:
+                self._become(order, "VOIDED", "payment.voided", "void")
+
+    def confirmed(self, order):
+        if self.status[order] == "AUTHORIZED":
+            self._become(order, "CAPTURED", "payment.captured", "capture")
+
+    def cancelled(self, order):
+        was = self.status.get(order)
+        if was is None:
+            self.status[order] = "CANCELLED_BEFORE"
+        elif was == "PENDING":
+            self.status[order] = "remembered"
+        elif was == "AUTHORIZED":
+            self._become(order, "VOIDED", "payment.voided", "void")
+        elif was == "CAPTURED":
+            self._become(order, "REFUNDED", "payment.refunded", "refund")
+
+    def _become(self, order, status, event, move=None):
+        self.status[order] = status
+        self.published.append((event, order))
+        if move:
+            self.moved.append((move, order))
+
+
+class Watched(PaymentProvider):
+    """The provider, with a note of each move."""
+
+    def __init__(self):
+        super().__init__(LIMIT)
+        self.moves = []
+
+    def _move(self, kind, reference, key):
+        self.moves.append((kind, key.partition(":")[0]))
+        return super()._move(kind, reference, key)
+
+
+class Payments(RuleBasedStateMachine):
+    """The real thing beside the till."""
+
+    transactions = None
+
+    @initialize(amounts=st.lists(amounts, min_size=ORDERS, max_size=ORDERS))
+    def open_till(self, amounts):
+        self.orders = [new_id() for _ in range(ORDERS)]
+        self.amounts, self.till, self.published = amounts, Till(), []
+        self.provider, self.moved, self.answers = Watched(), [], {}
+
+    # Events
+
+    @rule(batch=batches, crash=crashes)
+    def orders_are_created(self, batch, crash):
+        with self.transactions.open(self.published, crash=crash) as (session, _):
+            use_cases.open_payments(session, [received(self.created(order)) for order in batch])
+        if not crash:
+            for order in batch:
+                self.till.created(order)
+
+    @precondition(lambda self: self.till.status)
+    @rule(batch=batches, crash=crashes)
+    def orders_are_confirmed(self, batch, crash):
+        known = [order for order in batch if order in self.till.status]
+        if known:
+            self.hear("confirmed", use_cases.capture_payments, self.confirmed, known, crash)
+
+    @rule(batch=batches)
+    def an_order_is_confirmed_that_nobody_knows(self, batch):
+        if all(order in self.till.status for order in batch):
+            return
+        with pytest.raises(PaymentMissing), self.transactions.open(self.published) as (session, publish):
+            events = [received(self.confirmed(order)) for order in batch]
+            use_cases.capture_payments(session, events, self.provider, publish)
+        assert self.provider.moves == [], "the provider was asked before it was clear that this fails"
+
+    @rule(batch=batches, crash=crashes)
+    def orders_are_cancelled(self, batch, crash):
+        self.hear("cancelled", use_cases.cancel_payments, self.cancelled, batch, crash)
+
+    def hear(self, what, use_case, event, batch, crash):
+        with self.transactions.open(self.published, crash=crash) as (session, publish):
+            use_case(session, [received(event(order)) for order in batch], self.provider, publish)
+        if not crash:
+            for order in batch:
+                getattr(self.till, what)(order)
+        self.note_moves(crash)
+
+    # The provider
+
+    @rule()
+    def the_provider_is_asked(self):
+        with self.transactions.open([]) as (session, _):
+            pending = [each for each in queries.pending_payments(session, None, 10_000) if each.order_id in self.orders]
+        waiting = {order for order, status in self.till.status.items() if status in {"PENDING", "remembered"}}
+        assert {self.orders.index(each.order_id) for each in pending} == waiting
+        answers = use_cases.ask_provider(pending, self.provider)
+        self.answers |= {each.payment_id: (each.order_id, answers[each.payment_id]) for each in pending}
+
+    @precondition(lambda self: self.answers)
+    @rule(data=st.data(), crash=crashes)
+    def answers_are_recorded(self, data, crash):
+        known = sorted(self.answers)
+        chosen = data.draw(st.sets(st.sampled_from(range(len(known))), min_size=1), label="answers")
+        answers = {known[number]: self.answers[known[number]][1] for number in chosen}
+        with self.transactions.open(self.published, crash=crash) as (session, publish):
+            use_cases.record_answers(session, answers, self.provider, publish)
+        if not crash:
+            for order in sorted(self.orders.index(self.answers[payment][0]) for payment in answers):
+                self.till.answered(order, approved=self.amounts[order] <= LIMIT)
+        self.note_moves(crash)
+
+    def note_moves(self, crash):
+        """What a crashed transaction asked of the provider, it asks again with the same key: that counts once."""
+        if not crash:
+            self.moved += [(kind, [str(order) for order in self.orders].index(order)) for kind, order in self.provider.moves]
+        self.provider.moves.clear()
+
+    def created(self, order):
+        return OrderCreated(
+            order_id=self.orders[order], user_id=USER, total_amount=self.amounts[order], currency="TRY", items=()
+        )
+
+    def confirmed(self, order):
+        return OrderConfirmed(
+            order_id=self.orders[order], user_id=USER, total_amount=self.amounts[order], currency="TRY"
+        )
+
+    def cancelled(self, order):
+        return OrderCancelled(order_id=self.orders[order], user_id=USER, reason=CancelReason.USER)
+
+    # What must be so after each step
+
+    @invariant()
+    def payments_are_what_they_must_be(self):
+        rows = self.transactions.read(
+            """
+            SELECT order_id, CASE WHEN status = 'PENDING' AND cancel_requested THEN 'remembered' ELSE status END,
+                   amount, transaction_reference IS NOT NULL, failure_reason IS NOT NULL
+            FROM payments WHERE order_id = ANY(:orders)
+            """,
+            orders=self.orders,
+        )
+        assert {self.orders.index(order): status for order, status, *_ in rows} == self.till.status
+        for order, status, amount, has_reference, has_reason in rows:
+            total = None if status == "CANCELLED_BEFORE" else self.amounts[self.orders.index(order)]
+            assert amount == total
+            assert has_reference == (status in {"AUTHORIZED", "CAPTURED", "VOIDED", "REFUNDED"})
+            assert has_reason == (status == "FAILED")
+
+    @invariant()
+    def events_are_published_once_and_in_turn(self):
+        assert [(event.event_type, self.orders.index(event.order_id)) for event in self.published] == self.till.published
+        assert all(
+            event.amount == self.amounts[self.orders.index(event.order_id)]
+            for event in self.published
+            if event.event_type in {"payment.authorized", "payment.captured", "payment.refunded"}
+        )
+
+    @invariant()
+    def money_moves_once(self):
+        assert self.moved == self.till.moved
+        assert len(set(self.moved)) == len(self.moved)
+
+
+def test_payments_do_what_the_contract_says(servers):
+    Payments.transactions = Transactions("payments")
+    try:
+        run_state_machine_as_test(Payments, settings=SETTINGS)
+    finally:
+        Payments.transactions.close()

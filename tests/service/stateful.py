@@ -1,0 +1,70 @@
+"""What the stateful tests of inventory and payments share: real transactions, committed or crashed, and how long."""
+
+import os
+from contextlib import contextmanager
+from uuid import UUID
+
+import sqlalchemy
+from hypothesis import HealthCheck, Phase, settings
+from nameko import config
+from sqlalchemy.orm import Session
+
+from contracts.base import Received
+from extensions.ids import new_id
+
+# A test run does the same every time; with STATEFUL_EXAMPLES=1000 it looks for what is new.
+EXAMPLES = os.environ.get("STATEFUL_EXAMPLES")
+SETTINGS = settings(
+    max_examples=int(EXAMPLES or 25),
+    stateful_step_count=25,
+    derandomize=EXAMPLES is None,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class Crash(Exception):
+    """The process dies before it commits."""
+
+
+class Transactions:
+    """Runs use cases in transactions of their own, with what they publish."""
+
+    def __init__(self, service):
+        self.engine = sqlalchemy.create_engine(config["DB_URIS"][f"{service}:Base"])
+
+    @contextmanager
+    def open(self, published, *, crash=False):
+        """Yield (session, publish); a commit adds what was published to `published`, a crash forgets all."""
+        said = []
+
+        def publish(event, cause=None):
+            said.append(event)
+            return new_id()
+
+        try:
+            with Session(self.engine) as session, session.begin():
+                yield session, publish
+                session.flush()
+                if crash:
+                    raise Crash
+        except Crash:
+            return
+        published.extend(said)
+
+    def read(self, statement, **parameters):
+        """Return rows."""
+        with self.engine.connect() as connection:
+            return connection.execute(sqlalchemy.text(statement), parameters).all()
+
+    def close(self):
+        """Close the connections."""
+        self.engine.dispose()
+
+
+def received(event):
+    """Return a delivery of `event` that no inbox has seen: the rules alone protect."""
+    return Received(event, UUID(int=new_id().int), "request", "trace")
