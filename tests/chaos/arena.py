@@ -26,7 +26,7 @@ from deploy.local.suite import SERVICES, Suite
 from tests.books import DATABASES
 from tests.chaos import disk_faults, replay_faults
 from tests.chaos.clock_faults import Clock
-from tests.chaos.load import Shopper
+from tests.chaos.load import Account, Shopper
 from tests.chaos.points import CRASHABLE, FOLDER
 from tests.chaos.proxy import Proxies
 from tests.load import ADMIN, CUSTOMER
@@ -181,8 +181,8 @@ def arena(folder: Path, *, small_disk: bool = False, say=lambda text: print(text
             environment,
             direct,
             url,
-            Shopper(url, ADMIN, PASSWORD),
-            Shopper(url, CUSTOMER, PASSWORD),
+            Shopper(url, Account(ADMIN, PASSWORD)),
+            Shopper(url, Account(CUSTOMER, PASSWORD)),
             proxies,
             clock,
         )
