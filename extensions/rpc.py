@@ -26,7 +26,7 @@ from extensions.broker import CONNECTION_ERRORS, ack
 from extensions.dead_letters import DeadLetters
 from extensions.listener import Listener
 from extensions.topology import RPC_EXCHANGE
-from extensions.work import is_outage
+from extensions.work import is_outage, is_statement_timeout
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ def rpc(
         except ServiceError:
             raise
         except (Exception, eventlet.Timeout) as error:  # a Timeout is no Exception, and would take the worker along
-            if is_outage(error):
+            if is_outage(error) or is_statement_timeout(error):
                 raise ServiceUnavailable(retry_after=1) from error
             log.exception("%s.%s failed", self.name, method.__name__)
             raise InternalError from error

@@ -45,7 +45,7 @@ TCP_SETTINGS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
-SERIALIZATION_FAILURE, DEADLOCK_DETECTED = "40001", "40P01"
+SERIALIZATION_FAILURE, DEADLOCK_DETECTED, QUERY_CANCELED = "40001", "40P01", "57014"
 # Class 57P: the server shuts down or starts. 53: out of disk, memory or connections. 08: connection. 25006: read-only.
 # 55P03: somebody holds a lock for too long. A statement that takes too long (57014) is the message's own fault.
 OUTAGE_STATES = ("57P", "53", "08", "25006", "55P03")
@@ -67,6 +67,11 @@ def is_outage(error: BaseException) -> bool:
     if state in (SERIALIZATION_FAILURE, DEADLOCK_DETECTED) or state.startswith(OUTAGE_STATES):
         return True
     return not state and (error.connection_invalidated or isinstance(error, OperationalError | InterfaceError))
+
+
+def is_statement_timeout(error: BaseException) -> bool:
+    """Tell whether PostgreSQL gave a statement up because it took too long: no outage, but whoever waits may retry."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) == QUERY_CANCELED
 
 
 class UnitOfWork:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deploy.local.suite import ROOT
-from tests.chaos import clock_faults, network_faults, process_faults, replay_faults
+from tests.chaos import clock_faults, disk_faults, network_faults, process_faults, replay_faults
 from tests.chaos.arena import arena
 from tests.chaos.hot_product import sell
 from tests.chaos.hot_product import table as sale_table
@@ -22,13 +22,19 @@ from tests.chaos.points import POINTS
 from tests.chaos.report import append, failure, markdown, write_json
 from tests.chaos.run import AT_ONCE, Plan, Run
 
-KINDS = [*process_faults.FAULTS, *network_faults.FAULTS, *replay_faults.FAULTS, *clock_faults.FAULTS]
+KINDS = [
+    *process_faults.FAULTS,
+    *network_faults.FAULTS,
+    *replay_faults.FAULTS,
+    *clock_faults.FAULTS,
+    *disk_faults.FAULTS,
+]
 
 
 def main():
     """The command line."""
     asked = _parse()
-    wanted = [kind for kind in KINDS if asked.only in kind.name and not (asked.quick and getattr(kind, "long", False))]
+    wanted = [kind for kind in KINDS if asked.only in kind.name and not (asked.quick and _is_dear(kind))]
     plan = Plan(
         faults=asked.faults,
         orders=asked.orders,
@@ -42,7 +48,10 @@ def main():
         f'seed {asked.seed}; {len(wanted)} kinds of faults; `make chaos ARGS="--seed {asked.seed} ..."` repeats it',
         flush=True,
     )
-    with ThreadPoolExecutor(AT_ONCE, "fault") as workers, arena(asked.folder) as running:
+    with (
+        ThreadPoolExecutor(AT_ONCE, "fault") as workers,
+        arena(asked.folder, small_disk=_needs_small_disk(wanted)) as running,
+    ):
         kinds = plan.kinds = [kind for kind in wanted if running.clock or kind not in clock_faults.FAULTS]
         chance = random.Random(asked.seed + 1)
         load = Load(running.customer, running.admin, clients=asked.clients, rate=asked.rate, chance=chance)
@@ -50,6 +59,8 @@ def main():
         sale = sell(running, asked.hot_product, asked.seed, say=_say) if asked.hot_product else []
         outcome.problems += [problem for one in sale for problem in one.problems]
         outcome.not_staged = [kind.name for kind in wanted if kind not in kinds]
+        if not disk_faults.can_mount():
+            outcome.not_staged.append("the database's disk is full")
         _look_at_coverage(outcome, kinds, asked)
     table = markdown(outcome) + (f"\n{sale_table(sale)}" if sale else "")
     append(asked.folder / "result.md", table)
@@ -75,9 +86,20 @@ def _parse():
         "--hot-product", type=int, default=0, metavar="ROUNDS", help="rounds of hot_product.py afterwards"
     )
     parser.add_argument("--only", default="", help="only kinds with this in their name")
-    parser.add_argument("--quick", action="store_true", help="without the faults that hold for longer than 25 s")
+    parser.add_argument(
+        "--quick", action="store_true", help="without what holds for longer than 25 s or needs a disk of its own"
+    )
     parser.add_argument("--folder", type=Path, default=ROOT / "var/chaos")
     return parser.parse_args()
+
+
+def _is_dear(kind):
+    """Does it hold for long, or need a file system to be made for it?"""
+    return getattr(kind, "long", False) or _needs_small_disk([kind])
+
+
+def _needs_small_disk(kinds):
+    return any(isinstance(kind, disk_faults.DatabaseDiskFull) for kind in kinds)
 
 
 def _look_at_coverage(outcome, kinds, asked):

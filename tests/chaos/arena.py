@@ -24,9 +24,9 @@ from deploy.local.process import StartError, wait_until
 from deploy.local.servers import Servers, database_variable, remove_data
 from deploy.local.suite import SERVICES, Suite
 from tests.books import DATABASES
-from tests.chaos import replay_faults
+from tests.chaos import disk_faults, replay_faults
 from tests.chaos.clock_faults import Clock
-from tests.chaos.load import Shopper
+from tests.chaos.load import Account, Shopper
 from tests.chaos.points import CRASHABLE, FOLDER
 from tests.chaos.proxy import Proxies
 from tests.load import ADMIN, CUSTOMER
@@ -126,14 +126,19 @@ class Arena:
 
 
 @contextlib.contextmanager
-def arena(folder: Path, say=lambda text: print(text, flush=True)) -> Iterator[Arena]:
-    """The suite, up, seeded and with a fresh set of data; everything is down after the block."""
-    _clear(folder)
+def arena(folder: Path, *, small_disk: bool = False, say=lambda text: print(text, flush=True)) -> Iterator[Arena]:
+    """The suite, up, seeded and with a fresh set of data; everything is down after the block.
+
+    With `small_disk`, PostgreSQL has a file system of its own, which can be filled.
+    """
+    servers = Servers(folder, environ={})
+    _clear(folder, servers)
     with contextlib.ExitStack() as stack:
         clock, proxies = _clock(), Proxies()
         if clock is not None:
             stack.callback(clock.stop)
-        servers = Servers(folder, environ={})
+        if small_disk:
+            stack.enter_context(disk_faults.small_disk(servers))
         stack.callback(servers.stop)
         direct = servers.start()
         if clock is not None:  # PostgreSQL keeps the deadlines, so it lives by the same clock as the services
@@ -176,8 +181,8 @@ def arena(folder: Path, say=lambda text: print(text, flush=True)) -> Iterator[Ar
             environment,
             direct,
             url,
-            Shopper(url, ADMIN, PASSWORD),
-            Shopper(url, CUSTOMER, PASSWORD),
+            Shopper(url, Account(ADMIN, PASSWORD)),
+            Shopper(url, Account(CUSTOMER, PASSWORD)),
             proxies,
             clock,
         )
@@ -185,9 +190,10 @@ def arena(folder: Path, say=lambda text: print(text, flush=True)) -> Iterator[Ar
         yield running
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Path, servers: Servers) -> None:
     """Every run begins from nothing, so that its counts are its own. The last run's result stays."""
     folder.mkdir(parents=True, exist_ok=True)
+    disk_faults._unmount(servers.data / "postgres")  # a run that was killed leaves its small disk
     remove_data(folder)
     for name in ("log", "second", "armed", "hit", "provider"):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -11,7 +11,10 @@ from tests.chaos.provider import Memory
 
 ORDERS = "SELECT id, status, cancel_reason, total_amount, stock_status, payment_status FROM orders"
 LINES = "SELECT order_id, product_id, quantity FROM order_items"
-TWICE = "SELECT order_id, event FROM timeline GROUP BY order_id, event HAVING count(*) > 1"
+# Of the orders' own events only: a fault publishes those of others again as new facts, which the timeline records.
+TWICE = """
+    SELECT order_id, event FROM timeline WHERE service = 'orders' GROUP BY order_id, event HAVING count(*) > 1
+"""
 TIMELINE = "SELECT at, service, event, event_id, data FROM timeline WHERE order_id = :order ORDER BY id"
 
 
@@ -43,7 +46,7 @@ def judge(arena, load, timeout=90.0):
         *_existence(load, orders, lines),
         Check("a command that was answered with success holds", _broken_promises(load, orders)),
         Check("no more sold of a product than there was", _oversold(load, orders, lines)),
-        Check("no event twice in an order's timeline", twice),
+        Check("no step of an order taken twice", twice),
         *_money(orders, Memory(arena.folder).accounts()),
         Check("no answer but 503 and 504 beyond 499", [key for key in load.answers if _is_wrong(key)]),
         Check("no answer that a client should not get", list(load.odd)),

@@ -43,6 +43,9 @@ class Maker(operations.Operations):
     @rpc(idempotent=True)
     def fail(self, error, actor=None, idempotency_key=None):
         self._make(error, 0.0)
+        if error == "slow":
+            self.work.session.execute(sqlalchemy.text("SET LOCAL statement_timeout = 10"))
+            self.work.session.execute(sqlalchemy.text("SELECT pg_sleep(1)"))
         raise {
             "state": InvalidState("too late"),
             "field": ValidationFailed.field("thing", "wrong"),
@@ -115,7 +118,13 @@ def test_a_refusal_is_remembered_and_leaves_nothing_behind(maker, bus):
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"), [("field", ValidationFailed), ("outage", ServiceUnavailable), ("defect", InternalError)]
+    ("error", "kind"),
+    [
+        ("field", ValidationFailed),
+        ("outage", ServiceUnavailable),
+        ("slow", ServiceUnavailable),
+        ("defect", InternalError),
+    ],
 )
 def test_what_can_be_mended_is_tried_again_under_the_same_key(maker, error, kind):
     for _ in range(2):
