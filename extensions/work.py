@@ -6,12 +6,14 @@ use cases never commit. What was published becomes visible to the relay by that 
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 import psycopg2.extensions
+from eventlet.hubs import trampoline
 from nameko import config
 from nameko_sqlalchemy import Database
 from sqlalchemy import Engine, Table, create_engine, insert, text
@@ -32,6 +34,8 @@ from extensions.telemetry import current_trace
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_SECONDS = 5
+# Longer than any statement may take. A peer whose kernel acknowledges and whose process says nothing keeps TCP content.
+UNANSWERED_SECONDS = 15
 POOL_TIMEOUT_SECONDS = 3
 SESSION_SETTINGS = {
     "statement_timeout": "10s",
@@ -228,6 +232,7 @@ class Work(Database):
         if psycopg2.extensions.get_wait_callback() is None:
             message = "psycopg2 is not green: start services with `nameko run`, which lets eventlet patch it"
             raise RuntimeError(message)
+        wait_no_longer_than_that()
         self.engine = make_engine(config["DB_URIS"][f"{self.container.service_name}:{self.declarative_base.__name__}"])
         self.Session = sessionmaker(bind=self.engine, expire_on_commit=False)
         self.relay.use(self.Session, self.table("outbox"), self.table("timers"))
@@ -244,6 +249,30 @@ class Work(Database):
 
     def worker_teardown(self, worker_ctx: Any) -> None:
         """Nothing is left to close: transaction() has done it."""
+
+
+def wait_no_longer_than_that() -> None:
+    """Bound every wait of psycopg2 for PostgreSQL, in this process."""
+    psycopg2.extensions.set_wait_callback(_wait)
+
+
+def _wait(connection: Any) -> None:
+    """Eventlet's own wait callback, with a deadline; psycopg2 closes a connection whose wait has failed.
+
+    libpq's connect_timeout does not hold where somebody else does the waiting.
+    """
+    is_open = connection.status != psycopg2.extensions.STATUS_SETUP
+    seconds = UNANSWERED_SECONDS if is_open else CONNECT_TIMEOUT_SECONDS
+    silence = psycopg2.OperationalError(f"PostgreSQL said nothing for {seconds} s")
+    deadline = time.monotonic() + seconds
+    while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
+        trampoline(
+            connection.fileno(),
+            read=state == psycopg2.extensions.POLL_READ,
+            write=state == psycopg2.extensions.POLL_WRITE,
+            timeout=max(0, deadline - time.monotonic()),
+            timeout_exc=silence,
+        )
 
 
 def make_engine(url: str) -> Engine:

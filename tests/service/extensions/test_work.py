@@ -1,0 +1,55 @@
+"""The database's silence: every wait for it ends, whatever the network says."""
+
+import time
+
+import eventlet
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from extensions import work
+from tests.chaos.proxy import Proxies
+
+DATABASE = "ORDERS_DATABASE_URL"
+
+
+@pytest.fixture
+def proxies(servers, monkeypatch):
+    """A proxy before PostgreSQL: its end of the connection lives, so that TCP's deadlines never come."""
+    monkeypatch.setattr(work, "UNANSWERED_SECONDS", 1.0)
+    monkeypatch.setattr(work, "CONNECT_TIMEOUT_SECONDS", 1.0)
+    work.wait_no_longer_than_that()
+    proxies = Proxies()
+    proxies.url = proxies.start(servers.addresses())[DATABASE]
+    with eventlet.Timeout(20):
+        yield proxies
+    proxies.stop()
+
+
+@pytest.mark.parametrize("silence", ["stall", "freeze"])
+def test_a_server_that_is_connected_and_silent_is_given_up_as_an_outage(proxies, silence):
+    engine = work.make_engine(proxies.url)
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        began = time.monotonic()
+        with proxies.fault([DATABASE], silence), pytest.raises(OperationalError) as caught:
+            connection.execute(text("SELECT 2"))
+        assert 0.9 < time.monotonic() - began < 5
+        assert work.is_outage(caught.value)
+    with engine.connect() as connection:  # the next one is new
+        assert connection.scalar(text("SELECT 3")) == 3
+
+
+def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up_as_an_outage(proxies, monkeypatch):
+    monkeypatch.setattr(work, "UNANSWERED_SECONDS", 60.0)  # a shorter wait applies before there is a connection
+    engine = work.make_engine(proxies.url)
+    began = time.monotonic()
+    with proxies.fault([DATABASE], "stall"), pytest.raises(OperationalError) as caught:
+        engine.connect()
+    assert 0.9 < time.monotonic() - began < 5
+    assert work.is_outage(caught.value)
+
+
+def test_a_slow_answer_is_waited_for(proxies):
+    with work.make_engine(proxies.url).connect() as connection:
+        assert connection.scalar(text("SELECT 4 FROM pg_sleep(0.7)")) == 4
