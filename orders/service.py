@@ -4,11 +4,11 @@ from datetime import timedelta
 
 from nameko import config
 
-from contracts.base import Actor, PageRequest
+from contracts.base import Actor
 from contracts.catalog import ProductView
 from contracts.errors import ValidationFailed
 from contracts.inventory import StockCommitted, StockFailed, StockReleased, StockReserved
-from contracts.orders import CreateOrder, OrderFilter, OrderNotFound
+from contracts.orders import CreateOrder, OrderFilter, OrderNotFound, SagaFilter
 from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
 from extensions import idempotency, operations
 from extensions.cache import Cache
@@ -121,11 +121,14 @@ class OrdersService(operations.Operations):
         return self._command(parse_id("order_id", order_id), Command.DELIVER)
 
     @rpc
+    def list_sagas(self, stuck=False, limit=20, cursor=None, actor=None):
+        """List orders to which somebody owes something; the stuck ones have waited longer than the deadline."""
+        return self._list_sagas({"stuck": stuck, "limit": limit, "cursor": cursor}, actor)
+
+    @rpc
     def list_stuck(self, limit=20, cursor=None, actor=None):
         """List orders to which somebody has owed something for longer than the saga's deadline."""
-        Actor.of(actor).require_admin()
-        page = PageRequest.parse({"limit": limit, "cursor": cursor})
-        return queries.list_stuck(self.work.session, page, _deadline())
+        return self._list_sagas({"stuck": True, "limit": limit, "cursor": cursor}, actor)
 
     # Events: the answers of inventory and payments
 
@@ -184,6 +187,11 @@ class OrdersService(operations.Operations):
         self._forget(expired)
         if len(expired) == use_cases.EXPIRE_BATCH:
             self.work.wake("expire_orders")
+
+    def _list_sagas(self, wanted, actor):
+        Actor.of(actor).require_admin()
+        grace = timedelta(seconds=float(config["ORDER_DEADLINE_SECONDS"]))
+        return queries.list_sagas(self.work.session, SagaFilter.parse(wanted), grace)
 
     def _hear(self, events):
         self._forget(use_cases.hear_answers(self.work.session, events, self.work.publish))
