@@ -8,6 +8,7 @@ from contracts.base import Actor
 from contracts.catalog import ProductView
 from contracts.errors import ValidationFailed
 from contracts.inventory import StockCommitted, StockFailed, StockReleased, StockReserved
+from contracts.operations import ConsistencyRequest
 from contracts.orders import CreateOrder, OrderFilter, OrderNotFound, SagaFilter
 from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
 from extensions import idempotency, operations
@@ -15,12 +16,14 @@ from extensions.cache import Cache
 from extensions.events import handles
 from extensions.ids import parse_id
 from extensions.periodic import periodic
+from extensions.queues import Queues
 from extensions.rpc import rpc
 from extensions.rpc_client import RpcClient
 from extensions.work import Work
 from orders import queries, use_cases
 from orders.models import Base
 from orders.pricing import price_order
+from orders.reconciliation import Reconciliation
 from orders.saga import Command
 
 
@@ -31,6 +34,7 @@ class OrdersService(operations.Operations):
     work = Work(Base)
     cache = Cache()
     services = RpcClient()
+    queues = Queues()
 
     # RPC
 
@@ -129,6 +133,13 @@ class OrdersService(operations.Operations):
     def list_stuck(self, limit=20, cursor=None, actor=None):
         """List orders to which somebody has owed something for longer than the saga's deadline."""
         return self._list_sagas({"stuck": True, "limit": limit, "cursor": cursor}, actor)
+
+    @rpc(transaction=False)
+    def check_consistency(self, since=None, actor=None):
+        """Compare the books of all services: whether all is at rest, and who breaks which invariant."""
+        Actor.of(actor).require_admin()
+        wanted = ConsistencyRequest.parse({"since": since})
+        return Reconciliation(self.work, self.services, self.queues).look(wanted.since)
 
     # Events: the answers of inventory and payments
 
