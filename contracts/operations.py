@@ -52,6 +52,7 @@ class DeadLetterView(View):
     attempts: int
     died_at: Instant
     replayed_at: Instant | None
+    replayed_by: str | None
 
 
 class CheckView(View):

@@ -150,10 +150,12 @@ class DeadLetters(SharedExtension):
         if row is None:
             raise DeadLetterNotFound
         if row.replayed_at is not None:
-            raise InvalidState(f"This dead letter was replayed already, at {row.replayed_at:%Y-%m-%dT%H:%M:%SZ}.")
+            raise InvalidState(
+                f"This dead letter was replayed already, at {row.replayed_at:%Y-%m-%dT%H:%M:%SZ} by {row.replayed_by}."
+            )
         self._put_back(row)
-        now = func.clock_timestamp()
-        session.execute(update(letters).where(letters.c.id == dead_letter_id).values(replayed_at=now))
+        replayed = update(letters).where(letters.c.id == dead_letter_id)
+        session.execute(replayed.values(replayed_at=func.clock_timestamp(), replayed_by=by))
         log.warning("dead letter %s replayed into %s by %s", dead_letter_id, row.queue, by)
         return self._view(session.execute(self._select().where(letters.c.id == dead_letter_id)).one())
 
@@ -198,6 +200,7 @@ class DeadLetters(SharedExtension):
             attempts=row.attempts,
             died_at=row.created_at,
             replayed_at=row.replayed_at,
+            replayed_by=row.replayed_by,
         )
         return view.to_dict()
 

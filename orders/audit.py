@@ -112,7 +112,7 @@ def unsettled(session: Session, span: Span) -> tuple[int, set[int]]:
     number = span.number(Order.id).label("number")
     waiting = select(number).where(UNSETTLED, Order.id >= span.since).subquery()
     found = session.execute(select(waiting.c.number, func.count()).group_by(waiting.c.number))
-    counts: dict[int, int] = dict(found.tuples().all())
+    counts: dict[int, int] = {row[0]: row[1] for row in found}
     return sum(counts.values()), set(counts)
 
 

@@ -38,8 +38,8 @@ def broken_by(order: Row | None, reservation: Row | None, payment: Row | None, t
 
 
 def last_change(*held: Row | None) -> float:
-    """Return how many seconds ago any of it changed."""
-    return min((row["age"] for row in held if row), default=0)
+    """Return how many seconds ago any of it changed. A clock that was set back makes some times lie ahead."""
+    return min((abs(row["age"]) for row in held if row), default=0)
 
 
 def _broken_ends(order: Row, reservation: Row, payment: Row) -> Iterator[str]:

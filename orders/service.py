@@ -201,8 +201,7 @@ class OrdersService(operations.Operations):
 
     def _list_sagas(self, wanted, actor):
         Actor.of(actor).require_admin()
-        grace = timedelta(seconds=float(config["ORDER_DEADLINE_SECONDS"]))
-        return queries.list_sagas(self.work.session, SagaFilter.parse(wanted), grace)
+        return queries.list_sagas(self.work.session, SagaFilter.parse(wanted), _deadline())
 
     def _hear(self, events):
         self._forget(use_cases.hear_answers(self.work.session, events, self.work.publish))
