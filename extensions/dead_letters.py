@@ -2,6 +2,7 @@
 
 import logging
 import math
+from datetime import UTC
 from typing import Any
 from uuid import UUID
 
@@ -128,16 +129,10 @@ class DeadLetters(SharedExtension):
         return {"count": count, "ids": [str(letter) for letter in session.scalars(newest)]}
 
     def discard(self, session: Session, dead_letter_id: UUID) -> None:
-        """Give a dead letter up for good; the log keeps that it was."""
-        letters = self._table
-        found = session.execute(
-            delete(letters)
-            .where(letters.c.id == dead_letter_id, letters.c.replayed_at.is_(None))
-            .returning(letters.c.queue, letters.c.message_id, letters.c.error)
-        ).one_or_none()
-        if found is None:
-            raise DeadLetterNotFound
-        log.warning("dead letter %s discarded: %s %s: %s", dead_letter_id, *found)
+        """Give a dead letter up for good; the log keeps that it was. Raises as replay() does."""
+        row = self._waiting(session, dead_letter_id)
+        session.execute(delete(self._table).where(self._table.c.id == dead_letter_id))
+        log.warning("dead letter %s discarded: %s %s: %s", dead_letter_id, row.queue, row.message_id, row.error)
 
     def replay(self, session: Session, dead_letter_id: UUID, by: str) -> dict[str, Any]:
         """Put a dead letter back into its queue, once, with all its tries before it; record when, and who did.
@@ -145,19 +140,25 @@ class DeadLetters(SharedExtension):
         The row is locked until the broker has confirmed, so that two operators cannot replay it twice. Raises
         DeadLetterNotFound, and InvalidState where it was replayed already or has no queue to go back to.
         """
+        row = self._waiting(session, dead_letter_id)
+        self._put_back(row)
+        replayed = update(self._table).where(self._table.c.id == dead_letter_id)
+        session.execute(replayed.values(replayed_at=func.clock_timestamp(), replayed_by=by))
+        log.warning("dead letter %s replayed into %s by %s", dead_letter_id, row.queue, by)
+        return self._view(session.execute(self._select().where(self._table.c.id == dead_letter_id)).one())
+
+    def _waiting(self, session: Session, dead_letter_id: UUID) -> Row[Any]:
+        """Lock a dead letter that was not replayed yet."""
         letters = self._table
         row = session.execute(select(letters).where(letters.c.id == dead_letter_id).with_for_update()).one_or_none()
         if row is None:
             raise DeadLetterNotFound
         if row.replayed_at is not None:
+            when = row.replayed_at.astimezone(UTC)
             raise InvalidState(
-                f"This dead letter was replayed already, at {row.replayed_at:%Y-%m-%dT%H:%M:%SZ} by {row.replayed_by}."
+                f"This dead letter was replayed already, at {when:%Y-%m-%dT%H:%M:%SZ} by {row.replayed_by}."
             )
-        self._put_back(row)
-        replayed = update(letters).where(letters.c.id == dead_letter_id)
-        session.execute(replayed.values(replayed_at=func.clock_timestamp(), replayed_by=by))
-        log.warning("dead letter %s replayed into %s by %s", dead_letter_id, row.queue, by)
-        return self._view(session.execute(self._select().where(letters.c.id == dead_letter_id)).one())
+        return row
 
     def _put_back(self, row: Row[Any]) -> None:
         """Publish a dead letter to its queue; returns when the broker has it on disk."""
