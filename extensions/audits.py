@@ -1,6 +1,6 @@
 """How services compare what they hold about the same orders, without carrying it from one to the other.
 
-Ids are cut into ranges of some hundred orders. Of each range both sides say how much they hold and what its hashes add
+Ids are cut into ranges of some dozen orders. Of each range both sides say how much they hold and what its hashes add
 up to; only where they differ do they look at the rows. So millions of orders cost a few aggregates.
 """
 
@@ -11,11 +11,14 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ARRAY, ColumnElement, Uuid, bindparam, cast, func, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from contracts.errors import UpstreamTimeout
 from extensions.ids import parse_id
 
 SHOWN = 20
+QUERY_CANCELED = "57014"
 MAX_ROWS = 20_000
 """More rows than this in one range are not compared one by one."""
 
@@ -59,10 +62,22 @@ def within(key: Any, low: UUID, high: UUID | None) -> ColumnElement[bool]:
 @contextmanager
 def moment(work: Any, seconds: float) -> Iterator[Session]:
     """Open a transaction that only reads, and whose statements all see the same moment; each has `seconds` at most."""
-    with work.transaction() as session:
+    with _in_time(), work.transaction() as session:
         session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
         session.execute(select(func.set_config("statement_timeout", str(max(1, int(seconds * 1000))), True)))
         yield session
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    """Turn a statement that took too long into UpstreamTimeout."""
+    try:
+        yield
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) != QUERY_CANCELED:
+            raise
+        detail = "There are too many orders to compare them all in time: ask for those since a later time."
+        raise UpstreamTimeout(detail) from error
 
 
 def unsent(work: Any) -> dict[str, Any]:

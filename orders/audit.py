@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from extensions.audits import SHOWN, Fingerprints, Span, check, fingerprints, within
 from orders.models import UNSETTLED, Order, OrderItem, TimelineEvent
 
-RANGE = 500
-MAX_RANGES = 5000
+RANGE = 50
+MAX_RANGES = 4000
 # Statuses of stock under which inventory has lines for the order; not to be found there if it failed.
 WITH_LINES = ("RESERVED", "COMMITTED", "RELEASED", "RETURNED")
 
@@ -63,7 +63,7 @@ def id_since(moment: datetime | None) -> UUID:
 
 
 def span(session: Session, since: UUID) -> Span:
-    """Cut the orders since then into ranges of some hundred."""
+    """Cut the orders since then into ranges: of a few dozen, or as many ranges as can be sent to the others."""
     total = session.scalar(select(func.count()).where(Order.id >= since)) or 0
     size = max(RANGE, total // MAX_RANGES + 1)
     numbered = select(Order.id, func.row_number().over(order_by=Order.id).label("number")).where(Order.id >= since)

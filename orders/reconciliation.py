@@ -3,6 +3,8 @@
 Orders can put the question because it owns the saga, and because nobody calls it: the call goes down only.
 """
 
+import time
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +22,9 @@ from orders.comparison import ORDER_CHECKS, broken_by, last_change
 PARTICIPANTS = ("inventory", "payments", "notifications")
 OTHERS = ("users", "catalog", *PARTICIPANTS)
 ORDERS, BROKER = "orders", "the broker"
-MAX_LOOKED_INTO = 40
+EVERYTHING_COMPARED = "everything_compared"
+CHUNK = 20
+MARGIN_SECONDS = 1.5
 LONGEST_SECONDS = 300
 # So long an event may be in the hands of a consumer, which the broker does not tell.
 SETTLING_SECONDS = 60
@@ -28,20 +32,32 @@ SETTLING_SECONDS = 60
 
 @dataclass
 class Findings:
-    """The orders that break an invariant."""
+    """The orders that break an invariant: how many break which, and the ids of the first that were found."""
 
-    ids: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in ORDER_CHECKS})
-    settling: set[str] = field(default_factory=set)
+    counts: Counter[str] = field(default_factory=Counter)
+    ids: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    settling: int = 0
     """Those of which something changed just now, and which are not counted as unsettled anyway."""
 
     def compare(self, order_id: str, order: Any, held: list[Any]) -> None:
         """Judge one order by what the participants hold of it."""
         broken = list(broken_by(order, *held))
         for name in broken:
-            self.ids[name].append(order_id)
+            self.found(name, order_id)
         unsettled = order is not None and order["unsettled"]
         if broken and not unsettled and last_change(order, *held) < SETTLING_SECONDS:
-            self.settling.add(order_id)
+            self.settling += 1
+
+    def found(self, name: str, key: str) -> None:
+        """Note one more that breaks the invariant `name`."""
+        self.counts[name] += 1
+        if len(self.ids[name]) < SHOWN:
+            self.ids[name].append(key)
+
+    def checks(self) -> list[CheckView]:
+        """Return what was found, by the invariants."""
+        names = (*ORDER_CHECKS, EVERYTHING_COMPARED)
+        return [CheckView(name=name, count=self.counts[name], ids=tuple(self.ids[name])) for name in names]
 
 
 class Reconciliation:
@@ -50,6 +66,7 @@ class Reconciliation:
     def __init__(self, work: Any, services: Any, queues: Any) -> None:
         self.work, self.queues = work, queues
         self.seconds = current_trace().remaining(LONGEST_SECONDS)
+        self.deadline = time.monotonic() + self.seconds
         self.services = services.within(self.seconds)
 
     def look(self, since: datetime | None) -> ConsistencyView:
@@ -61,11 +78,7 @@ class Reconciliation:
         suspect = own["unsettled_ranges"].union(
             *(differing(own["fingerprints"], books[name]["fingerprints"]) for name in PARTICIPANTS)
         )
-        overfull = _overfull(books)
-        looked_into = sorted(suspect - overfull, reverse=True)[:MAX_LOOKED_INTO]
-        findings = self._compare([span.range(number) for number in looked_into])
-        left_out = sorted(suspect - set(looked_into), reverse=True)
-        return _view(books, findings, [str(span.range(number)[0]) for number in left_out])
+        return _view(books, self._compare(span, suspect, _overfull(books)))
 
     def _books(self, name: str, span: Span) -> Any:
         if name == BROKER:
@@ -83,14 +96,18 @@ class Reconciliation:
                 "unsettled_ranges": ranges,
             }
 
-    def _compare(self, ranges: list[Any]) -> Findings:
+    def _compare(self, span: Span, suspect: set[int], overfull: set[int]) -> Findings:
+        """Look into ranges one by one, the newest first, as long as there is time."""
         findings = Findings()
-        if not ranges:
-            return findings
-        rows = self._ask((ORDERS, *PARTICIPANTS), lambda name: self._rows(name, ranges))
-        for order_id in set().union(*rows.values()):
-            order, *held = (rows[name].get(order_id) for name in (ORDERS, *PARTICIPANTS))
-            findings.compare(order_id, order, held)
+        left = sorted(suspect - overfull)
+        while left and self.deadline - time.monotonic() > MARGIN_SECONDS:
+            chunk = [span.range(left.pop()) for _ in range(min(CHUNK, len(left)))]
+            rows = self._ask((ORDERS, *PARTICIPANTS), lambda name: self._rows(name, chunk))  # noqa: B023
+            for order_id in sorted(set().union(*rows.values()), reverse=True):
+                order, *held = (rows[name].get(order_id) for name in (ORDERS, *PARTICIPANTS))
+                findings.compare(order_id, order, held)
+        for number in sorted(overfull.intersection(suspect).union(left), reverse=True):
+            findings.found(EVERYTHING_COMPARED, str(span.range(number)[0]))
         return findings
 
     def _rows(self, name: str, ranges: list[Any]) -> Any:
@@ -118,7 +135,7 @@ def _overfull(books: Mapping[str, Any]) -> set[int]:
     }
 
 
-def _view(books: Mapping[str, Any], findings: Findings, left_out: list[str]) -> ConsistencyView:
+def _view(books: Mapping[str, Any], findings: Findings) -> ConsistencyView:
     own, waiting = books[ORDERS], books[BROKER]
     letters = [books[name]["dead_letters"] for name in (ORDERS, *OTHERS)]
     outboxes = [books[name]["outbox"] for name in (ORDERS, *OTHERS)]
@@ -126,18 +143,13 @@ def _view(books: Mapping[str, Any], findings: Findings, left_out: list[str]) -> 
     undelivered = sum(waiting.values())
     checks = [
         *(CheckView(**check) for name in (ORDERS, *OTHERS) for check in books[name]["checks"]),
-        *(_check(name, ids) for name, ids in findings.ids.items()),
-        _check("everything_compared", left_out),
+        *findings.checks(),
         CheckView(name="outboxes_empty", count=written, ids=_first(outboxes)),
         CheckView(name="queues_empty", count=undelivered, ids=tuple(sorted(waiting))[:SHOWN]),
         CheckView(name="no_dead_letters", count=sum(letter["count"] for letter in letters), ids=_first(letters)),
     ]
-    in_flight = written + undelivered + own["unsettled"] + len(findings.settling)
+    in_flight = written + undelivered + own["unsettled"] + findings.settling
     return ConsistencyView(at_rest=in_flight == 0, in_flight=in_flight, checks=tuple(checks))
-
-
-def _check(name: str, ids: list[str]) -> CheckView:
-    return CheckView(name=name, count=len(ids), ids=tuple(sorted(ids, reverse=True)[:SHOWN]))
 
 
 def _first(summaries: list[dict[str, Any]]) -> tuple[str, ...]:

@@ -3,17 +3,21 @@
 All six services run here on real servers; the orders are real, the damage is done by SQL.
 """
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
 import sqlalchemy
 from nameko.containers import ServiceContainer
+from sqlalchemy.orm import Session
 
 from catalog.service import CatalogService
-from contracts.errors import PermissionDenied
+from contracts.errors import PermissionDenied, UpstreamTimeout
+from extensions.audits import SHOWN, moment
 from extensions.ids import new_id
 from inventory.service import InventoryService
 from notifications.service import NotificationsService
+from orders import audit, reconciliation
 from orders.reconciliation import SETTLING_SECONDS
 from orders.service import OrdersService
 from payments.service import PaymentsService
@@ -275,6 +279,40 @@ def test_only_what_was_made_since_then_is_compared(shop):
     run("payments", "UPDATE payments SET status = 'CAPTURED' WHERE order_id = :confirmed", shop.ids)
     assert [shop.ids["confirmed"]] in [check["ids"] for check in all_of_them["checks"]]
     assert not any(check["count"] for check in later["checks"])
+
+
+def test_what_there_is_no_time_to_look_into_is_said(shop, monkeypatch):
+    monkeypatch.setattr(reconciliation, "MARGIN_SECONDS", reconciliation.LONGEST_SECONDS)
+    run("payments", "UPDATE payments SET status = 'VOIDED' WHERE order_id = :confirmed", shop.ids)
+    broken = shop.broken()
+    run("payments", "UPDATE payments SET status = 'CAPTURED' WHERE order_id = :confirmed", shop.ids)
+    assert {name: len(ids) for name, ids in broken.items()} == {"everything_compared": 1}
+
+
+def test_what_is_damaged_everywhere_is_counted_and_shown_in_part(shop, monkeypatch):
+    monkeypatch.setattr(audit, "RANGE", 7)
+    monkeypatch.setattr(reconciliation, "CHUNK", 2)
+    copies = (
+        "INSERT INTO reservations (order_id, status) SELECT gen_random_uuid(), 'FAILED' FROM generate_series(1, 50)"
+    )
+    run("inventory", copies, {})
+    (orphans,) = (check for check in shop.look()["checks"] if check["count"])
+    run("inventory", "DELETE FROM reservations WHERE status = 'FAILED' AND order_id <> :sold_out", shop.ids)
+    assert (orphans["name"], orphans["count"], len(orphans["ids"])) == ("no_orphans", 50, SHOWN)
+    assert shop.broken() == {}
+
+
+def test_a_comparison_that_takes_too_long_ends_with_a_timeout(servers):
+    class Work:
+        """A unit of work, as far as a moment needs one."""
+
+        @contextmanager
+        def transaction(self):
+            with Session(database("orders")) as session:
+                yield session
+
+    with pytest.raises(UpstreamTimeout), moment(Work(), seconds=0.1) as session:
+        session.execute(sqlalchemy.text("SELECT pg_sleep(5)"))
 
 
 def test_only_an_administrator_may_look(shop):
