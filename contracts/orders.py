@@ -133,6 +133,12 @@ class OrderFilter(PageRequest):
     user_id: UUID | None = None
 
 
+class SagaFilter(PageRequest):
+    """What GET /admin/sagas takes: with `stuck`, only what has not moved for longer than the deadline."""
+
+    stuck: bool = False
+
+
 # Views
 
 
@@ -173,13 +179,16 @@ class TimelineEntry(View):
     data: dict[str, Any]
 
 
-class StuckOrderView(View):
-    """An order that is still undecided after its deadline."""
+class SagaView(View):
+    """An order to which somebody still owes something: who and what, and since when nothing has moved."""
 
     id: UUID
+    user_id: UUID
     status: OrderStatus
     stock_status: str
     payment_status: str
+    awaits: tuple[str, ...]
+    since: Instant
     created_at: Instant
     deadline_at: Instant
 

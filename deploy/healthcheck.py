@@ -26,11 +26,18 @@ class Unhealthy(Exception):
     """The service said no, or nothing; the text says which."""
 
 
-def ask(amqp_uri: str, service: str, *, timeout: float = TIMEOUT) -> dict[str, Any]:
-    """The answer of `<service>.health()`. Unhealthy if there is none within `timeout` seconds, or an error."""
+def ask(
+    amqp_uri: str,
+    service: str,
+    method: str = "health",
+    arguments: dict[str, Any] | None = None,
+    *,
+    timeout: float = TIMEOUT,
+) -> dict[str, Any]:
+    """The answer of a service's method. TimeoutError if there is none within `timeout` seconds, Unhealthy an error."""
     deadline = time.monotonic() + timeout
     replies: list[Any] = []
-    with kombu.Connection(amqp_uri, connect_timeout=timeout) as connection:
+    with kombu.Connection(amqp_uri, connect_timeout=min(timeout, TIMEOUT)) as connection:
         channel = connection.channel()
         queue = kombu.Queue(DIRECT, no_declare=True, channel=channel)
         # consuming first and without acks is what the broker asks for before it accepts the address
@@ -42,9 +49,9 @@ def ask(amqp_uri: str, service: str, *, timeout: float = TIMEOUT) -> dict[str, A
             callbacks=[lambda body, _message: replies.append(body)],
         ):
             kombu.Producer(channel).publish(
-                json.dumps({"args": [], "kwargs": {}}),
+                json.dumps({"args": [], "kwargs": arguments or {}}),
                 exchange="nameko-rpc",
-                routing_key=f"{service}.health",
+                routing_key=f"{service}.{method}",
                 content_type="application/json",
                 content_encoding="utf-8",
                 reply_to=DIRECT,

@@ -2,17 +2,20 @@
 
 import logging
 import math
+from datetime import UTC
 from typing import Any
 from uuid import UUID
 
 import amqp
 import eventlet
 from nameko.extensions import SharedExtension
-from sqlalchemy import Row, Table, delete, func, insert, select, update
+from sqlalchemy import Row, Select, Table, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from contracts.errors import DeadLetterNotFound
+from contracts.errors import DeadLetterNotFound, InvalidState
+from contracts.events import EVENTS, queue_name
+from contracts.operations import DeadLetterView
 from extensions import topology
 from extensions.broker import Backoff, BrokerUnavailable, ack
 from extensions.ids import new_id
@@ -25,6 +28,8 @@ MAX_STORED_BODY = 16 * 1024 * 1024
 MAX_ATTEMPTS = 2**31 - 1  # what the column holds; a sender can claim any number
 MAX_HEADER_DEPTH = 8
 PREFETCH = 10
+SHOWN_BODY = 2000
+TRACE_HEADERS = ("x-request-id", "traceparent", "causation-id")
 
 
 class DeadLetters(SharedExtension):
@@ -100,54 +105,105 @@ class DeadLetters(SharedExtension):
         with self._sessions.begin() as session:
             session.execute(insert(self._table).values(row))
 
-    def list(self, session: Session, limit: int, before: UUID | None) -> list[Row[Any]]:
-        """Return the newest dead letters that were not replayed, older than `before`."""
-        letters = self._table
-        statement = select(letters).where(letters.c.replayed_at.is_(None)).order_by(letters.c.id.desc()).limit(limit)
-        if before is not None:
-            statement = statement.where(letters.c.id < before)
-        return list(session.execute(statement))
+    def list(
+        self, session: Session, limit: int, before: UUID | None, *, replayed: bool = False, **equal: str | None
+    ) -> list[dict[str, Any]]:
+        """Return the newest dead letters older than `before` that wait for somebody, or those that were replayed.
 
-    def discard(self, session: Session, dead_letter_id: UUID) -> None:
-        """Give a dead letter up for good; the log keeps that it was."""
-        letters = self._table
-        found = session.execute(
-            delete(letters)
-            .where(letters.c.id == dead_letter_id, letters.c.replayed_at.is_(None))
-            .returning(letters.c.queue, letters.c.message_id, letters.c.error)
-        ).one_or_none()
-        if found is None:
-            raise DeadLetterNotFound
-        log.warning("dead letter %s discarded: %s %s: %s", dead_letter_id, *found)
-
-    def replay(self, session: Session, dead_letter_id: UUID) -> None:
-        """Put a dead letter back into its queue, once, with all its tries before it; record when.
-
-        The row is locked until the broker has confirmed, so that two operators cannot replay it twice.
+        `equal` narrows them to one `queue` or `event_type`. Of each body there is only the beginning.
         """
         letters = self._table
-        row = session.execute(
-            select(letters).where(letters.c.id == dead_letter_id, letters.c.replayed_at.is_(None)).with_for_update()
-        ).one_or_none()
+        died = letters.c.replayed_at.is_not(None) if replayed else letters.c.replayed_at.is_(None)
+        wanted = [letters.c[name] == value for name, value in equal.items() if value is not None]
+        statement = self._select().where(died, *wanted).order_by(letters.c.id.desc()).limit(limit)
+        if before is not None:
+            statement = statement.where(letters.c.id < before)
+        return [self._view(row) for row in session.execute(statement)]
+
+    def summary(self, session: Session, shown: int) -> dict[str, Any]:
+        """Return how many dead letters wait for somebody, and the ids of the newest."""
+        letters = self._table
+        waiting = select(letters.c.id).where(letters.c.replayed_at.is_(None))
+        newest = waiting.order_by(letters.c.id.desc()).limit(shown)
+        count = session.scalar(select(func.count()).select_from(waiting.subquery()))
+        return {"count": count, "ids": [str(letter) for letter in session.scalars(newest)]}
+
+    def discard(self, session: Session, dead_letter_id: UUID) -> None:
+        """Give a dead letter up for good; the log keeps that it was. Raises as replay() does."""
+        row = self._waiting(session, dead_letter_id)
+        session.execute(delete(self._table).where(self._table.c.id == dead_letter_id))
+        log.warning("dead letter %s discarded: %s %s: %s", dead_letter_id, row.queue, row.message_id, row.error)
+
+    def replay(self, session: Session, dead_letter_id: UUID, by: str) -> dict[str, Any]:
+        """Put a dead letter back into its queue, once, with all its tries before it; record when, and who did.
+
+        The row is locked until the broker has confirmed, so that two operators cannot replay it twice. Raises
+        DeadLetterNotFound, and InvalidState where it was replayed already or has no queue to go back to.
+        """
+        row = self._waiting(session, dead_letter_id)
+        self._put_back(row)
+        replayed = update(self._table).where(self._table.c.id == dead_letter_id)
+        session.execute(replayed.values(replayed_at=func.clock_timestamp(), replayed_by=by))
+        log.warning("dead letter %s replayed into %s by %s", dead_letter_id, row.queue, by)
+        return self._view(session.execute(self._select().where(self._table.c.id == dead_letter_id)).one())
+
+    def _waiting(self, session: Session, dead_letter_id: UUID) -> Row[Any]:
+        """Lock a dead letter that was not replayed yet."""
+        letters = self._table
+        row = session.execute(select(letters).where(letters.c.id == dead_letter_id).with_for_update()).one_or_none()
         if row is None:
             raise DeadLetterNotFound
-        headers = {
-            name: row.headers[name] for name in ("x-request-id", "traceparent", "causation-id") if name in row.headers
-        }
+        if row.replayed_at is not None:
+            when = row.replayed_at.astimezone(UTC)
+            raise InvalidState(
+                f"This dead letter was replayed already, at {when:%Y-%m-%dT%H:%M:%SZ} by {row.replayed_by}."
+            )
+        return row
+
+    def _put_back(self, row: Row[Any]) -> None:
+        """Publish a dead letter to its queue; returns when the broker has it on disk."""
+        service = self.container.service_name
+        if row.queue not in {queue_name(service, event) for event in EVENTS.values()}:
+            # A call's body was not kept and its caller is gone; anything else is no handler's queue.
+            raise InvalidState(f"What died in {row.queue} cannot be replayed: only events can, into their handler.")
+        message_id = row.message_id or str(new_id())
         message = Outgoing(
             exchange="",
             routing_key=row.queue,
             body=row.body,
-            message_id=row.message_id or str(new_id()),
+            message_id=message_id,
             event_type=row.event_type,
             correlation_id=row.correlation_id,
-            headers=headers,
+            headers={name: row.headers[name] for name in TRACE_HEADERS if name in row.headers},
         )
-        if self.publisher.publish([message]):
-            raise BrokerUnavailable
-        session.execute(
-            update(letters).where(letters.c.id == dead_letter_id).values(replayed_at=func.clock_timestamp())
+        if not self.publisher.publish([message]):
+            return
+        if any(queue_name(consumer, event) == row.queue for event in EVENTS.values() for consumer in event.consumers):
+            raise BrokerUnavailable  # the queue is there, for the topology is declared, but did not take it
+        raise InvalidState(f"The queue {row.queue} does not exist any more.")
+
+    def _select(self) -> Select[Any]:
+        """Select what an operator sees: of the body, which may have megabytes, only the beginning."""
+        columns = [column for column in self._table.c if column.name != "body"]
+        return select(*columns, func.left(self._table.c.body, SHOWN_BODY).label("body"))
+
+    def _view(self, row: Row[Any]) -> dict[str, Any]:
+        view = DeadLetterView(
+            id=row.id,
+            service=self.container.service_name,
+            queue=row.queue,
+            event=row.event_type,
+            message_id=row.message_id,
+            correlation_id=row.correlation_id,
+            body=row.body,
+            headers=row.headers,
+            error=row.error,
+            attempts=row.attempts,
+            died_at=row.created_at,
+            replayed_at=row.replayed_at,
+            replayed_by=row.replayed_by,
         )
+        return view.to_dict()
 
 
 def plain_headers(headers: dict[str, Any] | None) -> dict[str, Any]:

@@ -5,16 +5,20 @@ from typing import Any
 
 from nameko.extensions import DependencyProvider
 
-from contracts.base import Actor, PageRequest
+from contracts.base import Actor
 from contracts.errors import ServiceError
+from contracts.operations import DeadLetterFilter
 from extensions import retention
+from extensions.audits import SHOWN, Span, moment, unsent
 from extensions.cache import Redis
 from extensions.ids import parse_id
 from extensions.periodic import periodic
 from extensions.rpc import rpc
-from extensions.telemetry import start_trace
+from extensions.telemetry import current_trace, start_trace
 
 log = logging.getLogger(__name__)
+
+AUDIT_SECONDS = 300
 
 
 class Tracing(DependencyProvider):
@@ -53,20 +57,32 @@ class Operations:
         retention.forget(self.work)
 
     @rpc
-    def list_dead_letters(self, limit=20, cursor=None, actor=None):
-        """List what could not be handled and was not replayed yet, newest first."""
+    def list_dead_letters(self, limit=20, cursor=None, queue=None, event=None, replayed=False, actor=None):
+        """List what could not be handled and was not replayed yet (or was), newest first."""
         Actor.of(actor).require_admin()
-        page = PageRequest.parse({"limit": limit, "cursor": cursor})
-        before = None if page.cursor is None else parse_id("cursor", page.cursor)
-        rows = self.work.dead_letters.list(self.work.session, page.limit + 1, before)
-        items = [_dead_letter(row) for row in rows[: page.limit]]
-        return {"items": items, "next_cursor": items[-1]["id"] if len(rows) > page.limit else None}
+        wanted = DeadLetterFilter.parse(
+            {"limit": limit, "cursor": cursor, "queue": queue, "event": event, "replayed": replayed}
+        )
+        before = None if wanted.cursor is None else parse_id("cursor", wanted.cursor)
+        items = self.work.dead_letters.list(
+            self.work.session,
+            wanted.limit + 1,
+            before,
+            replayed=wanted.replayed,
+            queue=wanted.queue,
+            event_type=wanted.event,
+        )
+        more = len(items) > wanted.limit
+        items = items[: wanted.limit]
+        return {"items": items, "next_cursor": items[-1]["id"] if more else None}
 
     @rpc
     def replay_dead_letter(self, dead_letter_id, actor=None):
-        """Put a dead letter back into the queue it came from."""
-        Actor.of(actor).require_admin()
-        self.work.dead_letters.replay(self.work.session, parse_id("dead_letter_id", dead_letter_id))
+        """Put a dead letter back into the queue it came from; it stays on record, with the time of the replay."""
+        who = Actor.of(actor)
+        who.require_admin()
+        by = str(who.user_id or "the operator")
+        return self.work.dead_letters.replay(self.work.session, parse_id("dead_letter_id", dead_letter_id), by)
 
     @rpc
     def discard_dead_letter(self, dead_letter_id, actor=None):
@@ -74,16 +90,18 @@ class Operations:
         Actor.of(actor).require_admin()
         self.work.dead_letters.discard(self.work.session, parse_id("dead_letter_id", dead_letter_id))
 
+    @rpc(transaction=False)
+    def audit(self, since, bounds=(), actor=None):
+        """Tell what of this service's books can be told without the others': see orders/reconciliation.py."""
+        Actor.of(actor).require_admin()
+        span = Span.of(since, bounds)
+        with moment(self.work, current_trace().remaining(AUDIT_SECONDS)) as session:
+            return {
+                "outbox": unsent(self.work),
+                "dead_letters": self.work.dead_letters.summary(session, SHOWN),
+                **self.own_books(session, span),
+            }
 
-def _dead_letter(row: Any) -> dict[str, Any]:
-    return {
-        "id": str(row.id),
-        "queue": row.queue,
-        "event": row.event_type,
-        "message_id": row.message_id,
-        "correlation_id": row.correlation_id,
-        "body": row.body,
-        "error": row.error,
-        "attempts": row.attempts,
-        "died_at": row.created_at.isoformat(),
-    }
+    def own_books(self, _session, _span):
+        """Return the checks that the service can make alone, and the fingerprints of what it holds for orders."""
+        return {"checks": [], "fingerprints": {}}

@@ -5,7 +5,7 @@ from extensions.broadcast import hears
 from extensions.http.auth import TokensProvider
 from extensions.periodic import periodic
 from extensions.rpc_client import RpcClient
-from gateway.routes import health, inventory, notifications, orders, payments, products, users
+from gateway.routes import admin, health, inventory, notifications, orders, payments, products, users
 
 
 class GatewayService(
@@ -15,6 +15,7 @@ class GatewayService(
     inventory.Routes,
     payments.Routes,
     notifications.Routes,
+    admin.Routes,
     health.Routes,
 ):
     """The REST API of the suite, by its resources."""

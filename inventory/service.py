@@ -1,14 +1,16 @@
 """Every way into inventory: RPC methods and event handlers."""
 
+from functools import partial
+
 from contracts.base import Actor, PageRequest
 from contracts.inventory import AdjustStock, SetStock, SetStockLevel, StockFilter
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
-from extensions import operations
+from extensions import audits, operations
 from extensions.events import handles
 from extensions.ids import parse_id
 from extensions.rpc import rpc
 from extensions.work import Work
-from inventory import queries, use_cases
+from inventory import audit, queries, use_cases
 from inventory.models import Base
 
 
@@ -56,6 +58,16 @@ class InventoryService(operations.Operations):
         wanted = PageRequest.parse({"limit": limit, "cursor": cursor})
         product_id = parse_id("product_id", product_id)
         return queries.list_movements(self.work.session, product_id, wanted, Actor.of(actor))
+
+    @rpc
+    def audit_rows(self, ranges, actor=None):
+        """Tell what is held for each order of some ranges of ids: see orders/reconciliation.py."""
+        Actor.of(actor).require_admin()
+        return audits.rows_of(ranges, partial(audit.rows, self.work.session))
+
+    def own_books(self, session, span):
+        """Return what the comparison with the orders needs."""
+        return {"checks": audit.checks(session), "fingerprints": audit.held(session, span)}
 
     @handles(OrderCreated)
     def on_order_created(self, events):

@@ -4,16 +4,18 @@ To tell the users of one more event: name this service among its consumers in co
 templates.py, and add a handler here.
 """
 
+from functools import partial
+
 from contracts.base import Actor
 from contracts.notifications import NotificationFilter
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated, OrderDelivered, OrderShipped
 from contracts.users import UserRegistered
-from extensions import operations
+from extensions import audits, operations
 from extensions.events import handles
 from extensions.ids import parse_id
 from extensions.rpc import rpc
 from extensions.work import Work
-from notifications import queries, use_cases
+from notifications import audit, queries, use_cases
 from notifications.models import Base
 
 
@@ -33,6 +35,16 @@ class NotificationsService(operations.Operations):
     def mark_read(self, notification_id, actor=None):
         """Mark a notification as read; again does nothing."""
         use_cases.mark_read(self.work.session, parse_id("notification_id", notification_id), Actor.of(actor))
+
+    @rpc
+    def audit_rows(self, ranges, actor=None):
+        """Tell what is held for each order of some ranges of ids: see orders/reconciliation.py."""
+        Actor.of(actor).require_admin()
+        return audits.rows_of(ranges, partial(audit.rows, self.work.session))
+
+    def own_books(self, session, span):
+        """Return what the comparison with the orders needs."""
+        return {"checks": [], "fingerprints": audit.held(session, span)}
 
     @handles(UserRegistered)
     def on_user_registered(self, events):

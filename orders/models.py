@@ -28,13 +28,13 @@ from extensions.tables import service_metadata
 _STATUSES = ", ".join(f"'{status}'" for status in OrderStatus)
 _REASONS = ", ".join(f"'{reason}'" for reason in CancelReason)
 
-# saga.is_stuck as SQL.
+# saga.is_stuck as SQL, in parentheses of its own: it stands beside other conditions.
 UNSETTLED = text(
-    "status = 'CREATED'"
+    "(status = 'CREATED'"
     " OR status = 'CANCELLED' AND (stock_status IN ('RESERVED', 'COMMITTED')"
     " OR payment_status IN ('AUTHORIZED', 'CAPTURED'))"
     " OR status IN ('CONFIRMED', 'SHIPPED', 'DELIVERED')"
-    " AND (stock_status <> 'COMMITTED' OR payment_status <> 'CAPTURED')"
+    " AND (stock_status <> 'COMMITTED' OR payment_status <> 'CAPTURED'))"
 )
 
 

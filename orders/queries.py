@@ -7,10 +7,19 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
-from contracts.base import Actor, PageRequest, page_of
+from contracts.base import Actor, page_of
 from contracts.errors import PermissionDenied
-from contracts.orders import OrderFilter, OrderNotFound, OrderView, StuckOrderView, TimelineEntry
+from contracts.orders import (
+    OrderFilter,
+    OrderNotFound,
+    OrderStatus,
+    OrderView,
+    SagaFilter,
+    SagaView,
+    TimelineEntry,
+)
 from extensions.pagination import fetch_page
+from orders import saga
 from orders.models import UNSETTLED, Order, TimelineEvent
 
 
@@ -59,8 +68,25 @@ def get_timeline(session: Session, order_id: UUID, actor: Actor) -> dict[str, An
     return {"items": [TimelineEntry.model_validate(event).to_dict() for event in events]}
 
 
-def list_stuck(session: Session, page: PageRequest, grace: timedelta) -> dict[str, Any]:
-    """Return orders to which somebody has owed something for longer than `grace`."""
-    statement = select(Order).where(UNSETTLED, Order.updated_at < func.clock_timestamp() - grace)
-    orders, next_cursor = fetch_page(session, statement, keys=[Order.id], limit=page.limit, cursor=page.cursor)
-    return page_of([StuckOrderView.model_validate(order) for order in orders], next_cursor)
+def list_sagas(session: Session, wanted: SagaFilter, grace: timedelta) -> dict[str, Any]:
+    """Return orders to which somebody owes something; the stuck ones have waited for it longer than `grace`."""
+    statement = select(Order).where(UNSETTLED)
+    if wanted.stuck:
+        statement = statement.where(Order.updated_at < func.clock_timestamp() - grace)
+    orders, next_cursor = fetch_page(session, statement, keys=[Order.id], limit=wanted.limit, cursor=wanted.cursor)
+    return page_of([_saga_view(order) for order in orders], next_cursor)
+
+
+def _saga_view(order: Order) -> SagaView:
+    state = saga.Saga(OrderStatus(order.status), order.stock_status, order.payment_status)
+    return SagaView(
+        id=order.id,
+        user_id=order.user_id,
+        status=state.status,
+        stock_status=order.stock_status,
+        payment_status=order.payment_status,
+        awaits=tuple(saga.awaits(state)),
+        since=order.updated_at,
+        created_at=order.created_at,
+        deadline_at=order.deadline_at,
+    )

@@ -82,6 +82,14 @@ PROGRESS = {
     "REFUNDED": 3,
 }
 
+# What a cancelled order must not hold for long, and who has not given it back.
+NOT_UNDONE = {
+    "RESERVED": "inventory has not released the stock (order.cancelled)",
+    "COMMITTED": "inventory has not taken the stock back (order.cancelled)",
+    "AUTHORIZED": "payments has not voided the payment (order.cancelled)",
+    "CAPTURED": "payments has not refunded the payment (order.cancelled)",
+}
+
 
 def hear(saga: Saga, answer: str, *, returned: bool = False) -> Saga:
     """Return the order after an answer of inventory or payments, decided if that settles it.
@@ -106,13 +114,28 @@ def obey(saga: Saga, command: Command) -> Saga | None:
     return _become(saga, status, reason)
 
 
+def awaits(saga: Saga) -> list[str]:
+    """Return what this order still waits for, and from whom; nothing once it is settled."""
+    if saga.status is CREATED:
+        return _unanswered(saga) or ["orders has not decided, though both have answered"]
+    if saga.status is CANCELLED:
+        return [NOT_UNDONE[held] for held in (saga.stock, saga.payment) if held in NOT_UNDONE]
+    missing = []
+    if saga.stock != "COMMITTED":
+        missing.append("inventory has not committed the stock (order.confirmed)")
+    if saga.payment != "CAPTURED":
+        missing.append("payments has not captured the payment (order.confirmed)")
+    return missing
+
+
 def is_stuck(saga: Saga) -> bool:
     """Tell whether somebody still owes this order something: a decision, a commit, a capture or a compensation."""
-    if saga.status is CREATED:
-        return True
-    if saga.status is CANCELLED:
-        return saga.stock in {"RESERVED", "COMMITTED"} or saga.payment in {"AUTHORIZED", "CAPTURED"}
-    return saga.stock != "COMMITTED" or saga.payment != "CAPTURED"
+    return bool(awaits(saga))
+
+
+def _unanswered(saga: Saga) -> list[str]:
+    parts = {"inventory": saga.stock, "payments": saga.payment}
+    return [f"{service} has not answered order.created" for service, said in parts.items() if said == "PENDING"]
 
 
 def _decide(saga: Saga) -> Saga:

@@ -4,23 +4,26 @@ from datetime import timedelta
 
 from nameko import config
 
-from contracts.base import Actor, PageRequest
+from contracts.base import Actor
 from contracts.catalog import ProductView
 from contracts.errors import ValidationFailed
 from contracts.inventory import StockCommitted, StockFailed, StockReleased, StockReserved
-from contracts.orders import CreateOrder, OrderFilter, OrderNotFound
+from contracts.operations import ConsistencyRequest
+from contracts.orders import CreateOrder, OrderFilter, OrderNotFound, SagaFilter
 from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
 from extensions import idempotency, operations
 from extensions.cache import Cache
 from extensions.events import handles
 from extensions.ids import parse_id
 from extensions.periodic import periodic
+from extensions.queues import Queues
 from extensions.rpc import rpc
 from extensions.rpc_client import RpcClient
 from extensions.work import Work
 from orders import queries, use_cases
 from orders.models import Base
 from orders.pricing import price_order
+from orders.reconciliation import Reconciliation
 from orders.saga import Command
 
 
@@ -31,6 +34,7 @@ class OrdersService(operations.Operations):
     work = Work(Base)
     cache = Cache()
     services = RpcClient()
+    queues = Queues()
 
     # RPC
 
@@ -121,11 +125,21 @@ class OrdersService(operations.Operations):
         return self._command(parse_id("order_id", order_id), Command.DELIVER)
 
     @rpc
+    def list_sagas(self, stuck=False, limit=20, cursor=None, actor=None):
+        """List orders to which somebody owes something; the stuck ones have waited longer than the deadline."""
+        return self._list_sagas({"stuck": stuck, "limit": limit, "cursor": cursor}, actor)
+
+    @rpc
     def list_stuck(self, limit=20, cursor=None, actor=None):
         """List orders to which somebody has owed something for longer than the saga's deadline."""
+        return self._list_sagas({"stuck": True, "limit": limit, "cursor": cursor}, actor)
+
+    @rpc(transaction=False)
+    def check_consistency(self, since=None, actor=None):
+        """Compare the books of all services: whether all is at rest, and who breaks which invariant."""
         Actor.of(actor).require_admin()
-        page = PageRequest.parse({"limit": limit, "cursor": cursor})
-        return queries.list_stuck(self.work.session, page, _deadline())
+        wanted = ConsistencyRequest.parse({"since": since})
+        return Reconciliation(self.work, self.services, self.queues).look(wanted.since)
 
     # Events: the answers of inventory and payments
 
@@ -184,6 +198,10 @@ class OrdersService(operations.Operations):
         self._forget(expired)
         if len(expired) == use_cases.EXPIRE_BATCH:
             self.work.wake("expire_orders")
+
+    def _list_sagas(self, wanted, actor):
+        Actor.of(actor).require_admin()
+        return queries.list_sagas(self.work.session, SagaFilter.parse(wanted), _deadline())
 
     def _hear(self, events):
         self._forget(use_cases.hear_answers(self.work.session, events, self.work.publish))

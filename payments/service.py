@@ -1,6 +1,7 @@
 """Every way into payments: RPC methods, event handlers, and the timer that asks the provider."""
 
 from decimal import Decimal
+from functools import partial
 
 from nameko import config
 from nameko.extensions import DependencyProvider
@@ -8,13 +9,13 @@ from nameko.extensions import DependencyProvider
 from contracts.base import Actor
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
 from contracts.payments import PaymentFilter
-from extensions import operations
+from extensions import audits, operations
 from extensions.events import handles
 from extensions.ids import parse_id
 from extensions.periodic import periodic
 from extensions.rpc import rpc
 from extensions.work import Work
-from payments import queries, use_cases
+from payments import audit, queries, use_cases
 from payments.models import Base
 from payments.provider import PaymentProvider
 
@@ -55,6 +56,16 @@ class PaymentsService(operations.Operations):
     def get_payment_of_order(self, order_id, actor=None):
         """Return the payment of an order."""
         return queries.get_payment_of_order(self.work.session, parse_id("order_id", order_id), Actor.of(actor))
+
+    @rpc
+    def audit_rows(self, ranges, actor=None):
+        """Tell what is held for each order of some ranges of ids: see orders/reconciliation.py."""
+        Actor.of(actor).require_admin()
+        return audits.rows_of(ranges, partial(audit.rows, self.work.session))
+
+    def own_books(self, session, span):
+        """Return what the comparison with the orders needs."""
+        return {"checks": [], "fingerprints": audit.held(session, span)}
 
     @handles(OrderCreated)
     def on_order_created(self, events):

@@ -19,6 +19,8 @@ from deploy.settings import load
 SHOWN = 20
 DEAD_LETTERS = "no dead letters"
 DATABASES = ("users", "catalog", "orders", "inventory", "payments", "notifications")
+ENDS = {"order.cancelled", "order.delivered"}
+DECISIONS = {"order.confirmed", "order.cancelled"}
 DECIDED_FOR = {"CONFIRMED", "SHIPPED", "DELIVERED"}
 
 Row = Mapping[str, Any]
@@ -30,6 +32,7 @@ class Books:
 
     orders: dict[Any, Row]
     order_lines: dict[Any, Counter[Any]]
+    steps: dict[Any, list[str]]
     decisions: dict[Any, list[str]]
     reservations: dict[Any, str]
     reserved_lines: dict[Any, Counter[Any]]
@@ -52,18 +55,19 @@ class Check:
 def read_books(urls: Mapping[str, str]) -> Books:
     """Read everything that the checks need."""
     ask = {service: _reader(url) for service, url in urls.items()}
-    decisions = defaultdict(list)
-    for row in ask["orders"](
-        "SELECT order_id, event FROM timeline WHERE event IN ('order.confirmed', 'order.cancelled') ORDER BY id"
-    ):
-        decisions[row["order_id"]].append(row["event"])
+    steps = defaultdict(list)
+    for row in ask["orders"]("SELECT order_id, event FROM timeline WHERE event LIKE 'order.%' ORDER BY id"):
+        steps[row["order_id"]].append(row["event"])
     movements = defaultdict(list)
     for row in ask["inventory"]("SELECT * FROM movements ORDER BY entry"):
         movements[row["product_id"]].append(row)
     return Books(
         orders={row["id"]: row for row in ask["orders"]("SELECT * FROM orders")},
         order_lines=_lines(ask["orders"]("SELECT order_id, product_id, quantity FROM order_items")),
-        decisions=decisions,
+        steps=steps,
+        decisions=defaultdict(
+            list, {key: [event for event in events if event in DECISIONS] for key, events in steps.items()}
+        ),
         reservations={
             row["order_id"]: row["status"] for row in ask["inventory"]("SELECT order_id, status FROM reservations")
         },
@@ -89,6 +93,7 @@ def check(books: Books) -> list[Check]:
         _orders("order decided", books, lambda _books, order: order["status"] != "CREATED"),
         Check("stock never below zero nor below what is reserved", _unsound_stock(books)),
         Check("one decision, or a confirmation and then a cancellation", _odd_decisions(books)),
+        Check("ended for good", _moved_on(books)),
         Check("reserved stock is that of the RESERVED orders", _reserved_differs(books)),
         Check("the stock ledger gives the stock", _ledger_differs(books)),
         Check("stock taken is that of the COMMITTED orders", _taken_differs(books)),
@@ -127,6 +132,15 @@ def _odd_decisions(books: Books) -> list[str]:
         str(key)
         for key, row in books.orders.items()
         if row["status"] != "CREATED" and books.decisions[key] not in sound
+    ]
+
+
+def _moved_on(books: Books) -> list[str]:
+    """Nothing follows an end, and the order is what its last step says."""
+    return [
+        str(key)
+        for key, row in books.orders.items()
+        if ENDS & set(books.steps[key][:-1]) or [f"order.{row['status'].lower()}"] != books.steps[key][-1:]
     ]
 
 

@@ -7,6 +7,7 @@ import eventlet
 import pytest
 import sqlalchemy
 
+from contracts.errors import InvalidState
 from contracts.events import queue_name
 from contracts.orders import OrderShipped
 from extensions import operations, topology
@@ -113,7 +114,7 @@ def test_what_always_fails_becomes_a_dead_letter_and_can_be_replayed_once(record
     caller.notifications.replay_dead_letter(letter["id"])
     eventually(lambda: count("inbox") == 1)
     assert dead_letters(caller) == []
-    with pytest.raises(Exception, match="no dead letter"):
+    with pytest.raises(InvalidState, match="replayed already"):
         caller.notifications.replay_dead_letter(letter["id"])
 
 

@@ -209,9 +209,25 @@ def test_what_nobody_answers_for_is_listed_as_stuck(orders, bus, monkeypatch):
         reaches(orders, order, "CANCELLED")  # by its deadline, at once
     bus.publish(reserved(stuck))  # held for a cancelled order, and never given back
     eventually(lambda: orders.get_order(stuck["id"])["stock_status"] == "RESERVED")
-    assert [item["id"] for item in orders.list_stuck(actor=ADMIN)["items"]] == [stuck["id"]]
-    with pytest.raises(PermissionDenied):
-        orders.list_stuck(actor=ALICE)
+    (listed,) = orders.list_stuck(actor=ADMIN)["items"]
+    assert (listed["id"], listed["status"], listed["stock_status"]) == (stuck["id"], "CANCELLED", "RESERVED")
+    assert listed["awaits"] == ["inventory has not released the stock (order.cancelled)"]
+    assert listed["since"] == orders.get_order(stuck["id"])["updated_at"]
+    for ask in (orders.list_stuck, orders.list_sagas):
+        with pytest.raises(PermissionDenied):
+            ask(actor=ALICE)
+
+
+def test_what_is_under_way_is_listed_before_it_is_stuck(orders, monkeypatch):
+    monkeypatch.setitem(config.data, "ORDER_DEADLINE_SECONDS", 60)
+    made = [orders.create_order([line()], actor=ALICE)["id"] for _ in range(3)]
+    page = orders.list_sagas(limit=2, actor=ADMIN)
+    rest = orders.list_sagas(limit=2, cursor=page["next_cursor"], actor=ADMIN)
+    assert [item["id"] for item in page["items"] + rest["items"]] == made[::-1]
+    assert len(page["items"][0]["awaits"]) == 2
+    assert orders.list_sagas(stuck=True, actor=ADMIN)["items"] == []
+    orders.cancel_order(made[0], actor=ALICE)
+    assert [item["id"] for item in orders.list_sagas(actor=ADMIN)["items"]] == [made[2], made[1]]
 
 
 def test_the_sql_of_stuck_orders_says_what_the_saga_says(servers):

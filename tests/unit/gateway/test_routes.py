@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from contracts import catalog, inventory, notifications, orders, payments, users
+from contracts import catalog, inventory, notifications, operations, orders, payments, users
 from contracts.base import PageRequest
 from extensions.http.entrypoint import NoFields, Route
 from extensions.http.routing import RouteTable
@@ -43,6 +43,10 @@ GET   /payments/{payment_id}               user     200
 GET   /payments/order/{order_id}           user     200
 GET   /notifications                       user     200
 POST  /notifications/{notification_id}/read user    204
+GET   /admin/sagas                         admin    200
+GET   /admin/dead-letters                  admin    200
+POST  /admin/dead-letters/{dead_letter_id}/replay admin 202
+GET   /admin/consistency                   admin    200
 GET   /health/live                         anyone   200
 GET   /health/ready                        anyone   200
 """
@@ -115,6 +119,10 @@ def test_bodies_and_queries_are_those_of_the_contract():
         "/inventory/{product_id}/movements": PageRequest,
         "/payments": payments.PaymentFilter,
         "/notifications": notifications.NotificationFilter,
+        "/admin/sagas": orders.SagaFilter,
+        "/admin/dead-letters": operations.DeadLetterFilter,
+        "/admin/dead-letters/{dead_letter_id}/replay": operations.DeadLetterOwner,
+        "/admin/consistency": operations.ConsistencyRequest,
     }
 
 

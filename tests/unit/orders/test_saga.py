@@ -99,3 +99,40 @@ def test_the_answers_are_the_events_of_inventory_and_payments():
         if getattr(event, "consumers", ()) == ("orders",)
     ]
     assert sorted(answers) == sorted(saga.ANSWERS)
+
+
+STATES = [
+    saga.Saga(status, stock, payment)
+    for status in OrderStatus
+    for stock in ("PENDING", "RESERVED", "FAILED", "COMMITTED", "RELEASED", "RETURNED")
+    for payment in ("PENDING", "AUTHORIZED", "FAILED", "CAPTURED", "VOIDED", "REFUNDED")
+]
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda state: f"{state.status}-{state.stock}-{state.payment}")
+def test_what_is_awaited_is_said_of_every_unsettled_order_and_of_no_other(state):
+    """The SQL behind the list of sagas is held to is_stuck in tests/service/orders."""
+    assert bool(saga.awaits(state)) == saga.is_stuck(state)
+    for words in saga.awaits(state):
+        assert words.split()[0] in {"inventory", "payments", "orders"}
+
+
+@pytest.mark.parametrize(
+    ("state", "awaited"),
+    [
+        (saga.Saga(), ["inventory has not answered order.created", "payments has not answered order.created"]),
+        (saga.Saga(CREATED, "RESERVED"), ["payments has not answered order.created"]),
+        (saga.Saga(CREATED, payment="AUTHORIZED"), ["inventory has not answered order.created"]),
+        (saga.Saga(CREATED, "RESERVED", "AUTHORIZED"), ["orders has not decided, though both have answered"]),
+        (saga.Saga(CONFIRMED, "COMMITTED", "AUTHORIZED"), ["payments has not captured the payment (order.confirmed)"]),
+        (saga.Saga(SHIPPED, "RESERVED", "CAPTURED"), ["inventory has not committed the stock (order.confirmed)"]),
+        (saga.Saga(CANCELLED, "RESERVED", "FAILED"), ["inventory has not released the stock (order.cancelled)"]),
+        (saga.Saga(CANCELLED, "COMMITTED", "REFUNDED"), ["inventory has not taken the stock back (order.cancelled)"]),
+        (saga.Saga(CANCELLED, "PENDING", "AUTHORIZED"), ["payments has not voided the payment (order.cancelled)"]),
+        (saga.Saga(CANCELLED, "FAILED", "CAPTURED"), ["payments has not refunded the payment (order.cancelled)"]),
+        (saga.Saga(CANCELLED), []),
+        (saga.Saga(DELIVERED, "COMMITTED", "CAPTURED"), []),
+    ],
+)
+def test_what_is_awaited_names_who_and_what(state, awaited):
+    assert saga.awaits(state) == awaited

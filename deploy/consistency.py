@@ -1,0 +1,83 @@
+"""Does everything add up? `make check-consistency`, or `python -m deploy.consistency`, beside a running suite.
+
+It waits until the suite is at rest, and prints each invariant with the number of things that break it and their ids.
+Exit code 0: all hold. 1: one is broken, or the suite did not come to rest. 2: it could not be told.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from amqp.exceptions import AMQPError
+from kombu.exceptions import OperationalError
+
+from deploy.healthcheck import Unhealthy, ask
+from deploy.settings import load
+
+PAUSE_SECONDS = 2.0
+LOOK_SECONDS = 300.0
+CANNOT_TELL = (Unhealthy, OSError, OperationalError, AMQPError)
+
+Look = Callable[[], dict[str, Any]]
+
+
+def await_rest(look: Look, timeout: float, pause: float = PAUSE_SECONDS) -> dict[str, Any]:
+    """Look until all is at rest and nothing is broken, or two looks at rest agree on what is; or `timeout` seconds.
+
+    Two, because the broker does not tell what a consumer has in its hands: its effect may be a moment away.
+    """
+    deadline = time.monotonic() + timeout
+    before = None
+    while True:
+        seen = look()
+        if seen["at_rest"] and (not broken(seen) or seen == before):
+            return seen
+        if time.monotonic() + pause > deadline:
+            return seen
+        before = seen
+        time.sleep(pause)
+
+
+def broken(seen: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the checks that something breaks."""
+    return [check for check in seen["checks"] if check["count"]]
+
+
+def report(seen: dict[str, Any]) -> Iterable[str]:
+    """Yield the lines for a person."""
+    for check in seen["checks"]:
+        yield f"  {'BROKEN' if check['count'] else 'ok':<7}{check['count']:>7}  {check['name']}"
+        yield from (f"{'':>18}{each}" for each in check["ids"])
+        if check["count"] > len(check["ids"]):
+            yield f"{'':>18}and {check['count'] - len(check['ids'])} more"
+    yield "at rest" if seen["at_rest"] else f"not at rest: {seen['in_flight']} in flight"
+
+
+def main(arguments: list[str]) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.consistency", description=__doc__)
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for the suite to come to rest")
+    parser.add_argument("--since", help="compare only orders made from this time on, such as 2026-01-31T08:30:00Z")
+    options = parser.parse_args(arguments)
+    amqp_uri = load()["AMQP_URI"]
+
+    def look() -> dict[str, Any]:
+        return ask(amqp_uri, "orders", "check_consistency", {"since": options.since}, timeout=LOOK_SECONDS)
+
+    try:
+        ask(amqp_uri, "orders")  # a service that is not there never answers: better to know that soon
+        seen = await_rest(look, options.timeout)
+    except TimeoutError:
+        print("orders does not answer: does the suite run?", file=sys.stderr)
+        return 2
+    except CANNOT_TELL as error:
+        print(f"it cannot be told: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(report(seen)))
+    return 0 if seen["at_rest"] and not broken(seen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,95 @@
+"""What inventory says of its own books, for the comparison with the orders."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Integer, case, cast, func, select
+from sqlalchemy.orm import Session
+
+from extensions.audits import Fingerprints, Span, check, fingerprints, within
+from inventory.models import Reservation, ReservationLine
+from inventory.rules import Status
+
+# Each finds the products that break one invariant.
+UNSOUND = "SELECT product_id FROM stock WHERE NOT (0 <= reserved AND reserved <= on_hand)"
+
+RESERVED_DIFFERS = """
+    SELECT coalesce(stock.product_id, held.product_id)
+    FROM stock FULL JOIN (
+        SELECT product_id, sum(quantity) AS quantity
+        FROM reservations JOIN reservation_lines USING (order_id) WHERE status = 'RESERVED' GROUP BY product_id
+    ) AS held ON held.product_id = stock.product_id
+    WHERE coalesce(stock.reserved, 0) <> coalesce(held.quantity, 0)
+"""
+
+# The first stock and the corrections are what people entered; what orders took is in their reservations.
+TAKEN_DIFFERS = """
+    SELECT product_id
+    FROM stock
+    FULL JOIN (
+        SELECT product_id, sum(quantity) AS quantity
+        FROM reservations JOIN reservation_lines USING (order_id) WHERE status = 'COMMITTED' GROUP BY product_id
+    ) AS taken USING (product_id)
+    FULL JOIN (
+        SELECT product_id, sum(on_hand_delta) AS quantity FROM movements WHERE order_id IS NULL GROUP BY product_id
+    ) AS entered USING (product_id)
+    WHERE coalesce(entered.quantity, 0) - coalesce(taken.quantity, 0) <> coalesce(stock.on_hand, 0)
+"""
+
+# Every entry begins where the one before it ended, and the last ends where the stock is.
+LEDGER_DIFFERS = """
+    SELECT product_id
+    FROM stock FULL JOIN (
+        SELECT product_id, sum(on_hand_delta) AS on_hand, sum(reserved_delta) AS reserved, bool_and(follows) AS follows
+        FROM (
+            SELECT product_id, on_hand_delta, reserved_delta,
+                   on_hand = on_hand_delta + lag(on_hand, 1, 0::bigint) OVER entries
+                   AND reserved = reserved_delta + lag(reserved, 1, 0::bigint) OVER entries AS follows
+            FROM movements WINDOW entries AS (PARTITION BY product_id ORDER BY entry)
+        ) AS chain GROUP BY product_id
+    ) AS ledger USING (product_id)
+    WHERE stock.on_hand IS DISTINCT FROM coalesce(ledger.on_hand, 0)
+          OR stock.reserved IS DISTINCT FROM coalesce(ledger.reserved, 0)
+          OR NOT coalesce(follows, true)
+"""
+
+
+def checks(session: Session) -> list[dict[str, Any]]:
+    """Return the invariants that inventory can judge alone."""
+    return [
+        check(session, "stock_in_bounds", UNSOUND),
+        check(session, "stock_reserved", RESERVED_DIFFERS),
+        check(session, "stock_balance", TAKEN_DIFFERS),
+        check(session, "stock_ledger", LEDGER_DIFFERS),
+    ]
+
+
+def held(session: Session, span: Span) -> dict[str, Fingerprints]:
+    """Return the fingerprints of the reservations and of their lines."""
+    # A tombstone is never announced: the order goes on without an answer.
+    status = case((Reservation.status == Status.CANCELLED_BEFORE, "PENDING"), else_=Reservation.status)
+    return {
+        "stock": fingerprints(session, span, Reservation.order_id, [status]),
+        "lines": fingerprints(
+            session, span, ReservationLine.order_id, [ReservationLine.product_id, ReservationLine.quantity]
+        ),
+    }
+
+
+def rows(session: Session, low: UUID, high: UUID | None) -> dict[str, Any]:
+    """Return each reservation of a range of orders, by the order's id. `age` is in seconds."""
+    age = cast(func.extract("epoch", func.clock_timestamp() - Reservation.updated_at), Integer)
+    found = session.execute(
+        select(Reservation.order_id, Reservation.status, age).where(within(Reservation.order_id, low, high))
+    )
+    reservations: dict[str, Any] = {
+        str(order_id): {"status": status, "age": seconds, "lines": {}} for order_id, status, seconds in found
+    }
+    lines = session.execute(
+        select(ReservationLine.order_id, ReservationLine.product_id, ReservationLine.quantity).where(
+            within(ReservationLine.order_id, low, high)
+        )
+    )
+    for order_id, product_id, quantity in lines:
+        reservations[str(order_id)]["lines"][str(product_id)] = quantity
+    return reservations

@@ -1,0 +1,32 @@
+"""What notifications says of its own books, for the comparison with the orders."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Integer, cast, func, select
+from sqlalchemy.orm import Session
+
+from extensions.audits import Fingerprints, Span, fingerprints, within
+from notifications.models import Notification
+
+ABOUT_ORDERS = Notification.order_id.is_not(None)
+
+
+def held(session: Session, span: Span) -> dict[str, Fingerprints]:
+    """Return the fingerprints of what the customers were told about their orders."""
+    return {"notifications": fingerprints(session, span, Notification.about_id, [Notification.kind], ABOUT_ORDERS)}
+
+
+def rows(session: Session, low: UUID, high: UUID | None) -> dict[str, Any]:
+    """Return what was told about each of a range of orders, by the order's id. `age` is in seconds."""
+    age = cast(func.extract("epoch", func.clock_timestamp() - Notification.created_at), Integer)
+    told: dict[str, Any] = {}
+    for order_id, kind, seconds in session.execute(
+        select(Notification.about_id, Notification.kind, age).where(
+            within(Notification.about_id, low, high), ABOUT_ORDERS
+        )
+    ):
+        about = told.setdefault(str(order_id), {"kinds": [], "age": seconds})
+        about["kinds"].append(kind)
+        about["age"] = min(about["age"], seconds)
+    return told

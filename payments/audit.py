@@ -1,0 +1,39 @@
+"""What payments says of its own books, for the comparison with the orders."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Integer, case, cast, func, select
+from sqlalchemy.orm import Session
+
+from extensions.audits import Fingerprints, Span, fingerprints, within
+from payments.models import Payment
+from payments.rules import State
+
+UNANNOUNCED = (State.PENDING, State.CANCELLED_BEFORE)
+
+
+def held(session: Session, span: Span) -> dict[str, Fingerprints]:
+    """Return the fingerprints of the payments."""
+    # Of these the order has heard nothing yet, or never will.
+    unannounced = Payment.status.in_(UNANNOUNCED)
+    said = [
+        case((unannounced, "PENDING"), else_=Payment.status),
+        case((~unannounced, Payment.amount)),
+        case((~unannounced, Payment.currency)),
+    ]
+    return {"payments": fingerprints(session, span, Payment.order_id, said)}
+
+
+def rows(session: Session, low: UUID, high: UUID | None) -> dict[str, Any]:
+    """Return each payment of a range of orders, by the order's id. `age` is in seconds."""
+    age = cast(func.extract("epoch", func.clock_timestamp() - Payment.updated_at), Integer)
+    found = session.execute(
+        select(Payment.order_id, Payment.status, Payment.amount, Payment.currency, age).where(
+            within(Payment.order_id, low, high)
+        )
+    )
+    return {
+        str(order_id): {"status": status, "amount": str(amount), "currency": currency, "age": seconds}
+        for order_id, status, amount, currency, seconds in found
+    }

@@ -1,0 +1,167 @@
+"""/admin over several services: one list out of many, and the one service out of many that knows a dead letter."""
+
+from unittest.mock import Mock, call
+
+import pytest
+
+from contracts.errors import DeadLetterNotFound, InvalidState, ServiceUnavailable, UpstreamTimeout
+from extensions.ids import new_id
+from gateway.routes.health import SERVICES
+
+USER = new_id()
+ACTOR = {"user_id": str(USER), "roles": ["customer", "admin"]}
+LETTER = str(new_id())
+ROUTES = [
+    ("GET", "/admin/sagas"),
+    ("GET", "/admin/dead-letters"),
+    ("POST", f"/admin/dead-letters/{LETTER}/replay"),
+    ("GET", "/admin/consistency"),
+]
+
+
+@pytest.fixture
+def services():
+    services = Mock()
+    services.users.list_changed = lambda _seconds: {"items": []}  # asked by a timer, so it counts as no call
+    return services
+
+
+@pytest.fixture
+def api(gateway, services):
+    return gateway(services=services)
+
+
+@pytest.fixture
+def admin(login):
+    return login("customer", "admin", user_id=USER)
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_only_an_administrator_gets_in(api, services, login, method, path):
+    for headers, status, code in (({}, 401, "NOT_AUTHENTICATED"), (login("customer"), 403, "PERMISSION_DENIED")):
+        refused = api.request(method, path, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (status, code)
+        assert refused.headers["content-type"] == "application/problem+json"
+    assert services.mock_calls == []
+
+
+@pytest.mark.parametrize(
+    ("query", "asked"), [("", {}), ("?stuck=true", {"stuck": True}), ("?limit=5&cursor=c", {"limit": 5, "cursor": "c"})]
+)
+def test_sagas_are_asked_of_orders(api, services, admin, query, asked):
+    services.orders.list_sagas.return_value = {"items": [{"id": LETTER}], "next_cursor": "n"}
+    response = api.get("/admin/sagas" + query, headers=admin)
+    assert response.json()["items"] == [{"id": LETTER}]
+    assert 'rel="next"' in response.headers["link"]
+    assert services.orders.list_sagas.call_args_list == [call(**asked, actor=ACTOR)]
+
+
+@pytest.mark.parametrize("path", ["/admin/sagas?stuck=maybe", "/admin/dead-letters?service=gateway",
+                                  "/admin/dead-letters?limit=101", "/admin/consistency?since=yesterday"])  # fmt: skip
+def test_what_cannot_be_meant_is_refused(api, services, admin, path):
+    response = api.get(path, headers=admin)
+    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert services.mock_calls == []
+
+
+class Letters:
+    """Dead letters of one service, paged as the services do it."""
+
+    def __init__(self):
+        self.ids = []
+
+    def list(self, limit=20, cursor=None, **_others):
+        older = sorted((each for each in self.ids if cursor is None or each < cursor), reverse=True)
+        items = [{"id": each} for each in older[:limit]]
+        return {"items": items, "next_cursor": items[-1]["id"] if len(older) > limit else None}
+
+
+@pytest.fixture
+def letters(services):
+    """Every service's own dead letters, by its name."""
+    kept = {name: Letters() for name in SERVICES}
+    for name in SERVICES:
+        getattr(services, name).list_dead_letters = Mock(side_effect=kept[name].list)
+    return kept
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+def test_the_pages_of_all_services_make_one_list(api, letters, admin, limit):
+    ids = [str(new_id()) for _ in range(23)]
+    for number, each in enumerate(ids):
+        letters[("orders", "inventory", "payments", "orders")[number % 4]].ids.append(each)
+    found, cursor = [], None
+    while True:
+        path = f"/admin/dead-letters?limit={limit}" + (f"&cursor={cursor}" if cursor else "")
+        page = api.get(path, headers=admin).json()
+        assert len(page["items"]) <= limit
+        found += [item["id"] for item in page["items"]]
+        cursor = page["next_cursor"]
+        letters["users"].ids.append(str(new_id()))  # what dies meanwhile is newer, and shifts nothing
+        if cursor is None:
+            break
+    assert found == ids[::-1]
+
+
+def test_filters_are_passed_on(api, services, letters, admin):
+    letters["orders"].ids.append(LETTER)
+    path = "/admin/dead-letters?service=orders&queue=q&event=order.created&replayed=true"
+    assert [item["id"] for item in api.get(path, headers=admin).json()["items"]] == [LETTER]
+    asked = call(queue="q", event="order.created", replayed=True, actor=ACTOR)
+    assert services.orders.list_dead_letters.call_args_list == [asked]
+    services.users.list_dead_letters.assert_not_called()
+
+
+def test_a_list_with_a_hole_in_it_is_not_given(api, services, letters, admin):
+    services.payments.list_dead_letters.side_effect = ServiceUnavailable("The payments service is not running.")
+    response = api.get("/admin/dead-letters", headers=admin)
+    assert response.status_code == 503
+    assert "payments" in response.json()["detail"]
+    assert api.get("/admin/dead-letters?service=orders", headers=admin).status_code == 200
+
+
+def answers(services, **by_name):
+    """Let every service answer a replay; those that are not named do not know the dead letter."""
+    for name in SERVICES:
+        answer = by_name.get(name, DeadLetterNotFound())
+        getattr(services, name).replay_dead_letter = Mock(side_effect=[answer])
+
+
+@pytest.mark.parametrize(
+    ("known", "status"),
+    [
+        ({"inventory": {"id": LETTER}}, 202),
+        ({"inventory": {"id": LETTER}, "users": ServiceUnavailable()}, 202),
+        ({"inventory": InvalidState("replayed already"), "users": ServiceUnavailable()}, 409),
+        ({"users": ServiceUnavailable()}, 503),
+        ({"users": UpstreamTimeout()}, 504),
+        ({}, 404),
+    ],
+    ids=["replayed", "another is down", "replayed before", "one is down", "one is silent", "unknown"],
+)
+def test_a_replay_finds_the_service_by_itself(api, services, admin, known, status):
+    answers(services, **known)
+    response = api.post(f"/admin/dead-letters/{LETTER}/replay/", headers=admin)
+    assert response.status_code == status, response.text
+    if status == 202:
+        assert response.json() == {"id": LETTER}
+    for name in SERVICES:
+        asked = call(dead_letter_id=LETTER, actor=ACTOR)
+        assert getattr(services, name).replay_dead_letter.call_args_list == [asked]
+
+
+def test_a_replay_can_name_the_service(api, services, admin):
+    answers(services, orders={"id": LETTER}, users=ServiceUnavailable())
+    assert api.post(f"/admin/dead-letters/{LETTER}/replay?service=orders", headers=admin).status_code == 202
+    services.users.replay_dead_letter.assert_not_called()
+    assert api.post("/admin/dead-letters/42/replay", headers=admin).status_code == 400
+
+
+def test_consistency_is_asked_of_orders_with_all_the_time_there_is(api, services, admin):
+    seen = {"at_rest": True, "in_flight": 0, "checks": [{"name": "orders_decided", "count": 0, "ids": []}]}
+    services.within.return_value.orders.check_consistency.return_value = seen
+    assert api.get("/admin/consistency/?since=2026-01-31T08:30:00Z", headers=admin).json() == seen
+    (seconds,) = services.within.call_args.args
+    assert 4 < seconds <= 5
+    asked = services.within.return_value.orders.check_consistency.call_args.kwargs
+    assert asked == {"since": "2026-01-31T08:30:00.000000Z", "actor": ACTOR}

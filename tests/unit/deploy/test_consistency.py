@@ -1,0 +1,77 @@
+"""`make check-consistency`: when it has seen enough, what it prints, and the exit code that scripts go by."""
+
+import json
+
+import pytest
+
+from deploy import consistency
+from deploy.healthcheck import Unhealthy
+
+
+def seen(count=0, *, at_rest=True, ids=("a",)):
+    return {
+        "at_rest": at_rest,
+        "in_flight": 0 if at_rest else 3,
+        "checks": [
+            {"name": "orders_decided", "count": count, "ids": list(ids[:count])},
+            {"name": "no_orphans", "count": 0, "ids": []},
+        ],
+    }
+
+
+def looks(*answers):
+    """One answer after the other, the last one for ever."""
+    left = list(answers)
+    return lambda: left.pop(0) if len(left) > 1 else left[0]
+
+
+def test_rest_is_waited_for():
+    assert consistency.await_rest(looks(seen(1, at_rest=False), seen()), timeout=5, pause=0) == seen()
+
+
+def test_what_is_broken_is_believed_when_it_is_seen_twice():
+    assert consistency.await_rest(looks(seen(1), seen()), timeout=5, pause=0) == seen()
+    assert consistency.await_rest(looks(seen(1), seen(1)), timeout=5, pause=0) == seen(1)
+
+
+def test_the_wait_has_an_end():
+    restless = seen(at_rest=False)
+    assert consistency.await_rest(looks(restless), timeout=0.02, pause=0.005) == restless
+
+
+def test_the_report_names_what_is_broken():
+    lines = list(consistency.report(seen(3)))
+    assert lines[0].split() == ["BROKEN", "3", "orders_decided"]
+    assert [line.strip() for line in lines[1:3]] == ["a", "and 2 more"]
+    assert lines[3].split() == ["ok", "0", "no_orphans"]
+    assert lines[-1] == "at rest"
+    assert list(consistency.report(seen(at_rest=False)))[-1] == "not at rest: 3 in flight"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (seen(), 0),
+        (seen(1), 1),
+        (seen(at_rest=False), 1),
+        (Unhealthy("orders answers: This needs the admin role."), 2),
+        (TimeoutError(), 2),
+        (ConnectionRefusedError("no broker"), 2),
+    ],
+    ids=["sound", "broken", "restless", "refused", "silent", "no broker"],
+)
+def test_the_exit_code_is_for_scripts(monkeypatch, capsys, answer, code):
+    asked = []
+
+    def ask(_amqp_uri, *question, timeout=3.0):
+        asked.append(question)
+        if isinstance(answer, Exception):
+            raise answer
+        return json.loads(json.dumps(answer))
+
+    monkeypatch.setattr(consistency, "ask", ask)
+    assert consistency.main(["--timeout", "0"]) == code
+    assert asked[0] == ("orders",)
+    printed = capsys.readouterr()
+    assert (printed.err != "") == (code == 2)
+    assert (printed.out != "") == (code != 2)
