@@ -10,7 +10,7 @@ TESTS := $(BIN)/python -m pytest
 # With a suite running, its addresses; without one, the defaults of config.yml.
 WITH_ENV := set -a; [ ! -f var/env ] || . var/env; set +a;
 
-.PHONY: help run demo docs consistency stop test test-unit test-service test-e2e lint load chaos chaos-quick hot-product migrate shell clean requirements venv model check-consistency
+.PHONY: help run demo docs stop test test-unit test-service test-e2e lint load chaos chaos-quick hot-product migrate shell clean requirements venv model check-consistency
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
