@@ -12,7 +12,7 @@ from eventlet.event import Event as Signal
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
 
-from contracts.errors import ServiceUnavailable
+from contracts.errors import ServiceUnavailable, UpstreamTimeout
 from extensions.telemetry import start_trace
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def periodic(
             start_trace({}, self.name)
             try:
                 fire(self, at_once)
-            except ServiceUnavailable as error:
+            except (ServiceUnavailable, UpstreamTimeout) as error:
                 log.info("%s waits: %s", method.__name__, error)
                 return False
             except (Exception, eventlet.Timeout):  # a Timeout is no Exception, and would end the loop
