@@ -21,6 +21,7 @@ COPY_HEADER = "x-chaos-copy"  # ours, so that a copy is not copied again
 SPY_ARGUMENTS = {"x-queue-type": "stream", "x-max-length-bytes": 500_000_000}
 AT_ONCE = 200  # messages that the broker sends ahead
 SAMPLE = 300  # messages that one strike takes from the stream
+MOST_READ = 20 * SAMPLE  # most of them may be our own copies
 MOST_TIMES = 10
 DRAINED_WITHIN_SECONDS = 20.0
 
@@ -63,16 +64,18 @@ def heard(channel, chance, count):
     channel.basic_qos(0, AT_ONCE, False)
     recorded = channel.queue_declare(SPY, passive=True).message_count
     begin = chance.randrange(max(1, recorded - count))
-    found = []
+    found, seen = [], 0
 
     def take(message):
+        nonlocal seen
+        seen += 1
         channel.basic_ack(message.delivery_tag)
         if COPY_HEADER not in (message.headers or {}):
             found.append(message)
 
     tag = channel.basic_consume(SPY, callback=take, arguments={"x-stream-offset": begin})
     with suppress(TimeoutError):  # the end of the stream
-        while len(found) < count:
+        while len(found) < count and seen < MOST_READ:
             channel.connection.drain_events(timeout=1.0)
     channel.basic_cancel(tag)
     return found[:count]
