@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.chaos.faults import NotStruck
+
 Values = dict[str, Any]
 
 
@@ -53,6 +55,8 @@ class NetworkFault:
             else:
                 time.sleep(held)
             hits = arena.proxies.hits(links)
+        if not hits:
+            raise NotStruck(f"nothing went over {', '.join(links)} in {held:.1f} s")
         said = ", ".join(f"{name} {value}" for name, value in values.items()) or "no numbers"
         return f"{self.name}: {', '.join(links)} ({said}) for {held:.1f} s, {hits} times"
 
