@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from extensions.audits import SHOWN, Fingerprints, Range, Span, check, fingerprints, within
 from orders.models import UNSETTLED, Order, OrderItem, TimelineEvent
 
-RANGE = 50
-MAX_RANGES = 4000
+RANGE = 100
+MAX_RANGES = 2000
 # Statuses of stock under which inventory has lines for the order; not to be found there if it failed.
 WITH_LINES = ("RESERVED", "COMMITTED", "RELEASED", "RETURNED")
 
@@ -63,7 +63,7 @@ def id_since(moment: datetime | None) -> UUID:
 
 
 def span(session: Session, since: UUID) -> Span:
-    """Cut the orders since then into ranges: of a few dozen, or as many ranges as can be sent to the others."""
+    """Cut the orders since then into ranges of a hundred, or of more where that would be too many ranges."""
     total = session.scalar(select(func.count()).where(Order.id >= since)) or 0
     size = max(RANGE, total // MAX_RANGES + 1)
     numbered = select(Order.id, func.row_number().over(order_by=Order.id).label("number")).where(Order.id >= since)
