@@ -235,16 +235,16 @@ def test_damage_is_named_and_its_repair_believed(shop, damage):
         run(service, repair, shop.ids)
     assert shop.ids[victim] in broken[name]
     assert any(shop.ids[victim] in each for each in audited[auditors_name])
-    assert shop.broken() == {}
+    mended = shop.look()
+    assert (mended["at_rest"], any(check["count"] for check in mended["checks"])) == (True, False)
     assert shop.audited() == {}
-    assert shop.look()["at_rest"]
 
 
 def test_an_event_that_is_not_sent_is_in_flight(shop):
     run(
         "users",
         "INSERT INTO outbox (message_id, event_type, body, correlation_id, headers, due_at)"
-        " VALUES (:stranger, 'user.updated', '{}', '', '{}', clock_timestamp() + interval '1 hour')",
+        " VALUES (:stranger, 'user.updated', '{}', '', '{}', clock_timestamp() + interval '50 s')",
         shop.ids,
     )
     seen, broken, audited = shop.look(), shop.broken(), shop.audited()
