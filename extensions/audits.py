@@ -1,16 +1,16 @@
 """How services compare what they hold about the same orders, without carrying it from one to the other.
 
-Ids are cut into ranges of some dozen orders. Of each range both sides say how much they hold and what its hashes add
+Ids are cut into ranges of a hundred orders or more. Of each range both sides say how much they hold and what its hashes add
 up to; only where they differ do they look at the rows. So millions of orders cost a few aggregates.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Uuid, bindparam, cast, func, select, text
+from sqlalchemy import ARRAY, ColumnElement, Uuid, and_, bindparam, cast, false, func, or_, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -21,6 +21,9 @@ SHOWN = 20
 QUERY_CANCELED = "57014"
 MAX_ROWS = 20_000
 """More rows than this in one range are not compared one by one."""
+
+Range = tuple[UUID, UUID | None]
+"""The first id of a range, and the first one after it (None: it is the last)."""
 
 Fingerprints = list[list[Any]]
 """[range, number of rows, sum of their hashes] each; ranges with no rows are left out."""
@@ -42,8 +45,8 @@ class Span:
         """Return what travels by RPC."""
         return {"since": str(self.since), "bounds": [str(bound) for bound in self.bounds]}
 
-    def range(self, number: int) -> tuple[UUID, UUID | None]:
-        """Return the first id of a range, and the first one after it (None: it is the last)."""
+    def range(self, number: int) -> Range:
+        """Return the range with this number."""
         low = self.bounds[number - 1] if number else self.since
         return low, self.bounds[number] if number < len(self.bounds) else None
 
@@ -53,10 +56,9 @@ class Span:
         return func.width_bucket(key, bounds)
 
 
-def within(key: Any, low: UUID, high: UUID | None) -> ColumnElement[bool]:
-    """Return the SQL for `key` being in a range."""
-    condition: ColumnElement[bool] = key >= low
-    return condition if high is None else condition & (key < high)
+def within(key: Any, ranges: Sequence[Range]) -> ColumnElement[bool]:
+    """Return the SQL for `key` being in one of some ranges."""
+    return or_(false(), *(key >= low if high is None else and_(key >= low, key < high) for low, high in ranges))
 
 
 @contextmanager
@@ -109,12 +111,9 @@ def check(session: Session, name: str, broken: str, **values: Any) -> dict[str, 
     return {"name": name, "count": count, "ids": ids}
 
 
-def rows_of(ranges: Sequence[tuple[Any, Any]], rows: Callable[[UUID, UUID | None], dict[str, Any]]) -> dict[str, Any]:
-    """Return the `rows(low, high)` of several ranges together."""
-    found: dict[str, Any] = {}
-    for low, high in ranges:
-        found |= rows(parse_id("low", low), None if high is None else parse_id("high", high))
-    return found
+def parse_ranges(ranges: Sequence[Sequence[str | None]]) -> list[Range]:
+    """Read what came by RPC; raises ValidationFailed."""
+    return [(parse_id("low", low), None if high is None else parse_id("high", high)) for low, high in ranges]
 
 
 def differing(ours: Mapping[str, Fingerprints], theirs: Mapping[str, Fingerprints]) -> set[int]:

@@ -1,12 +1,12 @@
 """What inventory says of its own books, for the comparison with the orders."""
 
+from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Integer, case, cast, func, select
 from sqlalchemy.orm import Session
 
-from extensions.audits import Fingerprints, Span, check, fingerprints, within
+from extensions.audits import Fingerprints, Range, Span, check, fingerprints, within
 from inventory.models import Reservation, ReservationLine
 from inventory.rules import Status
 
@@ -76,18 +76,18 @@ def held(session: Session, span: Span) -> dict[str, Fingerprints]:
     }
 
 
-def rows(session: Session, low: UUID, high: UUID | None) -> dict[str, Any]:
-    """Return each reservation of a range of orders, by the order's id. `age` is in seconds."""
+def rows(session: Session, ranges: Sequence[Range]) -> dict[str, Any]:
+    """Return each reservation of some ranges of orders, by the order's id. `age` is in seconds."""
     age = cast(func.extract("epoch", func.clock_timestamp() - Reservation.updated_at), Integer)
     found = session.execute(
-        select(Reservation.order_id, Reservation.status, age).where(within(Reservation.order_id, low, high))
+        select(Reservation.order_id, Reservation.status, age).where(within(Reservation.order_id, ranges))
     )
     reservations: dict[str, Any] = {
         str(order_id): {"status": status, "age": seconds, "lines": {}} for order_id, status, seconds in found
     }
     lines = session.execute(
         select(ReservationLine.order_id, ReservationLine.product_id, ReservationLine.quantity).where(
-            within(ReservationLine.order_id, low, high)
+            within(ReservationLine.order_id, ranges)
         )
     )
     for order_id, product_id, quantity in lines:

@@ -1,7 +1,5 @@
 """Every way into inventory: RPC methods and event handlers."""
 
-from functools import partial
-
 from contracts.base import Actor, PageRequest
 from contracts.inventory import AdjustStock, SetStock, SetStockLevel, StockFilter
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
@@ -63,7 +61,7 @@ class InventoryService(operations.Operations):
     def audit_rows(self, ranges, actor=None):
         """Tell what is held for each order of some ranges of ids: see orders/reconciliation.py."""
         Actor.of(actor).require_admin()
-        return audits.rows_of(ranges, partial(audit.rows, self.work.session))
+        return audit.rows(self.work.session, audits.parse_ranges(ranges))
 
     def own_books(self, session, span):
         """Return what the comparison with the orders needs."""

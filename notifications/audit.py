@@ -1,12 +1,12 @@
 """What notifications says of its own books, for the comparison with the orders."""
 
+from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Integer, cast, func, select
 from sqlalchemy.orm import Session
 
-from extensions.audits import Fingerprints, Span, fingerprints, within
+from extensions.audits import Fingerprints, Range, Span, fingerprints, within
 from notifications.models import Notification
 
 ABOUT_ORDERS = Notification.order_id.is_not(None)
@@ -17,14 +17,12 @@ def held(session: Session, span: Span) -> dict[str, Fingerprints]:
     return {"notifications": fingerprints(session, span, Notification.about_id, [Notification.kind], ABOUT_ORDERS)}
 
 
-def rows(session: Session, low: UUID, high: UUID | None) -> dict[str, Any]:
-    """Return what was told about each of a range of orders, by the order's id. `age` is in seconds."""
+def rows(session: Session, ranges: Sequence[Range]) -> dict[str, Any]:
+    """Return what was told about each of some ranges of orders, by the order's id. `age` is in seconds."""
     age = cast(func.extract("epoch", func.clock_timestamp() - Notification.created_at), Integer)
     told: dict[str, Any] = {}
     for order_id, kind, seconds in session.execute(
-        select(Notification.about_id, Notification.kind, age).where(
-            within(Notification.about_id, low, high), ABOUT_ORDERS
-        )
+        select(Notification.about_id, Notification.kind, age).where(within(Notification.about_id, ranges), ABOUT_ORDERS)
     ):
         about = told.setdefault(str(order_id), {"kinds": [], "age": seconds})
         about["kinds"].append(kind)

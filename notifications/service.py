@@ -4,8 +4,6 @@ To tell the users of one more event: name this service among its consumers in co
 templates.py, and add a handler here.
 """
 
-from functools import partial
-
 from contracts.base import Actor
 from contracts.notifications import NotificationFilter
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated, OrderDelivered, OrderShipped
@@ -40,7 +38,7 @@ class NotificationsService(operations.Operations):
     def audit_rows(self, ranges, actor=None):
         """Tell what is held for each order of some ranges of ids: see orders/reconciliation.py."""
         Actor.of(actor).require_admin()
-        return audits.rows_of(ranges, partial(audit.rows, self.work.session))
+        return audit.rows(self.work.session, audits.parse_ranges(ranges))
 
     def own_books(self, session, span):
         """Return what the comparison with the orders needs."""

@@ -1,6 +1,6 @@
 """What orders says of its own books, for the comparison with those of the others: see reconciliation.py."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,11 +9,11 @@ from sqlalchemy import Integer, case, func, select, text
 from sqlalchemy import cast as as_type
 from sqlalchemy.orm import Session
 
-from extensions.audits import SHOWN, Fingerprints, Span, check, fingerprints, within
+from extensions.audits import SHOWN, Fingerprints, Range, Span, check, fingerprints, within
 from orders.models import UNSETTLED, Order, OrderItem, TimelineEvent
 
-RANGE = 50
-MAX_RANGES = 4000
+RANGE = 100
+MAX_RANGES = 2000
 # Statuses of stock under which inventory has lines for the order; not to be found there if it failed.
 WITH_LINES = ("RESERVED", "COMMITTED", "RELEASED", "RETURNED")
 
@@ -63,7 +63,7 @@ def id_since(moment: datetime | None) -> UUID:
 
 
 def span(session: Session, since: UUID) -> Span:
-    """Cut the orders since then into ranges: of a few dozen, or as many ranges as can be sent to the others."""
+    """Cut the orders since then into ranges of a hundred, or of more where that would be too many ranges."""
     total = session.scalar(select(func.count()).where(Order.id >= since)) or 0
     size = max(RANGE, total // MAX_RANGES + 1)
     numbered = select(Order.id, func.row_number().over(order_by=Order.id).label("number")).where(Order.id >= since)
@@ -116,20 +116,18 @@ def unsettled(session: Session, span: Span) -> tuple[int, set[int]]:
     return sum(counts.values()), set(counts)
 
 
-def rows(session: Session, low: UUID, high: UUID | None) -> dict[str, Mapping[str, Any]]:
-    """Return what each order of a range expects of the others, by its id."""
+def rows(session: Session, ranges: Sequence[Range]) -> dict[str, Mapping[str, Any]]:
+    """Return what each order of some ranges expects of the others, by its id."""
     lines: dict[str, dict[str, int]] = {}
     for order_id, product_id, quantity in session.execute(
-        select(OrderItem.order_id, OrderItem.product_id, OrderItem.quantity).where(
-            within(OrderItem.order_id, low, high)
-        )
+        select(OrderItem.order_id, OrderItem.product_id, OrderItem.quantity).where(within(OrderItem.order_id, ranges))
     ):
         of_order = lines.setdefault(str(order_id), {})
         of_order[str(product_id)] = of_order.get(str(product_id), 0) + quantity
     steps: dict[str, list[str]] = {}
     for order_id, event in session.execute(
         select(TimelineEvent.order_id, TimelineEvent.event).where(
-            within(TimelineEvent.order_id, low, high), TimelineEvent.service == "orders"
+            within(TimelineEvent.order_id, ranges), TimelineEvent.service == "orders"
         )
     ):
         steps.setdefault(str(order_id), []).append(event)
@@ -144,7 +142,7 @@ def rows(session: Session, low: UUID, high: UUID | None) -> dict[str, Mapping[st
             Order.currency,
             age.label("age"),
             case((UNSETTLED, True), else_=False).label("unsettled"),
-        ).where(within(Order.id, low, high))
+        ).where(within(Order.id, ranges))
     ).mappings()
     return {
         key: {

@@ -8,12 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from contracts.errors import ServiceError
 from contracts.operations import CheckView, ConsistencyView
-from extensions.audits import MAX_ROWS, SHOWN, Span, differing, moment, rows_of, unsent
+from extensions.audits import MAX_ROWS, SHOWN, Range, Span, differing, moment, unsent
 from extensions.fan_out import ask_each
 from extensions.telemetry import current_trace
 from orders import audit
@@ -110,11 +109,11 @@ class Reconciliation:
             findings.found(EVERYTHING_COMPARED, str(span.range(number)[0]))
         return findings
 
-    def _rows(self, name: str, ranges: list[Any]) -> Any:
+    def _rows(self, name: str, ranges: list[Range]) -> Any:
         if name != ORDERS:
             return getattr(self.services, name).audit_rows(ranges)
         with moment(self.work, self.seconds) as session:
-            return rows_of(ranges, partial(audit.rows, session))
+            return audit.rows(session, ranges)
 
     def _ask(self, names: tuple[str, ...], ask: Any) -> dict[str, Any]:
         answers = ask_each(names, ask)

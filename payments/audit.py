@@ -1,12 +1,12 @@
 """What payments says of its own books, for the comparison with the orders."""
 
+from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Integer, case, cast, func, select
 from sqlalchemy.orm import Session
 
-from extensions.audits import Fingerprints, Span, fingerprints, within
+from extensions.audits import Fingerprints, Range, Span, fingerprints, within
 from payments.models import Payment
 from payments.rules import State
 
@@ -25,12 +25,12 @@ def held(session: Session, span: Span) -> dict[str, Fingerprints]:
     return {"payments": fingerprints(session, span, Payment.order_id, said)}
 
 
-def rows(session: Session, low: UUID, high: UUID | None) -> dict[str, Any]:
-    """Return each payment of a range of orders, by the order's id. `age` is in seconds."""
+def rows(session: Session, ranges: Sequence[Range]) -> dict[str, Any]:
+    """Return each payment of some ranges of orders, by the order's id. `age` is in seconds."""
     age = cast(func.extract("epoch", func.clock_timestamp() - Payment.updated_at), Integer)
     found = session.execute(
         select(Payment.order_id, Payment.status, Payment.amount, Payment.currency, age).where(
-            within(Payment.order_id, low, high)
+            within(Payment.order_id, ranges)
         )
     )
     return {

@@ -1,7 +1,6 @@
 """Every way into payments: RPC methods, event handlers, and the timer that asks the provider."""
 
 from decimal import Decimal
-from functools import partial
 
 from nameko import config
 from nameko.extensions import DependencyProvider
@@ -61,7 +60,7 @@ class PaymentsService(operations.Operations):
     def audit_rows(self, ranges, actor=None):
         """Tell what is held for each order of some ranges of ids: see orders/reconciliation.py."""
         Actor.of(actor).require_admin()
-        return audits.rows_of(ranges, partial(audit.rows, self.work.session))
+        return audit.rows(self.work.session, audits.parse_ranges(ranges))
 
     def own_books(self, session, span):
         """Return what the comparison with the orders needs."""

@@ -1,0 +1,58 @@
+"""What an operator sees and does over HTTP: a saga that waits, a message that died, and whether everything adds up."""
+
+from contracts.errors import DeadLetterNotFound
+from extensions.ids import new_id
+from tests.support import eventually
+
+QUEUE = "inventory.on_order_confirmed"
+
+
+def consistency(shop):
+    """(at rest, what is broken) as the API says it."""
+    seen = shop.get("/admin/consistency")
+    return seen["at_rest"], {check["name"]: check["ids"] for check in seen["checks"] if check["count"]}
+
+
+def waiting(shop, order):
+    """What an order waits for, None where it is not under way."""
+    items = shop.get("/admin/sagas?limit=100")["items"]
+    return next((item["awaits"] for item in items if item["id"] == order["id"]), None)
+
+
+def test_an_order_that_waits_is_seen_with_what_it_waits_for(shop):
+    tea = shop.product()
+    shop.stop("payments")
+    order = shop.order((tea, 1))
+    eventually(lambda: waiting(shop, order) == ["payments has not answered order.created"])
+    status, problem = shop.admin.request("GET", "/admin/consistency")
+    assert (status, problem["code"]) == (503, "SERVICE_UNAVAILABLE") or status == 504  # whose books are not at hand
+    shop.start("payments")
+    shop.reaches(order, "CONFIRMED")
+    eventually(lambda: waiting(shop, order) is None)
+    eventually(lambda: consistency(shop) == (True, {}), timeout=90, pause=0.5)
+
+
+def test_a_message_that_died_is_seen_replayed_once_and_given_up(shop, bus, caller):
+    message_id = str(new_id())
+    bus.publish_raw(QUEUE, "{", exchange="", message_id=message_id)
+
+    def letters(query=""):
+        items = shop.get(f"/admin/dead-letters?queue={QUEUE}{query}")["items"]
+        return [item for item in items if item["message_id"] == message_id]
+
+    (letter,) = eventually(letters)
+    assert (letter["service"], letter["body"]) == ("inventory", "{")
+    assert letter["id"] in consistency(shop)[1]["no_dead_letters"]
+
+    replayed = shop.admin.must("POST", f"/admin/dead-letters/{letter['id']}/replay")
+    assert replayed["replayed_by"] == shop.get("/users/me")["id"]
+    status, problem = shop.admin.request("POST", f"/admin/dead-letters/{letter['id']}/replay")
+    assert (status, problem["code"]) == (409, "INVALID_STATE")
+    assert [item["id"] for item in letters("&replayed=true")] == [letter["id"]]
+
+    (again,) = eventually(letters)  # it is no better than before
+    assert again["id"] > letter["id"]
+    caller.inventory.discard_dead_letter(again["id"])
+    assert letters() == []
+    assert shop.admin.request("POST", f"/admin/dead-letters/{again['id']}/replay")[0] == DeadLetterNotFound.status
+    eventually(lambda: consistency(shop) == (True, {}), timeout=90, pause=0.5)
