@@ -80,8 +80,8 @@ def _parse():
     parser.add_argument("--seed", type=int, default=int(os.environ.get("CHAOS_SEED") or time.time()))
     parser.add_argument("--round", type=int, default=40, help="faults between two verdicts")
     parser.add_argument("--pause", type=float, default=3.0, help="seconds from one fault to the next, on average")
-    parser.add_argument("--rate", type=float, default=20.0, help="orders a second at most")
-    parser.add_argument("--clients", type=int, default=24)
+    parser.add_argument("--rate", type=float, default=30.0, help="orders a second at most")
+    parser.add_argument("--clients", type=int, default=32)
     parser.add_argument(
         "--hot-product", type=int, default=0, metavar="ROUNDS", help="rounds of hot_product.py afterwards"
     )
