@@ -21,7 +21,6 @@ from tests.books import report
 from tests.chaos.faults import NotStruck
 from tests.chaos.verdict import await_decided, judge, story
 
-AT_ONCE = 4
 DECIDED_WITHIN = 30.0  # seconds after the last fault has healed
 # What a fault runs into when another one has taken away what it needs.
 UNREACHABLE = (NotStruck, OSError, AMQPError, psycopg2.Error, DBAPIError, TimeoutError)
@@ -47,7 +46,9 @@ class Struck:
 
 @dataclass
 class Plan:
-    """What a run is to do. It ends when it has lasted `seconds`, and has had its faults, each kind and its orders."""
+    """What a run is to do. It ends when it has lasted `seconds`, and has had its faults, each kind and its orders; or
+    when it has dealt three times as many faults as that should take.
+    """
 
     faults: int = 0
     orders: int = 0
@@ -55,7 +56,13 @@ class Plan:
     each: int = 0  # how often every kind is to strike at least
     per_round: int = 40
     pause: float = 3.0  # seconds from one fault to the next, on average
+    at_once: int = 4
     kinds: list = field(default_factory=list)
+
+    @property
+    def most(self):
+        """So many faults are dealt and no more, however many of them found nothing to strike."""
+        return 3 * max(self.faults, self.each * len(self.kinds), self.per_round)
 
 
 @dataclass
@@ -91,7 +98,7 @@ class Run:
     def __init__(self, arena, load, plan: Plan, seed: int, workers: ThreadPoolExecutor, say=print):
         self._arena, self._load, self._plan, self._say = arena, load, plan, say
         self._chance = random.Random(seed)
-        self._workers, self._hands = workers, threading.Semaphore(AT_ONCE)
+        self._workers, self._hands = workers, threading.Semaphore(plan.at_once)
         self.outcome = Outcome(seed, time.time())
         self._deck = self._shuffled()
 
@@ -103,6 +110,9 @@ class Run:
             for number in itertools.count(1):
                 self._round(number)
                 if not self.outcome.sound or self._is_enough(time.monotonic() - began):
+                    break
+                if len(self.outcome.journal) >= self._plan.most and time.monotonic() - began >= self._plan.seconds:
+                    self.outcome.problems.append("the run did not get all its faults or orders")
                     break
         finally:
             self._load.stop()
