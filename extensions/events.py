@@ -31,9 +31,9 @@ from contracts.events import handler_name, queue_name
 from contracts.validation import field_errors
 from extensions import topology
 from extensions.broker import Backoff, BrokerUnavailable, ack
-from extensions.dead_letters import DeadLetters, plain_headers
+from extensions.dead_letters import LIVES_HEADER, DeadLetters, copy_of
 from extensions.listener import Listener
-from extensions.publisher import ConfirmedPublisher, Outgoing
+from extensions.publisher import ConfirmedPublisher
 from extensions.telemetry import start_trace, trace_of
 from extensions.work import is_outage
 
@@ -286,8 +286,9 @@ class EventHandler(Entrypoint):
 
 def _is_suspect(message: amqp.Message) -> bool:
     """Tell whether the message came back so often that it may be the one that kills its consumers."""
-    count = (message.headers or {}).get("x-delivery-count")
-    return isinstance(count, int) and count >= SUSPECT_DELIVERIES
+    headers = message.headers or {}
+    count = headers.get("x-delivery-count")
+    return LIVES_HEADER in headers or (isinstance(count, int) and count >= SUSPECT_DELIVERIES)
 
 
 def _attempts(message: amqp.Message) -> int:
@@ -295,21 +296,6 @@ def _attempts(message: amqp.Message) -> int:
         return max(0, int((message.headers or {}).get(ATTEMPTS_HEADER, 0)))
     except (TypeError, ValueError):
         return 0
-
-
-def copy_of(message: amqp.Message, exchange: str, routing_key: str) -> Outgoing:
-    """Return `message` addressed anew, with its identity and its trace."""
-    properties = message.properties
-    return Outgoing(
-        exchange=exchange,
-        routing_key=routing_key,
-        body=message.body if isinstance(message.body, str) else message.body.decode(),
-        message_id=str(properties["message_id"]),
-        event_type=properties.get("type"),
-        app_id=properties.get("app_id"),
-        correlation_id=properties.get("correlation_id"),
-        headers=plain_headers(message.headers),
-    )
 
 
 def handles(event: type[Event]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -96,7 +96,8 @@ def test_calls_that_come_while_a_replica_stops_are_all_answered(started):
 
     def call(number):
         for _ in range(20):
-            answers.append(Caller(timeout=5.0).call("notifications", ("nap", "other")[number % 2], [], {}))
+            answer = Caller(timeout=5.0).call("notifications", ("nap", "other")[number % 2], [], {})
+            answers.append(answer)
 
     callers = [eventlet.spawn(call, number) for number in range(8)]
     eventually(lambda: len(answers) > 40)
