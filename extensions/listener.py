@@ -85,6 +85,11 @@ class Listener(SharedExtension):
             self._reader = self.container.spawn_managed_thread(self._run, identifier="broker.listener")
         self._first_connection.wait()
 
+    def await_connection(self, seconds: float) -> None:
+        """Return when the service listens for the first time, or after `seconds`."""
+        if not self._first_connection.ready():
+            self._first_connection.wait(timeout=seconds)
+
     def stop(self) -> None:
         """Close the connection; what is unacked goes back to its queues."""
         self._stopping = True
