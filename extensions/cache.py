@@ -14,6 +14,8 @@ import redis
 from nameko import config
 from nameko.extensions import DependencyProvider, SharedExtension
 
+from extensions.broker import Backoff
+
 log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 0.25
@@ -40,7 +42,9 @@ class RedisConnection(SharedExtension):
     def __init__(self) -> None:
         super().__init__()
         self._client: Any = None
+        self._backoff = Backoff(first=REST_AFTER_FAILURE_SECONDS / 4, longest=REST_AFTER_FAILURE_SECONDS)
         self._rest_until = 0.0
+        self._is_away = False
         self._owed: dict[str, tuple[Any, ...]] = {}
         self._owes_everything = False
         self._debtor: Any = None
@@ -63,11 +67,18 @@ class RedisConnection(SharedExtension):
             return None
         try:
             self._settle_debts()
-            return call(self._client)
+            answer = call(self._client)
         except (redis.RedisError, OSError) as error:
-            self._rest_until = time.monotonic() + REST_AFTER_FAILURE_SECONDS
-            log.warning("Redis is unavailable (%s); going on without", error)
+            pause = self._backoff.next_pause()
+            self._rest_until = time.monotonic() + pause
+            log.warning("Redis is unavailable (%s); going on without; next try in %.1f s", error, pause)
+            self._is_away = True
             return None
+        if self._is_away:
+            log.info("Redis is back")
+            self._is_away = False
+            self._backoff.reset()
+        return answer
 
     def store(self, key: str, value: str, version: int, seconds: int) -> None:
         """Put a value where nothing newer is known."""

@@ -30,6 +30,18 @@ MAX_HEADER_DEPTH = 8
 PREFETCH = 10
 SHOWN_BODY = 2000
 TRACE_HEADERS = ("x-request-id", "traceparent", "causation-id")
+# A delivery counts, though it was not the message's fault that nobody acked it: after a storm of crashes, the broker
+# gives up on innocent messages too. So each begins anew, a few times; what still kills its consumers stays dead.
+MORE_LIVES = 3
+LIVES_HEADER = "x-lives"
+# Carried over, x-death would make the broker drop the copy as one that goes in circles.
+BROKERS_HEADERS = {
+    "x-death",
+    "x-first-death-exchange",
+    "x-first-death-queue",
+    "x-first-death-reason",
+    "x-delivery-count",
+}
 
 
 class DeadLetters(SharedExtension):
@@ -73,19 +85,39 @@ class DeadLetters(SharedExtension):
         self.container.spawn_managed_thread(lambda: self._collect(message, self._channel), "dead_letters.collect")
 
     def _collect(self, message: amqp.Message, channel: amqp.Channel | None) -> None:
-        death = _last_death(message.headers)
-        reason = f"the broker gave up: {death.get('reason', 'unknown')}"
-        count = death.get("count")
         backoff = Backoff()
         while channel is self._channel and channel is not None:
             try:
-                self.bury(str(death.get("queue", self.queue)), message, reason, count if isinstance(count, int) else 0)
-            except SQLAlchemyError as error:
-                log.warning("a dead letter waits for the database (%s)", type(error).__name__)
+                if not self._revive(message):
+                    self._bury_given_up(message)
+            except (SQLAlchemyError, BrokerUnavailable) as error:
+                log.warning("a message that the broker gave up on waits (%s)", type(error).__name__)
                 eventlet.sleep(backoff.next_pause())
             else:
                 ack(channel, message.delivery_tag)
                 return
+
+    def _revive(self, message: amqp.Message) -> bool:
+        """Put a message back whose delivery limit was reached. False when that is no use, or was done often enough."""
+        death = _last_death(message.headers)
+        queue, lives = str(death.get("queue")), _count((message.headers or {}).get(LIVES_HEADER)) + 1
+        is_ours = queue.startswith(f"{self.container.service_name}.on_")
+        if death.get("reason") != "delivery_limit" or not is_ours or lives > MORE_LIVES:
+            return False
+        try:
+            outgoing = copy_of(message, exchange="", routing_key=queue)
+        except (KeyError, UnicodeDecodeError):
+            return False
+        outgoing.headers[LIVES_HEADER] = lives
+        if self.publisher.publish([outgoing]):
+            return False  # there is no such queue any more
+        log.warning("%s in %s came back unanswered too often; chance %d", outgoing.message_id, queue, lives + 1)
+        return True
+
+    def _bury_given_up(self, message: amqp.Message) -> None:
+        death = _last_death(message.headers)
+        reason = f"the broker gave up: {death.get('reason', 'unknown')}"
+        self.bury(str(death.get("queue", self.queue)), message, reason, _count(death.get("count")))
 
     def bury(self, queue: str, message: amqp.Message, error: str, attempts: int, *, with_body: bool = True) -> None:
         """Store `message` with its reason, committed when this returns. A body may hold what nobody should keep."""
@@ -209,6 +241,26 @@ class DeadLetters(SharedExtension):
 def plain_headers(headers: dict[str, Any] | None) -> dict[str, Any]:
     """Return a message's headers as JSON that PostgreSQL takes and AMQP can carry, whatever they hold."""
     return {_text(name): _plain(value, MAX_HEADER_DEPTH) for name, value in (headers or {}).items()}
+
+
+def copy_of(message: amqp.Message, exchange: str, routing_key: str) -> Outgoing:
+    """Return `message` addressed anew, with its identity and its trace; to the broker it is one that never died."""
+    properties = message.properties
+    headers = plain_headers(message.headers)
+    return Outgoing(
+        exchange=exchange,
+        routing_key=routing_key,
+        body=message.body if isinstance(message.body, str) else message.body.decode(),
+        message_id=str(properties["message_id"]),
+        event_type=properties.get("type"),
+        app_id=properties.get("app_id"),
+        correlation_id=properties.get("correlation_id"),
+        headers={name: value for name, value in headers.items() if name not in BROKERS_HEADERS},
+    )
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _plain(value: Any, depth: int) -> Any:

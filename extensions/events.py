@@ -5,11 +5,14 @@ What can go wrong, and what happens then:
 * the database or the broker is away, or a deadlock: wait and try the same messages again, for as long as it takes;
 * a batch fails: its messages are handled one by one, so that only the faulty one suffers;
 * one message fails: it goes to a retry queue, with a longer pause each time, and in the end to the dead letters;
-* a message cannot be decoded: to the dead letters at once.
+* a message cannot be decoded: to the dead letters at once;
+* a message keeps coming back unanswered: it or a neighbour kills this process, so each is handled by itself.
 """
 
 import functools
 import logging
+import random
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -28,9 +31,9 @@ from contracts.events import handler_name, queue_name
 from contracts.validation import field_errors
 from extensions import topology
 from extensions.broker import Backoff, BrokerUnavailable, ack
-from extensions.dead_letters import DeadLetters, plain_headers
+from extensions.dead_letters import LIVES_HEADER, DeadLetters, copy_of
 from extensions.listener import Listener
-from extensions.publisher import ConfirmedPublisher, Outgoing
+from extensions.publisher import ConfirmedPublisher
 from extensions.telemetry import start_trace, trace_of
 from extensions.work import is_outage
 
@@ -38,6 +41,8 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS_HEADER = "x-attempts"
 MAX_BODY_BYTES = 1024 * 1024
+STOP_SECONDS = 5.0
+SUSPECT_DELIVERIES = 3
 
 
 class Undecodable(Exception):
@@ -59,9 +64,11 @@ class EventHandler(Entrypoint):
         self.batch = self.prefetch = 1
         self._channel: Any = None
         self._waiting: deque[amqp.Message] = deque()
+        self._suspects: list[amqp.Message] = []
         self._arrived = Signal()
         self._loop: Any = None
         self._stopping = False
+        self._stop_by = 0.0
 
     def setup(self) -> None:
         """Subscribe; the method's name is part of the contract, because the queue is named after it."""
@@ -79,9 +86,10 @@ class EventHandler(Entrypoint):
         self._loop = self.container.spawn_managed_thread(self._run, identifier=f"events.{self.method_name}")
 
     def stop(self) -> None:
-        """Take no more; finish the batch that is being handled. What was only prefetched goes back to the queue."""
-        self._stopping = True
+        """Take no more, and handle what was taken, within STOP_SECONDS: what goes back counts as delivered in vain."""
         self.listener.unsubscribe(self)
+        self._stop_by = time.monotonic() + STOP_SECONDS
+        self._stopping = True
         self._ring()
         if self._loop is not None:
             self._loop.wait()
@@ -101,12 +109,13 @@ class EventHandler(Entrypoint):
 
     def on_message(self, message: amqp.Message) -> None:
         """Queue one delivery; the prefetch bounds how many there can be."""
-        self._waiting.append(message)
+        (self._suspects if _is_suspect(message) else self._waiting).append(message)
         self._ring()
 
     def on_disconnected(self) -> None:
         """Forget the deliveries of the lost connection."""
         self._waiting.clear()
+        self._suspects.clear()
         self._channel = None
 
     # The loop
@@ -116,17 +125,39 @@ class EventHandler(Entrypoint):
             self._arrived.send()
 
     def _run(self) -> None:
-        while not self._stopping:
-            if not self._waiting:
-                self._arrived = Signal()
-                if not self._waiting and not self._stopping:
-                    self._arrived.wait()
-                continue
+        while self._await_messages():
             channel = self._channel
-            batch = [self._waiting.popleft() for _ in range(min(self.batch, len(self._waiting)))]
-            if self._handle(batch) and channel is self._channel and channel is not None:
-                # Deliveries are handled in their order, so everything up to the last tag is done.
-                ack(channel, batch[-1].delivery_tag, multiple=True)
+            batch = self._take()
+            if not self._handle(batch):
+                return
+            if channel is self._channel and channel is not None:
+                self._ack(channel, batch)
+
+    def _await_messages(self) -> bool:
+        """Wait until there is something to handle. False when the service has stopped."""
+        while not self._waiting and not self._suspects:
+            if self._stopping:
+                return False
+            self._arrived = Signal()
+            self._arrived.wait()
+        return not self._stopping or time.monotonic() < self._stop_by
+
+    def _take(self) -> list[amqp.Message]:
+        """Take the next batch, its suspects last and each by itself.
+
+        In no order: behind one that kills us every time, the others would wait until the broker gives up on all.
+        """
+        if not self._waiting:
+            return [self._suspects.pop(random.randrange(len(self._suspects)))]  # noqa: S311  (no secret)
+        return [self._waiting.popleft() for _ in range(min(self.batch, len(self._waiting)))]
+
+    def _ack(self, channel: amqp.Channel, batch: list[amqp.Message]) -> None:
+        if self._suspects:
+            for message in batch:
+                ack(channel, message.delivery_tag)
+        else:
+            # Apart from suspects, deliveries are handled in their order: everything up to the last tag is done.
+            ack(channel, batch[-1].delivery_tag, multiple=True)
 
     def _handle(self, batch: list[amqp.Message]) -> bool:
         """Deal with every message of `batch`: handle, retry later, or bury. False when the service stops first."""
@@ -253,26 +284,18 @@ class EventHandler(Entrypoint):
             raise BrokerUnavailable
 
 
+def _is_suspect(message: amqp.Message) -> bool:
+    """Tell whether the message came back so often that it may be the one that kills its consumers."""
+    headers = message.headers or {}
+    count = headers.get("x-delivery-count")
+    return LIVES_HEADER in headers or (isinstance(count, int) and count >= SUSPECT_DELIVERIES)
+
+
 def _attempts(message: amqp.Message) -> int:
     try:
         return max(0, int((message.headers or {}).get(ATTEMPTS_HEADER, 0)))
     except (TypeError, ValueError):
         return 0
-
-
-def copy_of(message: amqp.Message, exchange: str, routing_key: str) -> Outgoing:
-    """Return `message` addressed anew, with its identity and its trace."""
-    properties = message.properties
-    return Outgoing(
-        exchange=exchange,
-        routing_key=routing_key,
-        body=message.body if isinstance(message.body, str) else message.body.decode(),
-        message_id=str(properties["message_id"]),
-        event_type=properties.get("type"),
-        app_id=properties.get("app_id"),
-        correlation_id=properties.get("correlation_id"),
-        headers=plain_headers(message.headers),
-    )
 
 
 def handles(event: type[Event]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -17,6 +17,7 @@ from extensions.broker import CONNECTION_ERRORS, Backoff, close_quietly, connect
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 20
+CANCEL_TIMEOUT_SECONDS = 3
 SETUP_TIMEOUT_SECONDS = 15
 
 
@@ -62,19 +63,32 @@ class Listener(SharedExtension):
             self._subscriptions.insert(len(self._subscriptions) if last else 0, subscription)
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Take no more messages for `subscription`; what has been taken can still be acked."""
+        """Take no more messages for `subscription`; returns when none can come any more. All can still be acked.
+
+        The broker confirms the end of a consumer after its last delivery; what arrives until then is served as ever,
+        because what we let go back would count as delivered twice.
+        """
         channel, tag = self._consumers.pop(subscription, (None, ""))
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
-        if channel is not None:
-            with suppress(*CONNECTION_ERRORS, AttributeError):
-                channel.basic_cancel(tag, nowait=True)
+        if channel is None:
+            return
+        with suppress(*CONNECTION_ERRORS, AttributeError), eventlet.Timeout(CANCEL_TIMEOUT_SECONDS, False):
+            # Not basic_cancel(), which would read the answer itself and steal frames from the reader.
+            channel.send_method(amqp.spec.Basic.Cancel, "sb", (tag, False))
+            while tag in channel.callbacks:
+                eventlet.sleep(0.01)
 
     def start(self) -> None:
         """Connect, however long that takes: a service that cannot listen is not started."""
         if self._reader is None:
             self._reader = self.container.spawn_managed_thread(self._run, identifier="broker.listener")
         self._first_connection.wait()
+
+    def await_connection(self, seconds: float) -> None:
+        """Return when the service listens for the first time, or after `seconds`."""
+        if not self._first_connection.ready():
+            self._first_connection.wait(timeout=seconds)
 
     def stop(self) -> None:
         """Close the connection; what is unacked goes back to its queues."""

@@ -66,22 +66,25 @@ class OutboxRelay(SharedExtension):
 
     def _run(self) -> None:
         backoff = Backoff()
-        woken = True
+        woken, missing = True, ""
         while True:
             stopping = self._stopping
             self._wakeup = Signal()
             try:
                 while self._relay_batch(woken=woken) == BATCH:
                     woken = True  # there is more: it need not be due
+                if missing:
+                    log.info("the outbox goes on: %s is back", missing)
                 backoff.reset()
-                pause, failed = SWEEP_SECONDS, False
+                pause, missing = SWEEP_SECONDS, ""
             except (BrokerUnavailable, SQLAlchemyError) as error:
-                pause, failed = backoff.next_pause(), True
-                log.warning("the outbox waits (%s); next try in %.1f s", type(error).__name__, pause)
+                pause = backoff.next_pause()
+                missing = "RabbitMQ" if isinstance(error, BrokerUnavailable) else "PostgreSQL"
+                log.warning("the outbox waits for %s (%s); next try in %.1f s", missing, type(error).__name__, pause)
                 eventlet.sleep(min(pause, SWEEP_SECONDS))
             if stopping:
                 return
-            woken = self._wakeup.wait(timeout=pause) is not None or failed
+            woken = self._wakeup.wait(timeout=pause) is not None or bool(missing)
 
     def _relay_batch(self, *, woken: bool) -> int:
         """Publish the oldest events that are due, delete those that were confirmed, return how many there were."""

@@ -17,10 +17,10 @@ import amqp
 import eventlet
 from nameko import config
 from nameko.exceptions import ContainerBeingKilled, serialize
-from nameko.extensions import Entrypoint, ProviderCollector, SharedExtension, register_entrypoint
+from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
 
 from contracts.base import View
-from contracts.errors import BadCall, InternalError, ServiceError, ServiceUnavailable
+from contracts.errors import BadCall, InternalError, ServiceError, ServiceUnavailable, UpstreamTimeout
 from extensions import idempotency
 from extensions.broker import CONNECTION_ERRORS, ack
 from extensions.dead_letters import DeadLetters
@@ -36,7 +36,7 @@ QUEUE_EXPIRES_MS = 10_000
 MAX_BODY_BYTES = 1024 * 1024
 
 
-class RpcServer(ProviderCollector, SharedExtension):
+class RpcServer(SharedExtension):
     """Consumes `rpc-<service>` for all of a service's methods."""
 
     listener = Listener()
@@ -47,6 +47,7 @@ class RpcServer(ProviderCollector, SharedExtension):
         super().__init__()
         self.queue = ""
         self.prefetch = 1
+        self._methods: dict[str, Rpc] = {}
         self._channel: Any = None
 
     def setup(self) -> None:
@@ -55,10 +56,13 @@ class RpcServer(ProviderCollector, SharedExtension):
         self.prefetch = int(config.get("RPC_PREFETCH", 16))
         self.listener.subscribe(self, last=True)
 
-    def unregister_provider(self, provider: Entrypoint) -> None:
-        """Stop listening as soon as the first entrypoint stops; calls that were taken are still answered."""
+    def register(self, method: "Rpc") -> None:
+        """Make `method` callable, until the end: what arrives while we stop is answered too."""
+        self._methods[method.method_name] = method
+
+    def finish(self) -> None:
+        """Take no more calls; the container waits for the workers of those that were taken."""
         self.listener.unsubscribe(self)
-        super().unregister_provider(provider)
 
     def on_connected(self, channel: amqp.Channel) -> None:
         """Declare the queue."""
@@ -76,8 +80,7 @@ class RpcServer(ProviderCollector, SharedExtension):
         try:
             entrypoint, args, kwargs = self._decode(message)
             if message.delivery_info.get("redelivered"):
-                detail = "The service was interrupted while it answered; whether it acted is unknown."
-                raise ServiceUnavailable(detail, retry_after=1)
+                raise UpstreamTimeout("The service was interrupted while it answered; whether it acted is unknown.")
             handle_result = functools.partial(self._handle_result, channel, message)
             self.container.spawn_worker(
                 entrypoint, args, kwargs, context_data={"message": message}, handle_result=handle_result
@@ -91,7 +94,7 @@ class RpcServer(ProviderCollector, SharedExtension):
                 functools.partial(self._bury, channel, message, f"{type(error).__name__}: {error}"), "rpc.bury"
             )
 
-    def _decode(self, message: amqp.Message) -> tuple[Entrypoint, list[Any], dict[str, Any]]:
+    def _decode(self, message: amqp.Message) -> "tuple[Rpc, list[Any], dict[str, Any]]":
         properties = message.properties
         if not properties.get("reply_to"):
             problem = "a call without reply_to cannot be answered"
@@ -105,12 +108,12 @@ class RpcServer(ProviderCollector, SharedExtension):
         body = json.loads(message.body)
         args, kwargs = body["args"], body["kwargs"]
         method = message.delivery_info["routing_key"].rpartition(".")[2]
-        for entrypoint in self._providers:
-            if entrypoint.method_name == method:
-                entrypoint.check_arguments(args, kwargs)
-                return entrypoint, args, kwargs
-        detail = f"{self.container.service_name} has no method {method}."
-        raise BadCall(detail)
+        entrypoint = self._methods.get(method)
+        if entrypoint is None:
+            detail = f"{self.container.service_name} has no method {method}."
+            raise BadCall(detail)
+        entrypoint.check_arguments(args, kwargs)
+        return entrypoint, args, kwargs
 
     def _handle_result(self, channel: Any, message: amqp.Message, _ctx: Any, result: Any, exc_info: Any) -> Any:
         self._reply(channel, message, result, exc_info[1] if exc_info else None)
@@ -149,11 +152,11 @@ class Rpc(Entrypoint):
 
     def setup(self) -> None:
         """Become callable."""
-        self.server.register_provider(self)
+        self.server.register(self)
 
     def stop(self) -> None:
         """Take no more calls."""
-        self.server.unregister_provider(self)
+        self.server.finish()
 
     def check_arguments(self, args: Any, kwargs: Any) -> None:
         """Raise BadCall where the method cannot be called like that."""

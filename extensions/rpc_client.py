@@ -21,6 +21,7 @@ from extensions.topology import RPC_EXCHANGE
 log = logging.getLogger(__name__)
 
 MAX_PENDING = 1000
+FIRST_CONNECTION_SECONDS = 1.0
 
 
 class Calls(SharedExtension):
@@ -63,12 +64,13 @@ class Calls(SharedExtension):
         """
         if len(self._pending) >= MAX_PENDING:
             raise ServiceUnavailable(retry_after=1)
-        if not self.listener.is_consuming(self):  # the broker refuses a call before its caller listens for replies
-            raise BrokerUnavailable
         trace = current_trace()
         budget = trace.remaining(timeout)
         if budget <= 0:
             raise UpstreamTimeout
+        self.listener.await_connection(min(budget, FIRST_CONNECTION_SECONDS))
+        if not self.listener.is_consuming(self):  # the broker refuses a call before its caller listens for replies
+            raise BrokerUnavailable
         call_id, waiting = str(uuid4()), Signal()
         self._pending[call_id] = waiting
         try:

@@ -23,7 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from contracts.base import Event, Received
-from contracts.errors import ServiceUnavailable
+from contracts.errors import ServiceUnavailable, UpstreamTimeout
 from extensions import timers
 from extensions.dead_letters import DeadLetters
 from extensions.ids import new_id
@@ -56,14 +56,20 @@ OUTAGE_STATES = ("57P", "53", "08", "25006", "55P03")
 
 
 class DatabaseUnavailable(ServiceUnavailable):
-    """PostgreSQL cannot be reached or cannot serve now; whether a commit that was under way took place is unknown."""
+    """PostgreSQL cannot be reached or cannot serve now; nothing was done."""
 
     code, status, detail = "SERVICE_UNAVAILABLE", 503, "A database is unavailable. Try again shortly."
 
 
+class CommitUnknown(UpstreamTimeout):
+    """The connection was lost during the commit; whether it took place is unknown."""
+
+    detail = "The database was lost while it answered; whether it acted is unknown."
+
+
 def is_outage(error: BaseException) -> bool:
     """Tell whether `error` is the infrastructure's fault and not the message's: worth trying again for ever."""
-    if isinstance(error, ServiceUnavailable | PoolTimeout):
+    if isinstance(error, ServiceUnavailable | CommitUnknown | PoolTimeout):
         return True
     if not isinstance(error, DBAPIError):
         return False
@@ -100,7 +106,7 @@ class UnitOfWork:
     def transaction(self) -> Iterator[Session]:
         """Open a transaction: committed at the end of the block, rolled back by any exception.
 
-        Raises DatabaseUnavailable where PostgreSQL is the cause.
+        Raises DatabaseUnavailable or CommitUnknown where PostgreSQL is the cause.
         """
         if self._session is not None:
             message = "a transaction is open already"
@@ -201,12 +207,17 @@ class UnitOfWork:
 
     def _commit(self) -> None:
         session = self.session
+        session.flush()
         if self._outbox:
             # One statement for all rows: their order in the outbox is the order of publish().
-            session.flush()
             session.execute(insert(self._provider.table("outbox")).values(self._outbox))
         _call_all(self._before_commit)
-        session.commit()
+        try:
+            session.commit()
+        except DBAPIError as error:
+            if is_outage(error) and not getattr(error.orig, "pgcode", None):
+                raise CommitUnknown from error
+            raise
         if self._outbox:
             self._provider.relay.wake()
         _call_all(self._after_commit)

@@ -103,11 +103,23 @@ class Suite:
             time.sleep(0.1)
 
     def stop(self, grace: float = 15.0) -> None:
-        """SIGTERM to all at once, so that each ends what it has in hand; SIGKILL after `grace` seconds."""
+        """SIGTERM to the gateway, then to all others at once: what it has in hand still needs them.
+
+        SIGKILL for what has not ended after `grace` seconds.
+        """
         with self._lock:
             for service in self._services.values():
                 service.wanted = False
-        running = [service for service in self._services.values() if service.alive]
+        self._end([service for service in self._services.values() if service.name == "gateway"], grace)
+        self._end([service for service in self._services.values() if service.name != "gateway"], grace)
+        for service in self._services.values():
+            service.pid_file.remove()
+        self._finished.set()
+        if self._supervisor is not None:
+            self._supervisor.join(timeout=10)
+
+    def _end(self, services: list[_Service], grace: float) -> None:
+        running = [service for service in services if service.alive]
         for service in running:
             self._signal(service, signal.SIGTERM)
         if not wait_until(lambda: not any(service.alive for service in running), seconds=grace):
@@ -116,11 +128,6 @@ class Suite:
                     self._say(f"{service.name} did not stop within {grace:.0f} s and was killed")
                     kill_tree(service.process.pid)
                     service.process.wait(timeout=10)
-        for service in self._services.values():
-            service.pid_file.remove()
-        self._finished.set()
-        if self._supervisor is not None:
-            self._supervisor.join(timeout=10)
 
     # one service
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import eventlet
 from eventlet.event import Event as Signal
 from eventlet.semaphore import Semaphore
 from nameko import config
@@ -31,11 +32,13 @@ from extensions.http.request import Access, HttpRequest
 from extensions.http.routing import RouteTable
 from extensions.http.server import Listening
 from extensions.http.strict_json import dump
+from extensions.listener import Listener
 from extensions.telemetry import start_trace
 
 log = logging.getLogger(__name__)
 
 STOP_GRACE_SECONDS = 3.0
+START_SECONDS = 5.0
 # For probes and events, which must not wait behind requests.
 SPARE_WORKERS = 4
 
@@ -70,7 +73,12 @@ class HttpServer(SharedExtension):
         return self._listening.port if self._listening else 0
 
     def start(self) -> None:
-        """Listen."""
+        """Listen, when there is something to say: until then other gateways answer.
+
+        Where that takes too long (no broker, no users service) it listens all the same, and says what is missing.
+        """
+        if Listener in self.container.shared_extensions:
+            self._await_readiness(time.monotonic() + START_SECONDS)
         self._table = RouteTable(self.routes)
         self._budget = float(config.get("HTTP_DEADLINE_SECONDS", 5))
         self._max_requests = int(config.get("HTTP_MAX_REQUESTS", 400))
@@ -79,6 +87,10 @@ class HttpServer(SharedExtension):
         max_body = int(config.get("HTTP_MAX_BODY_BYTES", 64 * 1024))
         self._listening = Listening(address, max_body, self.container.spawn_managed_thread, self.respond)
         log.info("listening on %s with %d routes", address, len(self.routes))
+
+    def _await_readiness(self, deadline: float) -> None:
+        while not all(route.tokens.verified.caught_up for route in self.routes) and time.monotonic() < deadline:
+            eventlet.sleep(0.02)
 
     def finish(self) -> None:
         """Stop listening and wait until what is under way is answered."""

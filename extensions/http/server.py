@@ -1,10 +1,13 @@
 """The listening socket and its connections: how many there may be, what each may do, and how they end."""
 
+import ctypes
 import logging
 import resource
 import socket
+import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -26,6 +29,10 @@ SPARE_FILES = 100  # for the broker, the logs, the code
 # Who connected just before the stop, or has a request on the way to us, still gets an answer.
 LAST_REQUEST_SECONDS = 0.3
 ACCEPT_PAUSE_SECONDS = 0.1
+HANDSHAKE_SECONDS = 0.05
+SO_ATTACH_FILTER = 26  # Linux's; Python has no name for it
+# A program for the kernel: of the TCP segments to this socket, drop those that ask for a new connection.
+DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFF_FFFF))
 UNREADABLE = Head(method="-", path="-", query="", headers={}, keep_alive=False, length=0)
 
 
@@ -58,9 +65,7 @@ class Listening:
             return
         self._stopping = True
         deadline, last_request = time.monotonic() + limit, time.monotonic() + LAST_REQUEST_SECONDS
-        self._acceptor.kill()
-        self._accept_backlog()
-        self._sock.close()
+        self._close_door()
         while self._open and time.monotonic() < deadline:
             if time.monotonic() > last_request:
                 for connection in [connection for connection, idle in self._open.items() if idle]:
@@ -87,6 +92,18 @@ class Listening:
                 eventlet.sleep(ACCEPT_PAUSE_SECONDS)
             else:
                 self._begin(sock)
+
+    def _close_door(self) -> None:
+        """Accept nothing new, and reset nobody: whoever comes too late tries again in a second, and finds another.
+
+        Between the last accept and the close a client could still get in, send its request, and see it reset.
+        """
+        with suppress(OSError):  # some other kernel: then we are as good as anybody
+            _drop_new_connections(self._sock)
+        eventlet.sleep(HANDSHAKE_SECONDS)
+        self._acceptor.kill()
+        self._accept_backlog()
+        self._sock.close()
 
     def _accept_backlog(self) -> None:
         """Take what the kernel has accepted for us: closing the socket would reset those clients."""
@@ -162,6 +179,11 @@ class Listening:
             spent = (time.monotonic() - started) * 1000
             access_log.info("%s %s %d %.1f ms %d bytes", head.method, head.path, answer.status, spent, len(body))
         return keep_alive
+
+
+def _drop_new_connections(sock: Any) -> None:
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in DROP_SYN))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(DROP_SYN), ctypes.addressof(program)))
 
 
 def _room_for_connections() -> int:

@@ -6,6 +6,7 @@ from typing import Any
 import eventlet
 
 from contracts.errors import FieldError, ServiceError, ServiceUnavailable
+from extensions.broker import BrokerUnavailable
 from extensions.http.entrypoint import route
 from extensions.http.request import Access, HttpRequest
 from extensions.telemetry import start_trace
@@ -28,7 +29,10 @@ class Routes:
 
     @route("GET", "/health/ready", access=Access.ANYONE, shed=False)
     def ready(self, request: HttpRequest) -> Any:
-        """Ask every service for its health; what is essential and does not work is named."""
+        """Ask every service for its health; what is essential and does not work is named.
+
+        Without the broker nobody can be asked, so it is named alone.
+        """
         pool = eventlet.GreenPool(len(SERVICES))
         reports = dict(zip(SERVICES, pool.imap(partial(self._ask, request), SERVICES), strict=True))
         failing = [FieldError(name, reason) for name, reason in _failing(reports)]
@@ -45,6 +49,8 @@ class Routes:
         start_trace(request.trace.headers, self.name, budget=TIMEOUT_SECONDS)  # a greenlet of its own
         try:
             health = getattr(self.services.within(TIMEOUT_SECONDS), service).health()
+        except BrokerUnavailable:
+            return {"broker": "down"}
         except ServiceError:
             return {"service": "down"}
         # Why it is down is for the service's log: the reason may name addresses.
@@ -53,6 +59,8 @@ class Routes:
 
 def _failing(reports: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
     """Return what the suite cannot work without, and does. Without Redis it is only slower."""
+    if any("broker" in parts for parts in reports.values()):
+        return [("broker", "is down")]
     found = []
     for service, parts in reports.items():
         if "service" in parts:

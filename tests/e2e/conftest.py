@@ -112,6 +112,18 @@ def running(servers, tmp_path_factory):
 
 
 @pytest.fixture
+def twin(shop):
+    """A second process of every service, on the same queues, databases and port."""
+    twin = Suite(shop.suite.env, log_dir=ROOT / "var/test-twin/log")
+    twin.start()
+    for service in (*SERVICES, "gateway"):
+        ready = " routes" if service == "gateway" else "listening on RabbitMQ"
+        eventually(lambda service=service, ready=ready: ready in twin.log(service).read_text(), timeout=60)
+    yield twin
+    twin.stop()
+
+
+@pytest.fixture
 def shop(running):
     """The running suite; a test that stopped something starts it again, or this does."""
     yield running

@@ -11,6 +11,7 @@ from contracts.errors import InvalidState
 from contracts.events import queue_name
 from contracts.orders import OrderShipped
 from extensions import operations, topology
+from extensions.dead_letters import MORE_LIVES
 from extensions.events import handles
 from extensions.ids import new_id
 from extensions.rpc import rpc
@@ -160,7 +161,7 @@ def test_what_is_no_call_is_buried_and_the_next_call_is_answered(recorder, bus, 
 
 
 def test_what_the_broker_gives_up_on_is_collected_too(recorder, bus, caller):
-    death = {"x-death": [{"queue": QUEUE, "reason": "delivery_limit", "count": 20}]}
+    death = {"x-death": [{"queue": QUEUE, "reason": "delivery_limit", "count": 20}], "x-lives": MORE_LIVES}
     bus.publish_raw(
         "notifications",
         shipped().to_json(),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import amqp
 import eventlet
 import pytest
 
@@ -37,7 +38,7 @@ def start(servers, tmp_path):
 def is_up():
     try:
         return CALLER.toy.sleep(0) == "rested"
-    except (AssertionError, OSError):
+    except (AssertionError, OSError, amqp.NotFound):  # NotFound: on a new broker, not even the exchange is there
         return False
 
 

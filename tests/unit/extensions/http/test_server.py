@@ -483,12 +483,12 @@ class TestConnections:
         eventlet.sleep(0.1)
         idle = socket.create_connection(("127.0.0.1", small.port), timeout=5)
         stopping = eventlet.spawn(small.stop)
-        eventlet.sleep(0.05)
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{url}/probe")
+        eventlet.sleep(0.1)
         late = b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n"
         idle.sendall(late)  # it had connected before
         received = read_all(idle)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/probe")
         assert b" 200 " in received
         assert b"Connection: close" in received
         assert under_way.wait().status_code == 200

@@ -1,0 +1,110 @@
+"""Clients that repeat nothing that may have been done already, and write down how every request ended."""
+
+import http.client
+import json
+import random
+import select
+import threading
+import time
+from collections import Counter
+from urllib.parse import urlsplit
+
+from tests.support import eventually
+
+PATIENCE = 15.0  # seconds in which a gateway must be there to connect to
+
+
+class StrictClient:
+    """One connection, kept alive. What it repeats is only a refused connection: nobody had heard anything then."""
+
+    def __init__(self, url, token, *, keep_alive=True):
+        self._address, self._token, self._keep_alive = urlsplit(url).netloc, token, keep_alive
+        self._connection = None
+
+    def request(self, method, path, body=None):
+        """Return (status, parsed body); raises OSError or HTTPException where that is not known."""
+        self._connect()
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
+        try:
+            self._connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = self._connection.getresponse()
+            content = response.read()
+        except BaseException:
+            self.close()
+            raise
+        if response.will_close or not self._keep_alive:
+            self.close()
+        return response.status, json.loads(content) if content else None
+
+    def _connect(self):
+        if self._connection is not None and select.select([self._connection.sock], [], [], 0)[0]:
+            self.close()  # the gateway closed it, and nothing is under way
+        deadline = time.monotonic() + PATIENCE
+        while self._connection is None:
+            connection = http.client.HTTPConnection(self._address, timeout=10)
+            try:
+                connection.connect()
+            except ConnectionRefusedError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+            else:
+                self._connection = connection
+
+    def close(self):
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class Traffic:
+    """Threads that do something again and again until told to stop: `with Traffic([...]) as traffic`.
+
+    `what(client)` makes one request and returns (status, body).
+    """
+
+    def __init__(self, url, token, what, *, clients=4, pause=0.05):
+        self._what, self._pause = what, pause
+        self._stop = threading.Event()
+        self.outcomes = Counter()
+        self.bodies = []
+        self.slowest = 0.0
+        self._threads = [
+            # One in two opens a connection for each request, so that there is always someone connecting.
+            threading.Thread(target=self._work, args=(StrictClient(url, token, keep_alive=number % 2 == 0),))
+            for number in range(clients)
+        ]
+
+    def _work(self, client):
+        chance = random.Random()
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                status, body = self._what(client)
+            except (OSError, http.client.HTTPException) as error:
+                status, body = f"{type(error).__name__}: {error}", None
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            self.outcomes[status] += 1
+            self.bodies.append((status, body))
+            self._stop.wait(chance.uniform(0, 2 * self._pause))
+        client.close()
+
+    def answers(self, status):
+        """The bodies of all answers with this status."""
+        return [body for known, body in self.bodies if known == status]
+
+    def goes_on(self, requests, timeout=30.0):
+        """Await so many more answers."""
+        known = len(self.bodies)
+        eventually(lambda: len(self.bodies) >= known + requests, timeout)
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_exception):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=30)

@@ -1,0 +1,203 @@
+"""A server goes away under traffic and comes back: answers stay quick and honest, and everything heals by itself."""
+
+import http.client
+import re
+import threading
+from contextlib import suppress
+from uuid import uuid4
+
+import pytest
+import sqlalchemy
+
+from deploy.local.suite import Suite
+from tests.books import database_urls
+from tests.e2e.conftest import ROOT, SERVICES
+from tests.e2e.strict import Traffic
+from tests.load import Client
+from tests.support import eventually
+
+HTTP_DEADLINE = 5.0
+SLACK = 3.0  # two cores for all of it
+BACK_WITHIN = 30.0
+
+
+def shopping(made, customer):
+    """What the traffic does: orders, and looks at them."""
+    body = {"items": [{"product_id": made["id"], "quantity": 1}]}
+    known = []
+
+    def go(client):
+        if known and uuid4().int % 3 == 0:
+            return client.request("GET", f"/orders/{known[-1]}")
+        status, answer = client.request("POST", "/orders", body)
+        if status == 201:
+            known.append(answer["id"])
+        return status, answer
+
+    return go
+
+
+class Logs:
+    """What the services have written since this was made."""
+
+    def __init__(self, suite):
+        self._suite = suite
+        self._read = {name: len(suite.log(name).read_text()) for name in (*SERVICES, "gateway")}
+
+    def of(self, name):
+        return self._suite.log(name).read_text()[self._read[name] :]
+
+
+def ready(shop):
+    """The status of /health/ready, and what it says."""
+    return shop.admin.request("GET", "/health/ready")
+
+
+def says_not_ready(shop, part):
+    """Await that readiness names what is missing."""
+
+    def named():
+        status, body = ready(shop)
+        return status == 503 and any(part in error["field"] for error in body["errors"]) and body
+
+    return eventually(named, timeout=20)
+
+
+def is_back(shop):
+    """Await readiness."""
+    eventually(lambda: ready(shop)[0] == 200, timeout=BACK_WITHIN, pause=0.2)
+
+
+def assert_honest(traffic):
+    """Everything was answered within the deadline, and as what it is: done, not done, or unknown."""
+    assert set(traffic.outcomes) <= {200, 201, 503, 504}, traffic.outcomes
+    assert traffic.outcomes[503] + traffic.outcomes[504] > 0, "the outage was not noticed"
+    assert traffic.slowest < HTTP_DEADLINE + SLACK
+
+
+def pauses(text, what):
+    """The pauses between tries that a log tells of."""
+    return [float(pause) for pause in re.findall(rf"{what} .*next try in ([\d.]+) s", text)]
+
+
+def test_the_broker_goes_away_and_comes_back(shop):
+    pen, logs = shop.product(stock=100_000), Logs(shop.suite)
+    with Traffic(shop.url, shop.customer.token, shopping(pen, shop.customer)) as traffic:
+        traffic.goes_on(20)
+        shop.servers.rabbitmq.kill()
+        said = says_not_ready(shop, "broker")
+        assert said["detail"] == "Not ready: broker is down"
+        eventually(lambda: len(pauses(logs.of("orders"), "RabbitMQ is unavailable")) >= 4, timeout=20)
+        shop.servers.rabbitmq.start()
+        is_back(shop)
+        traffic.goes_on(20)
+    assert_honest(traffic)
+    for name in (*SERVICES, "gateway"):
+        assert "listening on RabbitMQ" in logs.of(name), name
+        grown = pauses(logs.of(name), "RabbitMQ is unavailable")
+        assert grown[:4] == sorted(grown[:4]), (name, grown)
+        assert grown[3] > grown[0] * 2, (name, grown)
+    assert len({tuple(pauses(logs.of(name), "RabbitMQ is unavailable")) for name in SERVICES}) > 1, "no jitter"
+    shop.reaches(shop.order((pen, 1)), "CONFIRMED")
+    shop.assert_sound()
+
+
+def test_the_database_goes_away_and_comes_back(shop):
+    pen, logs = shop.product(stock=100_000), Logs(shop.suite)
+    with Traffic(shop.url, shop.customer.token, shopping(pen, shop.customer)) as traffic:
+        traffic.goes_on(20)
+        shop.servers.postgres.kill()
+        says_not_ready(shop, "orders.database")
+        eventually(lambda: len(pauses(logs.of("orders"), "the outbox waits for PostgreSQL")) >= 2, timeout=20)
+        shop.servers.postgres.start()
+        is_back(shop)
+        traffic.goes_on(20)
+    assert_honest(traffic)
+    for name in SERVICES:
+        eventually(lambda name=name: "PostgreSQL is back" in logs.of(name), timeout=BACK_WITHIN)
+    shop.reaches(shop.order((pen, 1)), "CONFIRMED")
+    shop.assert_sound()
+
+
+def test_without_redis_everything_works(shop):
+    pen, logs = shop.product(stock=100_000), Logs(shop.suite)
+    with Traffic(shop.url, shop.customer.token, shopping(pen, shop.customer)) as traffic:
+        traffic.goes_on(20)
+        shop.servers.redis.kill()
+        eventually(lambda: ready(shop)[1]["status"] == "degraded")
+        shop.reaches(shop.order((pen, 1)), "CONFIRMED")
+        traffic.goes_on(50)
+        shop.servers.redis.start()
+        eventually(lambda: ready(shop)[1]["status"] == "ok", timeout=BACK_WITHIN)
+    assert set(traffic.outcomes) == {200, 201}, traffic.outcomes
+    eventually(lambda: "Redis is unavailable" in logs.of("orders") and "Redis is back" in logs.of("orders"))
+    shop.assert_sound()
+
+
+@pytest.fixture
+def patient_orders(shop):
+    """The orders service with a deadline that outlasts an outage."""
+    shop.stop("orders")
+    suite = Suite(
+        shop.suite.env | {"ORDER_DEADLINE_SECONDS": "90"}, log_dir=ROOT / "var/test-patient/log", services=("orders",)
+    )
+    suite.start()
+    eventually(lambda: ready(shop)[0] == 200, timeout=30)
+    yield
+    suite.stop()
+
+
+def test_what_was_accepted_as_the_broker_died_is_decided_when_it_is_back(shop, patient_orders):
+    pen = shop.product(stock=100)
+    engine = sqlalchemy.create_engine(database_urls()["orders"], poolclass=sqlalchemy.NullPool)
+
+    def orders_of_pen():
+        with engine.connect() as connection:
+            found = "SELECT order_id FROM order_items WHERE product_id = :pen ORDER BY order_id"
+            return [str(key) for key in connection.scalars(sqlalchemy.text(found), {"pen": pen["id"]})]
+
+    statuses = []
+    with engine.connect() as holder:
+        holder.execute(sqlalchemy.text("LOCK TABLE orders IN EXCLUSIVE MODE"))  # orders stand before their insert
+        callers = [threading.Thread(target=post, args=(shop, pen, statuses)) for _ in range(2)]
+        for caller in callers:
+            caller.start()
+        eventually(lambda: waiting_for_a_lock(engine) == 2)
+        shop.servers.rabbitmq.kill()
+        holder.rollback()
+    patient, impatient = eventually(lambda: len(orders_of_pen()) == 2 and orders_of_pen(), timeout=20)
+    with engine.begin() as connection:  # one of the two has less time than the outage takes
+        sooner = "UPDATE orders SET deadline_at = clock_timestamp() + interval '2 seconds' WHERE id = :id"
+        connection.execute(sqlalchemy.text(sooner), {"id": impatient})
+    for caller in callers:
+        caller.join(timeout=20)
+    assert statuses == [504, 504]  # whether they were made, nobody could tell
+
+    def status_of(order):
+        with engine.connect() as connection:
+            row = "SELECT status, cancel_reason FROM orders WHERE id = :id"
+            return tuple(connection.execute(sqlalchemy.text(row), {"id": order}).one())
+
+    eventually(lambda: status_of(impatient) == ("CANCELLED", "TIMEOUT"), timeout=20)
+    assert status_of(patient) == ("CREATED", None)
+    shop.servers.rabbitmq.start()
+    is_back(shop)
+    eventually(lambda: status_of(patient) == ("CONFIRMED", None), timeout=BACK_WITHIN)
+    shop.assert_sound()
+    shop.has_stock(pen, 99)
+
+
+def post(shop, made, statuses):
+    client = Client(shop.url, shop.customer.token)
+    with suppress(OSError, http.client.HTTPException):
+        status, _ = client.request("POST", "/orders", {"items": [{"product_id": made["id"], "quantity": 1}]})
+        statuses.append(status)
+    client.close()
+
+
+def waiting_for_a_lock(engine):
+    with engine.connect() as connection:
+        statement = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO orders%'"
+        )
+        return connection.scalar(sqlalchemy.text(statement))

@@ -1,0 +1,70 @@
+"""Restarting services under load: whoever does not repeat a request loses nothing, and nothing happens unasked."""
+
+import time
+
+import sqlalchemy
+
+from tests.books import database_urls
+from tests.e2e.strict import Traffic
+from tests.support import eventually
+
+GRACE = 15.0
+ROLLING = ("users", "catalog", "inventory", "payments", "notifications", "orders", "gateway")
+
+
+def restart(suite, name):
+    """Stop a service gracefully and start it again; returns when it takes requests, or messages."""
+    log = suite.log(name)
+    ready = "with" if name == "gateway" else "listening on RabbitMQ"
+    before = times(log, ready)
+    began = time.monotonic()
+    suite.stop_service(name, grace=GRACE)
+    assert time.monotonic() - began < GRACE, f"{name} did not end by itself"
+    suite.start_service(name)
+    eventually(lambda: times(log, ready) > before, timeout=30)
+
+
+def times(log, words):
+    """How many lines of a log say that the service listens."""
+    return sum("listening on" in line and words in line for line in log.read_text().splitlines())
+
+
+def order_ids():
+    """The ids of all orders there are."""
+    engine = sqlalchemy.create_engine(database_urls()["orders"], poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        return {str(key) for key in connection.scalars(sqlalchemy.text("SELECT id FROM orders"))}
+
+
+def ordering(made):
+    """What the traffic does: one order, without an idempotency key."""
+    body = {"items": [{"product_id": made["id"], "quantity": 1}]}
+    return lambda client: client.request("POST", "/orders", body)
+
+
+def assert_nothing_lost(shop, traffic, before):
+    """Every order was accepted, exists, and is known to who placed it."""
+    assert set(traffic.outcomes) == {201}, traffic.outcomes
+    assert {body["id"] for body in traffic.answers(201)} == order_ids() - before
+    shop.assert_sound()
+
+
+def test_a_rolling_restart_of_everything_fails_no_request_and_makes_no_order_unasked(shop, twin):
+    pen = shop.product(stock=100_000)
+    before = order_ids()
+    with Traffic(shop.url, shop.customer.token, ordering(pen)) as traffic:
+        for name in ROLLING:
+            restart(shop.suite, name)
+        twin.stop()  # the others go away for good
+        traffic.goes_on(20)
+    assert_nothing_lost(shop, traffic, before)
+
+
+def test_a_restart_of_the_only_gateway_refuses_connections_but_breaks_none(shop):
+    pen = shop.product(stock=100_000)
+    before = order_ids()
+    with Traffic(shop.url, shop.customer.token, ordering(pen), clients=8, pause=0.02) as traffic:
+        for _ in range(2):
+            traffic.goes_on(50)
+            restart(shop.suite, "gateway")
+    assert_nothing_lost(shop, traffic, before)

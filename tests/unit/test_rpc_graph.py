@@ -1,0 +1,95 @@
+"""Who calls whom by RPC, read from the source: no cycle, and no call while an event or a timer is being handled.
+
+A service's workers are one pool. Two services that call each other, or a handler that waits for a service that waits
+for it, can fill their pools with workers that wait for one another (pitfall 11). The gateway serves no RPC, so that
+nobody can wait for it: its timers may ask.
+"""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+SERVICES = ("users", "catalog", "orders", "inventory", "payments", "notifications", "gateway")
+ANY = "any service"
+WITHOUT_A_CALLER = {"handles", "periodic", "hears"}
+
+
+def parse(path):
+    return ast.parse((ROOT / path).read_text())
+
+
+def is_client(node):
+    """Is this expression the RPC client: `self.services`, `services`, `self.services.within(2)`?"""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "within":
+        return is_client(node.func.value)
+    return (isinstance(node, ast.Attribute) and node.attr == "services") or (
+        isinstance(node, ast.Name) and node.id == "services"
+    )
+
+
+def called(tree):
+    """The services that `tree` calls; `ANY` where the name is computed."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_client(node.value) and node.attr != "within":
+            yield node.attr
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr" and is_client(node.args[0]):
+            yield ANY
+
+
+def calls_of(service):
+    """The services that a service's code calls, anywhere."""
+    trees = [parse(path) for path in (ROOT / service).rglob("*.py") if "migrations" not in path.parts]
+    names = {name for tree in trees for name in called(tree)}
+    everybody = set(SERVICES) - {service, "gateway"}  # who would call itself or the gateway by a computed name?
+    return names - {ANY} | (everybody if ANY in names else set())
+
+
+def methods_of(*paths):
+    """All methods and functions of some modules by name."""
+    return {node.name: node for path in paths for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef)}
+
+
+def decorators(function):
+    for decorator in function.decorator_list:
+        called_with = decorator.func if isinstance(decorator, ast.Call) else decorator
+        yield getattr(called_with, "id", getattr(called_with, "attr", ""))
+
+
+def reachable(start, methods):
+    """The methods that `start` may run, itself included."""
+    found, waiting = set(), [start]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in methods:
+            continue
+        found.add(name)
+        mentioned = (getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(methods[name]))
+        waiting.extend(mentioned)
+    return found
+
+
+def test_calls_go_round_in_no_circle():
+    graph = {service: calls_of(service) for service in SERVICES}
+    assert graph["orders"] >= {"catalog"}, "the test does not see the calls that there are"
+    assert len(graph["gateway"]) >= 6
+    tuple(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def test_the_gateway_serves_no_rpc():
+    methods = [node for path in (ROOT / "gateway").rglob("*.py") for node in methods_of(path).values()]
+    assert methods
+    assert not [method.name for method in methods if "rpc" in decorators(method)]
+
+
+def test_no_event_and_no_timer_waits_for_another_service():
+    seen = 0
+    for service in SERVICES[:-1]:
+        methods = methods_of(f"{service}/service.py", "extensions/operations.py")
+        for name, method in methods.items():
+            if not WITHOUT_A_CALLER & set(decorators(method)):
+                continue
+            seen += 1
+            callers = [one for one in reachable(name, methods) if set(called(methods[one]))]
+            assert not callers, f"{service}.{name} reaches RPC in {callers}"
+    assert seen > 20
