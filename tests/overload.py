@@ -272,13 +272,13 @@ async def run(asked, generator):
         print_course(phases, generator, decisions)
     for phase in phases:
         print_phase(phase, generator, decisions)
-    if not asked.peak:  # the machine may have become slower or faster meanwhile
-        print("the peak again:")
-        peak = (peak + await find_peak(generator, asked.peak_seconds)) / 2
     goodput, recovered = overload.goodput(generator, decisions), recovery_seconds(normal, after, generator, decisions)
     known = {str(row.id) for row in decisions}
     lost = [answer.order_id for answer in generator.answers if answer.status == 201 and answer.order_id not in known]
     refusals = [answer.seconds for answer in overload.answers(generator) if answer.status == 503]
+    if not asked.peak:  # the machine may have become slower or faster meanwhile
+        print("the peak again:")
+        peak = (peak + await find_peak(generator, asked.peak_seconds)) / 2
     print(
         f"goodput {goodput:.1f} of {peak:.1f}: {goodput / peak:.0%}; recovered after {recovered} s; "
         f"refusals p99 {percentile(refusals, 0.99) * 1000:.0f} ms; lost {len(lost)}; not sent {generator.not_sent}"
