@@ -10,7 +10,7 @@ TESTS := $(BIN)/python -m pytest
 # With a suite running, its addresses; without one, the defaults of config.yml.
 WITH_ENV := set -a; [ ! -f var/env ] || . var/env; set +a;
 
-.PHONY: help run demo docs stop test test-unit test-service test-e2e lint load chaos chaos-quick hot-product migrate shell clean requirements venv model check-consistency
+.PHONY: help run demo docs stop test test-unit test-service test-e2e lint load overload chaos chaos-quick hot-product migrate shell clean requirements venv model check-consistency
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ chaos-quick: $(STAMP) ## the same in ten minutes, every kind of fault at least t
 
 hot-product: $(STAMP) ## 500 buyers at once for 100 units, a hundred rounds: a quarter of an hour
 	@exec $(BIN)/python -m tests.chaos.hot_product $(ARGS)
+
+overload: $(STAMP) ## twice what the running suite can carry, then how it recovers (ARGS="--help" tells more)
+	@$(WITH_ENV) exec $(BIN)/python -m tests.overload $(ARGS)
 
 migrate: $(STAMP) ## bring every database to the newest revision
 	@$(WITH_ENV) exec $(BIN)/python -m deploy.migrate

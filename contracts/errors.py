@@ -119,6 +119,12 @@ class ServiceUnavailable(ServiceError):
     code, status, detail = "SERVICE_UNAVAILABLE", 503, "A part of the shop is unavailable. Try again shortly."
 
 
+class Overloaded(ServiceUnavailable):
+    """The service works, but has too much to do already; nothing was done. Leave it alone for `retry_after` seconds."""
+
+    detail = "The shop has too much to do. Nothing was done; try again shortly."
+
+
 class UpstreamTimeout(ServiceError):
     """A service did not answer in time; whether it acted is unknown."""
 

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import amqp
+from eventlet.event import Event as Signal
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import Entrypoint, register_entrypoint
 from pydantic import ValidationError
 
 from contracts.base import Event
 from contracts.events import EXCHANGE, queue_name
+from extensions.broker import ack
 from extensions.ids import new_id
 from extensions.listener import Listener
 from extensions.telemetry import start_trace
@@ -26,13 +28,15 @@ class Broadcast(Entrypoint):
     """Consumes a queue of this process's own, which dies with its connection."""
 
     listener = Listener()
-    no_ack = True
-    prefetch = 0
+    no_ack = False
+    # One after the other: the rest waits in the queue, and no more workers are taken than are spare.
+    prefetch = 1
 
     def __init__(self, event: type[Event]) -> None:
         super().__init__()
         self.event = event
         self.queue = ""
+        self._channel: Any = None
 
     def setup(self) -> None:
         """Subscribe."""
@@ -47,25 +51,36 @@ class Broadcast(Entrypoint):
         """Declare the queue."""
         channel.queue_declare(self.queue, durable=False, exclusive=True, auto_delete=True)
         channel.queue_bind(self.queue, EXCHANGE, self.event.event_type)
+        self._channel = channel
 
     def on_message(self, message: amqp.Message) -> None:
-        """Start the method on one event; what is no such event is of no interest."""
+        """Run the method on one event; what is no such event is of no interest."""
         try:
             event = self.event.model_validate_json(message.body)
         except ValidationError as error:
             log.warning("%s got something else: %s", self.queue, error)
+            ack(self._channel, message.delivery_tag)
             return
-        run = functools.partial(self._run, event, dict(message.headers or {}))
+        run = functools.partial(self._run, self._channel, message, event)
         self.container.spawn_managed_thread(run, identifier=self.queue)
 
     def on_disconnected(self) -> None:
-        """There is nothing to forget."""
+        """Forget the channel: the queue has gone with it."""
+        self._channel = None
 
-    def _run(self, event: Event, headers: dict[str, Any]) -> None:
+    def _run(self, channel: amqp.Channel, message: amqp.Message, event: Event) -> None:
+        finished = Signal()
+
+        def handle_result(_worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
+            finished.send()
+            return result, exc_info
+
         try:
-            self.container.spawn_worker(self, (event, headers), {})
+            self.container.spawn_worker(self, (event, dict(message.headers or {})), {}, handle_result=handle_result)
         except ContainerBeingKilled:
             return
+        finished.wait()
+        ack(channel, message.delivery_tag)
 
 
 def hears(event: type[Event]) -> Callable[..., Any]:

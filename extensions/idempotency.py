@@ -39,12 +39,22 @@ def run_once(
     return answer["result"]
 
 
+def is_known(work: UnitOfWork, method: str, key: str | None, actor: Any) -> bool:
+    """Tell whether a call with this key was answered before, so that `run_once` would only repeat its answer."""
+    if not isinstance(key, str) or "\0" in key:
+        return False
+    keys = work.table("idempotency_keys")
+    identity = {"actor": _caller(actor), "method": method, "key": key}
+    with work.transaction() as session:
+        return session.scalar(select(keys.c.created_at).filter_by(**identity)) is not None
+
+
 def _stored_or_first(
     work: UnitOfWork, method: str, key: str, arguments: Mapping[str, Any], call: Callable[[], Any]
 ) -> dict[str, Any]:
     if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_LENGTH or not _VISIBLE.fullmatch(key):
         raise ValidationFailed.field("Idempotency-Key", f"must be 1 to {MAX_KEY_LENGTH} visible ASCII characters")
-    actor = str(Actor.of(arguments.get("actor")).user_id or "operator")
+    actor = _caller(arguments.get("actor"))
     identity = {"actor": actor, "method": method, "key": key}
     fingerprint = _fingerprint(arguments)
     session, keys = work.session, work.table("idempotency_keys")
@@ -70,6 +80,10 @@ def _first_answer(work: UnitOfWork, call: Callable[[], Any]) -> dict[str, Any]:
             raise
         work.withdraw()
         return {"error": error.to_wire()}
+
+
+def _caller(actor: Any) -> str:
+    return str(Actor.of(actor).user_id or "operator")
 
 
 def _fingerprint(arguments: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from contracts.orders import (
 )
 from extensions.pagination import fetch_page
 from orders import saga
+from orders.admission import Waiting
 from orders.models import UNSETTLED, Order, TimelineEvent
 
 
@@ -66,6 +67,13 @@ def get_timeline(session: Session, order_id: UUID, actor: Actor) -> dict[str, An
     require_visible(session, order_id, actor)
     events = session.scalars(select(TimelineEvent).where(TimelineEvent.order_id == order_id).order_by(TimelineEvent.id))
     return {"items": [TimelineEntry.model_validate(event).to_dict() for event in events]}
+
+
+def count_waiting(session: Session, deadline: timedelta, late_after: timedelta) -> Waiting:
+    """Return how many orders are undecided, and how many of them have been for longer than `late_after`."""
+    late = Order.deadline_at < func.clock_timestamp() + (deadline - late_after)
+    counts = select(func.count(), func.count().filter(late)).where(Order.status == OrderStatus.CREATED)
+    return Waiting(*session.execute(counts).one())
 
 
 def list_sagas(session: Session, wanted: SagaFilter, grace: timedelta) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from datetime import timedelta
 
 from nameko import config
+from nameko.extensions import DependencyProvider
 
 from contracts.base import Actor
 from contracts.catalog import ProductView
-from contracts.errors import ValidationFailed
+from contracts.errors import Overloaded, ValidationFailed
 from contracts.inventory import StockCommitted, StockFailed, StockReleased, StockReserved
 from contracts.operations import ConsistencyRequest
 from contracts.orders import CreateOrder, OrderFilter, OrderNotFound, SagaFilter
@@ -21,10 +22,28 @@ from extensions.rpc import rpc
 from extensions.rpc_client import RpcClient
 from extensions.work import Work
 from orders import queries, use_cases
+from orders.admission import Admission
 from orders.models import Base
 from orders.pricing import price_order
 from orders.reconciliation import Reconciliation
 from orders.saga import Command
+
+
+def _deadline():
+    """Return how long an order may wait for its decision."""
+    return timedelta(seconds=float(config["ORDER_DEADLINE_SECONDS"]))
+
+
+class AdmissionProvider(DependencyProvider):
+    """Gives the service its admission control, with the limits that config.yml states."""
+
+    def setup(self):
+        """Read the limits, so that a wrong one stops the service at its start."""
+        self.admission = Admission(int(config.get("MAX_UNDECIDED_ORDERS", 400)), _deadline())
+
+    def get_dependency(self, worker_ctx):
+        """Return the admission control; all workers share it."""
+        return self.admission
 
 
 class OrdersService(operations.Operations):
@@ -35,6 +54,7 @@ class OrdersService(operations.Operations):
     cache = Cache()
     services = RpcClient()
     queues = Queues()
+    admission = AdmissionProvider()
 
     # RPC
 
@@ -45,6 +65,7 @@ class OrdersService(operations.Operations):
         user_id = Actor.of(actor).user_id
         if user_id is None:
             raise ValidationFailed.field("actor", 'an order belongs to a user: pass actor={"user_id": "...", ...}')
+        self._require_room(actor, idempotency_key)
         # Asked before the transaction begins: no connection and no lock waits for another service.
         product_ids = sorted({str(item.product_id) for item in request.items})
         found = self.services.catalog.get_products(product_ids=product_ids)
@@ -59,6 +80,7 @@ class OrdersService(operations.Operations):
                 _deadline(),
                 self.work.publish,
             )
+            self.admission.took_one()
             return queries.view(order).to_dict()
 
         arguments = {"items": items, "total_amount": total_amount, "actor": actor}
@@ -203,6 +225,18 @@ class OrdersService(operations.Operations):
         Actor.of(actor).require_admin()
         return queries.list_sagas(self.work.session, SagaFilter.parse(wanted), _deadline())
 
+    def _require_room(self, actor, idempotency_key):
+        """Raise Overloaded for a new order when too many are undecided; what was taken before is still answered for."""
+        if not self.admission.has_room(self._count_waiting) and not idempotency.is_known(
+            self.work, "create_order", idempotency_key, actor
+        ):
+            detail = "Too many orders wait for their decision. Nothing was done; try again shortly."
+            raise Overloaded(detail, retry_after=1)
+
+    def _count_waiting(self):
+        with self.work.transaction() as session:
+            return queries.count_waiting(session, _deadline(), self.admission.late_after)
+
     def _hear(self, events):
         self._forget(use_cases.hear_answers(self.work.session, events, self.work.publish))
 
@@ -214,7 +248,3 @@ class OrdersService(operations.Operations):
     def _forget(self, orders):
         for order in orders:
             self.work.around_commit(self.cache.invalidate, "order", order.id, order.version)
-
-
-def _deadline():
-    return timedelta(seconds=float(config["ORDER_DEADLINE_SECONDS"]))

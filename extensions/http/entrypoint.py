@@ -19,15 +19,15 @@ from typing import Any
 
 import eventlet
 from eventlet.event import Event as Signal
-from eventlet.semaphore import Semaphore
 from nameko import config
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
 
 from contracts.base import PageRequest, Request, View
-from contracts.errors import InternalError, ServiceError, ServiceUnavailable, UpstreamTimeout
+from contracts.errors import InternalError, Overloaded, ServiceError, ServiceUnavailable, UpstreamTimeout
 from extensions.http.auth import AccessTokens
-from extensions.http.errors import OVERLOAD_RETRY_SECONDS, problem, problem_headers
+from extensions.http.errors import problem, problem_headers
+from extensions.http.overload import Rest, Slots
 from extensions.http.request import Access, HttpRequest
 from extensions.http.routing import RouteTable
 from extensions.http.server import Listening
@@ -39,8 +39,9 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE_SECONDS = 3.0
 START_SECONDS = 5.0
-# For probes and events, which must not wait behind requests.
-SPARE_WORKERS = 4
+# Workers that requests do not get: most for probes, which must not wait behind them, the rest for events and timers.
+SPARE_WORKERS, PROBE_WORKERS = 4, 2
+MAX_PROBES = 50
 
 
 class Answer:
@@ -64,8 +65,7 @@ class HttpServer(SharedExtension):
         self._table = RouteTable(())
         self._listening: Listening | None = None
         self._budget = 0.0
-        self._max_requests = self._in_flight = 0
-        self._slots = Semaphore(0)
+        self._slots = self._probe_slots = Slots(0, 0)
 
     @property
     def port(self) -> int:
@@ -81,8 +81,9 @@ class HttpServer(SharedExtension):
             self._await_readiness(time.monotonic() + START_SECONDS)
         self._table = RouteTable(self.routes)
         self._budget = float(config.get("HTTP_DEADLINE_SECONDS", 5))
-        self._max_requests = int(config.get("HTTP_MAX_REQUESTS", 400))
-        self._slots = Semaphore(max(1, self.container.max_workers - SPARE_WORKERS))
+        workers = max(1, self.container.max_workers - SPARE_WORKERS)
+        self._slots = Slots(workers, int(config.get("HTTP_MAX_REQUESTS", 400)))
+        self._probe_slots = Slots(PROBE_WORKERS, MAX_PROBES)
         address = config.get("WEB_SERVER_ADDRESS", "0.0.0.0:8000")
         max_body = int(config.get("HTTP_MAX_BODY_BYTES", 64 * 1024))
         self._listening = Listening(address, max_body, self.container.spawn_managed_thread, self.respond)
@@ -131,41 +132,39 @@ class HttpServer(SharedExtension):
 
     def _run(self, route: "Route", request: HttpRequest) -> Answer:
         """Run the route's method in a worker, if there is room."""
-        if self._in_flight >= self._max_requests and route.shed:
-            raise ServiceUnavailable("The gateway has too much to do.", retry_after=OVERLOAD_RETRY_SECONDS)
-        self._in_flight += 1
-        try:
-            if route.shed and not self._slots.acquire(timeout=request.remaining()):
-                raise ServiceUnavailable("The gateway has too much to do.", retry_after=OVERLOAD_RETRY_SECONDS)
-            outcome = Signal()
-            self._start_worker(route, request, outcome)
-            answer = outcome.wait(timeout=request.remaining())
-        finally:
-            self._in_flight -= 1
+        slots = self._slots if route.shed else self._probe_slots
+        route.rest.check()
+        slots.take(request.remaining())
+        outcome = Signal()
+        self._start_worker(route, request, slots, outcome)
+        answer = outcome.wait(timeout=request.remaining())
         if answer is None:
             raise UpstreamTimeout
+        if isinstance(answer, Overloaded):
+            route.rest.begin(answer)
         if isinstance(answer, ServiceError):
             raise answer
         return answer
 
-    def _start_worker(self, route: "Route", request: HttpRequest, outcome: Signal) -> None:
+    def _start_worker(self, route: "Route", request: HttpRequest, slots: Slots, outcome: Signal) -> None:
         try:
-            handle_result = partial(self._take_result, route, outcome)
+            route.rest.check()  # its service may have become overloaded while this one waited
+            handle_result = partial(self._take_result, slots, time.monotonic(), outcome)
             self.container.spawn_worker(route, (request,), {}, handle_result=handle_result)
+        except Overloaded:
+            slots.give_back()
+            raise
         except ContainerBeingKilled:
-            self._free_slot(route)
+            slots.give_back()
             raise ServiceUnavailable from None
 
     def _take_result(
-        self, route: "Route", outcome: Signal, _worker_ctx: Any, result: Any, exc_info: Any
+        self, slots: Slots, began: float, outcome: Signal, _worker_ctx: Any, result: Any, exc_info: Any
     ) -> tuple[Any, Any]:
-        self._free_slot(route)
+        slots.note(time.monotonic() - began)
+        slots.give_back()
         outcome.send(InternalError() if exc_info else result)
         return result, exc_info
-
-    def _free_slot(self, route: "Route") -> None:
-        if route.shed:
-            self._slots.release()
 
 
 class Route(Entrypoint):
@@ -192,12 +191,13 @@ class Route(Entrypoint):
 
         `path` has its parameters in braces; all of them are ids. `answer` is the view of the success body, or of the
         items where `query` is a PageRequest. `idempotent` routes take an Idempotency-Key. `shed` is False for those
-        that answer even when there is too much to do.
+        that answer even when there is too much else to do.
         """
         super().__init__()
         self.method, self.path, self.aliases, self.access = method, path, aliases, access
         self.query, self.body, self.answer, self.status = query, body, answer, status
         self.idempotent, self.shed = idempotent, shed
+        self.rest = Rest()
 
     @property
     def paged(self) -> bool:

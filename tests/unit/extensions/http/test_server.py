@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from nameko.containers import ServiceContainer
 
 from contracts.catalog import CreateProduct, ProductFilter
-from contracts.errors import ServiceUnavailable
+from contracts.errors import Overloaded, ServiceUnavailable
 from contracts.orders import OrderNotFound
 from extensions.http import server as http_server
 from extensions.http import wire as http_wire
@@ -23,6 +23,7 @@ from extensions.http.auth import AccessTokens
 from extensions.http.entrypoint import Answer, HttpServer, route
 from extensions.http.request import Access
 from extensions.telemetry import current_trace
+from tests.support import eventually
 
 ID = "0190a6b2-0000-7000-8000-000000000001"
 POST = b"POST /things HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -31,6 +32,7 @@ PRODUCT = {"sku": "A-1", "name": "Çay", "price": "9.90"}
 
 class SmallService:
     name = "small"
+    asked = ()
 
     @route("GET", "/things", access=Access.ANYONE, query=ProductFilter)
     def things(self, request):
@@ -70,6 +72,11 @@ class SmallService:
     @route("GET", "/down", access=Access.ANYONE)
     def down(self, _request):
         raise ServiceUnavailable(retry_after=3)
+
+    @route("GET", "/full", access=Access.ANYONE)
+    def full(self, _request):
+        self.asked.append(time.monotonic())
+        raise Overloaded("Too many orders wait.", retry_after=1)
 
     @route("GET", "/probe", access=Access.ANYONE, shed=False)
     def probe(self, _request):
@@ -322,6 +329,17 @@ class TestTime:
             assert httpx.get(f"{url}/probe").status_code == 200
             assert [one.wait().status_code for one in busy] == [200, 200]
             assert httpx.get(f"{url}/sleep").status_code == 200
+
+    def test_a_service_that_is_overloaded_is_not_asked_again_before_it_wants_to(self, client, monkeypatch):
+        monkeypatch.setattr(SmallService, "asked", [])
+        answers = [client.get("/full") for _ in range(20)]
+        for answer in answers:
+            assert_problem(answer, 503, "SERVICE_UNAVAILABLE")
+            assert (answer.json()["detail"], answer.headers["retry-after"]) == ("Too many orders wait.", "1")
+        assert client.get("/trace").status_code == 200  # the other routes are not its concern
+        assert len(SmallService.asked) == 1
+        eventually(lambda: client.get("/full") and len(SmallService.asked) == 2, timeout=3)
+        assert SmallService.asked[1] - SmallService.asked[0] >= 1
 
     def test_a_slow_head_is_dropped(self, small, monkeypatch):
         monkeypatch.setattr(http_wire, "HEAD_SECONDS", 0.3)

@@ -1,0 +1,69 @@
+"""What is refused at once because there is too much to do, here or in the service behind a route."""
+
+import time
+
+from eventlet.semaphore import Semaphore
+
+from contracts.errors import Overloaded
+from extensions.http.errors import OVERLOAD_RETRY_SECONDS
+
+# How much the newest request counts in the mean of how long one occupies its worker.
+NEWEST_SHARE = 0.05
+# By the mean alone, half of those who wait longest would miss their deadline.
+SAFETY = 1.5
+
+
+class Slots:
+    """The workers that requests share, and the queue for them: so short that nobody waits in it in vain."""
+
+    def __init__(self, workers: int, max_requests: int) -> None:
+        """`max_requests` may have or await a worker; fewer where one request takes long."""
+        self._workers, self._max_requests = workers, max_requests
+        self._free = Semaphore(workers)
+        self._in_flight = 0
+        self._mean_seconds = 0.0
+
+    def take(self, seconds: float) -> None:
+        """Wait for a worker. Raises Overloaded at once where the answer would come later than in `seconds`."""
+        if self._in_flight >= self._max_requests or not self._can_answer_within(seconds):
+            raise _overloaded()
+        self._in_flight += 1
+        if not self._free.acquire(timeout=max(0.0, seconds - SAFETY * self._mean_seconds)):
+            self._in_flight -= 1
+            raise _overloaded()
+
+    def give_back(self) -> None:
+        """End one's turn."""
+        self._in_flight -= 1
+        self._free.release()
+
+    def note(self, seconds: float) -> None:
+        """Learn how long a request has occupied its worker."""
+        self._mean_seconds += NEWEST_SHARE * (seconds - self._mean_seconds)
+
+    def _can_answer_within(self, seconds: float) -> bool:
+        waiting = self._in_flight - self._workers + 1
+        return waiting <= 0 or (waiting / self._workers + SAFETY) * self._mean_seconds <= seconds
+
+
+class Rest:
+    """What a route is given when its service says that it is overloaded: it is not asked again before it wants to."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._reason = _overloaded()
+
+    def begin(self, reason: Overloaded) -> None:
+        """Let the service rest for as long as it says."""
+        self._until = time.monotonic() + (reason.retry_after or OVERLOAD_RETRY_SECONDS)
+        self._reason = reason
+
+    def check(self) -> None:
+        """Raise what the service said, while it rests."""
+        if time.monotonic() < self._until:
+            raise Overloaded(str(self._reason), retry_after=self._reason.retry_after)
+
+
+def _overloaded() -> Overloaded:
+    detail = "The gateway has too much to do. Nothing was done; try again shortly."
+    return Overloaded(detail, retry_after=OVERLOAD_RETRY_SECONDS)

@@ -1,0 +1,115 @@
+"""More than the shop can do: refused at once and without a trace, and over as soon as the cause is."""
+
+import http.client
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import pytest
+import sqlalchemy
+
+from tests.support import database, eventually
+
+LIMIT = 5
+CALLERS = 60
+AT_ONCE_SECONDS = 0.25  # of the quickest of several: the machine may be busy, the refusal is not
+RECOVERY_SECONDS = 10
+DEADLINE_SECONDS = 5 + 2  # the gateway's, and something for a busy machine
+
+
+@pytest.fixture(scope="module")
+def only_few_undecided(running):
+    """From here on, LIMIT orders may be undecided."""
+
+    def restart_orders():
+        running.stop("orders")
+        running.start("orders")
+
+    running.suite.env["MAX_UNDECIDED_ORDERS"] = str(LIMIT)
+    restart_orders()
+    yield
+    del running.suite.env["MAX_UNDECIDED_ORDERS"]
+    restart_orders()
+
+
+@dataclass
+class Answer:
+    """What came back, and after how many seconds."""
+
+    status: int
+    body: dict
+    retry_after: str | None
+    seconds: float
+
+
+def post_order(shop, made):
+    """Ask for one piece, over a connection of its own."""
+    connection = http.client.HTTPConnection(urlsplit(shop.url).netloc, timeout=30)
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {shop.customer.token}"}
+    began = time.monotonic()
+    connection.request("POST", "/orders", json.dumps({"items": [{"product_id": made["id"], "quantity": 1}]}), headers)
+    response = connection.getresponse()
+    body = json.loads(response.read())
+    connection.close()
+    return Answer(response.status, body, response.headers["Retry-After"], time.monotonic() - began)
+
+
+def is_alive(shop):
+    return shop.get("/health/live") == {"status": "ok"}
+
+
+def orders_of(made):
+    with database("orders").connect() as connection:
+        count = sqlalchemy.text("SELECT count(*) FROM order_items WHERE product_id = :id")
+        return connection.scalar(count, {"id": made["id"]})
+
+
+def test_with_every_connection_to_the_database_held_up_all_are_answered_in_time(shop):
+    pen = shop.product(stock=1000)
+    with database("orders").connect() as connection:
+        connection.execute(sqlalchemy.text("LOCK TABLE orders"))
+        with ThreadPoolExecutor(max_workers=CALLERS) as pool:
+            answers = list(pool.map(lambda _: post_order(shop, pen), range(CALLERS)))
+        assert {(answer.status, answer.body["code"]) for answer in answers} <= {
+            (503, "SERVICE_UNAVAILABLE"),
+            (504, "UPSTREAM_TIMEOUT"),
+        }
+        assert max(answer.seconds for answer in answers) < DEADLINE_SECONDS
+        assert all(answer.retry_after for answer in answers if answer.status == 503)
+        assert is_alive(shop)
+        assert shop.get(f"/products/{pen['id']}")["id"] == pen["id"]  # the other services go on
+        connection.rollback()
+    eventually(lambda: post_order(shop, pen).status == 201, timeout=RECOVERY_SECONDS, pause=0.2)
+    shop.assert_sound()
+
+
+@pytest.mark.usefixtures("only_few_undecided")
+def test_when_too_many_orders_are_undecided_the_next_is_refused_until_they_are_decided(shop):
+    pen = shop.product(stock=1000)
+    shop.stop("payments")
+    taken = [post_order(shop, pen) for _ in range(LIMIT)]
+    assert [answer.status for answer in taken] == [201] * LIMIT
+    refusals = [post_order(shop, pen) for _ in range(10)]
+    for refusal in refusals:
+        assert (refusal.status, refusal.body["code"]) == (503, "SERVICE_UNAVAILABLE")
+        assert "Nothing was done" in refusal.body["detail"]
+        assert int(refusal.retry_after) > 0
+    assert min(refusal.seconds for refusal in refusals) < AT_ONCE_SECONDS
+    assert orders_of(pen) == LIMIT
+    assert is_alive(shop)
+    assert shop.get(f"/orders/{taken[0].body['id']}")["status"] == "CREATED"
+    shop.start("payments")
+    eventually(lambda: post_order(shop, pen).status == 201, timeout=RECOVERY_SECONDS, pause=0.2)
+    shop.assert_sound()
+
+
+@pytest.mark.usefixtures("only_few_undecided")
+def test_notifications_that_stand_still_refuse_nobody(shop):
+    pen = shop.product(stock=1000)
+    shop.stop("notifications")
+    for _ in range(LIMIT + 3):
+        shop.reaches(shop.order((pen, 1)), "CONFIRMED")
+    shop.start("notifications")
+    shop.assert_sound()
