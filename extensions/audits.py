@@ -1,7 +1,7 @@
 """How services compare what they hold about the same orders, without carrying it from one to the other.
 
-Ids are cut into ranges of a hundred orders or more. Of each range both sides say how much they hold and what its hashes add
-up to; only where they differ do they look at the rows. So millions of orders cost a few aggregates.
+Ids are cut into ranges of a hundred orders or more. Of each range both sides say how much they hold and what its hashes
+add up to; only where they differ do they look at the rows. So millions of orders cost a few aggregates.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -16,7 +16,8 @@ from extensions.broker import CONNECTION_ERRORS, Backoff, close_quietly, connect
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = 20
+# The broker gives a silent peer up after two of them, and so do we.
+HEARTBEAT_SECONDS = 10
 CANCEL_TIMEOUT_SECONDS = 3
 SETUP_TIMEOUT_SECONDS = 15
 

@@ -245,7 +245,7 @@ FAULTS: list[Fault] = [
     *(KillAtExpiry(point) if point is TIMER_BEFORE_COMMIT else KillAtPoint(point) for point in POINTS),
     DeadlinesFallDue(),
     StopService("SIGSTOP for a moment", 0.5, 10.0),
-    # the broker gives a silent peer up after two heartbeats of 20 s, PostgreSQL an idle transaction after 30 s
+    # the broker gives a silent peer up after two heartbeats of 10 s, PostgreSQL an idle transaction after 30 s
     StopService("SIGSTOP for longer than the heartbeats", 42.0, 46.0),
     RestartBroker(),
     KillBroker(),
