@@ -18,7 +18,9 @@ from extensions.broker import Backoff
 
 log = logging.getLogger(__name__)
 
-TIMEOUT_SECONDS = 0.25
+# Long enough that a process which had no time to read is not taken for a Redis that does not answer: what cannot be
+# invalidated in time, other replicas go on reading.
+TIMEOUT_SECONDS = 1.0
 REST_AFTER_FAILURE_SECONDS = 2.0
 MAX_OWED = 10_000
 

@@ -64,8 +64,9 @@ class Listening:
         if self._stopping:
             return
         self._stopping = True
-        deadline, last_request = time.monotonic() + limit, time.monotonic() + LAST_REQUEST_SECONDS
+        deadline = time.monotonic() + limit
         self._close_door()
+        last_request = time.monotonic() + LAST_REQUEST_SECONDS
         while self._open and time.monotonic() < deadline:
             if time.monotonic() > last_request:
                 for connection in [connection for connection, idle in self._open.items() if idle]:

@@ -126,7 +126,7 @@ def test_without_redis_everything_works(shop):
         shop.servers.redis.kill()
         eventually(lambda: ready(shop)[1]["status"] == "degraded")
         shop.reaches(shop.order((pen, 1)), "CONFIRMED")
-        traffic.goes_on(50)
+        traffic.goes_on(20)
         shop.servers.redis.start()
         eventually(lambda: ready(shop)[1]["status"] == "ok", timeout=BACK_WITHIN)
     assert set(traffic.outcomes) == {200, 201}, traffic.outcomes

@@ -527,6 +527,23 @@ class TestConnections:
         for sock in waiting:
             sock.close()
 
+    def test_nobody_gets_in_between_the_last_accept_and_the_close(self, small, monkeypatch):
+        blocking, outcome, port = eventlet.patcher.original("socket"), [], small.port
+        accept_backlog = http_server.Listening._accept_backlog
+
+        def then_somebody_comes(listening):
+            accept_backlog(listening)
+            try:
+                blocking.create_connection(("127.0.0.1", port), timeout=0.2).close()
+            except TimeoutError:  # the kernel would try again later, and find the port closed
+                outcome.append("not connected")
+            else:
+                outcome.append("connected, and reset by the close")
+
+        monkeypatch.setattr(http_server.Listening, "_accept_backlog", then_somebody_comes)
+        small.shared_extensions[HttpServer].finish()
+        assert outcome == ["not connected"]
+
     def test_stopping_does_not_wait_for_idle_connections(self, small):
         idle = socket.create_connection(("127.0.0.1", small.port), timeout=5)
         idle.sendall(b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")
