@@ -21,9 +21,9 @@ from contracts.base import OPERATOR
 from contracts.inventory import AdjustStock, SetStock, SetStockLevel, StockIsReserved, StockNotFound
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated, OrderLine
 from extensions.ids import new_id
-from inventory import use_cases
+from inventory import queries, rules, use_cases
 from inventory.rules import ReservationMissing
-from tests.service.stateful import SETTINGS, Transactions, received
+from tests.service.stateful import HUNT, SETTINGS, Transactions, received
 
 USER = new_id()
 WITH_STOCK, PRODUCTS, ORDERS = 2, 3, 4
@@ -264,10 +264,49 @@ class Inventory(RuleBasedStateMachine):
         return self.transactions.read(statement, products=self.products, orders=self.orders)
 
 
-def test_inventory_does_what_the_contract_says(servers):
+MUTANTS = {
+    "of a product on two lines only the last counts": (
+        rules,
+        "merge",
+        lambda items: {item.product_id: item.quantity for item in items},
+    ),
+    "a second event of the batch about the same order is handled like the first": (
+        use_cases.rules,
+        "decide",
+        lambda status, event, lines, stock: _DECIDE(
+            rules.Status.RESERVED if isinstance(event, OrderCancelled) and status == "RELEASED" else status,
+            event,
+            lines,
+            stock,
+        ),
+    ),
+    "what was reserved is forgotten": (queries, "lines_of", lambda *_: {}),
+    "the ledger is not written": (use_cases.Ledger, "write", lambda *_: None),
+    "a new level is taken for a difference": (
+        rules,
+        "set_level",
+        rules.adjust,
+    ),
+}
+_DECIDE = rules.decide
+
+
+@pytest.fixture
+def machine(servers):
     Inventory.transactions = Transactions("inventory")
-    try:
-        run_state_machine_as_test(Inventory, settings=SETTINGS)
-    finally:
-        Inventory.transactions.close()
-    assert Inventory.seen >= STATUSES, "the runs are too short to go through everything"
+    Inventory.seen = set()
+    yield Inventory
+    Inventory.transactions.close()
+
+
+def test_inventory_does_what_the_contract_says(machine):
+    run_state_machine_as_test(machine, settings=SETTINGS)
+    assert machine.seen >= STATUSES, "the runs are too short to go through everything"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_mutant_is_caught(machine, mutant, monkeypatch):
+    monkeypatch.setattr(*MUTANTS[mutant])
+    with pytest.raises(Exception) as caught:
+        run_state_machine_as_test(machine, settings=HUNT)
+    print(repr(caught.value)[:300])

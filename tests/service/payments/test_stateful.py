@@ -19,10 +19,11 @@ from hypothesis.stateful import (
 
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated
 from extensions.ids import new_id
-from payments import queries, use_cases
-from payments.provider import PaymentProvider
+from payments import queries, rules, use_cases
+from payments.models import Payment
+from payments.provider import Approved, PaymentProvider
 from payments.rules import PaymentMissing
-from tests.service.stateful import SETTINGS, Transactions, received
+from tests.service.stateful import HUNT, SETTINGS, Transactions, received
 
 USER, ORDERS = new_id(), 4
 LIMIT = Decimal("10000.00")
@@ -239,10 +240,39 @@ class Payments(RuleBasedStateMachine):
         assert len(set(self.moved)) == len(self.moved)
 
 
-def test_payments_do_what_the_contract_says(servers):
+MUTANTS = {
+    "a second event of the batch about the same order is handled like the first": (
+        use_cases,
+        "_advance",
+        lambda states, each: rules.step_for(states.get(each.event.order_id), type(each.event)),
+    ),
+    "a remembered cancellation is not read": (Payment, "state", property(lambda row: rules.State(row.status))),
+    "what changed is not stored": (use_cases, "_store", lambda *_: None),
+    "an answer replaces what has become of the payment since": (
+        rules,
+        "step_for",
+        lambda state, trigger: _STEP_FOR(rules.State.PENDING if trigger is Approved else state, trigger),
+    ),
+}
+_STEP_FOR = rules.step_for
+
+
+@pytest.fixture
+def machine(servers):
     Payments.transactions = Transactions("payments")
-    try:
-        run_state_machine_as_test(Payments, settings=SETTINGS)
-    finally:
-        Payments.transactions.close()
-    assert Payments.seen >= STATUSES, "the runs are too short to go through everything"
+    Payments.seen = set()
+    yield Payments
+    Payments.transactions.close()
+
+
+def test_payments_do_what_the_contract_says(machine):
+    run_state_machine_as_test(machine, settings=SETTINGS)
+    assert machine.seen >= STATUSES, "the runs are too short to go through everything"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_mutant_is_caught(machine, mutant, monkeypatch):
+    monkeypatch.setattr(*MUTANTS[mutant])
+    with pytest.raises(Exception) as caught:
+        run_state_machine_as_test(machine, settings=HUNT)
+    print(repr(caught.value)[:300])
