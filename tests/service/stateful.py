@@ -15,7 +15,7 @@ from extensions.ids import new_id
 # A test run does the same every time; with STATEFUL_EXAMPLES=1000 it looks for what is new.
 EXAMPLES = os.environ.get("STATEFUL_EXAMPLES")
 SETTINGS = settings(
-    max_examples=int(EXAMPLES or 25),
+    max_examples=int(EXAMPLES or 20),
     stateful_step_count=25,
     derandomize=EXAMPLES is None,
     database=None,
@@ -36,10 +36,10 @@ class Transactions:
     """Runs use cases in transactions of their own, with what they publish."""
 
     def __init__(self, service):
+        url = config["DB_URIS"][f"{service}:Base"]
         # Nothing here kills the database, so no commit need wait for the disk.
-        options = {"options": "-c synchronous_commit=off"}
-        self.engine = sqlalchemy.create_engine(config["DB_URIS"][f"{service}:Base"], connect_args=options)
-        self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self.engine = sqlalchemy.create_engine(url, connect_args={"options": "-c synchronous_commit=off"})
+        self._reader = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
 
     @contextmanager
     def open(self, published, *, crash=False):
@@ -68,6 +68,7 @@ class Transactions:
     def close(self):
         """Close the connections."""
         self.engine.dispose()
+        self._reader.dispose()
 
 
 def received(event):
