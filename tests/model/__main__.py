@@ -33,10 +33,12 @@ def visit(wanted):
     print(*coverages, sep="\n")
     counted = reports[: len(LONG)]
     states = sum(report.states for report in counted)
+    transitions = sum(report.transitions for report in counted)
+    clock, memory = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"{states:,} distinct states, {sum(report.transitions for report in counted):,} transitions, "
-        f"{time.monotonic() - began:.0f} s, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GB"
+        f"{states:,} distinct states, {transitions:,} transitions, {clock:.0f} s ({time.process_time():.0f} s of CPU)"
     )
+    print(f"{memory:.1f} GB of memory")
     if states < wanted:
         print(f"fewer than {wanted:,} states")
     return (

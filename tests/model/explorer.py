@@ -32,7 +32,7 @@ class Report:
 
     def __str__(self):
         size = f"{self.states:,} states, {self.transitions:,} transitions, {self.at_rest:,} at rest"
-        return f"{self.name}: {size}, {self.seconds:.1f} s"
+        return f"{self.name}: {size}, {self.seconds:.1f} s of CPU"
 
     @property
     def story(self):
@@ -44,7 +44,7 @@ class Report:
 
 def explore(scenario, limit=None):
     """Explore all of `scenario`, or until a promise is broken. More than `limit` states are a failure of their own."""
-    began = time.monotonic()
+    began = time.process_time()
     world = World(scenario)
     promises = Promises(world)
     start = world.canonical(world.start())
@@ -77,7 +77,7 @@ def explore(scenario, limit=None):
                 raise Broken("the exploration ends", f"more than {limit:,} states")
     except Broken as error:
         broken = error
-    report = Report(scenario.name, len(states), transitions, at_rest, time.monotonic() - began, world.hits, broken)
+    report = Report(scenario.name, len(states), transitions, at_rest, time.process_time() - began, world.hits, broken)
     if broken is not None:
         report.path = _path(world, states, parents, current, failed)
     return report

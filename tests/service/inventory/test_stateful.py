@@ -8,18 +8,25 @@ from decimal import Decimal
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from contracts.base import OPERATOR
 from contracts.inventory import AdjustStock, SetStock, SetStockLevel, StockIsReserved, StockNotFound
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated, OrderLine
 from extensions.ids import new_id
-from inventory import use_cases
+from inventory import queries, rules, use_cases
 from inventory.rules import ReservationMissing
-from tests.service.stateful import SETTINGS, Transactions, received
+from tests.service.stateful import HUNT, SETTINGS, Transactions, received
 
 USER = new_id()
-WITH_STOCK, PRODUCTS, ORDERS = 2, 3, 5
+WITH_STOCK, PRODUCTS, ORDERS = 2, 3, 4
 # Of each order: (product, units) as the client wrote it, so that a product can stand on two lines.
 lines = st.lists(st.tuples(st.integers(0, PRODUCTS - 1), st.integers(1, 4)), min_size=1, max_size=4)
 batches = st.lists(st.integers(0, ORDERS - 1), min_size=1, max_size=6)
@@ -79,12 +86,16 @@ class Shop:
             self.published.append(("inventory.stock_released", order))
 
 
+STATUSES = {"RESERVED", "FAILED", "COMMITTED", "RELEASED", "RETURNED", "CANCELLED_BEFORE"}
+
+
 class Inventory(RuleBasedStateMachine):
     """The real thing beside the shop."""
 
     transactions = None
+    seen = set()  # noqa: RUF012 - over all runs: what they went through
 
-    @initialize(levels=st.lists(st.integers(0, 9), min_size=WITH_STOCK, max_size=WITH_STOCK))
+    @initialize(levels=st.lists(st.integers(2, 9), min_size=WITH_STOCK, max_size=WITH_STOCK))
     def open_shop(self, levels):
         self.products = [new_id() for _ in range(PRODUCTS)]
         self.orders = [new_id() for _ in range(ORDERS)]
@@ -114,6 +125,16 @@ class Inventory(RuleBasedStateMachine):
         with pytest.raises(ReservationMissing), self.transactions.open(self.published) as (session, publish):
             use_cases.commit_stock(session, [received(self.confirmed(order)) for order in batch], publish)
 
+    @rule(order=st.integers(0, ORDERS - 1), product=products)
+    def an_order_is_reserved(self, order, product):
+        """The usual way, up to where others go on from."""
+        self.orders_are_created([order], [[(product, 1)]] * ORDERS, crash=False)
+
+    @precondition(lambda self: self.shop.held)
+    @rule(data=st.data())
+    def a_reserved_order_is_confirmed(self, data):
+        self.orders_are_confirmed([data.draw(st.sampled_from(sorted(self.shop.held)), label="order")], crash=False)
+
     @rule(batch=batches, crash=crashes)
     def orders_are_cancelled(self, batch, crash):
         self.hear("cancelled", use_cases.release_stock, self.cancelled, batch, crash)
@@ -127,7 +148,9 @@ class Inventory(RuleBasedStateMachine):
 
     def created(self, order):
         items = tuple(
-            OrderLine(product_id=self.products[product], product_sku="SKU", quantity=quantity, price_snapshot=Decimal(1))
+            OrderLine(
+                product_id=self.products[product], product_sku="SKU", quantity=quantity, price_snapshot=Decimal(1)
+            )
             for product, quantity in self.asked[order]
         )
         return OrderCreated(
@@ -146,7 +169,9 @@ class Inventory(RuleBasedStateMachine):
     def set_stock(self, product, quantity, crash):
         request = SetStock(product_id=self.products[product], product_sku="SKU", quantity=quantity)
         levels = self.shop.stock.get(product, [0, 0])
-        self.change(product, quantity - levels[0], crash, lambda session: use_cases.set_stock(session, request, OPERATOR))
+        self.change(
+            product, quantity - levels[0], crash, lambda session: use_cases.set_stock(session, request, OPERATOR)
+        )
 
     @rule(product=products, quantity=st.integers(0, 9), crash=crashes)
     def set_level(self, product, quantity, crash):
@@ -194,7 +219,9 @@ class Inventory(RuleBasedStateMachine):
     @invariant()
     def stock_is_what_it_must_be(self):
         rows = self.read("SELECT product_id, on_hand, reserved FROM stock WHERE product_id = ANY(:products)")
-        assert {self.products.index(product): [on_hand, reserved] for product, on_hand, reserved in rows} == self.shop.stock
+        assert {
+            self.products.index(product): [on_hand, reserved] for product, on_hand, reserved in rows
+        } == self.shop.stock
         assert all(0 <= reserved <= on_hand for on_hand, reserved in self.shop.stock.values())
 
     @invariant()
@@ -221,6 +248,7 @@ class Inventory(RuleBasedStateMachine):
     def reservations_are_what_they_must_be(self):
         rows = self.read("SELECT order_id, status FROM reservations WHERE order_id = ANY(:orders)")
         assert {self.orders.index(order): status for order, status in rows} == self.shop.status
+        self.seen.update(self.shop.status.values())
         held = self.read("SELECT order_id, product_id, quantity FROM reservation_lines WHERE order_id = ANY(:orders)")
         assert {(self.orders.index(order), self.products.index(product), units) for order, product, units in held} == {
             (order, product, units) for order, lines in self.shop.held.items() for product, units in lines.items()
@@ -228,15 +256,57 @@ class Inventory(RuleBasedStateMachine):
 
     @invariant()
     def events_are_published_once_and_in_turn(self):
-        assert [(event.event_type, self.orders.index(event.order_id)) for event in self.published] == self.shop.published
+        assert [
+            (event.event_type, self.orders.index(event.order_id)) for event in self.published
+        ] == self.shop.published
 
     def read(self, statement):
         return self.transactions.read(statement, products=self.products, orders=self.orders)
 
 
-def test_inventory_does_what_the_contract_says(servers):
+MUTANTS = {
+    "of a product on two lines only the last counts": (
+        rules,
+        "merge",
+        lambda items: {item.product_id: item.quantity for item in items},
+    ),
+    "a second event of the batch about the same order is handled like the first": (
+        use_cases.rules,
+        "decide",
+        lambda status, event, lines, stock: _DECIDE(
+            rules.Status.RESERVED if isinstance(event, OrderCancelled) and status == "RELEASED" else status,
+            event,
+            lines,
+            stock,
+        ),
+    ),
+    "what was reserved is forgotten": (queries, "lines_of", lambda *_: {}),
+    "the ledger is not written": (use_cases.Ledger, "write", lambda *_: None),
+    "a new level is taken for a difference": (
+        rules,
+        "set_level",
+        rules.adjust,
+    ),
+}
+_DECIDE = rules.decide
+
+
+@pytest.fixture
+def machine(servers):
     Inventory.transactions = Transactions("inventory")
-    try:
-        run_state_machine_as_test(Inventory, settings=SETTINGS)
-    finally:
-        Inventory.transactions.close()
+    Inventory.seen = set()
+    yield Inventory
+    Inventory.transactions.close()
+
+
+def test_inventory_does_what_the_contract_says(machine):
+    run_state_machine_as_test(machine, settings=SETTINGS)
+    assert machine.seen >= STATUSES, "the runs are too short to go through everything"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_mutant_is_caught(machine, mutant, monkeypatch):
+    monkeypatch.setattr(*MUTANTS[mutant])
+    with pytest.raises(Exception) as caught:
+        run_state_machine_as_test(machine, settings=HUNT)
+    print(repr(caught.value)[:300])

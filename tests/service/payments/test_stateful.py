@@ -8,16 +8,24 @@ from decimal import Decimal
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated
 from extensions.ids import new_id
-from payments import queries, use_cases
-from payments.provider import PaymentProvider
+from payments import queries, rules, use_cases
+from payments.models import Payment
+from payments.provider import Approved, PaymentProvider
 from payments.rules import PaymentMissing
-from tests.service.stateful import SETTINGS, Transactions, received
+from tests.service.stateful import HUNT, SETTINGS, Transactions, received
 
-USER, ORDERS = new_id(), 5
+USER, ORDERS = new_id(), 4
 LIMIT = Decimal("10000.00")
 amounts = st.sampled_from([Decimal("0.00"), Decimal("149.90"), LIMIT, LIMIT + Decimal("0.01")])
 batches = st.lists(st.integers(0, ORDERS - 1), min_size=1, max_size=6)
@@ -79,10 +87,14 @@ class Watched(PaymentProvider):
         return super()._move(kind, reference, key)
 
 
+STATUSES = {"PENDING", "remembered", "AUTHORIZED", "FAILED", "CAPTURED", "VOIDED", "REFUNDED", "CANCELLED_BEFORE"}
+
+
 class Payments(RuleBasedStateMachine):
     """The real thing beside the till."""
 
     transactions = None
+    seen = set()  # noqa: RUF012 - over all runs: what they went through
 
     @initialize(amounts=st.lists(amounts, min_size=ORDERS, max_size=ORDERS))
     def open_till(self, amounts):
@@ -111,10 +123,25 @@ class Payments(RuleBasedStateMachine):
     def an_order_is_confirmed_that_nobody_knows(self, batch):
         if all(order in self.till.status for order in batch):
             return
+        events = [received(self.confirmed(order)) for order in batch]
         with pytest.raises(PaymentMissing), self.transactions.open(self.published) as (session, publish):
-            events = [received(self.confirmed(order)) for order in batch]
             use_cases.capture_payments(session, events, self.provider, publish)
         assert self.provider.moves == [], "the provider was asked before it was clear that this fails"
+
+    @rule(order=st.integers(0, ORDERS - 1))
+    def an_order_is_paid(self, order):
+        """The usual way, up to where others go on from."""
+        self.orders_are_created([order], crash=False)
+        self.the_provider_is_asked()
+        self.record(
+            [payment for payment, (about, _) in self.answers.items() if about == self.orders[order]], crash=False
+        )
+
+    @precondition(lambda self: "AUTHORIZED" in self.till.status.values())
+    @rule(data=st.data())
+    def an_authorised_order_is_confirmed(self, data):
+        waiting = sorted(order for order, status in self.till.status.items() if status == "AUTHORIZED")
+        self.orders_are_confirmed([data.draw(st.sampled_from(waiting), label="order")], crash=False)
 
     @rule(batch=batches, crash=crashes)
     def orders_are_cancelled(self, batch, crash):
@@ -144,7 +171,10 @@ class Payments(RuleBasedStateMachine):
     def answers_are_recorded(self, data, crash):
         known = sorted(self.answers)
         chosen = data.draw(st.sets(st.sampled_from(range(len(known))), min_size=1), label="answers")
-        answers = {known[number]: self.answers[known[number]][1] for number in chosen}
+        self.record([known[number] for number in sorted(chosen)], crash)
+
+    def record(self, payments, crash):
+        answers = {payment: self.answers[payment][1] for payment in payments}
         with self.transactions.open(self.published, crash=crash) as (session, publish):
             use_cases.record_answers(session, answers, self.provider, publish)
         if not crash:
@@ -155,7 +185,9 @@ class Payments(RuleBasedStateMachine):
     def note_moves(self, crash):
         """What a crashed transaction asked of the provider, it asks again with the same key: that counts once."""
         if not crash:
-            self.moved += [(kind, [str(order) for order in self.orders].index(order)) for kind, order in self.provider.moves]
+            self.moved += [
+                (kind, [str(order) for order in self.orders].index(order)) for kind, order in self.provider.moves
+            ]
         self.provider.moves.clear()
 
     def created(self, order):
@@ -184,6 +216,7 @@ class Payments(RuleBasedStateMachine):
             orders=self.orders,
         )
         assert {self.orders.index(order): status for order, status, *_ in rows} == self.till.status
+        self.seen.update(self.till.status.values())
         for order, status, amount, has_reference, has_reason in rows:
             total = None if status == "CANCELLED_BEFORE" else self.amounts[self.orders.index(order)]
             assert amount == total
@@ -192,11 +225,13 @@ class Payments(RuleBasedStateMachine):
 
     @invariant()
     def events_are_published_once_and_in_turn(self):
-        assert [(event.event_type, self.orders.index(event.order_id)) for event in self.published] == self.till.published
+        assert [
+            (event.event_type, self.orders.index(event.order_id)) for event in self.published
+        ] == self.till.published
         assert all(
             event.amount == self.amounts[self.orders.index(event.order_id)]
             for event in self.published
-            if event.event_type in {"payment.authorized", "payment.captured", "payment.refunded"}
+            if event.event_type == "payment.authorized"
         )
 
     @invariant()
@@ -205,9 +240,39 @@ class Payments(RuleBasedStateMachine):
         assert len(set(self.moved)) == len(self.moved)
 
 
-def test_payments_do_what_the_contract_says(servers):
+MUTANTS = {
+    "a second event of the batch about the same order is handled like the first": (
+        use_cases,
+        "_advance",
+        lambda states, each: rules.step_for(states.get(each.event.order_id), type(each.event)),
+    ),
+    "a remembered cancellation is not read": (Payment, "state", property(lambda row: rules.State(row.status))),
+    "what changed is not stored": (use_cases, "_store", lambda *_: None),
+    "an answer replaces what has become of the payment since": (
+        rules,
+        "step_for",
+        lambda state, trigger: _STEP_FOR(rules.State.PENDING if trigger is Approved else state, trigger),
+    ),
+}
+_STEP_FOR = rules.step_for
+
+
+@pytest.fixture
+def machine(servers):
     Payments.transactions = Transactions("payments")
-    try:
-        run_state_machine_as_test(Payments, settings=SETTINGS)
-    finally:
-        Payments.transactions.close()
+    Payments.seen = set()
+    yield Payments
+    Payments.transactions.close()
+
+
+def test_payments_do_what_the_contract_says(machine):
+    run_state_machine_as_test(machine, settings=SETTINGS)
+    assert machine.seen >= STATUSES, "the runs are too short to go through everything"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_mutant_is_caught(machine, mutant, monkeypatch):
+    monkeypatch.setattr(*MUTANTS[mutant])
+    with pytest.raises(Exception) as caught:
+        run_state_machine_as_test(machine, settings=HUNT)
+    print(repr(caught.value)[:300])

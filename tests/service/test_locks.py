@@ -1,0 +1,278 @@
+"""Two transactions about the same thing at the same time: the second waits for the first, on every lock that we take.
+
+Each race is also run with its lock taken out, and must then end wrong: so no lock is there for nothing, and none of
+these tests passes by luck. tests/model shows what becomes of the whole saga without each of them.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+import eventlet
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+from sqlalchemy.sql import Select
+
+from contracts.base import OPERATOR
+from contracts.inventory import AdjustStock, SetStock, StockIsReserved, StockReserved
+from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated, OrderLine
+from contracts.payments import PaymentAuthorized
+from extensions.ids import new_id
+from inventory import queries as inventory_queries
+from inventory import use_cases as inventory
+from orders import use_cases as orders
+from orders.pricing import PricedOrder
+from orders.saga import Command
+from payments import queries as payment_queries
+from payments import use_cases as payments
+from payments.provider import PaymentProvider
+from tests.service.stateful import Transactions, received
+from tests.support import eventually
+
+USER = new_id()
+PROVIDER = PaymentProvider(Decimal("10000.00"))
+NO_KEYS = text("SELECT CAST(:keys AS bigint[])")
+
+
+class Race:
+    """A database with an order and a product in it; `first` has done its work but not committed when `second` comes."""
+
+    service = ""
+    wrong = ()
+    """What else may go wrong than the outcome, without the lock."""
+
+    def __init__(self):
+        self.transactions = Transactions(self.service)
+        self.published = []
+        self.order, self.other, self.product = new_id(), new_id(), new_id()
+
+    def run(self):
+        """Run the race; returns what it came to."""
+        self.prepare()
+        with Session(self.transactions.engine) as session, session.begin():
+            self.first(session, self.publish)
+            session.flush()
+            backend = []
+            second = eventlet.spawn(self._second, backend)
+            eventually(lambda: second.dead or (backend and self._waits(backend[0])))
+        second.wait()
+        return self.outcome()
+
+    def publish(self, event, cause=None):
+        self.published.append(event)
+        return new_id()
+
+    def _second(self, backend):
+        with Session(self.transactions.engine) as session, session.begin():
+            backend.append(session.scalar(text("SELECT pg_backend_pid()")))
+            self.second(session, self.publish)
+
+    def _waits(self, backend):
+        return self.transactions.read(
+            "SELECT FROM pg_stat_activity WHERE pid = :pid AND wait_event_type = 'Lock'", pid=backend
+        )
+
+    def prepare(self):
+        """Store what is there before."""
+
+    def created(self, order):
+        line = OrderLine(product_id=self.product, product_sku="SKU", quantity=1, price_snapshot=Decimal(1))
+        return received(
+            OrderCreated(order_id=order, user_id=USER, total_amount=Decimal(1), currency="TRY", items=(line,))
+        )
+
+    def cancelled(self):
+        return received(OrderCancelled(order_id=self.order, user_id=USER, reason=CancelReason.USER))
+
+
+class InventoryRace(Race):
+    service = "inventory"
+
+    def prepare(self):
+        with self.transactions.open([]) as (session, _):
+            inventory.set_stock(session, SetStock(product_id=self.product, product_sku="SKU", quantity=1), OPERATOR)
+
+    def first(self, session, publish):
+        inventory.reserve_stock(session, [self.created(self.order)], publish)
+
+    def outcome(self):
+        [levels] = self.transactions.read(
+            "SELECT on_hand, reserved FROM stock WHERE product_id = :product", product=self.product
+        )
+        statuses = self.transactions.read(
+            "SELECT status FROM reservations WHERE order_id IN (:order, :other) ORDER BY created_at",
+            order=self.order,
+            other=self.other,
+        )
+        return tuple(levels), [status for (status,) in statuses]
+
+
+class TwoOrdersWantTheLastUnit(InventoryRace):
+    right = ((1, 1), ["RESERVED", "FAILED"])
+
+    def second(self, session, publish):
+        inventory.reserve_stock(session, [self.created(self.other)], publish)
+
+
+class TheLastUnitIsReservedAndTakenAway(InventoryRace):
+    right = ((1, 1), ["RESERVED"])
+
+    def second(self, session, publish):
+        with pytest.raises(StockIsReserved):
+            inventory.adjust_stock(session, self.product, AdjustStock(delta=-1, reason="broken"), OPERATOR)
+
+    wrong = (pytest.fail.Exception,)
+
+
+class AnUnknownOrderIsCreatedAndCancelled(InventoryRace):
+    right = ((1, 0), ["RELEASED"])
+
+    def second(self, session, publish):
+        inventory.release_stock(session, [self.cancelled()], publish)
+
+
+class PaymentsRace(Race):
+    service = "payments"
+
+    def outcome(self):
+        return self.transactions.read(
+            "SELECT status, cancel_requested FROM payments WHERE order_id = :order", order=self.order
+        )
+
+    def second(self, session, publish):
+        payments.cancel_payments(session, [self.cancelled()], PROVIDER, publish)
+
+
+class AnUnknownPaymentIsOpenedAndCancelled(PaymentsRace):
+    right = [("PENDING", True)]  # noqa: RUF012
+    wrong = (IntegrityError,)  # the unique key stands behind the lock
+
+    def first(self, session, publish):
+        payments.open_payments(session, [self.created(self.order)])
+
+
+class AnAnswerIsRecordedAndTheOrderCancelled(PaymentsRace):
+    right = [("VOIDED", False)]  # noqa: RUF012
+
+    def prepare(self):
+        with self.transactions.open([]) as (session, _):
+            payments.open_payments(session, [self.created(self.order)])
+            pending = payment_queries.pending_payments(session, None, 10_000)
+        self.answers = payments.ask_provider([each for each in pending if each.order_id == self.order], PROVIDER)
+
+    def first(self, session, publish):
+        payments.record_answers(session, self.answers, PROVIDER, publish)
+
+
+class OrdersRace(Race):
+    service = "orders"
+
+    def prepare(self):
+        with self.transactions.open([]) as (session, publish):
+            line = OrderLine(product_id=self.product, product_sku="SKU", quantity=1, price_snapshot=Decimal(1))
+            priced = PricedOrder(lines=(line,), total=Decimal(1))
+            self.order = orders.create_order(session, priced, USER, "TRY", timedelta(0), publish).id
+
+    def reserved(self, session, publish):
+        orders.hear_answers(session, [received(StockReserved(order_id=self.order))], publish)
+
+    def authorised(self, session, publish):
+        answer = PaymentAuthorized(
+            order_id=self.order, payment_id=new_id(), transaction_reference="auth_1", amount=Decimal(1), currency="TRY"
+        )
+        orders.hear_answers(session, [received(answer)], publish)
+
+    def outcome(self):
+        [(status,)] = self.transactions.read("SELECT status FROM orders WHERE id = :order", order=self.order)
+        return status, [type(event) for event in self.published]
+
+
+class BothAnswersComeAtOnce(OrdersRace):
+    right = ("CONFIRMED", [OrderConfirmed])
+    first, second = OrdersRace.reserved, OrdersRace.authorised
+
+
+class TheUserCancelsWhileItConfirms(OrdersRace):
+    right = ("CANCELLED", [OrderCancelled])
+    wrong = (IntegrityError,)  # a CHECK stands behind the lock: what is confirmed has no reason for a cancellation
+    second = OrdersRace.authorised
+
+    def prepare(self):
+        super().prepare()
+        with self.transactions.open([]) as (session, publish):
+            self.reserved(session, publish)
+
+    def first(self, session, publish):
+        orders.command_order(session, self.order, Command.CANCEL_BY_USER, publish)
+
+
+class TheDeadlinePassesWhileItConfirms(TheUserCancelsWhileItConfirms):
+    right = ("CONFIRMED", [OrderConfirmed])
+    first = OrdersRace.authorised
+
+    def second(self, session, publish):
+        orders.expire_orders(session, publish)
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A lock, the races that it decides, and how it is taken out."""
+
+    name: str
+    races: tuple
+    take_out: object
+
+
+def _without_for_update(monkeypatch):
+    monkeypatch.setattr(Select, "with_for_update", lambda statement, **_: statement)
+
+
+def _without_advisory_lock(queries):
+    return lambda monkeypatch: monkeypatch.setattr(queries, "_LOCK_KEYS", NO_KEYS)
+
+
+LOCKS = (
+    Lock("stock row", (TwoOrdersWantTheLastUnit, TheLastUnitIsReservedAndTakenAway), _without_for_update),
+    Lock(
+        "advisory lock of inventory",
+        (AnUnknownOrderIsCreatedAndCancelled,),
+        _without_advisory_lock(inventory_queries),
+    ),
+    Lock(
+        "advisory lock of payments",
+        (AnUnknownPaymentIsOpenedAndCancelled,),
+        _without_advisory_lock(payment_queries),
+    ),
+    Lock("payment row", (AnAnswerIsRecordedAndTheOrderCancelled,), _without_for_update),
+    Lock(
+        "order row",
+        (BothAnswersComeAtOnce, TheUserCancelsWhileItConfirms, TheDeadlinePassesWhileItConfirms),
+        _without_for_update,
+    ),
+)
+CASES = [pytest.param(race, lock.take_out, id=f"{race.__name__}: {lock.name}") for lock in LOCKS for race in lock.races]
+
+
+@pytest.mark.usefixtures("servers")
+@pytest.mark.parametrize(("race", "take_out"), CASES)
+def test_the_second_waits_for_the_first(race, take_out):
+    run = race()
+    try:
+        assert run.run() == run.right
+    finally:
+        run.transactions.close()
+
+
+@pytest.mark.usefixtures("servers")
+@pytest.mark.parametrize(("race", "take_out"), CASES)
+def test_without_the_lock_it_ends_wrong(race, take_out, monkeypatch):
+    take_out(monkeypatch)
+    run = race()
+    try:
+        assert run.run() != run.right
+    except run.wrong:
+        pass
+    finally:
+        run.transactions.close()
