@@ -127,11 +127,12 @@ class RpcServer(SharedExtension):
             correlation_id=str(message.properties.get("correlation_id", "")),
         )
         exchange = "" if reply_to.startswith(DIRECT_REPLY_TO) else RPC_EXCHANGE
+        # First: a forged reply_to can make RabbitMQ hang up, and must not come back to make it do so again.
+        ack(channel, message.delivery_tag)
         try:
             channel.basic_publish(reply, exchange, reply_to)
         except (*CONNECTION_ERRORS, AttributeError) as failure:
             log.warning("a reply could not be sent: %s", failure)
-        ack(channel, message.delivery_tag)
 
     def _bury(self, channel: Any, message: amqp.Message, reason: str) -> None:
         try:
@@ -211,7 +212,7 @@ def _arguments(body: bytes) -> tuple[list[Any], dict[str, Any]]:
     try:
         call = json.loads(body, parse_constant=_refuse_constant)
     except RecursionError:
-        raise Undecodable("the body is nested too deep") from None
+        raise Undecodable("the body is no JSON: it is nested too deep") from None
     except ValueError as error:  # no JSON, no UTF-8, or an integer of thousands of digits
         raise Undecodable(f"the body is no JSON: {error}") from None
     args, kwargs = (call.get("args"), call.get("kwargs")) if isinstance(call, dict) else (None, None)
