@@ -5,6 +5,7 @@ A poison's `reason` is a piece of what the dead letter has to say about it.
 
 import json
 import pickle
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import pack
@@ -14,7 +15,7 @@ import amqp
 from extensions.ids import new_id
 
 TEN_MEGABYTES = 10 * 1024 * 1024
-TRAP = Path("/tmp/order-suite-a-pickle-was-loaded")
+TRAP = Path(tempfile.gettempdir(), "order-suite-a-pickle-was-loaded")
 
 
 class Trap:
