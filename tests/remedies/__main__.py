@@ -14,12 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from deploy.local.servers import Servers
 from tests.remedies import hazards, pitfalls
 from tests.remedies.remedy import apply_all
-from tests.remedies.table import put_into_docs, write_tables
+from tests.remedies.table import put_into_docs, table_in_docs
 
 ROOT = Path(__file__).parent.parent.parent
-TIMEOUT_SECONDS = 90
+TIMEOUT_SECONDS = 60
 
 
 def main():
@@ -33,20 +34,21 @@ def main():
         if not only or remedy.against in only
     ]
     folder = Path(tempfile.mkdtemp(prefix="order-suite-remedies-"))
+    servers = Servers(folder / "servers")
     try:
         copy_tree(folder)
-        failures = must_be_green(folder, sorted({remedy.test for _, remedy in chosen}))
-        for module in (hazards, pitfalls):
-            results = {}
-            for remedy in [one for its, one in chosen if its is module]:
-                outcome, is_red = without(remedy, folder)
-                results[remedy.against, remedy.what] = outcome
-                print(f"{remedy.against:4} {outcome:12} {remedy.what}", flush=True)
-                failures += [] if is_red else [f"{remedy.against} {remedy.what}: {outcome}"]
-            put_into_docs(module, results)
-            print(write_tables(module, results))
+        shared = servers.start()  # once: what a test does to them must not outlast it
+        failures = must_be_green(folder, [remedy for _, remedy in chosen], shared)
+        for module, remedy in chosen:
+            outcome, is_red = without(remedy, folder, {} if remedy.own_servers else shared)
+            print(f"{remedy.against:4} {outcome:12} {remedy.what}", flush=True)
+            failures += [] if is_red else [f"{remedy.against} {remedy.what}: {outcome}"]
+            put_into_docs(module, {(remedy.against, remedy.what): outcome})
     finally:
+        servers.stop()
+        shutil.rmtree(servers.data, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
+    print(table_in_docs(hazards), table_in_docs(pitfalls), sep="\n")
     sys.exit("\n".join(["these remedies are not shown to be needed:", *failures]) if failures else 0)
 
 
@@ -65,20 +67,26 @@ def copy_tree(folder):
     (folder / ".venv").symlink_to((ROOT / ".venv").resolve())
 
 
-def must_be_green(folder, tests):
-    code, seconds, said = run(folder, tests, timeout=TIMEOUT_SECONDS * 10)
-    print(f"the untouched tree: {len(tests)} tests, {said}, {seconds:.0f} s", flush=True)
-    return [] if code == 0 else [f"the untouched tree: {said}"]
+def must_be_green(folder, remedies, shared):
+    """Run every named test on the untouched tree; returns what is wrong with that."""
+    failures = []
+    for addresses in (shared, {}):
+        tests = sorted({remedy.test for remedy in remedies if remedy.own_servers is not bool(addresses)})
+        if tests:
+            code, seconds, said = run(folder, tests, addresses, timeout=TIMEOUT_SECONDS * 10)
+            print(f"the untouched tree: {len(tests)} tests, {said}, {seconds:.0f} s", flush=True)
+            failures += [] if code == 0 else [f"the untouched tree: {said}"]
+    return failures
 
 
-def without(remedy, folder):
+def without(remedy, folder, addresses):
     """Return how the test ended without the remedy, and whether that was red."""
     try:
         undo = apply_all(remedy.patches, folder)
     except LookupError as error:
         return f"moved: {error}", False
     try:
-        code, seconds, said = run(folder, [remedy.test], timeout=TIMEOUT_SECONDS)
+        code, seconds, said = run(folder, [remedy.test], addresses, timeout=TIMEOUT_SECONDS)
     finally:
         undo()
     if code is None:
@@ -87,10 +95,13 @@ def without(remedy, folder):
     return (f"{seconds:.0f} s" if is_red else f"NOT RED ({code}): {said}"), is_red
 
 
-def run(folder, tests, timeout):
-    """Run pytest in the copy; returns its exit code (None when it hung), its seconds, and its last words."""
+def run(folder, tests, addresses, timeout):
+    """Run pytest in the copy; returns its exit code (None when it hung), its seconds, and its last words.
+
+    With `addresses`, the tests use the servers there; without, they start their own, which they may stop and kill.
+    """
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | addresses
     environment.pop("PYTHONPATH", None)
     began = time.monotonic()
     log = folder / "var/remedies.log"

@@ -174,6 +174,7 @@ REMEDIES = [
             )
         ],
         f"{RACES}::test_h7_what_was_committed_while_the_broker_was_away_arrives",
+        own_servers=True,
     ),
     Remedy(
         "H7",
@@ -258,6 +259,7 @@ REMEDIES = [
             )
         ],
         f"{DELIVERY}::test_an_outage_of_the_database_spends_no_retries",
+        own_servers=True,
     ),
     Remedy(
         "H10",
@@ -386,6 +388,7 @@ REMEDIES = [
             )
         ],
         f"{RACES}::test_h14_the_database_itself_refuses_stock_that_cannot_be",
+        own_servers=True,
     ),
     Remedy(
         "H15",

@@ -35,13 +35,11 @@ INTERRUPTED = f"{POISON}::test_pitfall_04_no_interruption_of_a_handler_ends_the_
 REMEDIES = [
     Remedy(
         "1",
-        "stop() waits until what is being handled is acked",
+        "the connection outlives the handlers: stop() cancels, waits until what is handled is acked, then closes",
         [
             Patch(
-                "extensions/events.py",
-                "        self._ring()\n        if self._loop is not None:\n            self._loop.wait()\n",
-                "        self._ring()\n",
-            )
+                "extensions/events.py", "        self.listener.unsubscribe(self)\n", "        self.listener.stop()\n"
+            ),
         ],
         f"{PITFALLS}::test_pitfall_01_what_is_being_handled_at_the_stop_is_acked",
     ),
@@ -216,6 +214,7 @@ REMEDIES = [
             ),
         ],
         f"{PITFALLS}::test_pitfall_06_an_outage_of_the_broker_during_a_reply_ends_nothing",
+        own_servers=True,
     ),
     Remedy(
         "6",
@@ -228,6 +227,7 @@ REMEDIES = [
             )
         ],
         f"{PROCESS}::test_it_waits_for_a_broker_that_is_not_there_and_stops_when_told",
+        own_servers=True,
     ),
     Remedy(
         "7",
@@ -292,18 +292,30 @@ REMEDIES = [
     Remedy(
         "10",
         "a retry takes along the trace and nothing else",
-        [Patch("extensions/events.py", "headers=travelling(message.headers),", "headers=dict(message.headers or {}),")],
+        [
+            Patch(
+                "extensions/dead_letters.py",
+                "headers=travelling(message.headers),",
+                "headers=dict(message.headers or {}),",
+            )
+        ],
         f"{PITFALLS}::test_pitfall_10_a_retry_takes_along_what_it_needs",
     ),
     Remedy(
         "10",
         "headers of any size and shape stall no retry",
-        [Patch("extensions/events.py", "headers=travelling(message.headers),", "headers=dict(message.headers or {}),")],
+        [
+            Patch(
+                "extensions/dead_letters.py",
+                "headers=travelling(message.headers),",
+                "headers=dict(message.headers or {}),",
+            )
+        ],
         f"{POISON}::test_pitfall_09_a_failure_with_odd_headers_ends_as_any_other",
     ),
     Remedy(
         "11",
-        "no event handler makes a call",
+        "no event handler and no timer makes a call",
         [
             Patch(
                 "orders/service.py",
@@ -311,7 +323,7 @@ REMEDIES = [
                 "    def _hear(self, events):\n        self.services.catalog.list_products()\n",
             )
         ],
-        f"{PITFALLS}::test_pitfall_11_no_event_handler_calls_a_service",
+        "tests/unit/test_rpc_graph.py::test_no_event_and_no_timer_waits_for_another_service",
     ),
     Remedy(
         "11",
@@ -323,7 +335,7 @@ REMEDIES = [
                 "        self.services.orders.list_orders()\n        wanted = ProductFilter",
             )
         ],
-        f"{PITFALLS}::test_pitfall_11_calls_go_round_in_no_circle",
+        "tests/unit/test_rpc_graph.py::test_calls_go_round_in_no_circle",
     ),
     Remedy(
         "12",
@@ -358,6 +370,7 @@ REMEDIES = [
             ),
         ],
         f"{PITFALLS}::test_pitfall_14_calls_leave_no_queue_behind_and_declare_none",
+        own_servers=True,
     ),
     Remedy(
         "15",

@@ -32,6 +32,8 @@ class Remedy:
     patches: Sequence[Patch]
     test: str
     """A node id of pytest: it fails without the remedy."""
+    own_servers: bool = False
+    """The test stops or kills a server, or the patch changes what is in a database."""
 
     @property
     def files(self):

@@ -206,41 +206,6 @@ def test_pitfall_10_a_retry_takes_along_what_it_needs(subject, bus, channel):
     }
 
 
-SERVICES = ("gateway", "users", "catalog", "orders", "inventory", "payments", "notifications")
-
-
-def calls_of(service):
-    """The services that each method of a service's classes calls, itself or by another method of its own."""
-    uses, calls = {}, {}
-    for file in (ROOT / service).rglob("*.py"):
-        methods = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)]
-        for method in methods:
-            chains = [ast.unparse(node) for node in ast.walk(method) if isinstance(node, ast.Attribute)]
-            own = [chain.split(".") for chain in chains if chain.startswith("self.")]
-            uses.setdefault(method.name, set()).update(chain[1] for chain in own)
-            called = {chain[2] for chain in own if chain[1] == "services" and len(chain) > 2}
-            calls.setdefault(method.name, set()).update(name for name in called if name.isidentifier())
-    for _ in uses:
-        for name, used in uses.items():
-            calls[name] = calls[name].union(*(calls.get(one, set()) for one in used))
-    return calls
-
-
-def test_pitfall_11_no_event_handler_calls_a_service():
-    for service in SERVICES:
-        for method, called in calls_of(service).items():
-            assert not (method.startswith("on_") and called), f"{service}.{method} calls {called}"
-
-
-def test_pitfall_11_calls_go_round_in_no_circle():
-    asked = {service: set().union(*calls_of(service).values()) & set(SERVICES) for service in SERVICES}
-    assert asked["gateway"] > {"orders", "users"}  # so it does find them
-    while asked:
-        leaves = {service for service, others in asked.items() if not others & set(asked)}
-        assert leaves, f"these call each other in a circle: {sorted(asked)}"
-        asked = {service: others for service, others in asked.items() if service not in leaves}
-
-
 def test_pitfall_13_no_service_uses_the_standalone_client():
     rooms = ("contracts", "extensions", "gateway", "users", "catalog", "orders", "inventory", "payments")
     for file in [path for room in (*rooms, "notifications") for path in (ROOT / room).rglob("*.py")]:
