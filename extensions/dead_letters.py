@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
 from uuid import UUID
@@ -113,8 +114,22 @@ class DeadLetters(SharedExtension):
 
     def bury(self, queue: str, message: amqp.Message, error: str, attempts: int, *, with_body: bool = True) -> None:
         """Store `message` with its reason, committed when this returns. A body may hold what nobody should keep."""
+        self._store([self._row(queue, message, error, attempts, with_body=with_body)])
+
+    def bury_all(self, queue: str, messages: Sequence[tuple[amqp.Message, str]]) -> None:
+        """Store messages that were never tried, each with its reason, in one transaction: there may be many of them."""
+        self._store([self._row(queue, message, error, attempts=0) for message, error in messages])
+
+    def _store(self, rows: Sequence[dict[str, Any]]) -> None:
+        for row in rows:
+            log.error("dead letter %s in %s: %s", row["id"], row["queue"], row["error"])
+        with self._sessions.begin() as session:
+            session.execute(insert(self._table), rows)
+
+    @staticmethod
+    def _row(queue: str, message: amqp.Message, error: str, attempts: int, *, with_body: bool = True) -> dict[str, Any]:
         properties = message.properties
-        row = {
+        return {
             "id": new_id(),
             "queue": _text(queue),
             "event_type": _text(properties.get("type")),
@@ -125,9 +140,6 @@ class DeadLetters(SharedExtension):
             "error": _text(error)[:4000],
             "attempts": max(0, min(attempts, MAX_ATTEMPTS)),
         }
-        log.error("dead letter %s in %s: %s", row["id"], queue, row["error"])
-        with self._sessions.begin() as session:
-            session.execute(insert(self._table).values(row))
 
     def list(
         self, session: Session, limit: int, before: UUID | None, *, replayed: bool = False, **equal: str | None

@@ -158,14 +158,14 @@ class EventHandler(Entrypoint):
 
     def _handle(self, batch: list[amqp.Message]) -> bool:
         """Deal with every message of `batch`: handle, retry later, or bury. False when the service stops first."""
-        events = []
+        events, undecodable = [], []
         for message in batch:
             try:
                 events.append((message, self._decode(message)))
             except Undecodable as error:
-                bury = functools.partial(self.dead_letters.bury, self.queue, message, str(error), attempts=0)
-                if not self._persist(bury):
-                    return False
+                undecodable.append((message, str(error)))
+        if undecodable and not self._persist(lambda: self.dead_letters.bury_all(self.queue, undecodable)):
+            return False
         if not events:
             return True
         failure = self._persist_or_failure([received for _, received in events])

@@ -139,7 +139,7 @@ REMEDIES = [
                 "payment.payment_id: provider.authorise(f\"{id(object())}:{__import__('uuid').uuid4()}\"",
             )
         ],
-        f"{PAYMENTS}::TestAuthorisation::test_by_two_replicas_happens_once",
+        f"{RACES}::test_h5_the_provider_knows_an_order_by_one_key",
     ),
     Remedy(
         "H6",
@@ -153,9 +153,9 @@ REMEDIES = [
         [
             Patch(
                 "extensions/events.py",
-                "        events = []\n        for message in batch:\n",
+                "        events, undecodable = [], []\n",
                 "        ack(self._channel, batch[-1].delivery_tag, multiple=True)\n"
-                "        events = []\n        for message in batch:\n",
+                "        events, undecodable = [], []\n",
             )
         ],
         f"{RACES}::test_h6_a_crash_before_the_commit_loses_nothing",

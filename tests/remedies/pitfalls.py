@@ -235,8 +235,8 @@ REMEDIES = [
         [
             Patch(
                 "extensions/events.py",
-                "                if not self._persist(bury):\n                    return False\n",
-                "                del bury\n",
+                "        if undecodable and not self._persist(",
+                "        if False and not self._persist(",
             )
         ],
         f"{NO_EVENT}[broken JSON]",

@@ -29,6 +29,8 @@ from notifications.models import Base
 from orders import use_cases as orders
 from orders.pricing import PricedOrder
 from orders.saga import Command
+from payments import use_cases as payments
+from payments.queries import Pending
 from tests.support import connect, database, empty_database, eventually
 
 QUEUE, DELIVERED = queue_name("notifications", OrderShipped), queue_name("notifications", OrderDelivered)
@@ -173,6 +175,19 @@ class TestOneOrder:
         failure = at_once("orders", order.obey(Command.SHIP), order.obey(Command.CANCEL_BY_USER))
         assert isinstance(failure, InvalidState)
         assert order.status() == "SHIPPED"
+
+
+def test_h5_the_provider_knows_an_order_by_one_key():
+    keys = []
+
+    class Provider:
+        def authorise(self, key, *_amount):
+            keys.append(key)
+
+    order = Pending(new_id(), new_id(), Decimal("1.00"), "TRY")
+    for _ in range(2):  # it is asked again after a crash, or by another replica
+        payments.ask_provider([order], Provider())
+    assert len(set(keys)) == 1
 
 
 def test_h6_a_crash_between_commit_and_ack_repeats_nothing(run_service, bus, monkeypatch):

