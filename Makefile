@@ -10,7 +10,7 @@ TESTS := $(BIN)/python -m pytest
 # With a suite running, its addresses; without one, the defaults of config.yml.
 WITH_ENV := set -a; [ ! -f var/env ] || . var/env; set +a;
 
-.PHONY: help run demo docs stop test test-unit test-service test-e2e lint load overload chaos chaos-quick hot-product migrate shell clean requirements venv model check-consistency
+.PHONY: help run demo docs stop test test-unit test-service test-e2e lint load overload remedies chaos chaos-quick hot-product migrate shell clean requirements venv model check-consistency
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ lint: $(STAMP) ## ruff, mypy and the walls between the modules
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+remedies: $(STAMP) ## take every remedy out of a copy: does its test turn red? (ARGS="H7 15" for some of them)
+	@exec $(BIN)/python -m tests.remedies $(ARGS)
 
 load: $(STAMP) ## many concurrent orders, then the invariants counted (ARGS="--help" tells more)
 	@$(WITH_ENV) exec $(BIN)/python -m tests.load $(ARGS)

@@ -18,6 +18,7 @@ from contracts.base import Event
 from contracts.events import EXCHANGE, queue_name
 from extensions.broker import ack
 from extensions.ids import new_id
+from extensions.interruptions import INTERRUPTIONS
 from extensions.listener import Listener
 from extensions.telemetry import start_trace
 
@@ -90,7 +91,10 @@ def hears(event: type[Event]) -> Callable[..., Any]:
         @functools.wraps(method)
         def run(self: Any, received: Event, headers: dict[str, Any]) -> None:
             start_trace(headers, self.name)
-            method(self, received)
+            try:
+                method(self, received)
+            except (Exception, *INTERRUPTIONS):
+                log.exception("%s failed; what it would have remembered is caught up with later", method.__name__)
 
         register_entrypoint(run, Broadcast(event))
         return run

@@ -2,12 +2,15 @@
 
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import amqp
 import eventlet
+from amqp import method_framing
 from amqp.exceptions import AMQPError
+from amqp.serialization import decode_properties_basic, dumps
 from kombu.utils.url import parse_url
 from nameko import config
 
@@ -23,6 +26,14 @@ SOCKET_SETTINGS = {
 }
 
 CONNECTION_ERRORS = (AMQPError, OSError, EOFError)
+
+# In the place of properties that cannot be read: says why.
+UNREADABLE_HEADER = "x-unreadable"
+
+# AMQP 0-9-1, 4.2.6: a frame that is a message's header, where its properties begin, and the flag of "only headers".
+CONTENT_HEADER = 2
+PROPERTIES_AT = 12
+HEADERS_ONLY = b"\x20\x00"
 
 
 class BrokerUnavailable(ServiceUnavailable):
@@ -47,6 +58,16 @@ class Backoff:
         return pause * random.uniform(0.5, 1.0)  # noqa: S311  (jitter needs no cryptography)
 
 
+class BytesChannel(amqp.Channel):
+    """A channel whose bodies stay bytes.
+
+    py-amqp would decode them by whatever codec the sender names, and with some (punycode) that takes for ever.
+    """
+
+    def __init__(self, connection: amqp.Connection, channel_id: int | None = None, on_open: Any = None) -> None:
+        super().__init__(connection, channel_id, auto_decode=False, on_open=on_open)
+
+
 class SharedConnection(amqp.Connection):
     """A connection that one greenlet reads while others write.
 
@@ -55,6 +76,7 @@ class SharedConnection(amqp.Connection):
     deadlines.
     """
 
+    Channel = BytesChannel
     negotiate_capabilities = {  # noqa: RUF012  (py-amqp's own way)
         "consumer_cancel_notify": True,
         "connection.blocked": False,
@@ -73,9 +95,40 @@ def connect(heartbeat: int) -> amqp.Connection:
         heartbeat=heartbeat,
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         socket_settings=SOCKET_SETTINGS,
+        frame_handler=_patient_frame_handler,
     )
     connection.connect()
     return connection
+
+
+def _patient_frame_handler(connection: amqp.Connection, callback: Callable[..., Any]) -> Callable[[Any], bool]:
+    """Return py-amqp's reader of frames, but for messages whose properties it cannot read: they come with none.
+
+    Nested too deep, no UTF-8, a time after the year 9999: the error would end the connection or the process, and the
+    broker would deliver the message again to the next one.
+    """
+    on_frame = method_framing.frame_handler(connection, callback)
+
+    def on_frame_or_without_properties(frame: tuple[int, int, bytes]) -> bool:
+        kind, channel, payload = frame
+        try:
+            return on_frame(frame)
+        except Exception as error:
+            if kind != CONTENT_HEADER or _can_be_read(payload):
+                raise
+            reason = f"its properties cannot be read ({type(error).__name__})"
+            without = bytes(payload[:PROPERTIES_AT]) + HEADERS_ONLY + dumps("F", [{UNREADABLE_HEADER: reason}])
+            return on_frame((kind, channel, without))
+
+    return on_frame_or_without_properties
+
+
+def _can_be_read(content_header: bytes) -> bool:
+    try:
+        decode_properties_basic(content_header, PROPERTIES_AT)
+    except Exception:  # noqa: BLE001  (py-amqp promises nothing here)
+        return False
+    return True
 
 
 def close_quietly(connection: amqp.Connection) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
 from uuid import UUID
@@ -21,27 +22,19 @@ from extensions.broker import Backoff, BrokerUnavailable, ack
 from extensions.ids import new_id
 from extensions.listener import Listener
 from extensions.publisher import ConfirmedPublisher, Outgoing
+from extensions.telemetry import travelling
 
 log = logging.getLogger(__name__)
 
-MAX_STORED_BODY = 16 * 1024 * 1024
+MAX_STORED_BODY = 1024 * 1024  # longer ones are no event and no call: nobody would take them at a replay
 MAX_ATTEMPTS = 2**31 - 1  # what the column holds; a sender can claim any number
 MAX_HEADER_DEPTH = 8
 PREFETCH = 10
 SHOWN_BODY = 2000
-TRACE_HEADERS = ("x-request-id", "traceparent", "causation-id")
 # A delivery counts, though it was not the message's fault that nobody acked it: after a storm of crashes, the broker
 # gives up on innocent messages too. So each begins anew, a few times; what still kills its consumers stays dead.
 MORE_LIVES = 3
 LIVES_HEADER = "x-lives"
-# Carried over, x-death would make the broker drop the copy as one that goes in circles.
-BROKERS_HEADERS = {
-    "x-death",
-    "x-first-death-exchange",
-    "x-first-death-queue",
-    "x-first-death-reason",
-    "x-delivery-count",
-}
 
 
 class DeadLetters(SharedExtension):
@@ -99,7 +92,7 @@ class DeadLetters(SharedExtension):
 
     def _revive(self, message: amqp.Message) -> bool:
         """Put a message back whose delivery limit was reached. False when that is no use, or was done often enough."""
-        death = _last_death(message.headers)
+        death = _last_death(plain_headers(message.headers))
         queue, lives = str(death.get("queue")), _count((message.headers or {}).get(LIVES_HEADER)) + 1
         is_ours = queue.startswith(f"{self.container.service_name}.on_")
         if death.get("reason") != "delivery_limit" or not is_ours or lives > MORE_LIVES:
@@ -115,27 +108,38 @@ class DeadLetters(SharedExtension):
         return True
 
     def _bury_given_up(self, message: amqp.Message) -> None:
-        death = _last_death(message.headers)
+        death = _last_death(plain_headers(message.headers))
         reason = f"the broker gave up: {death.get('reason', 'unknown')}"
         self.bury(str(death.get("queue", self.queue)), message, reason, _count(death.get("count")))
 
     def bury(self, queue: str, message: amqp.Message, error: str, attempts: int, *, with_body: bool = True) -> None:
         """Store `message` with its reason, committed when this returns. A body may hold what nobody should keep."""
+        self._store([self._row(queue, message, error, attempts, with_body=with_body)])
+
+    def bury_all(self, queue: str, messages: Sequence[tuple[amqp.Message, str]]) -> None:
+        """Store messages that were never tried, each with its reason, in one transaction: there may be many of them."""
+        self._store([self._row(queue, message, error, attempts=0) for message, error in messages])
+
+    def _store(self, rows: Sequence[dict[str, Any]]) -> None:
+        for row in rows:
+            log.error("dead letter %s in %s: %s", row["id"], row["queue"], row["error"])
+        with self._sessions.begin() as session:
+            session.execute(insert(self._table), rows)
+
+    @staticmethod
+    def _row(queue: str, message: amqp.Message, error: str, attempts: int, *, with_body: bool = True) -> dict[str, Any]:
         properties = message.properties
-        row = {
+        return {
             "id": new_id(),
             "queue": _text(queue),
             "event_type": _text(properties.get("type")),
             "message_id": _text(properties.get("message_id")),
             "correlation_id": _text(properties.get("correlation_id")),
-            "body": _text(message.body)[:MAX_STORED_BODY] if with_body else "",
+            "body": _text(message.body[:MAX_STORED_BODY])[:MAX_STORED_BODY] if with_body else "",
             "headers": plain_headers(message.headers),
             "error": _text(error)[:4000],
             "attempts": max(0, min(attempts, MAX_ATTEMPTS)),
         }
-        log.error("dead letter %s in %s: %s", row["id"], queue, row["error"])
-        with self._sessions.begin() as session:
-            session.execute(insert(self._table).values(row))
 
     def list(
         self, session: Session, limit: int, before: UUID | None, *, replayed: bool = False, **equal: str | None
@@ -206,7 +210,7 @@ class DeadLetters(SharedExtension):
             message_id=message_id,
             event_type=row.event_type,
             correlation_id=row.correlation_id,
-            headers={name: row.headers[name] for name in TRACE_HEADERS if name in row.headers},
+            headers=travelling(row.headers),
         )
         if not self.publisher.publish([message]):
             return
@@ -239,14 +243,13 @@ class DeadLetters(SharedExtension):
 
 
 def plain_headers(headers: dict[str, Any] | None) -> dict[str, Any]:
-    """Return a message's headers as JSON that PostgreSQL takes and AMQP can carry, whatever they hold."""
+    """Return a message's headers as JSON that PostgreSQL takes, whatever they hold."""
     return {_text(name): _plain(value, MAX_HEADER_DEPTH) for name, value in (headers or {}).items()}
 
 
 def copy_of(message: amqp.Message, exchange: str, routing_key: str) -> Outgoing:
     """Return `message` addressed anew, with its identity and its trace; to the broker it is one that never died."""
     properties = message.properties
-    headers = plain_headers(message.headers)
     return Outgoing(
         exchange=exchange,
         routing_key=routing_key,
@@ -255,7 +258,8 @@ def copy_of(message: amqp.Message, exchange: str, routing_key: str) -> Outgoing:
         event_type=properties.get("type"),
         app_id=properties.get("app_id"),
         correlation_id=properties.get("correlation_id"),
-        headers={name: value for name, value in headers.items() if name not in BROKERS_HEADERS},
+        # Carried over, x-death would make the broker drop the copy as one that goes in circles.
+        headers=travelling(message.headers),
     )
 
 

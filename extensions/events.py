@@ -32,6 +32,8 @@ from contracts.validation import field_errors
 from extensions import topology
 from extensions.broker import Backoff, BrokerUnavailable, ack
 from extensions.dead_letters import LIVES_HEADER, DeadLetters, copy_of
+from extensions.inbound import Undecodable, require_json
+from extensions.interruptions import INTERRUPTIONS, Interrupted
 from extensions.listener import Listener
 from extensions.publisher import ConfirmedPublisher
 from extensions.telemetry import start_trace, trace_of
@@ -40,13 +42,8 @@ from extensions.work import is_outage
 log = logging.getLogger(__name__)
 
 ATTEMPTS_HEADER = "x-attempts"
-MAX_BODY_BYTES = 1024 * 1024
 STOP_SECONDS = 5.0
 SUSPECT_DELIVERIES = 3
-
-
-class Undecodable(Exception):
-    """The message is not the event that its queue holds; trying again cannot help."""
 
 
 class EventHandler(Entrypoint):
@@ -161,14 +158,14 @@ class EventHandler(Entrypoint):
 
     def _handle(self, batch: list[amqp.Message]) -> bool:
         """Deal with every message of `batch`: handle, retry later, or bury. False when the service stops first."""
-        events = []
+        events, undecodable = [], []
         for message in batch:
             try:
                 events.append((message, self._decode(message)))
             except Undecodable as error:
-                bury = functools.partial(self.dead_letters.bury, self.queue, message, str(error), attempts=0)
-                if not self._persist(bury):
-                    return False
+                undecodable.append((message, str(error)))
+        if undecodable and not self._persist(lambda: self.dead_letters.bury_all(self.queue, undecodable)):
+            return False
         if not events:
             return True
         failure = self._persist_or_failure([received for _, received in events])
@@ -221,12 +218,10 @@ class EventHandler(Entrypoint):
         return outcome.wait()
 
     def _decode(self, message: amqp.Message) -> Received[Any]:
+        require_json(message)
         properties = message.properties
-        if len(message.body) > MAX_BODY_BYTES:
-            reason = f"the body has {len(message.body)} bytes, {MAX_BODY_BYTES} are allowed"
-            raise Undecodable(reason)
-        if properties.get("content_type") != "application/json":
-            reason = f"the content type is {properties.get('content_type')!r}, not application/json"
+        if properties.get("type", self.event.event_type) != self.event.event_type:
+            reason = f"the type is {properties['type']!r}, not {self.event.event_type}"
             raise Undecodable(reason)
         try:
             message_id = UUID(str(properties.get("message_id")))
@@ -249,7 +244,7 @@ class EventHandler(Entrypoint):
     # Failure of one message
 
     def _give_up_for_now(self, message: amqp.Message, failure: BaseException) -> bool:
-        if isinstance(failure, ContainerBeingKilled):
+        if isinstance(failure, ContainerBeingKilled) or (self._stopping and isinstance(failure, Interrupted)):
             return False
         start_trace(message.headers or {}, self.container.service_name)
         attempts = _attempts(message) + 1
@@ -279,7 +274,7 @@ class EventHandler(Entrypoint):
     def _send_to_retry(self, message: amqp.Message, delay: int, attempts: int) -> None:
         """Hand the message to a retry queue, confirmed, before it is acked here."""
         outgoing = copy_of(message, topology.retry_exchange(delay), self.queue)
-        outgoing.headers[ATTEMPTS_HEADER] = attempts
+        outgoing.headers = {**outgoing.headers, ATTEMPTS_HEADER: attempts}
         if self.publisher.publish([outgoing]):
             raise BrokerUnavailable
 
@@ -294,7 +289,7 @@ def _is_suspect(message: amqp.Message) -> bool:
 def _attempts(message: amqp.Message) -> int:
     try:
         return max(0, int((message.headers or {}).get(ATTEMPTS_HEADER, 0)))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0
 
 
@@ -314,8 +309,8 @@ def handles(event: type[Event]) -> Callable[[Callable[..., Any]], Callable[..., 
                     unseen = self.work.first_time(events, method.__name__)
                     if unseen:
                         method(self, unseen)
-            except eventlet.Timeout as timeout:  # no Exception: it would take the worker along, and stall the queue
-                raise TimeoutError(f"{method.__name__} ran into a time limit of its own: {timeout}") from timeout
+            except INTERRUPTIONS as error:
+                raise Interrupted(f"{method.__name__} was ended by {type(error).__name__}: {error}") from error
 
         register_entrypoint(run, EventHandler(event))
         return run

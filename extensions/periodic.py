@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import eventlet
 from eventlet.event import Event as Signal
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
 
 from contracts.errors import ServiceUnavailable, UpstreamTimeout
+from extensions.interruptions import INTERRUPTIONS
 from extensions.telemetry import start_trace
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def periodic(
             except (ServiceUnavailable, UpstreamTimeout) as error:
                 log.info("%s waits: %s", method.__name__, error)
                 return False
-            except (Exception, eventlet.Timeout):  # a Timeout is no Exception, and would end the loop
+            except (Exception, *INTERRUPTIONS):
                 log.exception("%s failed; it runs again soon", method.__name__)
                 return False
             return True

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import amqp
-import eventlet
+from greenlet import GreenletExit
 from nameko import config
 from nameko.exceptions import ContainerBeingKilled, serialize
 from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
@@ -24,6 +24,8 @@ from contracts.errors import BadCall, InternalError, ServiceError, ServiceUnavai
 from extensions import idempotency
 from extensions.broker import CONNECTION_ERRORS, ack
 from extensions.dead_letters import DeadLetters
+from extensions.inbound import Undecodable, require_json
+from extensions.interruptions import INTERRUPTIONS
 from extensions.listener import Listener
 from extensions.topology import RPC_EXCHANGE
 from extensions.work import is_outage, is_statement_timeout
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 # A stopped service's queue lives on for a restart's time; after that its callers are told at once (mandatory).
 QUEUE_EXPIRES_MS = 10_000
-MAX_BODY_BYTES = 1024 * 1024
+INTERRUPTED = "The service was interrupted while it answered; whether it acted is unknown."
 
 
 class RpcServer(SharedExtension):
@@ -80,7 +82,7 @@ class RpcServer(SharedExtension):
         try:
             entrypoint, args, kwargs = self._decode(message)
             if message.delivery_info.get("redelivered"):
-                raise UpstreamTimeout("The service was interrupted while it answered; whether it acted is unknown.")
+                raise UpstreamTimeout(INTERRUPTED)
             handle_result = functools.partial(self._handle_result, channel, message)
             self.container.spawn_worker(
                 entrypoint, args, kwargs, context_data={"message": message}, handle_result=handle_result
@@ -90,23 +92,17 @@ class RpcServer(SharedExtension):
         except ServiceError as error:
             self._reply(channel, message, None, error)
         except Exception as error:  # noqa: BLE001  (nothing that a message holds may end the reader)
+            reason = str(error) if isinstance(error, Undecodable) else f"{type(error).__name__}: {error}"
             self.container.spawn_managed_thread(
-                functools.partial(self._bury, channel, message, f"{type(error).__name__}: {error}"), "rpc.bury"
+                functools.partial(self._bury, channel, message, reason), identifier="rpc.bury"
             )
 
     def _decode(self, message: amqp.Message) -> "tuple[Rpc, list[Any], dict[str, Any]]":
-        properties = message.properties
-        if not properties.get("reply_to"):
+        require_json(message)
+        if not message.properties.get("reply_to"):
             problem = "a call without reply_to cannot be answered"
-            raise ValueError(problem)
-        if properties.get("content_type") != "application/json":
-            problem = f"the content type is {properties.get('content_type')!r}, not application/json"
-            raise ValueError(problem)
-        if len(message.body) > MAX_BODY_BYTES:
-            problem = f"the body has {len(message.body)} bytes, {MAX_BODY_BYTES} are allowed"
-            raise ValueError(problem)
-        body = json.loads(message.body)
-        args, kwargs = body["args"], body["kwargs"]
+            raise Undecodable(problem)
+        args, kwargs = _arguments(message.body)
         method = message.delivery_info["routing_key"].rpartition(".")[2]
         entrypoint = self._methods.get(method)
         if entrypoint is None:
@@ -131,11 +127,12 @@ class RpcServer(SharedExtension):
             correlation_id=str(message.properties.get("correlation_id", "")),
         )
         exchange = "" if reply_to.startswith(DIRECT_REPLY_TO) else RPC_EXCHANGE
+        # First: a forged reply_to can make RabbitMQ hang up, and must not come back to make it do so again.
+        ack(channel, message.delivery_tag)
         try:
             channel.basic_publish(reply, exchange, reply_to)
         except (*CONNECTION_ERRORS, AttributeError) as failure:
             log.warning("a reply could not be sent: %s", failure)
-        ack(channel, message.delivery_tag)
 
     def _bury(self, channel: Any, message: amqp.Message, reason: str) -> None:
         try:
@@ -198,14 +195,34 @@ def rpc(
             return run(self, *args, **kwargs)
         except ServiceError:
             raise
-        except (Exception, eventlet.Timeout) as error:  # a Timeout is no Exception, and would take the worker along
+        except (Exception, *INTERRUPTIONS) as error:
             if is_outage(error) or is_statement_timeout(error):
                 raise ServiceUnavailable(retry_after=1) from error
+            if isinstance(error, GreenletExit):  # the container is being killed
+                raise ServiceUnavailable(INTERRUPTED, retry_after=1) from error
             log.exception("%s.%s failed", self.name, method.__name__)
             raise InternalError from error
 
     register_entrypoint(entry, Rpc())
     return entry
+
+
+def _arguments(body: bytes) -> tuple[list[Any], dict[str, Any]]:
+    """Return the arguments of a call. Raises Undecodable with what is wrong, in words."""
+    try:
+        call = json.loads(body, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise Undecodable("the body is no JSON: it is nested too deep") from None
+    except ValueError as error:  # no JSON, no UTF-8, or an integer of thousands of digits
+        raise Undecodable(f"the body is no JSON: {error}") from None
+    args, kwargs = (call.get("args"), call.get("kwargs")) if isinstance(call, dict) else (None, None)
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        raise Undecodable("the body is no call: that is an object with `args`, a list, and `kwargs`, an object")
+    return args, kwargs
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
 
 
 def _serialize(error: BaseException | None) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from typing import Any
 from extensions.ids import new_id
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
+MAX_HEADER = 128
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -40,6 +41,9 @@ class Trace:
         return max(0.0, min(limit, self.deadline - time.monotonic()))
 
 
+TRAVELLING_HEADERS = ("x-request-id", "traceparent", "causation-id")
+"""What a message that is sent once more takes along; whatever else stood in its headers was for one delivery."""
+
 _current: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
@@ -57,8 +61,8 @@ def trace_of(headers: dict[str, Any], service: str, budget: float | None = None)
 
     `budget` is how many seconds the caller will wait for an answer.
     """
-    request_id = str(headers.get("x-request-id") or "")
-    match = _TRACEPARENT.fullmatch(str(headers.get("traceparent") or ""))
+    request_id, traceparent = (_string(headers.get(name)) for name in ("x-request-id", "traceparent"))
+    match = _TRACEPARENT.fullmatch(traceparent)
     return Trace(
         request_id=request_id if _REQUEST_ID.fullmatch(request_id) else str(new_id()),
         # The trace stays, the span is ours.
@@ -66,6 +70,17 @@ def trace_of(headers: dict[str, Any], service: str, budget: float | None = None)
         deadline=None if budget is None else time.monotonic() + budget,
         service=service,
     )
+
+
+def travelling(headers: dict[str, Any] | None) -> dict[str, str]:
+    """Return those headers of a message that belong to what it says, where they are sane."""
+    found = {name: (headers or {}).get(name) for name in TRAVELLING_HEADERS}
+    return {name: value for name, value in found.items() if isinstance(value, str) and len(value) <= MAX_HEADER}
+
+
+def _string(value: Any) -> str:
+    """Return a string, or nothing: a header of AMQP can also be a list of lists that is too deep to be written out."""
+    return value if isinstance(value, str) else ""
 
 
 def start_trace(headers: dict[str, Any], service: str, budget: float | None = None) -> Trace:

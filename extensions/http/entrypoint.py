@@ -32,6 +32,7 @@ from extensions.http.request import Access, HttpRequest
 from extensions.http.routing import RouteTable
 from extensions.http.server import Listening
 from extensions.http.strict_json import dump
+from extensions.interruptions import INTERRUPTIONS, Interrupted
 from extensions.listener import Listener
 from extensions.telemetry import start_trace
 
@@ -159,10 +160,12 @@ class HttpServer(SharedExtension):
             raise ServiceUnavailable from None
 
     def _take_result(
-        self, slots: Slots, began: float, outcome: Signal, _worker_ctx: Any, result: Any, exc_info: Any
+        self, slots: Slots, began: float, outcome: Signal, worker_ctx: Any, result: Any, exc_info: Any
     ) -> tuple[Any, Any]:
         slots.note(time.monotonic() - began)
         slots.give_back()
+        if exc_info:
+            log.error("%s failed", worker_ctx.entrypoint.method_name, exc_info=exc_info)
         outcome.send(InternalError() if exc_info else result)
         return result, exc_info
 
@@ -243,6 +246,8 @@ def route(method: str, path: str, **declaration: Any) -> Callable[..., Any]:
                 result = handler(self, request, **request.arguments)
             except ServiceError as error:  # an answer as good as any other: nothing to log, nothing to alarm
                 return error
+            except INTERRUPTIONS as error:
+                raise Interrupted(f"{handler.__name__} was ended by {type(error).__name__}: {error}") from error
             return result if isinstance(result, Answer) else Answer(result)
 
         register_entrypoint(run, Route(method, path, **declaration))

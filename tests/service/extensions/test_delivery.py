@@ -1,7 +1,5 @@
 """How events are delivered: once in effect, again after a failure, never lost in an outage, buried when hopeless."""
 
-import json
-
 import amqp
 import eventlet
 import pytest
@@ -11,7 +9,6 @@ from contracts.errors import InvalidState
 from contracts.events import queue_name
 from contracts.orders import OrderShipped
 from extensions import operations, topology
-from extensions.dead_letters import MORE_LIVES
 from extensions.events import handles
 from extensions.ids import new_id
 from extensions.rpc import rpc
@@ -117,90 +114,6 @@ def test_what_always_fails_becomes_a_dead_letter_and_can_be_replayed_once(record
     assert dead_letters(caller) == []
     with pytest.raises(InvalidState, match="replayed already"):
         caller.notifications.replay_dead_letter(letter["id"])
-
-
-@pytest.mark.parametrize(
-    ("body", "properties", "reason"),
-    [
-        ("{", {}, "JSON"),
-        ("[]", {}, "OrderShipped"),
-        (json.dumps({"order_id": "7"}), {}, "order_id"),
-        ("{}", {"content_type": "application/x-python-serialize"}, "content type"),
-        (b"\xff\xfe", {}, "JSON"),
-        ("[" * 10_000, {}, "JSON"),
-        (" " * 2_000_000, {}, "bytes"),
-        (shipped().to_json(), {"message_id": "not-a-uuid"}, "message_id"),
-    ],
-    ids=["broken", "no object", "missing field", "pickle", "no text", "deep", "long", "no id"],
-)
-def test_what_is_no_event_is_buried_with_its_reason(recorder, bus, caller, body, properties, reason):
-    bus.publish_raw("order.shipped", body, **({"message_id": str(new_id())} | properties))
-    (letter,) = eventually(lambda: dead_letters(caller))
-    assert reason in letter["error"]
-    event = shipped()
-    bus.publish(event)
-    eventually(lambda: times_seen(event))
-
-
-@pytest.mark.parametrize(
-    ("body", "properties"),
-    [
-        ('{"args": [], "kwargs": {}}', {}),
-        ("{", {"reply_to": "amq.rabbitmq.reply-to.x"}),
-        ('{"args": [], "kwargs": {}}', {"reply_to": "x", "content_type": "application/x-python-serialize"}),
-        ('{"args": 7}', {"reply_to": "x"}),
-        ("[" * 100_000, {"reply_to": "x"}),
-    ],
-    ids=["no reply_to", "broken", "pickle", "no kwargs", "deep"],
-)
-def test_what_is_no_call_is_buried_and_the_next_call_is_answered(recorder, bus, caller, body, properties):
-    bus.publish_raw("notifications.ping", body, exchange="nameko-rpc", **properties)
-    (letter,) = eventually(lambda: dead_letters(caller))
-    assert letter["queue"] == "rpc-notifications"
-    assert caller.notifications.ping() == "pong"
-
-
-def test_what_the_broker_gives_up_on_is_collected_too(recorder, bus, caller):
-    death = {"x-death": [{"queue": QUEUE, "reason": "delivery_limit", "count": 20}], "x-lives": MORE_LIVES}
-    bus.publish_raw(
-        "notifications",
-        shipped().to_json(),
-        exchange=topology.DEAD_LETTERS,
-        message_id=str(new_id()),
-        application_headers=death,
-    )
-    (letter,) = eventually(lambda: dead_letters(caller))
-    assert (letter["queue"], letter["attempts"]) == (QUEUE, 20)
-    assert "delivery_limit" in letter["error"]
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"x-death": "garbage"},
-        {"x-death": [7]},
-        {"x-death": [{"queue": 7, "count": 10**15}]},
-        {"x-name": "\x00"},
-        {"x-nested": {"deep": [{"deeper": 0.5}]}},
-    ],
-    ids=["no list", "no table", "huge count", "nul", "nested"],
-)
-def test_no_header_is_too_odd_for_the_dead_letters(recorder, bus, caller, headers):
-    bus.publish_raw("notifications", "{", exchange=topology.DEAD_LETTERS, application_headers=headers)
-    eventually(lambda: dead_letters(caller))
-    event = shipped()
-    bus.publish(event)
-    eventually(lambda: times_seen(event))
-
-
-@pytest.mark.parametrize("headers", [{"x-attempts": 10**15}, {"x-attempts": "many"}], ids=["huge", "text"])
-def test_a_failure_with_odd_headers_ends_as_any_other(recorder, bus, caller, headers):
-    bad, after = shipped(), shipped()
-    FAILS_ON[str(bad.order_id)] = 1000
-    bus.publish(bad, application_headers=headers)
-    bus.publish(after)
-    eventually(lambda: dead_letters(caller))
-    eventually(lambda: times_seen(after))
 
 
 def test_an_outage_of_the_database_spends_no_retries(recorder, bus, servers):

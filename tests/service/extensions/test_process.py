@@ -86,6 +86,15 @@ def test_a_timeout_that_escapes_becomes_an_error_and_leaks_no_worker(start):
     assert is_up()
 
 
+def test_pitfall_04_no_method_can_exit_the_process(start):
+    process = start()
+    eventually(is_up)
+    with pytest.raises(InternalError):
+        CALLER.toy.exit()
+    assert is_up()
+    assert process.poll() is None
+
+
 def test_a_call_has_a_deadline_and_one_to_nobody_fails_at_once(start):
     start()
     eventually(is_up)

@@ -34,5 +34,9 @@ class Toy:
             eventlet.sleep(5)
 
     @rpc(transaction=False)
+    def exit(self):
+        raise SystemExit
+
+    @rpc(transaction=False)
     def ask(self, service, method, timeout):
         return getattr(getattr(self.services.within(timeout), service), method)()

@@ -1,0 +1,59 @@
+"""One poison of each kind for each kind of queue of every running service: the shop goes on, and says what it got."""
+
+import sqlalchemy
+
+from contracts.events import EVENTS, queue_name
+from extensions.topology import RPC_EXCHANGE, dead_letter_queue
+from tests import poison
+from tests.e2e.conftest import SERVICES
+from tests.support import connect, database, eventually
+
+CONSUMERS = sorted({service for event in EVENTS.values() for service in event.consumers})
+
+
+def poison_everything(channel):
+    """Publish it all; returns how many dead letters each service must have in the end."""
+    expected = dict.fromkeys(SERVICES, 0)
+    for service in SERVICES:
+        for one in poison.IN_THE_PLACE_OF_A_CALL:
+            one.publish(channel, RPC_EXCHANGE, f"{service}.health", reply_to="nowhere")
+            expected[service] += 1
+    for service in CONSUMERS:
+        event = next(event for event in EVENTS.values() if service in event.consumers)
+        for queue in (queue_name(service, event), dead_letter_queue(service)):
+            for one in poison.ANYWHERE:
+                one.publish(channel, "", queue)
+                expected[service] += 1
+    for one in poison.ANYWHERE:
+        one.publish(channel, "events", "user.updated")  # the gateway's; it keeps no dead letters, only its head
+    return expected
+
+
+def dead(service):
+    with database(service).connect() as connection:
+        return connection.scalar(sqlalchemy.text("SELECT count(*) FROM dead_letters WHERE replayed_at IS NULL"))
+
+
+def discard_all(rpc):
+    while letters := rpc.list_dead_letters()["items"]:
+        for letter in letters:
+            assert letter["error"]
+            rpc.discard_dead_letter(letter["id"])
+
+
+def test_no_poison_ends_or_stalls_a_process(shop, caller):
+    pen = shop.product(stock=5)
+    shop.assert_sound()
+    restarts = {service: shop.suite.restart_count(service) for service in (*SERVICES, "gateway")}
+    with connect() as connection:
+        expected = poison_everything(connection.channel())
+    try:
+        shop.reaches(shop.order((pen, 1)), "CONFIRMED")
+        eventually(lambda: {service: dead(service) for service in SERVICES} == expected, timeout=60)
+        assert {service: shop.suite.restart_count(service) for service in restarts} == restarts
+        assert not poison.TRAP.exists()
+    finally:
+        for service in SERVICES:
+            discard_all(getattr(caller, service))
+    shop.assert_sound()
+    shop.has_stock(pen, 4)

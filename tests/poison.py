@@ -1,0 +1,165 @@
+"""Messages that no service can do anything with: data, for every kind of queue.
+
+A poison's `reason` is a piece of what the dead letter has to say about it.
+"""
+
+import json
+import pickle
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from struct import pack
+
+import amqp
+
+from extensions.ids import new_id
+
+TEN_MEGABYTES = 10 * 1024 * 1024
+TRAP = Path(tempfile.gettempdir(), "order-suite-a-pickle-was-loaded")
+
+
+class Trap:
+    """Whoever unpickles it leaves a trace."""
+
+    def __reduce__(self):
+        return Path.touch, (TRAP,)
+
+
+@dataclass(frozen=True)
+class Poison:
+    name: str
+    reason: str
+    body: bytes | str = b"{"
+    properties: dict = field(default_factory=dict)
+    raw: bytes | None = None
+    """The properties as they stand in the frame, where py-amqp would not write them."""
+
+    def __str__(self):
+        return self.name
+
+    def publish(self, channel, exchange, routing_key, **properties):
+        """Publish it; `properties` are those that a good message in its place would have."""
+        good = {"content_type": "application/json", "delivery_mode": 2, "message_id": str(new_id())}
+        message = Unwritable(self.body, **(good | properties | self.properties))
+        message.raw = self.raw
+        channel.basic_publish(message, exchange, routing_key)
+
+
+class Unwritable(amqp.Message):
+    """A message that can have properties which py-amqp refuses to write."""
+
+    raw = None
+
+    def _serialize_properties(self):
+        if isinstance(self.body, str):
+            self.body = self.body.encode()
+        return super()._serialize_properties() if self.raw is None else self.raw
+
+
+def longstr(value):
+    return pack(">I", len(value)) + value
+
+
+def shortstr(value):
+    return bytes([len(value)]) + value
+
+
+def nested_arrays(depth):
+    """An AMQP field of lists in lists; a frame has room for about 26,000 levels."""
+    value = b"V"
+    for _ in range(depth):
+        value = b"A" + longstr(value)
+    return value
+
+
+def nested_tables(depth):
+    value = b"V"
+    for _ in range(depth):
+        value = b"F" + longstr(shortstr(b"k") + value)
+    return value
+
+
+def with_header(name, value):
+    """Properties that are JSON's, with one header and an answer's address, and a message id."""
+    table = longstr(shortstr(name) + value)
+    flags = 0x8000 | 0x2000 | 0x0200 | 0x0080
+    kind, reply_to, message_id = b"application/json", b"nowhere", str(new_id()).encode()
+    return pack(">H", flags) + shortstr(kind) + table + shortstr(reply_to) + shortstr(message_id)
+
+
+UNREADABLE = [
+    Poison("headers 10,000 lists deep", "properties cannot be read", raw=with_header(b"x", nested_arrays(10_000))),
+    Poison("headers 10,000 tables deep", "properties cannot be read", raw=with_header(b"x", nested_tables(10_000))),
+    Poison("a header of the year 500 billion", "properties cannot be read", raw=with_header(b"x", b"T" + b"\xff" * 8)),
+    Poison(
+        "a message_id that is no UTF-8", "properties cannot be read", raw=pack(">H", 0x0080) + shortstr(b"\xff\xfe")
+    ),
+    Poison("a content_type that is no UTF-8", "properties cannot be read", raw=pack(">H", 0x8000) + shortstr(b"\xff")),
+]
+
+# What is wrong with a body or with what is said about it, whatever the body should be.
+ANYWHERE = [
+    *UNREADABLE,
+    Poison("no properties at all", "content type", raw=pack(">H", 0)),
+    Poison("no content_type", "content type", properties={"content_type": None}),
+    Poison("pickle", "content type", pickle.dumps(Trap()), {"content_type": "application/x-python-serialize"}),
+    Poison("pickle that claims to be JSON", "JSON", pickle.dumps(Trap())),
+    Poison("another content type", "content type", "{}", {"content_type": "text/plain"}),
+    Poison("zipped", "content encoding", b"\x1f\x8b\x08\x00", {"content_encoding": "gzip"}),
+    Poison("another character set", "content encoding", "{}".encode("utf-16"), {"content_encoding": "utf-16"}),
+    Poison(
+        "a codec that takes for ever",
+        "encoding",
+        b"a" * 60_000 + b"-" + b"9b" * 200_000,
+        {"content_encoding": "punycode"},
+    ),
+    Poison("empty", "JSON", b""),
+    Poison("broken JSON", "JSON", '{"args": [1,'),
+    Poison("no UTF-8", "JSON", b'{"args": "\xff\xfe"}'),
+    Poison("NUL", "JSON", b"\x00" * 100),
+    Poison("10,000 levels", "JSON", "[" * 10_000),
+    Poison("10 MB", "bytes", " " * TEN_MEGABYTES),
+    Poison("10 MB of levels", "bytes", "[" * TEN_MEGABYTES),
+]
+
+
+def in_the_place_of_an_event(good, field, event_type):
+    """What is no such event. `good` is the JSON object of one, `field` one of its ids, `event_type` another's name."""
+    whole = json.dumps(good)
+
+    def other(value):
+        return whole[:-1] + f', "{field}": {value}}}'
+
+    return [
+        *ANYWHERE,
+        Poison("a list", "must be an object", "[]"),
+        Poison("null", "must be an object", "null"),
+        Poison("a missing field", f"{field}: is required", json.dumps({k: v for k, v in good.items() if k != field})),
+        Poison("cut off", "JSON", whole[:-9]),
+        Poison("something behind it", "JSON", whole + "\x00"),
+        Poison("a field twice", field, other('"7"')),
+        Poison("half a surrogate pair", "JSON", other('"\\ud800"')),
+        Poison("a number of 5,000 digits", "JSON", other("9" * 5_000)),
+        Poison("NaN", field, other("NaN")),
+        Poison("10,000 levels in a field", "JSON", other("[" * 10_000 + "]" * 10_000)),
+        Poison("no message_id", "message_id", whole, {"message_id": None}),
+        Poison("a message_id that is no UUID", "message_id", whole, {"message_id": "7"}),
+        Poison("a huge message_id", "message_id", whole, {"message_id": "9" * 255}),
+        Poison("another event's name", "type", whole, {"type": event_type}),
+    ]
+
+
+def _call_with(argument):
+    return f'{{"args": [{argument}], "kwargs": {{}}}}'
+
+
+IN_THE_PLACE_OF_A_CALL = [
+    *ANYWHERE,
+    Poison("no reply_to", "reply_to", '{"args": [], "kwargs": {}}', {"reply_to": None}),
+    Poison("a list", "no call", "[]"),
+    Poison("arguments that are none", "no call", '{"args": 7, "kwargs": {}}'),
+    Poison("a missing field", "no call", '{"args": []}'),
+    Poison("a number of 5,000 digits", "JSON", _call_with("9" * 5_000)),
+    Poison("NaN", "NaN", _call_with("NaN")),
+    Poison("10,000 levels in an argument", "too deep", _call_with("[" * 10_000 + "]" * 10_000)),
+]

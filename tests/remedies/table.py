@@ -1,0 +1,54 @@
+"""The tables of docs/reliability.md, between their markers."""
+
+import re
+from pathlib import Path
+
+DOCS = Path(__file__).parent.parent.parent / "docs/reliability.md"
+HEAD = "| | what could go wrong | remedy | where | fails without it | red after |\n|---|---|---|---|---|---|\n"
+
+
+def _markers(module):
+    name = module.__name__.rpartition(".")[2]
+    return f"<!-- remedies:begin {name} -->\n", f"<!-- remedies:end {name} -->"
+
+
+def write_tables(module, results):
+    """Return the table of a module's remedies; `results` maps (against, what) to what happened without them."""
+    rows, last = [], None
+    for remedy in module.REMEDIES:
+        title = "" if remedy.against == last else module.TITLES[remedy.against]
+        number = "" if remedy.against == last else remedy.against
+        where = ", ".join(f"`{file}`" for file in remedy.files)
+        outcome = results.get((remedy.against, remedy.what), "")
+        rows.append(f"| {number} | {title} | {remedy.what} | {where} | `{remedy.test}` | {outcome} |\n")
+        last = remedy.against
+    return HEAD + "".join(rows)
+
+
+def table_in_docs(module):
+    """Return the table that stands in the docs."""
+    begin, end = _markers(module)
+    return DOCS.read_text().partition(begin)[2].partition(end)[0]
+
+
+def put_into_docs(module, results):
+    """Write the table into the docs; outcomes that are not in `results` stay as they are."""
+    old = dict(zip(_keys(module), _outcomes(table_in_docs(module)), strict=False))
+    begin, end = _markers(module)
+    text = DOCS.read_text()
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    DOCS.write_text(before + begin + write_tables(module, old | results) + end + after)
+
+
+def without_times(table):
+    """Return the rows without their last column."""
+    return [re.sub(r"[^|]*\|$", "", line) for line in table.splitlines()]
+
+
+def _keys(module):
+    return [(remedy.against, remedy.what) for remedy in module.REMEDIES]
+
+
+def _outcomes(table):
+    return [line.rstrip("|").rpartition("|")[2].strip() for line in table.splitlines()[2:]]

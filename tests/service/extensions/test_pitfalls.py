@@ -1,0 +1,288 @@
+"""Nameko's pitfalls, by their numbers in docs/reliability.md: each of these fails when our guard is taken out."""
+
+import ast
+import contextlib
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import amqp
+import eventlet
+import nameko
+import pytest
+import sqlalchemy
+from nameko.containers import ServiceContainer
+
+from contracts.errors import InternalError, ServiceUnavailable, UpstreamTimeout
+from contracts.events import EVENTS, queue_name
+from contracts.orders import OrderDelivered, OrderShipped
+from deploy.local import install
+from extensions import operations, topology
+from extensions.events import handles
+from extensions.http.entrypoint import HttpServer, route
+from extensions.http.request import Access
+from extensions.ids import new_id
+from extensions.listener import Listener
+from extensions.rpc import rpc
+from extensions.rpc_client import Calls, RpcClient
+from extensions.topology import RPC_EXCHANGE
+from extensions.work import Work
+from notifications.models import Base
+from tests.support import Caller, connect, database, eventually
+
+ROOT = Path(__file__).parent.parent.parent.parent
+QUEUE = queue_name("notifications", OrderShipped)
+SEEN = []
+DOORS = {}
+FAILURES = {}
+
+
+class Subject(operations.Operations):
+    """Does in the place of notifications what Nameko would stumble over."""
+
+    name = "notifications"
+    work = Work(Base)
+    services = RpcClient()
+
+    @handles(OrderShipped)
+    def on_order_shipped(self, events):
+        for received in events:
+            order_id = str(received.event.order_id)
+            SEEN.append(order_id)
+            if order_id in DOORS:
+                DOORS[order_id].wait()
+            if FAILURES.get(order_id):
+                raise FAILURES[order_id].pop()
+            self.work.publish(OrderDelivered(order_id=received.event.order_id, user_id=new_id()), cause=received)
+
+    @rpc
+    def echo(self, *args):
+        return list(args)
+
+    @rpc(transaction=False)
+    def rest(self, seconds):
+        eventlet.sleep(seconds)
+        return "rested"
+
+    @rpc(transaction=False)
+    def ask(self, service, method, timeout, *args):
+        return getattr(getattr(self.services.within(timeout), service), method)(*args)
+
+    @rpc
+    def run_into_a_timeout_with_the_database(self):
+        self.work.session.execute(sqlalchemy.text("SELECT 1"))
+        raise eventlet.Timeout
+
+
+@pytest.fixture
+def subject(run_service):
+    SEEN.clear()
+    DOORS.clear()
+    FAILURES.clear()
+    return run_service(Subject)
+
+
+@pytest.fixture
+def channel(servers):
+    with connect() as connection:
+        yield connection.channel()
+
+
+def shipped():
+    return OrderShipped(order_id=new_id(), user_id=new_id())
+
+
+def count(table):
+    with database("notifications").connect() as connection:
+        return connection.scalar(sqlalchemy.text(f"SELECT count(*) FROM {table}"))
+
+
+def waiting(channel, queue):
+    return channel.queue_declare(queue, passive=True).message_count
+
+
+def pending(container):
+    return container.shared_extensions[Calls]._pending
+
+
+def test_pitfall_01_what_is_being_handled_at_the_stop_is_acked(subject, bus, channel):
+    event = shipped()
+    DOORS[str(event.order_id)] = eventlet.Event()
+    bus.publish(event)
+    eventually(lambda: SEEN)
+    stopping = eventlet.spawn(subject.stop)
+    eventlet.sleep(0.2)  # it waits for the handler; nothing outside shows it
+    DOORS[str(event.order_id)].send()
+    stopping.wait()
+    assert count("inbox") == 1
+    assert waiting(channel, QUEUE) == 0
+    assert len(SEEN) == 1
+
+
+@pytest.fixture
+def silent(channel):
+    """A service whose queue is there, and which never answers."""
+    queue = channel.queue_declare("rpc-silent", exclusive=True).queue
+    channel.queue_bind(queue, RPC_EXCHANGE, "silent.*")
+    return queue
+
+
+def test_pitfall_02_a_call_has_a_deadline(subject, caller, silent):
+    began = time.monotonic()
+    with pytest.raises(UpstreamTimeout):
+        caller.notifications.ask("silent", "anything", 0.5)
+    assert time.monotonic() - began < 3
+
+
+def test_pitfall_02_a_call_that_nobody_waits_for_is_not_made_any_more(subject, caller, silent, channel):
+    with pytest.raises(UpstreamTimeout):
+        caller.notifications.ask("silent", "anything", 0.5)
+    eventually(lambda: waiting(channel, silent) == 0, timeout=3)
+
+
+def test_pitfall_02_a_call_to_nobody_fails_at_once(subject, caller):
+    began = time.monotonic()
+    with pytest.raises(ServiceUnavailable, match="nobody"):
+        caller.notifications.ask("nobody", "anything", 4.0)
+    assert time.monotonic() - began < 2
+
+
+def test_pitfall_02_no_call_is_remembered_for_ever(subject, caller, silent):
+    for service in ("silent", "nobody", "notifications"):
+        with contextlib.suppress(UpstreamTimeout, ServiceUnavailable):
+            caller.notifications.ask(service, "echo", 0.3)
+    assert pending(subject) == {}
+
+
+def test_pitfall_03_a_timeout_that_escapes_gives_its_connection_back(subject, caller):
+    for _ in range(60):  # more than there are workers, and more than the pool has connections
+        with pytest.raises(InternalError):
+            caller.notifications.run_into_a_timeout_with_the_database()
+    assert caller.notifications.echo("still") == ["still"]
+    (work,) = [one for one in subject.dependencies if one.attr_name == "work"]
+    eventually(lambda: work.engine.pool.checkedout() == 0, timeout=2)
+
+
+def test_pitfall_06_an_outage_of_the_broker_during_a_reply_ends_nothing(subject, servers):
+    call = eventlet.spawn(attempt, lambda: Caller(timeout=30).notifications.rest(1.0))
+    eventlet.sleep(0.4)  # the call is under way; nothing outside shows it
+    servers.rabbitmq.kill()
+    eventlet.sleep(1.0)  # it wants to answer, and cannot
+    servers.rabbitmq.start()
+    assert eventually(lambda: attempt(lambda: Caller().notifications.echo(1)) == [1], timeout=30)
+    assert not subject._died.ready()
+    call.wait()
+
+
+def attempt(call):
+    try:
+        return call()
+    except (OSError, amqp.AMQPError, AssertionError, ServiceUnavailable):
+        return None
+
+
+def test_pitfall_10_what_stood_in_a_message_does_not_travel_on(subject, bus, caller):
+    event = shipped()
+    FAILURES[str(event.order_id)] = [RuntimeError("once")]
+    bus.publish(event, application_headers={"x-request-id": "r-1", "x-secret": "s"})
+    bus.wait_for("order.delivered", str(event.order_id))
+    assert len(SEEN) == 2
+    (told,) = [one for one in bus.heard if one.properties.get("type") == "order.delivered"]
+    assert set(told.headers) == {"x-request-id", "traceparent", "causation-id"}
+    assert told.headers["x-request-id"] == "r-1"
+
+
+def test_pitfall_10_a_retry_takes_along_what_it_needs(subject, bus, channel):
+    event = shipped()
+    FAILURES[str(event.order_id)] = [RuntimeError("for ever")] * 100
+    bus.publish(event, application_headers={"x-request-id": "r-1", "x-secret": "s"})
+    eventually(lambda: count("dead_letters"))
+    with database("notifications").connect() as connection:
+        headers = connection.scalar(sqlalchemy.text("SELECT headers FROM dead_letters"))
+    assert set(headers) - {"x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"} == {
+        "x-request-id",
+        "x-attempts",
+    }
+
+
+def test_pitfall_13_no_service_uses_the_standalone_client():
+    rooms = ("contracts", "extensions", "gateway", "users", "catalog", "orders", "inventory", "payments")
+    for file in [path for room in (*rooms, "notifications") for path in (ROOT / room).rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not any(name.startswith("nameko.standalone") for name in names), file
+
+
+def test_pitfall_14_calls_leave_no_queue_behind_and_declare_none(subject, caller, servers):
+    before = queues(servers.rabbitmq)
+    declared = []
+    listening = subject.shared_extensions[Listener]._connection
+    for one in listening.channels.values():
+        if one.channel_id:
+            one.queue_declare = lambda *args, **_kwargs: declared.append(args)
+    for number in range(30):
+        assert caller.notifications.ask("notifications", "echo", 3.0, number) == [number]
+    assert declared == []
+    assert queues(servers.rabbitmq) == before
+    known = {queue_name(service, event) for event in EVENTS.values() for service in event.consumers}
+    known |= {topology.dead_letter_queue(queue.partition(".")[0]) for queue in known}
+    known |= {topology.retry_exchange(delay) for delay in topology.retry_delays()}
+    assert {name for name in before - known if not name.startswith("rpc-")} == set()
+
+
+def queues(rabbitmq):
+    """The names of all queues, by the broker's own tool."""
+    tool = install.rabbitmq().with_name("rabbitmqctl")
+    user, group = rabbitmq.user() or (None, None)
+    answer = subprocess.run(
+        [tool, "--node", "order-suite@localhost", "--quiet", "list_queues", "name", "--no-table-headers"],
+        env=os.environ | rabbitmq.environment(),
+        cwd="/",
+        user=user,
+        group=group,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return set(answer.stdout.split())
+
+
+class Door:
+    """Answers on a port that it may have to share."""
+
+    @route("GET", "/who", access=Access.ANYONE)
+    def who(self, _request):
+        return {}
+
+
+def test_pitfall_15_two_gateways_share_a_port_and_one_can_go(servers):
+    import httpx
+
+    with nameko.config.patch({"WEB_SERVER_ADDRESS": f"127.0.0.1:{free_port()}"}):
+        address = nameko.config["WEB_SERVER_ADDRESS"]
+        first, second = (start_door(name) for name in ("one", "two"))
+        try:
+            assert first.shared_extensions[HttpServer].port == second.shared_extensions[HttpServer].port
+            first.stop()
+            answers = [httpx.get(f"http://{address}/who", timeout=5).status_code for _ in range(20)]
+            assert answers == [200] * 20
+        finally:
+            for container in (first, second):
+                container.stop()
+
+
+def start_door(name):
+    container = ServiceContainer(type("NamedDoor", (Door,), {"name": name}))
+    container.start()
+    return container
+
+
+def free_port():
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

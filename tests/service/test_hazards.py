@@ -1,0 +1,311 @@
+"""The hazards of a saga that need no whole suite: two transactions at once, a crash at one line, a broker that is gone.
+
+tests/e2e/test_hazards.py stages them on the running processes.
+"""
+
+from contextlib import suppress
+from datetime import timedelta
+from decimal import Decimal
+
+import eventlet
+import pytest
+import sqlalchemy
+from sqlalchemy.orm import sessionmaker
+
+from contracts.base import Received
+from contracts.errors import InvalidState
+from contracts.events import queue_name
+from contracts.inventory import StockReserved
+from contracts.orders import OrderCreated, OrderDelivered, OrderLine, OrderShipped
+from contracts.payments import PaymentAuthorized
+from extensions import events, operations
+from extensions.events import handles
+from extensions.ids import new_id
+from extensions.listener import Listener
+from extensions.publisher import ConfirmedPublisher, Outgoing
+from extensions.work import Work
+from inventory import use_cases as inventory
+from notifications.models import Base
+from orders import use_cases as orders
+from orders.pricing import PricedOrder
+from orders.saga import Command
+from payments import use_cases as payments
+from payments.queries import Pending
+from tests.support import connect, database, empty_database, eventually
+
+QUEUE, DELIVERED = queue_name("notifications", OrderShipped), queue_name("notifications", OrderDelivered)
+HANDLED = []
+DOORS = {}
+DEADLOCKS = {}
+
+
+class Consumer(operations.Operations):
+    """Hears one event and answers with another, in the place of notifications."""
+
+    name = "notifications"
+    work = Work(Base)
+
+    @handles(OrderShipped)
+    def on_order_shipped(self, events):
+        for received in events:
+            order_id = str(received.event.order_id)
+            if DEADLOCKS.get(order_id):
+                DEADLOCKS[order_id] -= 1
+                self.work.session.execute(sqlalchemy.text("DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$"))
+            if order_id in DOORS:
+                DOORS.pop(order_id).wait()
+            HANDLED.append(order_id)
+            self.work.publish(OrderDelivered(order_id=received.event.order_id, user_id=new_id()), cause=received)
+
+
+class Speaker(operations.Operations):
+    """Publishes, and listens to no event."""
+
+    name = "notifications"
+    work = Work(Base)
+
+
+@pytest.fixture(autouse=True)
+def nothing_yet():
+    HANDLED.clear()
+    DOORS.clear()
+    DEADLOCKS.clear()
+
+
+def shipped():
+    return OrderShipped(order_id=new_id(), user_id=new_id())
+
+
+def unit_of_work(container):
+    (work,) = [one for one in container.dependencies if one.attr_name == "work"]
+    return work.get_dependency(None)
+
+
+def commit(container, event):
+    work = unit_of_work(container)
+    with work.transaction():
+        work.publish(event)
+
+
+def received(event):
+    return Received(event, new_id(), "request", "trace")
+
+
+def at_once(service, first, second):
+    """Run `first(session)` in a transaction that stays open for a while, and `second(session)` meanwhile.
+
+    Returns what the second one raised.
+    """
+    started = eventlet.Event()
+
+    def slow():
+        with sessionmaker(database(service)).begin() as session:
+            first(session)
+            session.flush()
+            started.send()
+            eventlet.sleep(0.4)
+
+    slowly = eventlet.spawn(slow)
+    started.wait(timeout=5)
+    failure = None
+    try:
+        with sessionmaker(database(service)).begin() as session:
+            second(session)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the caller looks at it)
+        failure = error
+    slowly.wait()
+    return failure
+
+
+class Order:
+    """An order in orders' database, and what was announced of it."""
+
+    def __init__(self, stock="PENDING", status="CREATED"):
+        self.announced = []
+        line = OrderLine(product_id=new_id(), product_sku="S", quantity=1, price_snapshot=Decimal("1.00"))
+        with sessionmaker(database("orders")).begin() as session:
+            priced = PricedOrder((line,), Decimal("1.00"))
+            made = orders.create_order(session, priced, new_id(), "TRY", timedelta(seconds=30), self.publish)
+            made.stock_status, made.status = stock, status
+            self.id = made.id
+
+    def publish(self, event, cause=None):
+        self.announced.append(event.event_type)
+        return new_id()
+
+    def reserved(self, session):
+        orders.hear_answers(session, [received(StockReserved(order_id=self.id))], self.publish)
+
+    def authorized(self, session):
+        event = PaymentAuthorized(
+            order_id=self.id, payment_id=new_id(), transaction_reference="r", amount=Decimal("1.00"), currency="TRY"
+        )
+        orders.hear_answers(session, [received(event)], self.publish)
+
+    def obey(self, command):
+        return lambda session: orders.command_order(session, self.id, command, self.publish)
+
+    def status(self):
+        with database("orders").connect() as connection:
+            found = sqlalchemy.text("SELECT status FROM orders WHERE id = :id")
+            return connection.scalar(found, {"id": self.id})
+
+
+@pytest.fixture
+def empty_orders(servers):
+    empty_database("orders")
+
+
+@pytest.mark.usefixtures("empty_orders")
+class TestOneOrder:
+    def test_h4_both_good_answers_in_two_workers_confirm_it(self):
+        order = Order()
+        assert at_once("orders", order.reserved, order.authorized) is None
+        assert order.status() == "CONFIRMED"
+        assert order.announced == ["order.created", "order.confirmed"]
+
+    def test_h11_a_cancellation_beats_the_confirmation_that_comes_second(self):
+        order = Order(stock="RESERVED")
+        assert at_once("orders", order.obey(Command.CANCEL_BY_USER), order.authorized) is None
+        assert order.status() == "CANCELLED"
+        assert order.announced == ["order.created", "order.cancelled"]
+
+    def test_h11_a_shipment_beats_the_cancellation_that_comes_second(self):
+        order = Order(stock="COMMITTED", status="CONFIRMED")
+        failure = at_once("orders", order.obey(Command.SHIP), order.obey(Command.CANCEL_BY_USER))
+        assert isinstance(failure, InvalidState)
+        assert order.status() == "SHIPPED"
+
+
+def test_h5_the_provider_knows_an_order_by_one_key():
+    keys = []
+
+    class Provider:
+        def authorise(self, key, *_amount):
+            keys.append(key)
+
+    order = Pending(new_id(), new_id(), Decimal("1.00"), "TRY")
+    for _ in range(2):  # it is asked again after a crash, or by another replica
+        payments.ask_provider([order], Provider())
+    assert len(set(keys)) == 1
+
+
+def test_h6_a_crash_between_commit_and_ack_repeats_nothing(run_service, bus, monkeypatch):
+    consumer, acks = run_service(Consumer), []
+
+    def crash_once(channel, tag, **how):
+        acks.append(tag)
+        if len(acks) == 1:
+            consumer.shared_extensions[Listener]._connection.collect()
+        else:
+            ack(channel, tag, **how)
+
+    ack = events.ack
+    monkeypatch.setattr(events, "ack", crash_once)
+    event = shipped()
+    bus.publish(event)
+    eventually(lambda: len(acks) >= 2)
+    eventually(lambda: bus.is_drained(QUEUE))
+    assert [str(event.order_id)] == HANDLED
+    assert len(bus.wait_for("order.delivered", str(event.order_id))) == 1
+
+
+def test_h6_a_crash_before_the_commit_loses_nothing(run_service, bus):
+    first, event = run_service(Consumer), shipped()
+    door = DOORS[str(event.order_id)] = eventlet.Event()
+    bus.publish(event)
+    eventually(lambda: not DOORS)  # it is in the middle of it
+    first.kill()
+    door.send()
+    assert HANDLED == []
+    run_service(Consumer)
+    bus.wait_for("order.delivered", str(event.order_id))
+    assert [str(event.order_id)] == HANDLED
+
+
+def test_h7_what_was_committed_while_the_broker_was_away_arrives(run_service, servers):
+    speaker, event = run_service(Speaker), shipped()
+    commit(speaker, shipped())  # the relay is connected
+    servers.rabbitmq.kill()
+    commit(speaker, event)
+    eventlet.sleep(1.0)  # the relay tries, in vain
+    servers.rabbitmq.start()
+    eventually(lambda: str(event.order_id) in arrived(QUEUE), timeout=30)
+
+
+def test_h7_what_the_broker_refuses_is_not_taken_for_delivered(run_service):
+    publisher = run_service(Speaker).shared_extensions[ConfirmedPublisher]
+    with connect() as connection:
+        small = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        queue = connection.channel().queue_declare("small", exclusive=False, arguments=small).queue
+        try:
+            refused = publisher.publish([Outgoing("", queue, "{}", str(number)) for number in range(5)])
+            assert refused
+            assert refused == {str(number) for number in range(5 - len(refused), 5)}
+        finally:
+            connection.channel().queue_delete(queue)
+
+
+def test_h8_the_queues_are_there_before_the_first_event(run_service):
+    run_service(Speaker).stop()
+    with connect() as connection:
+        connection.channel().queue_delete(QUEUE)
+    event = shipped()
+    commit(run_service(Speaker), event)
+    eventually(lambda: str(event.order_id) in arrived(QUEUE))
+
+
+def arrived(queue):
+    """What waits in a queue, and goes back to it; nothing while the broker or the queue is not there."""
+    found = ""
+    with suppress(Exception), connect() as connection:
+        channel = connection.channel()
+        while message := channel.basic_get(queue):
+            found += bytes(message.body).decode() if isinstance(message.body, bytes | memoryview) else message.body
+    return found
+
+
+def test_h13_a_deadlock_is_tried_again_for_as_long_as_it_takes(run_service, bus):
+    run_service(Consumer)
+    event = shipped()
+    DEADLOCKS[str(event.order_id)] = 6  # more often than a failure is tried again
+    bus.publish(event)
+    bus.wait_for("order.delivered", str(event.order_id))
+    with database("notifications").connect() as connection:
+        assert connection.scalar(sqlalchemy.text("SELECT count(*) FROM dead_letters")) == 0
+
+
+class Stock:
+    """The last unit of a product."""
+
+    def __init__(self):
+        empty_database("inventory")
+        self.product = new_id()
+        self.said = []
+        self.execute("INSERT INTO stock (product_id, product_sku, on_hand) VALUES (:id, 'S', 1)")
+
+    def execute(self, statement):
+        with database("inventory").begin() as connection:
+            connection.execute(sqlalchemy.text(statement), {"id": self.product})
+
+    def buy(self, session):
+        line = OrderLine(product_id=self.product, product_sku="S", quantity=1, price_snapshot=Decimal("1.00"))
+        order = OrderCreated(
+            order_id=new_id(), user_id=new_id(), total_amount=Decimal("1.00"), currency="TRY", items=(line,)
+        )
+        inventory.reserve_stock(session, [received(order)], lambda event, _cause: self.said.append(event.event_type))
+
+
+def test_h14_the_last_unit_is_sold_once(servers):
+    stock = Stock()
+    assert at_once("inventory", stock.buy, stock.buy) is None
+    assert sorted(stock.said) == ["inventory.stock_failed", "inventory.stock_reserved"]
+    with database("inventory").connect() as connection:
+        assert connection.execute(sqlalchemy.text("SELECT on_hand, reserved FROM stock")).all() == [(1, 1)]
+
+
+@pytest.mark.parametrize("change", ["reserved = 2", "reserved = -1", "on_hand = -1"])
+def test_h14_the_database_itself_refuses_stock_that_cannot_be(servers, change):
+    stock = Stock()
+    with pytest.raises(sqlalchemy.exc.IntegrityError, match="reserved_within_on_hand"):
+        stock.execute(f"UPDATE stock SET {change} WHERE product_id = :id")
