@@ -186,7 +186,7 @@ class OrdersRace(Race):
 
     def outcome(self):
         [(status,)] = self.transactions.read("SELECT status FROM orders WHERE id = :order", order=self.order)
-        return status, [type(event) for event in self.published]
+        return status, [type(event) for event in self.published if event.order_id == self.order]
 
 
 class BothAnswersComeAtOnce(OrdersRace):
