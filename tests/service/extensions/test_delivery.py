@@ -121,6 +121,7 @@ def test_an_outage_of_the_database_spends_no_retries(recorder, bus, servers):
     event = shipped()
     bus.publish(event)
     eventually(lambda: bus.is_drained(QUEUE))  # taken, and held until the database is back
+    eventlet.sleep(2.0)  # for longer than all its tries would take
     servers.postgres.start()
     eventually(lambda: count("inbox") == 1, timeout=30)
     assert times_seen(event) == 1
