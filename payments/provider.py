@@ -2,6 +2,8 @@
 
 Like a real one it is idempotent: the same call with the same key gives the same answer and moves money once, so a
 call that is repeated after a crash does no harm. It needs no memory for that, because its answers follow from the key.
+Without one it cannot refuse what contradicts an earlier call, as a real one must (ProviderRefuses). The tests of the
+model and of faults put one in its place that does.
 """
 
 from dataclasses import dataclass
@@ -11,6 +13,13 @@ from hashlib import sha256
 
 class UnknownReference(Exception):
     """The provider was asked about an authorisation that it never gave."""
+
+
+class ProviderRefuses(Exception):
+    """The provider was asked for the opposite of what it has done: to void what it captured, to capture what it voided.
+
+    Nothing was done. Every provider must refuse that; payments.rules.CATCH_UP says what it tells us.
+    """
 
 
 @dataclass(frozen=True, slots=True)

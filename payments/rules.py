@@ -65,6 +65,17 @@ STEPS: Mapping[tuple[State | None, type[Trigger]], Step] = {
 }
 """Whatever is not in this table changes nothing, but for a confirmation of nothing, which is an error."""
 
+CATCH_UP: Mapping[Operation, tuple[Step, ...]] = {
+    Operation.VOID: (STEPS[State.AUTHORIZED, OrderConfirmed], STEPS[State.CAPTURED, OrderCancelled]),
+    Operation.CAPTURE: (STEPS[State.AUTHORIZED, OrderCancelled],),
+}
+"""What to do instead of what the provider refuses, because it has done the opposite already.
+
+A crash after that undid our side of it, and another event about the order came before its event came again. So the
+provider's refusal stands for that event: a void is refused after a confirmation, a capture after a cancellation. When
+the event itself comes again, it changes nothing any more.
+"""
+
 
 def step_for(state: State | None, trigger: type[Trigger]) -> Step | None:
     """Return what `trigger` does to a payment in `state` (None: there is none); None when nothing.

@@ -14,7 +14,7 @@ from contracts.base import Publish, Received
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
 from payments import queries, rules
 from payments.models import Payment
-from payments.provider import Answer, Approved, Declined, PaymentProvider
+from payments.provider import Answer, Approved, Declined, PaymentProvider, ProviderRefuses
 from payments.rules import Operation, State, Step
 
 _CHANGEABLE = {
@@ -56,8 +56,7 @@ def record_answers(
     for payment in queries.lock_payments(session, answers):
         answer = answers[payment.id]
         if step := rules.step_for(payment.state, type(answer)):  # None: another replica has recorded it
-            changed.append(_take(step, _row(payment, answer), provider))
-            _announce(step, payment, changed[-1], publish, payment.cause)
+            changed.append(_carry_out(step, payment, _row(payment, answer), provider, publish, payment.cause))
     _store(session, changed)
 
 
@@ -84,8 +83,7 @@ def _settle(session: Session, events: Sequence[Received[Any]], provider: Payment
     changed = []
     for each, step in due:
         if payment := payments.get(each.event.order_id):
-            changed.append(_take(step, _row(payment), provider))
-            _announce(step, payment, changed[-1], publish, each)
+            changed.append(_carry_out(step, payment, _row(payment), provider, publish, each))
     if tombstones:
         session.execute(insert(Payment), tombstones)
     _store(session, changed)
@@ -121,6 +119,29 @@ def _row(payment: Payment, answer: Answer | None = None) -> dict[str, Any]:
         "transaction_reference": answer.reference if isinstance(answer, Approved) else payment.transaction_reference,
         "failure_reason": answer.reason if isinstance(answer, Declined) else payment.failure_reason,
     }
+
+
+def _carry_out(
+    step: Step,
+    payment: Payment,
+    row: dict[str, Any],
+    provider: PaymentProvider,
+    publish: Publish,
+    cause: Received[Any],
+) -> dict[str, Any]:
+    """Do what the step asks of the provider, announce it, and return the row as it is afterwards."""
+    try:
+        steps = [(step, _take(step, row, provider))]
+    except ProviderRefuses:
+        if step.asks is None or step.asks not in rules.CATCH_UP:
+            raise
+        steps = []
+        for missed in rules.CATCH_UP[step.asks]:
+            row = _take(missed, row, provider)
+            steps.append((missed, row))
+    for done, after in steps:
+        _announce(done, payment, after, publish, cause)
+    return steps[-1][1]
 
 
 def _take(step: Step, row: dict[str, Any], provider: PaymentProvider) -> dict[str, Any]:

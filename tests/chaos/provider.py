@@ -8,12 +8,10 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
+from payments.provider import ProviderRefuses
+
 NAME = "provider"
 AUTHORISED = "authorised.log"
-
-
-class ProviderRefuses(Exception):
-    """The money has gone the other way already; a real provider says so too."""
 
 
 class Memory:

@@ -14,7 +14,7 @@ from orders import use_cases as order_use_cases
 from payments import rules as payment_rules
 from payments import use_cases as payment_use_cases
 from payments.models import Payment
-from payments.provider import Approved, Declined
+from payments.provider import Approved, Declined, ProviderRefuses
 from tests.model import vocabulary as words
 from tests.model.scenario import APPROVED
 
@@ -28,10 +28,6 @@ class Outcome(NamedTuple):
     write: tuple
     says: tuple[int, ...] = ()
     money: int = 0
-
-
-class ProviderRefuses(Exception):
-    """The provider was asked for what contradicts what it did before: the handler fails, and is retried."""
 
 
 class Provider:
@@ -151,8 +147,7 @@ def record_answer(number, payment, answer, money):
 
 def _take(step, row, before, money, cause):
     provider, said = Provider(money), []
-    after = payment_use_cases._take(step, before, provider)
-    payment_use_cases._announce(step, row, after, lambda event, _: said.append(event), cause)
+    after = payment_use_cases._carry_out(step, row, before, provider, lambda event, _: said.append(event), cause)
     written = (str(after["status"]), after["cancel_requested"])
     return Outcome(written, tuple(words.index_of(event) for event in said), provider.money)
 

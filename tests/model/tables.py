@@ -46,8 +46,13 @@ _PAYMENT = {
     (None, "order.created"): {("PENDING", ())},
     ("PENDING", "approved"): {("AUTHORIZED", ("payment.authorized",))},
     ("PENDING", "declined"): {("FAILED", ("payment.failed",))},
-    ("AUTHORIZED", "order.confirmed"): {("CAPTURED", ("payment.captured",))},
-    ("AUTHORIZED", "order.cancelled"): {("VOIDED", ("payment.voided",))},
+    # The second outcomes: the provider has done the opposite already, and a crash undid our side of it. Its refusal
+    # stands for the event that is still to come again.
+    ("AUTHORIZED", "order.confirmed"): {("CAPTURED", ("payment.captured",)), ("VOIDED", ("payment.voided",))},
+    ("AUTHORIZED", "order.cancelled"): {
+        ("VOIDED", ("payment.voided",)),
+        ("REFUNDED", ("payment.captured", "payment.refunded")),
+    },
     ("CAPTURED", "order.cancelled"): {("REFUNDED", ("payment.refunded",))},
     ("PENDING", "order.cancelled"): {(REMEMBERED, ())},
     (REMEMBERED, "approved"): {("VOIDED", ("payment.voided",))},

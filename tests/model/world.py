@@ -22,6 +22,7 @@ from dataclasses import replace
 
 from inventory.rules import ReservationMissing
 from orders.saga import Saga
+from payments.provider import ProviderRefuses
 from payments.rules import PaymentMissing, State
 from tests.model import services
 from tests.model import vocabulary as words
@@ -133,7 +134,7 @@ class World:
             if not self.scenario.orders[number].foreign:
                 raise Broken("a confirmation finds what it confirms", f"{service}: {error}") from error
             outcome = None  # retried, then dead-lettered: it is dealt with, and nothing has changed
-        except services.ProviderRefuses:
+        except ProviderRefuses:
             return  # retried, until the message whose effect the provider already knows has come again
         helps = not it.bits & handled
         said = f"{service} gets", number, message
@@ -158,7 +159,7 @@ class World:
         if key not in self._handled:
             try:
                 self._handled[key] = self._ask(number, order, stock, message, service)
-            except services.ProviderRefuses as error:
+            except ProviderRefuses as error:
                 self._handled[key] = error
             except (ReservationMissing, PaymentMissing) as error:
                 self._handled[key] = error
@@ -191,7 +192,7 @@ class World:
             hit = self._hits("payment", row, answer)
             try:
                 outcome = services.record_answer(number, row, answer, order.money | bit)
-            except services.ProviderRefuses:
+            except ProviderRefuses:
                 outcome = None
             hit(outcome, outcome and outcome.write)
             self._handled[key] = outcome

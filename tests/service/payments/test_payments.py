@@ -15,7 +15,7 @@ from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, Order
 from contracts.payments import PaymentNotFound
 from extensions.ids import new_id
 from payments import use_cases
-from payments.provider import PaymentProvider
+from payments.provider import PaymentProvider, ProviderRefuses
 from payments.service import BATCH, PaymentsService
 from tests.support import database, eventually
 
@@ -26,12 +26,13 @@ ADMIN = {"user_id": str(new_id()), "roles": ["customer", "admin"]}
 
 
 class WatchedProvider(PaymentProvider):
-    """The simulated provider, with a log of what it was asked for and a door that a test can close."""
+    """The simulated provider with a memory, as a real one has; and with a door that a test can close."""
 
     def __init__(self):
         super().__init__(Decimal("10000.00"))
         self.asked = []
         self.moved = Counter()
+        self.moved_of = set()
         self.failures = 0
         self.door = None
 
@@ -51,6 +52,10 @@ class WatchedProvider(PaymentProvider):
         return super().authorise(key, amount, currency)
 
     def _move(self, kind, reference, key):
+        decided = {"capture", "void"} & {done for done, of, _ in self.moved_of if of == reference}
+        if decided - {kind} and kind != "refund":
+            raise ProviderRefuses(f"{kind} of {reference}: {decided}")
+        self.moved_of.add((kind, reference, key))
         receipt = super()._move(kind, reference, key)
         self.moved[kind, receipt] += 1
         return receipt
@@ -202,6 +207,43 @@ class TestAnAuthorisedPayment:
         bus.wait_for("payment.refunded", order.order_id)
         assert payments.get_payment_of_order(str(order.order_id))["status"] == "REFUNDED"
         assert provider.kinds == ["capture", "refund"]
+
+
+class TestWhatACrashUndid:
+    """The provider has done what an event asked for, our side of it is rolled back, and the opposite event is next."""
+
+    @pytest.fixture
+    def order(self, payments, bus):
+        order = created()
+        bus.publish(order)
+        bus.wait_for("payment.authorized", order.order_id)
+        return order
+
+    def crash(self, use_case, event, provider):
+        with sessionmaker(database("payments"))() as session:
+            use_case(session, [Received(event, new_id(), "request", "trace")], provider, lambda *_: new_id())
+            session.rollback()
+
+    def test_what_was_captured_is_refunded(self, payments, bus, order, rows, provider):
+        self.crash(use_cases.capture_payments, confirmed(order), provider)
+        bus.publish(cancelled(order))
+        bus.publish(cancelled(order))
+        bus.wait_for("payment.refunded", order.order_id)
+        bus.publish(confirmed(order))
+        eventually(lambda: has_handled(rows, confirmed(order)) and has_handled(rows, cancelled(order), 2))
+        assert payments.get_payment_of_order(str(order.order_id))["status"] == "REFUNDED"
+        assert said_by_payments(bus) == ["payment.authorized", "payment.captured", "payment.refunded"]
+        assert provider.kinds == ["capture", "refund"]
+
+    def test_what_was_voided_stays_so(self, payments, bus, order, rows, provider):
+        self.crash(use_cases.cancel_payments, cancelled(order), provider)
+        bus.publish(confirmed(order))
+        bus.wait_for("payment.voided", order.order_id)
+        bus.publish(cancelled(order))
+        eventually(lambda: has_handled(rows, confirmed(order)) and has_handled(rows, cancelled(order)))
+        assert payments.get_payment_of_order(str(order.order_id))["status"] == "VOIDED"
+        assert said_by_payments(bus) == ["payment.authorized", "payment.voided"]
+        assert provider.kinds == ["void"]
 
 
 class TestCancellationThatOvertakes:
