@@ -333,7 +333,7 @@ REMEDIES = [
         "H13",
         "stock is locked in one order (taken out: in any)",
         [Patch("inventory/queries.py", ".order_by(Stock.product_id)", ".order_by(text('random()'))")],
-        f"{INVENTORY}::TestRaces::test_batches_over_the_same_products_in_every_order_do_not_deadlock",
+        f"{RACES}::test_h13_orders_of_the_same_products_do_not_deadlock",
     ),
     Remedy(
         "H13",

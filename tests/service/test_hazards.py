@@ -3,6 +3,7 @@
 tests/e2e/test_hazards.py stages them on the running processes.
 """
 
+import random
 from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
@@ -275,23 +276,46 @@ def test_h13_a_deadlock_is_tried_again_for_as_long_as_it_takes(run_service, bus)
         assert connection.scalar(sqlalchemy.text("SELECT count(*) FROM dead_letters")) == 0
 
 
+def test_h13_orders_of_the_same_products_do_not_deadlock(servers):
+    products = [Stock(quantity=1000, keep=number > 0) for number in range(8)]
+    failures = []
+
+    def buy(seed):
+        chance = random.Random(seed)
+        for _ in range(6):
+            chance.shuffle(products)
+            try:
+                with sessionmaker(database("inventory")).begin() as session:
+                    products[0].buy(session, *products[1:])
+            except sqlalchemy.exc.DBAPIError as error:
+                failures.append(error)
+
+    for greenlet in [eventlet.spawn(buy, seed) for seed in range(10)]:
+        greenlet.wait()
+    assert failures == []
+
+
 class Stock:
     """The last unit of a product."""
 
-    def __init__(self):
-        empty_database("inventory")
+    def __init__(self, quantity=1, *, keep=False):
+        if not keep:
+            empty_database("inventory")
         self.product = new_id()
         self.said = []
-        self.execute("INSERT INTO stock (product_id, product_sku, on_hand) VALUES (:id, 'S', 1)")
+        self.execute(f"INSERT INTO stock (product_id, product_sku, on_hand) VALUES (:id, 'S', {quantity})")
 
     def execute(self, statement):
         with database("inventory").begin() as connection:
             connection.execute(sqlalchemy.text(statement), {"id": self.product})
 
-    def buy(self, session):
-        line = OrderLine(product_id=self.product, product_sku="S", quantity=1, price_snapshot=Decimal("1.00"))
+    def buy(self, session, *others):
+        lines = tuple(
+            OrderLine(product_id=stock.product, product_sku="S", quantity=1, price_snapshot=Decimal("1.00"))
+            for stock in (self, *others)
+        )
         order = OrderCreated(
-            order_id=new_id(), user_id=new_id(), total_amount=Decimal("1.00"), currency="TRY", items=(line,)
+            order_id=new_id(), user_id=new_id(), total_amount=Decimal("1.00"), currency="TRY", items=lines
         )
         inventory.reserve_stock(session, [received(order)], lambda event, _cause: self.said.append(event.event_type))
 
