@@ -95,7 +95,9 @@ def letters():
 
 
 def the_letter(timeout=10.0):
+    began = time.monotonic()
     (letter,) = eventually(letters, timeout)
+    assert time.monotonic() - began < timeout, "the whole process stood still"
     return letter
 
 
@@ -263,13 +265,13 @@ def gateway(run_service):
 UPDATED = {"user_id": str(new_id()), "roles": ["customer"], "is_active": False, "at": "2026-01-01T00:00:00Z"}
 
 
-@pytest.mark.parametrize("what", poison.in_the_place_of_an_event(UPDATED, "user_id", "user.registered"), ids=str)
-def test_pitfall_07_what_every_gateway_hears_harms_none(gateway, bus, what):
-    what.publish(bus.channel, "events", "user.updated")
-    update = UserUpdated.model_validate(UPDATED | {"user_id": str(new_id()), "at": time_now()})
-    bus.publish(update)
-    eventually(lambda: any(known.user_id == update.user_id for known in gateway.updates.values()), timeout=SOON)
-    assert not gateway._died.ready()
+def test_pitfall_07_what_every_gateway_hears_harms_none(gateway, bus):
+    for what in poison.in_the_place_of_an_event(UPDATED, "user_id", "user.registered"):
+        what.publish(bus.channel, "events", "user.updated")
+        update = UserUpdated.model_validate(UPDATED | {"user_id": str(new_id()), "at": time_now()})
+        bus.publish(update)
+        eventually(lambda update=update: update.user_id in {one.user_id for one in gateway.updates.values()}, SOON)
+        assert not gateway._died.ready(), what
 
 
 def time_now():
