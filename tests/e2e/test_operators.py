@@ -1,5 +1,7 @@
 """What an operator sees and does over HTTP: a saga that waits, a message that died, and whether everything adds up."""
 
+import pytest
+
 from contracts.errors import DeadLetterNotFound
 from extensions.ids import new_id
 from tests.support import eventually
@@ -13,13 +15,19 @@ def consistency(shop):
     return seen["at_rest"], {check["name"]: check["ids"] for check in seen["checks"] if check["count"]}
 
 
+@pytest.fixture
+def forged(shop):
+    """What is broken already: other tests send events about orders that never were."""
+    return consistency(shop)[1]
+
+
 def waiting(shop, order):
     """What an order waits for, None where it is not under way."""
     items = shop.get("/admin/sagas?limit=100")["items"]
     return next((item["awaits"] for item in items if item["id"] == order["id"]), None)
 
 
-def test_an_order_that_waits_is_seen_with_what_it_waits_for(shop):
+def test_an_order_that_waits_is_seen_with_what_it_waits_for(shop, forged):
     tea = shop.product()
     shop.stop("payments")
     order = shop.order((tea, 1))
@@ -29,10 +37,10 @@ def test_an_order_that_waits_is_seen_with_what_it_waits_for(shop):
     shop.start("payments")
     shop.reaches(order, "CONFIRMED")
     eventually(lambda: waiting(shop, order) is None)
-    eventually(lambda: consistency(shop) == (True, {}), timeout=90, pause=0.5)
+    eventually(lambda: consistency(shop) == (True, forged), timeout=90, pause=0.5)
 
 
-def test_a_message_that_died_is_seen_replayed_once_and_given_up(shop, bus, caller):
+def test_a_message_that_died_is_seen_replayed_once_and_given_up(shop, forged, bus, caller):
     message_id = str(new_id())
     bus.publish_raw(QUEUE, "{", exchange="", message_id=message_id)
 
@@ -55,4 +63,4 @@ def test_a_message_that_died_is_seen_replayed_once_and_given_up(shop, bus, calle
     caller.inventory.discard_dead_letter(again["id"])
     assert letters() == []
     assert shop.admin.request("POST", f"/admin/dead-letters/{again['id']}/replay")[0] == DeadLetterNotFound.status
-    eventually(lambda: consistency(shop) == (True, {}), timeout=90, pause=0.5)
+    eventually(lambda: consistency(shop) == (True, forged), timeout=90, pause=0.5)
