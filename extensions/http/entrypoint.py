@@ -122,18 +122,24 @@ class HttpServer(SharedExtension):
         if request.method == "OPTIONS":
             return _options(request, self._table.allowed(request.path))
         route, raw_arguments = self._table.match(request.method, request.path)
+        slots = self._slots_of(route)
+        # Before anything else is done: a refusal has to be cheap, or it takes the time of those who are let in.
+        route.rest.check()
+        slots.require_room(self._budget)
         route.check(request, raw_arguments, read_body)
         # A slow sender is not the services' fault: their time begins here.
         request.deadline = time.monotonic() + self._budget
-        answer = self._run(route, request)
+        answer = self._run(route, request, slots)
         answer.status = answer.status or route.status
         if route.paged and answer.body["next_cursor"]:
             answer.headers["Link"] = f'<{request.next_page(answer.body["next_cursor"])}>; rel="next"'
         return answer
 
-    def _run(self, route: "Route", request: HttpRequest) -> Answer:
+    def _slots_of(self, route: "Route") -> Slots:
+        return self._slots if route.shed else self._probe_slots
+
+    def _run(self, route: "Route", request: HttpRequest, slots: Slots) -> Answer:
         """Run the route's method in a worker, if there is room."""
-        slots = self._slots if route.shed else self._probe_slots
         route.rest.check()
         slots.take(request.remaining())
         outcome = Signal()

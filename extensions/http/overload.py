@@ -23,10 +23,14 @@ class Slots:
         self._in_flight = 0
         self._mean_seconds = 0.0
 
-    def take(self, seconds: float) -> None:
-        """Wait for a worker. Raises Overloaded at once where the answer would come later than in `seconds`."""
+    def require_room(self, seconds: float) -> None:
+        """Raise Overloaded where the answer would come later than in `seconds`."""
         if self._in_flight >= self._max_requests or not self._can_answer_within(seconds):
             raise _overloaded()
+
+    def take(self, seconds: float) -> None:
+        """Wait for a worker. Raises Overloaded at once where the answer would come later than in `seconds`."""
+        self.require_room(seconds)
         self._in_flight += 1
         if not self._free.acquire(timeout=max(0.0, seconds - SAFETY * self._mean_seconds)):
             self._in_flight -= 1
