@@ -227,7 +227,7 @@ def test_h6_a_crash_before_the_commit_loses_nothing(run_service, bus):
 def test_h7_what_was_committed_while_the_broker_was_away_arrives(run_service, servers):
     speaker, event = run_service(Speaker), shipped()
     commit(speaker, shipped())  # the relay is connected
-    servers.rabbitmq.kill()
+    servers.rabbitmq.stop()
     commit(speaker, event)
     eventlet.sleep(1.0)  # the relay tries, in vain
     servers.rabbitmq.start()
