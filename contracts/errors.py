@@ -140,4 +140,4 @@ class BadCall(ServiceError):
 class DeadLetterNotFound(NotFound):
     """No dead letter with this id in this service."""
 
-    detail = "There is no dead letter with this id."
+    code, status, detail = "DEAD_LETTER_NOT_FOUND", 404, "There is no dead letter with this id."

@@ -20,6 +20,7 @@ WORDS = {
     "string_type": "must be a string",
     "uuid_type": "must be a UUID",
     "uuid_parsing": "must be a UUID",
+    "datetime_from_date_parsing": 'must be an RFC 3339 time, such as "2026-01-31T08:30:00Z": {error}',
     "tuple_type": "must be a list",
     "list_type": "must be a list",
     "model_type": "must be an object",
@@ -46,10 +47,13 @@ def field_errors(error: ValidationError) -> list[FieldError]:
 
 
 def _words(finding: Any) -> str:
-    words = WORDS.get(finding["type"])
+    kind, context = finding["type"], finding.get("ctx", {})
+    if context.get("field_type") == "Value":  # Pydantic's word for a string that a validator of ours has seen
+        kind = f"string_{kind}"
+    words = WORDS.get(kind)
     if words is None:
         return str(finding["msg"]).removeprefix("Value error, ")
-    return words.format(**finding.get("ctx", {}))
+    return words.format(**context)
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -1,7 +1,8 @@
 """Does everything add up? `make check-consistency`, or `python -m deploy.consistency`, beside a running suite.
 
 It waits until the suite is at rest, and prints each invariant with the number of things that break it and their ids.
-Exit code 0: all hold. 1: one is broken, or the suite did not come to rest. 2: it could not be told.
+Exit code 0: all hold. 1: one is broken, or the suite did not come to rest. 2: it could not be told. `make` turns both
+1 and 2 into 2, so scripts that tell them apart call `python -m deploy.consistency`, after `. var/env`.
 """
 
 import argparse
@@ -71,6 +72,9 @@ def main(arguments: list[str]) -> int:
         seen = await_rest(look, options.timeout)
     except TimeoutError:
         print("orders does not answer: does the suite run?", file=sys.stderr)
+        return 2
+    except ConnectionRefusedError:
+        print("RabbitMQ cannot be reached: does the suite run?", file=sys.stderr)
         return 2
     except CANNOT_TELL as error:
         print(f"it cannot be told: {error}", file=sys.stderr)

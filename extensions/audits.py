@@ -16,8 +16,11 @@ from sqlalchemy.orm import Session
 
 from contracts.errors import UpstreamTimeout
 from extensions.ids import parse_id
+from extensions.patience import patience
 
 SHOWN = 20
+# PostgreSQL gives a statement up by itself, and then says so.
+MARGIN_SECONDS = 1.0
 QUERY_CANCELED = "57014"
 MAX_ROWS = 20_000
 """More rows than this in one range are not compared one by one."""
@@ -64,7 +67,7 @@ def within(key: Any, ranges: Sequence[Range]) -> ColumnElement[bool]:
 @contextmanager
 def moment(work: Any, seconds: float) -> Iterator[Session]:
     """Open a transaction that only reads, and whose statements all see the same moment; each has `seconds` at most."""
-    with _in_time(), work.transaction() as session:
+    with _in_time(), patience(seconds + MARGIN_SECONDS), work.transaction() as session:
         session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
         session.execute(select(func.set_config("statement_timeout", str(max(1, int(seconds * 1000))), True)))
         yield session

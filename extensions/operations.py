@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+import eventlet
 from nameko.extensions import DependencyProvider
 
 from contracts.base import Actor
@@ -19,6 +20,8 @@ from extensions.telemetry import current_trace, start_trace
 log = logging.getLogger(__name__)
 
 AUDIT_SECONDS = 300
+# Less than the gateway waits for a service's health: a silent database is named, and not the service.
+DATABASE_SECONDS = 1.0
 
 
 class Tracing(DependencyProvider):
@@ -46,9 +49,12 @@ class Operations:
         """Tell what works: {"status": "ok" | "failing", "parts": {part: "ok" | what is wrong}}."""
         parts = {"database": "ok", "redis": "ok" if self.redis.ping() else "down: reads are slower"}
         try:
-            self.work.is_healthy()
+            with eventlet.Timeout(DATABASE_SECONDS):
+                self.work.is_healthy()
         except ServiceError as error:
             parts["database"] = str(error)
+        except eventlet.Timeout:
+            parts["database"] = "does not answer"
         return {"status": "ok" if parts["database"] == "ok" else "failing", "parts": parts}
 
     @periodic(seconds=300, transaction=False)

@@ -28,13 +28,15 @@ from extensions import timers
 from extensions.dead_letters import DeadLetters
 from extensions.ids import new_id
 from extensions.outbox import OutboxRelay
+from extensions.patience import patience_or
 from extensions.periodic import Alarms
 from extensions.telemetry import current_trace
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_SECONDS = 5
-# Longer than any statement may take. A peer whose kernel acknowledges and whose process says nothing keeps TCP content.
+# Longer than a statement may take, where its greenlet has no more patience. A peer whose kernel acknowledges and whose
+# process says nothing keeps TCP content.
 UNANSWERED_SECONDS = 15
 POOL_TIMEOUT_SECONDS = 3
 SESSION_SETTINGS = {
@@ -273,7 +275,7 @@ def _wait(connection: Any) -> None:
     libpq's connect_timeout does not hold where somebody else does the waiting.
     """
     is_open = connection.status != psycopg2.extensions.STATUS_SETUP
-    seconds = UNANSWERED_SECONDS if is_open else CONNECT_TIMEOUT_SECONDS
+    seconds = patience_or(UNANSWERED_SECONDS) if is_open else CONNECT_TIMEOUT_SECONDS
     silence = psycopg2.OperationalError(f"PostgreSQL said nothing for {seconds} s")
     deadline = time.monotonic() + seconds
     while (state := connection.poll()) != psycopg2.extensions.POLL_OK:

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from extensions import work
+from extensions.patience import patience
 from tests.chaos.proxy import Proxies
 
 DATABASE = "ORDERS_DATABASE_URL"
@@ -48,6 +49,14 @@ def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up_as_an_out
         engine.connect()
     assert 0.9 < time.monotonic() - began < 5
     assert work.is_outage(caught.value)
+
+
+def test_who_has_more_patience_waits_longer(proxies):
+    with work.make_engine(proxies.url).connect() as connection:
+        with patience(3.0):
+            assert connection.scalar(text("SELECT 4 FROM pg_sleep(1.5)")) == 4
+        with pytest.raises(OperationalError):
+            connection.scalar(text("SELECT 4 FROM pg_sleep(1.5)"))
 
 
 def test_a_slow_answer_is_waited_for(proxies):

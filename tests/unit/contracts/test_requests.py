@@ -5,6 +5,7 @@ import pytest
 from contracts.base import MAX_PAGE, OPERATOR, Actor, PageRequest
 from contracts.catalog import CreateProduct, UpdateProduct
 from contracts.errors import PermissionDenied, ValidationFailed
+from contracts.operations import ConsistencyRequest, DeadLetterFilter
 from contracts.orders import MAX_LINES, CreateOrder
 from contracts.users import Credentials, UpdateUser
 from extensions.ids import new_id
@@ -41,6 +42,20 @@ def wrong_fields(request, data):
 )
 def test_every_wrong_field_is_named_by_its_path(data, fields):
     assert wrong_fields(CreateOrder, data) == fields
+
+
+@pytest.mark.parametrize(
+    ("request_class", "data", "words"),
+    [
+        (CreateOrder, {"items": []}, "items: must have at least 1 items"),
+        (DeadLetterFilter, {"queue": ""}, "queue: must have at least 1 characters"),
+        (DeadLetterFilter, {"queue": "q" * 256}, "queue: must have at most 255 characters"),
+        (ConsistencyRequest, {"since": "2026-13-01T00:00:00Z"}, "since: must be an RFC 3339 time, .*: month value"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(request_class, data, words):
+    with pytest.raises(ValidationFailed, match=words):
+        request_class.parse(data)
 
 
 @pytest.mark.parametrize("request_class", [CreateProduct, UpdateProduct, Credentials, UpdateUser, PageRequest, Actor])
