@@ -66,10 +66,17 @@ def ask(
     return dict(reply.get("result") or {})
 
 
+def check(amqp_uri: str, service: str, *, timeout: float = TIMEOUT) -> None:
+    """Raise as `ask` does, and Unhealthy where the service says that it cannot work."""
+    health = ask(amqp_uri, service, timeout=timeout)
+    if health.get("status") != "ok":
+        raise Unhealthy("; ".join(f"{part}: {state}" for part, state in health["parts"].items() if state != "ok"))
+
+
 def answers(amqp_uri: str, service: str, *, timeout: float = TIMEOUT) -> bool:
     """Does the service answer, and well?"""
     try:
-        ask(amqp_uri, service, timeout=timeout)
+        check(amqp_uri, service, timeout=timeout)
     except (Unhealthy, OSError, OperationalError, AMQPError):
         return False
     return True
@@ -103,7 +110,7 @@ def main(names: list[str]) -> int:
             if name == "gateway":
                 ask_gateway(settings["WEB_SERVER_ADDRESS"])
             else:
-                ask(settings["AMQP_URI"], name)
+                check(settings["AMQP_URI"], name)
         except TimeoutError:
             print(f"{name} did not answer within {TIMEOUT:g} s", file=sys.stderr)
             return 1

@@ -1,0 +1,30 @@
+"""The exit code that Docker and Kubernetes go by: what a service says of itself counts, not only that it speaks."""
+
+import pytest
+
+from deploy import healthcheck
+
+WELL = {"status": "ok", "parts": {"database": "ok", "redis": "down: reads are slower"}}
+FAILING = {"status": "failing", "parts": {"database": "does not answer", "redis": "ok"}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        (WELL, 0, ""),
+        (FAILING, 1, "orders: database: does not answer\n"),
+        (TimeoutError(), 1, "orders did not answer within 3 s\n"),
+        (ConnectionRefusedError("no broker"), 1, "orders: no broker\n"),
+    ],
+    ids=["well", "failing", "silent", "no broker"],
+)
+def test_a_service_is_well_when_it_says_so(monkeypatch, capsys, answer, code, said):
+    def ask(_amqp_uri, _service, *, timeout):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(healthcheck, "ask", ask)
+    assert healthcheck.main(["orders"]) == code
+    assert capsys.readouterr().err == said
+    assert healthcheck.answers("amqp://", "orders") == (code == 0)
