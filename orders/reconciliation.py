@@ -25,6 +25,8 @@ EVERYTHING_COMPARED = "everything_compared"
 CHUNK = 20
 MARGIN_SECONDS = 1.5
 LONGEST_SECONDS = 300
+# By so much sooner than our caller, we give up on a service that is silent, and can still say which it was.
+ANSWER_SECONDS = 0.5
 # So long an event may be in the hands of a consumer, which the broker does not tell.
 SETTLING_SECONDS = 60
 
@@ -66,7 +68,7 @@ class Reconciliation:
         self.work, self.queues = work, queues
         self.seconds = current_trace().remaining(LONGEST_SECONDS)
         self.deadline = time.monotonic() + self.seconds
-        self.services = services.within(self.seconds)
+        self.services = services.within(self.seconds - ANSWER_SECONDS)
 
     def look(self, since: datetime | None) -> ConsistencyView:
         """Compare everything; with `since`, only the orders that were made from then on."""
