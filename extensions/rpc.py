@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import amqp
+import eventlet
 from greenlet import GreenletExit
 from nameko import config
 from nameko.exceptions import ContainerBeingKilled, serialize
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 # A stopped service's queue lives on for a restart's time; after that its callers are told at once (mandatory).
 QUEUE_EXPIRES_MS = 10_000
+# More than any caller waits but an operator, whose questions may take minutes; less than whoever stops us waits.
+STOP_SECONDS = 10.0
 INTERRUPTED = "The service was interrupted while it answered; whether it acted is unknown."
 
 
@@ -51,6 +54,7 @@ class RpcServer(SharedExtension):
         self.prefetch = 1
         self._methods: dict[str, Rpc] = {}
         self._channel: Any = None
+        self._last_bell: Any = None
 
     def setup(self) -> None:
         """Subscribe."""
@@ -63,8 +67,15 @@ class RpcServer(SharedExtension):
         self._methods[method.method_name] = method
 
     def finish(self) -> None:
-        """Take no more calls; the container waits for the workers of those that were taken."""
+        """Take no more calls; the container waits for the workers of those that were taken, STOP_SECONDS at most."""
+        if self._last_bell is None:
+            self._last_bell = eventlet.spawn_after(STOP_SECONDS, self.container._kill_worker_threads)  # noqa: SLF001
         self.listener.unsubscribe(self)
+
+    def stop(self) -> None:
+        """All workers have ended."""
+        if self._last_bell is not None:
+            self._last_bell.cancel()
 
     def on_connected(self, channel: amqp.Channel) -> None:
         """Declare the queue."""
@@ -198,8 +209,8 @@ def rpc(
         except (Exception, *INTERRUPTIONS) as error:
             if is_outage(error) or is_statement_timeout(error):
                 raise ServiceUnavailable(retry_after=1) from error
-            if isinstance(error, GreenletExit):  # the container is being killed
-                raise ServiceUnavailable(INTERRUPTED, retry_after=1) from error
+            if isinstance(error, GreenletExit):  # the service stops, or is being killed
+                raise UpstreamTimeout(INTERRUPTED) from error
             log.exception("%s.%s failed", self.name, method.__name__)
             raise InternalError from error
 

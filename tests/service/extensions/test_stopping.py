@@ -9,12 +9,15 @@ import pytest
 from eventlet.patcher import original
 from nameko.containers import ServiceContainer
 
+from contracts.errors import UpstreamTimeout
 from contracts.events import queue_name
 from contracts.orders import OrderShipped
 from extensions import operations
+from extensions import rpc as transport
 from extensions.events import handles
 from extensions.ids import new_id
 from extensions.listener import Listener
+from extensions.periodic import periodic
 from extensions.rpc import RpcServer, rpc
 from extensions.topology import RPC_EXCHANGE
 from extensions.work import Work
@@ -46,6 +49,22 @@ class Slow(operations.Operations):
     @rpc(transaction=False)
     def other(self):
         return "answered"
+
+
+class Endless(operations.Operations):
+    """Has begun what takes longer than anybody waits for its end."""
+
+    name = "notifications"
+    work = Work(Base)
+
+    @periodic(seconds=1.0)
+    def clean_up(self):
+        eventlet.sleep(60)
+
+    @rpc
+    def count_everything(self):
+        HANDLED.append("begun")
+        eventlet.sleep(60)
 
 
 @pytest.fixture
@@ -134,6 +153,17 @@ def test_a_stopping_replica_answers_what_was_delivered_to_it_and_leaves_the_rest
         eventually(all_answered)
     errors = [json.loads(reply.body)["error"] for reply in replies]
     assert errors == [None] * 40
+
+
+def test_a_stop_waits_for_nothing_that_has_no_end(started, monkeypatch):
+    monkeypatch.setattr(transport, "STOP_SECONDS", 0.5)
+    container = started(Endless)
+    call = eventlet.spawn(Caller(timeout=10.0).call, "notifications", "count_everything", [], {})
+    eventually(lambda: HANDLED == ["begun"])
+    with eventlet.Timeout(8):
+        container.stop()
+    with pytest.raises(UpstreamTimeout, match="whether it acted is unknown"):
+        call.wait()
 
 
 def publish_call(channel, method):
