@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Uuid, and_, bindparam, cast, false, func, or_, select, text
+from sqlalchemy import ARRAY, ColumnElement, Integer, Uuid, and_, bindparam, cast, false, func, or_, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -41,8 +41,8 @@ class Span:
 
     @classmethod
     def of(cls, since: str, bounds: Sequence[str]) -> "Span":
-        """Read what came by RPC."""
-        return cls(UUID(since), tuple(UUID(bound) for bound in bounds))
+        """Read what came by RPC; raises ValidationFailed."""
+        return cls(parse_id("since", since), tuple(parse_id("bounds", bound) for bound in bounds))
 
     def to_wire(self) -> dict[str, Any]:
         """Return what travels by RPC."""
@@ -62,6 +62,11 @@ class Span:
 def within(key: Any, ranges: Sequence[Range]) -> ColumnElement[bool]:
     """Return the SQL for `key` being in one of some ranges."""
     return or_(false(), *(key >= low if high is None else and_(key >= low, key < high) for low, high in ranges))
+
+
+def seconds_since(time: Any) -> ColumnElement[int]:
+    """Return the SQL for how long ago that was, by the database's clock; negative where it was set back since."""
+    return cast(func.extract("epoch", func.clock_timestamp() - time), Integer)
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Integer, case, cast, func, select
+from sqlalchemy import case, select
 from sqlalchemy.orm import Session
 
-from extensions.audits import Fingerprints, Range, Span, check, fingerprints, within
+from extensions.audits import Fingerprints, Range, Span, check, fingerprints, seconds_since, within
 from inventory.models import Reservation, ReservationLine
 from inventory.rules import Status
 
@@ -78,7 +78,7 @@ def held(session: Session, span: Span) -> dict[str, Fingerprints]:
 
 def rows(session: Session, ranges: Sequence[Range]) -> dict[str, Any]:
     """Return each reservation of some ranges of orders, by the order's id. `age` is in seconds."""
-    age = cast(func.extract("epoch", func.clock_timestamp() - Reservation.updated_at), Integer)
+    age = seconds_since(Reservation.updated_at)
     found = session.execute(
         select(Reservation.order_id, Reservation.status, age).where(within(Reservation.order_id, ranges))
     )

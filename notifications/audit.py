@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Integer, cast, func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from extensions.audits import Fingerprints, Range, Span, fingerprints, within
+from extensions.audits import Fingerprints, Range, Span, fingerprints, seconds_since, within
 from notifications.models import Notification
 
 ABOUT_ORDERS = Notification.order_id.is_not(None)
@@ -19,7 +19,7 @@ def held(session: Session, span: Span) -> dict[str, Fingerprints]:
 
 def rows(session: Session, ranges: Sequence[Range]) -> dict[str, Any]:
     """Return what was told about each of some ranges of orders, by the order's id. `age` is in seconds."""
-    age = cast(func.extract("epoch", func.clock_timestamp() - Notification.created_at), Integer)
+    age = seconds_since(Notification.created_at)
     told: dict[str, Any] = {}
     for order_id, kind, seconds in session.execute(
         select(Notification.about_id, Notification.kind, age).where(within(Notification.about_id, ranges), ABOUT_ORDERS)

@@ -5,11 +5,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Integer, case, func, select, text
-from sqlalchemy import cast as as_type
+from sqlalchemy import case, func, select, text
 from sqlalchemy.orm import Session
 
-from extensions.audits import SHOWN, Fingerprints, Range, Span, check, fingerprints, within
+from extensions.audits import SHOWN, Fingerprints, Range, Span, check, fingerprints, seconds_since, within
 from orders.models import UNSETTLED, Order, OrderItem, TimelineEvent
 
 RANGE = 100
@@ -131,7 +130,6 @@ def rows(session: Session, ranges: Sequence[Range]) -> dict[str, Mapping[str, An
         )
     ):
         steps.setdefault(str(order_id), []).append(event)
-    age = as_type(func.extract("epoch", func.clock_timestamp() - Order.updated_at), Integer)
     orders = session.execute(
         select(
             Order.id,
@@ -140,7 +138,7 @@ def rows(session: Session, ranges: Sequence[Range]) -> dict[str, Mapping[str, An
             Order.payment_status,
             Order.total_amount,
             Order.currency,
-            age.label("age"),
+            seconds_since(Order.updated_at).label("age"),
             case((UNSETTLED, True), else_=False).label("unsettled"),
         ).where(within(Order.id, ranges))
     ).mappings()

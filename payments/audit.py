@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Integer, case, cast, func, select
+from sqlalchemy import case, select
 from sqlalchemy.orm import Session
 
-from extensions.audits import Fingerprints, Range, Span, fingerprints, within
+from extensions.audits import Fingerprints, Range, Span, fingerprints, seconds_since, within
 from payments.models import Payment
 from payments.rules import State
 
@@ -27,7 +27,7 @@ def held(session: Session, span: Span) -> dict[str, Fingerprints]:
 
 def rows(session: Session, ranges: Sequence[Range]) -> dict[str, Any]:
     """Return each payment of some ranges of orders, by the order's id. `age` is in seconds."""
-    age = cast(func.extract("epoch", func.clock_timestamp() - Payment.updated_at), Integer)
+    age = seconds_since(Payment.updated_at)
     found = session.execute(
         select(Payment.order_id, Payment.status, Payment.amount, Payment.currency, age).where(
             within(Payment.order_id, ranges)

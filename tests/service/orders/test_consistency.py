@@ -15,7 +15,7 @@ from nameko.containers import ServiceContainer
 from sqlalchemy.orm import Session
 
 from catalog.service import CatalogService
-from contracts.errors import PermissionDenied, UpstreamTimeout
+from contracts.errors import PermissionDenied, UpstreamTimeout, ValidationFailed
 from extensions.audits import SHOWN, moment
 from extensions.ids import new_id
 from inventory.service import InventoryService
@@ -344,3 +344,9 @@ def test_only_an_administrator_may_look(shop):
         shop.caller.inventory.audit(STRANGER, actor=ALICE)
     with pytest.raises(PermissionDenied):
         shop.caller.payments.audit_rows([], actor=ALICE)
+
+
+def test_what_is_no_range_is_refused(shop):
+    for arguments in (["yesterday"], [STRANGER, ["tomorrow"]]):
+        with pytest.raises(ValidationFailed, match="must be a UUID"):
+            shop.caller.inventory.audit(*arguments)
