@@ -171,6 +171,8 @@ class EventHandler(Entrypoint):
         failure = self._persist_or_failure([received for _, received in events])
         if failure is None:
             return True
+        if isinstance(failure, ContainerBeingKilled) or (self._stopping and isinstance(failure, Interrupted)):
+            return False  # the broker will deliver them again
         if len(events) == 1:
             return self._give_up_for_now(events[0][0], failure)
         return all(self._handle([message]) for message, _ in events)
@@ -244,8 +246,6 @@ class EventHandler(Entrypoint):
     # Failure of one message
 
     def _give_up_for_now(self, message: amqp.Message, failure: BaseException) -> bool:
-        if isinstance(failure, ContainerBeingKilled) or (self._stopping and isinstance(failure, Interrupted)):
-            return False
         start_trace(message.headers or {}, self.container.service_name)
         attempts = _attempts(message) + 1
         delays = topology.retry_delays()

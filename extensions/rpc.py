@@ -37,7 +37,7 @@ DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 # A stopped service's queue lives on for a restart's time; after that its callers are told at once (mandatory).
 QUEUE_EXPIRES_MS = 10_000
 # More than any caller waits but an operator, whose questions may take minutes; less than whoever stops us waits.
-STOP_SECONDS = 10.0
+STOP_SECONDS = 6.0
 INTERRUPTED = "The service was interrupted while it answered; whether it acted is unknown."
 
 
@@ -54,7 +54,7 @@ class RpcServer(SharedExtension):
         self.prefetch = 1
         self._methods: dict[str, Rpc] = {}
         self._channel: Any = None
-        self._last_bell: Any = None
+        self._closing: Any = None
 
     def setup(self) -> None:
         """Subscribe."""
@@ -68,14 +68,21 @@ class RpcServer(SharedExtension):
 
     def finish(self) -> None:
         """Take no more calls; the container waits for the workers of those that were taken, STOP_SECONDS at most."""
-        if self._last_bell is None:
-            self._last_bell = eventlet.spawn_after(STOP_SECONDS, self.container._kill_worker_threads)  # noqa: SLF001
+        if self._closing is None:
+            self._closing = eventlet.spawn(self._end_workers)
         self.listener.unsubscribe(self)
 
     def stop(self) -> None:
         """All workers have ended."""
-        if self._last_bell is not None:
-            self._last_bell.cancel()
+        if self._closing is not None:
+            self._closing.kill()
+
+    def _end_workers(self) -> None:
+        """End whatever still runs after STOP_SECONDS, and what that begins in its turn."""
+        eventlet.sleep(STOP_SECONDS)
+        while True:
+            self.container._kill_worker_threads()  # noqa: SLF001
+            eventlet.sleep(0.5)
 
     def on_connected(self, channel: amqp.Channel) -> None:
         """Declare the queue."""

@@ -61,6 +61,11 @@ class Endless(operations.Operations):
     def clean_up(self):
         eventlet.sleep(60)
 
+    @handles(OrderShipped)
+    def on_order_shipped(self, events):
+        HANDLED.append(len(events))
+        eventlet.sleep(60)
+
     @rpc
     def count_everything(self):
         HANDLED.append("begun")
@@ -155,15 +160,18 @@ def test_a_stopping_replica_answers_what_was_delivered_to_it_and_leaves_the_rest
     assert errors == [None] * 40
 
 
-def test_a_stop_waits_for_nothing_that_has_no_end(started, monkeypatch):
+def test_a_stop_waits_for_nothing_that_has_no_end(started, bus, monkeypatch):
     monkeypatch.setattr(transport, "STOP_SECONDS", 0.5)
+    for _ in range(3):
+        bus.publish(OrderShipped(order_id=new_id(), user_id=new_id()))
     container = started(Endless)
     call = eventlet.spawn(Caller(timeout=10.0).call, "notifications", "count_everything", [], {})
-    eventually(lambda: HANDLED == ["begun"])
+    eventually(lambda: "begun" in HANDLED and len(HANDLED) == 2)
     with eventlet.Timeout(8):
         container.stop()
     with pytest.raises(UpstreamTimeout, match="whether it acted is unknown"):
         call.wait()
+    assert len(left_in(QUEUE)) == 3
 
 
 def publish_call(channel, method):
