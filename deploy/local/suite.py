@@ -102,7 +102,7 @@ class Suite:
                 raise StartError(f"not ready after {timeout:.0f} s: {missing}{self._last_words()}")
             time.sleep(0.1)
 
-    def stop(self, grace: float = 15.0) -> None:
+    def stop(self, grace: float = 20.0) -> None:
         """SIGTERM to the gateway, then to all others at once: what it has in hand still needs them.
 
         SIGKILL for what has not ended after `grace` seconds.
@@ -148,7 +148,7 @@ class Suite:
         """Send a signal. What dies of it is started again by the supervisor."""
         self._signal(self._services[name], number)
 
-    def stop_service(self, name: str, grace: float = 15.0) -> None:
+    def stop_service(self, name: str, grace: float = 20.0) -> None:
         """Stop one service for good, until `start_service`."""
         service = self._services[name]
         with self._lock:
