@@ -41,7 +41,9 @@ UNANSWERED_SECONDS = 15
 POOL_TIMEOUT_SECONDS = 3
 SESSION_SETTINGS = {
     "statement_timeout": "10s",
-    "lock_timeout": "8s",
+    # Twice that must be less: who is not the first to want a row waits for its turn, and then for the row. A lock that
+    # is held for too long is an outage, a statement that takes too long is not.
+    "lock_timeout": "4s",
     "idle_in_transaction_session_timeout": "30s",
     "timezone": "UTC",
 }

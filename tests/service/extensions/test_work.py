@@ -1,4 +1,4 @@
-"""The database's silence: every wait for it ends, whatever the network says."""
+"""The database's silence, and its locks: every wait for it ends, whatever the network says, and as an outage."""
 
 import time
 
@@ -62,3 +62,32 @@ def test_who_has_more_patience_waits_longer(proxies):
 def test_a_slow_answer_is_waited_for(proxies):
     with work.make_engine(proxies.url).connect() as connection:
         assert connection.scalar(text("SELECT 4 FROM pg_sleep(0.7)")) == 4
+
+
+def test_a_row_that_somebody_holds_is_an_outage_to_all_who_wait_for_it(servers):
+    engine = work.make_engine(servers.addresses()[DATABASE])
+    row, claim = "SELECT name FROM timers WHERE name = 'held' FOR UPDATE", "INSERT INTO timers VALUES ('held', now())"
+    failures = []
+
+    def wait_for_the_row():
+        with engine.connect() as connection, pytest.raises(OperationalError) as caught:
+            connection.execute(text(row))
+        failures.append(caught.value)
+
+    with engine.begin() as setup:
+        setup.execute(text(f"{claim} ON CONFLICT DO NOTHING"))
+    with engine.begin() as holder, eventlet.Timeout(25):
+        holder.execute(text(row))
+        first = eventlet.spawn(wait_for_the_row)
+        eventlet.sleep(a_share_of_the_lock_timeout())
+        second = eventlet.spawn(
+            wait_for_the_row
+        )  # waits for the first, which gives up in between, and then for the row
+        first.wait()
+        second.wait()
+    assert [work.is_outage(failure) for failure in failures] == [True, True]
+
+
+def a_share_of_the_lock_timeout():
+    """Return three eighths of the time that a lock is waited for: then the second waits longest in one statement."""
+    return int(work.SESSION_SETTINGS["lock_timeout"].removesuffix("s")) * 3 / 8
