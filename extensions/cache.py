@@ -25,14 +25,18 @@ REST_AFTER_FAILURE_SECONDS = 2.0
 MAX_OWED = 10_000
 
 # An invalidation leaves its version behind, so that a reader that began before the change cannot store the old value
-# after it (H15). KEYS: the entry. ARGV: version, value ("" to invalidate), seconds to live.
+# after it (H15). KEYS: the entry. ARGV: version, value ("" to invalidate), seconds to live. What is no entry gives way.
 PUT_IF_NEWER = """
-local known = tonumber(redis.call('HGET', KEYS[1], 'version') or '-1')
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end
+local known = tonumber(redis.call('HGET', KEYS[1], 'version') or '-1') or -1
 if tonumber(ARGV[1]) < known then return 0 end
 redis.call('HSET', KEYS[1], 'version', ARGV[1], 'value', ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return 1
 """
+
+# How Redis says that a key holds what nobody here has put there.
+FOREIGN = ("WRONGTYPE", "value is not an integer")
 
 
 class RedisConnection(SharedExtension):
@@ -82,6 +86,20 @@ class RedisConnection(SharedExtension):
             self._backoff.reset()
         return answer
 
+    def read(self, key: str, call: Callable[[redis.Redis], Any]) -> Any:
+        """Return `call(client)`, which reads `key`; None when Redis is away, or holds there what makes no sense."""
+
+        def read_or_remove(client: redis.Redis) -> Any:
+            try:
+                return call(client)
+            except (redis.ResponseError, ValueError) as error:
+                _require_foreign(error)
+                log.warning("%s holds what is not ours (%s), and is removed", key, error)
+                client.unlink(key)
+                return None
+
+        return self.attempt(read_or_remove)
+
     def store(self, key: str, value: str, version: int, seconds: int) -> None:
         """Put a value where nothing newer is known."""
         self.attempt(lambda _client: self._put_if_newer(keys=[key], args=[version, value, seconds]))
@@ -124,7 +142,12 @@ class RedisConnection(SharedExtension):
 
     def _pay(self, key: str, kind: str, *rest: Any) -> None:
         if kind == "increase":
-            self._client.incr(key)
+            try:
+                self._client.incr(key)
+            except redis.ResponseError as error:
+                _require_foreign(error)
+                self._client.unlink(key)
+                self._client.incr(key)
         else:
             version, seconds = rest
             self._put_if_newer(keys=[key], args=[version, "", seconds])
@@ -137,6 +160,23 @@ class RedisConnection(SharedExtension):
     kill = stop
 
 
+def _require_foreign(error: Exception) -> None:
+    """Raise `error` where it is Redis that cannot serve, not the key that makes no sense."""
+    if isinstance(error, redis.ResponseError) and not str(error).startswith(FOREIGN):
+        raise error
+
+
+def _entry(text: Any) -> dict[str, Any] | None:
+    """Read what is kept of an entry, None for nothing; raises ValueError where it is no JSON object."""
+    if not text:
+        return None
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        message = "no JSON object"
+        raise ValueError(message)  # noqa: TRY004  (what json.loads raises as well)
+    return value
+
+
 class VersionedCache:
     """What a worker gets as `self.cache`."""
 
@@ -145,8 +185,9 @@ class VersionedCache:
 
     def get(self, kind: str, key: object) -> dict[str, Any] | None:
         """Return the cached value, None when there is none."""
-        value = self._connection.attempt(lambda client: client.hget(self._key(kind, key), "value"))
-        return json.loads(value) if value else None
+        name = self._key(kind, key)
+        found: dict[str, Any] | None = self._connection.read(name, lambda client: _entry(client.hget(name, "value")))
+        return found
 
     def store(self, kind: str, key: object, value: dict[str, Any], version: int) -> None:
         """Keep `value` unless something newer than `version` is known."""
@@ -162,7 +203,7 @@ class VersionedCache:
         Whoever reads it before the database can store an old list only under an old key.
         """
         key = self._key(kind, "generation")
-        return self._connection.attempt(lambda client: int(client.get(key) or 0))
+        return self._connection.read(key, lambda client: int(client.get(key) or 0))
 
     def next_generation(self, kind: str) -> None:
         """Forget every list of this kind. Call it around the commit."""

@@ -32,6 +32,14 @@ class Shelf:
     def invalidate(self, key, version):
         self.cache.invalidate("thing", key, version)
 
+    @rpc(transaction=False)
+    def generation(self):
+        return self.cache.generation("thing")
+
+    @rpc(transaction=False)
+    def next_generation(self):
+        self.cache.next_generation("thing")
+
 
 @pytest.fixture
 def shelf(run_service, caller):
@@ -114,3 +122,42 @@ def test_what_could_not_be_invalidated_is_before_anything_is_read_again(shelf, o
     assert get(shelf) is None
     shelf.store("a", OLD, 1)
     assert get(shelf) is None
+
+
+FOREIGN = {
+    "a string": lambda client, key: client.set(key, "x"),
+    "a list": lambda client, key: client.rpush(key, "x"),
+    "a version that is no number": lambda client, key: client.hset(key, mapping={"version": "x", "value": "{}"}),
+    "a value that is no JSON": lambda client, key: client.hset(key, mapping={"version": 1, "value": "{"}),
+    "a value that is no object": lambda client, key: client.hset(key, mapping={"version": 1, "value": "[1]"}),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("touch", ["get", "store", "invalidate"])
+def test_what_somebody_else_put_under_a_key_harms_no_other_and_goes(shelf, kind, touch):
+    client = redis.Redis.from_url(config["REDIS_URL"])
+    shelf.store("b", OLD, 1)
+    FOREIGN[kind](client, "notifications:thing:a")
+    {
+        "get": lambda: get(shelf),
+        "store": lambda: shelf.store("a", NEW, 2),
+        "invalidate": lambda: shelf.invalidate("a", 2),
+    }[touch]()
+    assert get(shelf, "b") == OLD
+    shelf.invalidate("b", 2)
+    assert client.hget("notifications:thing:b", "value") == b""  # at once: other processes read the same entry
+    shelf.store("a", NEW, 2)
+    assert get(shelf) == NEW
+
+
+@pytest.mark.parametrize("kind", ["a string", "a list"])
+@pytest.mark.parametrize("touch", ["generation", "next_generation"])
+def test_a_generation_that_makes_no_sense_begins_anew(shelf, kind, touch):
+    client = redis.Redis.from_url(config["REDIS_URL"])
+    FOREIGN[kind](client, "notifications:thing:generation")
+    getattr(shelf, touch)()
+    shelf.next_generation()
+    assert shelf.generation() >= 1
+    shelf.store("b", OLD, 1)
+    assert get(shelf, "b") == OLD
