@@ -65,9 +65,17 @@ def _stored_or_first(
     if stored is not None:
         if stored.fingerprint != fingerprint:
             raise IdempotencyKeyReused
-        return dict(stored.answer)
+        return _unpacked(stored.answer)
     answer = _first_answer(work, call)
-    session.execute(insert(keys).values(**identity, fingerprint=fingerprint, answer=answer))
+    # As text: an object in JSONB forgets the order of its fields, and the answer is promised byte for byte.
+    packed = json.dumps(answer, default=str)
+    session.execute(insert(keys).values(**identity, fingerprint=fingerprint, answer=packed))
+    return answer
+
+
+def _unpacked(stored: Any) -> dict[str, Any]:
+    """Return a stored answer; those from before they were stored as text are objects."""
+    answer: dict[str, Any] = json.loads(stored) if isinstance(stored, str) else stored
     return answer
 
 

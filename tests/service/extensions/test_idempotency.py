@@ -1,5 +1,7 @@
 """A call with an idempotency key happens once, whoever repeats it and however often."""
 
+import json
+
 import eventlet
 import pytest
 import sqlalchemy
@@ -35,6 +37,10 @@ class Maker(operations.Operations):
     @rpc(idempotent=True)
     def make(self, thing, pause=0.0, actor=None, idempotency_key=None):
         return self._make(thing, pause)
+
+    @rpc(idempotent=True)
+    def make_many(self, thing, actor=None, idempotency_key=None):
+        return {"things": [self._make(thing, 0.0)], "number": 1, "is_new": True, "by": None}
 
     @rpc(idempotent=True)
     def make_another(self, thing, actor=None, idempotency_key=None):
@@ -81,6 +87,19 @@ def test_the_same_key_gives_the_same_result(maker, bus):
     assert made("pen") == 1
     assert len(bus.wait_for("order.shipped", first["id"])) == 1
     assert CALLS == ["pen"]
+
+
+def test_the_same_key_gives_the_same_result_with_its_fields_in_the_same_order(maker):
+    first, again = (maker.make_many("pen", actor=ALICE, idempotency_key="k") for _ in range(2))
+    assert json.dumps(again) == json.dumps(first)
+
+
+def test_an_answer_that_was_stored_as_an_object_is_still_given(maker):
+    first = maker.make("pen", actor=ALICE, idempotency_key="k")
+    with database("notifications").begin() as connection:
+        as_object = "UPDATE idempotency_keys SET answer = CAST(answer #>> '{}' AS jsonb)"
+        connection.execute(sqlalchemy.text(as_object))
+    assert maker.make("pen", actor=ALICE, idempotency_key="k") == first
 
 
 def test_without_a_key_every_call_makes_one(maker):
