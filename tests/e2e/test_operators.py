@@ -35,8 +35,8 @@ def test_an_order_that_waits_is_seen_with_what_it_waits_for(shop, forged):
     status, problem = shop.admin.request("GET", "/admin/consistency")
     assert (status, problem["code"]) == (503, "SERVICE_UNAVAILABLE") or status == 504  # whose books are not at hand
     shop.start("payments")
-    shop.reaches(order, "CONFIRMED")
-    eventually(lambda: waiting(shop, order) is None)
+    # Confirmed, or cancelled where the services took longer to start than its deadline: nobody waits any more.
+    eventually(lambda: waiting(shop, order) is None, timeout=60)
     eventually(lambda: consistency(shop) == (True, forged), timeout=90, pause=0.5)
 
 
