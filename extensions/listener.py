@@ -100,9 +100,12 @@ class Listener(SharedExtension):
         self._disconnect()
 
     def kill(self) -> None:
-        """End at once; the container kills the reader."""
+        """End at once."""
         self._stopping = True
         self._let_start_return()
+        # First: a reader that waited for a closed socket would meet whatever gets its number next.
+        if self._reader is not None and self._reader is not eventlet.getcurrent():
+            self._reader.kill()
         if self._connection is not None:
             self._connection.collect()
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.local import install
-from deploy.local.process import StartError
 
 ROOT = Path(__file__).resolve().parents[2]
 HOUR, DAY = 3600, 24 * 3600
@@ -24,12 +23,9 @@ class Clock:
     """
 
     def __init__(self):
+        """Installs libfaketime where that is possible; StartError where it is not."""
+        install.ensure({"libfaketime"}, log=ROOT / "var/log/apt.log", say=print)
         self._library = install.faketime()
-        if self._library is None:
-            raise StartError(
-                "libfaketime is not on this machine; install it, for example with\n"
-                "    sudo apt-get install --no-install-recommends libfaketime"
-            )
         self._folder = Path(tempfile.mkdtemp(prefix="order-suite-clock-"))
         self._folder.chmod(0o755)  # PostgreSQL may run as another user
         self._file = self._folder / "offset"

@@ -9,10 +9,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from deploy.local import install
+from deploy.local.process import StartError
 from tests.chaos.clock_faults import DAY, SEEN_WITHIN_SECONDS, Clock
-
-pytestmark = pytest.mark.skipif(install.faketime() is None, reason="libfaketime is not on this machine")
 
 TELLS_TIME = """
 import datetime, json, sys, time
@@ -28,7 +26,10 @@ for line in sys.stdin:
 
 @pytest.fixture
 def clock():
-    clock = Clock()
+    try:
+        clock = Clock()
+    except StartError as error:  # no root, no apt
+        pytest.skip(str(error))
     yield clock
     clock.stop()
 

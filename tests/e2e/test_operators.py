@@ -17,8 +17,10 @@ def consistency(shop):
 
 @pytest.fixture
 def forged(shop):
-    """What is broken already: other tests send events about orders that never were."""
-    return consistency(shop)[1]
+    """What is broken already, and stays so: other tests send events about orders that never were."""
+    at_rest, broken = eventually(lambda: (seen := consistency(shop))[0] and seen, timeout=90, pause=0.5)
+    assert at_rest
+    return broken
 
 
 def waiting(shop, order):

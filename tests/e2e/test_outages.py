@@ -109,6 +109,7 @@ def test_the_database_goes_away_and_comes_back(shop):
         shop.servers.postgres.kill()
         says_not_ready(shop, "orders.database")
         eventually(lambda: len(pauses(logs.of("orders"), "the outbox waits for PostgreSQL")) >= 2, timeout=20)
+        eventually(lambda: all("the outbox waits for PostgreSQL" in logs.of(name) for name in SERVICES), timeout=30)
         shop.servers.postgres.start()
         is_back(shop)
         traffic.goes_on(20)
