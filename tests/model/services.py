@@ -1,7 +1,7 @@
 """One transaction of each service, decided by its real code: what it would write and say, given what it has read.
 
 Nothing is decided here. Orders: saga.hear, saga.obey, use_cases._apply and ._announcement. Inventory: rules.merge,
-.step_for, .decide and .adjust. Payments: rules.step_for, use_cases._take and ._announce, and Payment.state.
+.step_for, .decide and .adjust. Payments: rules.step_for, use_cases._carry_out, and Payment.state.
 """
 
 from typing import NamedTuple
