@@ -3,6 +3,7 @@
 What can go wrong, and what happens then:
 
 * the database or the broker is away, or a deadlock: wait and try the same messages again, for as long as it takes;
+* somebody else holds a row that a message needs: it steps aside for a while, and its neighbours pass;
 * a batch fails: its messages are handled one by one, so that only the faulty one suffers;
 * one message fails: it goes to a retry queue, with a longer pause each time, and in the end to the dead letters;
 * a message cannot be decoded: to the dead letters at once;
@@ -16,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
-from uuid import UUID
 
 import amqp
 import eventlet
@@ -24,26 +24,27 @@ from eventlet.event import Event as Signal
 from nameko import config
 from nameko.exceptions import ConfigurationError, ContainerBeingKilled
 from nameko.extensions import Entrypoint, register_entrypoint
-from pydantic import ValidationError
 
 from contracts.base import Event, Received
 from contracts.events import handler_name, queue_name
-from contracts.validation import field_errors
 from extensions import topology
 from extensions.broker import Backoff, BrokerUnavailable, ack
 from extensions.dead_letters import LIVES_HEADER, DeadLetters, copy_of
-from extensions.inbound import Undecodable, require_json
+from extensions.inbound import Undecodable, require_event
 from extensions.interruptions import INTERRUPTIONS, Interrupted
 from extensions.listener import Listener
 from extensions.publisher import ConfirmedPublisher
-from extensions.telemetry import start_trace, trace_of
-from extensions.work import is_outage
+from extensions.telemetry import start_trace
+from extensions.work import LockedOut, is_outage
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS_HEADER = "x-attempts"
 STOP_SECONDS = 5.0
 SUSPECT_DELIVERIES = 3
+# Once a row was found locked for too long, waiting for it as long again and again would hold up everybody else.
+IMPATIENT_SECONDS, IMPATIENT_LOCK_TIMEOUT = 60.0, "500ms"
+ASIDE_DELAY_MS = 4000
 
 
 class EventHandler(Entrypoint):
@@ -66,6 +67,7 @@ class EventHandler(Entrypoint):
         self._loop: Any = None
         self._stopping = False
         self._stop_by = 0.0
+        self._impatient_until = 0.0
 
     def setup(self) -> None:
         """Subscribe; the method's name is part of the contract, because the queue is named after it."""
@@ -73,7 +75,7 @@ class EventHandler(Entrypoint):
             message = f"{self.method_name} handles {self.event.__name__}: call it {handler_name(self.event)}"
             raise ConfigurationError(message)
         self.queue = queue_name(self.container.service_name, self.event)
-        self.batch = int(config.get("EVENT_BATCH", 50))
+        self.batch = max(1, int(config.get("EVENT_BATCH", 50)))
         self.prefetch = 2 * self.batch
         self.listener.subscribe(self)
         self.dead_letters.collect()
@@ -161,7 +163,7 @@ class EventHandler(Entrypoint):
         events, undecodable = [], []
         for message in batch:
             try:
-                events.append((message, self._decode(message)))
+                events.append((message, require_event(message, self.event, self.container.service_name)))
             except Undecodable as error:
                 undecodable.append((message, str(error)))
         if undecodable and not self._persist(lambda: self.dead_letters.bury_all(self.queue, undecodable)):
@@ -183,7 +185,9 @@ class EventHandler(Entrypoint):
 
         def attempt() -> None:
             failure = self._run_method(events)
-            if failure is not None and is_outage(failure):
+            if isinstance(failure, LockedOut):
+                self._impatient_until = time.monotonic() + IMPATIENT_SECONDS
+            elif failure is not None and is_outage(failure):
                 raise failure
             failures.append(failure)
 
@@ -216,32 +220,9 @@ class EventHandler(Entrypoint):
             outcome.send(exc_info[1] if exc_info else None)
             return result, None  # dealt with here: retried, or buried with its reason
 
-        self.container.spawn_worker(self, (events,), {}, handle_result=handle_result)
+        lock_timeout = IMPATIENT_LOCK_TIMEOUT if time.monotonic() < self._impatient_until else ""
+        self.container.spawn_worker(self, (events, lock_timeout), {}, handle_result=handle_result)
         return outcome.wait()
-
-    def _decode(self, message: amqp.Message) -> Received[Any]:
-        require_json(message)
-        properties = message.properties
-        if properties.get("type", self.event.event_type) != self.event.event_type:
-            reason = f"the type is {properties['type']!r}, not {self.event.event_type}"
-            raise Undecodable(reason)
-        try:
-            message_id = UUID(str(properties.get("message_id")))
-        except ValueError:
-            reason = f"the message_id {properties.get('message_id')!r} is not a UUID"
-            raise Undecodable(reason) from None
-        trace = trace_of(message.headers or {}, self.container.service_name)
-        try:
-            event = self.event.model_validate_json(message.body)
-        except ValidationError as error:
-            wrong = "; ".join(f"{one.field or 'body'}: {one.message}" for one in field_errors(error))
-            raise Undecodable(f"this is no {self.event.__name__}: {wrong}") from None
-        return Received(
-            event=event,
-            message_id=message_id,
-            request_id=trace.request_id,
-            traceparent=trace.traceparent,
-        )
 
     # Failure of one message
 
@@ -249,6 +230,8 @@ class EventHandler(Entrypoint):
         start_trace(message.headers or {}, self.container.service_name)
         attempts = _attempts(message) + 1
         delays = topology.retry_delays()
+        if delays and isinstance(failure, LockedOut):
+            return self._step_aside(message, _nearest(delays, ASIDE_DELAY_MS))
         reason = f"{type(failure).__name__}: {failure}"
         if attempts > len(delays):
             log.error(
@@ -271,6 +254,12 @@ class EventHandler(Entrypoint):
         )
         return self._persist(lambda: self._send_to_retry(message, delay, attempts))
 
+    def _step_aside(self, message: amqp.Message, delay: int) -> bool:
+        """Have the message come again a little later; that somebody else holds its row spends no try of it."""
+        message_id = message.properties.get("message_id")
+        log.warning("%s: a row that %s needs is locked; again in %d ms", self.queue, message_id, delay)
+        return self._persist(lambda: self._send_to_retry(message, delay, _attempts(message)))
+
     def _send_to_retry(self, message: amqp.Message, delay: int, attempts: int) -> None:
         """Hand the message to a retry queue, confirmed, before it is acked here."""
         outgoing = copy_of(message, topology.retry_exchange(delay), self.queue)
@@ -284,6 +273,10 @@ def _is_suspect(message: amqp.Message) -> bool:
     headers = message.headers or {}
     count = headers.get("x-delivery-count")
     return LIVES_HEADER in headers or (isinstance(count, int) and count >= SUSPECT_DELIVERIES)
+
+
+def _nearest(delays: list[int], wanted: int) -> int:
+    return min(delays, key=lambda delay: abs(delay - wanted))
 
 
 def _attempts(message: amqp.Message) -> int:
@@ -301,11 +294,11 @@ def handles(event: type[Event]) -> Callable[[Callable[..., Any]], Callable[..., 
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
-        def run(self: Any, events: list[Received[Any]]) -> None:
+        def run(self: Any, events: list[Received[Any]], lock_timeout: str = "") -> None:
             first = events[0]
             start_trace({"x-request-id": first.request_id, "traceparent": first.traceparent}, self.name)
             try:
-                with self.work.transaction():
+                with self.work.transaction(lock_timeout):
                     unseen = self.work.first_time(events, method.__name__)
                     if unseen:
                         method(self, unseen)

@@ -1,8 +1,15 @@
-"""What a message has to be before anybody looks into its body."""
+"""What a message has to be before anybody acts on it."""
+
+from typing import Any
+from uuid import UUID
 
 import amqp
+from pydantic import ValidationError
 
+from contracts.base import Event, Received
+from contracts.validation import field_errors
 from extensions.broker import UNREADABLE_HEADER
+from extensions.telemetry import trace_of
 
 MAX_BODY_BYTES = 1024 * 1024
 ENCODINGS = {"utf-8", "utf8"}
@@ -27,3 +34,24 @@ def require_json(message: amqp.Message) -> None:
     if encoding and encoding.lower() not in ENCODINGS:
         reason = f"the content encoding is {encoding!r}, not utf-8"
         raise Undecodable(reason)
+
+
+def require_event(message: amqp.Message, kind: type[Event], service: str) -> Received[Any]:
+    """Return the event of this `kind` that `message` holds; `service` is who takes it. Raises Undecodable."""
+    require_json(message)
+    properties = message.properties
+    if properties.get("type", kind.event_type) != kind.event_type:
+        reason = f"the type is {properties['type']!r}, not {kind.event_type}"
+        raise Undecodable(reason)
+    try:
+        message_id = UUID(str(properties.get("message_id")))
+    except ValueError:
+        reason = f"the message_id {properties.get('message_id')!r} is not a UUID"
+        raise Undecodable(reason) from None
+    trace = trace_of(message.headers or {}, service)
+    try:
+        event = kind.model_validate_json(message.body)
+    except ValidationError as error:
+        wrong = "; ".join(f"{one.field or 'body'}: {one.message}" for one in field_errors(error))
+        raise Undecodable(f"this is no {kind.__name__}: {wrong}") from None
+    return Received(event=event, message_id=message_id, request_id=trace.request_id, traceparent=trace.traceparent)

@@ -17,6 +17,8 @@ from contracts.events import EVENTS, EXCHANGE, queue_name
 
 RPC_EXCHANGE = "nameko-rpc"
 DEAD_LETTERS = "dead-letters"
+# No setting: the broker refuses another limit for a queue that exists.
+DELIVERY_LIMIT = 20
 
 
 def declare(channel: amqp.Channel) -> None:
@@ -41,7 +43,7 @@ def declare_event_queue(channel: amqp.Channel, service: str, event: type[Event])
         queue,
         durable=True,
         auto_delete=False,
-        arguments=_quorum(DEAD_LETTERS, service, {"x-delivery-limit": int(config.get("DELIVERY_LIMIT", 20))}),
+        arguments=_quorum(DEAD_LETTERS, service, {"x-delivery-limit": DELIVERY_LIMIT}),
     )
     channel.queue_bind(queue, EXCHANGE, event.event_type)
 

@@ -47,6 +47,7 @@ SESSION_SETTINGS = {
     "idle_in_transaction_session_timeout": "30s",
     "timezone": "UTC",
 }
+SET_LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', :value, true)")
 TCP_SETTINGS = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -54,15 +55,20 @@ TCP_SETTINGS = {
     "tcp_user_timeout": 15_000,
 }
 SERIALIZATION_FAILURE, DEADLOCK_DETECTED, QUERY_CANCELED = "40001", "40P01", "57014"
+LOCK_NOT_AVAILABLE = "55P03"
 # Class 57P: the server shuts down or starts. 53: out of disk, memory or connections. 08: connection. 25006: read-only.
-# 55P03: somebody holds a lock for too long. A statement that takes too long (57014) is the message's own fault.
-OUTAGE_STATES = ("57P", "53", "08", "25006", "55P03")
+# A statement that takes too long (57014) is the message's own fault.
+OUTAGE_STATES = ("57P", "53", "08", "25006", LOCK_NOT_AVAILABLE)
 
 
 class DatabaseUnavailable(ServiceUnavailable):
     """PostgreSQL cannot be reached or cannot serve now; nothing was done."""
 
     code, status, detail = "SERVICE_UNAVAILABLE", 503, "A database is unavailable. Try again shortly."
+
+
+class LockedOut(DatabaseUnavailable):
+    """Somebody has held a row that this transaction needs for too long; what needs other rows can be done."""
 
 
 class CommitUnknown(UpstreamTimeout):
@@ -77,7 +83,7 @@ def is_outage(error: BaseException) -> bool:
         return True
     if not isinstance(error, DBAPIError):
         return False
-    state = getattr(error.orig, "pgcode", None) or ""
+    state = _sqlstate(error)
     if state in (SERIALIZATION_FAILURE, DEADLOCK_DETECTED) or state.startswith(OUTAGE_STATES):
         return True
     return not state and (error.connection_invalidated or isinstance(error, OperationalError | InterfaceError))
@@ -85,7 +91,12 @@ def is_outage(error: BaseException) -> bool:
 
 def is_statement_timeout(error: BaseException) -> bool:
     """Tell whether PostgreSQL gave a statement up because it took too long: no outage, but whoever waits may retry."""
-    return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) == QUERY_CANCELED
+    return isinstance(error, DBAPIError) and _sqlstate(error) == QUERY_CANCELED
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    """Return what PostgreSQL calls the error; nothing where it did not come to say."""
+    return getattr(error.orig, "pgcode", None) or ""
 
 
 class UnitOfWork:
@@ -107,19 +118,24 @@ class UnitOfWork:
         return self._session
 
     @contextmanager
-    def transaction(self) -> Iterator[Session]:
+    def transaction(self, lock_timeout: str = "") -> Iterator[Session]:
         """Open a transaction: committed at the end of the block, rolled back by any exception.
 
-        Raises DatabaseUnavailable or CommitUnknown where PostgreSQL is the cause.
+        `lock_timeout` ("500ms") is for those with less patience than the others. Raises DatabaseUnavailable or
+        CommitUnknown where PostgreSQL is the cause.
         """
         if self._session is not None:
             message = "a transaction is open already"
             raise RuntimeError(message)
         self._session = self._provider.Session()
         try:
+            if lock_timeout:
+                self._session.execute(SET_LOCK_TIMEOUT, {"value": lock_timeout})
             yield self._session
             self._commit()
         except DBAPIError as error:
+            if _sqlstate(error) == LOCK_NOT_AVAILABLE:
+                raise LockedOut from error
             if is_outage(error):
                 raise DatabaseUnavailable from error
             raise
@@ -219,7 +235,7 @@ class UnitOfWork:
         try:
             session.commit()
         except DBAPIError as error:
-            if is_outage(error) and not getattr(error.orig, "pgcode", None):
+            if is_outage(error) and not _sqlstate(error):
                 raise CommitUnknown from error
             raise
         if self._outbox:
@@ -261,6 +277,12 @@ class Work(Database):
     def get_dependency(self, worker_ctx: Any) -> UnitOfWork:
         """Return the worker's own unit of work."""
         return UnitOfWork(self)
+
+    def stop(self) -> None:
+        """Close the connections; a second time does no harm."""
+        self.engine.dispose()
+
+    kill = stop
 
     def worker_teardown(self, worker_ctx: Any) -> None:
         """Nothing is left to close: transaction() has done it."""

@@ -8,7 +8,7 @@ from datetime import timedelta
 COUNT_SECONDS = 0.25
 # An order is late when this share of its time has passed. So many late ones are a sign that deciding has become slow,
 # whatever the limit is: an eighth of it, so that a few that hang refuse nobody.
-LATE_SHARE = 1 / 4
+LATE_SHARE = 1 / 12
 LATE_LIMIT_SHARE = 1 / 8
 
 

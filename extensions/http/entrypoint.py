@@ -125,7 +125,7 @@ class HttpServer(SharedExtension):
         slots = self._slots_of(route)
         # Before anything else is done: a refusal has to be cheap, or it takes the time of those who are let in.
         route.rest.check()
-        slots.require_room(self._budget)
+        slots.require_room(route.rest.patience(self._budget))
         route.check(request, raw_arguments, read_body)
         # A slow sender is not the services' fault: their time begins here.
         request.deadline = time.monotonic() + self._budget
@@ -140,8 +140,7 @@ class HttpServer(SharedExtension):
 
     def _run(self, route: "Route", request: HttpRequest, slots: Slots) -> Answer:
         """Run the route's method in a worker, if there is room."""
-        route.rest.check()
-        slots.take(request.remaining())
+        slots.take(route.rest.patience(request.remaining()))
         outcome = Signal()
         self._start_worker(route, request, slots, outcome)
         answer = outcome.wait(timeout=request.remaining())

@@ -11,6 +11,8 @@ from extensions.http.errors import OVERLOAD_RETRY_SECONDS
 NEWEST_SHARE = 0.05
 # By the mean alone, half of those who wait longest would miss their deadline.
 SAFETY = 1.5
+# So long after an overload nobody is queued for it: who waited would mostly be refused in the end.
+NO_QUEUE_SECONDS = 10.0
 
 
 class Slots:
@@ -54,13 +56,18 @@ class Rest:
     """What a route is given when its service says that it is overloaded: it is not asked again before it wants to."""
 
     def __init__(self) -> None:
-        self._until = 0.0
+        self._until = self._no_queue_until = 0.0
         self._reason = _overloaded()
 
     def begin(self, reason: Overloaded) -> None:
         """Let the service rest for as long as it says."""
         self._until = time.monotonic() + (reason.retry_after or OVERLOAD_RETRY_SECONDS)
+        self._no_queue_until = self._until + NO_QUEUE_SECONDS
         self._reason = reason
+
+    def patience(self, seconds: float) -> float:
+        """Return how long a request that could wait for `seconds` should: not at all, soon after an overload."""
+        return 0.0 if time.monotonic() < self._no_queue_until else seconds
 
     def check(self) -> None:
         """Raise what the service said, while it rests."""

@@ -6,13 +6,12 @@ from decimal import Decimal
 import eventlet
 import pytest
 import sqlalchemy
-from nameko import config
 from nameko.containers import ServiceContainer
 from nameko.extensions import DependencyProvider
 
 from contracts.catalog import ProductCreated
 from contracts.events import EVENTS, queue_name
-from extensions import dead_letters, operations
+from extensions import dead_letters, operations, topology
 from extensions.events import handles
 from extensions.ids import new_id
 from extensions.topology import DEAD_LETTERS
@@ -54,7 +53,7 @@ class Fragile(operations.Operations):
 
 
 @pytest.fixture
-def service(servers):
+def service(servers, monkeypatch):
     """Run the service, and start it again whenever it dies, until something is true."""
     prepare("notifications")
     delete_event_queues()  # to be declared anew with another limit
@@ -69,10 +68,10 @@ def service(servers):
             death = eventlet.spawn(running[0].wait)
             eventually(lambda death=death: death.dead or done(), timeout=30)
 
-    with config.patch({"DELIVERY_LIMIT": LIMIT}):
-        yield run_until
-        for container in running:
-            container.stop()
+    monkeypatch.setattr(topology, "DELIVERY_LIMIT", LIMIT)
+    yield run_until
+    for container in running:
+        container.stop()
     delete_event_queues()
 
 

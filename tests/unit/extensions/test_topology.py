@@ -34,7 +34,7 @@ class Channel:
 
 @pytest.fixture
 def channel(monkeypatch):
-    monkeypatch.setattr(topology, "config", {"RETRY_DELAYS_MS": [50, "100"], "DELIVERY_LIMIT": "7"})
+    monkeypatch.setattr(topology, "config", {"RETRY_DELAYS_MS": [50, "100"]})
     channel = Channel()
     topology.declare(channel)
     return channel
@@ -47,7 +47,7 @@ def test_every_consumer_has_its_queue_for_every_event(channel, event, service):
     assert channel.exchanges[EXCHANGE] == "topic"
     arguments = channel.queues[queue]
     assert arguments["x-queue-type"] == "quorum"
-    assert arguments["x-delivery-limit"] == 7
+    assert arguments["x-delivery-limit"] == 20
     # What it gives up on goes to the dead letters of the same service.
     assert (arguments["x-dead-letter-exchange"], arguments["x-dead-letter-routing-key"]) == ("dead-letters", service)
 

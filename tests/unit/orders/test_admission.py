@@ -69,7 +69,7 @@ def test_many_that_are_late_are_a_sign_that_one_more_would_be_too(late, room):
     shop = Shop(undecided=100, late=late)
     admission = shop.admission(limit=400)
     assert admission.has_room(shop.count) is room
-    assert admission.late_after == timedelta(seconds=7.5)
+    assert admission.late_after == timedelta(seconds=2.5)
 
 
 def test_while_the_database_does_not_answer_the_count_before_holds():

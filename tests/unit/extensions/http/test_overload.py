@@ -84,3 +84,15 @@ def test_a_service_that_is_overloaded_is_left_alone_for_as_long_as_it_says():
     assert refusal.value.retry_after == 1
     rest._until = time.monotonic()
     rest.check()
+
+
+def test_soon_after_an_overload_nobody_is_queued():
+    rest, slots = Rest(), slots_in_which_one_takes(0.1, workers=1)
+    assert rest.patience(5.0) == 5.0
+    rest.begin(Overloaded("Too many orders.", retry_after=1))
+    rest._until = time.monotonic()
+    slots.take(rest.patience(5.0))  # a free worker is no queue
+    with pytest.raises(Overloaded):
+        slots.take(rest.patience(5.0))
+    rest._no_queue_until = time.monotonic()
+    assert rest.patience(5.0) == 5.0
