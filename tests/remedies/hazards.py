@@ -255,7 +255,7 @@ REMEDIES = [
         [
             Patch(
                 "extensions/events.py",
-                "            if failure is not None and is_outage(failure):\n                raise failure\n",
+                "            elif failure is not None and is_outage(failure):\n                raise failure\n",
             )
         ],
         f"{DELIVERY}::test_an_outage_of_the_database_spends_no_retries",

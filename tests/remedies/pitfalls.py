@@ -252,9 +252,9 @@ REMEDIES = [
         "another event's name is no event of this queue",
         [
             Patch(
-                "extensions/events.py",
-                '        if properties.get("type", self.event.event_type) != self.event.event_type:\n',
-                "        if False:\n",
+                "extensions/inbound.py",
+                '    if properties.get("type", kind.event_type) != kind.event_type:\n',
+                "    if False:\n",
             )
         ],
         f"{NO_EVENT}[another event's name]",
