@@ -198,7 +198,16 @@ class Suite:
         if service.process is not None:
             self._note_death(service, now)
         elif now >= service.start_at:
+            self._start_again(service, now)
+
+    def _start_again(self, service: _Service, now: float) -> None:
+        try:
             self._spawn(service)
+        except OSError as error:  # out of memory, or of processes, or of files: for now
+            pause = service.backoff.pause(lived=0.0)
+            self._say(f"{service.name} could not be started ({error}); trying again in {pause:g} s")
+            service.start_at = now + pause
+        else:
             service.restarts += 1
 
     def _note_death(self, service: _Service, now: float) -> None:

@@ -47,6 +47,23 @@ def test_what_dies_is_started_again(suite):
     assert suite.restart_count("gateway") == 0
 
 
+def test_what_cannot_be_started_is_tried_again(suite, monkeypatch):
+    suite.start()
+    assert up(suite, "orders")
+    first, spawn_it, failures = suite.pid("orders"), module.spawn, [OSError(12, "no memory"), OSError(12, "no memory")]
+
+    def fail_twice(command, **more):
+        if failures:
+            raise failures.pop()
+        return spawn_it(command, **more)
+
+    monkeypatch.setattr(module, "spawn", fail_twice)
+    suite.kill("orders", signal.SIGKILL)
+    assert wait_until(lambda: suite.pid("orders") not in (None, first), seconds=10)
+    assert failures == []
+    assert suite.restart_count("orders") == 1
+
+
 def test_what_is_stopped_stays_stopped_until_it_is_started(suite):
     suite.start()
     assert up(suite, "orders")
