@@ -9,8 +9,10 @@ STAMP := $(VENV)/.complete
 TESTS := $(BIN)/python -m pytest
 # With a suite running, its addresses; without one, the defaults of config.yml.
 WITH_ENV := set -a; [ ! -f var/env ] || . var/env; set +a;
+# A person calls services, and needs no other permission in the broker.
+AS_OPERATOR := $(WITH_ENV) [ -z "$$OPERATOR_AMQP_URI" ] || export AMQP_URI="$$OPERATOR_AMQP_URI";
 
-.PHONY: help run demo docs stop test test-unit test-service test-e2e lint load overload remedies chaos chaos-quick hot-product migrate shell clean requirements venv model check-consistency
+.PHONY: help run demo docs release-api fuzz stop test test-unit test-service test-e2e lint load overload remedies chaos chaos-quick hot-product migrate shell clean requirements audit sbom venv model check-consistency
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +38,9 @@ test-service: $(STAMP) ## each service in a real container on real servers
 test-e2e: $(STAMP) ## the real processes over HTTP: the stories and the saga's hazards
 	@$(TESTS) tests/e2e
 
+fuzz: $(STAMP) ## 100,000 generated requests at a suite of its own, held against openapi.json (ARGS="--help" tells more)
+	@exec $(BIN)/python -W ignore -m tests.fuzz $(ARGS)
+
 model: $(STAMP) ## every interleaving of the saga, a million states and more, then the mutants (minutes, gigabytes)
 	@$(BIN)/python -m tests.model --states 1000000
 	@$(BIN)/python -m tests.model --mutants
@@ -45,6 +50,19 @@ lint: $(STAMP) ## ruff, mypy and the walls between the modules
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+AUDIT := var/audit
+$(AUDIT)/.complete: requirements-audit.txt
+	@$(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/pip install --quiet --require-hashes --requirement $< && touch $@
+
+audit: $(AUDIT)/.complete ## known vulnerabilities of what is pinned: asks a public service, and fails where it is not told
+	@$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements-dev.txt || { echo \
+		"Not clean, or not told: 'could not be audited' means that the service gave no answer." >&2; exit 1; }
+
+sbom: $(AUDIT)/.complete ## var/sbom.json: what the image installs, as CycloneDX, from requirements.txt and its hashes
+	@PYTHONWARNINGS=ignore $(AUDIT)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+		--output-file var/sbom.json requirements.txt
+	@echo "var/sbom.json"
 
 remedies: $(STAMP) ## take every remedy out of a copy: does its test turn red? (ARGS="H7 15" for some of them)
 	@exec $(BIN)/python -m tests.remedies $(ARGS)
@@ -68,13 +86,17 @@ migrate: $(STAMP) ## bring every database to the newest revision
 	@$(WITH_ENV) exec $(BIN)/python -m deploy.migrate
 
 shell: $(STAMP) ## a Python prompt that calls the services: n.rpc.orders.get_order(...)
-	@$(WITH_ENV) exec $(BIN)/nameko shell --config config.yml
+	@$(AS_OPERATOR) exec $(BIN)/nameko shell --config config.yml
 
 check-consistency: $(STAMP) ## does everything add up? waits for rest, then counts what breaks an invariant
-	@$(WITH_ENV) exec $(BIN)/python -m deploy.consistency $(ARGS)
+	@$(AS_OPERATOR) exec $(BIN)/python -m deploy.consistency $(ARGS)
 
-docs: $(STAMP) ## write docs/architecture/events.md and its schemas anew from the code
+docs: $(STAMP) ## write the events, their schemas, the API's document and requests in docs/ anew from the code
 	@$(BIN)/python -m docs.architecture.generate_events
+	@$(BIN)/python -m docs.generate_api
+
+release-api: docs ## at a release: from now on, clients rely on the API as it is (docs/openapi-released.json)
+	@$(BIN)/python -m docs.generate_api --release
 
 clean: stop ## remove the environment, the data, the logs: back to a fresh clone
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local clean; fi
@@ -88,6 +110,7 @@ requirements: ## compile requirements*.txt anew from pyproject.toml (ARGS=--upgr
 	@[ -x var/compile/bin/uv ] || { $(PYTHON) -m venv var/compile && var/compile/bin/pip install --quiet uv==0.13.9; }
 	$(COMPILE) $(ARGS) --output-file requirements.txt
 	$(COMPILE) $(ARGS) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(subst pyproject.toml,,$(COMPILE)) $(ARGS) --group audit --output-file requirements-audit.txt
 
 venv: $(STAMP) ## only the virtual environment in .venv
 $(STAMP): requirements-dev.txt deploy/local/venv.sh

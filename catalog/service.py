@@ -84,12 +84,15 @@ class CatalogService(operations.Operations):
         return product
 
     @rpc
-    def update_product(self, product_id, actor=None, **changes):
-        """Change the stated fields of a product (admin): sku, name, price, description, is_active."""
+    def update_product(self, product_id, actor=None, if_match=None, **changes):
+        """Change the stated fields of a product (admin): sku, name, price, description, is_active.
+
+        With `if_match`, a list of entity tags, only if the product has one of them.
+        """
         Actor.of(actor).require_admin()
         product_id = parse_id("product_id", product_id)
         request = UpdateProduct.parse(changes)
-        product = use_cases.update_product(self.work.session, product_id, request, self.work.publish)
+        product = use_cases.update_product(self.work.session, product_id, request, self.work.publish, if_match)
         self.work.around_commit(self.cache.invalidate, "product", product_id, product.version)
         self.work.around_commit(self.cache.next_generation, "products")
         return product

@@ -1,5 +1,6 @@
 """What changes the products."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import func, select, text
@@ -19,6 +20,7 @@ from contracts.catalog import (
     UpdateProduct,
 )
 from contracts.errors import ValidationFailed
+from contracts.etags import require_match
 from extensions.ids import new_id
 
 
@@ -34,16 +36,24 @@ def create_product(session: Session, request: CreateProduct, currency: str, publ
     return view
 
 
-def update_product(session: Session, product_id: UUID, request: UpdateProduct, publish: Publish) -> ProductView:
+def update_product(
+    session: Session,
+    product_id: UUID,
+    request: UpdateProduct,
+    publish: Publish,
+    if_match: Sequence[str] | None = None,
+) -> ProductView:
     """Change the stated fields; what is already so changes nothing and counts no version.
 
-    Raises ValidationFailed where no field is stated, ProductNotFound, SkuAlreadyExists.
+    Raises ValidationFailed where no field is stated, ProductNotFound, PreconditionFailed where `if_match` does not
+    have the product's entity tag, SkuAlreadyExists.
     """
     if not request.changes:
         raise ValidationFailed.field("", "state at least one of sku, name, price, description, is_active")
     product = session.get(Product, product_id, with_for_update=True, populate_existing=True)
     if product is None:
         raise ProductNotFound
+    require_match(ProductView.model_validate(product), if_match)
     changes = {field: value for field, value in request.changes.items() if getattr(product, field) != value}
     if changes:
         _apply(session, product, changes)

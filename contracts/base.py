@@ -30,6 +30,8 @@ MAX_QUANTITY = 10_000
 # What no database takes, no person can read, or turns the direction of the text around it.
 _CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _MONEY = re.compile(r"[0-9]{1,10}(\.[0-9]{1,2})?")
+UNPRINTABLE = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069"
+"""The same characters, for the patterns of JSON Schemas, which never see half of a surrogate pair."""
 
 
 def _decimal_string(value: object) -> object:
@@ -58,6 +60,9 @@ def _utc(value: datetime) -> str:
 
 
 def _with_offset(value: object) -> object:
+    if isinstance(value, str) and " " in value:
+        message = "must be an RFC 3339 time without blanks; in a query, the + of an offset is written %2B"
+        raise ValueError(message)
     if isinstance(value, datetime) or (isinstance(value, str) and "T" in value.upper()):
         return value
     message = 'must be an RFC 3339 time, such as "2026-01-31T08:30:00Z"'
@@ -81,6 +86,10 @@ Money = Annotated[
     Field(max_digits=12, decimal_places=2, ge=0, allow_inf_nan=False),
     PlainSerializer(_two_places, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": r"^\d{1,10}\.\d{2}$", "examples": ["149.90"]}, mode="serialization"),
+    WithJsonSchema(
+        {"type": "string", "pattern": rf"^{_MONEY.pattern}$", "examples": ["149.90"]},
+        mode="validation",
+    ),
 ]
 """Decimal in Python, a string with two places in JSON, never a float."""
 
@@ -93,7 +102,7 @@ Instant = Annotated[
 ]
 """A point in time: aware in Python, RFC 3339 in UTC with microseconds and a Z in JSON."""
 
-Text = Annotated[str, AfterValidator(_printable)]
+Text = Annotated[str, AfterValidator(_printable), Field(json_schema_extra={"pattern": f"^[^{UNPRINTABLE}]*$"})]
 Sku = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 Quantity = Annotated[int, Field(strict=True, ge=1, le=MAX_QUANTITY)]
@@ -110,6 +119,8 @@ class Event(BaseModel):
     producer: ClassVar[str]
     consumers: ClassVar[tuple[str, ...]] = ()
     """Services that must hear it; an event with any is published `mandatory`."""
+    listeners: ClassVar[tuple[str, ...]] = ()
+    """Services of which every process hears it while it runs (extensions/broadcast.py)."""
 
     @property
     def correlation_id(self) -> str:
@@ -169,6 +180,10 @@ class Request(BaseModel):
             raise ValidationFailed.of(field_errors(error)) from None
 
 
+class Replayed(dict[str, Any]):
+    """The answer of a call that was made before under the same idempotency key: the first one, once more."""
+
+
 ABSENT: Any = None
 """Default of a field that a request may leave out, but not set to null: `model_fields_set` tells what was stated."""
 
@@ -177,7 +192,8 @@ class PageRequest(Request):
     """How much of a list, and from where on."""
 
     limit: Annotated[int, Field(strict=True, ge=1, le=MAX_PAGE)] = DEFAULT_PAGE
-    cursor: Annotated[str, Field(max_length=512)] | None = None
+    # The longest one holds a name of 200 letters of four bytes each.
+    cursor: Annotated[str, Field(max_length=2048)] | None = None
 
 
 class Actor(Request):

@@ -3,9 +3,21 @@
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, StrictBool
+from pydantic import AfterValidator, ConfigDict, Field, StrictBool
 
-from contracts.base import ABSENT, Currency, Event, Instant, Money, PageRequest, Request, Sku, Text, View
+from contracts.base import (
+    ABSENT,
+    UNPRINTABLE,
+    Currency,
+    Event,
+    Instant,
+    Money,
+    PageRequest,
+    Request,
+    Sku,
+    Text,
+    View,
+)
 from contracts.errors import NotFound, ServiceError
 
 
@@ -16,7 +28,16 @@ def _one_line(value: str) -> str:
     raise ValueError(message)
 
 
-Name = Annotated[Text, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
+_IN_LINE = rf"[^{UNPRINTABLE}\r\n]*"
+Name = Annotated[
+    Text,
+    Field(
+        min_length=1,
+        max_length=200,
+        json_schema_extra={"pattern": rf"^{_IN_LINE}[^{UNPRINTABLE}\s]{_IN_LINE}$"},
+    ),
+    AfterValidator(_one_line),
+]
 Description = Annotated[Text, Field(max_length=5000)]
 MAX_PRODUCTS_PER_LOOKUP = 100
 
@@ -82,6 +103,8 @@ class CreateProduct(Request):
 
 class UpdateProduct(Request):
     """The body of PATCH /products/{id}: what is absent stays. Null is refused, as no field of a product is optional."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     sku: Sku = ABSENT
     name: Name = ABSENT

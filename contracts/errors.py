@@ -34,14 +34,21 @@ class ServiceError(Exception):
         super().__init__(detail or type(self).detail)
         self.errors = tuple(errors)
         self.retry_after = retry_after
+        self.replay_of: str | None = None
+        """Id of the request that was refused like this first, where this one repeats it under its idempotency key."""
 
     def to_wire(self) -> dict[str, Any]:
-        """What travels in an RPC reply beside Nameko's own fields."""
+        """What travels in an RPC reply beside Nameko's own fields.
+
+        The name is that of the nearest error in the contracts: of one made from it elsewhere a caller may know nothing.
+        """
+        known = next(kind for kind in type(self).__mro__ if kind.__module__.partition(".")[0] == "contracts")
         return {
-            "name": type(self).__name__,
+            "name": known.__name__,
             "detail": str(self),
             "errors": [{"field": error.field, "message": error.message} for error in self.errors],
             "retry_after": self.retry_after,
+            "replay_of": self.replay_of,
         }
 
     @classmethod
@@ -49,7 +56,9 @@ class ServiceError(Exception):
         """The error that `to_wire` described; an unknown name becomes a plain ServiceError."""
         kind = cls._by_name.get(str(data.get("name")), ServiceError)
         errors = [FieldError(str(error["field"]), str(error["message"])) for error in data.get("errors", ())]
-        return kind(str(data.get("detail", "")), errors, data.get("retry_after"))
+        error = kind(str(data.get("detail", "")), errors, data.get("retry_after"))
+        error.replay_of = data.get("replay_of")
+        return error
 
 
 class ValidationFailed(ServiceError):
@@ -93,6 +102,13 @@ class InvalidState(ServiceError):
     code, status, detail = "INVALID_STATE", 409, "This is not possible in the present state."
 
 
+class PreconditionFailed(ServiceError):
+    """The resource is not (any more) in the state that the client knows."""
+
+    code, status = "PRECONDITION_FAILED", 412
+    detail = "It has changed since you read it; nothing was done. Read it again, and repeat your change with its ETag."
+
+
 class IdempotencyKeyReused(ServiceError):
     """The same idempotency key came with another request."""
 
@@ -105,6 +121,19 @@ class IdempotencyKeyInUse(ServiceError):
 
     code, status = "IDEMPOTENCY_KEY_IN_USE", 409
     detail = "A request with this idempotency key is still running. Ask again in a moment."
+
+
+class RateLimited(ServiceError):
+    """Too much in too short a time. `policy` is the limit's name, where a service and not the gateway has counted."""
+
+    code, status, detail = "RATE_LIMITED", 429, "Too many requests. Wait, and try again."
+    policy: ClassVar[str] = ""
+
+    @classmethod
+    def by(cls, quota: int, seconds: int, retry_after: int) -> Self:
+        """Say what is allowed, and in how many seconds the next one is."""
+        detail = f"More than {quota} requests in {seconds} s. Nothing was done; try again in {retry_after} s."
+        return cls(detail, retry_after=retry_after)
 
 
 class InternalError(ServiceError):

@@ -89,7 +89,11 @@ class SetStockLevel(Request):
 class AdjustStock(Request):
     """Changes `on_hand` by `delta`; the body of POST /inventory/{product_id}/adjustments."""
 
-    delta: Annotated[int, Field(strict=True, ge=-MAX_STOCK, le=MAX_STOCK), AfterValidator(_not_zero)]
+    delta: Annotated[
+        int,
+        Field(strict=True, ge=-MAX_STOCK, le=MAX_STOCK, json_schema_extra={"not": {"const": 0}}),
+        AfterValidator(_not_zero),
+    ]
     reason: Annotated[Text, Field(min_length=1, max_length=200)]
 
 

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from contracts.base import Instant, PageRequest, Request, Text, View
 
@@ -19,7 +19,7 @@ class DeadLetterFilter(PageRequest):
     service: ServiceName | None = None
     queue: Name | None = None
     event: Name | None = None
-    replayed: bool = False
+    replayed: StrictBool = False
 
 
 class DeadLetterOwner(Request):
@@ -61,6 +61,19 @@ class CheckView(View):
     name: str
     count: int
     ids: tuple[str, ...]
+
+
+class LivenessView(View):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class ReadinessView(View):
+    """The suite takes orders; `degraded` where it is slower than it could be. The parts of each service by name."""
+
+    status: Literal["ok", "degraded"]
+    services: dict[str, dict[str, Literal["ok", "down"]]]
 
 
 class ConsistencyView(View):

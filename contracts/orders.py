@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from contracts.base import Currency, Event, Instant, Money, PageRequest, Quantity, Request, Sku, View
 from contracts.errors import NotFound, ServiceError
@@ -136,7 +136,7 @@ class OrderFilter(PageRequest):
 class SagaFilter(PageRequest):
     """What GET /admin/sagas takes: with `stuck`, only what has not moved for longer than the deadline."""
 
-    stuck: bool = False
+    stuck: StrictBool = False
 
 
 # Views
@@ -177,6 +177,12 @@ class TimelineEntry(View):
     service: str
     at: Instant
     data: dict[str, Any]
+
+
+class TimelineView(View):
+    """Every event of an order's saga, oldest first."""
+
+    items: tuple[TimelineEntry, ...]
 
 
 class SagaView(View):

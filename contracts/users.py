@@ -1,20 +1,22 @@
 """What users says: its events, views, requests and errors."""
 
 import re
+import unicodedata
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, StrictBool, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StringConstraints
 
-from contracts.base import ABSENT, Event, Instant, Request, View
-from contracts.errors import NotFound, ServiceError
+from contracts.base import ABSENT, Event, Instant, Request, Text, View
+from contracts.errors import NotFound, RateLimited, ServiceError
 
 ACCESS_TOKEN_ISSUER = "order-suite"
 ACCESS_TOKEN_AUDIENCE = "order-suite-api"
 ACCESS_TOKEN_ALGORITHM = "EdDSA"
 ACCESS_TOKEN_TYPE = "at+jwt"
 ACCESS_TOKEN_SECONDS = 15 * 60
+MIN_PASSWORD, MAX_PASSWORD = 8, 128
 
 
 class Role(StrEnum):
@@ -24,12 +26,15 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
-# What HTML's e-mail input takes, with a dot in the domain: nothing invisible, nothing that looks like another letter.
-_EMAIL = re.compile(r"[a-z0-9.!#$%&'*+/=?^_`{|}~-]+@([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
+# The addresses of RFC 5321 without quotes and with a dot in the domain: nothing invisible, no letter that looks like
+# another one.
+_ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_EMAIL = re.compile(rf"{_ATOM}(\.{_ATOM})*@([a-z0-9]([a-z0-9-]{{0,61}}[a-z0-9])?\.)+[a-z0-9][a-z0-9-]{{0,61}}[a-z0-9]")
+_MAX_LOCAL_PART = 64
 
 
 def _address(value: str) -> str:
-    if _EMAIL.fullmatch(value):
+    if _EMAIL.fullmatch(value) and value.index("@") <= _MAX_LOCAL_PART:
         return value
     message = "must be an e-mail address, such as name@example.com"
     raise ValueError(message)
@@ -39,11 +44,18 @@ Email = Annotated[
     str,
     StringConstraints(strip_whitespace=True, to_lower=True, max_length=254),
     AfterValidator(_address),
-    Field(json_schema_extra={"format": "email"}),
+    Field(json_schema_extra={"format": "email", "pattern": f"^{_EMAIL.pattern.replace('a-z', 'A-Za-z')}$"}),
 ]
 """Without surrounding blanks and in lower case from here on, so that one mailbox is one account."""
 
-Password = Annotated[str, Field(min_length=1, max_length=200)]
+
+def _one_spelling(value: str) -> str:
+    return unicodedata.normalize("NFKC", value)
+
+
+Password = Annotated[Text, Field(min_length=1, max_length=MAX_PASSWORD), AfterValidator(_one_spelling)]
+"""In one spelling (NFKC): keyboards differ in how they compose an accent. No control characters, NUL among them."""
+
 Token = Annotated[str, Field(min_length=1, max_length=4096)]
 
 # Events
@@ -61,16 +73,26 @@ class UserRegistered(Event):
 
 
 class UserUpdated(Event):
-    """A user's roles changed, or the account was switched on or off; holds for access tokens issued before `at`."""
+    """A user's roles changed, the account was switched on or off, or sessions ended.
+
+    Holds for access tokens issued before `at`.
+    """
 
     event_type: ClassVar[str] = "user.updated"
     producer: ClassVar[str] = "users"
-    # The gateway hears it, but with a queue that lives only as long as its process: none is no error.
+    # With a queue that lives only as long as its process: none is no error.
+    listeners: ClassVar[tuple[str, ...]] = ("gateway",)
 
     user_id: UUID
     roles: tuple[Role, ...]
     is_active: bool
     at: Instant
+    ended_sessions: tuple[UUID, ...] = ()
+    """Logins that are over, by the `sid` of their access tokens: logged out, or revoked. Absent where there is none."""
+
+    def to_json(self) -> str:
+        """The message body."""
+        return self.model_dump_json(exclude_defaults=True)
 
 
 # Requests
@@ -97,6 +119,8 @@ class VerifyToken(Request):
 
 class UpdateUser(Request):
     """The body of PATCH /users/{id}: what is absent stays."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     roles: Annotated[tuple[Role, ...], Field(min_length=1, max_length=len(Role))] = ABSENT
     is_active: StrictBool = ABSENT
@@ -141,6 +165,23 @@ class VerifiedToken(View):
     expires_at: Instant
 
 
+class PublicKey(View):
+    """A JSON Web Key (RFC 7517, RFC 8037) that verifies access tokens."""
+
+    crv: str
+    kty: str
+    x: str
+    kid: str
+    use: str
+    alg: str
+
+
+class KeySet(View):
+    """A JSON Web Key Set."""
+
+    keys: tuple[PublicKey, ...]
+
+
 # Errors
 
 
@@ -160,6 +201,13 @@ class InvalidCredentials(ServiceError):
     """Unknown address or wrong password; the answer does not tell which."""
 
     code, status, detail = "INVALID_CREDENTIALS", 401, "E-mail address or password is wrong."
+
+
+class TooManyFailedLogins(RateLimited):
+    """Somebody guesses the password of an address; whether it has an account does not matter."""
+
+    detail = "Too many logins for this address have failed. No password is taken for it now, not even the right one."
+    policy = "failed_logins"
 
 
 class InvalidToken(ServiceError):
@@ -184,4 +232,4 @@ class WeakPassword(ServiceError):
     """The password is too short or too well known."""
 
     code, status = "WEAK_PASSWORD", 422
-    detail = "Choose a password of at least 10 characters that is not a well-known one."
+    detail = f"Choose a password of at least {MIN_PASSWORD} characters that is not a well-known one."

@@ -30,6 +30,8 @@ WORDS = {
     "too_short": "must have at least {min_length} items",
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must have at least {min_length} characters",
+    # Of all that clients send, only a sku has a pattern.
+    "string_pattern_mismatch": 'may have letters, digits, ".", "_" and "-" only, and begins with a letter or a digit',
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "enum": "must be one of {expected}",

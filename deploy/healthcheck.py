@@ -1,7 +1,7 @@
 """Is a service well? `python -m deploy.healthcheck orders` exits 0 if it is, 1 with a reason if not.
 
 A service is asked by RPC over the broker, which is how it is reached; the gateway by HTTP, `GET /health/ready`.
-The answer comes over RabbitMQ's direct reply-to, so that a check every few seconds leaves no queue behind.
+The answer comes in a queue that ends with the connection, so that a check every few seconds leaves none behind.
 """
 
 import http.client
@@ -19,7 +19,7 @@ from kombu.exceptions import OperationalError
 
 CONFIG = "config.yml"
 TIMEOUT = 3.0  # seconds
-DIRECT = "amq.rabbitmq.reply-to"
+RPC_EXCHANGE = "nameko-rpc"
 
 
 class Unhealthy(Exception):
@@ -39,8 +39,11 @@ def ask(
     replies: list[Any] = []
     with kombu.Connection(amqp_uri, connect_timeout=min(timeout, TIMEOUT)) as connection:
         channel = connection.channel()
-        queue = kombu.Queue(DIRECT, no_declare=True, channel=channel)
-        # consuming first and without acks is what the broker asks for before it accepts the address
+        address = str(uuid.uuid4())
+        name = f"rpc.reply-{service}-{address}"  # a service may ask itself: it may have such a queue
+        channel.queue_declare(name, durable=False, exclusive=True, auto_delete=True)
+        channel.queue_bind(name, RPC_EXCHANGE, address)
+        queue = kombu.Queue(name, no_declare=True, channel=channel)
         with kombu.Consumer(
             channel,
             [queue],
@@ -50,11 +53,11 @@ def ask(
         ):
             kombu.Producer(channel).publish(
                 json.dumps({"args": [], "kwargs": arguments or {}}),
-                exchange="nameko-rpc",
+                exchange=RPC_EXCHANGE,
                 routing_key=f"{service}.{method}",
                 content_type="application/json",
                 content_encoding="utf-8",
-                reply_to=DIRECT,
+                reply_to=address,
                 correlation_id=str(uuid.uuid4()),
                 expiration=timeout,
             )
@@ -110,7 +113,7 @@ def main(names: list[str]) -> int:
             if name == "gateway":
                 ask_gateway(settings["WEB_SERVER_ADDRESS"])
             else:
-                check(settings["AMQP_URI"], name)
+                check(settings["AMQP_URIS"].get(name) or settings["AMQP_URI"], name)
         except TimeoutError:
             print(f"{name} did not answer within {TIMEOUT:g} s", file=sys.stderr)
             return 1

@@ -1,17 +1,19 @@
-"""The key pair that access tokens are signed with: made once, Ed25519, PEM. `python -m deploy.keys`."""
+"""The keys that access tokens are signed with: Ed25519, PEM. `python -m deploy.keys` makes the pair, once.
+
+They are rotated while the suite runs, in three steps: `python -m deploy.keys announce`, `switch`, `retire`
+(docs/security/doors.md).
+"""
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from extensions.tokens import load_public_keys
+from users.tokens import load_signing_keys
 
 
 def ensure(private: Path, public: Path) -> bool:
@@ -21,14 +23,47 @@ def ensure(private: Path, public: Path) -> bool:
     """
     made = not private.exists()
     if made:
-        key = Ed25519PrivateKey.generate()
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _write(private, pem, mode=0o600)
+        _write_private(private, [Ed25519PrivateKey.generate()])
     if made or not public.exists():
-        loaded = load_pem_private_key(private.read_bytes(), password=None)
-        pem = loaded.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        _write(public, pem, mode=0o644)
+        _write_public(public, [key.public for key in load_signing_keys(private)])
     return made
+
+
+def announce(private: Path, public: Path) -> None:
+    """Make the next key, and let everybody verify what it will sign."""
+    following = _next_of(private)
+    if not following.exists():
+        _write_private(following, [Ed25519PrivateKey.generate()])
+    (coming,) = load_signing_keys(following)
+    _write_public(public, ({coming.kid: coming.public} | dict(load_public_keys(public))).values())
+
+
+def switch(private: Path) -> None:
+    """Sign with the announced key from now on; FileNotFoundError if there is none."""
+    coming = load_signing_keys(_next_of(private))
+    _write_private(private, [key.private for key in (*coming, *load_signing_keys(private))])
+    _next_of(private).unlink()
+
+
+def retire(private: Path, public: Path) -> None:
+    """Forget every key but the one that signs: what others have signed is no longer accepted."""
+    signing = load_signing_keys(private)[0]
+    _write_public(public, [signing.public])
+    _write_private(private, [signing.private])
+
+
+def _next_of(private: Path) -> Path:
+    return private.with_name(f"{private.name}.next")
+
+
+def _write_private(path: Path, keys: Iterable[Ed25519PrivateKey]) -> None:
+    pems = [key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) for key in keys]
+    _write(path, b"".join(pems), mode=0o600)
+
+
+def _write_public(path: Path, keys: Iterable[Ed25519PublicKey]) -> None:
+    pems = [key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo) for key in keys]
+    _write(path, b"".join(pems), mode=0o644)
 
 
 def _write(path: Path, content: bytes, *, mode: int) -> None:
@@ -40,12 +75,26 @@ def _write(path: Path, content: bytes, *, mode: int) -> None:
 
 
 def main() -> int:
-    """Make the pair where config.yml says it is."""
+    """Make the pair where config.yml says it is, or take the step of a rotation that the command line names."""
     from deploy.settings import load
 
     settings = load()
     private, public = Path(settings["JWT_PRIVATE_KEY_FILE"]), Path(settings["JWT_PUBLIC_KEY_FILE"])
-    print(f"{'made' if ensure(private, public) else 'already there'}: {private} and {public}")
+    match sys.argv[1:]:
+        case []:
+            print(f"{'made' if ensure(private, public) else 'already there'}: {private} and {public}")
+        case ["announce"]:
+            announce(private, public)
+            print("The next key can be verified. Switch in ten minutes, when everybody has read it.")
+        case ["switch"]:
+            switch(private)
+            print("The next key signs. Retire the old one in a day, when nothing that it has signed is asked for.")
+        case ["retire"]:
+            retire(private, public)
+            print("Only the key that signs is left.")
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 2
     return 0
 
 

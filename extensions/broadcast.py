@@ -18,6 +18,7 @@ from contracts.base import Event
 from contracts.events import EXCHANGE, queue_name
 from extensions.broker import ack
 from extensions.ids import new_id
+from extensions.inbound import Undecodable, require_way
 from extensions.interruptions import INTERRUPTIONS
 from extensions.listener import Listener
 from extensions.telemetry import start_trace
@@ -57,8 +58,9 @@ class Broadcast(Entrypoint):
     def on_message(self, message: amqp.Message) -> None:
         """Run the method on one event; what is no such event is of no interest."""
         try:
+            require_way(message, self.event.event_type)
             event = self.event.model_validate_json(message.body)
-        except ValidationError as error:
+        except (ValidationError, Undecodable) as error:
             log.warning("%s got something else: %s", self.queue, error)
             ack(self._channel, message.delivery_tag)
             return

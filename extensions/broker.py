@@ -84,9 +84,14 @@ class SharedConnection(amqp.Connection):
     }
 
 
-def connect(heartbeat: int) -> amqp.Connection:
-    """Return an open connection to the broker of the configuration."""
-    address = parse_url(config["AMQP_URI"])
+def has_own_user(service: str) -> bool:
+    """Tell whether the configuration gives `service` a user of its own, with the few permissions that it needs."""
+    return bool((config.get("AMQP_URIS") or {}).get(service))
+
+
+def connect(heartbeat: int, service: str = "") -> amqp.Connection:
+    """Return an open connection to the broker, with the user of `service` where there is one, else with AMQP_URI's."""
+    address = parse_url(config["AMQP_URIS"][service] if has_own_user(service) else config["AMQP_URI"])
     connection = SharedConnection(
         host=f"{address['hostname']}:{address['port'] or 5672}",
         userid=address["userid"] or "guest",

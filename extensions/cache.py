@@ -15,6 +15,7 @@ from nameko import config
 from nameko.extensions import DependencyProvider, SharedExtension
 
 from extensions.broker import Backoff
+from extensions.production import require_own_secrets
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,9 @@ class RedisConnection(SharedExtension):
 
     def setup(self) -> None:
         """Configure the pool; nothing is connected yet."""
+        require_own_secrets(config, self.container.service_name, redis=True)
         self._client = redis.Redis.from_url(
-            config["REDIS_URL"],
+            config.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
             max_connections=50,
@@ -71,6 +73,8 @@ class RedisConnection(SharedExtension):
         """Return `call(client)`, None when Redis is away."""
         if time.monotonic() < self._rest_until:
             return None
+        if self._is_away:  # one finds out whether it is back; the others wait for nothing meanwhile
+            self._rest_until = time.monotonic() + TIMEOUT_SECONDS
         try:
             self._settle_debts()
             answer = call(self._client)
@@ -83,6 +87,7 @@ class RedisConnection(SharedExtension):
         if self._is_away:
             log.info("Redis is back")
             self._is_away = False
+            self._rest_until = 0.0
             self._backoff.reset()
         return answer
 

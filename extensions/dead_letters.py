@@ -18,7 +18,7 @@ from contracts.errors import DeadLetterNotFound, InvalidState
 from contracts.events import EVENTS, queue_name
 from contracts.operations import DeadLetterView
 from extensions import topology
-from extensions.broker import Backoff, BrokerUnavailable, ack
+from extensions.broker import Backoff, BrokerUnavailable, ack, has_own_user
 from extensions.ids import new_id
 from extensions.listener import Listener
 from extensions.publisher import ConfirmedPublisher, Outgoing
@@ -66,7 +66,8 @@ class DeadLetters(SharedExtension):
 
     def on_connected(self, channel: amqp.Channel) -> None:
         """Declare the queue."""
-        topology.declare_dead_letter_queue(channel, self.container.service_name)
+        if not has_own_user(self.container.service_name):
+            topology.declare_dead_letter_queue(channel, self.container.service_name)
         self._channel = channel
 
     def on_disconnected(self) -> None:
@@ -98,7 +99,7 @@ class DeadLetters(SharedExtension):
         if death.get("reason") != "delivery_limit" or not is_ours or lives > MORE_LIVES:
             return False
         try:
-            outgoing = copy_of(message, exchange="", routing_key=queue)
+            outgoing = copy_of(message, topology.AGAIN, routing_key=queue)
         except (KeyError, UnicodeDecodeError):
             return False
         outgoing.headers[LIVES_HEADER] = lives
@@ -204,7 +205,7 @@ class DeadLetters(SharedExtension):
             raise InvalidState(f"What died in {row.queue} cannot be replayed: only events can, into their handler.")
         message_id = row.message_id or str(new_id())
         message = Outgoing(
-            exchange="",
+            exchange=topology.AGAIN,
             routing_key=row.queue,
             body=row.body,
             message_id=message_id,

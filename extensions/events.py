@@ -28,7 +28,7 @@ from nameko.extensions import Entrypoint, register_entrypoint
 from contracts.base import Event, Received
 from contracts.events import handler_name, queue_name
 from extensions import topology
-from extensions.broker import Backoff, BrokerUnavailable, ack
+from extensions.broker import Backoff, BrokerUnavailable, ack, has_own_user
 from extensions.dead_letters import LIVES_HEADER, DeadLetters, copy_of
 from extensions.inbound import Undecodable, require_event
 from extensions.interruptions import INTERRUPTIONS, Interrupted
@@ -100,10 +100,11 @@ class EventHandler(Entrypoint):
     # Called by the listener
 
     def on_connected(self, channel: amqp.Channel) -> None:
-        """Declare the queue: a consumer that the contract does not name brings its own."""
+        """Declare the queue: a consumer that the contract does not name brings its own, if it may."""
         service = self.container.service_name
-        topology.declare_dead_letter_queue(channel, service)
-        topology.declare_event_queue(channel, service, self.event)
+        if not has_own_user(service):
+            topology.declare_dead_letter_queue(channel, service)
+            topology.declare_event_queue(channel, service, self.event)
         self._channel = channel
 
     def on_message(self, message: amqp.Message) -> None:

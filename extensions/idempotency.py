@@ -11,8 +11,9 @@ from typing import Any
 
 from sqlalchemy import func, insert, select
 
-from contracts.base import Actor
+from contracts.base import Actor, Replayed
 from contracts.errors import IdempotencyKeyInUse, IdempotencyKeyReused, ServiceError, ValidationFailed
+from extensions.telemetry import current_trace
 from extensions.work import UnitOfWork
 
 MAX_KEY_LENGTH = 255
@@ -26,17 +27,20 @@ def run_once(
 ) -> Any:
     """Return the result of `call()`, run in a transaction of its own; with a key, the result of its first run.
 
-    Raises IdempotencyKeyReused for other arguments, IdempotencyKeyInUse while the first call is still running, and
-    repeats the ServiceError that the first call ended with.
+    That is an object, and Replayed where it is not the first time. Raises IdempotencyKeyReused for other arguments,
+    IdempotencyKeyInUse while the first call is still running, and repeats the ServiceError that the first call ended
+    with, its `replay_of` set.
     """
     with work.transaction():
         if key is None:
             return call()
-        answer = _stored_or_first(work, method, key, arguments, call)
+        answer, is_first = _stored_or_first(work, method, key, arguments, call)
     # After the commit: a refusal is stored like a success.
     if "error" in answer:
-        raise ServiceError.from_wire(answer["error"])
-    return answer["result"]
+        error = ServiceError.from_wire(answer["error"])
+        error.replay_of = None if is_first else answer.get("request_id", current_trace().request_id)
+        raise error
+    return answer["result"] if is_first else Replayed(answer["result"])
 
 
 def is_known(work: UnitOfWork, method: str, key: str | None, actor: Any) -> bool:
@@ -51,7 +55,8 @@ def is_known(work: UnitOfWork, method: str, key: str | None, actor: Any) -> bool
 
 def _stored_or_first(
     work: UnitOfWork, method: str, key: str, arguments: Mapping[str, Any], call: Callable[[], Any]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], bool]:
+    """Return the answer, and whether it is the first one."""
     if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_LENGTH or not _VISIBLE.fullmatch(key):
         raise ValidationFailed.field("Idempotency-Key", f"must be 1 to {MAX_KEY_LENGTH} visible ASCII characters")
     actor = _caller(arguments.get("actor"))
@@ -65,12 +70,12 @@ def _stored_or_first(
     if stored is not None:
         if stored.fingerprint != fingerprint:
             raise IdempotencyKeyReused
-        return _unpacked(stored.answer)
+        return _unpacked(stored.answer), False
     answer = _first_answer(work, call)
     # As text: an object in JSONB forgets the order of its fields, and the answer is promised byte for byte.
     packed = json.dumps(answer, default=str)
     session.execute(insert(keys).values(**identity, fingerprint=fingerprint, answer=packed))
-    return answer
+    return answer, True
 
 
 def _unpacked(stored: Any) -> dict[str, Any]:
@@ -87,7 +92,8 @@ def _first_answer(work: UnitOfWork, call: Callable[[], Any]) -> dict[str, Any]:
         if error.status >= 500 or error.status in NOT_STORED:
             raise
         work.withdraw()
-        return {"error": error.to_wire()}
+        # A problem names its request: a repeated one is promised byte for byte as well.
+        return {"error": error.to_wire(), "request_id": current_trace().request_id}
 
 
 def _caller(actor: Any) -> str:

@@ -9,10 +9,12 @@ from typing import Any, Protocol
 import amqp
 import eventlet
 from eventlet.event import Event as Signal
+from nameko import config
 from nameko.extensions import SharedExtension
 
 from extensions import topology
 from extensions.broker import CONNECTION_ERRORS, Backoff, close_quietly, connect
+from extensions.production import require_own_secrets
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +82,10 @@ class Listener(SharedExtension):
             while tag in channel.callbacks:
                 eventlet.sleep(0.01)
 
+    def setup(self) -> None:
+        """Refuse to start in production with what is for development; every service listens, so it is done here."""
+        require_own_secrets(config, self.container.service_name)
+
     def start(self) -> None:
         """Connect, however long that takes: a service that cannot listen is not started."""
         if self._reader is None:
@@ -121,15 +127,15 @@ class Listener(SharedExtension):
                     self._connect()
                 backoff.reset()
                 self._read()
-            except CONNECTION_ERRORS as error:
+            except (*CONNECTION_ERRORS, topology.Incomplete) as error:
                 self._disconnect()
                 pause = backoff.next_pause()
                 log.warning("RabbitMQ is unavailable (%s); next try in %.1f s", error or type(error).__name__, pause)
                 eventlet.sleep(pause)
 
     def _connect(self) -> None:
-        self._connection = connect(HEARTBEAT_SECONDS)
-        topology.declare(self._connection.channel())
+        self._connection = connect(HEARTBEAT_SECONDS, self.container.service_name)
+        topology.ensure(self._connection, self.container.service_name)
         for subscription in list(self._subscriptions):
             channel = self._connection.channel()
             subscription.on_connected(channel)

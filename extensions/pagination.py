@@ -50,7 +50,8 @@ def _mark(keys: Sequence[InstrumentedAttribute[Any]], descending: bool) -> str:
 
 
 def _encode(values: Sequence[Any]) -> str:
-    text = json.dumps([value.isoformat() if isinstance(value, datetime) else str(value) for value in values])
+    plain = [value.isoformat() if isinstance(value, datetime) else str(value) for value in values]
+    text = json.dumps(plain, ensure_ascii=False)  # short: all of it stands in a URL
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 

@@ -1,16 +1,20 @@
 """Publishing that is confirmed: for what must not be lost."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import amqp
+from amqp.exceptions import AccessRefused
 from eventlet.semaphore import Semaphore
 from nameko.extensions import SharedExtension
 
 from extensions import topology
 from extensions.broker import CONNECTION_ERRORS, BrokerUnavailable, close_quietly, connect
+
+log = logging.getLogger(__name__)
 
 CONFIRM_TIMEOUT_SECONDS = 10
 
@@ -74,6 +78,8 @@ class ConfirmedPublisher(SharedExtension):
                 return self._publish(messages)
             except CONNECTION_ERRORS as error:
                 self._drop()
+                if isinstance(error, AccessRefused):
+                    log.error("the broker does not let this service send that: %s", error.reply_text)  # noqa: TRY400
                 raise BrokerUnavailable from error
             except BaseException:
                 # Cut off half-way (a deadline, a kill): confirms of this batch must not be taken for the next one's.
@@ -107,9 +113,9 @@ class ConfirmedPublisher(SharedExtension):
         if self._channel is None or not self._connection.connected:
             self._drop()
             # No heartbeat: it may lie idle for long, and a dead connection is found by the next publish.
-            self._connection = connect(heartbeat=0)
+            self._connection = connect(heartbeat=0, service=self.container.service_name)
+            topology.ensure(self._connection, self.container.service_name)
             channel = self._connection.channel()
-            topology.declare(channel)
             channel.confirm_select()
             channel.events["basic_ack"].add(self._on_ack)
             channel.events["basic_nack"].add(self._on_nack)

@@ -17,6 +17,9 @@ TIMEOUT_SECONDS = 4
 class QueueDepths:
     """What a worker gets as `self.queues`."""
 
+    def __init__(self, service: str = "") -> None:
+        self._service = service
+
     def waiting(self) -> dict[str, int]:
         """Return the number of messages that are ready in each queue that has any.
 
@@ -26,7 +29,7 @@ class QueueDepths:
         connection = None
         try:
             with broker_errors():
-                connection = connect(heartbeat=0)
+                connection = connect(heartbeat=0, service=self._service)
                 depths = {queue: _depth(connection, queue) for queue in known_queues()}
         finally:
             timeout.cancel()
@@ -40,7 +43,7 @@ class Queues(DependencyProvider):
 
     def get_dependency(self, worker_ctx: Any) -> QueueDepths:
         """Return what asks; it has no state."""
-        return QueueDepths()
+        return QueueDepths(worker_ctx.service_name)
 
 
 def known_queues() -> list[str]:

@@ -20,12 +20,12 @@ from nameko import config
 from nameko.exceptions import ContainerBeingKilled, serialize
 from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
 
-from contracts.base import View
+from contracts.base import Replayed, View
 from contracts.errors import BadCall, InternalError, ServiceError, ServiceUnavailable, UpstreamTimeout
 from extensions import idempotency
 from extensions.broker import CONNECTION_ERRORS, ack
 from extensions.dead_letters import DeadLetters
-from extensions.inbound import Undecodable, require_json
+from extensions.inbound import Undecodable, require_json, require_way
 from extensions.interruptions import INTERRUPTIONS
 from extensions.listener import Listener
 from extensions.topology import RPC_EXCHANGE
@@ -33,7 +33,6 @@ from extensions.work import is_outage, is_statement_timeout
 
 log = logging.getLogger(__name__)
 
-DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 # A stopped service's queue lives on for a restart's time; after that its callers are told at once (mandatory).
 QUEUE_EXPIRES_MS = 10_000
 # More than any caller waits but an operator, whose questions may take minutes; less than whoever stops us waits.
@@ -122,6 +121,7 @@ class RpcServer(SharedExtension):
             raise Undecodable(problem)
         args, kwargs = _arguments(message.body)
         method = message.delivery_info["routing_key"].rpartition(".")[2]
+        require_way(message, f"{self.container.service_name}.{method}")
         entrypoint = self._methods.get(method)
         if entrypoint is None:
             detail = f"{self.container.service_name} has no method {method}."
@@ -137,18 +137,21 @@ class RpcServer(SharedExtension):
         if channel is None or channel is not self._channel:
             return  # the connection is gone; the caller will be told when the call is delivered again
         reply_to = str(message.properties["reply_to"])
-        body = json.dumps({"result": result, "error": _serialize(error)}, default=str)
+        envelope = {"result": result, "error": _serialize(error), "replayed": isinstance(result, Replayed)}
+        body = json.dumps(envelope, default=str)
         reply = amqp.Message(
             body,
             content_type="application/json",
             content_encoding="utf-8",
             correlation_id=str(message.properties.get("correlation_id", "")),
         )
-        exchange = "" if reply_to.startswith(DIRECT_REPLY_TO) else RPC_EXCHANGE
-        # First: a forged reply_to can make RabbitMQ hang up, and must not come back to make it do so again.
+        # First: whatever becomes of the answer, the call was made.
         ack(channel, message.delivery_tag)
+        if "." in reply_to:  # a service's address, or direct reply-to, where nobody may send: RabbitMQ would hang up
+            log.warning("a caller asked for its answer at %r, which is no address of an answer", reply_to)
+            return
         try:
-            channel.basic_publish(reply, exchange, reply_to)
+            channel.basic_publish(reply, RPC_EXCHANGE, reply_to)
         except (*CONNECTION_ERRORS, AttributeError) as failure:
             log.warning("a reply could not be sent: %s", failure)
 

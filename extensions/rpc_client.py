@@ -11,12 +11,12 @@ from eventlet.event import Event as Signal
 from nameko import config
 from nameko.extensions import DependencyProvider, SharedExtension
 
+from contracts.base import Replayed
 from contracts.errors import ServiceError, ServiceUnavailable, UpstreamTimeout
 from extensions.broker import BrokerUnavailable, broker_errors
 from extensions.listener import Listener
-from extensions.rpc import DIRECT_REPLY_TO
 from extensions.telemetry import current_trace
-from extensions.topology import RPC_EXCHANGE
+from extensions.topology import RPC_EXCHANGE, reply_queue
 
 log = logging.getLogger(__name__)
 
@@ -25,15 +25,19 @@ FIRST_CONNECTION_SECONDS = 1.0
 
 
 class Calls(SharedExtension):
-    """The calls under way, and the replies to them. Direct reply-to: no reply queue exists in the broker."""
+    """The calls under way, and the replies to them, in a queue that lives as long as the connection.
+
+    Not direct reply-to: for that, every service that answers would have to be allowed to write to any queue.
+    """
 
     listener = Listener()
-    queue = DIRECT_REPLY_TO
     prefetch = 0
     no_ack = True
 
     def __init__(self) -> None:
         super().__init__()
+        self.queue = ""
+        self._address = ""
         self._pending: dict[str, Signal] = {}
         self._channel: Any = None
 
@@ -42,7 +46,11 @@ class Calls(SharedExtension):
         self.listener.subscribe(self)
 
     def on_connected(self, channel: amqp.Channel) -> None:
-        """Be told of calls that no service took."""
+        """Declare the queue, under an address that nobody can guess; be told of calls that no service took."""
+        self._address = str(uuid4())
+        self.queue = reply_queue(self.container.service_name, self._address)
+        channel.queue_declare(self.queue, durable=False, exclusive=True, auto_delete=True)
+        channel.queue_bind(self.queue, RPC_EXCHANGE, self._address)
         channel.events["basic_return"].add(self._on_return)
         self._channel = channel
 
@@ -78,7 +86,7 @@ class Calls(SharedExtension):
                 json.dumps({"args": args, "kwargs": kwargs}, default=str),
                 content_type="application/json",
                 content_encoding="utf-8",
-                reply_to=DIRECT_REPLY_TO,
+                reply_to=self._address,
                 correlation_id=call_id,
                 expiration=str(int(budget * 1000)),
                 application_headers=trace.headers,
@@ -112,7 +120,8 @@ def _result(answer: Any, service: str) -> Any:
     error = reply.get("error")
     if error:
         raise ServiceError.from_wire(error.get("problem") or {"name": "InternalError"})
-    return reply["result"]
+    # Nameko's own services have no such field in their replies.
+    return Replayed(reply["result"]) if reply.get("replayed") else reply["result"]
 
 
 class _Service:

@@ -5,7 +5,7 @@ from extensions.broadcast import hears
 from extensions.http.auth import TokensProvider
 from extensions.periodic import periodic
 from extensions.rpc_client import RpcClient
-from gateway.routes import admin, health, inventory, notifications, orders, payments, products, users
+from gateway.routes import admin, docs, health, inventory, notifications, orders, payments, products, users
 
 
 class GatewayService(
@@ -17,6 +17,7 @@ class GatewayService(
     notifications.Routes,
     admin.Routes,
     health.Routes,
+    docs.Routes,
 ):
     """The REST API of the suite, by its resources."""
 

@@ -37,11 +37,14 @@ class InventoryService(operations.Operations):
         return {**stock.to_dict(), "created": created}
 
     @rpc
-    def change_stock_level(self, product_id, quantity, actor=None):
-        """Set what is on hand of a product that has a stock record (admin)."""
+    def change_stock_level(self, product_id, quantity, actor=None, if_match=None):
+        """Set what is on hand of a product that has a stock record (admin).
+
+        With `if_match`, a list of entity tags, only if the record has one of them.
+        """
         request = SetStockLevel.parse({"quantity": quantity})
         product_id = parse_id("product_id", product_id)
-        return use_cases.change_stock_level(self.work.session, product_id, request, Actor.of(actor))
+        return use_cases.change_stock_level(self.work.session, product_id, request, Actor.of(actor), if_match)
 
     @rpc(idempotent=True)
     def adjust_stock(self, product_id, delta, reason, actor=None, idempotency_key=None):

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from contracts.base import Actor, Publish, Received
+from contracts.etags import require_match
 from contracts.inventory import AdjustStock, SetStock, SetStockLevel, StockNotFound, StockView
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
 from inventory import queries, rules
@@ -52,10 +53,16 @@ def set_stock(session: Session, request: SetStock, actor: Actor) -> tuple[StockV
     return StockView.model_validate(stock), created
 
 
-def change_stock_level(session: Session, product_id: UUID, request: SetStockLevel, actor: Actor) -> StockView:
-    """Set what is on hand of a product that has a stock record; raises StockNotFound, StockIsReserved."""
+def change_stock_level(
+    session: Session, product_id: UUID, request: SetStockLevel, actor: Actor, if_match: Sequence[str] | None = None
+) -> StockView:
+    """Set what is on hand of a product that has a stock record.
+
+    Raises StockNotFound, PreconditionFailed where `if_match` does not have its entity tag, StockIsReserved.
+    """
     actor.require_admin()
     ledger = _ledger_of(session, product_id)
+    require_match(StockView.model_validate(_read(session, product_id)), if_match)
     ledger.enter(product_id, rules.set_level(ledger.stock[product_id], request.quantity), SET)
     ledger.write(session)
     return StockView.model_validate(_read(session, product_id))

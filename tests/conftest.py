@@ -13,6 +13,7 @@ from tests.support import Bus, Caller
 
 ROOT = Path(__file__).parent.parent
 FAST_RETRIES = "[50, 100, 200]"
+ALL_RETRIES = "[50, 100, 200, 400, 800, 1600, 3200]"
 
 
 def pytest_collection_modifyitems(items):
@@ -27,6 +28,7 @@ def servers():
     folder = ROOT / os.environ.get("ORDER_SUITE_TEST_DATA", "var/test")
     remove_data(folder)  # every run begins from nothing, migrations included
     servers = Servers(folder)
+    os.environ["RETRY_DELAYS_MS"] = ALL_RETRIES  # for the broker's definitions
     try:
         environment = servers.start()
     except StartError as error:  # once, and not from each of the tests that need them
@@ -39,9 +41,13 @@ def servers():
         "RETRY_DELAYS_MS": FAST_RETRIES,
     }
     servers.environment = environment
+    # Those for the processes of a suite. In this one services may do everything: many are toys with borrowed names.
     os.environ.update(environment)
+    for name in [name for name in os.environ if name.endswith("_AMQP_URI")]:
+        del os.environ[name]
     with (ROOT / "config.yml").open("rb") as file:
         setup_config(file)
+    os.environ["RETRY_DELAYS_MS"] = ALL_RETRIES  # again: a broker that is restarted has its definitions made anew
     migrate.migrate()
     yield servers
     servers.stop()

@@ -18,9 +18,9 @@ from extensions.ids import new_id
 from extensions.topology import RPC_EXCHANGE
 
 
-def connect():
-    """A connection to the test broker."""
-    address = parse_url(config["AMQP_URI"])
+def connect(uri=None):
+    """A connection to the test broker, with the administrator's user or that of `uri`."""
+    address = parse_url(uri or config["AMQP_URI"])
     connection = amqp.Connection(
         host=f"{address['hostname']}:{address['port']}",
         userid=address["userid"],
@@ -48,6 +48,15 @@ def eventually(check, timeout=10.0, pause=0.02):
         eventlet.sleep(pause)
 
 
+def await_replies(channel, callback):
+    """Consume the answers to calls; returns the `reply_to` that brings them here."""
+    address = str(uuid4())
+    queue = channel.queue_declare(topology.reply_queue("tests", address), exclusive=True).queue
+    channel.queue_bind(queue, RPC_EXCHANGE, address)
+    channel.basic_consume(queue, no_ack=True, callback=callback)
+    return address
+
+
 class Caller:
     """Calls RPC methods: `caller.orders.get_order(order_id)`. Raises the ServiceError that the service raised."""
 
@@ -61,12 +70,12 @@ class Caller:
         with connect() as connection:
             channel = connection.channel()
             replies = []
-            channel.basic_consume("amq.rabbitmq.reply-to", no_ack=True, callback=replies.append)
+            address = await_replies(channel, replies.append)
             channel.events["basic_return"].add(lambda *_: replies.append(None))
             request = amqp.Message(
                 json.dumps({"args": args, "kwargs": kwargs}),
                 content_type="application/json",
-                reply_to="amq.rabbitmq.reply-to",
+                reply_to=address,
                 correlation_id=str(uuid4()),
                 expiration=str(int(self._timeout * 1000)),
             )
@@ -153,7 +162,7 @@ def purge_queues():
         topology.declare(channel)
         queues = [queue_name(service, event) for event in EVENTS.values() for service in event.consumers]
         queues += [topology.retry_exchange(delay) for delay in topology.retry_delays()]
-        queues += {topology.dead_letter_queue(queue.partition(".")[0]) for queue in queues if queue[:6] != "retry."}
+        queues += {topology.dead_letter_queue(queue.partition(".")[0]) for queue in queues if queue[:6] != "again."}
         for queue in queues:
             channel.queue_purge(queue)
 

@@ -34,7 +34,7 @@ class User(Base):
     password_hash: Mapped[str]
     roles: Mapped[list[str]]
     is_active: Mapped[bool] = mapped_column(default=True)
-    # SHA-256 of the idempotency key that it was registered with, if with one.
+    # Not used any more: idempotency_keys has it. Goes once no process is left that writes it.
     registration_key: Mapped[bytes | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.statement_timestamp())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.statement_timestamp())
@@ -56,6 +56,8 @@ class RefreshFamily(Base):
     expires_at: Mapped[datetime] = mapped_column(index=True)
     revoked_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.statement_timestamp())
+
+    __table_args__ = (Index(None, "revoked_at", postgresql_where=text("revoked_at IS NOT NULL")),)
 
 
 class RefreshToken(Base):

@@ -1,18 +1,26 @@
 """What users needs from its process: password hashing off the event loop, and the key that signs access tokens."""
 
+import functools
+import hashlib
+import os
 import secrets
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from eventlet import tpool
+from eventlet import patcher, tpool
 from eventlet.semaphore import Semaphore
 from nameko import config
 from nameko.extensions import DependencyProvider
 
 from contracts.errors import ServiceUnavailable
-from users.tokens import load_signing_key
+from contracts.users import TooManyFailedLogins
+from extensions.key_file import KeyFile
+from extensions.rate_limits import Level, Policy, RateLimits
+from extensions.tokens import PublicKeys, load_public_keys
+from users.tokens import SigningKey, load_signing_keys
 from users.use_cases import SessionPolicy
 
 # argon2id with the parameters that OWASP recommends.
@@ -22,10 +30,12 @@ LANES = 1
 # As many at once as a small machine has cores; more would only take its memory.
 AT_ONCE = 2
 MAX_WAIT_SECONDS = 3.0
+# Who logs in can wait better than who orders: where processors are short, hashing comes after everything else.
+NICENESS = 10
 
 
 class Passwords(DependencyProvider):  # type: ignore[misc]  # Nameko has no types
-    """Gives a service `hash` and `matches`: 20 to 50 ms of pure computation each, in a thread of its own.
+    """Gives a service `hash`, `matches` and `renewed`: 20 to 50 ms of pure computation, in threads of their own.
 
     A worker that calls them must hold no transaction open.
     """
@@ -55,24 +65,91 @@ class Passwords(DependencyProvider):  # type: ignore[misc]  # Nameko has no type
             return False
         return password_hash is not None
 
+    def fingerprint(self, password: str, email: str) -> str:
+        """Return what tells two passwords for one address apart, always the same for the same; as slow as `hash`.
+
+        It may be stored, because it is as hard to turn back as the hash.
+        """
+        salt = hashlib.sha256(f"fingerprint for {email}".encode()).digest()
+        return str(self._in_turn(functools.partial(self._hasher.hash, salt=salt), password))
+
+    def renewed(self, password: str, password_hash: str) -> str | None:
+        """Return a new hash where `password_hash` was made with other parameters than today's, else None."""
+        return self.hash(password) if self._hasher.check_needs_rehash(password_hash) else None
+
     def _in_turn(self, work: Any, *arguments: str) -> Any:
         if not self._turns.acquire(timeout=MAX_WAIT_SECONDS):
             message = "Too many people are logging in at once. Try again shortly."
             raise ServiceUnavailable(message, retry_after=1)
         try:
-            return tpool.execute(work, *arguments)
+            return tpool.execute(_gently, work, *arguments)
         finally:
             self._turns.release()
 
 
-class Sessions(DependencyProvider):  # type: ignore[misc]  # as above
-    """Gives a service its SessionPolicy; without a usable key the service does not start."""
+def _gently(work: Callable[..., Any], *arguments: str) -> Any:
+    """Do `work` in this thread, which is for nothing else. On Linux each thread has a priority of its own."""
+    thread = patcher.original("threading").get_native_id()
+    if os.getpriority(os.PRIO_PROCESS, thread) < NICENESS:
+        os.setpriority(os.PRIO_PROCESS, thread, NICENESS)
+    return work(*arguments)
+
+
+class FailedLogins(DependencyProvider):  # type: ignore[misc]  # as above
+    """Counts the failed logins of each address, for all replicas: guessing a password takes too long to be of use."""
+
+    limits = RateLimits()
 
     def setup(self) -> None:
-        """Read the key."""
-        key = load_signing_key(config["JWT_PRIVATE_KEY_FILE"])
-        self._policy = SessionPolicy(key, timedelta(days=float(config.get("REFRESH_TOKEN_DAYS", 30))))
+        """Read the limit. Raises ValueError for one that is none."""
+        self._policy = Policy.of(TooManyFailedLogins.policy, config.get("FAILED_LOGINS_PER_ACCOUNT"))
+
+    def get_dependency(self, _worker_ctx: Any) -> "FailedLogins":
+        """Return what all workers share."""
+        return self
+
+    def check(self, email: str) -> None:
+        """Raise TooManyFailedLogins where no password is taken for this address now."""
+        if self._policy is not None:
+            _refuse_over(self.limits.look((self._policy, email)))
+
+    def add(self, email: str) -> None:
+        """Count one; raise TooManyFailedLogins where others have used up what was left meanwhile.
+
+        Else many guesses at once would learn which of them was right: the only one that is refused.
+        """
+        if self._policy is not None:
+            _refuse_over(self.limits.spend((self._policy, email)))
+
+    def forget(self, email: str) -> None:
+        """The right one has come."""
+        if self._policy is not None:
+            self.limits.forget(self._policy, email)
+
+
+def _refuse_over(levels: Sequence[Level]) -> None:
+    for level in levels:
+        if level.retry_after:
+            raise TooManyFailedLogins(retry_after=level.retry_after)
+
+
+class Sessions(DependencyProvider):  # type: ignore[misc]  # as above
+    """Gives a service its SessionPolicy; without usable keys the service does not start."""
+
+    def setup(self) -> None:
+        """Read the keys. Raises TypeError where nobody could verify what we sign."""
+        self._private = KeyFile(config["JWT_PRIVATE_KEY_FILE"], load_signing_keys)
+        self._public = KeyFile(config["JWT_PUBLIC_KEY_FILE"], load_public_keys)
+        self._lifetime = timedelta(days=float(config.get("REFRESH_TOKEN_DAYS", 30)))
+        if not _usable(self._private.get(), self._public.get()):
+            message = "JWT_PUBLIC_KEY_FILE does not hold the public half of the key in JWT_PRIVATE_KEY_FILE"
+            raise TypeError(message)
 
     def get_dependency(self, _worker_ctx: Any) -> SessionPolicy:
-        """Return what all workers share."""
-        return self._policy
+        """Return the keys of the moment, beginning with one that everybody can verify."""
+        private, public = self._private.get(), self._public.get()
+        return SessionPolicy(_usable(private, public) or private, public, self._lifetime)
+
+
+def _usable(private: tuple[SigningKey, ...], public: PublicKeys) -> tuple[SigningKey, ...]:
+    return tuple(key for key in private if key.kid in public)

@@ -1,10 +1,11 @@
 """What reads the accounts."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from contracts.base import Actor, PageRequest, page_of
@@ -41,18 +42,44 @@ def list_changed(session: Session, within: timedelta) -> list[UserUpdated]:
     """Return what user.updated said within this time, one for each account."""
     since = func.clock_timestamp() - within
     # A new account has not changed: its tokens were made from what it is.
-    changed = session.scalars(
+    statement = (
         select(User)
         .where(User.updated_at > since, User.updated_at > User.created_at)
         .order_by(User.updated_at.desc())
         .limit(MAX_CHANGED)
     )
-    return [
-        UserUpdated.model_validate(
-            {"user_id": user.id, "roles": user.roles, "is_active": user.is_active, "at": user.updated_at}
-        )
-        for user in changed
-    ]
+    ended = _sessions_ended(session, since)
+    changed = {user.id: user for user in session.scalars(statement)}
+    others = session.scalars(select(User).where(User.id.in_(ended.keys() - changed.keys())))
+    users = [*changed.values(), *others]
+    return [describe_change(user, user.updated_at, ended.get(user.id, ())) for user in users]
+
+
+def _sessions_ended(session: Session, since: ColumnElement[Any]) -> dict[UUID, list[UUID]]:
+    """Return the sessions that were revoked after `since`, by their users."""
+    statement = (
+        select(RefreshFamily.user_id, RefreshFamily.id)
+        .where(RefreshFamily.revoked_at > since)
+        .order_by(RefreshFamily.revoked_at.desc())
+        .limit(MAX_CHANGED)
+    )
+    ended: dict[UUID, list[UUID]] = {}
+    for user_id, family_id in session.execute(statement):
+        ended.setdefault(user_id, []).append(family_id)
+    return ended
+
+
+def describe_change(user: User, at: datetime, ended_sessions: Sequence[UUID]) -> UserUpdated:
+    """Return the event that says what `user` is as of `at`."""
+    return UserUpdated.model_validate(
+        {
+            "user_id": user.id,
+            "roles": user.roles,
+            "is_active": user.is_active,
+            "at": at,
+            "ended_sessions": tuple(ended_sessions),
+        }
+    )
 
 
 def find_by_email(session: Session, email: str) -> User | None:
@@ -60,23 +87,24 @@ def find_by_email(session: Session, email: str) -> User | None:
     return session.scalars(select(User).where(func.lower(User.email) == func.lower(email))).one_or_none()
 
 
-def find_registration(session: Session, email: str, idempotency_key: str) -> User | None:
-    """Return the account with this address if it was registered with this key, else None."""
-    user = find_by_email(session, email)
-    return user if user is not None and user.registration_key == fingerprint(idempotency_key) else None
-
-
 def describe_token(session: Session, token: AccessToken) -> VerifiedToken:
     """Return what a genuine access token is good for now, with the roles of now.
 
-    Raises TokenRevoked when its account is switched off or gone.
+    Raises TokenRevoked when its account is switched off or gone, or its session has ended.
     """
     user = session.get(User, token.user_id)
-    if user is None or not user.is_active:
+    if user is None or not user.is_active or _has_ended(session, token.session_id):
         raise TokenRevoked
     return VerifiedToken.model_validate(
         {"user_id": user.id, "roles": tuple(user.roles), "expires_at": token.expires_at}
     )
+
+
+def _has_ended(session: Session, family_id: UUID | None) -> bool:
+    if family_id is None:
+        return False
+    family = session.get(RefreshFamily, family_id)
+    return family is None or family.revoked_at is not None
 
 
 def lock_user(session: Session, user_id: UUID, *, shared: bool = False) -> User | None:

@@ -1,9 +1,9 @@
 """Every way into users. Start it with `nameko run --config config.yml users.service`."""
 
 from datetime import timedelta
+from uuid import UUID
 
 from contracts.base import Actor, PageRequest
-from contracts.errors import IdempotencyKeyReused
 from contracts.users import (
     ChangesWithin,
     Credentials,
@@ -11,10 +11,9 @@ from contracts.users import (
     RefreshToken,
     TokenRevoked,
     UpdateUser,
-    UserAlreadyExists,
     VerifyToken,
 )
-from extensions import operations, tokens
+from extensions import idempotency, operations, tokens
 from extensions.ids import parse_id
 from extensions.periodic import periodic
 from extensions.rpc import rpc
@@ -31,6 +30,7 @@ class UsersService(operations.Operations):
     work = Work(Base)
     passwords = providers.Passwords()
     sessions = providers.Sessions()
+    failed_logins = providers.FailedLogins()
 
     # Passwords are hashed with no transaction open: no connection and no lock waits for a computation.
 
@@ -38,63 +38,79 @@ class UsersService(operations.Operations):
     def register(self, email, password, actor=None, idempotency_key=None):
         """Open a customer's account: {"user": {...}, "access_token": ..., "refresh_token": ..., ...}."""
         credentials = Credentials.parse({"email": email, "password": password})
+        if idempotency_key is not None:
+            return self._register_once(credentials, idempotency_key)
         check_password(credentials.password, credentials.email)
         password_hash = self.passwords.hash(credentials.password)
-        try:
-            with self.work.transaction() as session:
-                return use_cases.register(
-                    session, credentials.email, password_hash, self.sessions, self.work.publish, idempotency_key
-                )
-        except UserAlreadyExists:
-            if idempotency_key is None:
-                raise
-            return self._register_again(credentials, idempotency_key)
+        with self.work.transaction() as session:
+            return use_cases.register(session, credentials.email, password_hash, self.sessions, self.work.publish)
 
-    def _register_again(self, credentials, idempotency_key):
-        # Keys are scoped to the address. Comparing whole requests would mean to store a fast hash of the password.
+    def _register_once(self, credentials, idempotency_key):
+        # Nobody is known yet who the key could belong to: it stands for one registration, whoever sends it.
+        email, password = credentials.email, credentials.password
+        asked = {"email": email, "password": self.passwords.fingerprint(password, email)}
+        password_hash = self.passwords.hash(password)
+
+        def open_account():
+            check_password(password, email)
+            account = use_cases.register(
+                self.work.session, email, password_hash, self.sessions, self.work.publish, repeatable=True
+            )
+            return {"user_id": str(account.user.id)}
+
+        answer = idempotency.run_once(self.work, "register", idempotency_key, asked, open_account)
+        # Tokens are stored nowhere: the first answer, like every other, is made from what is.
         with self.work.transaction() as session:
-            user = queries.find_registration(session, credentials.email, idempotency_key)
-        if user is None:
-            raise UserAlreadyExists
-        if not self.passwords.matches(credentials.password, user.password_hash):
-            raise IdempotencyKeyReused
-        with self.work.transaction() as session:
-            return use_cases.repeat_registration(session, user.id, self.sessions)
+            account = use_cases.repeat_registration(session, UUID(answer["user_id"]), self.sessions)
+        return type(answer)(account.to_dict())
 
     @rpc(transaction=False)
     def login(self, email, password):
         """Start a session: {"user": {...}, "access_token": ..., "refresh_token": ..., "expires_in": seconds, ...}."""
         credentials = Credentials.parse({"email": email, "password": password})
+        self.failed_logins.check(credentials.email)
+        opened = None
+        while opened is None:
+            opened = self._log_in(credentials)
+        return opened
+
+    def _log_in(self, credentials):
+        """Return what login answers; None where somebody else has renewed the hash in between."""
         with self.work.transaction() as session:
             user = queries.find_by_email(session, credentials.email)
         # Without an account it takes just as long.
         is_right = self.passwords.matches(credentials.password, user.password_hash if user else None)
         if user is None or not is_right:
+            self.failed_logins.add(credentials.email)
             raise InvalidCredentials
+        # Once more: of many guesses at once, all but the first few have failed by now.
+        self.failed_logins.check(credentials.email)
+        self.failed_logins.forget(credentials.email)
+        renewed = self.passwords.renewed(credentials.password, user.password_hash)
         with self.work.transaction() as session:
-            return use_cases.log_in(session, user.id, user.password_hash, self.sessions)
+            return use_cases.log_in(session, user.id, user.password_hash, self.sessions, renewed)
 
     @rpc(transaction=False)
     def refresh(self, refresh_token):
         """Replace a refresh token by a new pair: the answer of login. The old one gives the same pair for 10 s more."""
         request = RefreshToken.parse({"refresh_token": refresh_token})
         with self.work.transaction() as session:
-            renewed = use_cases.refresh(session, request.refresh_token, self.sessions)
+            renewed = use_cases.refresh(session, request.refresh_token, self.sessions, self.work.publish)
         if renewed is None:  # an old token was used again: the revocation is committed before anyone is told
             raise TokenRevoked
         return renewed
 
     @rpc
     def logout(self, refresh_token, actor=None):
-        """End the session that this refresh token belongs to."""
+        """End the session that this refresh token belongs to, at once, and its access token within the minute."""
         request = RefreshToken.parse({"refresh_token": refresh_token})
-        use_cases.log_out(self.work.session, request.refresh_token, Actor.of(actor))
+        use_cases.log_out(self.work.session, request.refresh_token, Actor.of(actor), self.work.publish)
 
     @rpc
     def verify(self, token):
         """Check an access token: {"valid": true, "user_id": ..., "roles": [...], "expires_at": ...}."""
         request = VerifyToken.parse({"token": token})
-        return queries.describe_token(self.work.session, tokens.verify(request.token, self.sessions.key.public))
+        return queries.describe_token(self.work.session, tokens.verify(request.token, self.sessions.public_keys))
 
     @rpc
     def get_user(self, user_id, actor=None):
@@ -116,20 +132,29 @@ class UsersService(operations.Operations):
         return {"items": [change.model_dump(mode="json") for change in changes]}
 
     @rpc
+    def update_user(self, user_id, actor=None, if_match=None, **changes):
+        """Change the stated fields of an account at once (admin): roles, is_active.
+
+        With `if_match`, a list of entity tags, only if the account has one of them.
+        """
+        Actor.of(actor).require_admin()
+        return self._update(user_id, changes, if_match)
+
+    @rpc
     def set_roles(self, user_id, roles, actor=None):
         """Give an account exactly these roles (admin), such as ["customer", "admin"]."""
         Actor.of(actor).require_admin()
-        request = UpdateUser.parse({"roles": roles})
-        return use_cases.set_roles(self.work.session, parse_id("user_id", user_id), request.roles, self.work.publish)
+        return self._update(user_id, {"roles": roles})
 
     @rpc
     def set_active(self, user_id, is_active, actor=None):
         """Switch an account on or off (admin); off ends its sessions."""
         Actor.of(actor).require_admin()
-        request = UpdateUser.parse({"is_active": is_active})
-        return use_cases.set_active(
-            self.work.session, parse_id("user_id", user_id), request.is_active, self.work.publish
-        )
+        return self._update(user_id, {"is_active": is_active})
+
+    def _update(self, user_id, changes, if_match=None):
+        user_id, change = parse_id("user_id", user_id), UpdateUser.parse(changes)
+        return use_cases.update_user(self.work.session, user_id, change, self.work.publish, if_match)
 
     @periodic(seconds=3600)
     def delete_expired_sessions(self):

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from contracts.users import (
 from extensions.tokens import key_id
 
 _SECRET_BYTES = 32
+_PRIVATE_PEM = re.compile(rb"-----BEGIN PRIVATE KEY-----.+?-----END PRIVATE KEY-----", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +46,28 @@ class SigningKey:
         return self.private.public_key()
 
 
-def load_signing_key(path: str | Path) -> SigningKey:
-    """Read an Ed25519 private key from a PEM file; raises TypeError if there is another kind of key in it."""
-    private = load_pem_private_key(Path(path).read_bytes(), password=None)
-    if not isinstance(private, Ed25519PrivateKey):
-        message = f"{path} must hold an Ed25519 private key in PEM; set JWT_PRIVATE_KEY_FILE to such a file"
+def load_signing_keys(path: str | Path) -> tuple[SigningKey, ...]:
+    """Read the Ed25519 private keys of a PEM file; the first signs, the others have been rotated out.
+
+    Raises TypeError if there is none or another kind of key in it.
+    """
+    keys = [load_pem_private_key(block, password=None) for block in _PRIVATE_PEM.findall(Path(path).read_bytes())]
+    ours = [SigningKey.of(key) for key in keys if isinstance(key, Ed25519PrivateKey)]
+    if not ours or len(ours) < len(keys):
+        message = f"{path} must hold Ed25519 private keys in PEM; set JWT_PRIVATE_KEY_FILE to such a file"
         raise TypeError(message)
-    return SigningKey.of(private)
+    return tuple(ours)
 
 
-def issue(key: SigningKey, *, user_id: UUID, roles: Sequence[str], issued_at: datetime, token_id: UUID) -> str:
+def issue(
+    key: SigningKey,
+    *,
+    user_id: UUID,
+    roles: Sequence[str],
+    issued_at: datetime,
+    token_id: UUID,
+    session_id: UUID | None = None,
+) -> str:
     """Return a signed access token. The same arguments give the same bytes, as Ed25519 is deterministic."""
     issued = int(issued_at.timestamp())
     claims = {
@@ -64,7 +78,7 @@ def issue(key: SigningKey, *, user_id: UUID, roles: Sequence[str], issued_at: da
         "iat": issued,
         "exp": issued + ACCESS_TOKEN_SECONDS,
         "jti": str(token_id),
-    }
+    } | ({} if session_id is None else {"sid": str(session_id)})
     headers = {"typ": ACCESS_TOKEN_TYPE, "kid": key.kid}
     return jwt.encode(claims, key.private, algorithm=ACCESS_TOKEN_ALGORITHM, headers=headers)
 

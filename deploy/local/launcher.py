@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from deploy.accounts import OPERATOR, uri_variable
 from deploy.local import environment, ports
 from deploy.local.process import PidFile, StartError, spawn, tail, wait_until
 from deploy.local.servers import OURS, Servers
@@ -114,7 +115,7 @@ class Launcher:
         log.unlink(missing_ok=True)
         process = spawn(
             [sys.executable, "-m", module],
-            env={**os.environ, **self.env, "PYTHONWARNINGS": "ignore"},
+            env={**os.environ, **self.env, **self._as_operator(), "PYTHONWARNINGS": "ignore"},
             log=log,
             cwd=ROOT,
             on_launcher_death=signal.SIGKILL,
@@ -128,6 +129,11 @@ class Launcher:
         if not ended or process.returncode:
             raise StartError(f"{title} failed. The end of {log}:\n{tail(log)}")
         self.say(f"  {tail(log, 1)}")
+
+    def _as_operator(self) -> dict[str, str]:
+        """What comes from a person calls services, and may do nothing else in the broker."""
+        uri = self.env.get(uri_variable(OPERATOR))
+        return {"AMQP_URI": uri} if uri else {}
 
     def _seed(self, servers: Servers) -> None:
         """Once for each set of data, so that what a person then changes in the demo shop stays changed."""

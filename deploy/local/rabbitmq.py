@@ -9,17 +9,23 @@ import secrets
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
+from urllib.parse import quote
 
+from contracts.calls import bus_services
+from deploy.accounts import OPERATOR, administrator_of, password_of, uri_variable
 from deploy.local import install
-from deploy.local.process import PidFile, spawn, stop_process, wait_until
+from deploy.local.process import PidFile, StartError, spawn, stop_process, wait_until
 from deploy.local.server import Server
 
 GREETING = b"AMQP\x00\x00\x09\x01"  # the client's first bytes; the broker answers with a method frame, type 1
 
-SHARED_CONFIG = Path(__file__).resolve().parents[1] / "rabbitmq" / "rabbitmq.conf"
+ROOT = Path(__file__).resolve().parents[2]
+SHARED_CONFIG = ROOT / "deploy" / "rabbitmq" / "rabbitmq.conf"
 LOCAL_CONFIG = """
 listeners.tcp.1 = 127.0.0.1:{port}
+load_definitions = {definitions}
 # the default is 40 % of the machine, which is the user's, not ours
 vm_memory_high_watermark.absolute = 1GB
 log.console = false
@@ -40,9 +46,15 @@ class RabbitMQ(Server):
         self._epmd: subprocess.Popen[bytes] | None = None
         self._epmd_pid = PidFile(home.with_name("epmd.pid"))
 
-    @property
-    def url(self) -> str:
-        return f"pyamqp://guest:guest@127.0.0.1:{self.port}//"
+    def uris(self) -> dict[str, str]:
+        """The addresses of the broker, by the variables of config.yml: the administrator's, and one for each user."""
+        own = {user: password_of(user, os.environ) for user in (*bus_services(), OPERATOR)}
+        users = {"AMQP_URI": administrator_of(os.environ)}
+        users |= {uri_variable(user): (user, password) for user, password in own.items()}
+        return {
+            variable: f"pyamqp://{quote(user, safe='')}:{quote(password, safe='')}@127.0.0.1:{self.port}//"
+            for variable, (user, password) in users.items()
+        }
 
     def prepare(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -50,11 +62,24 @@ class RabbitMQ(Server):
         if not cookie.exists():
             with os.fdopen(os.open(cookie, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "w") as file:
                 file.write(secrets.token_hex(20))
-        config = SHARED_CONFIG.read_text() + LOCAL_CONFIG.format(port=self.port)
+        definitions = self.home / "definitions.json"
+        config = SHARED_CONFIG.read_text() + LOCAL_CONFIG.format(port=self.port, definitions=definitions)
         (self.home / "rabbitmq.conf").write_text(config)
+        self._write_definitions(definitions)
         (self.home / "enabled_plugins").write_text("[].\n")
         (self.home / "rabbitmq-env.conf").write_text("")
         self._start_epmd()
+
+    def _write_definitions(self, path: Path) -> None:
+        """In a process of its own: it reads config.yml into Nameko's one configuration, which may be in use here.
+
+        The passwords may be those of development: this broker can be reached from this machine only.
+        """
+        command = [sys.executable, "-W", "ignore", "-m", "deploy.definitions", str(path)]
+        env = os.environ | {"ENVIRONMENT": "development"}
+        made = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=60)
+        if made.returncode:
+            raise StartError(f"the broker's definitions could not be made: {made.stderr}")
 
     def _start_epmd(self) -> None:
         if self._epmd is not None and self._epmd.poll() is None:

@@ -1,7 +1,7 @@
 """Private RabbitMQ, PostgreSQL and Redis for one clone: own data, own ports, loopback only.
 
     servers = Servers(Path("var/test"))
-    env = servers.start()          # {"AMQP_URI": ..., "REDIS_URL": ..., "USERS_DATABASE_URL": ...}
+    env = servers.start()          # {"AMQP_URI": ..., "ORDERS_AMQP_URI": ..., "USERS_DATABASE_URL": ...}
     servers.rabbitmq.restart()     # also .stop() .start() .kill(); the same for .postgres and .redis
     servers.stop()
 
@@ -42,7 +42,8 @@ def given_addresses(environ: Mapping[str, str]) -> dict[str, str]:
     if OURS in environ:
         return {}
     databases = [database_variable(service) for service in services()]
-    given = {name: environ[name] for name in ("AMQP_URI", "REDIS_URL", *databases) if environ.get(name)}
+    brokers = ["AMQP_URI", *(name for name in environ if name.endswith("_AMQP_URI"))] if environ.get("AMQP_URI") else []
+    given = {name: environ[name] for name in (*brokers, "REDIS_URL", *databases) if environ.get(name)}
     missing = [name for name in databases if name not in given]
     if missing and len(missing) < len(databases):
         raise StartError(f"some databases' addresses are given but not {', '.join(missing)}: give all of them, or none")
@@ -141,7 +142,7 @@ class Servers:
         """The variables of config.yml that say where the servers are."""
         found = dict(self.given)
         if self.rabbitmq:
-            found["AMQP_URI"] = self.rabbitmq.url
+            found |= self.rabbitmq.uris()
         if self.redis:
             found["REDIS_URL"] = self.redis.url
         if self.postgres:

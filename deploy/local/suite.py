@@ -169,7 +169,7 @@ class Suite:
     def _spawn(self, service: _Service) -> None:
         service.process = spawn(
             [*self._command, "run", "--config", self.config, f"{service.name}.service"],
-            env=self.env,
+            env=_of(service.name, self.env),
             log=service.log,
             cwd=ROOT,
             on_launcher_death=signal.SIGKILL,
@@ -247,6 +247,15 @@ class Suite:
         """The end of each log that a person would look at first: of what is down, else of all."""
         down = [service for service in self._services.values() if not service.alive]
         return "".join(f"\n--- {s.log}\n{tail(s.log, 12)}" for s in down or self._services.values())
+
+
+def _of(service: str, env: Mapping[str, str]) -> dict[str, str]:
+    """What of the environment is a service's: of the addresses with passwords in them only its own."""
+    own = {f"{service.upper()}_AMQP_URI", f"{service.upper()}_DATABASE_URL"}
+    others = {name for name in env if name.endswith(("_AMQP_URI", "_DATABASE_URL")) and name not in own}
+    if env.get(f"{service.upper()}_AMQP_URI"):
+        others.add("AMQP_URI")
+    return {name: value for name, value in env.items() if name not in others}
 
 
 def _how(code: int | None) -> str:

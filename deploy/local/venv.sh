@@ -38,6 +38,10 @@ if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
     fi
 fi
 
+# --clear below would empty the environment of whoever it belongs to
+[ ! -L .venv ] || fail ".venv is a link, to an environment that others use: bring it up to date there, or remove the link." \
+    "If it is up to date already: touch .venv/.complete"
+
 mkdir -p var/log
 echo "Making .venv with $("$python" --version) ..."
 # --clear: an environment that an earlier, interrupted run left half-filled is not worth mending

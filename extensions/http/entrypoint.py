@@ -25,15 +25,19 @@ from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
 
 from contracts.base import PageRequest, Request, View
 from contracts.errors import InternalError, Overloaded, ServiceError, ServiceUnavailable, UpstreamTimeout
+from extensions.http.answer import Answer
 from extensions.http.auth import AccessTokens
-from extensions.http.errors import problem, problem_headers
-from extensions.http.overload import Rest, Slots
+from extensions.http.conditional import NOT_MODIFIED, precondition, tag
+from extensions.http.cors import Cors
+from extensions.http.headers import cache_control, fixed_headers
+from extensions.http.overload import Rest, Shares, Slots
+from extensions.http.rate_limits import RequestLimits
 from extensions.http.request import Access, HttpRequest
 from extensions.http.routing import RouteTable
 from extensions.http.server import Listening
-from extensions.http.strict_json import dump
 from extensions.interruptions import INTERRUPTIONS, Interrupted
 from extensions.listener import Listener
+from extensions.settings import by_environment, listed
 from extensions.telemetry import start_trace
 
 log = logging.getLogger(__name__)
@@ -43,14 +47,8 @@ START_SECONDS = 5.0
 # Workers that requests do not get: most for probes, which must not wait behind them, the rest for events and timers.
 SPARE_WORKERS, PROBE_WORKERS = 4, 2
 MAX_PROBES = 50
-
-
-class Answer:
-    """What goes back: `body` is plain JSON; `status` 0 means the route's own."""
-
-    def __init__(self, body: Any = None, *, status: int = 0, headers: dict[str, str] | None = None) -> None:
-        self.body, self.status, self.headers = body, status, dict(headers or {})
-        self.content = b""
+# What waits for costly computation elsewhere holds few workers: the others are for those who do not.
+COSTLY_WORKERS = 4
 
 
 class NoFields(Request):
@@ -66,7 +64,10 @@ class HttpServer(SharedExtension):
         self._table = RouteTable(())
         self._listening: Listening | None = None
         self._budget = 0.0
-        self._slots = self._probe_slots = Slots(0, 0)
+        self._slots = self._probe_slots = self._costly_slots = Slots(0, 0)
+        self._shares = Shares(0)
+        self._fixed_headers: dict[str, str] = {}
+        self._cors = Cors(())
 
     @property
     def port(self) -> int:
@@ -83,8 +84,14 @@ class HttpServer(SharedExtension):
         self._table = RouteTable(self.routes)
         self._budget = float(config.get("HTTP_DEADLINE_SECONDS", 5))
         workers = max(1, self.container.max_workers - SPARE_WORKERS)
-        self._slots = Slots(workers, int(config.get("HTTP_MAX_REQUESTS", 400)))
+        max_requests = int(config.get("HTTP_MAX_REQUESTS", 400))
+        self._slots = Slots(workers, max_requests)
+        self._costly_slots = Slots(min(COSTLY_WORKERS, workers), max_requests)
         self._probe_slots = Slots(PROBE_WORKERS, MAX_PROBES)
+        most = by_environment("HTTP_MAX_REQUESTS_PER_USER")
+        self._shares = Shares(0 if most in {None, False, "off"} else int(most))
+        self._fixed_headers = fixed_headers(config.get("ENVIRONMENT", "development"))
+        self._cors = Cors(listed(by_environment("CORS_ORIGINS", "any")))
         address = config.get("WEB_SERVER_ADDRESS", "0.0.0.0:8000")
         max_body = int(config.get("HTTP_MAX_BODY_BYTES", 64 * 1024))
         self._listening = Listening(address, max_body, self.container.spawn_managed_thread, self.respond)
@@ -109,18 +116,26 @@ class HttpServer(SharedExtension):
         try:
             if error is not None:
                 raise error
-            return _finish(self._dispatch(request, read_body), request)
+            return self._finish(self._dispatch(request, read_body), request)
         except ServiceError as failure:
-            return _finish(_problem(failure, request), request)
+            return self._finish(Answer.of_problem(failure, request), request)
         except OSError:  # the client is gone
             raise
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
-            return _finish(_problem(InternalError(), request), request)
+            return self._finish(Answer.of_problem(InternalError(), request), request)
+
+    def _finish(self, answer: Answer, request: HttpRequest) -> Answer:
+        for name, value in self._fixed_headers.items():
+            answer.headers.setdefault(name, value)
+        answer.headers.setdefault("Cache-Control", cache_control(request.method, request.headers, answer.status))
+        answer.headers |= self._cors.headers(request.headers)
+        return answer.finished(request)
 
     def _dispatch(self, request: HttpRequest, read_body: Callable[[], bytes]) -> Answer:
         if request.method == "OPTIONS":
-            return _options(request, self._table.allowed(request.path))
+            allow = ", ".join(self._table.allowed(request.path))
+            return Answer(status=204, headers=self._cors.preflight(request.headers, allow))
         route, raw_arguments = self._table.match(request.method, request.path)
         slots = self._slots_of(route)
         # Before anything else is done: a refusal has to be cheap, or it takes the time of those who are let in.
@@ -129,14 +144,23 @@ class HttpServer(SharedExtension):
         route.check(request, raw_arguments, read_body)
         # A slow sender is not the services' fault: their time begins here.
         request.deadline = time.monotonic() + self._budget
-        answer = self._run(route, request, slots)
+        with self._shares.one_of(request.token and request.token.user_id):
+            answer = self._run(route, request, slots)
         answer.status = answer.status or route.status
+        if isinstance(answer.body, bytes):
+            answer.headers["Content-Type"] = route.produces
+        if route.location:
+            answer.headers["Location"] = route.location.format(**answer.body)
+        if route.conditional and tag(answer.headers, answer.body, request):
+            answer.status = NOT_MODIFIED
         if route.paged and answer.body["next_cursor"]:
             answer.headers["Link"] = f'<{request.next_page(answer.body["next_cursor"])}>; rel="next"'
         return answer
 
     def _slots_of(self, route: "Route") -> Slots:
-        return self._slots if route.shed else self._probe_slots
+        if not route.shed:
+            return self._probe_slots
+        return self._costly_slots if route.costly else self._slots
 
     def _run(self, route: "Route", request: HttpRequest, slots: Slots) -> Answer:
         """Run the route's method in a worker, if there is room."""
@@ -180,6 +204,7 @@ class Route(Entrypoint):
 
     tokens = AccessTokens()
     server = HttpServer()
+    limits = RequestLimits()
 
     def __init__(
         self,
@@ -192,25 +217,44 @@ class Route(Entrypoint):
         body: type[Request] | None = None,
         answer: type[View] | None = None,
         status: int = 200,
+        also: tuple[int, ...] = (),
+        location: str = "",
+        errors: tuple[type[ServiceError], ...] = (),
+        produces: str = "application/json",
         idempotent: bool = False,
         shed: bool = True,
+        costly: bool = False,
+        limit: str | None = None,
     ) -> None:
         """Declare a route.
 
         `path` has its parameters in braces; all of them are ids. `answer` is the view of the success body, or of the
-        items where `query` is a PageRequest. `idempotent` routes take an Idempotency-Key. `shed` is False for those
-        that answer even when there is too much else to do.
+        items where `query` is a PageRequest. `also` are other success statuses, which the handler chooses. `location`
+        is the path of what was made, with fields of the answer in braces. `errors` are those that do not follow from
+        the rest of the declaration. `produces` is the media type of an answer that is bytes. `idempotent` routes take
+        an Idempotency-Key. `shed` is False for those that answer even when there is too much else to do. `costly` ones
+        wait for much computation: few run at once. `limit` names a rate limit of its own, in config.yml.
         """
         super().__init__()
         self.method, self.path, self.aliases, self.access = method, path, aliases, access
         self.query, self.body, self.answer, self.status = query, body, answer, status
-        self.idempotent, self.shed = idempotent, shed
+        self.also, self.location, self.errors, self.produces = also, location, errors, produces
+        self.idempotent, self.shed, self.costly, self.limit = idempotent, shed, costly, limit
         self.rest = Rest()
 
     @property
     def paged(self) -> bool:
         """True for lists."""
         return issubclass(self.query, PageRequest)
+
+    @property
+    def conditional(self) -> bool:
+        """True where the answer is one resource: it has an ETag, GET takes If-None-Match, PUT and PATCH If-Match.
+
+        The handler passes that on, with `**request.precondition`.
+        """
+        is_resource = self.answer is not None and not self.paged
+        return self.method in {"GET", "PUT", "PATCH"} and self.shed and is_resource
 
     def setup(self) -> None:
         """Make the route known to the server."""
@@ -222,12 +266,21 @@ class Route(Entrypoint):
 
     def check(self, request: HttpRequest, raw_arguments: dict[str, str], read_body: Callable[[], bytes]) -> None:
         """Check everything that the declaration demands; who asks comes before what is asked for."""
-        request.authenticate(self.access, self.tokens.verified.verify)
-        request.check_accept()
+        if self.shed:  # probes are never refused
+            self.limits.admit_address(request, self.limit)
+        try:
+            request.authenticate(self.access, self.tokens.verified.verify)
+        finally:  # who may not do this is counted as well
+            if self.shed:
+                self.limits.admit_user(request)
+        request.check_accept(self.produces)
         request.read_arguments(raw_arguments)
         request.read_query(self.query)
         if self.idempotent:
             request.read_idempotency_key()
+            request.instance = self.path.format(**request.arguments)
+        if self.conditional and self.method != "GET":
+            request.precondition = precondition(request.headers)
         if self.method not in {"GET", "DELETE"}:
             self._check_body(request, read_body)
 
@@ -259,32 +312,3 @@ def route(method: str, path: str, **declaration: Any) -> Callable[..., Any]:
         return run
 
     return decorate
-
-
-def _problem(error: ServiceError, request: HttpRequest) -> Answer:
-    body = problem(error, request.trace.request_id, request.path)
-    return Answer(body, status=error.status, headers=problem_headers(error))
-
-
-def _options(request: HttpRequest, allowed: list[str]) -> Answer:
-    headers = {"Allow": ", ".join(allowed)}
-    if "access-control-request-method" in request.headers:
-        headers |= {
-            "Access-Control-Allow-Methods": headers["Allow"],
-            "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, X-Request-ID, traceparent",
-            "Access-Control-Max-Age": "86400",
-        }
-    return Answer(status=204, headers=headers)
-
-
-def _finish(answer: Answer, request: HttpRequest) -> Answer:
-    """Add what every answer has, and encode its body."""
-    answer.headers["X-Request-ID"] = request.trace.request_id
-    # Any page may call the API: what counts is the token, which a browser never sends by itself.
-    answer.headers["Access-Control-Allow-Origin"] = "*"
-    answer.headers["Access-Control-Expose-Headers"] = "Link, Location, Retry-After, X-Request-ID"
-    if answer.status != 204:
-        answer.content = dump(answer.body)
-        answer.headers.setdefault("Content-Type", "application/json")
-        answer.headers["Content-Length"] = str(len(answer.content))
-    return answer

@@ -7,6 +7,8 @@ from contracts.errors import InternalError, NotFound, ServiceError
 
 PROBLEM_TYPE = "application/problem+json"
 OVERLOAD_RETRY_SECONDS = 1
+REPLAYED = {"Idempotent-Replayed": "true"}
+"""What says that an answer is the one that the first request with this idempotency key got."""
 
 
 class MalformedJson(ServiceError):
@@ -24,7 +26,7 @@ class MalformedRequest(ServiceError):
 class PathNotFound(NotFound):
     """No route has this path."""
 
-    detail = "There is nothing at this path."
+    detail = "There is nothing at this path. /docs lists what there is."
 
 
 class MethodNotAllowed(ServiceError):
@@ -60,6 +62,18 @@ class PayloadTooLarge(ServiceError):
         return cls(f"The body has more than the {limit} bytes that are allowed.")
 
 
+class TooManyAtOnce(ServiceError):
+    """One user has too many requests under way."""
+
+    code, status = "RATE_LIMITED", 429
+
+    @classmethod
+    def over(cls, limit: int) -> "TooManyAtOnce":
+        """Say how many are allowed."""
+        detail = f"More than {limit} of your requests are under way. Nothing was done; try again shortly."
+        return cls(detail, retry_after=OVERLOAD_RETRY_SECONDS)
+
+
 class UnsupportedMediaType(ServiceError):
     """The body is said to be something other than JSON."""
 
@@ -78,7 +92,7 @@ def problem(error: ServiceError, request_id: str, instance: str) -> dict[str, An
         "detail": str(error),
         "instance": instance,
         "code": error.code,
-        "request_id": request_id,
+        "request_id": error.replay_of or request_id,
     }
     if error.errors:
         body["errors"] = [{"field": found.field, "message": found.message} for found in error.errors]
@@ -88,6 +102,8 @@ def problem(error: ServiceError, request_id: str, instance: str) -> dict[str, An
 def problem_headers(error: ServiceError) -> dict[str, str]:
     """Return the headers that belong to `error`: what a client does next."""
     headers = {"Content-Type": PROBLEM_TYPE}
+    if error.replay_of is not None:
+        headers |= REPLAYED
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = error.allowed
     if error.status == 401:

@@ -1,11 +1,14 @@
 """What is refused at once because there is too much to do, here or in the service behind a route."""
 
 import time
+from collections import Counter
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 
 from eventlet.semaphore import Semaphore
 
 from contracts.errors import Overloaded
-from extensions.http.errors import OVERLOAD_RETRY_SECONDS
+from extensions.http.errors import OVERLOAD_RETRY_SECONDS, TooManyAtOnce
 
 # How much the newest request counts in the mean of how long one occupies its worker.
 NEWEST_SHARE = 0.05
@@ -50,6 +53,31 @@ class Slots:
     def _can_answer_within(self, seconds: float) -> bool:
         waiting = self._in_flight - self._workers + 1
         return waiting <= 0 or (waiting / self._workers + SAFETY) * self._mean_seconds <= seconds
+
+
+class Shares:
+    """How many requests each user has under way: one alone must not take all there is."""
+
+    def __init__(self, most: int) -> None:
+        """`most` are allowed, to each user; 0 means any number."""
+        self._most = most
+        self._held: Counter[Hashable] = Counter()
+
+    @contextmanager
+    def one_of(self, user: Hashable) -> Iterator[None]:
+        """Hold one of the user's requests; nobody in particular may have any number. Raises TooManyAtOnce."""
+        if user is None or not self._most:
+            yield
+            return
+        if self._held[user] >= self._most:
+            raise TooManyAtOnce.over(self._most)
+        self._held[user] += 1
+        try:
+            yield
+        finally:
+            self._held[user] -= 1
+            if not self._held[user]:
+                del self._held[user]
 
 
 class Rest:

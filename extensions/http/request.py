@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlencode
 from contracts.base import Request as Fields
 from contracts.errors import FieldError, NotAuthenticated, PermissionDenied, ValidationFailed
 from contracts.users import InvalidToken, Role
+from extensions.http import media
 from extensions.http.errors import NotAcceptable, UnsupportedMediaType
 from extensions.http.strict_json import parse_object
 from extensions.ids import parse_id
@@ -23,8 +24,6 @@ NOBODY = {"user_id": "00000000-0000-0000-0000-000000000000", "roles": []}
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
-_JSON_TYPE = re.compile(r"application/([a-z0-9.-]+\+)?json", re.IGNORECASE)
-_JSON_RANGES = frozenset({"*/*", "application/*", "application/json", "application/problem+json"})
 
 
 class Access(StrEnum):
@@ -49,6 +48,13 @@ class HttpRequest:
         self.query: dict[str, Any] = {}
         self.body: dict[str, Any] = {}
         self.idempotency_key: str | None = None
+        self.precondition: dict[str, Any] = {}
+        """The `if_match` of a PUT or PATCH, as the RPC methods take it; nothing without one."""
+        self.instance = path
+        """What a problem is said to be about: the path, in one spelling where a problem may have to be repeated."""
+        self.peer = ""
+        """The address that the connection comes from."""
+        self.limit_headers: dict[str, str] = {}
         self.deadline = time.monotonic()
 
     @property
@@ -86,20 +92,17 @@ class HttpRequest:
         if access is Access.ADMIN:
             self.require_admin()
 
-    def check_accept(self) -> None:
-        """Raise NotAcceptable where the client rules JSON out."""
-        accept = self.headers.get("accept", "").strip()
-        if accept and not any(_accepts_json(media_range) for media_range in accept.split(",")):
-            raise NotAcceptable
+    def check_accept(self, produces: str = media.JSON) -> None:
+        """Raise NotAcceptable where the client rules the media type `produces` out."""
+        if not media.accepts(self.headers.get("accept", ""), produces):
+            raise NotAcceptable(f"Answers are {produces}; let the Accept header allow it.")
 
     def check_body_type(self) -> None:
-        """Raise UnsupportedMediaType unless the body is declared to be JSON in UTF-8."""
-        kind, _, parameters = self.headers.get("content-type", "").partition(";")
-        if not _JSON_TYPE.fullmatch(kind.strip()):
+        """Raise UnsupportedMediaType unless the body is declared to be JSON in UTF-8, as it is."""
+        if not media.is_json(self.headers.get("content-type", "")):
             raise UnsupportedMediaType
-        name, _, charset = parameters.strip().partition("=")
-        if name.strip().lower() == "charset" and charset.strip(' "').lower() not in {"utf-8", "utf8"}:
-            raise UnsupportedMediaType
+        if self.headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}:
+            raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding.")
 
     def read_arguments(self, raw: dict[str, str]) -> None:
         """Take the path's parameters, all of which are ids. Raises ValidationFailed."""
@@ -171,9 +174,3 @@ def _convert(model: type[Fields], name: str, value: str) -> Any:
 def _kinds(model: type[Fields]) -> dict[str, tuple[Any, ...]]:
     """Return the plain types of each field, those of a union (`int | None`) one by one."""
     return {name: (field.annotation, *get_args(field.annotation)) for name, field in model.model_fields.items()}
-
-
-def _accepts_json(media_range: str) -> bool:
-    kind, *parameters = (part.strip().lower() for part in media_range.split(";"))
-    refused = any(parameter.replace(" ", "") in {"q=0", "q=0.0", "q=0.00", "q=0.000"} for parameter in parameters)
-    return kind in _JSON_RANGES and not refused

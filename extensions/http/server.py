@@ -6,8 +6,9 @@ import resource
 import socket
 import struct
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from enum import Enum, auto
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from nameko.web.server import parse_address
 from contracts.errors import ServiceError
 from extensions.http.errors import MalformedRequest, RequestTimeout
 from extensions.http.request import HttpRequest
-from extensions.http.wire import HEAD_SECONDS, IDLE_SECONDS, Connection, Head
+from extensions.http.wire import IDLE_SECONDS, REQUEST_SECONDS, Connection, Head
 from extensions.telemetry import start_trace
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ access_log = logging.getLogger("gateway.access")
 BACKLOG = 1024
 MAX_CONNECTIONS = 2000
 SPARE_FILES = 100  # for the broker, the logs, the code
+# What the kernel holds for a client that does not read: enough for most answers, little for two thousand clients.
+SEND_BUFFER_BYTES = 128 * 1024
 # Who connected just before the stop, or has a request on the way to us, still gets an answer.
 LAST_REQUEST_SECONDS = 0.3
 ACCEPT_PAUSE_SECONDS = 0.1
@@ -34,6 +37,16 @@ SO_ATTACH_FILTER = 26  # Linux's; Python has no name for it
 # A program for the kernel: of the TCP segments to this socket, drop those that ask for a new connection.
 DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFF_FFFF))
 UNREADABLE = Head(method="-", path="-", query="", headers={}, keep_alive=False, length=0)
+
+
+class _Turn(Enum):
+    """Whom a connection waits for."""
+
+    IDLE = auto()
+    """The client, which has not sent a whole head yet."""
+    THEIRS = auto()
+    """The client, which sends a body or reads an answer."""
+    OURS = auto()
 
 
 class Listening:
@@ -50,7 +63,7 @@ class Listening:
         self._sock = eventlet.listen((host, port), backlog=BACKLOG, reuse_port=port != 0)
         self._max_body, self._spawn, self._answer = max_body, spawn, answer
         self._max_connections = _room_for_connections()
-        self._open: dict[Connection, bool] = {}  # True while it waits for a request; the longest wait comes first
+        self._open: dict[Connection, _Turn] = {}  # the longest wait comes first
         self._stopping = False
         self._acceptor = spawn(self._accept_all, identifier="http.accept")
 
@@ -69,7 +82,7 @@ class Listening:
         last_request = time.monotonic() + LAST_REQUEST_SECONDS
         while self._open and time.monotonic() < deadline:
             if time.monotonic() > last_request:
-                for connection in [connection for connection, idle in self._open.items() if idle]:
+                for connection in [connection for connection, turn in self._open.items() if turn is _Turn.IDLE]:
                     connection.shut_reading()
             eventlet.sleep(0.02)
         if self._open:
@@ -89,7 +102,7 @@ class Listening:
                 sock, _ = self._sock.accept()
             except OSError as error:  # out of file descriptors, or the client has gone already
                 log.warning("a connection could not be accepted: %s", error)
-                self._close_longest_idle()
+                self._give_up_slowest()
                 eventlet.sleep(ACCEPT_PAUSE_SECONDS)
             else:
                 self._begin(sock)
@@ -117,19 +130,21 @@ class Listening:
             self._begin(sock)
 
     def _begin(self, sock: Any) -> None:
-        if len(self._open) >= self._max_connections and not self._close_longest_idle():
+        if len(self._open) >= self._max_connections and not self._give_up_slowest():
             sock.close()
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         connection = Connection(sock, self._max_body)
-        self._open[connection] = True
+        self._open[connection] = _Turn.IDLE
         self._spawn(partial(self._serve, connection), identifier="http.connection")
 
-    def _close_longest_idle(self) -> bool:
-        for connection, idle in self._open.items():
-            if idle:
+    def _give_up_slowest(self) -> bool:
+        """Make room at the cost of the client that has kept us waiting for longest. False where none does."""
+        for connection, turn in self._open.items():
+            if turn is not _Turn.OURS:
                 self._open.pop(connection)
-                connection.shut_reading()
+                connection.give_up()
                 return True
         return False
 
@@ -138,7 +153,7 @@ class Listening:
     def _serve(self, connection: Connection) -> None:
         linger = False
         try:
-            wait = HEAD_SECONDS
+            wait = REQUEST_SECONDS
             while self._serve_one(connection, wait):
                 wait = IDLE_SECONDS
             linger = connection.unread
@@ -152,30 +167,47 @@ class Listening:
 
     def _serve_one(self, connection: Connection, wait: float) -> bool:
         """Answer one request. False when the connection is done."""
-        self._mark(connection, idle=True)
+        self._mark(connection, _Turn.IDLE)
         try:
             head = connection.read_head(wait)
         except (MalformedRequest, RequestTimeout) as error:
             return self._respond(connection, UNREADABLE, error)
         if head is None:
             return False
-        self._mark(connection, idle=False)
-        return self._respond(connection, head, None) and connection.skip_body(head)
+        self._mark(connection, _Turn.OURS)
+        if not self._respond(connection, head, None):
+            return False
+        with self._their_turn(connection):
+            return connection.skip_body(head)
 
-    def _mark(self, connection: Connection, *, idle: bool) -> None:
+    def _mark(self, connection: Connection, turn: _Turn) -> None:
         if self._open.pop(connection, None) is not None:
-            self._open[connection] = idle
+            self._open[connection] = turn
+
+    @contextmanager
+    def _their_turn(self, connection: Connection) -> Iterator[None]:
+        self._mark(connection, _Turn.THEIRS)
+        try:
+            yield
+        finally:
+            self._mark(connection, _Turn.OURS)
+
+    def _read_body(self, connection: Connection, head: Head) -> bytes:
+        with self._their_turn(connection):
+            return connection.read_body(head)
 
     def _respond(self, connection: Connection, head: Head, error: ServiceError | None) -> bool:
         """Send the answer and log it. False when the connection cannot take another request."""
         started = time.monotonic()
         trace = start_trace(head.headers, "gateway")
         request = HttpRequest(head.method, head.path, head.query, head.headers, trace)
-        answer = self._answer(request, partial(connection.read_body, head), error)
+        request.peer = connection.peer
+        answer = self._answer(request, partial(self._read_body, connection, head), error)
         body = b"" if head.method == "HEAD" else answer.content
         keep_alive = head.keep_alive and not self._stopping and connection.reusable(head)
         try:
-            connection.send(answer.status, answer.headers, body, keep_alive=keep_alive)
+            with self._their_turn(connection):
+                connection.send(answer.status, answer.headers, body, keep_alive=keep_alive)
         finally:
             spent = (time.monotonic() - started) * 1000
             access_log.info("%s %s %d %.1f ms %d bytes", head.method, head.path, answer.status, spent, len(body))

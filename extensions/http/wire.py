@@ -12,26 +12,29 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from socket import SHUT_RD, SHUT_WR
+from socket import SHUT_RD, SHUT_RDWR, SHUT_WR
 from typing import Any
 
 from extensions.http.errors import MalformedRequest, PayloadTooLarge, RequestTimeout
 
 IDLE_SECONDS = 75.0
-HEAD_SECONDS = 10.0
-BODY_SECONDS = 10.0
-WRITE_SECONDS = 10.0
+# From its first byte on, a request has this long to arrive, its body included; with the lingering, ten seconds.
+REQUEST_SECONDS = 8.0
+# So long may a piece of an answer take to leave, however little of it the client reads at a time.
+WRITE_SECONDS = 8.0
+PIECE_BYTES = 64 * 1024
 LINGER_SECONDS = 2.0
 MAX_LINE_BYTES = 8 * 1024
 MAX_HEAD_BYTES = 32 * 1024
+MAX_HEADERS = 100
 MAX_LINGER_BYTES = 32 * 1024 * 1024
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TARGET = re.compile(rb"[!-~]+")
 _VERSION = re.compile(rb"HTTP/1\.[0-9]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(;[^\r\n]*)?\r?\n")
-_ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(;[\t -~\x80-\xff]*)?\r\n")
+_ABSOLUTE = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
 _SINGLE = frozenset({"host", "content-length", "content-type", "authorization", "idempotency-key"})
 
 
@@ -73,13 +76,15 @@ class Connection:
         self._sock, self._max_body = sock, max_body
         self._timed = _TimedReader(sock)
         self._buffer = io.BufferedReader(self._timed, MAX_LINE_BYTES)
+        self.peer = _address(sock)
         self.unread = False  # the client sends something that has not been read to its end
-        self._expects_continue = False
+        self._expects_continue = self._is_writing = False
+        self._is_lost = False  # somewhere in the middle of a body: where the next request begins is unknown
 
     def read_head(self, wait: float) -> Head | None:
         """Wait `wait` seconds for a request, then read its head; None when the client has gone or stays silent.
 
-        Raises MalformedRequest, and RequestTimeout for a head that takes longer than HEAD_SECONDS.
+        Raises MalformedRequest, and RequestTimeout for a head that takes longer than REQUEST_SECONDS.
         """
         self._timed.deadline = time.monotonic() + wait
         try:
@@ -87,7 +92,7 @@ class Connection:
                 return None
         except TimeoutError:
             return None
-        self._timed.deadline = time.monotonic() + HEAD_SECONDS
+        self._timed.deadline = time.monotonic() + REQUEST_SECONDS
         self.unread = True
         try:
             return self._parse_head()
@@ -100,21 +105,21 @@ class Connection:
             return b""
         if head.length is not None and head.length > self._max_body:
             raise PayloadTooLarge.over(self._max_body)
-        self._timed.deadline = time.monotonic() + BODY_SECONDS
         try:
+            self._is_lost = True
             if self._expects_continue:
                 self._expects_continue = False
                 self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
             body = self._read_chunks() if head.length is None else self._read_exactly(head.length)
         except TimeoutError:
             raise RequestTimeout("The body took too long to arrive. Send it again.") from None
-        self.unread = False
+        self.unread = self._is_lost = False
         return body
 
     def reusable(self, head: Head) -> bool:
         """True where another request can follow, perhaps after `skip_body`."""
-        if not self.unread:
-            return True
+        if self._is_lost or not self.unread:
+            return not self._is_lost
         return not self._expects_continue and (head.length is None or head.length <= self._max_body)
 
     def skip_body(self, head: Head) -> bool:
@@ -135,6 +140,11 @@ class Connection:
         """Take no more requests: what has arrived can still be read, after it comes the end."""
         with suppress(OSError):
             self._sock.shutdown(SHUT_RD)
+
+    def give_up(self) -> None:
+        """Wait no longer for the client; an answer that it does not read is lost."""
+        with suppress(OSError):
+            self._sock.shutdown(SHUT_RDWR if self._is_writing else SHUT_RD)
 
     def close(self, *, linger: bool) -> None:
         """Close. A client that still sends would lose our answer to a reset: `linger` hears it out, for a while."""
@@ -161,22 +171,26 @@ class Connection:
         length = _body_length(headers, newer)
         self.unread = length != 0
         self._expects_continue = newer and headers.get("expect", "").lower() == "100-continue"
-        path, query = _split_target(parts[1].decode("ascii"))
+        path, query = _split_target(parts[1].decode("ascii"), parts[0])
         return Head(parts[0].decode("ascii"), path, query, headers, _keep_alive(headers, newer), length)
 
     def _line(self) -> bytes:
         line = self._buffer.readline(MAX_LINE_BYTES)
-        if not line.endswith(b"\n"):
+        if not line.endswith(b"\r\n"):
+            if line.endswith(b"\n"):  # others might not end the line there
+                raise MalformedRequest("Lines end with CR and LF.")
             if len(line) >= MAX_LINE_BYTES:
                 raise MalformedRequest(f"A line of the request's head is longer than {MAX_LINE_BYTES} bytes.")
             raise ConnectionError("the client closed the connection within a request")
-        return line[:-2] if line.endswith(b"\r\n") else line[:-1]
+        return line[:-2]
 
     def _headers(self) -> dict[str, str]:
         headers: dict[str, str] = {}
-        size = 0
+        size = count = 0
         while line := self._line():
-            size += len(line)
+            size, count = size + len(line), count + 1
+            if count > MAX_HEADERS:
+                raise MalformedRequest(f"The request has more than {MAX_HEADERS} headers.")
             if size > MAX_HEAD_BYTES:
                 raise MalformedRequest(f"The request's headers are longer than {MAX_HEAD_BYTES} bytes.")
             name, colon, value = line.partition(b":")
@@ -200,7 +214,7 @@ class Connection:
             if len(body) + size > self._max_body:
                 raise PayloadTooLarge.over(self._max_body)
             body += self._read_exactly(size)
-            if self._buffer.readline(2) not in {b"\r\n", b"\n"}:
+            if self._buffer.read(2) != b"\r\n":
                 raise MalformedRequest("A chunk of the body is longer than it says.")
         self._headers()  # trailers, which nobody reads
         return bytes(body)
@@ -223,8 +237,27 @@ class Connection:
     # Writing
 
     def _write(self, data: bytes) -> None:
-        self._sock.settimeout(WRITE_SECONDS)
-        self._sock.sendall(data)
+        self._is_writing = True
+        for begin in range(0, len(data), PIECE_BYTES):
+            self._write_piece(memoryview(data)[begin : begin + PIECE_BYTES])
+        self._is_writing = False
+
+    def _write_piece(self, piece: memoryview) -> None:
+        deadline = time.monotonic() + WRITE_SECONDS
+        while piece:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._sock.settimeout(left)
+            piece = piece[self._sock.send(piece) :]
+
+
+def _address(sock: Any) -> str:
+    """Return where a connection comes from; nothing where it has gone already."""
+    try:
+        return str(sock.getpeername()[0])
+    except OSError:
+        return ""
 
 
 def _body_length(headers: dict[str, str], newer: bool) -> int | None:
@@ -242,9 +275,13 @@ def _body_length(headers: dict[str, str], newer: bool) -> int | None:
     return int(stated)
 
 
-def _split_target(target: str) -> tuple[str, str]:
+def _split_target(target: str, method: bytes) -> tuple[str, str]:
+    """Return path and query of the target's three forms: /path, http://host/path, and * of OPTIONS."""
     if not target.startswith("/"):
-        target = _ABSOLUTE.sub("", target, count=1) or "/"
+        origin = _ABSOLUTE.match(target)
+        if not origin and (target, method) != ("*", b"OPTIONS"):
+            raise MalformedRequest("The request's target is neither /path nor http://host/path.")
+        target = (target[origin.end() :] or "/") if origin else target
     path, _, query = target.partition("?")
     return path, query
 

@@ -49,6 +49,7 @@ class Routes:
         query=DeadLetterOwner,
         answer=DeadLetterView,
         status=202,
+        errors=(DeadLetterNotFound, InvalidState),
     )
     def replay_dead_letter(self, request: HttpRequest, dead_letter_id: str) -> Any:
         """Put a dead letter back into the queue that it came from; 409 if that was done already, or cannot be."""

@@ -6,6 +6,7 @@ from typing import Any
 import eventlet
 
 from contracts.errors import FieldError, ServiceError, ServiceUnavailable
+from contracts.operations import LivenessView, ReadinessView
 from extensions.broker import BrokerUnavailable
 from extensions.http.entrypoint import route
 from extensions.http.request import Access, HttpRequest
@@ -22,12 +23,12 @@ class Routes:
     tokens: Any
     name: str
 
-    @route("GET", "/health/live", access=Access.ANYONE, shed=False)
+    @route("GET", "/health/live", access=Access.ANYONE, answer=LivenessView, shed=False)
     def live(self, _request: HttpRequest) -> Any:
         """Answer as long as this process does."""
         return {"status": "ok"}
 
-    @route("GET", "/health/ready", access=Access.ANYONE, shed=False)
+    @route("GET", "/health/ready", access=Access.ANYONE, answer=ReadinessView, shed=False)
     def ready(self, request: HttpRequest) -> Any:
         """Ask every service for its health; what is essential and does not work is named.
 

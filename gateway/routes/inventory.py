@@ -3,8 +3,18 @@
 from typing import Any
 
 from contracts.base import PageRequest
-from contracts.inventory import AdjustStock, MovementView, SetStock, SetStockLevel, StockFilter, StockView
-from extensions.http.entrypoint import Answer, route
+from contracts.inventory import (
+    AdjustStock,
+    MovementView,
+    SetStock,
+    SetStockLevel,
+    StockFilter,
+    StockIsReserved,
+    StockNotFound,
+    StockView,
+)
+from extensions.http.answer import Answer
+from extensions.http.entrypoint import route
 from extensions.http.request import Access, HttpRequest
 
 
@@ -18,7 +28,7 @@ class Routes:
         """List the stock of every product."""
         return self.services.inventory.list_stock(**request.query, actor=request.actor)
 
-    @route("GET", "/inventory/{product_id}", access=Access.ADMIN, answer=StockView)
+    @route("GET", "/inventory/{product_id}", access=Access.ADMIN, answer=StockView, errors=(StockNotFound,))
     def get_stock(self, request: HttpRequest, product_id: str) -> Any:
         """Show the stock of one product."""
         return self.services.inventory.get_stock(product_id=product_id, actor=request.actor)
@@ -31,6 +41,9 @@ class Routes:
         body=SetStock,
         answer=StockView,
         status=201,
+        also=(200,),
+        location="/inventory/{product_id}",
+        errors=(StockIsReserved,),
         idempotent=True,
     )
     def create_stock(self, request: HttpRequest) -> Any:
@@ -39,12 +52,21 @@ class Routes:
             **request.body, actor=request.actor, idempotency_key=request.idempotency_key
         )
         created = stock.pop("created")
-        return Answer(stock, status=201 if created else 200, headers={"Location": f"/inventory/{stock['product_id']}"})
+        return Answer(stock, status=201 if created else 200)
 
-    @route("PUT", "/inventory/{product_id}", access=Access.ADMIN, body=SetStockLevel, answer=StockView)
+    @route(
+        "PUT",
+        "/inventory/{product_id}",
+        access=Access.ADMIN,
+        body=SetStockLevel,
+        answer=StockView,
+        errors=(StockNotFound, StockIsReserved),
+    )
     def set_stock(self, request: HttpRequest, product_id: str) -> Any:
         """Set what is on hand of a product."""
-        return self.services.inventory.change_stock_level(product_id=product_id, **request.body, actor=request.actor)
+        return self.services.inventory.change_stock_level(
+            product_id=product_id, **request.body, **request.precondition, actor=request.actor
+        )
 
     @route(
         "POST",
@@ -53,6 +75,7 @@ class Routes:
         body=AdjustStock,
         answer=StockView,
         status=201,
+        errors=(StockNotFound, StockIsReserved),
         idempotent=True,
     )
     def adjust_stock(self, request: HttpRequest, product_id: str) -> Any:
@@ -67,6 +90,7 @@ class Routes:
         access=Access.ADMIN,
         query=PageRequest,
         answer=MovementView,
+        errors=(StockNotFound,),
     )
     def list_movements(self, request: HttpRequest, product_id: str) -> Any:
         """Read the ledger of one product, newest entry first."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from contracts.notifications import NotificationFilter, NotificationView
+from contracts.notifications import NotificationFilter, NotificationNotFound, NotificationView
 from extensions.http.entrypoint import route
 from extensions.http.request import Access, HttpRequest
 
@@ -17,7 +17,9 @@ class Routes:
         """List the caller's own notifications, newest first."""
         return self.services.notifications.list_notifications(**request.query, actor=request.actor)
 
-    @route("POST", "/notifications/{notification_id}/read", access=Access.USER, status=204)
+    @route(
+        "POST", "/notifications/{notification_id}/read", access=Access.USER, status=204, errors=(NotificationNotFound,)
+    )
     def mark_read(self, request: HttpRequest, notification_id: str) -> None:
         """Record that a notification was read."""
         self.services.notifications.mark_read(notification_id=notification_id, actor=request.actor)

@@ -2,8 +2,17 @@
 
 from typing import Any
 
-from contracts.orders import CreateOrder, OrderFilter, OrderView, TimelineEntry
-from extensions.http.entrypoint import Answer, route
+from contracts.errors import InvalidState, PermissionDenied
+from contracts.orders import (
+    CreateOrder,
+    OrderFilter,
+    OrderNotFound,
+    OrderView,
+    PriceChanged,
+    ProductUnavailable,
+    TimelineView,
+)
+from extensions.http.entrypoint import route
 from extensions.http.request import Access, HttpRequest
 
 
@@ -20,43 +29,71 @@ class Routes:
         body=CreateOrder,
         answer=OrderView,
         status=201,
+        location="/orders/{id}",
+        errors=(PriceChanged, ProductUnavailable),
         idempotent=True,
     )
     def create_order(self, request: HttpRequest) -> Any:
         """Place an order; stock and payment decide about it afterwards."""
-        order = self.services.orders.create_order(
+        return self.services.orders.create_order(
             **request.body, actor=request.actor, idempotency_key=request.idempotency_key
         )
-        return Answer(order, headers={"Location": f"/orders/{order['id']}"})
 
-    @route("GET", "/orders", aliases=("/orders/all",), access=Access.USER, query=OrderFilter, answer=OrderView)
+    @route(
+        "GET",
+        "/orders",
+        aliases=("/orders/all",),
+        access=Access.USER,
+        query=OrderFilter,
+        answer=OrderView,
+        errors=(PermissionDenied,),
+    )
     def list_orders(self, request: HttpRequest) -> Any:
         """List the caller's orders, newest first; an administrator sees all."""
         if "user_id" in request.query:
             request.require_admin()
         return self.services.orders.list_orders(**request.query, actor=request.actor)
 
-    @route("GET", "/orders/{order_id}", access=Access.USER, answer=OrderView)
+    @route("GET", "/orders/{order_id}", access=Access.USER, answer=OrderView, errors=(OrderNotFound,))
     def get_order(self, request: HttpRequest, order_id: str) -> Any:
         """Show one order."""
         return self.services.orders.get_order(order_id=order_id, actor=request.actor)
 
-    @route("GET", "/orders/{order_id}/timeline", access=Access.USER, answer=TimelineEntry)
+    @route("GET", "/orders/{order_id}/timeline", access=Access.USER, answer=TimelineView, errors=(OrderNotFound,))
     def get_timeline(self, request: HttpRequest, order_id: str) -> Any:
         """Tell every event of an order's saga, oldest first."""
         return self.services.orders.get_timeline(order_id=order_id, actor=request.actor)
 
-    @route("POST", "/orders/{order_id}/cancel", access=Access.USER, answer=OrderView, status=202)
+    @route(
+        "POST",
+        "/orders/{order_id}/cancel",
+        access=Access.USER,
+        answer=OrderView,
+        status=202,
+        errors=(OrderNotFound, InvalidState),
+    )
     def cancel_order(self, request: HttpRequest, order_id: str) -> Any:
         """Call an order off before it ships."""
         return self.services.orders.cancel_order(order_id=order_id, actor=request.actor)
 
-    @route("POST", "/orders/{order_id}/ship", access=Access.ADMIN, answer=OrderView)
+    @route(
+        "POST",
+        "/orders/{order_id}/ship",
+        access=Access.ADMIN,
+        answer=OrderView,
+        errors=(OrderNotFound, InvalidState),
+    )
     def ship_order(self, request: HttpRequest, order_id: str) -> Any:
         """Record that an order left the warehouse."""
         return self.services.orders.ship_order(order_id=order_id, actor=request.actor)
 
-    @route("POST", "/orders/{order_id}/deliver", access=Access.ADMIN, answer=OrderView)
+    @route(
+        "POST",
+        "/orders/{order_id}/deliver",
+        access=Access.ADMIN,
+        answer=OrderView,
+        errors=(OrderNotFound, InvalidState),
+    )
     def deliver_order(self, request: HttpRequest, order_id: str) -> Any:
         """Record that an order arrived."""
         return self.services.orders.deliver_order(order_id=order_id, actor=request.actor)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from contracts.payments import PaymentFilter, PaymentView
+from contracts.payments import PaymentFilter, PaymentNotFound, PaymentView
 from extensions.http.entrypoint import route
 from extensions.http.request import Access, HttpRequest
 
@@ -17,12 +17,12 @@ class Routes:
         """List the caller's payments, newest first; an administrator sees all."""
         return self.services.payments.list_payments(**request.query, actor=request.actor)
 
-    @route("GET", "/payments/{payment_id}", access=Access.USER, answer=PaymentView)
+    @route("GET", "/payments/{payment_id}", access=Access.USER, answer=PaymentView, errors=(PaymentNotFound,))
     def get_payment(self, request: HttpRequest, payment_id: str) -> Any:
         """Show one payment."""
         return self.services.payments.get_payment(payment_id=payment_id, actor=request.actor)
 
-    @route("GET", "/payments/order/{order_id}", access=Access.USER, answer=PaymentView)
+    @route("GET", "/payments/order/{order_id}", access=Access.USER, answer=PaymentView, errors=(PaymentNotFound,))
     def get_payment_of_order(self, request: HttpRequest, order_id: str) -> Any:
         """Show the payment of one order."""
         return self.services.payments.get_payment_of_order(order_id=order_id, actor=request.actor)

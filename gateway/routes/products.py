@@ -2,8 +2,16 @@
 
 from typing import Any
 
-from contracts.catalog import CreateProduct, ProductFilter, ProductView, UpdateProduct
-from extensions.http.entrypoint import Answer, route
+from contracts.catalog import (
+    CreateProduct,
+    ProductFilter,
+    ProductNotFound,
+    ProductView,
+    SkuAlreadyExists,
+    UpdateProduct,
+)
+from contracts.errors import NotAuthenticated, PermissionDenied
+from extensions.http.entrypoint import route
 from extensions.http.request import Access, HttpRequest
 
 
@@ -19,6 +27,7 @@ class Routes:
         access=Access.OPTIONAL,
         query=ProductFilter,
         answer=ProductView,
+        errors=(NotAuthenticated, PermissionDenied),
     )
     def list_products(self, request: HttpRequest) -> Any:
         """Search and sort the products; inactive ones are the administrator's to see."""
@@ -26,7 +35,7 @@ class Routes:
             request.require_admin()
         return self.services.catalog.list_products(**request.query, actor=request.actor)
 
-    @route("GET", "/products/{product_id}", access=Access.OPTIONAL, answer=ProductView)
+    @route("GET", "/products/{product_id}", access=Access.OPTIONAL, answer=ProductView, errors=(ProductNotFound,))
     def get_product(self, request: HttpRequest, product_id: str) -> Any:
         """Show one product."""
         return self.services.catalog.get_product(product_id=product_id, actor=request.actor)
@@ -39,14 +48,15 @@ class Routes:
         body=CreateProduct,
         answer=ProductView,
         status=201,
+        location="/products/{id}",
+        errors=(SkuAlreadyExists,),
         idempotent=True,
     )
     def create_product(self, request: HttpRequest) -> Any:
         """Add a product to the catalog."""
-        product = self.services.catalog.create_product(
+        return self.services.catalog.create_product(
             **request.body, actor=request.actor, idempotency_key=request.idempotency_key
         )
-        return Answer(product, headers={"Location": f"/products/{product['id']}"})
 
     @route(
         "PUT",
@@ -55,12 +65,24 @@ class Routes:
         access=Access.ADMIN,
         body=UpdateProduct,
         answer=ProductView,
+        errors=(ProductNotFound, SkuAlreadyExists),
     )
     def replace_product(self, request: HttpRequest, product_id: str) -> Any:
         """Change a product; what is not stated stays as it is."""
-        return self.services.catalog.update_product(product_id=product_id, **request.body, actor=request.actor)
+        return self.services.catalog.update_product(
+            product_id=product_id, **request.body, **request.precondition, actor=request.actor
+        )
 
-    @route("PATCH", "/products/{product_id}", access=Access.ADMIN, body=UpdateProduct, answer=ProductView)
+    @route(
+        "PATCH",
+        "/products/{product_id}",
+        access=Access.ADMIN,
+        body=UpdateProduct,
+        answer=ProductView,
+        errors=(ProductNotFound, SkuAlreadyExists),
+    )
     def update_product(self, request: HttpRequest, product_id: str) -> Any:
         """Change a product; what is not stated stays as it is."""
-        return self.services.catalog.update_product(product_id=product_id, **request.body, actor=request.actor)
+        return self.services.catalog.update_product(
+            product_id=product_id, **request.body, **request.precondition, actor=request.actor
+        )

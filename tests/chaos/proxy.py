@@ -50,7 +50,10 @@ class Proxies:
             text=True,
         )
         ports = self._read()
-        return environment | {name: _at_port(url, ports[name]) for name, url in wanted.items()}
+        # The services' own users come by the same proxy.
+        users = {name: url for name, url in environment.items() if name.endswith(f"_{BROKER}")}
+        own = {name: _at_port(url, ports[BROKER]) for name, url in users.items()}
+        return environment | own | {name: _at_port(url, ports[name]) for name, url in wanted.items()}
 
     @contextmanager
     def fault(self, links, kind, **values):

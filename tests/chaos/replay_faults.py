@@ -29,7 +29,7 @@ DRAINED_WITHIN_SECONDS = 20.0
 @contextmanager
 def channel_of(arena):
     """A channel to the broker itself, past the proxies."""
-    address = parse_url(arena.servers.rabbitmq.url)
+    address = parse_url(arena.direct["AMQP_URI"])
     connection = amqp.Connection(
         host=f"{address['hostname']}:{address['port']}",
         userid=address["userid"],

@@ -11,6 +11,7 @@ from deploy import seed
 from deploy.local.suite import Suite
 from tests.books import await_rest, database_urls, report
 from tests.load import ADMIN, CUSTOMER, Client, log_in
+from tests.secrets_in_logs import secrets_in
 from tests.support import empty_database, eventually, purge_queues
 
 ROOT = Path(__file__).parent.parent.parent
@@ -39,6 +40,10 @@ class Shop:
                 "POST", "/inventory", {"product_id": made["id"], "product_sku": made["sku"], "quantity": stock}
             )
         return made
+
+    def client(self, token):
+        """A connection of the user whose token this is."""
+        return Client(self.url, token)
 
     def order(self, *lines, client=None):
         """Place an order of (product, quantity) lines."""
@@ -109,6 +114,7 @@ def running(servers, tmp_path_factory):
     url = f"http://{address}"
     yield Shop(suite, servers, url, log_in(url, ADMIN, PASSWORD), log_in(url, CUSTOMER, PASSWORD))
     suite.stop()
+    assert secrets_in(ROOT / "var/test-log", PASSWORD) == []  # after everything that the tests have done
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import threading
 from collections import Counter
 
 from tests.books import database_urls
-from tests.load import make_products, place_orders, plan
+from tests.load import Client, make_products, place, place_orders, plan
 from tests.support import eventually
 
 KILLED = ("inventory", "payments", "orders", "catalog", "users", "notifications", "gateway")
@@ -52,3 +52,25 @@ def test_a_thousand_orders_with_every_service_killed_and_the_broker_restarted(sh
     result = run_load(shop, 1000, disturb)
     assert_all_settled(shop, result, 1000)
     assert placed(shop) == before + 1000  # a repeated request made no second order
+
+
+def test_fifty_requests_with_one_key_make_one_order_though_its_service_is_killed(shop, twin):
+    body = {"items": [{"product_id": shop.product()["id"], "quantity": 1}]}
+    before, answers = placed(shop), []
+
+    def send():
+        client = Client(shop.url, shop.customer.token)
+        answers.append(place(client, body, key="fifty-times-one-order"))
+        client.close()
+
+    threads = [threading.Thread(target=send) for _ in range(50)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        if number in (10, 30):
+            (shop.suite, twin)[number == 30].kill("orders", signal.SIGKILL)
+    for thread in threads:
+        thread.join(timeout=120)
+    assert {status for status, *_ in answers} == {201}
+    assert len({order["id"] for _, order, *_ in answers}) == 1
+    assert placed(shop) == before + 1
+    shop.assert_sound(timeout=90)

@@ -1,8 +1,13 @@
 """What an operator sees and does over HTTP: a saga that waits, a message that died, and whether everything adds up."""
 
 import pytest
+from amqp.exceptions import AccessRefused
+from nameko.standalone.rpc import ClusterRpcClient
 
+from contracts.calls import SERVICES
 from contracts.errors import DeadLetterNotFound
+from deploy import healthcheck
+from deploy.accounts import OPERATOR, uri_variable
 from extensions.ids import new_id
 from tests.support import eventually
 
@@ -66,3 +71,15 @@ def test_a_message_that_died_is_seen_replayed_once_and_given_up(shop, forged, bu
     assert letters() == []
     assert shop.admin.request("POST", f"/admin/dead-letters/{again['id']}/replay")[0] == DeadLetterNotFound.status
     eventually(lambda: consistency(shop) == (True, forged), timeout=90, pause=0.5)
+
+
+def test_the_operators_user_calls_every_service_as_nameko_shell_does(shop, environment):
+    with ClusterRpcClient(uri=environment[uri_variable(OPERATOR)], timeout=10) as rpc:
+        assert {getattr(rpc, service).health()["status"] for service in SERVICES} == {"ok"}
+
+
+def test_a_service_may_ask_how_it_is_itself_and_nobody_else(shop, environment):
+    for service in SERVICES:
+        healthcheck.check(environment[uri_variable(service)], service, timeout=10)
+    with pytest.raises(AccessRefused):
+        healthcheck.check(environment[uri_variable("orders")], "payments", timeout=10)

@@ -22,6 +22,7 @@ TITLES = {
 }
 
 RACES = "tests/service/test_hazards.py"
+PUBLISHER_ENSURES = "            topology.ensure(self._connection, self.container.service_name)\n"
 INVENTORY = "tests/service/inventory/test_inventory.py"
 PAYMENTS = "tests/service/payments/test_payments.py"
 ORDERS = "tests/service/orders/test_service.py"
@@ -204,8 +205,8 @@ REMEDIES = [
         "H8",
         "the whole topology is declared before anything is published (listener and publisher: both taken out)",
         [
-            Patch("extensions/publisher.py", "            topology.declare(channel)\n"),
-            Patch("extensions/listener.py", "        topology.declare(self._connection.channel())\n"),
+            Patch("extensions/publisher.py", PUBLISHER_ENSURES),
+            Patch("extensions/listener.py", "        topology.ensure(self._connection, self.container.service_name)\n"),
             Patch(
                 "extensions/listener.py",
                 "        for subscription in list(self._subscriptions):\n            channel",
@@ -215,6 +216,13 @@ REMEDIES = [
             ),
         ],
         f"{RACES}::test_h8_the_queues_are_there_before_the_first_event",
+    ),
+    Remedy(
+        "H8",
+        "a service that may not declare the topology publishes nothing before it is there",
+        [Patch("extensions/publisher.py", PUBLISHER_ENSURES)],
+        "tests/service/test_permissions.py::test_h8_who_may_not_declare_the_queues_publishes_nothing_without_them",
+        own_servers=True,
     ),
     Remedy(
         "H8",

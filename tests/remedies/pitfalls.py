@@ -182,12 +182,18 @@ REMEDIES = [
     ),
     Remedy(
         "5",
-        "a call is acked before it is answered: a forged address ends the connection once",
+        "answers go to nobody's address but an answer's: a forged one makes the broker hang up, again and again",
         [
+            Patch("extensions/rpc.py", '        if "." in reply_to:', "        if False:"),
             Patch(
                 "extensions/rpc.py",
-                "must not come back to make it do so again.\n        ack(channel, message.delivery_tag)\n",
-                "must not come back to make it do so again.\n",
+                "channel.basic_publish(reply, RPC_EXCHANGE, reply_to)",
+                'channel.basic_publish(reply, "" if "." in reply_to else RPC_EXCHANGE, reply_to)',
+            ),
+            Patch(
+                "extensions/rpc.py",
+                "the call was made.\n        ack(channel, message.delivery_tag)\n",
+                "the call was made.\n",
             ),
             Patch(
                 "extensions/rpc.py",
@@ -222,8 +228,8 @@ REMEDIES = [
         [
             Patch(
                 "extensions/listener.py",
-                "            except CONNECTION_ERRORS as error:\n                self._disconnect()\n",
-                "            except ZeroDivisionError as error:\n                self._disconnect()\n",
+                "except (*CONNECTION_ERRORS, topology.Incomplete) as error:\n                self._disconnect()\n",
+                "except ZeroDivisionError as error:\n                self._disconnect()\n",
             )
         ],
         f"{PROCESS}::test_it_waits_for_a_broker_that_is_not_there_and_stops_when_told",
@@ -340,7 +346,7 @@ REMEDIES = [
     Remedy(
         "12",
         "passwords are hashed in a thread (eventlet.tpool)",
-        [Patch("users/providers.py", "tpool.execute(work, *arguments)", "work(*arguments)")],
+        [Patch("users/providers.py", "tpool.execute(_gently, work, *arguments)", "work(*arguments)")],
         "tests/service/users/test_accounts.py::TestLogin::test_hashing_holds_up_nobody",
     ),
     Remedy(
@@ -357,16 +363,13 @@ REMEDIES = [
     ),
     Remedy(
         "14",
-        "direct reply-to: there is no reply queue (taken out: one is declared)",
+        "the queue of answers is declared once for each connection (taken out: for each call)",
         [
-            Patch("extensions/rpc_client.py", "    queue = DIRECT_REPLY_TO\n", '    queue = "rpc.reply"\n'),
-            Patch("extensions/rpc_client.py", "reply_to=DIRECT_REPLY_TO", 'reply_to="rpc.reply"'),
             Patch(
                 "extensions/rpc_client.py",
-                '        channel.events["basic_return"].add(self._on_return)\n',
-                '        channel.events["basic_return"].add(self._on_return)\n'
-                '        channel.queue_declare("rpc.reply", durable=True, auto_delete=False)\n'
-                '        channel.queue_bind("rpc.reply", RPC_EXCHANGE, "rpc.reply")\n',
+                "            with broker_errors():\n",
+                "            self._channel.queue_declare(self.queue, durable=False, exclusive=True, auto_delete=True)\n"
+                "            with broker_errors():\n",
             ),
         ],
         f"{PITFALLS}::test_pitfall_14_calls_leave_no_queue_behind_and_declare_none",

@@ -9,6 +9,10 @@ import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
+from contracts.calls import CALLS
+
 ROOT = Path(__file__).parent.parent.parent
 SERVICES = ("users", "catalog", "orders", "inventory", "payments", "notifications", "gateway")
 ANY = "any service"
@@ -35,6 +39,17 @@ def called(tree):
             yield node.attr
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr" and is_client(node.args[0]):
             yield ANY
+
+
+def methods_called(service):
+    """Every `<service>.<method>` that a service's code calls; `*` where the name of the service is computed."""
+    trees = [parse(path) for path in (ROOT / service).rglob("*.py") if "migrations" not in path.parts]
+    for node in (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)):
+        callee = node.value
+        if isinstance(callee, ast.Attribute) and is_client(callee.value) and callee.attr != "within":
+            yield f"{callee.attr}.{node.attr}"
+        elif isinstance(callee, ast.Call) and getattr(callee.func, "id", "") == "getattr" and is_client(callee.args[0]):
+            yield f"*.{node.attr}"
 
 
 def calls_of(service):
@@ -74,6 +89,22 @@ def test_calls_go_round_in_no_circle():
     assert graph["orders"] >= {"catalog"}, "the test does not see the calls that there are"
     assert len(graph["gateway"]) >= 6
     tuple(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_contract_allows_the_calls_that_there_are_and_no_others(service):
+    """The broker refuses what contracts/calls.py does not name."""
+    allowed, made = set(CALLS.get(service, ())), set(methods_called(service))
+    for call in made:
+        callee, _, method = call.partition(".")
+        if callee == "*":
+            assert {one for one in allowed if one.endswith((f".{method}", ".*"))}, f"nobody's {method} may be called"
+        else:
+            assert {call, f"{callee}.*"} & allowed, f"{service} calls {call}: name it in contracts/calls.py"
+    for call in allowed:
+        callee, _, method = call.partition(".")
+        used = {one for one in made if one in {call, f"*.{method}"} or (method == "*" and one.startswith(f"{callee}."))}
+        assert used, f"{service} does not call {call}: take it out of contracts/calls.py"
 
 
 def test_the_gateway_serves_no_rpc():

@@ -186,6 +186,49 @@ class TestList:
             cursor = page["next_cursor"]
         assert (found, cursor) == (expected, None)
 
+    @pytest.mark.parametrize("key", ["created_at", "price", "name", "sku"])
+    @pytest.mark.parametrize("direction", ["", "-"])
+    def test_pages_stay_right_while_products_are_added(self, catalog, key, direction):
+        """Every product that was there is listed once, in order, wherever the new ones come in between."""
+
+        def add(number):
+            # Equal prices and names, so that a page also ends among equals.
+            name, price = f"Şal {number % 3}", f"{15 + number % 3}.00"
+            return catalog.create_product(f"S-{number * 37 % 100:02}", name, price)["sku"]
+
+        there = {"B-2", "A-1", "C-3", *(add(number) for number in range(9))}
+        sort, found, cursor, number = direction + key, [], None, 10
+        while not found or cursor:
+            page = catalog.list_products(sort=sort, limit=3, cursor=cursor)
+            found += page["items"]
+            cursor = page["next_cursor"]
+            for _ in range(2 if number < 20 else 0):
+                add(number)
+                number += 1
+        listed = skus({"items": found})
+        assert len(set(listed)) == len(listed)
+        assert there <= set(listed)
+        everything = skus(catalog.list_products(sort=sort, limit=100))
+        assert listed == [sku for sku in everything if sku in listed]
+
+    @pytest.mark.parametrize("letter", ["x", "ş", "茶", "😀", '"', "\\"])
+    def test_the_longest_name_fits_into_a_cursor(self, catalog, letter):
+        for number in (1, 2):
+            catalog.create_product(f"LONG-{number}", letter * 200, "1.00")
+        wanted = {"sort": "name", "limit": 1, "search": "long-"}
+        first = catalog.list_products(**wanted)
+        assert skus(catalog.list_products(**wanted, cursor=first["next_cursor"])) == ["LONG-2"]
+
+    @pytest.mark.parametrize("sort", ["created_at", "-created_at", "price", "-price", "name", "-name", "sku", "-sku"])
+    def test_a_cursor_is_good_for_the_list_that_gave_it_out(self, catalog, sort):
+        cursor = catalog.list_products(sort=sort, limit=1)["next_cursor"]
+        other = "price" if sort != "price" else "name"
+        tampered = [cursor[:-4], cursor[:9] + "AAAA" + cursor[9:], cursor[::-1], f" {cursor}", cursor.replace(".", "")]
+        for wanted in ({"sort": other, "cursor": cursor}, *({"sort": sort, "cursor": one} for one in tampered)):
+            with pytest.raises(ValidationFailed) as refused:
+                catalog.list_products(**wanted)
+            assert [error.field for error in refused.value.errors] == ["cursor"]
+
     @pytest.mark.parametrize(
         ("wanted", "expected"),
         [

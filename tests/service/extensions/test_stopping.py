@@ -23,7 +23,7 @@ from extensions.topology import RPC_EXCHANGE
 from extensions.work import Work
 from notifications.models import Base
 from tests.service.conftest import prepare
-from tests.support import Caller, connect, eventually
+from tests.support import Caller, await_replies, connect, eventually
 
 QUEUE = queue_name("notifications", OrderShipped)
 HANDLED = []
@@ -136,13 +136,13 @@ def test_a_stopping_replica_answers_what_was_delivered_to_it_and_leaves_the_rest
     unsubscribe = Listener.unsubscribe
     with connect() as connection:
         channel, replies = connection.channel(), []
-        channel.basic_consume("amq.rabbitmq.reply-to", no_ack=True, callback=replies.append)
+        address = await_replies(channel, replies.append)
 
         def unsubscribe_with_deliveries_unread(listener, subscription):
             if isinstance(subscription, RpcServer):
                 monkeypatch.undo()
                 for number in range(40):  # more than a replica is given at once
-                    publish_call(channel, ("nap", "other")[number % 2])
+                    publish_call(channel, address, ("nap", "other")[number % 2])
                 blocking_sleep(0.5)  # nothing of this process reads them yet
             unsubscribe(listener, subscription)
 
@@ -174,11 +174,11 @@ def test_a_stop_waits_for_nothing_that_has_no_end(started, bus, monkeypatch):
     assert len(left_in(QUEUE)) == 3
 
 
-def publish_call(channel, method):
+def publish_call(channel, address, method):
     call = amqp.Message(
         json.dumps({"args": [], "kwargs": {}}),
         content_type="application/json",
-        reply_to="amq.rabbitmq.reply-to",
+        reply_to=address,
         correlation_id=str(new_id()),
     )
     channel.basic_publish(call, RPC_EXCHANGE, f"notifications.{method}")

@@ -4,10 +4,20 @@ import httpx
 import pytest
 from nameko import config
 
+from catalog.service import CatalogService
 from extensions.http.entrypoint import HttpServer
 from extensions.ids import new_id
 from gateway.service import GatewayService
-from users.tokens import issue, load_signing_key
+from inventory.service import InventoryService
+from notifications.service import NotificationsService
+from orders.service import OrdersService
+from payments.service import PaymentsService
+from tests.service.gateway.shop import PASSWORD, bearer, ok
+from tests.support import eventually
+from users.service import UsersService
+from users.tokens import issue, load_signing_keys
+
+SERVICES = (UsersService, CatalogService, OrdersService, InventoryService, PaymentsService, NotificationsService)
 
 
 @pytest.fixture
@@ -30,7 +40,7 @@ def gateway(run_service):
 @pytest.fixture
 def login(servers):
     """Make the headers of a user with these roles: `login("customer", "admin")`."""
-    key = load_signing_key(config["JWT_PRIVATE_KEY_FILE"])
+    key = load_signing_keys(config["JWT_PRIVATE_KEY_FILE"])[0]
 
     def headers(*roles, user_id=None, age=0):
         issued_at = datetime.now(UTC) - timedelta(seconds=age)
@@ -38,3 +48,41 @@ def login(servers):
         return {"Authorization": f"Bearer {token}"}
 
     return headers
+
+
+@pytest.fixture
+def api(gateway, run_service):
+    """The gateway with every service behind it."""
+    for service in SERVICES:
+        run_service(service)
+    api = gateway()
+    eventually(lambda: api.get("/health/ready").status_code == 200)
+    return api
+
+
+@pytest.fixture
+def admin(api, caller):
+    """Headers of an administrator."""
+    account = {"email": "boss@example.com", "password": PASSWORD}
+    user = ok(api.post("/users/register", json=account), 201)["user"]
+    caller.users.set_roles(user["id"], ["customer", "admin"])
+    return bearer(ok(api.post("/users/login", json=account)))
+
+
+@pytest.fixture
+def session(api):
+    """A customer who has just registered."""
+    return ok(api.post("/users/register/", json={"email": "ayse@example.com", "password": PASSWORD}), 201)
+
+
+@pytest.fixture
+def product(api, admin):
+    """A product of which there are ten, at 10.00."""
+    product = ok(api.post("/products", json={"sku": "A-1", "name": "Çay", "price": "9.90"}, headers=admin), 201)
+    stock = {"product_id": product["id"], "product_sku": "A-1", "quantity": 5}
+    assert "created" not in ok(api.post("/inventory/create", json=stock, headers=admin), 201)
+    ok(api.post("/inventory", json=stock, headers=admin), 200)
+    ok(api.put(f"/inventory/{product['id']}", json={"quantity": 7}, headers=admin))
+    change = {"delta": 3, "reason": "found"}
+    ok(api.post(f"/inventory/{product['id']}/adjustments", json=change, headers=admin), 201)
+    return ok(api.put(f"/products/{product['id']}/update", json={"price": "10.00"}, headers=admin))

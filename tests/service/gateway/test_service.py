@@ -147,22 +147,16 @@ def test_setting_stock_tells_whether_it_stood(api, services, login, created, sta
 
 
 @pytest.mark.parametrize(
-    ("change", "asked"),
-    [
-        ({"roles": ["admin"]}, ["set_roles"]),
-        ({"is_active": False}, ["set_active"]),
-        ({"roles": ["customer"], "is_active": True}, ["set_roles", "set_active"]),
-    ],
+    "change", [{"roles": ["admin"]}, {"is_active": False}, {"roles": ["customer"], "is_active": True}]
 )
-def test_changing_a_user(api, services, login, change, asked):
-    services.users.set_roles.return_value = services.users.set_active.return_value = {"id": ID}
-    response = api.patch(f"/users/{ID}", json=change, headers=login("admin"))
+def test_changing_a_user_is_one_call(api, services, login, change):
+    services.users.update_user.return_value = {"id": ID}
+    response = api.patch(f"/users/{ID}", json=change, headers={**login("admin"), "If-Match": '"a", "b"'})
     assert (response.status_code, response.json()) == (200, {"id": ID})
-    assert [name for name, _, _ in services.users.mock_calls] == asked
-
-
-def test_changing_nothing_of_a_user_is_a_mistake(api, login):
-    assert api.patch(f"/users/{ID}", json={}, headers=login("admin")).json()["code"] == "VALIDATION_ERROR"
+    (call,) = services.users.mock_calls
+    asked = dict(call.kwargs)
+    assert asked.pop("actor")["roles"] == ["admin"]
+    assert asked == {"user_id": ID, "if_match": ['"a"', '"b"'], **change}
 
 
 @pytest.mark.parametrize(

@@ -1,69 +1,7 @@
 """The gateway with the real services behind it, all in this process: every route, in the course of one story."""
 
-import pytest
-
-from catalog.service import CatalogService
-from inventory.service import InventoryService
-from notifications.service import NotificationsService
-from orders.service import OrdersService
-from payments.service import PaymentsService
+from tests.service.gateway.shop import bearer, ok
 from tests.support import eventually
-from users.service import UsersService
-
-PASSWORD = "correct horse 7 battery"
-
-
-@pytest.fixture
-def api(gateway, run_service):
-    for service in (
-        UsersService,
-        CatalogService,
-        OrdersService,
-        InventoryService,
-        PaymentsService,
-        NotificationsService,
-    ):
-        run_service(service)
-    api = gateway()
-    eventually(lambda: api.get("/health/ready").status_code == 200)
-    return api
-
-
-def ok(response, status=200):
-    assert response.status_code == status, f"{response.request.method} {response.request.url}: {response.text}"
-    return response.json() if response.content else None
-
-
-def bearer(session):
-    return {"Authorization": f"Bearer {session['access_token']}"}
-
-
-@pytest.fixture
-def admin(api, caller):
-    """Headers of an administrator."""
-    account = {"email": "boss@example.com", "password": PASSWORD}
-    user = ok(api.post("/users/register", json=account), 201)["user"]
-    caller.users.set_roles(user["id"], ["customer", "admin"])
-    return bearer(ok(api.post("/users/login", json=account)))
-
-
-@pytest.fixture
-def session(api):
-    """A customer who has just registered."""
-    return ok(api.post("/users/register/", json={"email": "ayse@example.com", "password": PASSWORD}), 201)
-
-
-@pytest.fixture
-def product(api, admin):
-    """A product of which there are ten, at 10.00."""
-    product = ok(api.post("/products", json={"sku": "A-1", "name": "Çay", "price": "9.90"}, headers=admin), 201)
-    stock = {"product_id": product["id"], "product_sku": "A-1", "quantity": 5}
-    assert "created" not in ok(api.post("/inventory/create", json=stock, headers=admin), 201)
-    ok(api.post("/inventory", json=stock, headers=admin), 200)
-    ok(api.put(f"/inventory/{product['id']}", json={"quantity": 7}, headers=admin))
-    change = {"delta": 3, "reason": "found"}
-    ok(api.post(f"/inventory/{product['id']}/adjustments", json=change, headers=admin), 201)
-    return ok(api.put(f"/products/{product['id']}/update", json={"price": "10.00"}, headers=admin))
 
 
 def test_the_catalog_and_its_stock(api, admin, product):

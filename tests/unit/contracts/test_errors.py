@@ -6,7 +6,7 @@ import re
 import pytest
 
 from contracts import catalog, errors, events, inventory, notifications, orders, payments, users
-from contracts.errors import FieldError, ServiceError, ValidationFailed
+from contracts.errors import FieldError, ServiceError, ServiceUnavailable, ValidationFailed
 
 MODULES = (catalog, errors, inventory, notifications, orders, payments, users)
 
@@ -59,3 +59,15 @@ def test_a_validation_error_repeats_its_fields_for_whoever_reads_only_the_detail
 def test_every_contract_is_looked_at():
     assert events.EVENTS
     assert {kind.__module__ for kind in KINDS} == {module.__name__ for module in MODULES}
+
+
+def test_an_error_that_only_its_sender_knows_travels_as_the_contract_s():
+    class DiskUnavailable(ServiceUnavailable):
+        """Made by some service."""
+
+        detail = "The disk is unavailable."
+
+    wire = DiskUnavailable().to_wire()
+    assert wire["name"] == "ServiceUnavailable"
+    assert str(ServiceError.from_wire(wire)) == "The disk is unavailable."
+    assert ServiceError.from_wire(wire).status == 503

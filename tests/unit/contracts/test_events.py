@@ -42,6 +42,7 @@ SAMPLES = {
     "created_at": NOW,
     "updated_at": NOW,
     "at": NOW,
+    "ended_sessions": (new_id(),),
     "email": "name@example.com",
     "roles": (Role.CUSTOMER, Role.ADMIN),
 }

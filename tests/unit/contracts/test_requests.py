@@ -6,7 +6,7 @@ from contracts.base import MAX_PAGE, OPERATOR, Actor, PageRequest
 from contracts.catalog import CreateProduct, UpdateProduct
 from contracts.errors import PermissionDenied, ValidationFailed
 from contracts.operations import ConsistencyRequest, DeadLetterFilter
-from contracts.orders import MAX_LINES, CreateOrder
+from contracts.orders import MAX_LINES, CreateOrder, SagaFilter
 from contracts.users import Credentials, UpdateUser
 from extensions.ids import new_id
 
@@ -50,6 +50,14 @@ def test_every_wrong_field_is_named_by_its_path(data, fields):
         (CreateOrder, {"items": []}, "items: must have at least 1 items"),
         (DeadLetterFilter, {"queue": ""}, "queue: must have at least 1 characters"),
         (DeadLetterFilter, {"queue": "q" * 256}, "queue: must have at most 255 characters"),
+        (ConsistencyRequest, {"since": "2026-01-31T08:30:00 03:00"}, "since: .* the . of an offset is written %2B"),
+        (
+            CreateProduct,
+            {"sku": "a b", "name": "x", "price": "1.00"},
+            "sku: may have letters, digits",
+        ),
+        (SagaFilter, {"stuck": "yes"}, "stuck: must be true or false"),
+        (DeadLetterFilter, {"replayed": "1"}, "replayed: must be true or false"),
         (ConsistencyRequest, {"since": "2026-13-01T00:00:00Z"}, "since: must be an RFC 3339 time, .*: month value"),
     ],
 )

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from contracts.calls import bus_services
+from deploy.accounts import OPERATOR, uri_variable
 from deploy.local.postgres import INIT_SQL, services
 from deploy.local.suite import SERVICES
 from deploy.seed import DEFAULT_PASSWORD
@@ -16,11 +18,17 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 PARTS = COMPOSE["services"]
 CONFIG = (ROOT / "config.yml").read_text()
 # read by the code itself and not by config.yml
-READ_BY_CODE = {"DEMO_PASSWORD": "deploy/seed.py"}
+READ_BY_CODE = {
+    "DEMO_PASSWORD": "deploy/seed.py",
+    "BROKER_DEFINITIONS_FILE": "deploy/definitions.py",
+    "RABBITMQ_USER": "deploy/accounts.py",
+    "RABBITMQ_PASSWORD": "deploy/accounts.py",
+}
+BROKER_PASSWORDS = {f"{user.upper()}_BROKER_PASSWORD": user for user in (*bus_services(), OPERATOR)}
 READ_BY_IMAGE = {
-    "rabbitmq": {"RABBITMQ_DEFAULT_USER", "RABBITMQ_DEFAULT_PASS"},
+    "rabbitmq": set(),
     "postgres": {"POSTGRES_PASSWORD"},
-    "redis": set(),
+    "redis": {"REDISCLI_AUTH"},
 }
 OURS = sorted(set(PARTS) - set(READ_BY_IMAGE))
 
@@ -74,7 +82,7 @@ def test_every_variable_is_one_that_the_code_reads(name):
     for variable in PARTS[name]["environment"]:
         if variable in READ_BY_CODE:
             assert variable in (ROOT / READ_BY_CODE[variable]).read_text()
-        else:
+        elif variable not in BROKER_PASSWORDS:
             assert variable in config_variables(), f"{name} sets {variable}, which config.yml does not read"
 
 
@@ -88,7 +96,7 @@ def test_a_service_gets_the_addresses_it_needs_and_no_other_database(service):
     environment = PARTS[service]["environment"]
     databases = {name for name in environment if name.endswith("_DATABASE_URL")}
     assert databases == ({f"{service.upper()}_DATABASE_URL"} if service in services() else set())
-    assert {"AMQP_URI", "REDIS_URL", "ENVIRONMENT"} <= set(environment)
+    assert {"REDIS_URL", "ENVIRONMENT"} <= set(environment)
 
 
 def test_only_users_and_the_job_that_makes_it_see_the_private_key():
@@ -125,11 +133,31 @@ def test_the_init_script_shuts_each_role_out_of_the_other_databases():
         assert f"postgresql+psycopg2://{service}:{service}@127.0.0.1:5432/{service}" in CONFIG
 
 
-def test_the_brokers_account_is_the_one_that_the_services_use():
-    broker = PARTS["rabbitmq"]["environment"]
-    user, password = default(broker["RABBITMQ_DEFAULT_USER"]), default(broker["RABBITMQ_DEFAULT_PASS"])
-    for name in OURS:
-        assert default(PARTS[name]["environment"]["AMQP_URI"]) == f"pyamqp://{user}:{password}@rabbitmq:5672//"
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_has_its_own_user_of_the_broker_and_no_other(service):
+    environment = PARTS[service]["environment"]
+    uris = {name: default(value) for name, value in environment.items() if name.endswith("AMQP_URI")}
+    assert uris == {uri_variable(service): f"pyamqp://{service}:{service}@rabbitmq:5672//"}
+    assert not {"RABBITMQ_PASSWORD", *BROKER_PASSWORDS} & set(environment)
+
+
+def test_the_seed_is_the_operators():
+    assert default(PARTS["seed"]["environment"]["AMQP_URI"]) == f"pyamqp://{OPERATOR}:{OPERATOR}@rabbitmq:5672//"
+
+
+def test_the_broker_loads_what_the_first_job_writes_for_the_same_passwords():
+    job = PARTS["prepare"]["environment"]
+    assert {name: default(value) for name, value in job.items() if name in BROKER_PASSWORDS} == BROKER_PASSWORDS
+    assert job["BROKER_DEFINITIONS_FILE"] == "/broker/definitions.json"
+    assert "broker:/broker" in PARTS["prepare"]["volumes"]
+    assert "broker:/broker:ro" in PARTS["rabbitmq"]["volumes"]
+    assert [name for name, part in PARTS.items() if "broker:" in str(part.get("volumes"))] == ["rabbitmq", "prepare"]
+    assert "load_definitions = /broker/definitions.json" in (ROOT / "deploy/rabbitmq/compose.conf").read_text()
+    assert "/broker" in (ROOT / "deploy" / "Dockerfile").read_text()
+    for service in SERVICES:
+        for name, value in PARTS[service]["environment"].items():
+            if name.endswith("AMQP_URI"):  # the same variable, so that setting one changes both
+                assert job[f"{service.upper()}_BROKER_PASSWORD"] in value
 
 
 def test_the_demo_password_is_the_documented_one():

@@ -1,6 +1,9 @@
 import jwt
+import pytest
 
 from deploy import keys
+from extensions.tokens import load_public_keys
+from users.tokens import load_signing_keys
 
 
 def test_a_pair_is_made_once_and_signs_tokens(tmp_path):
@@ -28,3 +31,35 @@ def test_a_lost_public_key_is_made_again_from_the_private_one(tmp_path):
     public.unlink()
     assert not keys.ensure(private, public)
     assert public.read_bytes() == before
+
+
+class TestRotation:
+    def test_the_next_key_is_known_before_it_signs_and_the_old_one_after(self, tmp_path):
+        private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+        keys.ensure(private, public)
+        (old,) = load_public_keys(public)
+
+        keys.announce(private, public)
+        keys.announce(private, public)  # a step that is repeated changes nothing
+        assert len(load_public_keys(public)) == 2
+        assert [key.kid for key in load_signing_keys(private)] == [old]
+
+        keys.switch(private)
+        (new,) = load_public_keys(public).keys() - {old}
+        assert [key.kid for key in load_signing_keys(private)] == [new, old]
+        with pytest.raises(FileNotFoundError):
+            keys.switch(private)
+
+        keys.retire(private, public)
+        assert list(load_public_keys(public)) == [new]
+        assert [key.kid for key in load_signing_keys(private)] == [new]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["private.pem", "public.pem"]
+        assert private.stat().st_mode & 0o777 == 0o600
+
+    def test_without_an_announced_key_nothing_happens(self, tmp_path):
+        private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+        keys.ensure(private, public)
+        before = private.read_bytes()
+        with pytest.raises(FileNotFoundError):
+            keys.switch(private)
+        assert private.read_bytes() == before

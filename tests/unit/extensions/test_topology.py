@@ -67,13 +67,15 @@ def test_every_consumer_has_its_dead_letters(channel, service):
 
 def test_a_retry_comes_back_to_its_queue_after_its_pause(channel):
     for delay in (50, 100):
-        name = f"retry.{delay}ms"
-        assert channel.exchanges[name] == "fanout"
-        assert (name, name, "") in channel.bindings
+        name = f"again.{delay}ms"
+        assert channel.exchanges[name] == "topic"
+        assert (name, name, "#") in channel.bindings
         assert channel.queues[name]["x-message-ttl"] == delay
-        # The default exchange, and no routing key of its own: the message's is the name of the handler's queue.
-        assert channel.queues[name]["x-dead-letter-exchange"] == ""
+        # No routing key of its own: the message's is the name of the handler's queue.
+        assert channel.queues[name]["x-dead-letter-exchange"] == topology.AGAIN
         assert "x-dead-letter-routing-key" not in channel.queues[name]
+    for event, service in CONSUMERS:
+        assert (queue_name(service, event), topology.AGAIN, queue_name(service, event)) in channel.bindings
 
 
 def test_no_queue_drops_anything(channel):
@@ -94,4 +96,5 @@ def test_a_consumer_that_no_contract_names_brings_its_own_queue():
     event, channel = EVENTS["product.updated"], Mock()
     topology.declare_event_queue(channel, "search", event)
     assert channel.queue_declare.call_args.args == ("search.on_product_updated",)
-    channel.queue_bind.assert_called_once_with("search.on_product_updated", EXCHANGE, "product.updated")
+    channel.queue_bind.assert_any_call("search.on_product_updated", EXCHANGE, "product.updated")
+    channel.queue_bind.assert_any_call("search.on_product_updated", topology.AGAIN, "search.on_product_updated")

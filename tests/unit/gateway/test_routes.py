@@ -49,6 +49,11 @@ POST  /admin/dead-letters/{dead_letter_id}/replay admin 202
 GET   /admin/consistency                   admin    200
 GET   /health/live                         anyone   200
 GET   /health/ready                        anyone   200
+GET   /openapi.json                        anyone   200
+GET   /docs                                anyone   200
+GET   /docs/docs.js                        anyone   200
+GET   /docs/swagger-ui.js                  anyone   200
+GET   /docs/docs.css                       anyone   200
 """
 
 HANDLERS = {

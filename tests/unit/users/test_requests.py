@@ -8,12 +8,23 @@ def test_an_address_is_normalised():
     assert Credentials.parse({"email": "  Ayse@Example.COM\n", "password": "x"}).email == "ayse@example.com"
 
 
+@pytest.mark.parametrize(
+    "email", ["a@b.co", "first.last+tag@mail.example.museum", "a" * 64 + "@b.xn--p1ai", "!#$%@b.co"]
+)
+def test_takes_addresses(email):
+    assert Credentials.parse({"email": email, "password": "x"}).email == email
+
+
 def test_a_password_is_not():
     assert Credentials.parse({"email": "a@b.co", "password": " Xy "}).password == " Xy "
 
 
 @pytest.mark.parametrize(
-    "email", ["", "a@b", "@b.co", "a b@c.co", "a@b.co\x00", "a@@b.co", "\ud800@b.co", "a" * 250 + "@b.co", None]
+    "email",
+    [
+        *("", "a@b", "@b.co", "a b@c.co", "a@b.co\x00", "a@@b.co", "\ud800@b.co", "a" * 250 + "@b.co", None),
+        *("a@b.-co", "a@b.co-", "a@-b.co", ".a@b.co", "a.@b.co", "a..b@c.co", "a" * 65 + "@b.co"),
+    ],
 )
 def test_refuses_addresses(email):
     with pytest.raises(ValidationFailed, match="email"):
@@ -24,3 +35,15 @@ def test_refuses_addresses(email):
 def test_refuses_roles(roles):
     with pytest.raises(ValidationFailed, match="roles"):
         UpdateUser.parse({"roles": roles})
+
+
+def test_a_password_has_one_spelling():
+    """An accent as a sign of its own, a full-width digit, a ligature: whatever the keyboard made of it."""
+    spellings = ["\u00d6grenci-2026 \ufb01ne", "O\u0308grenci-\uff12026 fine"]
+    assert len({Credentials.parse({"email": "a@b.co", "password": one}).password for one in spellings}) == 1
+
+
+@pytest.mark.parametrize("password", ["", "x" * 129, "a\x00b", "a\ud800b", "a\u202eb", "\x7f", None, 5, ["x"]])
+def test_refuses_passwords(password):
+    with pytest.raises(ValidationFailed, match="password"):
+        Credentials.parse({"email": "a@b.co", "password": password})

@@ -14,6 +14,7 @@ from extensions import tokens as public_tokens
 from users import tokens
 
 KEY = tokens.SigningKey.of(Ed25519PrivateKey.generate())
+KEYS = {KEY.kid: KEY.public}
 USER = UUID("01900000-0000-7000-8000-000000000001")
 TOKEN_ID = UUID("01900000-0000-7000-8000-000000000002")
 
@@ -40,13 +41,13 @@ def forged(claims=(), headers=(), without=None, key=KEY.private, algorithm="EdDS
         "jti": "1",
     }
     body = {name: value for name, value in (genuine | dict(claims)).items() if name != without}
-    return jwt.encode(body, key, algorithm=algorithm, headers={"typ": "at+jwt"} | dict(headers))
+    return jwt.encode(body, key, algorithm=algorithm, headers={"typ": "at+jwt", "kid": KEY.kid} | dict(headers))
 
 
 class TestAccessTokens:
     def test_says_who_may_do_what_and_until_when(self):
         issued = datetime(2030, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
-        token = public_tokens.verify(access_token(issued_at=issued, roles=["customer", "admin"]), KEY.public)
+        token = public_tokens.verify(access_token(issued_at=issued, roles=["customer", "admin"]), KEYS)
         assert (token.user_id, token.roles, token.token_id) == (USER, ("customer", "admin"), str(TOKEN_ID))
         assert token.issued_at == issued.replace(microsecond=0)
         assert token.expires_at - token.issued_at == timedelta(minutes=15)
@@ -60,12 +61,12 @@ class TestAccessTokens:
         assert access_token(issued_at=issued) == access_token(issued_at=issued)
 
     def test_what_is_forged_in_the_tests_below_would_be_genuine_otherwise(self):
-        assert public_tokens.verify(forged(), KEY.public).user_id == USER
+        assert public_tokens.verify(forged(), KEYS).user_id == USER
 
     @pytest.mark.parametrize("claim", ["iss", "aud", "sub", "roles", "iat", "exp", "jti"])
     def test_every_claim_is_required(self, claim):
         with pytest.raises(InvalidToken):
-            public_tokens.verify(forged(without=claim), KEY.public)
+            public_tokens.verify(forged(without=claim), KEYS)
 
     @pytest.mark.parametrize(
         "claims",
@@ -84,25 +85,25 @@ class TestAccessTokens:
     )
     def test_refuses_claims(self, claims):
         with pytest.raises(InvalidToken):
-            public_tokens.verify(forged(claims), KEY.public)
+            public_tokens.verify(forged(claims), KEYS)
 
     @pytest.mark.parametrize("typ", ["JWT", "", None, 7])
     def test_refuses_tokens_of_another_type(self, typ):
         with pytest.raises(InvalidToken):
             public_tokens.verify(
-                forged(headers={"typ": typ}) if typ != 7 else raw({"alg": "EdDSA", "typ": 7}), KEY.public
+                forged(headers={"typ": typ}) if typ != 7 else raw({"alg": "EdDSA", "typ": 7, "kid": KEY.kid}), KEYS
             )
 
     def test_refuses_an_expired_one(self):
         with pytest.raises(InvalidToken):
-            public_tokens.verify(access_token(issued_at=datetime.now(UTC) - timedelta(seconds=901)), KEY.public)
+            public_tokens.verify(access_token(issued_at=datetime.now(UTC) - timedelta(seconds=901)), KEYS)
 
     def test_accepts_one_from_a_machine_whose_clock_is_ahead(self):
-        assert public_tokens.verify(access_token(issued_at=datetime.now(UTC) + timedelta(seconds=5)), KEY.public)
+        assert public_tokens.verify(access_token(issued_at=datetime.now(UTC) + timedelta(seconds=5)), KEYS)
 
     def test_refuses_another_key(self):
         with pytest.raises(InvalidToken):
-            public_tokens.verify(access_token(key=tokens.SigningKey.of(Ed25519PrivateKey.generate())), KEY.public)
+            public_tokens.verify(access_token(key=tokens.SigningKey.of(Ed25519PrivateKey.generate())), KEYS)
 
     def test_refuses_other_algorithms(self):
         public = KEY.public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
@@ -112,24 +113,24 @@ class TestAccessTokens:
             forged(key=None, algorithm="none"),
         ):
             with pytest.raises(InvalidToken):
-                public_tokens.verify(token, KEY.public)
+                public_tokens.verify(token, KEYS)
 
     def test_refuses_a_changed_payload(self):
         header, payload, signature = access_token().split(".")
         claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
         changed = encode(json.dumps(claims | {"roles": ["admin"]}))
         with pytest.raises(InvalidToken):
-            public_tokens.verify(f"{header}.{changed}.{signature}", KEY.public)
+            public_tokens.verify(f"{header}.{changed}.{signature}", KEYS)
 
     @pytest.mark.parametrize("text", ["", "x", "a.b.c", "..", "\ud800", "é.é.é", "." * 4000])
     def test_refuses_what_is_no_token(self, text):
         with pytest.raises(InvalidToken):
-            public_tokens.verify(text, KEY.public)
+            public_tokens.verify(text, KEYS)
 
     def test_refuses_what_is_nested_too_deep(self):
         header = encode("[" * 100_000)
         with pytest.raises(InvalidToken):
-            public_tokens.verify(f"{header}.{header}.{header}", KEY.public)
+            public_tokens.verify(f"{header}.{header}.{header}", KEYS)
 
 
 def encode(text):
@@ -148,7 +149,7 @@ class TestPublicKey:
 
     def test_jwks_is_that_of_the_rfc(self):
         key = Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(self.X + "="))
-        assert public_tokens.jwks(key) == {
+        assert public_tokens.jwks([key]) == {
             "keys": [
                 {
                     "kty": "OKP",
@@ -162,7 +163,7 @@ class TestPublicKey:
         }
 
     def test_jwks_verifies_our_tokens(self):
-        key = jwt.PyJWKSet.from_dict(public_tokens.jwks(KEY.public))[KEY.kid]
+        key = jwt.PyJWKSet.from_dict(public_tokens.jwks([KEY.public]))[KEY.kid]
         assert jwt.decode(access_token(), key, audience="order-suite-api", algorithms=["EdDSA"])["sub"] == str(USER)
 
     def test_keys_are_read_from_pem_files(self, tmp_path):
@@ -170,8 +171,8 @@ class TestPublicKey:
         pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
         private.write_bytes(KEY.private.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
         public.write_bytes(KEY.public.public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
-        token = access_token(key=tokens.load_signing_key(private))
-        assert public_tokens.verify(token, public_tokens.load_public_key(public)).user_id == USER
+        token = access_token(key=tokens.load_signing_keys(private)[0])
+        assert public_tokens.verify(token, public_tokens.load_public_keys(public)).user_id == USER
 
     def test_other_keys_are_refused(self, tmp_path):
         key = ec.generate_private_key(ec.SECP256R1())
@@ -180,9 +181,9 @@ class TestPublicKey:
         public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
         (tmp_path / "public").write_bytes(public)
         with pytest.raises(TypeError, match="JWT_PRIVATE_KEY_FILE"):
-            tokens.load_signing_key(tmp_path / "private")
+            tokens.load_signing_keys(tmp_path / "private")
         with pytest.raises(TypeError, match="JWT_PUBLIC_KEY_FILE"):
-            public_tokens.load_public_key(tmp_path / "public")
+            public_tokens.load_public_keys(tmp_path / "public")
 
 
 class TestRefreshTokens:

@@ -10,6 +10,7 @@ from extensions.tokens import AccessToken
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 USER = uuid4()
+KEYS = {}
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def issued(monkeypatch):
     """Tokens by their text, in place of signatures; counts how often one is verified."""
     known, verified = {}, []
 
-    def verify(text, _key):
+    def verify(text, _keys):
         verified.append(text)
         if text not in known:
             raise InvalidToken
@@ -37,14 +38,14 @@ def updated(*roles, is_active=True, at=NOW + timedelta(seconds=1)):
 
 
 def test_a_genuine_token_is_verified_once(issued):
-    tokens = VerifiedTokens(key=None)
+    tokens = VerifiedTokens(lambda: KEYS)
     issued["a"] = access_token()
     assert tokens.verify("a") == tokens.verify("a") == issued["a"]
     assert issued["verified"] == ["a"]
 
 
 def test_a_wrong_token_is_never_remembered(issued):
-    tokens = VerifiedTokens(key=None)
+    tokens = VerifiedTokens(lambda: KEYS)
     for _ in range(2):
         with pytest.raises(InvalidToken):
             tokens.verify("wrong")
@@ -52,7 +53,7 @@ def test_a_wrong_token_is_never_remembered(issued):
 
 
 def test_an_expired_token_is_forgotten(issued):
-    tokens = VerifiedTokens(key=None)
+    tokens = VerifiedTokens(lambda: KEYS)
     issued["a"] = access_token(expires_in=-1)
     tokens.verify("a")  # the stand-in for verification does not look at the time
     del issued["a"]
@@ -61,7 +62,7 @@ def test_an_expired_token_is_forgotten(issued):
 
 
 def test_memory_is_bounded(issued):
-    tokens = VerifiedTokens(key=None, size=3)
+    tokens = VerifiedTokens(lambda: KEYS, size=3)
     for text in "abcde":
         issued[text] = access_token()
         tokens.verify(text)
@@ -69,7 +70,7 @@ def test_memory_is_bounded(issued):
 
 
 def test_a_role_change_holds_for_tokens_that_are_out(issued):
-    tokens = VerifiedTokens(key=None)
+    tokens = VerifiedTokens(lambda: KEYS)
     issued["a"] = access_token()
     tokens.verify("a")
     tokens.update(updated(Role.CUSTOMER, Role.ADMIN))
@@ -77,7 +78,7 @@ def test_a_role_change_holds_for_tokens_that_are_out(issued):
 
 
 def test_a_deactivated_user_is_refused(issued):
-    tokens = VerifiedTokens(key=None)
+    tokens = VerifiedTokens(lambda: KEYS)
     issued["a"] = access_token()
     tokens.update(updated(is_active=False))
     with pytest.raises(UserInactive):
@@ -85,14 +86,14 @@ def test_a_deactivated_user_is_refused(issued):
 
 
 def test_a_later_token_speaks_for_itself(issued):
-    tokens = VerifiedTokens(key=None)
+    tokens = VerifiedTokens(lambda: KEYS)
     issued["a"] = access_token(issued_at=NOW + timedelta(seconds=2))
     tokens.update(updated(is_active=False))
     assert tokens.verify("a") == issued["a"]
 
 
 def test_a_token_of_the_very_second_of_the_change_is_refused(issued):
-    tokens = VerifiedTokens(key=None)
+    tokens = VerifiedTokens(lambda: KEYS)
     issued["a"] = access_token(issued_at=NOW)
     tokens.update(updated(is_active=False, at=NOW + timedelta(milliseconds=300)))
     with pytest.raises(UserInactive):
@@ -100,7 +101,7 @@ def test_a_token_of_the_very_second_of_the_change_is_refused(issued):
 
 
 def test_updates_may_come_in_any_order(issued):
-    tokens = VerifiedTokens(key=None)
+    tokens = VerifiedTokens(lambda: KEYS)
     issued["a"] = access_token()
     tokens.update(updated(is_active=True, at=NOW + timedelta(seconds=5)))
     tokens.update(updated(is_active=False, at=NOW + timedelta(seconds=1)))
@@ -108,6 +109,6 @@ def test_updates_may_come_in_any_order(issued):
 
 
 def test_old_updates_are_forgotten(issued):
-    tokens = VerifiedTokens(key=None)
+    tokens = VerifiedTokens(lambda: KEYS)
     tokens.update(updated(at=NOW - timedelta(minutes=16)))
     assert not tokens._updates

@@ -178,6 +178,11 @@ class TestBody:
         with pytest.raises(UnsupportedMediaType):
             request(content_type=kind).check_body_type()
 
+    def test_a_coded_body_is_415(self):
+        with pytest.raises(UnsupportedMediaType, match="Content-Encoding"):
+            request(content_type="application/json", content_encoding="gzip").check_body_type()
+        request(content_type="application/json", content_encoding="Identity").check_body_type()
+
     @pytest.mark.parametrize(
         ("headers", "has_body"),
         [

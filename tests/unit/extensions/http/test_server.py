@@ -19,8 +19,9 @@ from contracts.errors import Overloaded, ServiceUnavailable
 from contracts.orders import OrderNotFound
 from extensions.http import server as http_server
 from extensions.http import wire as http_wire
+from extensions.http.answer import Answer
 from extensions.http.auth import AccessTokens
-from extensions.http.entrypoint import Answer, HttpServer, route
+from extensions.http.entrypoint import HttpServer, route
 from extensions.http.request import Access
 from extensions.telemetry import current_trace
 from tests.support import eventually
@@ -192,7 +193,25 @@ class TestAnswers:
         preflight = client.options("/things", headers=asks)
         assert "POST" in preflight.headers["access-control-allow-methods"]
         assert "Authorization" in preflight.headers["access-control-allow-headers"]
-        assert client.get("/things").headers["access-control-allow-origin"] == "*"
+        for answer in (preflight, client.get("/things"), client.get("/nowhere")):
+            assert answer.headers["access-control-allow-origin"] == "*"
+            assert "ETag" in answer.headers["access-control-expose-headers"]
+
+    def test_or_from_where_the_settings_say(self, tmp_path):
+        shop = "https://shop.example"
+        with serving(
+            tmp_path,
+            ENVIRONMENT="production",
+            REDIS_URL="redis://:not-the-one-of-development@127.0.0.1:1/0",
+            CORS_ORIGINS={"production": f"{shop}, https://b.example"},
+        ) as it:
+            url = f"http://127.0.0.1:{it.port}/things"
+            for origin, allowed in ((shop, shop), ("https://evil.example", None)):
+                asks = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+                for answer in (httpx.options(url, headers=asks), httpx.get(url, headers=asks)):
+                    assert answer.headers.get("access-control-allow-origin") == allowed
+                    assert answer.headers["vary"] == "Origin"
+                assert ("access-control-allow-methods" in httpx.options(url, headers=asks).headers) is bool(allowed)
 
     def test_the_request_id_is_the_callers_if_it_is_sane(self, client):
         assert client.get("/trace", headers={"X-Request-ID": "my-id.7"}).headers["x-request-id"] == "my-id.7"
@@ -347,7 +366,7 @@ class TestTime:
         assert SmallService.asked[1] - SmallService.asked[0] >= 1
 
     def test_a_slow_head_is_dropped(self, small, monkeypatch):
-        monkeypatch.setattr(http_wire, "HEAD_SECONDS", 0.3)
+        monkeypatch.setattr(http_wire, "REQUEST_SECONDS", 0.3)
         with socket.create_connection(("127.0.0.1", small.port), timeout=5) as sock:
             started = time.monotonic()
             for piece in b"GET /probe":
@@ -357,7 +376,7 @@ class TestTime:
             assert time.monotonic() - started < 3  # with the pause in which late bytes are heard out
 
     def test_a_slow_body_is_dropped(self, small, monkeypatch):
-        monkeypatch.setattr(http_wire, "BODY_SECONDS", 0.3)
+        monkeypatch.setattr(http_wire, "REQUEST_SECONDS", 0.3)
         monkeypatch.setattr(http_wire, "LINGER_SECONDS", 0.1)
         head = POST + b"Content-Length: 50\r\n\r\n{"
         with socket.create_connection(("127.0.0.1", small.port), timeout=5) as sock:
@@ -366,7 +385,7 @@ class TestTime:
         assert b" 408 " in received
         assert b'"code":"REQUEST_TIMEOUT"' in received
 
-    @pytest.mark.parametrize("setting", ["HEAD_SECONDS", "IDLE_SECONDS"])
+    @pytest.mark.parametrize("setting", ["REQUEST_SECONDS", "IDLE_SECONDS"])
     def test_a_silent_connection_is_closed(self, small, monkeypatch, setting):
         monkeypatch.setattr(http_server, setting, 0.2)
         with socket.create_connection(("127.0.0.1", small.port), timeout=5) as sock:

@@ -1,0 +1,200 @@
+"""One realistic example of every body and answer of the REST API, all out of the same story.
+
+Ayşe buys two packs of Turkish coffee. Documents show the examples; a test holds each against its model.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from contracts import catalog, inventory, notifications, operations, orders, payments, users
+
+AYSE = "019aac5e-7c00-7f31-9d20-5b1f0a6d4c11"
+COFFEE = "019aac5e-7c00-72b4-8c35-e1d7a90b2f64"
+ORDER = "019aac60-1a58-7c09-a4e2-90f5be31d7c8"
+PAYMENT = "019aac60-1b20-7d44-b1f3-2c68e07a5d90"
+EVENT = "019aac60-1a5c-7e10-8f27-64b0d91c3a52"
+EARLIER, NOW = "2026-11-22T09:12:40.510000Z", "2026-11-22T09:14:29.144000Z"
+# Cut short: a real one has three parts, and hundreds of characters.
+ACCESS_TOKEN = "eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiIwMTlhYWM1ZSJ9.c2lnbmF0dXJl"
+REFRESH_TOKEN = "rt_Zk3v9c1QnN4r8m2yB7wXeT0uL5pJ6hGd"
+
+_USER: dict[str, Any] = {
+    "id": AYSE,
+    "email": "ayse@example.com",
+    "roles": ["customer"],
+    "is_active": True,
+    "created_at": EARLIER,
+    "updated_at": EARLIER,
+}
+_PRODUCT: dict[str, Any] = {
+    "id": COFFEE,
+    "sku": "COFFEE-TURK-250",
+    "name": "Turkish Coffee, 250 g",
+    "description": "Ground as fine as flour, roasted this week.",
+    "price": "149.90",
+    "currency": "TRY",
+    "is_active": True,
+    "version": 1,
+    "created_at": EARLIER,
+    "updated_at": EARLIER,
+}
+_TIMELINE_ENTRY: dict[str, Any] = {
+    "event": "inventory.stock_reserved",
+    "event_id": EVENT,
+    "service": "inventory",
+    "at": NOW,
+    "data": {"order_id": ORDER},
+}
+
+EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
+    # users
+    users.Credentials: {"email": "ayse@example.com", "password": "a long password of hers"},
+    users.RefreshToken: {"refresh_token": REFRESH_TOKEN},
+    users.VerifyToken: {"token": ACCESS_TOKEN},
+    users.UpdateUser: {"roles": ["customer", "admin"]},
+    users.UserView: _USER,
+    users.SessionView: {
+        "user": _USER,
+        "access_token": ACCESS_TOKEN,
+        "refresh_token": REFRESH_TOKEN,
+        "token_type": "Bearer",
+        "expires_in": 900,
+    },
+    users.VerifiedToken: {"valid": True, "user_id": AYSE, "roles": ["customer"], "expires_at": NOW},
+    users.KeySet: {
+        "keys": [
+            {
+                "crv": "Ed25519",
+                "kty": "OKP",
+                "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+                "kid": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
+                "use": "sig",
+                "alg": "EdDSA",
+            }
+        ]
+    },
+    # catalog
+    catalog.CreateProduct: {
+        "sku": "COFFEE-TURK-250",
+        "name": "Turkish Coffee, 250 g",
+        "price": "149.90",
+        "description": "Ground as fine as flour, roasted this week.",
+    },
+    catalog.UpdateProduct: {"price": "159.90"},
+    catalog.ProductView: _PRODUCT,
+    # orders
+    orders.CreateOrder: {
+        "items": [{"product_id": COFFEE, "quantity": 2, "price_snapshot": "149.90"}],
+        "total_amount": "299.80",
+    },
+    orders.OrderView: {
+        "id": ORDER,
+        "user_id": AYSE,
+        "status": "CREATED",
+        "cancel_reason": None,
+        "total_amount": "299.80",
+        "currency": "TRY",
+        "items": [
+            {
+                "product_id": COFFEE,
+                "product_sku": "COFFEE-TURK-250",
+                "quantity": 2,
+                "price_snapshot": "149.90",
+                "line_total": "299.80",
+            }
+        ],
+        "stock_status": "PENDING",
+        "payment_status": "PENDING",
+        "version": 1,
+        "created_at": NOW,
+        "updated_at": NOW,
+    },
+    orders.TimelineView: {"items": [_TIMELINE_ENTRY]},
+    orders.SagaView: {
+        "id": ORDER,
+        "user_id": AYSE,
+        "status": "CREATED",
+        "stock_status": "RESERVED",
+        "payment_status": "PENDING",
+        "awaits": ["payments"],
+        "since": NOW,
+        "created_at": NOW,
+        "deadline_at": "2026-11-22T09:14:59.144000Z",
+    },
+    # inventory
+    inventory.SetStock: {"product_id": COFFEE, "product_sku": "COFFEE-TURK-250", "quantity": 4000},
+    inventory.SetStockLevel: {"quantity": 3500},
+    inventory.AdjustStock: {"delta": -3, "reason": "three packs were torn"},
+    inventory.StockView: {
+        "product_id": COFFEE,
+        "product_sku": "COFFEE-TURK-250",
+        "on_hand": 4000,
+        "reserved": 2,
+        "available": 3998,
+        "updated_at": NOW,
+    },
+    inventory.MovementView: {
+        "id": "019aac60-1c01-7a3e-9b52-8d40f6172ce5",
+        "product_id": COFFEE,
+        "kind": "RESERVED",
+        "on_hand_delta": 0,
+        "reserved_delta": 2,
+        "on_hand": 4000,
+        "reserved": 2,
+        "order_id": ORDER,
+        "reason": None,
+        "created_at": NOW,
+    },
+    # payments
+    payments.PaymentView: {
+        "id": PAYMENT,
+        "order_id": ORDER,
+        "user_id": AYSE,
+        "amount": "299.80",
+        "currency": "TRY",
+        "status": "CAPTURED",
+        "transaction_reference": "SIM-019aac60-1b20",
+        "failure_reason": None,
+        "created_at": NOW,
+        "updated_at": NOW,
+    },
+    # notifications
+    notifications.NotificationView: {
+        "id": "019aac60-2f10-7b86-a0c4-57e3d2198f6b",
+        "order_id": ORDER,
+        "kind": "order.confirmed",
+        "subject": "Your order is confirmed",
+        "body": f"Your order {ORDER} of 299.80 TRY is paid, and we are packing it.",
+        "channel": "IN_APP",
+        "status": "SENT",
+        "created_at": NOW,
+        "read_at": None,
+    },
+    # operations
+    operations.DeadLetterView: {
+        "id": "019aac61-0d3c-7f58-93a1-b64c8e2075fd",
+        "service": "notifications",
+        "queue": "notifications.order.confirmed",
+        "event": "order.confirmed",
+        "message_id": EVENT,
+        "correlation_id": ORDER,
+        "body": '{"order_id": "not an id"}',
+        "headers": {"x-request-id": "a1b2c3"},
+        "error": "ValidationError: order_id: must be a UUID",
+        "attempts": 1,
+        "died_at": NOW,
+        "replayed_at": None,
+        "replayed_by": None,
+    },
+    operations.ConsistencyView: {
+        "at_rest": True,
+        "in_flight": 0,
+        "checks": [{"name": "orders_decided", "count": 0, "ids": []}],
+    },
+    operations.LivenessView: {"status": "ok"},
+    operations.ReadinessView: {
+        "status": "ok",
+        "services": {"orders": {"broker": "ok", "database": "ok", "redis": "ok"}},
+    },
+}

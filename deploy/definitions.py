@@ -1,0 +1,120 @@
+"""What RabbitMQ loads when it starts: users, permissions, exchanges, queues. `python -m deploy.definitions FILE`.
+
+Made from the contracts and the environment's passwords at every start of the broker. Loading it again changes what is
+different and deletes nothing: see "leftovers" in docs/security.md.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deploy.accounts import administrator_of, password_of
+from deploy.permissions import User, users
+from deploy.settings import load
+from extensions import topology
+
+VHOST = "/"
+
+
+class DefinitionsError(Exception):
+    """The definitions cannot be made; the text says why."""
+
+
+def build(environ: Mapping[str, str], *, production: bool) -> dict[str, Any]:
+    """Return the definitions. DefinitionsError where production would run with a password that everybody knows."""
+    plan = topology.Plan()
+    topology.declare(plan)
+    name, password = administrator_of(environ)
+    everybody = users(name, topology.retry_delays())
+    passwords = {user.name: password_of(user.name, environ) for user in everybody} | {name: password}
+    weak = sorted(user for user, password in passwords.items() if password in {user, "suite"})
+    if production and weak:
+        raise DefinitionsError(f"ENVIRONMENT is production: give {', '.join(weak)} passwords of their own")
+    return {
+        "vhosts": [{"name": VHOST}],
+        "users": [_login(user, passwords[user.name]) for user in everybody],
+        "permissions": [
+            {"user": user.name, "vhost": VHOST, "configure": user.configure, "write": user.write, "read": user.read}
+            for user in everybody
+        ],
+        "topic_permissions": [
+            {"user": user.name, "vhost": VHOST, "exchange": exchange, "write": write, "read": read}
+            for user in everybody
+            for exchange, (write, read) in user.topics.items()
+        ],
+        **_topology(plan),
+    }
+
+
+def _login(user: User, password: str) -> dict[str, str]:
+    salt = secrets.token_bytes(4)
+    digest = hashlib.sha256(salt + password.encode()).digest()  # the broker's format: no better one is there
+    return {
+        "name": user.name,
+        "password_hash": base64.b64encode(salt + digest).decode(),
+        "hashing_algorithm": "rabbit_password_hashing_sha256",
+        "tags": user.tags,
+    }
+
+
+def _topology(plan: topology.Plan) -> dict[str, Any]:
+    lasting = {"vhost": VHOST, "durable": True, "auto_delete": False}
+    return {
+        "exchanges": [
+            {"name": name, "type": kind, "internal": False, "arguments": {}, **lasting}
+            for name, kind in plan.exchanges.items()
+        ],
+        "queues": [{"name": name, "arguments": arguments, **lasting} for name, arguments in plan.queues.items()],
+        "bindings": [
+            {
+                "source": exchange,
+                "vhost": VHOST,
+                "destination": queue,
+                "destination_type": "queue",
+                "routing_key": routing_key,
+                "arguments": {},
+            }
+            for queue, exchange, routing_key in plan.bindings
+        ],
+    }
+
+
+def write(path: Path) -> None:
+    """Write the definitions for this environment, whole or not at all.
+
+    They hold hashes of passwords. The broker's container has another user than ours, so it is the folder that has to
+    be closed to others: a volume of these two alone, or the broker's home.
+    """
+    settings = load()
+    definitions = build(os.environ, production=settings["ENVIRONMENT"] == "production")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.new")
+    unfinished.write_text(json.dumps(definitions, indent=1))
+    unfinished.replace(path)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.definitions", description=__doc__)
+    parser.add_argument("file", type=Path, nargs="?", default=os.environ.get("BROKER_DEFINITIONS_FILE"))
+    path = parser.parse_args().file
+    if path is None:
+        return 0
+    try:
+        write(Path(path))
+    except DefinitionsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"the broker's definitions are in {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

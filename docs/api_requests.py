@@ -1,0 +1,62 @@
+"""Every operation of an OpenAPI document as a request for the HTTP clients of editors (`.http` files)."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+Schema = dict[str, Any]
+ADMIN_LOGIN = {"email": "admin@example.com", "password": "Demo-pass-2026!"}
+ID = "00000000-0000-7000-8000-000000000000"
+HEAD = """\
+# Every request of the API, written by `make docs` from openapi.json. Do not edit.
+# For the HTTP client of an editor. Send `register` once, then `login`, and for what needs it `login_as_admin`.
+# The ids are for you to fill in.
+
+@host = http://127.0.0.1:8000
+"""
+TOKENS = {
+    "user": "{{login.response.body.access_token}}",
+    "admin": "{{login_as_admin.response.body.access_token}}",
+}
+
+
+def requests(document: Schema) -> str:
+    """Return the file. Aliases are left out: they do the same."""
+    operations = [
+        (method, path, told)
+        for path, methods in document["paths"].items()
+        for method, told in methods.items()
+        if "x-alias-of" not in told
+    ]
+    ids = dict.fromkeys(name for _, path, _ in operations for name in re.findall(r"\{(\w+)\}", path))
+    variables = "".join(f"@{name} = {ID}\n" for name in ids)
+    login = _request(
+        "login_as_admin", "Log in as the demo shop's administrator", "post", "/users/login", [], ADMIN_LOGIN
+    )
+    return "\n".join([HEAD + variables, login, *(_operation(*operation) for operation in operations)])
+
+
+def _operation(method: str, path: str, told: Schema) -> str:
+    token = TOKENS.get(told["x-access"])
+    headers = [f"Authorization: Bearer {token}"] if token else []
+    if {"$ref": "#/components/parameters/IdempotencyKey"} in told.get("parameters", ()):
+        headers.append("Idempotency-Key: {{$guid}}")
+    content = told.get("requestBody", {}).get("content", {}).get("application/json", {})
+    target = re.sub(r"\{(\w+)\}", r"{{\1}}", path)
+    return _request(told["operationId"], told["summary"], method, target, headers, content.get("example"))
+
+
+def _request(name: str, title: str, method: str, target: str, headers: list[str], body: Any) -> str:
+    return "\n".join(_lines(name, title, f"{method.upper()} {{{{host}}}}{target}", headers, body)) + "\n"
+
+
+def _lines(name: str, title: str, line: str, headers: list[str], body: Any) -> Iterator[str]:
+    yield f"### {title}"
+    yield f"# @name {name}"
+    yield line
+    yield from headers
+    if body is not None:
+        yield "Content-Type: application/json"
+        yield ""
+        yield json.dumps(body, indent=2, ensure_ascii=False)

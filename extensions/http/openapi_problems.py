@@ -1,0 +1,137 @@
+"""What the OpenAPI document says of errors: which ones a route answers with, and how each looks.
+
+An error is derived where it follows from the route's declaration, and stands in its `errors` where not.
+"""
+
+from collections.abc import Iterable
+
+from contracts.errors import (
+    FieldError,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    InternalError,
+    NotAuthenticated,
+    PermissionDenied,
+    PreconditionFailed,
+    RateLimited,
+    ServiceError,
+    ServiceUnavailable,
+    UpstreamTimeout,
+    ValidationFailed,
+)
+from contracts.users import InvalidToken, UserInactive
+from extensions.http.entrypoint import Route
+from extensions.http.errors import (
+    PROBLEM_TYPE,
+    MalformedJson,
+    MethodNotAllowed,
+    NotAcceptable,
+    PathNotFound,
+    PayloadTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+    problem,
+)
+from extensions.http.openapi_schemas import Schema
+from extensions.http.request import Access
+
+ERRORS_BY_ACCESS: dict[Access, tuple[type[ServiceError], ...]] = {
+    Access.ANYONE: (),
+    Access.OPTIONAL: (InvalidToken, UserInactive),
+    Access.USER: (NotAuthenticated, InvalidToken, UserInactive),
+    Access.ADMIN: (NotAuthenticated, InvalidToken, UserInactive, PermissionDenied),
+}
+ERRORS_OF_A_BODY = (MalformedJson, RequestTimeout, PayloadTooLarge, UnsupportedMediaType)
+ERRORS_OF_A_KEY = (IdempotencyKeyInUse, IdempotencyKeyReused)
+# Every route reads a query, if only to refuse one; every route can meet a defect, and an end of its time.
+ERRORS_OF_NO_ROUTE = (PathNotFound, MethodNotAllowed)
+ERRORS_OF_ALL = (ValidationFailed, NotAcceptable, InternalError, ServiceUnavailable, UpstreamTimeout)
+
+HEADERS = {
+    "X-Request-ID": ("The caller's, if it sent one that is sane; it stands in every log line.", {"type": "string"}),
+    "Location": ("The path of what was made.", {"type": "string"}),
+    "Link": ('`<path>; rel="next"`: the next page, if there is one.', {"type": "string"}),
+    "Retry-After": ("So many seconds to wait.", {"type": "integer", "minimum": 1}),
+    "ETag": ("Tells this state of the resource from all others.", {"type": "string"}),
+    "Idempotent-Replayed": ("`true` on an answer that was given before.", {"const": "true"}),
+    "RateLimit": ("What is left of each limit that holds, if any does.", {"type": "string"}),
+    "RateLimit-Policy": ("The limits that hold, if any do.", {"type": "string"}),
+    "WWW-Authenticate": ("`Bearer`.", {"type": "string"}),
+}
+ERROR_HEADERS = {
+    401: ("WWW-Authenticate",),
+    429: ("Retry-After", "RateLimit", "RateLimit-Policy"),
+    503: ("Retry-After",),
+}
+
+
+def errors_of(route: Route) -> list[type[ServiceError]]:
+    """Return every error that a route answers with, its own first; one of each code."""
+    errors = [*route.errors, *ERRORS_BY_ACCESS[route.access]]
+    if route.method not in {"GET", "DELETE"}:
+        errors += ERRORS_OF_A_BODY
+    if route.idempotent:
+        errors += ERRORS_OF_A_KEY
+    if route.conditional:
+        errors.append(PreconditionFailed)
+    if route.shed:
+        errors.append(RateLimited)
+    errors += ERRORS_OF_ALL
+    return list({error.code: error for error in reversed(errors)}.values())[::-1]
+
+
+def by_status(route: Route) -> dict[int, list[type[ServiceError]]]:
+    found: dict[int, list[type[ServiceError]]] = {}
+    for error in errors_of(route):
+        found.setdefault(error.status, []).append(error)
+    return {status: sorted(errors, key=lambda error: error.code) for status, errors in found.items()}
+
+
+def problem_name(errors: list[type[ServiceError]]) -> str:
+    return "Or".join(error.code.title().replace("_", "") for error in errors)
+
+
+def problem_of(status: int, errors: list[type[ServiceError]]) -> Schema:
+    shape = {"properties": {"status": {"const": status}, "code": {"enum": [error.code for error in errors]}}}
+    return {
+        "description": "\n".join(f"- `{error.code}`: {error.detail}" for error in errors),
+        "headers": header_references(["X-Request-ID", *ERROR_HEADERS.get(status, ())]),
+        "content": {
+            PROBLEM_TYPE: {
+                "schema": {"allOf": [{"$ref": "#/components/schemas/Problem"}, shape]},
+                "examples": {error.code: {"value": _problem_example(error)} for error in errors},
+            }
+        },
+    }
+
+
+def _problem_example(error: type[ServiceError]) -> Schema:
+    wrong = ValidationFailed.field("items[0].quantity", "must be at least 1") if error is ValidationFailed else error()
+    return problem(wrong, "019aac60-19f0-7a11-b2c3-d4e5f6071829", "/orders")
+
+
+def problem_schema(codes: list[str]) -> Schema:
+    field = {name: {"type": "string"} for name in FieldError.__dataclass_fields__}
+    return {
+        "type": "object",
+        "description": "An error, as RFC 9457 has it. `code` is for programs, `detail` for people.",
+        "required": ["type", "title", "status", "detail", "instance", "code", "request_id"],
+        "properties": {
+            "type": {"type": "string", "format": "uri"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "instance": {"type": "string"},
+            "code": {"type": "string", "enum": codes},
+            "request_id": {"type": "string"},
+            "errors": {
+                "type": "array",
+                "description": "The fields that are wrong.",
+                "items": {"type": "object", "required": list(field), "properties": field},
+            },
+        },
+    }
+
+
+def header_references(names: Iterable[str]) -> Schema:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

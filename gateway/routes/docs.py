@@ -1,0 +1,86 @@
+"""/openapi.json and /docs: what the API is, for programs and for people."""
+
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from extensions.http.answer import Answer
+from extensions.http.entrypoint import route
+from extensions.http.openapi import document
+from extensions.http.request import Access, HttpRequest
+from extensions.http.strict_json import dump
+
+VERSION = "0.1.0"
+INFO = {
+    "title": "Order suite",
+    "version": VERSION,
+    "license": {"name": "MIT", "identifier": "MIT"},
+    "description": """\
+An online shop's orders: accounts, catalog, orders, stock, payments, notifications.
+
+- Every path works with and without its trailing slash. `HEAD` works wherever `GET` does, `OPTIONS` everywhere.
+- JSON in, JSON out. A body with an unknown field is refused, and so is a query.
+- Ids are UUIDs, times are RFC 3339 in UTC, money is a decimal string with two places beside its `currency`.
+- Lists are `{"items": [...], "next_cursor": "..."}`; the `Link` header says the same.
+- Errors are RFC 9457 problem details. `code` is for programs; 400 names each wrong field in `errors`.
+- 503 means that nothing was done, 504 that nobody can tell: repeat a `POST` under its `Idempotency-Key`.
+- Send `X-Request-ID` to find your request in our logs; every answer has one.
+""",
+}
+PAGES = Path(__file__).parents[1] / "pages"
+CACHE = {"Cache-Control": "public, max-age=3600"}
+# Swagger UI is all of ours: its script and style come from here, its small pictures stand in its style.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class Routes:
+    """What a newcomer reads first."""
+
+    @route("GET", "/openapi.json", access=Access.ANYONE)
+    def get_openapi(self, _request: HttpRequest) -> Any:
+        """Describe this API, as OpenAPI 3.1."""
+        gateway: Any = type(self)
+        return Answer(_document(gateway), headers=CACHE)
+
+    @route("GET", "/docs", access=Access.ANYONE, produces="text/html")
+    def get_docs(self, _request: HttpRequest) -> Any:
+        """Show the API to a person, who can log in and try it."""
+        return Answer(_page("docs.html"), headers={"Content-Security-Policy": POLICY})
+
+    @route("GET", "/docs/docs.js", access=Access.ANYONE, produces="text/javascript")
+    def get_docs_script(self, _request: HttpRequest) -> Any:
+        """What our own part of that page does."""
+        return Answer(_page("docs.js"), headers=CACHE)
+
+    @route("GET", "/docs/swagger-ui.js", access=Access.ANYONE, produces="text/javascript")
+    def get_docs_viewer(self, _request: HttpRequest) -> Any:
+        """Swagger UI, as it is installed here."""
+        return Answer(_installed("swagger-ui-bundle.js"), headers=CACHE)
+
+    @route("GET", "/docs/docs.css", access=Access.ANYONE, produces="text/css")
+    def get_docs_style(self, _request: HttpRequest) -> Any:
+        """The style of Swagger UI, and ours."""
+        return Answer(_installed("swagger-ui.css") + _page("docs.css"), headers=CACHE)
+
+
+@cache
+def _document(service: type) -> bytes:
+    return dump(document(service, INFO))
+
+
+@cache
+def _page(name: str) -> bytes:
+    return (PAGES / name).read_bytes()
+
+
+@cache
+def _installed(name: str) -> bytes:
+    """Read a file of the package swagger-ui-py without importing it: of its Python we need nothing."""
+    spec = find_spec("swagger_ui")
+    assert spec is not None
+    assert spec.origin is not None
+    return (Path(spec.origin).parent / "static" / name).read_bytes()

@@ -1,0 +1,260 @@
+"""Who may do what to whose things, as the contract says it: one case for every operation of the API.
+
+The operations come from the OpenAPI document; an operation without a case here fails the test.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from extensions.ids import new_id
+from tests.support import eventually
+
+CALLERS = ("anonymous", "ayse", "burak", "admin")
+CUSTOMERS = ("ayse", "burak")
+PASSWORD = "a long password 7"
+OK, ANONYMOUS, FORBIDDEN, MISSING = "ok", 401, 403, 404
+
+
+def public(_caller, _whose):
+    """Anyone may, whoever asks."""
+    return OK
+
+
+def of_users(caller, _whose):
+    """Every user may, and finds what is there for them."""
+    return ANONYMOUS if caller == "anonymous" else OK
+
+
+def of_owners(caller, whose):
+    """The owner and the administrator; for everybody else it is not there."""
+    if caller == "anonymous":
+        return ANONYMOUS
+    return OK if whose == "own" or (caller == "admin" and whose == "foreign") else MISSING
+
+
+def private(caller, whose):
+    """The owner alone: an administrator does not read other people's mail."""
+    if caller == "anonymous":
+        return ANONYMOUS
+    return OK if whose == "own" else MISSING
+
+
+def of_admins(caller, whose):
+    """Who is no administrator learns nothing, not even whether the thing exists."""
+    if caller == "anonymous":
+        return ANONYMOUS
+    if caller in CUSTOMERS:
+        return FORBIDDEN
+    return MISSING if whose == "missing" else OK
+
+
+def on_the_shelf(caller, whose):
+    """Anyone sees what is sold ("own"); what is no longer sold ("foreign") is the administrator's."""
+    if whose == "missing":
+        return MISSING
+    return OK if whose == "own" or caller == "admin" else MISSING
+
+
+def own_token(caller, whose):
+    """A refresh token counts for the user that it was given to, even if an administrator sends it."""
+    return OK if caller != "anonymous" and whose == "own" else 401
+
+
+def any_token(_caller, whose):
+    """A token speaks for itself, whoever sends it."""
+    return OK if whose != "missing" else 401
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one operation is called with, and who gets what from it.
+
+    `thing(world, owner)` makes or finds the id that goes into the path, or with `body` the thing that the body is made
+    of; `missing` takes its place where there is to be none. Without `thing` there is nothing to own.
+    """
+
+    rule: Callable[[str, str], Any]
+    thing: Callable[[Any, str], str] | None = None
+    body: Callable[[Any], dict[str, Any]] | None = None
+    missing: Callable[[], str] = field(default=lambda: str(new_id()))
+
+    @property
+    def whose(self):
+        return ("own", "foreign", "missing") if self.thing else ("own",)
+
+
+def unique():
+    return os.urandom(6).hex()
+
+
+class World:
+    """Two customers and an administrator, with an order, its payment and its mail each."""
+
+    def __init__(self, shop, bus):
+        self.shop, self.bus, self._things = shop, bus, {}
+        self.sessions = {name: self._register() for name in CUSTOMERS}
+        self.tea = shop.product(stock=1_000)
+        self.unsold = shop.product()
+        shop.admin.must("PATCH", f"/products/{self.unsold['id']}", {"is_active": False})
+        login = {"email": "admin@example.com", "password": "Demo-pass-2026!"}
+        self.sessions["admin"] = shop.admin.must("POST", "/users/login", login)
+        self.orders = {name: self.order(name) for name in self.sessions}
+
+    def thing(self, case, owner, *, fresh):
+        """The thing of this owner that a case is about; one that was made before will do unless it is to be `fresh`."""
+        key = case.thing, owner
+        if fresh or key not in self._things:
+            self._things[key] = case.thing(self, owner)
+        return self._things[key]
+
+    def _register(self):
+        account = {"email": f"{unique()}@example.com", "password": PASSWORD}
+        return self.shop.admin.must("POST", "/users/register", account)
+
+    def token(self, caller):
+        """The access token of a caller, None for nobody."""
+        return None if caller == "anonymous" else self.sessions[caller]["access_token"]
+
+    def session(self, owner):
+        """A fresh session of this user, so that ending it hurts nobody."""
+        login = {"email": self.sessions[owner]["user"]["email"], "password": PASSWORD}
+        if owner == "admin":
+            login["password"] = "Demo-pass-2026!"
+        return self.shop.admin.must("POST", "/users/login", login)
+
+    def headers(self, caller):
+        """What identifies a caller."""
+        token = self.token(caller)
+        return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+    def order(self, owner):
+        """The id of a new order of this user."""
+        body = {"items": [{"product_id": self.tea["id"], "quantity": 1}]}
+        client = self.shop.client(self.token(owner))
+        return client.must("POST", "/orders", body)["id"]
+
+    def confirmed(self, owner):
+        """The id of an order that can be shipped."""
+        made = self.order(owner)
+        self.shop.reaches({"id": made}, "CONFIRMED")
+        return made
+
+    def shipped(self, owner):
+        """The id of an order that can be delivered."""
+        made = self.confirmed(owner)
+        self.shop.admin.must("POST", f"/orders/{made}/ship")
+        return made
+
+    def payment(self, owner):
+        """The id of a payment of this user."""
+        return eventually(lambda: self.shop.payment({"id": self.orders[owner]}))["id"]
+
+    def notification(self, owner):
+        """The id of something that this user was told."""
+        client = self.shop.client(self.token(owner))
+        return eventually(lambda: client.must("GET", "/notifications")["items"])[0]["id"]
+
+    def dead_letter(self, _owner):
+        """The id of a message that died, for whoever looks."""
+        message_id = str(new_id())
+        self.bus.publish_raw("notifications.on_order_shipped", "{", exchange="", message_id=message_id)
+
+        def found():
+            letters = self.shop.get("/admin/dead-letters?service=notifications&limit=100")["items"]
+            return next((letter["id"] for letter in letters if letter["message_id"] == message_id), None)
+
+        return eventually(found)
+
+
+def _product(_world):
+    return {"sku": f"M-{unique()}", "name": "Thing", "price": "1.00"}
+
+
+def _stock(world):
+    return {"product_id": world.tea["id"], "product_sku": world.tea["sku"], "quantity": 1_000_000}
+
+
+def _basket(world):
+    return {"items": [{"product_id": world.tea["id"], "quantity": 1}]}
+
+
+def _credentials(world):
+    return {"email": world.sessions["ayse"]["user"]["email"], "password": PASSWORD}
+
+
+def _user(world, owner):
+    return world.sessions[owner]["user"]["id"]
+
+
+def _order(world, owner):
+    return world.orders[owner]
+
+
+def _product_of(world, owner):
+    """What is sold stands for the caller's own; the matrix asks the admin for the foreign one."""
+    return world.unsold["id"] if owner == "foreign" else world.tea["id"]
+
+
+def _stock_of(world, _owner):
+    return world.tea["id"]
+
+
+def _refresh_token(world, owner):
+    return world.session(owner)["refresh_token"]
+
+
+def _access_token(world, owner):
+    return world.token(owner)
+
+
+def _nonsense():
+    return "no-token-of-ours"
+
+
+CASES = {
+    "register": Case(public, body=lambda _: {"email": f"{unique()}@example.com", "password": PASSWORD}),
+    "login": Case(public, body=_credentials),
+    "refresh_token": Case(any_token, _refresh_token, missing=_nonsense, body=lambda token: {"refresh_token": token}),
+    "logout": Case(own_token, _refresh_token, missing=_nonsense, body=lambda token: {"refresh_token": token}),
+    "verify_token": Case(any_token, _access_token, missing=_nonsense, body=lambda token: {"token": token}),
+    "get_profile": Case(of_users),
+    "list_users": Case(of_admins),
+    "update_user": Case(of_admins, _user, body=lambda _: {"is_active": True}),
+    "get_jwks": Case(public),
+    "list_products": Case(public),
+    "get_product": Case(on_the_shelf, _product_of),
+    "create_product": Case(of_admins, body=_product),
+    "replace_product": Case(of_admins, _product_of, body=lambda _: {"description": "Better."}),
+    "update_product": Case(of_admins, _product_of, body=lambda _: {"description": "Best."}),
+    "create_order": Case(of_users, body=_basket),
+    "list_orders": Case(of_users),
+    "get_order": Case(of_owners, _order),
+    "get_timeline": Case(of_owners, _order),
+    "cancel_order": Case(of_owners, World.order),
+    "ship_order": Case(of_admins, World.confirmed),
+    "deliver_order": Case(of_admins, World.shipped),
+    "list_stock": Case(of_admins),
+    "get_stock": Case(of_admins, _stock_of),
+    "create_stock": Case(of_admins, body=_stock),
+    "set_stock": Case(of_admins, _stock_of, body=lambda _: {"quantity": 1_000_000}),
+    "adjust_stock": Case(of_admins, _stock_of, body=lambda _: {"delta": 1, "reason": "found"}),
+    "list_movements": Case(of_admins, _stock_of),
+    "list_payments": Case(of_users),
+    "get_payment": Case(of_owners, World.payment),
+    "get_payment_of_order": Case(of_owners, _order),
+    "list_notifications": Case(of_users),
+    "mark_read": Case(private, World.notification),
+    "list_sagas": Case(of_admins),
+    "list_dead_letters": Case(of_admins),
+    "replay_dead_letter": Case(of_admins, World.dead_letter),
+    "check_consistency": Case(of_admins),
+    "live": Case(public),
+    "ready": Case(public),
+    "get_openapi": Case(public),
+    "get_docs": Case(public),
+    "get_docs_script": Case(public),
+    "get_docs_viewer": Case(public),
+    "get_docs_style": Case(public),
+}

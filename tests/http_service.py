@@ -1,0 +1,28 @@
+"""A service with routes of its own in a real container: no broker, no database."""
+
+from contextlib import contextmanager
+
+import nameko
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from nameko.containers import ServiceContainer
+
+from extensions.http.auth import AccessTokens
+from extensions.http.entrypoint import HttpServer
+
+
+@contextmanager
+def listening(service_class, folder, **settings):
+    """Start the service on a free port; yields its container, with the `address` to connect to."""
+    key = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (folder / "public.pem").write_bytes(key)
+    own = {"JWT_PUBLIC_KEY_FILE": str(folder / "public.pem"), "WEB_SERVER_ADDRESS": "127.0.0.1:0"}
+    with nameko.config.patch(own | settings):
+        container = ServiceContainer(service_class)
+        container.start()
+        container.address = ("127.0.0.1", container.shared_extensions[HttpServer].port)
+        container.shared_extensions[AccessTokens].verified.caught_up = True  # there are no accounts here
+        try:
+            yield container
+        finally:
+            container.stop()

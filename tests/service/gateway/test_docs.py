@@ -1,0 +1,50 @@
+"""The page of the API, as a browser gets it."""
+
+from unittest.mock import Mock
+
+import pytest
+
+from gateway.routes.docs import INFO
+
+
+@pytest.fixture
+def api(gateway):
+    services = Mock()
+    services.users.list_changed = lambda _seconds: {"items": []}
+    return gateway(services=services)
+
+
+def test_the_document_is_served(api):
+    told = api.get("/openapi.json").json()
+    assert (told["openapi"], told["info"]["title"]) == ("3.1.0", INFO["title"])
+    assert "/orders" in told["paths"]
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "kind"),
+    [
+        ("/docs", "text/html,application/xhtml+xml;q=0.9", "text/html"),
+        ("/docs/", "text/*", "text/html"),
+        ("/docs/docs.js", "*/*", "text/javascript"),
+        ("/docs/swagger-ui.js", "*/*", "text/javascript"),
+        ("/docs/docs.css", "text/css,*/*;q=0.1", "text/css"),
+    ],
+)
+def test_the_page_and_what_it_needs(api, path, accept, kind):
+    answer = api.get(path, headers={"Accept": accept})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
+    assert answer.content
+    assert api.head(path).headers["content-length"] == str(len(answer.content))
+
+
+def test_the_page_may_load_from_us_alone(api):
+    policy = api.get("/docs").headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert "unsafe" not in policy
+    assert "http" not in policy
+
+
+def test_who_wants_only_json_is_told_what_there_is(api):
+    refused = api.get("/docs", headers={"Accept": "application/json"})
+    assert (refused.status_code, refused.json()["code"]) == (406, "NOT_ACCEPTABLE")
+    assert "text/html" in refused.json()["detail"]

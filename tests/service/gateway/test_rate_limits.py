@@ -1,0 +1,220 @@
+"""Who asks too often is told how often they may, and who guesses passwords is stopped."""
+
+import os
+import re
+import signal
+import time
+
+import eventlet
+import httpx
+import pytest
+from nameko import config
+
+from extensions import cache, listener
+from tests.service.gateway.shop import PASSWORD, ok
+from tests.support import eventually
+from users.service import UsersService
+
+OFF = {"per_user": "off", "per_address": "off", "login": "off", "register": "off"}
+
+
+@pytest.fixture
+def limited(gateway, run_service):
+    """Start a gateway and users under some limits: `limited(per_user="5/3600")`."""
+    containers = []
+
+    def start(failed_logins="off", environment="development", proxies=(), **limits):
+        settings = {
+            "RATE_LIMITS": {"elsewhere": OFF | limits, "production": config["RATE_LIMITS"]["production"]},
+            "FAILED_LOGINS_PER_ACCOUNT": failed_logins,
+            "TRUSTED_PROXIES": list(proxies),
+            "ENVIRONMENT": environment,
+        }
+        with config.patch(settings):
+            if not containers:
+                containers.append(run_service(UsersService))
+            api = gateway()
+        eventually(lambda: api.get("/users/me").status_code == 401)
+        return api
+
+    return start
+
+
+def limit_of(response, name):
+    """(left, policy) that an answer states for one limit; None where it states none."""
+    left = re.search(rf'"{name}";r=(\d+);t=\d+', response.headers.get("ratelimit", ""))
+    policy = re.search(rf'"{name}";(q=\d+;w=\d+)', response.headers.get("ratelimit-policy", ""))
+    return left and int(left[1]), policy and policy[1]
+
+
+def assert_refused(response):
+    problem = response.json()
+    assert (response.status_code, problem["code"]) == (429, "RATE_LIMITED")
+    assert response.headers["content-type"] == "application/problem+json"
+    assert int(response.headers["retry-after"]) > 0
+
+
+class TestUsers:
+    def test_a_user_has_a_quota_wherever_they_ask(self, limited, login):
+        first, second = limited(per_user="3/3600"), limited(per_user="3/3600")
+        me, other = login("customer"), login("customer")
+        for left, api in ((2, first), (1, second), (0, first)):
+            answer = api.get("/users/me", headers=me)
+            assert answer.status_code == 404
+            assert limit_of(answer, "per_user") == (left, "q=3;w=3600")
+        refused = second.get("/users/me", headers=me)
+        assert_refused(refused)
+        assert limit_of(refused, "per_user") == (0, "q=3;w=3600")
+        assert first.get("/users/me", headers=other).status_code == 404
+        assert first.get("/users/me").status_code == 401
+
+    def test_a_request_that_is_refused_for_another_reason_counts(self, limited, login):
+        api, me = limited(per_user="2/3600"), login("customer")
+        assert api.get("/users", headers=me).status_code == 403
+        assert api.get("/orders?limit=0", headers=me).status_code == 400
+        assert_refused(api.get("/users/me", headers=me))
+
+
+class TestAddresses:
+    def test_an_address_has_a_quota_without_a_token_or_with_a_wrong_one(self, limited, login):
+        api = limited(per_address="4/3600")  # one is spent on finding out that it has begun
+        for left in (2, 1, 0):
+            answer = api.get("/users/me", headers={"Authorization": "Bearer guess"})
+            assert answer.status_code == 401
+            assert limit_of(answer, "per_address") == (left, "q=4;w=3600")
+        assert_refused(api.get("/users/me", headers=login("customer")))
+        assert api.get("/health/live").status_code == 200
+
+    def test_a_proxy_that_is_trusted_names_the_address(self, limited):
+        api = limited(per_address="1/3600", proxies=["127.0.0.0/8"])
+        for address in ("203.0.113.1", "203.0.113.2"):
+            asks = {"X-Forwarded-For": f"10.9.9.9, {address}"}
+            assert api.get("/users/me", headers=asks).status_code == 401
+            assert_refused(api.get("/users/me", headers=asks))
+
+    def test_anybody_else_is_not_believed(self, limited):
+        api = limited(per_address="2/3600")
+        assert api.get("/users/me", headers={"X-Forwarded-For": "203.0.113.1"}).status_code == 401
+        assert_refused(api.get("/users/me", headers={"X-Forwarded-For": "203.0.113.2"}))
+
+    def test_logins_and_registrations_have_their_own(self, limited):
+        api = limited(login="1/3600", register="1/3600", per_address="100/3600")
+        for path in ("/users/login", "/users/register"):
+            answer = api.post(path, json={"email": "nobody", "password": "x"})
+            assert answer.status_code == 400
+            assert limit_of(answer, path.rpartition("/")[2]) == (0, "q=1;w=3600")
+            assert limit_of(answer, "per_address")[1] == "q=100;w=3600"
+            assert_refused(api.post(path, json={"email": "nobody", "password": "x"}))
+
+
+class TestDefaults:
+    def test_outside_production_nothing_but_failed_logins(self, gateway, run_service):
+        run_service(UsersService)
+        api = gateway()
+        eventually(lambda: api.get("/users/me").status_code == 401)
+        assert "ratelimit-policy" not in api.get("/users/me").headers
+        assert "ratelimit-policy" not in api.post("/users/register", json={}).headers
+        assert api.post("/users/login", json={}).headers["ratelimit-policy"] == '"failed_logins";q=10;w=900'
+
+    def test_in_production_users_and_addresses_too(self, limited, login, monkeypatch):
+        for who in (listener, cache):  # the passwords here are those of development
+            monkeypatch.setattr(who, "require_own_secrets", lambda *_, **__: None)
+        api = limited(environment="production")
+        answer = api.get("/users/me", headers=login("customer"))
+        assert limit_of(answer, "per_user")[1] == "q=1200;w=60"
+        assert limit_of(answer, "per_address")[1] == "q=2400;w=60"
+        assert limit_of(api.post("/users/login", json={}), "login")[1] == "q=60;w=60"
+        assert limit_of(api.post("/users/register", json={}), "register")[1] == "q=30;w=600"
+
+
+ACCOUNT = {"email": "ayse@example.com", "password": PASSWORD}
+NOBODY = {"email": "nobody@example.com", "password": PASSWORD}
+
+
+class TestFailedLogins:
+    def fail(self, api, who=ACCOUNT):
+        return api.post("/users/login", json=who | {"password": "wrong horse 7 battery"})
+
+    def test_after_some_no_password_is_taken_any_more(self, limited):
+        api = limited("3/3600")
+        ok(api.post("/users/register", json=ACCOUNT), 201)
+        assert [self.fail(api).json()["code"] for _ in range(4)] == ["INVALID_CREDENTIALS"] * 3 + ["RATE_LIMITED"]
+        refused = api.post("/users/login", json=ACCOUNT)
+        assert_refused(refused)
+        assert limit_of(refused, "failed_logins") == (0, "q=3;w=3600")
+        spelled = api.post("/users/login", json=ACCOUNT | {"email": " AYSE@Example.com"})
+        assert_refused(spelled)
+
+    def test_it_looks_the_same_without_an_account(self, limited):
+        api = limited("2/3600")
+        ok(api.post("/users/register", json=ACCOUNT), 201)
+        told = []
+        for who in (ACCOUNT, NOBODY):
+            answers = [self.fail(api, who), self.fail(api, who), self.fail(api, who)]
+            told.append(
+                [
+                    ({**answer.json(), "request_id": ""}, sorted(answer.headers), answer.headers.get("ratelimit"))
+                    for answer in answers
+                ]
+            )
+        assert told[0] == told[1]
+
+    def test_the_right_password_in_time_begins_anew(self, limited):
+        api = limited("3/3600")
+        ok(api.post("/users/register", json=ACCOUNT), 201)
+        for _ in range(3):
+            assert self.fail(api).status_code == self.fail(api).status_code == 401
+            ok(api.post("/users/login", json=ACCOUNT))
+
+    def test_other_accounts_log_in(self, limited):
+        api = limited("1/3600")
+        ok(api.post("/users/register", json=ACCOUNT), 201)
+        self.fail(api, NOBODY)
+        assert_refused(self.fail(api, NOBODY))
+        ok(api.post("/users/login", json=ACCOUNT))
+
+    def test_it_passes(self, limited):
+        api = limited("1/2")
+        ok(api.post("/users/register", json=ACCOUNT), 201)
+        self.fail(api)
+        assert_refused(api.post("/users/login", json=ACCOUNT))
+        eventually(lambda: api.post("/users/login", json=ACCOUNT).status_code == 200)
+
+    def test_the_right_guess_among_many_at_once_is_refused(self, limited):
+        api = limited("3/3600")
+        ok(api.post("/users/register", json=ACCOUNT), 201)
+
+        def guess(number):
+            right = number == 10
+            with httpx.Client(base_url=str(api.base_url), timeout=20, verify=False) as client:
+                answer = client.post("/users/login", json=ACCOUNT) if right else self.fail(client)
+            return answer.status_code
+
+        answers = list(eventlet.GreenPool(16).imap(guess, range(16)))
+        assert 200 not in answers
+        assert answers.count(401) <= 3
+        assert set(answers) <= {401, 429, 503, 504}
+
+    def test_many_right_ones_at_once_are_let_in(self, limited):
+        api = limited("3/3600")
+        ok(api.post("/users/register", json=ACCOUNT), 201)
+
+        def log_in(_):
+            with httpx.Client(base_url=str(api.base_url), timeout=20, verify=False) as client:
+                return client.post("/users/login", json=ACCOUNT).status_code
+
+        assert set(eventlet.GreenPool(16).imap(log_in, range(16))) <= {200, 503}
+
+    def test_without_redis_everybody_is_let_in(self, limited, servers):
+        api = limited("1/3600", per_user="1/3600", per_address="1000/3600")
+        ok(api.post("/users/register", json=ACCOUNT), 201)
+        os.kill(servers.redis.pid, signal.SIGSTOP)
+        try:
+            assert self.fail(api).status_code == 401
+            assert ok(api.post("/users/login", json=ACCOUNT))
+            began = time.monotonic()
+            answers = [api.get("/health/live") and api.get("/users/me") for _ in range(20)]
+            assert {answer.status_code for answer in answers} == {401}
+            assert time.monotonic() - began < 5
+        finally:
+            os.kill(servers.redis.pid, signal.SIGCONT)

@@ -1,0 +1,163 @@
+"""Each service's user of the broker may do what the contracts say, and the broker refuses everything else.
+
+The matrix is made from contracts/events.py and contracts/calls.py: whoever adds an event or a call adds its cases.
+"""
+
+from types import SimpleNamespace
+
+import amqp
+import nameko
+import pytest
+from amqp.exceptions import AccessRefused
+
+from contracts.calls import CALLS, GATEWAY, SERVICES, bus_services
+from contracts.events import EVENTS, EXCHANGE, queue_name
+from deploy.accounts import OPERATOR, uri_variable
+from extensions import topology
+from extensions.ids import new_id
+from extensions.publisher import ConfirmedPublisher, Outgoing
+from extensions.topology import AGAIN, DEAD_LETTERS, RPC_EXCHANGE
+from tests.support import connect, purge_queues
+
+HANDLERS = [(service, queue_name(service, event)) for event in EVENTS.values() for service in event.consumers]
+METHODS = {f"{service}.{method}" for service in SERVICES for method in ("health", "audit", "replay_dead_letter")}
+METHODS |= {call for calls in CALLS.values() for call in calls if not call.endswith(".*")}
+
+
+@pytest.fixture(scope="module", params=bus_services())
+def me(request):
+    """A service whose password somebody has got hold of."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def mine(environment, me):
+    """A connection of that service's user."""
+    with connect(environment[uri_variable(me)]) as connection:
+        yield connection
+    purge_queues()  # of what was let through
+
+
+def sends(connection, exchange, routing_key, **properties):
+    """Tell whether the broker lets a message through; a refusal closes the channel."""
+    channel = connection.channel()
+    channel.confirm_select()
+    try:
+        channel.basic_publish_confirm(amqp.Message("{}", **properties), exchange, routing_key)
+    except AccessRefused:
+        return False
+    channel.close()
+    return True
+
+
+def is_refused(connection, act):
+    """Assert that the broker refuses what `act(channel)` does."""
+    with pytest.raises(AccessRefused):
+        act(connection.channel())
+
+
+def test_only_the_producer_of_an_event_may_publish_it(mine, me):
+    sent = {name for name in EVENTS if sends(mine, EXCHANGE, name)}
+    assert sent == {name for name, event in EVENTS.items() if event.producer == me}
+    assert not sends(mine, EXCHANGE, "an.event.of.nobody")
+
+
+def test_only_those_may_call_a_method_who_do(mine, me):
+    allowed = {*CALLS.get(me, ()), f"{me}.*"}
+    called = {method for method in METHODS if sends(mine, RPC_EXCHANGE, method)}
+    assert called == {m for m in METHODS if m in allowed or f"{m.partition('.')[0]}.*" in allowed}
+    assert not sends(mine, RPC_EXCHANGE, "payments.health.more")
+
+
+def test_everybody_may_answer(mine):
+    assert sends(mine, RPC_EXCHANGE, str(new_id()))
+
+
+def test_nobody_may_write_to_the_default_exchange(mine, me):
+    others = ["rpc-orders", "payments.dead_letters", "amq.rabbitmq.reply-to.x", *(queue for _, queue in HANDLERS)]
+    assert not [queue for queue in others if sends(mine, "", queue)]
+    assert not [name for name in ("amq.topic", "amq.direct", "amq.fanout") if sends(mine, name, "order.created")]
+
+
+def test_only_its_consumer_may_send_something_to_a_queue_again(mine, me):
+    delays = [topology.retry_exchange(delay) for delay in topology.retry_delays()]
+    for exchange in (AGAIN, *delays):
+        sent = {queue for _, queue in HANDLERS if sends(mine, exchange, queue)}
+        assert sent == {queue for service, queue in HANDLERS if service == me}
+
+
+def test_nobody_may_forge_what_the_broker_gave_up_on(mine):
+    assert not [service for service in SERVICES if sends(mine, DEAD_LETTERS, service)]
+
+
+def test_nobody_may_read_empty_or_delete_what_is_somebody_elses(mine, me):
+    queues = {queue for service, queue in HANDLERS if service != me}
+    queues |= {topology.dead_letter_queue(service) for service, _ in HANDLERS if service != me}
+    queues |= {topology.retry_exchange(delay) for delay in topology.retry_delays()}
+    for queue in queues:
+        is_refused(mine, lambda channel, queue=queue: channel.basic_get(queue))
+        is_refused(mine, lambda channel, queue=queue: channel.basic_consume(queue))
+        is_refused(mine, lambda channel, queue=queue: channel.queue_purge(queue))
+        is_refused(mine, lambda channel, queue=queue: channel.queue_delete(queue))
+
+
+def test_a_consumer_may_read_its_queues_and_not_delete_them(mine, me):
+    for queue in [queue for service, queue in HANDLERS if service == me]:
+        mine.channel().basic_get(queue)
+        is_refused(mine, lambda channel, queue=queue: channel.queue_delete(queue))
+
+
+def test_nobody_may_answer_in_the_place_of_another_service(mine, me):
+    for service in {*SERVICES, GATEWAY} - {me}:
+        queue = f"rpc-{service}"
+        is_refused(mine, lambda channel, queue=queue: channel.queue_declare(queue, durable=True))
+        is_refused(mine, lambda channel, queue=queue: channel.basic_consume(queue))
+
+
+def test_nobody_may_listen_in(mine, me):
+    address = str(new_id())
+    queue = mine.channel().queue_declare(topology.reply_queue(me, address), exclusive=True).queue
+    mine.channel().queue_bind(queue, RPC_EXCHANGE, address)
+    overheard = [(RPC_EXCHANGE, key) for key in ("#", "*", "*.*", "payments.#", "users.login") if key != f"{me}.*"]
+    overheard += [(EXCHANGE, "#"), *((EXCHANGE, name) for name in EVENTS if me not in EVENTS[name].listeners)]
+    overheard += [(AGAIN, "#"), *((exchange, "") for exchange in (DEAD_LETTERS, "amq.topic"))]
+    for exchange, key in overheard:
+        is_refused(mine, lambda channel, exchange=exchange, key=key: channel.queue_bind(queue, exchange, key))
+
+
+def test_nobody_may_change_what_there_is(mine):
+    is_refused(mine, lambda channel: channel.exchange_declare("mine", "topic"))
+    is_refused(mine, lambda channel: channel.queue_declare("mine"))
+    for exchange in (EXCHANGE, AGAIN, RPC_EXCHANGE, DEAD_LETTERS):
+        is_refused(mine, lambda channel, exchange=exchange: channel.exchange_delete(exchange))
+        is_refused(mine, lambda channel, exchange=exchange: channel.exchange_bind(exchange, EXCHANGE, "#"))
+
+
+def test_the_operator_may_call_everybody_and_do_nothing_else(environment):
+    with connect(environment[uri_variable(OPERATOR)]) as connection:
+        assert [method for method in METHODS if sends(connection, RPC_EXCHANGE, method)] == list(METHODS)
+        assert not [name for name in EVENTS if sends(connection, EXCHANGE, name)]
+        assert not [queue for _, queue in HANDLERS if sends(connection, "", queue) or sends(connection, AGAIN, queue)]
+        is_refused(connection, lambda channel: channel.basic_get("orders.on_stock_failed"))
+
+
+def test_a_wrong_password_opens_nothing(environment):
+    with pytest.raises(AccessRefused):
+        connect(environment[uri_variable("orders")].replace("orders:orders", "orders:payments"))
+
+
+def test_h8_who_may_not_declare_the_queues_publishes_nothing_without_them(servers, environment):
+    publisher, event = ConfirmedPublisher(), Outgoing(EXCHANGE, "order.shipped", "{}", str(new_id()))
+    publisher.container = SimpleNamespace(service_name="orders")
+    with nameko.config.patch({"AMQP_URIS": {"orders": environment["ORDERS_AMQP_URI"]}}), connect() as administrator:
+        channel = administrator.channel()
+        channel.queue_delete("notifications.on_order_shipped")
+        try:
+            with pytest.raises(topology.Incomplete, match=r"notifications\.on_order_shipped"):
+                publisher.publish([event])
+        finally:
+            topology.declare(channel)
+        assert channel.basic_get("notifications.on_order_shipped") is None
+        assert publisher.publish([event]) == set()
+        assert channel.basic_get("notifications.on_order_shipped", no_ack=True) is not None
+        publisher.stop()

@@ -1,0 +1,180 @@
+"""The OpenAPI document: sound, complete, and with examples that its own schemas take."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+from contracts.base import Request
+from contracts.examples import EXAMPLES
+from extensions.http.entrypoint import route
+from extensions.http.openapi import document, routes_of
+from extensions.http.request import Access
+from gateway.routes.docs import INFO, PAGES, VERSION
+from gateway.service import GatewayService
+
+ROOT = Path(__file__).resolve().parents[3]
+DOCUMENT = document(GatewayService, INFO)
+SCHEMAS = DOCUMENT["components"]["schemas"]
+OPERATIONS = {
+    operation["operationId"]: operation for methods in DOCUMENT["paths"].values() for operation in methods.values()
+}
+
+
+def statuses(operation):
+    return {int(status) for status in operation["responses"]}
+
+
+def test_it_is_openapi_3_1():
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    validate(DOCUMENT)
+
+
+def test_its_version_is_that_of_the_suite():
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
+
+
+def test_every_path_of_every_route_is_there_and_no_other():
+    declared = {
+        (path, one.method.lower()) for one in routes_of(GatewayService).values() for path in (one.path, *one.aliases)
+    }
+    assert declared == {(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods}
+    assert len(OPERATIONS) == len(declared)
+
+
+def test_aliases_say_of_what():
+    aliases = {name: operation["x-alias-of"] for name, operation in OPERATIONS.items() if "x-alias-of" in operation}
+    assert len(aliases) == sum(len(one.aliases) for one in routes_of(GatewayService).values())
+    for name, original in aliases.items():
+        assert OPERATIONS[name]["responses"] == OPERATIONS[original]["responses"]
+        assert OPERATIONS[name]["tags"] == ["aliases"]
+
+
+@pytest.mark.parametrize("model", EXAMPLES, ids=lambda model: model.__name__)
+def test_examples_are_what_their_models_take_and_give(model):
+    example = EXAMPLES[model]
+    if issubclass(model, Request):
+        model.parse(example)
+    else:
+        assert model.model_validate(example).to_dict() == example
+    resolved = {"$ref": f"#/components/schemas/{model.__name__}", "components": {"schemas": SCHEMAS}}
+    Draft202012Validator(resolved).validate(example)
+
+
+def test_every_example_is_shown():
+    text = str(DOCUMENT)
+    assert [model.__name__ for model, example in EXAMPLES.items() if str(example) not in text] == []
+
+
+def test_every_body_and_answer_has_an_example():
+    for name, operation in OPERATIONS.items():
+        found = [operation["requestBody"]] if "requestBody" in operation else []
+        found += [answer for answer in operation["responses"].values() if "content" in answer]
+        for content in (content for one in found for content in one["content"].values()):
+            assert "example" in content or operation["tags"][0] in {"docs", "openapi"}, name
+
+
+def test_bodies_refuse_what_they_do_not_know():
+    bodies = [operation["requestBody"] for operation in OPERATIONS.values() if "requestBody" in operation]
+    names = {body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2] for body in bodies}
+    assert all(SCHEMAS[name]["additionalProperties"] is False for name in names | {"NewOrderItem"})
+
+
+def test_money_is_a_string_with_a_pattern_and_ids_and_times_have_formats():
+    for name, schema in SCHEMAS.items():
+        for field, kind in schema.get("properties", {}).items():
+            options = kind.get("anyOf", [kind])
+            if field in {"price", "amount", "total_amount", "line_total", "price_snapshot"}:
+                assert re.fullmatch(options[0]["pattern"], "149.90"), (name, field)
+                assert not re.fullmatch(options[0]["pattern"], "1e3"), (name, field)
+            if field == "id" or field in {"order_id", "user_id", "product_id"}:
+                assert options[0]["format"] == "uuid", (name, field)
+            if field.endswith("_at") or field == "at":
+                assert options[0]["format"] == "date-time", (name, field)
+
+
+def test_what_follows_from_the_declaration_is_derived():
+    always = {400, 406, 500, 503, 504}
+    assert statuses(OPERATIONS["live"]) == {200, *always}
+    common, body = {429, *always}, {408, 413, 415}
+    assert statuses(OPERATIONS["get_order"]) == {200, 304, 401, 403, 404, 412, *common}
+    assert statuses(OPERATIONS["update_product"]) == {200, 401, 403, 404, 409, 412, *common, *body}
+    assert statuses(OPERATIONS["logout"]) == {204, 401, 403, *common, *body}
+    assert statuses(OPERATIONS["create_product"]) == {201, 401, 403, 409, 422, *common, *body}
+    assert statuses(OPERATIONS["create_stock"]) >= {200, 201}
+    keys = {name for name, one in OPERATIONS.items() if {"$ref": "#/components/parameters/IdempotencyKey"} in
+            one.get("parameters", ())}  # fmt: skip
+    assert keys >= {"create_order", "register", "create_stock", "adjust_stock", "create_product"}
+    assert "get_order" not in keys
+
+
+def test_roles_are_stated():
+    assert OPERATIONS["login"]["security"] == []
+    assert OPERATIONS["get_product"]["security"] == [{}, {"bearer": []}]
+    assert OPERATIONS["get_order"]["security"] == [{"bearer": []}]
+    assert OPERATIONS["ship_order"]["security"] == [{"bearer": ["admin"]}]
+
+
+def test_a_new_route_is_told_without_any_further_word():
+    class Service:
+        @route("GET", "/parcels/{parcel_id}", access=Access.ADMIN)
+        def get_parcel(self, request, parcel_id):
+            """Show one parcel.
+
+            Only those that left.
+            """
+
+    told = document(Service, INFO)["paths"]["/parcels/{parcel_id}"]["get"]
+    assert told["summary"] == "Show one parcel"
+    assert told["description"] == "Only those that left. Needs the access token of an administrator."
+    assert (told["operationId"], told["tags"]) == ("get_parcel", ["parcels"])
+    assert [parameter["name"] for parameter in told["parameters"]] == ["parcel_id"]
+
+
+def test_lists_are_pages_and_say_so_in_the_link_header():
+    answer = OPERATIONS["list_orders"]["responses"]["200"]
+    assert answer["content"]["application/json"]["schema"]["$ref"].endswith("/OrderPage")
+    assert "Link" in answer["headers"]
+    assert SCHEMAS["OrderPage"]["required"] == ["items", "next_cursor"]
+
+
+def test_what_was_made_leads_to_what_can_be_done_with_it():
+    links = OPERATIONS["create_order"]["responses"]["201"]["links"]
+    assert links["cancel_order"]["parameters"] == {"order_id": "$response.body#/id"}
+    assert {link["operationId"] for link in links.values()} <= set(OPERATIONS)
+
+
+def test_the_page_asks_nobody_but_us():
+    named = re.findall(r'(?:src|href)="([^"]+)"', (PAGES / "docs.html").read_text())
+    assert {name for name in named if not name.startswith("data:")} <= set(DOCUMENT["paths"])
+    assert "//" not in (PAGES / "docs.html").read_text().replace("<!doctype html>", "")
+
+
+def test_what_the_flags_of_a_route_add_is_told():
+    def taken(name):
+        return {one.get("$ref", "").rpartition("/")[2] for one in OPERATIONS[name]["parameters"]}
+
+    def sent(name, status):
+        return set(OPERATIONS[name]["responses"][status]["headers"])
+
+    assert "IfNoneMatch" in taken("get_order")
+    assert "IfMatch" in taken("update_product")
+    assert "ETag" in sent("get_order", "200") & sent("get_order", "304") & sent("update_product", "200")
+    assert "content" not in OPERATIONS["get_order"]["responses"]["304"]
+    assert "Idempotent-Replayed" in sent("create_order", "201")
+    assert "RateLimit" in sent("list_orders", "200")
+    assert not {"ETag", "RateLimit"} & sent("live", "200")
+
+
+def test_every_code_that_a_client_can_meet_is_in_the_list():
+    told = set(SCHEMAS["Problem"]["properties"]["code"]["enum"])
+    contract = """VALIDATION_ERROR MALFORMED_JSON NOT_AUTHENTICATED INVALID_CREDENTIALS INVALID_TOKEN TOKEN_REVOKED
+        PERMISSION_DENIED USER_INACTIVE NOT_FOUND METHOD_NOT_ALLOWED NOT_ACCEPTABLE REQUEST_TIMEOUT USER_ALREADY_EXISTS
+        SKU_ALREADY_EXISTS PRICE_CHANGED INVALID_STATE STOCK_RESERVED IDEMPOTENCY_KEY_IN_USE PRECONDITION_FAILED
+        PAYLOAD_TOO_LARGE UNSUPPORTED_MEDIA_TYPE IDEMPOTENCY_KEY_REUSED PRODUCT_UNAVAILABLE WEAK_PASSWORD RATE_LIMITED
+        INTERNAL_ERROR SERVICE_UNAVAILABLE UPSTREAM_TIMEOUT"""
+    assert set(contract.split()) <= told
+    assert {code for code in told - set(contract.split()) if not code.endswith("_NOT_FOUND")} == set()

@@ -1,0 +1,20 @@
+"""Sessions that have ended are found by when, for gateways that were not there."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Create the index."""
+    where = sa.text("revoked_at IS NOT NULL")
+    op.create_index("ix_refresh_families_revoked_at", "refresh_families", ["revoked_at"], postgresql_where=where)
+
+
+def downgrade() -> None:
+    """Drop it."""
+    op.drop_index("ix_refresh_families_revoked_at", "refresh_families")
