@@ -16,7 +16,7 @@ COUNT = 20
 @pytest.fixture
 def arena(servers):
     """As much of one as a replay needs."""
-    arena = SimpleNamespace(servers=servers)
+    arena = SimpleNamespace(servers=servers, direct=servers.environment)
     with channel_of(arena) as channel:
         channel.queue_delete(SPY)
     listen(arena)
