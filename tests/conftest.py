@@ -47,8 +47,8 @@ def servers():
         del os.environ[name]
     with (ROOT / "config.yml").open("rb") as file:
         setup_config(file)
+    migrate.migrate()  # reads the settings too: before the next line
     os.environ["RETRY_DELAYS_MS"] = ALL_RETRIES  # again: a broker that is restarted has its definitions made anew
-    migrate.migrate()
     yield servers
     servers.stop()
 
