@@ -12,7 +12,7 @@ WITH_ENV := set -a; [ ! -f var/env ] || . var/env; set +a;
 # A person calls services, and needs no other permission in the broker.
 AS_OPERATOR := $(WITH_ENV) [ -z "$$OPERATOR_AMQP_URI" ] || export AMQP_URI="$$OPERATOR_AMQP_URI";
 
-.PHONY: help run demo docs release-api fuzz stop test test-unit test-service test-e2e lint load overload remedies chaos chaos-quick hot-product migrate shell clean requirements audit sbom venv model check-consistency
+.PHONY: help run demo docs release-api fuzz stop test test-unit test-service test-e2e lint load bench bench-quick profile overload remedies chaos chaos-quick hot-product migrate shell clean requirements audit sbom venv model check-consistency
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,19 @@ sbom: $(AUDIT)/.complete ## var/sbom.json: what the image installs, as CycloneDX
 remedies: $(STAMP) ## take every remedy out of a copy: does its test turn red? (ARGS="H7 15" for some of them)
 	@exec $(BIN)/python -m tests.remedies $(ARGS)
 
+BENCH := var/bench-venv
+$(BENCH)/.complete: requirements-bench.txt
+	@$(PYTHON) -m venv --clear $(BENCH) && $(BENCH)/bin/pip install --quiet --require-hashes --requirement $< && touch $@
+
+bench: $(STAMP) $(BENCH)/.complete ## how fast, beside stock Nameko, FastStream and the floor; an hour (ARGS="--help" tells more)
+	@exec $(BIN)/python -W ignore -m tests.bench $(ARGS)
+
+bench-quick: $(STAMP) $(BENCH)/.complete ## the same once and shortly, under two minutes: for a first look, not for a claim
+	@exec $(BIN)/python -W ignore -m tests.bench --quick $(ARGS)
+
+profile: $(STAMP) $(BENCH)/.complete ## a flame graph of each service under load, in var/profile (ARGS="--help" tells more)
+	@exec $(BIN)/python -W ignore -m tests.bench.flames $(ARGS)
+
 load: $(STAMP) ## many concurrent orders, then the invariants counted (ARGS="--help" tells more)
 	@$(WITH_ENV) exec $(BIN)/python -m tests.load $(ARGS)
 
@@ -111,6 +124,7 @@ requirements: ## compile requirements*.txt anew from pyproject.toml (ARGS=--upgr
 	$(COMPILE) $(ARGS) --output-file requirements.txt
 	$(COMPILE) $(ARGS) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 	$(subst pyproject.toml,,$(COMPILE)) $(ARGS) --group audit --output-file requirements-audit.txt
+	$(subst pyproject.toml,,$(COMPILE)) $(ARGS) --group bench --output-file requirements-bench.txt
 
 venv: $(STAMP) ## only the virtual environment in .venv
 $(STAMP): requirements-dev.txt deploy/local/venv.sh

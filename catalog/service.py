@@ -54,7 +54,7 @@ class CatalogService(operations.Operations):
         page = self.cache.get("products", key)
         if page is None:
             page = queries.list_products(self.work.session, wanted, Actor.of(actor))
-            self.cache.store("products", key, page, version=generation)
+            self.cache.store("products", key, page, version=0)
         return page
 
     @rpc
@@ -93,6 +93,6 @@ class CatalogService(operations.Operations):
         product_id = parse_id("product_id", product_id)
         request = UpdateProduct.parse(changes)
         product = use_cases.update_product(self.work.session, product_id, request, self.work.publish, if_match)
-        self.work.around_commit(self.cache.invalidate, "product", product_id, product.version)
+        self.work.around_commit(self.cache.invalidate, "product", {product_id: product.version})
         self.work.around_commit(self.cache.next_generation, "products")
         return product

@@ -18,6 +18,7 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
 )
+from pydantic_core import PydanticCustomError
 
 from contracts.errors import PermissionDenied, ValidationFailed
 from contracts.validation import field_errors
@@ -107,6 +108,17 @@ Sku = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 Quantity = Annotated[int, Field(strict=True, ge=1, le=MAX_QUANTITY)]
 StockLevel = Annotated[int, Field(strict=True, ge=0, le=MAX_STOCK)]
+
+
+def at_most(count: int) -> BeforeValidator:
+    """Refuse a longer list before its items are looked at; Pydantic would look at all of them, and count afterwards."""
+
+    def check(value: object) -> object:
+        if isinstance(value, list | tuple) and len(value) > count:
+            raise PydanticCustomError("too_long", "", {"max_length": count})
+        return value
+
+    return BeforeValidator(check)
 
 
 class Event(BaseModel):

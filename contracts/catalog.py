@@ -17,6 +17,7 @@ from contracts.base import (
     Sku,
     Text,
     View,
+    at_most,
 )
 from contracts.errors import NotFound, ServiceError
 
@@ -132,7 +133,9 @@ class ProductFilter(PageRequest):
 class ProductLookup(Request):
     """Which products orders wants to price."""
 
-    product_ids: Annotated[tuple[UUID, ...], Field(min_length=1, max_length=MAX_PRODUCTS_PER_LOOKUP)]
+    product_ids: Annotated[
+        tuple[UUID, ...], Field(min_length=1, max_length=MAX_PRODUCTS_PER_LOOKUP), at_most(MAX_PRODUCTS_PER_LOOKUP)
+    ]
 
 
 # Errors

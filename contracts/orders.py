@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool
 
-from contracts.base import Currency, Event, Instant, Money, PageRequest, Quantity, Request, Sku, View
+from contracts.base import Currency, Event, Instant, Money, PageRequest, Quantity, Request, Sku, View, at_most
 from contracts.errors import NotFound, ServiceError
 
 MAX_LINES = 100
@@ -120,7 +120,7 @@ class NewOrderItem(Request):
 class CreateOrder(Request):
     """The body of POST /orders."""
 
-    items: Annotated[tuple[NewOrderItem, ...], Field(min_length=1, max_length=MAX_LINES)]
+    items: Annotated[tuple[NewOrderItem, ...], Field(min_length=1, max_length=MAX_LINES), at_most(MAX_LINES)]
     total_amount: Money | None = None
 
 

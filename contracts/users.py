@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StringConstraints
 
-from contracts.base import ABSENT, Event, Instant, Request, Text, View
+from contracts.base import ABSENT, Event, Instant, Request, Text, View, at_most
 from contracts.errors import NotFound, RateLimited, ServiceError
 
 ACCESS_TOKEN_ISSUER = "order-suite"
@@ -122,14 +122,15 @@ class UpdateUser(Request):
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
-    roles: Annotated[tuple[Role, ...], Field(min_length=1, max_length=len(Role))] = ABSENT
+    roles: Annotated[tuple[Role, ...], Field(min_length=1, max_length=len(Role)), at_most(len(Role))] = ABSENT
     is_active: StrictBool = ABSENT
 
 
 class ChangesWithin(Request):
-    """How far back a gateway looks that was not there."""
+    """How far back a gateway looks that was not there, and from when on, where that is not now."""
 
     seconds: Annotated[int, Field(strict=True, ge=1, le=24 * 3600)]
+    until: Instant | None = None
 
 
 # Views
@@ -216,10 +217,31 @@ class InvalidToken(ServiceError):
     code, status, detail = "INVALID_TOKEN", 401, "The token is malformed, expired or not ours. Log in again."
 
 
+class TokenExpired(InvalidToken):
+    """An access token of ours whose time is over. Nobody is told so before its signature was found genuine."""
+
+    detail = "The access token has expired. Get a new pair with POST /users/refresh-token."
+
+
 class TokenRevoked(ServiceError):
     """The token was ours and is no longer valid."""
 
     code, status, detail = "TOKEN_REVOKED", 401, "The token was revoked. Log in again."
+
+
+class NotAnAccessToken(InvalidToken):
+    """Something other than an access token was sent as one; most often it is the refresh token."""
+
+    detail = (
+        "This is no access token. Send the access_token of your session; "
+        "the refresh_token only gets the next one, from POST /users/refresh-token."
+    )
+
+
+class NotARefreshToken(InvalidToken):
+    """An access token was sent as a refresh token."""
+
+    detail = "This looks like an access token. Send the refresh_token that came with it."
 
 
 class UserInactive(ServiceError):

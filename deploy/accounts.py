@@ -1,13 +1,27 @@
-"""The names and passwords with which somebody logs in to the broker; what each may do there: deploy/permissions.py."""
+"""The names and passwords with which somebody logs in to the broker, and the variables that hold such addresses.
+
+What each may do: in the broker deploy/permissions.py, in the databases deploy/databases.py.
+"""
 
 from collections.abc import Mapping
 
 OPERATOR = "operator"
+ADMINISTRATOR_DATABASE = "ADMINISTRATOR_DATABASE_URL"
 
 
 def uri_variable(user: str) -> str:
     """Return the variable of config.yml that holds a user's address of the broker: ORDERS_AMQP_URI for orders."""
     return f"{user.upper()}_AMQP_URI"
+
+
+def database_variable(service: str) -> str:
+    """Return the variable that holds the address of a service's database: ORDERS_DATABASE_URL for orders."""
+    return f"{service.upper()}_DATABASE_URL"
+
+
+def owner_variable(service: str) -> str:
+    """Return the variable that holds the address of its owner, for migrations: ORDERS_OWNER_DATABASE_URL."""
+    return f"{service.upper()}_OWNER_DATABASE_URL"
 
 
 def password_of(user: str, environ: Mapping[str, str]) -> str:

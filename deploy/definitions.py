@@ -19,6 +19,7 @@ from deploy.accounts import administrator_of, password_of
 from deploy.permissions import User, users
 from deploy.settings import load
 from extensions import topology
+from extensions.production import UnknownEnvironment, is_known, is_production
 
 VHOST = "/"
 
@@ -34,7 +35,7 @@ def build(environ: Mapping[str, str], *, production: bool) -> dict[str, Any]:
     name, password = administrator_of(environ)
     everybody = users(name, topology.retry_delays())
     passwords = {user.name: password_of(user.name, environ) for user in everybody} | {name: password}
-    weak = sorted(user for user, password in passwords.items() if password in {user, "suite"})
+    weak = sorted(user for user, password in passwords.items() if is_known(user, password))
     if production and weak:
         raise DefinitionsError(f"ENVIRONMENT is production: give {', '.join(weak)} passwords of their own")
     return {
@@ -93,7 +94,7 @@ def write(path: Path) -> None:
     be closed to others: a volume of these two alone, or the broker's home.
     """
     settings = load()
-    definitions = build(os.environ, production=settings["ENVIRONMENT"] == "production")
+    definitions = build(os.environ, production=is_production(settings))
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.new")
     unfinished.write_text(json.dumps(definitions, indent=1))
@@ -109,7 +110,7 @@ def main() -> int:
         return 0
     try:
         write(Path(path))
-    except DefinitionsError as error:
+    except (DefinitionsError, UnknownEnvironment) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"the broker's definitions are in {path}")

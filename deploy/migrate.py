@@ -14,7 +14,8 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy.exc import OperationalError
 
-from deploy.settings import ROOT, load
+from deploy.databases import Database, configured
+from deploy.settings import ROOT
 
 PATIENCE = 60.0  # seconds to wait for a database that is starting
 
@@ -23,32 +24,27 @@ class MigrationError(Exception):
     """A database could not be reached or migrated; the text says which and why."""
 
 
-def database_urls() -> dict[str, str]:
-    """Each service's database URL, from config.yml."""
-    return {key.partition(":")[0]: url for key, url in load()["DB_URIS"].items()}
-
-
-def migrate(
-    services: Sequence[str] = (), *, urls: dict[str, str] | None = None, say: Callable[[str], None] = print
-) -> None:
+def migrate(services: Sequence[str] = (), *, say: Callable[[str], None] = print) -> None:
     """Upgrade these services' databases (all, if none is named) to head. MigrationError if one does not get there."""
-    known = urls or database_urls()
+    known = configured()
     unknown = sorted(set(services) - set(known))
     if unknown:
         raise MigrationError(f"no database for {', '.join(unknown)}; there are {', '.join(known)}")
     for service in services or known:
-        before, after = upgrade(service, known[service])
+        before, after = upgrade(known[service])
         came_from = "at" if before == after else f"{before or 'nothing'} ->"
         say(f"{service}: {came_from} {after}")
 
 
-def upgrade(service: str, url: str) -> tuple[str | None, str | None]:
-    """Upgrade one database; the revision before and after."""
-    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 5})
-    with wait_for(engine, service) as connection:
+def upgrade(database: Database) -> tuple[str | None, str | None]:
+    """Upgrade one database as its owner; the revision before and after."""
+    engine = sqlalchemy.create_engine(
+        database.owner_url, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 5}
+    )
+    with wait_for(engine, database.service) as connection:
         before = _revision(connection)
-        config = Config(str(ROOT / "alembic.ini"), ini_section=service)
-        config.attributes["url"] = url
+        config = Config(str(ROOT / "alembic.ini"), ini_section=database.service)
+        config.attributes["addresses"] = (database.owner_url, database.url)
         command.upgrade(config, "head")
         return before, _revision(connection)
 

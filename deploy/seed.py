@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.settings import load
+from extensions.production import UnknownEnvironment, is_production
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # eventlet announces its end at every import
@@ -170,7 +171,7 @@ def _first(listing: dict[str, Any]) -> dict[str, Any] | None:
 def run(say: Callable[[str], None] = print) -> None:
     """Seed the running suite of config.yml, waiting for services that are still starting. SeedError if it fails."""
     settings = load()
-    if settings["ENVIRONMENT"] == "production":
+    if is_production(settings):
         raise SeedError("ENVIRONMENT is production, and the demo accounts' password is public: nothing was seeded")
     password = os.environ.get("DEMO_PASSWORD") or DEFAULT_PASSWORD
     deadline = time.monotonic() + PATIENCE
@@ -190,7 +191,7 @@ def main() -> int:
     """The command line."""
     try:
         run()
-    except SeedError as error:
+    except (SeedError, UnknownEnvironment) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

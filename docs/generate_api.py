@@ -1,7 +1,8 @@
 """Writes what is known of the API to files: `make docs`, or `python -m docs.generate_api`.
 
-openapi.json is what GET /openapi.json answers, api.http every request of it for an editor. With `--release`, also
-openapi-released.json: what clients rely on from now on, and what tests compare the API with until the next release.
+openapi.json is what GET /openapi.json answers in production (elsewhere it tells of the demo accounts too), api.http
+every request of it for an editor. With `--release`, also openapi-released.json: what clients rely on from now on, and
+what tests compare the API with until the next release.
 """
 
 import json

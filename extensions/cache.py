@@ -6,8 +6,9 @@ Redis may be away: reads then miss, writes are dropped, and the service works on
 import json
 import logging
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Generic, TypeVar
+from uuid import uuid4
 
 import eventlet
 import redis
@@ -15,6 +16,8 @@ from nameko import config
 from nameko.extensions import DependencyProvider, SharedExtension
 
 from extensions.broker import Backoff
+from extensions.measures import CacheMeasures
+from extensions.metrics import Metrics
 from extensions.production import require_own_secrets
 
 log = logging.getLogger(__name__)
@@ -24,6 +27,12 @@ log = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 1.0
 REST_AFTER_FAILURE_SECONDS = 2.0
 MAX_OWED = 10_000
+PAID_AT_ONCE = 500
+# Copies of what another service owns: for so long at most is one kept whose owner is cut off from Redis.
+COPY_SECONDS = 5.0
+MAX_COPIES = 10_000
+
+T = TypeVar("T")
 
 # An invalidation leaves its version behind, so that a reader that began before the change cannot store the old value
 # after it (H15). KEYS: the entry. ARGV: version, value ("" to invalidate), seconds to live. What is no entry gives way.
@@ -46,9 +55,12 @@ class RedisConnection(SharedExtension):
     What could not be invalidated is owed: it is made good before anything is read again.
     """
 
+    metrics = Metrics()
+
     def __init__(self) -> None:
         super().__init__()
         self._client: Any = None
+        self.measures: Any = None
         self._backoff = Backoff(first=REST_AFTER_FAILURE_SECONDS / 4, longest=REST_AFTER_FAILURE_SECONDS)
         self._rest_until = 0.0
         self._is_away = False
@@ -58,6 +70,8 @@ class RedisConnection(SharedExtension):
 
     def setup(self) -> None:
         """Configure the pool; nothing is connected yet."""
+        self.measures = CacheMeasures(self.metrics)
+        self.metrics.gauge("redis_available", "1, or 0 while this process goes on without.", lambda: not self._is_away)
         require_own_secrets(config, self.container.service_name, redis=True)
         self._client = redis.Redis.from_url(
             config.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
@@ -105,21 +119,34 @@ class RedisConnection(SharedExtension):
 
         return self.attempt(read_or_remove)
 
+    def generation(self, key: str) -> str | None:
+        """Return what `renew` last put under `key`; None when Redis is away."""
+
+        def read_or_begin(client: redis.Redis) -> str:
+            known = client.get(key)
+            if known is None:
+                client.set(key, str(uuid4()), nx=True)
+                known = client.get(key)
+            return str(known)
+
+        found: str | None = self.read(key, read_or_begin)
+        return found
+
     def store(self, key: str, value: str, version: int, seconds: int) -> None:
         """Put a value where nothing newer is known."""
         self.attempt(lambda _client: self._put_if_newer(keys=[key], args=[version, value, seconds]))
 
-    def invalidate(self, key: str, version: int, seconds: int) -> None:
-        """Forget what is older than `version`, now or as soon as Redis is there again."""
-        self._owe(key, ("put", version, seconds))
+    def invalidate(self, versions: Mapping[str, int], seconds: int) -> None:
+        """Forget what is older than these versions, by key, now or as soon as Redis is there again."""
+        self._owe({key: ("put", version, seconds) for key, version in versions.items()})
 
-    def increase(self, key: str) -> None:
-        """Count one up, now or as soon as Redis is there again."""
-        self._owe(key, ("increase",))
+    def renew(self, key: str) -> None:
+        """Give `key` a value that it never had, now or as soon as Redis is there again."""
+        self._owe({key: ("renew",)})
 
-    def _owe(self, key: str, debt: tuple[Any, ...]) -> None:
-        known = self._owed.get(key)
-        self._owed[key] = debt if known is None else max(known, debt)
+    def _owe(self, debts: Mapping[str, tuple[Any, ...]]) -> None:
+        for key, debt in debts.items():
+            self._owed[key] = max(self._owed.get(key, debt), debt)
         if len(self._owed) > MAX_OWED:
             self._owed.clear()
             self._owes_everything = True
@@ -138,24 +165,23 @@ class RedisConnection(SharedExtension):
                 self._client.unlink(key)
             self._owes_everything = False
         while self._owed:
-            key, debt = self._owed.popitem()
+            debts = dict(self._owed.popitem() for _ in range(min(len(self._owed), PAID_AT_ONCE)))
             try:
-                self._pay(key, *debt)
+                self._pay(debts)
             except BaseException:
-                self._owed.setdefault(key, debt)
+                self._owed = debts | self._owed
                 raise
 
-    def _pay(self, key: str, kind: str, *rest: Any) -> None:
-        if kind == "increase":
-            try:
-                self._client.incr(key)
-            except redis.ResponseError as error:
-                _require_foreign(error)
-                self._client.unlink(key)
-                self._client.incr(key)
-        else:
-            version, seconds = rest
-            self._put_if_newer(keys=[key], args=[version, "", seconds])
+    def _pay(self, debts: dict[str, tuple[Any, ...]]) -> None:
+        """Settle all of these in one round trip."""
+        pipeline = self._client.pipeline(transaction=False)
+        for key, (kind, *rest) in debts.items():
+            if kind == "renew":
+                pipeline.set(key, str(uuid4()))
+            else:
+                version, seconds = rest
+                pipeline.eval(PUT_IF_NEWER, 1, key, version, "", seconds)
+        pipeline.execute()
 
     def stop(self) -> None:
         """Close the pool."""
@@ -192,40 +218,92 @@ class VersionedCache:
         """Return the cached value, None when there is none."""
         name = self._key(kind, key)
         found: dict[str, Any] | None = self._connection.read(name, lambda client: _entry(client.hget(name, "value")))
+        self._connection.measures.read(kind, hit=found is not None)
         return found
 
     def store(self, kind: str, key: object, value: dict[str, Any], version: int) -> None:
         """Keep `value` unless something newer than `version` is known."""
         self._connection.store(self._key(kind, key), json.dumps(value), version, self._seconds)
 
-    def invalidate(self, kind: str, key: object, version: int) -> None:
-        """Forget what is older than `version`, and refuse it from now on. Call it around the commit."""
-        self._connection.invalidate(self._key(kind, key), version, self._seconds)
+    def invalidate(self, kind: str, versions: Mapping[Any, int]) -> None:
+        """Forget what is older than these versions, by key, and refuse it from now on. Call it around the commit."""
+        self._connection.invalidate({self._key(kind, key): each for key, each in versions.items()}, self._seconds)
 
-    def generation(self, kind: str) -> int | None:
-        """Return how often things of this kind have changed, to be part of the key of a list; None without Redis.
+    def generation(self, kind: str) -> str | None:
+        """Return what is another after every change to things of this kind, to be part of a key; None without Redis.
 
-        Whoever reads it before the database can store an old list only under an old key.
+        Whoever reads it before the database can store what is old only under an old key.
         """
-        key = self._key(kind, "generation")
-        return self._connection.read(key, lambda client: int(client.get(key) or 0))
+        return self._connection.generation(self._key(kind, "generation"))
 
     def next_generation(self, kind: str) -> None:
         """Forget every list of this kind. Call it around the commit."""
-        self._connection.increase(self._key(kind, "generation"))
+        self._connection.renew(self._key(kind, "generation"))
 
     def _key(self, kind: str, key: object) -> str:
         return f"{self._service}:{kind}:{key}"
 
 
 class Cache(DependencyProvider):
-    """Gives a service its cache: `cache = Cache()`."""
+    """Gives a service its cache, `cache = Cache()`, or another's to read: `orders_cache = Cache("orders")`."""
 
     connection = RedisConnection()
 
+    def __init__(self, owner: str = "") -> None:
+        super().__init__()
+        self._owner = owner
+
     def get_dependency(self, worker_ctx: Any) -> VersionedCache:
-        """Return the cache, its keys under the service's own name."""
-        return VersionedCache(self.connection, worker_ctx.service_name, int(config.get("CACHE_SECONDS", 60)))
+        """Return the cache, its keys under its owner's name."""
+        owner = self._owner or worker_ctx.service_name
+        return VersionedCache(self.connection, owner, int(config.get("CACHE_SECONDS", 60)))
+
+
+class Copies(Generic[T]):
+    """What a worker gets as `self.products`, say: copies of what another service owns, as long as they are the latest.
+
+    One question to Redis tells whether they are; only when something has changed is the owner asked again.
+    """
+
+    def __init__(self, connection: RedisConnection, generation_key: str) -> None:
+        self._connection, self._generation_key = connection, generation_key
+        self._generation: str | None = None
+        self._kept: dict[str, T] = {}
+        self._forget_at = 0.0
+
+    def get(self, keys: Collection[str], ask: Callable[[list[str]], Mapping[str, T]]) -> dict[str, T]:
+        """Return those things that exist, by their keys; `ask` asks the owner about several of them."""
+        generation = self._connection.generation(self._generation_key)
+        if generation != self._generation or time.monotonic() > self._forget_at:
+            self._kept, self._generation = {}, generation
+            self._forget_at = time.monotonic() + COPY_SECONDS
+        kept = self._kept  # should all be forgotten while the owner is asked, then what it answers as well
+        result = {key: kept[key] for key in keys if key in kept}
+        missing = [key for key in keys if key not in kept]
+        if missing:
+            found = ask(missing)
+            result |= found
+            if generation is not None and len(kept) < MAX_COPIES:  # without one, nobody would tell us of a change
+                kept |= found
+        return result
+
+
+class CopiesOf(DependencyProvider):
+    """Gives a service copies of another's things: `products = CopiesOf("catalog", "products")`."""
+
+    connection = RedisConnection()
+
+    def __init__(self, owner: str, kind: str) -> None:
+        super().__init__()
+        self._generation_key = f"{owner}:{kind}:generation"
+
+    def setup(self) -> None:
+        """All workers share them."""
+        self.copies: Copies[Any] = Copies(self.connection, self._generation_key)
+
+    def get_dependency(self, _worker_ctx: Any) -> Copies[Any]:
+        """Return the copies."""
+        return self.copies
 
 
 class RedisHealth:

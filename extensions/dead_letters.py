@@ -21,6 +21,8 @@ from extensions import topology
 from extensions.broker import Backoff, BrokerUnavailable, ack, has_own_user
 from extensions.ids import new_id
 from extensions.listener import Listener
+from extensions.measures import DeadLetterMeasures
+from extensions.metrics import Metrics
 from extensions.publisher import ConfirmedPublisher, Outgoing
 from extensions.telemetry import travelling
 
@@ -45,15 +47,21 @@ class DeadLetters(SharedExtension):
 
     listener = Listener()
     publisher = ConfirmedPublisher()
+    metrics = Metrics()
     no_ack = False
     prefetch = PREFETCH
 
     def __init__(self) -> None:
         super().__init__()
         self.queue = ""
+        self._measures: Any = None
         self._sessions: Any = None
         self._table: Any = None
         self._channel: Any = None
+
+    def setup(self) -> None:
+        """Get ready to be measured."""
+        self._measures = DeadLetterMeasures(self.metrics, self.container.service_name)
 
     def use(self, sessions: "sessionmaker[Session]", table: Table) -> None:
         """Say where the table is; called by Work.setup()."""
@@ -126,6 +134,7 @@ class DeadLetters(SharedExtension):
             log.error("dead letter %s in %s: %s", row["id"], row["queue"], row["error"])
         with self._sessions.begin() as session:
             session.execute(insert(self._table), rows)
+        self._measures.buried(row["queue"] for row in rows)
 
     @staticmethod
     def _row(queue: str, message: amqp.Message, error: str, attempts: int, *, with_body: bool = True) -> dict[str, Any]:

@@ -29,13 +29,15 @@ from contracts.base import Event, Received
 from contracts.events import handler_name, queue_name
 from extensions import topology
 from extensions.broker import Backoff, BrokerUnavailable, ack, has_own_user
+from extensions.database import LockedOut, is_outage
 from extensions.dead_letters import LIVES_HEADER, DeadLetters, copy_of
 from extensions.inbound import Undecodable, require_event
 from extensions.interruptions import INTERRUPTIONS, Interrupted
 from extensions.listener import Listener
+from extensions.measures import HandlerMeasures
+from extensions.metrics import Metrics
 from extensions.publisher import ConfirmedPublisher
 from extensions.telemetry import start_trace
-from extensions.work import LockedOut, is_outage
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,9 @@ SUSPECT_DELIVERIES = 3
 # Once a row was found locked for too long, waiting for it as long again and again would hold up everybody else.
 IMPATIENT_SECONDS, IMPATIENT_LOCK_TIMEOUT = 60.0, "500ms"
 ASIDE_DELAY_MS = 4000
+# A batch begins so long after the one before, unless it is full: a transaction for many messages costs hardly more than
+# one for a single message. The first message after a rest waits for nothing.
+GATHER_SECONDS = 0.04
 
 
 class EventHandler(Entrypoint):
@@ -53,6 +58,7 @@ class EventHandler(Entrypoint):
     listener = Listener()
     publisher = ConfirmedPublisher()
     dead_letters = DeadLetters()
+    metrics = Metrics()
     no_ack = False
 
     def __init__(self, event: type[Event]) -> None:
@@ -64,10 +70,12 @@ class EventHandler(Entrypoint):
         self._waiting: deque[amqp.Message] = deque()
         self._suspects: list[amqp.Message] = []
         self._arrived = Signal()
+        self._measures: Any = None
         self._loop: Any = None
         self._stopping = False
         self._stop_by = 0.0
         self._impatient_until = 0.0
+        self._began = 0.0
 
     def setup(self) -> None:
         """Subscribe; the method's name is part of the contract, because the queue is named after it."""
@@ -77,6 +85,7 @@ class EventHandler(Entrypoint):
         self.queue = queue_name(self.container.service_name, self.event)
         self.batch = max(1, int(config.get("EVENT_BATCH", 50)))
         self.prefetch = 2 * self.batch
+        self._measures = HandlerMeasures(self.metrics, self.method_name)
         self.listener.subscribe(self)
         self.dead_letters.collect()
 
@@ -126,6 +135,7 @@ class EventHandler(Entrypoint):
 
     def _run(self) -> None:
         while self._await_messages():
+            self._began = time.monotonic()
             channel = self._channel
             batch = self._take()
             if not self._handle(batch):
@@ -135,12 +145,19 @@ class EventHandler(Entrypoint):
 
     def _await_messages(self) -> bool:
         """Wait until there is something to handle. False when the service has stopped."""
-        while not self._waiting and not self._suspects:
+        while not self._is_due():
             if self._stopping:
                 return False
             self._arrived = Signal()
             self._arrived.wait()
         return not self._stopping or time.monotonic() < self._stop_by
+
+    def _is_due(self) -> bool:
+        """Tell whether there is something to handle, after what there is has had the time to become more."""
+        pause = self._began + GATHER_SECONDS - time.monotonic()
+        if pause > 0 and 0 < len(self._waiting) < self.batch and not self._stopping:
+            eventlet.sleep(pause)
+        return bool(self._waiting or self._suspects)
 
     def _take(self) -> list[amqp.Message]:
         """Take the next batch, its suspects last and each by itself.
@@ -171,8 +188,10 @@ class EventHandler(Entrypoint):
             return False
         if not events:
             return True
+        began = time.monotonic()
         failure = self._persist_or_failure([received for _, received in events])
         if failure is None:
+            self._measures.handled(len(events), began, events[0][1].message_id)
             return True
         if isinstance(failure, ContainerBeingKilled) or (self._stopping and isinstance(failure, Interrupted)):
             return False  # the broker will deliver them again
@@ -233,6 +252,7 @@ class EventHandler(Entrypoint):
         delays = topology.retry_delays()
         if delays and isinstance(failure, LockedOut):
             return self._step_aside(message, _nearest(delays, ASIDE_DELAY_MS))
+        self._measures.failed.inc()
         reason = f"{type(failure).__name__}: {failure}"
         if attempts > len(delays):
             log.error(
@@ -267,6 +287,7 @@ class EventHandler(Entrypoint):
         outgoing.headers = {**outgoing.headers, ATTEMPTS_HEADER: attempts}
         if self.publisher.publish([outgoing]):
             raise BrokerUnavailable
+        self._measures.retried.inc()
 
 
 def _is_suspect(message: amqp.Message) -> bool:

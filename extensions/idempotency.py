@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Boolean, Text, select, text
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from contracts.base import Actor, Replayed
 from contracts.errors import IdempotencyKeyInUse, IdempotencyKeyReused, ServiceError, ValidationFailed
@@ -18,6 +19,12 @@ from extensions.work import UnitOfWork
 
 MAX_KEY_LENGTH = 255
 _VISIBLE = re.compile(r"[!-~]+")
+# Whether nobody else is at it, and what is stored: in one round trip, which is one for every order.
+_LOOK = text(
+    "SELECT mine.locked, known.fingerprint, known.answer"
+    " FROM (SELECT pg_try_advisory_xact_lock(hashtextextended(:lock, 0)) AS locked) AS mine LEFT JOIN idempotency_keys"
+    " AS known ON known.actor = :actor AND known.method = :method AND known.key = :key"
+).columns(locked=Boolean, fingerprint=Text, answer=JSONB)
 # A request that was wrong by itself may be mended and sent again under the same key.
 NOT_STORED = {400, 401, 406, 413, 415, 429}
 
@@ -31,11 +38,16 @@ def run_once(
     IdempotencyKeyInUse while the first call is still running, and repeats the ServiceError that the first call ended
     with, its `replay_of` set.
     """
-    with work.transaction():
-        if key is None:
+    if key is None:
+        with work.transaction():
             return call()
-        answer, is_first = _stored_or_first(work, method, key, arguments, call)
-    # After the commit: a refusal is stored like a success.
+    try:
+        answer, is_first = _answer(work, method, key, arguments, lambda: {"result": _result_of(call)})
+    except _Refused as refused:
+        # What it had done until then is rolled back; no savepoint, because most calls are not refused. A problem names
+        # its request: a repeated one is promised byte for byte as well.
+        refusal = {"error": refused.error.to_wire(), "request_id": current_trace().request_id}
+        answer, is_first = _answer(work, method, key, arguments, lambda: refusal)
     if "error" in answer:
         error = ServiceError.from_wire(answer["error"])
         error.replay_of = None if is_first else answer.get("request_id", current_trace().request_id)
@@ -53,47 +65,55 @@ def is_known(work: UnitOfWork, method: str, key: str | None, actor: Any) -> bool
         return session.scalar(select(keys.c.created_at).filter_by(**identity)) is not None
 
 
-def _stored_or_first(
-    work: UnitOfWork, method: str, key: str, arguments: Mapping[str, Any], call: Callable[[], Any]
+class _Refused(Exception):
+    """The call ended with a ServiceError that is its answer as much as a result would be."""
+
+    def __init__(self, error: ServiceError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _result_of(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except ServiceError as error:
+        if error.status >= 500 or error.status in NOT_STORED:
+            raise
+        raise _Refused(error) from error
+
+
+def _answer(
+    work: UnitOfWork, method: str, key: str, arguments: Mapping[str, Any], make: Callable[[], dict[str, Any]]
 ) -> tuple[dict[str, Any], bool]:
-    """Return the answer, and whether it is the first one."""
+    """Return the stored answer; where there is none, store the one that `make()` returns. Also: is it the first?"""
     if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_LENGTH or not _VISIBLE.fullmatch(key):
         raise ValidationFailed.field("Idempotency-Key", f"must be 1 to {MAX_KEY_LENGTH} visible ASCII characters")
     actor = _caller(arguments.get("actor"))
     identity = {"actor": actor, "method": method, "key": key}
     fingerprint = _fingerprint(arguments)
-    session, keys = work.session, work.table("idempotency_keys")
-    lock = func.hashtextextended(f"{actor}\n{method}\n{key}", 0)
-    if not session.scalar(select(func.pg_try_advisory_xact_lock(lock))):
-        raise IdempotencyKeyInUse(retry_after=1)
-    stored = session.execute(select(keys.c.fingerprint, keys.c.answer).filter_by(**identity)).one_or_none()
-    if stored is not None:
-        if stored.fingerprint != fingerprint:
-            raise IdempotencyKeyReused
-        return _unpacked(stored.answer), False
-    answer = _first_answer(work, call)
-    # As text: an object in JSONB forgets the order of its fields, and the answer is promised byte for byte.
-    packed = json.dumps(answer, default=str)
-    session.execute(insert(keys).values(**identity, fingerprint=fingerprint, answer=packed))
-    return answer, True
+    keys = work.table("idempotency_keys")
+    with work.transaction() as session:
+        locked, known, stored = session.execute(_LOOK, {**identity, "lock": f"{actor}\n{method}\n{key}"}).one()
+        if not locked:
+            raise IdempotencyKeyInUse(retry_after=1)
+        if known is not None:
+            if known != fingerprint:
+                raise IdempotencyKeyReused
+            return _unpacked(stored), False
+        answer = make()
+        # As text: an object in JSONB forgets the order of its fields, and the answer is promised byte for byte.
+        packed = json.dumps(answer, default=str)
+        row = {**identity, "fingerprint": fingerprint, "answer": packed}
+        if session.execute(insert(keys).on_conflict_do_nothing().returning(keys.c.method), row).first() is None:
+            # It was stored after we had looked and before we had the lock. Nothing of ours stays.
+            raise IdempotencyKeyInUse(retry_after=1)
+        return answer, True
 
 
 def _unpacked(stored: Any) -> dict[str, Any]:
     """Return a stored answer; those from before they were stored as text are objects."""
     answer: dict[str, Any] = json.loads(stored) if isinstance(stored, str) else stored
     return answer
-
-
-def _first_answer(work: UnitOfWork, call: Callable[[], Any]) -> dict[str, Any]:
-    try:
-        with work.session.begin_nested():
-            return {"result": call()}
-    except ServiceError as error:
-        if error.status >= 500 or error.status in NOT_STORED:
-            raise
-        work.withdraw()
-        # A problem names its request: a repeated one is promised byte for byte as well.
-        return {"error": error.to_wire(), "request_id": current_trace().request_id}
 
 
 def _caller(actor: Any) -> str:

@@ -1,10 +1,14 @@
 """Identifiers: UUID version 7, so that they sort by the time they were made."""
 
+import re
 from uuid import UUID
 
 import uuid6
 
 from contracts.errors import ValidationFailed
+
+# UUID() reads other spellings too, such as 1_2 for 12: some would be read as the id of something else.
+_SPELLING = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 def new_id() -> UUID:
@@ -16,7 +20,12 @@ def parse_id(field: str, value: object) -> UUID:
     """Return `value` as a UUID of any version; raises ValidationFailed naming `field`."""
     if isinstance(value, UUID):
         return value
-    try:
-        return UUID(str(value))
-    except ValueError:
-        raise ValidationFailed.field(field, "must be a UUID") from None
+    text = str(value)
+    if not _SPELLING.fullmatch(text):
+        raise ValidationFailed.field(field, "must be a UUID")
+    return UUID(text)
+
+
+def made_at(made: UUID) -> float | None:
+    """Return when `made` was made, in seconds since 1970 to the millisecond; None where its version does not say."""
+    return (made.int >> 80) / 1000 if made.version == 7 else None

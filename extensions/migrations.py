@@ -4,26 +4,55 @@ import os
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import MetaData, create_engine, pool, text
+from sqlalchemy import Connection, MetaData, create_engine, make_url, pool, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from extensions.tables import privileges
+
 MIGRATION_LOCK = 7_305_511  # any number, the same for every migrating process
+HELD = text(
+    "SELECT table_name, privilege_type FROM information_schema.role_table_grants"
+    " WHERE table_schema = 'public' AND grantee = :role"
+)
 
 
 def run_migrations(context: Any, metadata: MetaData, service: str) -> None:
     """Bring the database of `service` up to date; of several processes that try at once, one does it.
 
-    The address is `config.attributes["url"]`, or <SERVICE>_DATABASE_URL, or that of `make run`'s defaults.
+    It is done by the database's owner, and the service's role may use the tables afterwards.
     """
-    url = context.config.attributes.get("url") or os.environ.get(
-        f"{service.upper()}_DATABASE_URL", f"postgresql+psycopg2://{service}:{service}@127.0.0.1:5432/{service}"
-    )
-    engine = create_engine(url, poolclass=pool.NullPool, connect_args={"connect_timeout": 5})
+    owner_url, url = context.config.attributes.get("addresses") or _addresses(service)
+    engine = create_engine(owner_url, poolclass=pool.NullPool, connect_args={"connect_timeout": 5})
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         context.configure(connection=connection, target_metadata=metadata, compare_type=True)
         with context.begin_transaction():
             context.run_migrations()
+        role = make_url(url).username
+        if role and role != make_url(owner_url).username:
+            grant(connection, metadata, role)
+
+
+def _addresses(service: str) -> tuple[str, str]:
+    """Return the owner's address and the service's own, for who calls `alembic` by hand."""
+    url = os.environ.get(
+        f"{service.upper()}_DATABASE_URL", f"postgresql+psycopg2://{service}:{service}@127.0.0.1:5432/{service}"
+    )
+    return os.environ.get(f"{service.upper()}_OWNER_DATABASE_URL") or url, url
+
+
+def grant(connection: Connection, metadata: MetaData, role: str) -> None:
+    """Let `role` do with the rows of each table what extensions/tables.py says, and nothing else."""
+    there = set(sa.inspect(connection).get_table_names())
+    tables = [table for table in metadata.sorted_tables if table.name in there]
+    meant = {(table.name, privilege) for table in tables for privilege in privileges(table)}
+    held = {(table, privilege) for table, privilege in connection.execute(HELD, {"role": role})}
+    quote = connection.dialect.identifier_preparer.quote
+    connection.execute(text(f"GRANT USAGE ON SCHEMA public TO {quote(role)}"))
+    for table, privilege in sorted(meant - held):
+        connection.execute(text(f"GRANT {privilege} ON {quote(table)} TO {quote(role)}"))
+    for table, privilege in sorted(held - meant):
+        connection.execute(text(f"REVOKE {privilege} ON {quote(table)} FROM {quote(role)}"))
 
 
 def create_messaging_tables(op: Any) -> None:

@@ -5,6 +5,7 @@ that one replica at a time does it, once per interval.
 """
 
 import logging
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -18,36 +19,58 @@ from sqlalchemy.orm import Session, sessionmaker
 from contracts.events import EVENTS, EXCHANGE
 from extensions import timers
 from extensions.broker import Backoff, BrokerUnavailable
+from extensions.measures import UNKNOWN, OutboxMeasures
+from extensions.metrics import Metrics
 from extensions.publisher import ConfirmedPublisher, Outgoing
 
 log = logging.getLogger(__name__)
 
 BATCH = 200
 SWEEP, SWEEP_SECONDS = "outbox", 1.0
+BACKLOG_SECONDS = 5.0
+MAX_COUNTED = 10_000
 LONGEST_RETURN_PAUSE_SECONDS = 60
+# Between the beginnings of two batches: what is committed meanwhile goes together.
+GATHER_SECONDS = 0.02
 
 
 class OutboxRelay(SharedExtension):
     """One greenlet per service process. Several replicas share the work: rows are locked while they are published."""
 
     publisher = ConfirmedPublisher()
+    metrics = Metrics()
 
     def __init__(self) -> None:
         super().__init__()
         self._sessions: Any = None
         self._table: Any = None
         self._timers: Any = None
+        self._oldest: Any = None
+        self._measures: Any = None
         self._wakeup = Signal()
         self._relay: Any = None
+        self._watch: Any = None
         self._stopping = False
 
     def use(self, sessions: "sessionmaker[Session]", table: Table, timers: Table) -> None:
         """Say where the outbox and the timers are; called by Work.setup()."""
         self._sessions, self._table, self._timers = sessions, table, timers
+        now = func.clock_timestamp()
+        # What is put back for longer than we ever do is from a clock that has been set back since.
+        due = or_(table.c.due_at <= now, table.c.due_at > now + timedelta(seconds=LONGEST_RETURN_PAUSE_SECONDS))
+        self._oldest = (
+            select(table).where(due).order_by(table.c.id).limit(BATCH).with_for_update(skip_locked=True)
+        )  # built once: it is asked many times a second
+
+    def setup(self) -> None:
+        """Get ready to be measured."""
+        self._measures = OutboxMeasures(self.metrics, self.container.service_name)
 
     def start(self) -> None:
         """Begin to relay, with what an earlier process left behind first."""
         if self._relay is None:
+            if self.metrics.is_served:
+                self._watch = self.container.spawn_managed_thread(self._watch_backlog, identifier="outbox.backlog")
             self._relay = self.container.spawn_managed_thread(self._run, identifier="outbox.relay")
 
     def wake(self) -> None:
@@ -63,6 +86,8 @@ class OutboxRelay(SharedExtension):
             with eventlet.Timeout(5, False):
                 self._relay.wait()
             self._relay.kill()
+        if self._watch is not None:
+            self._watch.kill()
 
     def _run(self) -> None:
         backoff = Backoff()
@@ -70,6 +95,7 @@ class OutboxRelay(SharedExtension):
         while True:
             stopping = self._stopping
             self._wakeup = Signal()
+            next_batch = time.monotonic() + GATHER_SECONDS
             try:
                 while self._relay_batch(woken=woken) == BATCH:
                     woken = True  # there is more: it need not be due
@@ -85,22 +111,16 @@ class OutboxRelay(SharedExtension):
             if stopping:
                 return
             woken = self._wakeup.wait(timeout=pause) is not None or bool(missing)
+            if not self._stopping:
+                eventlet.sleep(max(0.0, next_batch - time.monotonic()))
 
     def _relay_batch(self, *, woken: bool) -> int:
         """Publish the oldest events that are due, delete those that were confirmed, return how many there were."""
-        outbox, now = self._table, func.clock_timestamp()
-        longest_pause = timedelta(seconds=LONGEST_RETURN_PAUSE_SECONDS)
+        outbox = self._table
         with self._sessions.begin() as session:
             if not woken and not timers.claim(session, self._timers, SWEEP, SWEEP_SECONDS):
                 return 0
-            rows = session.execute(
-                select(outbox)
-                # What is put back for longer than we ever do is from a clock that has been set back since.
-                .where(or_(outbox.c.due_at <= now, outbox.c.due_at > now + longest_pause))
-                .order_by(outbox.c.id)
-                .limit(BATCH)
-                .with_for_update(skip_locked=True)
-            ).all()
+            rows = session.execute(self._oldest).all()
             if not rows:
                 return 0
             returned = self.publisher.publish([self._to_message(row) for row in rows])
@@ -109,7 +129,18 @@ class OutboxRelay(SharedExtension):
                 session.execute(delete(outbox).where(outbox.c.id.in_(delivered)))
             if returned:
                 self._put_back(session, [row for row in rows if str(row.message_id) in returned])
+        self._measures.relayed((row.event_type for row in rows if str(row.message_id) not in returned), len(returned))
         return len(rows)
+
+    def _watch_backlog(self) -> None:
+        """Look at what waits, now and then. Not in the sweep: while there is much to relay, or no broker, it rests."""
+        while True:
+            try:
+                with self._sessions() as session:
+                    self._measures.backlog = _backlog(session, self._table)
+            except SQLAlchemyError:
+                self._measures.backlog = UNKNOWN
+            eventlet.sleep(BACKLOG_SECONDS)
 
     def _put_back(self, session: Session, rows: list[Any]) -> None:
         """Keep events that no queue took, for later and later tries; the others are not held up by them."""
@@ -139,3 +170,11 @@ class OutboxRelay(SharedExtension):
             correlation_id=row.correlation_id,
             headers=row.headers,
         )
+
+
+def _backlog(session: Session, outbox: Table) -> tuple[float, float]:
+    """Return how many events wait, MAX_COUNTED at most, and for how many seconds the oldest has."""
+    waiting = select(outbox.c.created_at).order_by(outbox.c.id).limit(MAX_COUNTED).subquery()
+    age = func.extract("epoch", func.clock_timestamp() - func.min(waiting.c.created_at))
+    count, oldest = session.execute(select(func.count(), age).select_from(waiting)).one()
+    return float(count), max(0.0, float(oldest or 0))

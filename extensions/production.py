@@ -6,10 +6,28 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 KNOWN_TO_EVERYBODY = frozenset({"", "guest", "suite", "postgres", "redis", "rabbitmq", "admin", "password", "secret"})
+ENVIRONMENTS = ("development", "test", "production")
+
+
+class UnknownEnvironment(ValueError):
+    """ENVIRONMENT is none of ENVIRONMENTS."""
 
 
 class UnfitForProduction(RuntimeError):
     """Settings of development; the text names them."""
+
+
+def is_production(config: Mapping[str, Any]) -> bool:
+    """Tell whether this is production. Raises UnknownEnvironment for a word that only looks as if it were."""
+    environment = config.get("ENVIRONMENT", "development")
+    if environment not in ENVIRONMENTS:
+        raise UnknownEnvironment(f"ENVIRONMENT is {environment!r}, and has to be one of {', '.join(ENVIRONMENTS)}")
+    return bool(environment == "production")
+
+
+def is_known(user: str, password: str) -> bool:
+    """Tell whether `password` is one that everybody would try for `user`."""
+    return password.casefold() in KNOWN_TO_EVERYBODY | {user.casefold()}
 
 
 def require_own_secrets(config: Mapping[str, Any], service: str, *, redis: bool = False) -> None:
@@ -17,11 +35,13 @@ def require_own_secrets(config: Mapping[str, Any], service: str, *, redis: bool 
 
     With `redis`, that is looked at, and otherwise whatever else the service connects to.
     """
-    if config.get("ENVIRONMENT") != "production":
+    if not is_production(config):
         return
     addresses = {"REDIS_URL": config["REDIS_URL"]} if redis else _addresses(config, service)
     problems = [
-        f"{name} has no password, or the one of development" for name, url in addresses.items() if _is_open(url)
+        f"{name} has no password, or the one of development"
+        for name, url in addresses.items()
+        if not has_own_password(url)
     ]
     if service == "users" and not redis and _is_readable(Path(config["JWT_PRIVATE_KEY_FILE"])):
         problems.append("the file of JWT_PRIVATE_KEY_FILE can be read by every user of the machine")
@@ -37,10 +57,10 @@ def _addresses(config: Mapping[str, Any], service: str) -> dict[str, str]:
     return broker | ({f"{service.upper()}_DATABASE_URL": database} if database else {})
 
 
-def _is_open(url: str) -> bool:
+def has_own_password(url: str) -> bool:
+    """Tell whether an address has a password that is not known to everybody."""
     address = urlsplit(url)
-    password = unquote(address.password or "")
-    return password in KNOWN_TO_EVERYBODY or password == unquote(address.username or "")
+    return not is_known(unquote(address.username or ""), unquote(address.password or ""))
 
 
 def _is_readable(path: Path) -> bool:

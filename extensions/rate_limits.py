@@ -117,6 +117,8 @@ class RateLimits(SharedExtension):
         self.connection.attempt(lambda client: client.unlink(_key(policy, subject)))
 
     def _ask(self, counters: Sequence[tuple[Policy, str]], *, spend: bool) -> list[Level]:
+        if not counters:
+            return []
         keys = [_key(policy, subject) for policy, subject in counters]
         arguments = [number for policy, _ in counters for number in (policy.quota, policy.seconds)]
         with self._turns:

@@ -10,6 +10,7 @@ import functools
 import inspect
 import json
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,12 +25,14 @@ from contracts.base import Replayed, View
 from contracts.errors import BadCall, InternalError, ServiceError, ServiceUnavailable, UpstreamTimeout
 from extensions import idempotency
 from extensions.broker import CONNECTION_ERRORS, ack
+from extensions.database import is_outage, is_statement_timeout
 from extensions.dead_letters import DeadLetters
 from extensions.inbound import Undecodable, require_json, require_way
 from extensions.interruptions import INTERRUPTIONS
 from extensions.listener import Listener
+from extensions.measures import CallMeasures
+from extensions.metrics import Metrics
 from extensions.topology import RPC_EXCHANGE
-from extensions.work import is_outage, is_statement_timeout
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,7 @@ class RpcServer(SharedExtension):
 
     listener = Listener()
     dead_letters = DeadLetters()
+    metrics = Metrics()
     no_ack = False
 
     def __init__(self) -> None:
@@ -54,9 +58,12 @@ class RpcServer(SharedExtension):
         self._methods: dict[str, Rpc] = {}
         self._channel: Any = None
         self._closing: Any = None
+        self._measures: Any = None
 
     def setup(self) -> None:
         """Subscribe."""
+        text = "From the arrival of a call that was made to its reply."
+        self._measures = CallMeasures(self.metrics, "rpc_served_seconds", text, "method")
         self.queue = f"rpc-{self.container.service_name}"
         self.prefetch = int(config.get("RPC_PREFETCH", 16))
         self.listener.subscribe(self, last=True)
@@ -100,7 +107,7 @@ class RpcServer(SharedExtension):
             entrypoint, args, kwargs = self._decode(message)
             if message.delivery_info.get("redelivered"):
                 raise UpstreamTimeout(INTERRUPTED)
-            handle_result = functools.partial(self._handle_result, channel, message)
+            handle_result = functools.partial(self._handle_result, channel, message, time.monotonic())
             self.container.spawn_worker(
                 entrypoint, args, kwargs, context_data={"message": message}, handle_result=handle_result
             )
@@ -129,8 +136,12 @@ class RpcServer(SharedExtension):
         entrypoint.check_arguments(args, kwargs)
         return entrypoint, args, kwargs
 
-    def _handle_result(self, channel: Any, message: amqp.Message, _ctx: Any, result: Any, exc_info: Any) -> Any:
-        self._reply(channel, message, result, exc_info[1] if exc_info else None)
+    def _handle_result(
+        self, channel: Any, message: amqp.Message, began: float, ctx: Any, result: Any, exc_info: Any
+    ) -> Any:
+        error = exc_info[1] if exc_info else None
+        self._reply(channel, message, result, error)
+        self._measures.ended(time.monotonic() - began, error, ctx.entrypoint.method_name)
         return result, None
 
     def _reply(self, channel: Any, message: amqp.Message, result: Any, error: BaseException | None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -15,6 +16,8 @@ from contracts.base import Replayed
 from contracts.errors import ServiceError, ServiceUnavailable, UpstreamTimeout
 from extensions.broker import BrokerUnavailable, broker_errors
 from extensions.listener import Listener
+from extensions.measures import CallMeasures
+from extensions.metrics import Metrics
 from extensions.telemetry import current_trace
 from extensions.topology import RPC_EXCHANGE, reply_queue
 
@@ -31,6 +34,7 @@ class Calls(SharedExtension):
     """
 
     listener = Listener()
+    metrics = Metrics()
     prefetch = 0
     no_ack = True
 
@@ -40,9 +44,11 @@ class Calls(SharedExtension):
         self._address = ""
         self._pending: dict[str, Signal] = {}
         self._channel: Any = None
+        self._measures = _measures(self.metrics)
 
     def setup(self) -> None:
         """Subscribe to replies."""
+        self._measures = _measures(self.metrics)  # the container's own by now
         self.listener.subscribe(self)
 
     def on_connected(self, channel: amqp.Channel) -> None:
@@ -70,6 +76,16 @@ class Calls(SharedExtension):
 
         Raises the callee's ServiceError; ServiceUnavailable where nothing was sent or nobody listens; UpstreamTimeout.
         """
+        began = time.monotonic()
+        try:
+            answer = self._call(service, method, args, kwargs, timeout)
+        except BaseException as error:
+            self._measures.ended(time.monotonic() - began, error, service, method)
+            raise
+        self._measures.ended(time.monotonic() - began, None, service, method)
+        return answer
+
+    def _call(self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float) -> Any:
         if len(self._pending) >= MAX_PENDING:
             raise ServiceUnavailable(retry_after=1)
         trace = current_trace()
@@ -108,6 +124,10 @@ class Calls(SharedExtension):
         for waiting in list(self._pending.values()):
             if not waiting.ready():
                 waiting.send(error)
+
+
+def _measures(metrics: Metrics) -> CallMeasures:
+    return CallMeasures(metrics, "rpc_called_seconds", "From a call to its answer.", "service", "method")
 
 
 def _result(answer: Any, service: str) -> Any:

@@ -4,10 +4,12 @@ from typing import Any
 
 from nameko import config
 
+from extensions.production import is_production
+
 
 def by_environment(name: str, default: Any = None) -> Any:
     """Return what the setting `name` has under `production`, or under `elsewhere` where this is not production."""
-    where = "production" if config.get("ENVIRONMENT") == "production" else "elsewhere"
+    where = "production" if is_production(config) else "elsewhere"
     return config.get(name, {}).get(where, default)
 
 

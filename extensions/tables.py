@@ -1,6 +1,8 @@
 """The tables that every service with a database has: outbox, inbox, dead letters, idempotency keys and timers.
 
 They are Core tables, because they are only ever written and read in bulk.
+
+And what a service may do with the rows of a table. Locking a row takes UPDATE, whoever deletes in batches locks too.
 """
 
 from sqlalchemy import (
@@ -25,6 +27,16 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     "pk": "pk_%(table_name)s",
 }
+
+# For a table's `info`. Without either, rows are added and changed, and stay.
+APPEND_ONLY = {"privileges": ("SELECT", "INSERT")}
+DELETABLE = {"privileges": ("SELECT", "INSERT", "UPDATE", "DELETE")}
+
+
+def privileges(table: Table) -> tuple[str, ...]:
+    """Return what the service's role may do with this table."""
+    allowed: tuple[str, ...] = table.info.get("privileges", ("SELECT", "INSERT", "UPDATE"))
+    return allowed
 
 
 def service_metadata() -> MetaData:
@@ -56,6 +68,7 @@ def _outbox(metadata: MetaData) -> None:
         Column("attempts", Integer, nullable=False, server_default="0"),
         Column("due_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
         _now(),
+        info=DELETABLE,
     )
     Index(None, table.c.due_at)
 
@@ -68,6 +81,7 @@ def _inbox(metadata: MetaData) -> None:
         Column("message_id", Uuid, primary_key=True),
         Column("handler", Text, primary_key=True),
         _now(),
+        info=DELETABLE,
     )
     Index(None, table.c.created_at)
 
@@ -89,6 +103,7 @@ def _dead_letters(metadata: MetaData) -> None:
         Column("replayed_at", DateTime(timezone=True)),
         Column("replayed_by", Text),
         _now(),
+        info=DELETABLE,
     )
 
 
@@ -103,6 +118,7 @@ def _idempotency_keys(metadata: MetaData) -> None:
         Column("fingerprint", Text, nullable=False),
         Column("answer", JSONB, nullable=False),
         _now(),
+        info=DELETABLE,
     )
     Index(None, table.c.created_at)
 

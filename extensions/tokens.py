@@ -22,7 +22,9 @@ from contracts.users import (
     ACCESS_TOKEN_SECONDS,
     ACCESS_TOKEN_TYPE,
     InvalidToken,
+    NotAnAccessToken,
     Role,
+    TokenExpired,
 )
 
 PublicKeys = Mapping[str, Ed25519PublicKey]
@@ -43,7 +45,6 @@ class AccessToken:
     roles: tuple[Role, ...]
     issued_at: datetime
     expires_at: datetime
-    token_id: str
     session_id: UUID | None = None
     """The login that it belongs to."""
 
@@ -61,9 +62,11 @@ def load_public_keys(path: str | Path) -> PublicKeys:
 def verify(token: str, keys: PublicKeys) -> AccessToken:
     """Return what `token` says.
 
-    Raises InvalidToken unless one of `keys` signed it as an access token of ours that has not expired.
+    Raises InvalidToken unless one of `keys` signed it as an access token of ours, TokenExpired if that is over.
     """
     try:
+        if "." not in token:  # refresh tokens have none
+            raise NotAnAccessToken
         _check_signature_spelling(token)
         decoded = jwt.decode_complete(
             token,
@@ -75,6 +78,8 @@ def verify(token: str, keys: PublicKeys) -> AccessToken:
             options={"require": _REQUIRED, "verify_iat": False},
         )
         return _read(decoded["payload"])
+    except jwt.ExpiredSignatureError:  # the signature itself was looked at before
+        raise TokenExpired from None
     # A token is a stranger's text: nested too deep, with numbers too large, with types that are not ours.
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         raise InvalidToken from None
@@ -106,7 +111,6 @@ def _read(claims: dict[str, Any]) -> AccessToken:
         roles=tuple(Role(role) for role in claims["roles"]),
         issued_at=datetime.fromtimestamp(issued, UTC),
         expires_at=datetime.fromtimestamp(expires, UTC),
-        token_id=str(claims["jti"]),
         session_id=UUID(claims["sid"]) if "sid" in claims else None,
     )
 

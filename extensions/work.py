@@ -4,99 +4,47 @@ Whoever opens the transaction commits it *before* the message is acked or the re
 use cases never commit. What was published becomes visible to the relay by that same commit.
 """
 
-import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 import psycopg2.extensions
-from eventlet.hubs import trampoline
 from nameko import config
 from nameko_sqlalchemy import Database
-from sqlalchemy import Engine, Table, create_engine, insert, text
-from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Table, Uuid, insert, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from contracts.base import Event, Received
-from contracts.errors import ServiceUnavailable, UpstreamTimeout
 from extensions import timers
+from extensions.database import (
+    LOCK_NOT_AVAILABLE,
+    CommitUnknown,
+    DatabaseUnavailable,
+    LockedOut,
+    is_outage,
+    make_engine,
+    sqlstate,
+    wait_no_longer_than_that,
+)
 from extensions.dead_letters import DeadLetters
 from extensions.ids import new_id
+from extensions.metrics import Metrics
 from extensions.outbox import OutboxRelay
-from extensions.patience import patience_or
 from extensions.periodic import Alarms
 from extensions.telemetry import current_trace
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_SECONDS = 5
-# Longer than a statement may take, where its greenlet has no more patience. A peer whose kernel acknowledges and whose
-# process says nothing keeps TCP content.
-UNANSWERED_SECONDS = 15
-POOL_TIMEOUT_SECONDS = 3
-SESSION_SETTINGS = {
-    "statement_timeout": "10s",
-    # Twice that must be less: who is not the first to want a row waits for its turn, and then for the row. A lock that
-    # is held for too long is an outage, a statement that takes too long is not.
-    "lock_timeout": "4s",
-    "idle_in_transaction_session_timeout": "30s",
-    "timezone": "UTC",
-}
+# The same text however many messages there are, so that it is compiled once.
+ENTER_INBOX = text(
+    "INSERT INTO inbox (message_id, handler) SELECT message_id, :handler"
+    " FROM unnest(CAST(:message_ids AS uuid[])) AS message_id ON CONFLICT DO NOTHING RETURNING message_id"
+).columns(message_id=Uuid)
 SET_LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', :value, true)")
-TCP_SETTINGS = {
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-}
-SERIALIZATION_FAILURE, DEADLOCK_DETECTED, QUERY_CANCELED = "40001", "40P01", "57014"
-LOCK_NOT_AVAILABLE = "55P03"
-# Class 57P: the server shuts down or starts. 53: out of disk, memory or connections. 08: connection. 25006: read-only.
-# A statement that takes too long (57014) is the message's own fault.
-OUTAGE_STATES = ("57P", "53", "08", "25006", LOCK_NOT_AVAILABLE)
-
-
-class DatabaseUnavailable(ServiceUnavailable):
-    """PostgreSQL cannot be reached or cannot serve now; nothing was done."""
-
-    code, status, detail = "SERVICE_UNAVAILABLE", 503, "A database is unavailable. Try again shortly."
-
-
-class LockedOut(DatabaseUnavailable):
-    """Somebody has held a row that this transaction needs for too long; what needs other rows can be done."""
-
-
-class CommitUnknown(UpstreamTimeout):
-    """The connection was lost during the commit; whether it took place is unknown."""
-
-    detail = "The database was lost while it answered; whether it acted is unknown."
-
-
-def is_outage(error: BaseException) -> bool:
-    """Tell whether `error` is the infrastructure's fault and not the message's: worth trying again for ever."""
-    if isinstance(error, ServiceUnavailable | CommitUnknown | PoolTimeout):
-        return True
-    if not isinstance(error, DBAPIError):
-        return False
-    state = _sqlstate(error)
-    if state in (SERIALIZATION_FAILURE, DEADLOCK_DETECTED) or state.startswith(OUTAGE_STATES):
-        return True
-    return not state and (error.connection_invalidated or isinstance(error, OperationalError | InterfaceError))
-
-
-def is_statement_timeout(error: BaseException) -> bool:
-    """Tell whether PostgreSQL gave a statement up because it took too long: no outage, but whoever waits may retry."""
-    return isinstance(error, DBAPIError) and _sqlstate(error) == QUERY_CANCELED
-
-
-def _sqlstate(error: DBAPIError) -> str:
-    """Return what PostgreSQL calls the error; nothing where it did not come to say."""
-    return getattr(error.orig, "pgcode", None) or ""
 
 
 class UnitOfWork:
@@ -134,7 +82,7 @@ class UnitOfWork:
             yield self._session
             self._commit()
         except DBAPIError as error:
-            if _sqlstate(error) == LOCK_NOT_AVAILABLE:
+            if sqlstate(error) == LOCK_NOT_AVAILABLE:
                 raise LockedOut from error
             if is_outage(error):
                 raise DatabaseUnavailable from error
@@ -211,13 +159,8 @@ class UnitOfWork:
 
     def first_time(self, events: Sequence[Received[Any]], handler: str) -> list[Received[Any]]:
         """Enter `events` into the inbox and return those that this handler has not dealt with yet, in their order."""
-        inbox = self._provider.table("inbox")
-        rows = [{"message_id": received.message_id, "handler": handler} for received in events]
-        fresh = set(
-            self.session.scalars(
-                insert_or_ignore(inbox).values(rows).on_conflict_do_nothing().returning(inbox.c.message_id)
-            )
-        )
+        message_ids = [received.message_id for received in events]
+        fresh = set(self.session.scalars(ENTER_INBOX, {"message_ids": message_ids, "handler": handler}))
         unseen = []
         for received in events:
             if received.message_id in fresh:
@@ -230,12 +173,12 @@ class UnitOfWork:
         session.flush()
         if self._outbox:
             # One statement for all rows: their order in the outbox is the order of publish().
-            session.execute(insert(self._provider.table("outbox")).values(self._outbox))
+            session.execute(insert(self._provider.table("outbox")), self._outbox)
         _call_all(self._before_commit)
         try:
             session.commit()
         except DBAPIError as error:
-            if is_outage(error) and not _sqlstate(error):
+            if is_outage(error) and not sqlstate(error):
                 raise CommitUnknown from error
             raise
         if self._outbox:
@@ -257,6 +200,7 @@ class Work(Database):
     relay = OutboxRelay()
     alarms = Alarms()
     dead_letters = DeadLetters()
+    metrics = Metrics()
 
     def setup(self) -> None:
         """Make the engine and check that database calls do not block the whole process."""
@@ -265,6 +209,8 @@ class Work(Database):
             raise RuntimeError(message)
         wait_no_longer_than_that()
         self.engine = make_engine(config["DB_URIS"][f"{self.container.service_name}:{self.declarative_base.__name__}"])
+        pool: Any = self.engine.pool
+        self.metrics.gauge("database_connections_in_use", "Connections lent out by the pool.", pool.checkedout)
         self.Session = sessionmaker(bind=self.engine, expire_on_commit=False)
         self.relay.use(self.Session, self.table("outbox"), self.table("timers"))
         self.dead_letters.use(self.Session, self.table("dead_letters"))
@@ -286,45 +232,3 @@ class Work(Database):
 
     def worker_teardown(self, worker_ctx: Any) -> None:
         """Nothing is left to close: transaction() has done it."""
-
-
-def wait_no_longer_than_that() -> None:
-    """Bound every wait of psycopg2 for PostgreSQL, in this process."""
-    psycopg2.extensions.set_wait_callback(_wait)
-
-
-def _wait(connection: Any) -> None:
-    """Eventlet's own wait callback, with a deadline; psycopg2 closes a connection whose wait has failed.
-
-    libpq's connect_timeout does not hold where somebody else does the waiting.
-    """
-    is_open = connection.status != psycopg2.extensions.STATUS_SETUP
-    seconds = patience_or(UNANSWERED_SECONDS) if is_open else CONNECT_TIMEOUT_SECONDS
-    silence = psycopg2.OperationalError(f"PostgreSQL said nothing for {seconds} s")
-    deadline = time.monotonic() + seconds
-    while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
-        trampoline(
-            connection.fileno(),
-            read=state == psycopg2.extensions.POLL_READ,
-            write=state == psycopg2.extensions.POLL_WRITE,
-            timeout=max(0, deadline - time.monotonic()),
-            timeout_exc=silence,
-        )
-
-
-def make_engine(url: str) -> Engine:
-    """Return an engine whose every wait is bounded."""
-    pool = int(config.get("DATABASE_POOL", 10))
-    options = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
-    return create_engine(
-        url,
-        pool_size=pool,
-        max_overflow=pool,
-        pool_timeout=POOL_TIMEOUT_SECONDS,
-        pool_pre_ping=True,
-        # Errors go to the log, and what was bound may be a password's hash or an address.
-        hide_parameters=True,
-        # The JSON of a JSONB column may hold whatever a broken message held.
-        json_serializer=lambda value: json.dumps(value, default=str),
-        connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS, "options": options, **TCP_SETTINGS},
-    )

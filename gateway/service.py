@@ -1,7 +1,10 @@
 """Every way into the gateway. Start it with `nameko run --config config.yml gateway.service`."""
 
+from typing import Any
+
 from contracts.users import ACCESS_TOKEN_SECONDS, UserUpdated
 from extensions.broadcast import hears
+from extensions.cache import Cache
 from extensions.http.auth import TokensProvider
 from extensions.periodic import periodic
 from extensions.rpc_client import RpcClient
@@ -23,6 +26,7 @@ class GatewayService(
 
     name = "gateway"
     services = RpcClient()
+    orders_cache, catalog_cache = Cache("orders"), Cache("catalog")  # what these write, for what is asked most
     tokens = TokensProvider()
 
     @hears(UserUpdated)
@@ -33,6 +37,13 @@ class GatewayService(
     @periodic(seconds=30, transaction=False, every_process=True)
     def catch_up_with_users(self) -> None:
         """Learn what user.updated said while this process was not there, or cut off: at the start and ever after."""
-        for update in self.services.users.list_changed(ACCESS_TOKEN_SECONDS)["items"]:
-            self.tokens.verified.update(UserUpdated.model_validate(update))
+        page = self.services.users.list_changed(ACCESS_TOKEN_SECONDS)
+        self._take_in(page)
+        while page.get("until"):
+            page = self.services.users.list_changed(ACCESS_TOKEN_SECONDS, until=page["until"])
+            self._take_in(page)
         self.tokens.verified.caught_up = True
+
+    def _take_in(self, page: dict[str, Any]) -> None:
+        for update in page["items"]:
+            self.tokens.verified.update(UserUpdated.model_validate(update))

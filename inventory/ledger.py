@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Uuid, column, func, insert, update, values
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
+from extensions.bulk import update_rows
 from inventory.models import Movement, Stock
 from inventory.rules import Balance, Change
 
@@ -41,13 +42,9 @@ class Ledger:
         if not self._entries:
             return
         changed = {entry["product_id"]: self.stock[entry["product_id"]] for entry in self._entries}
-        after = values(
-            column("product_id", Uuid), column("on_hand", BigInteger), column("reserved", BigInteger), name="after"
-        ).data([(product_id, balance.on_hand, balance.reserved) for product_id, balance in changed.items()])
-        session.execute(
-            update(Stock)
-            .where(Stock.product_id == after.c.product_id)
-            .values(on_hand=after.c.on_hand, reserved=after.c.reserved, updated_at=func.clock_timestamp())
-            .execution_options(synchronize_session=False)
-        )
+        rows = [
+            {"product_id": product_id, "on_hand": balance.on_hand, "reserved": balance.reserved}
+            for product_id, balance in changed.items()
+        ]
+        update_rows(session, Stock, rows, key="product_id")
         session.execute(insert(Movement), self._entries)

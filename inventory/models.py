@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identi
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from extensions.ids import new_id
-from extensions.tables import service_metadata
+from extensions.tables import APPEND_ONLY, service_metadata
 from inventory.rules import Status
 
 
@@ -59,7 +59,7 @@ class ReservationLine(Base):
     """How many units of a product a reservation took. A reservation that failed has no lines."""
 
     __tablename__ = "reservation_lines"
-    __table_args__ = (CheckConstraint("quantity > 0", name="quantity"),)
+    __table_args__ = (CheckConstraint("quantity > 0", name="quantity"), {"info": APPEND_ONLY})
 
     order_id: Mapped[UUID] = mapped_column(ForeignKey("reservations.order_id"), primary_key=True)
     product_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -73,7 +73,7 @@ class Movement(Base):
     """
 
     __tablename__ = "movements"
-    __table_args__ = (Index(None, "product_id", "entry"),)
+    __table_args__ = (Index(None, "product_id", "entry"), {"info": APPEND_ONLY})
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     # Entries are made under the lock of the stock row, so this numbers a product's entries in their true order;

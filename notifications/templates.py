@@ -44,7 +44,7 @@ TEMPLATES: Mapping[type[Event], Message] = {
 }
 
 REASONS: Mapping[CancelReason, str] = {
-    CancelReason.OUT_OF_STOCK: "we do not have enough of it in stock",
+    CancelReason.OUT_OF_STOCK: "we do not have enough of it in stock, and /orders/{order_id}/timeline says of what",
     CancelReason.PAYMENT_FAILED: "the payment was declined",
     CancelReason.TIMEOUT: "we could not process it in time",
     CancelReason.USER: "you asked for it",
@@ -57,5 +57,5 @@ def message_for(event: Event) -> Message:
     template = TEMPLATES[type(event)]
     fields = event.model_dump(mode="json")
     if isinstance(event, OrderCancelled):
-        fields["reason_in_words"] = REASONS[event.reason]
+        fields["reason_in_words"] = REASONS[event.reason].format(**fields)
     return Message(template.subject.format(**fields), template.body.format(**fields))

@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from contracts.orders import CancelReason, OrderStatus
-from extensions.tables import service_metadata
+from extensions.tables import APPEND_ONLY, service_metadata
 
 _STATUSES = ", ".join(f"'{status}'" for status in OrderStatus)
 _REASONS = ", ".join(f"'{reason}'" for reason in CancelReason)
@@ -85,6 +85,7 @@ class OrderItem(Base):
     __table_args__ = (
         CheckConstraint("quantity > 0", name="quantity_positive"),
         CheckConstraint("price_snapshot >= 0", name="price_not_negative"),
+        {"info": APPEND_ONLY},
     )
 
     order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id"), primary_key=True)
@@ -104,7 +105,7 @@ class TimelineEvent(Base):
     """An event of an order's saga, for ever. `id` is the order of recording, which happens under the order's lock."""
 
     __tablename__ = "timeline"
-    __table_args__ = (Index(None, "order_id", "id"),)
+    __table_args__ = (Index(None, "order_id", "id"), {"info": APPEND_ONLY})
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id"))

@@ -7,15 +7,16 @@ from nameko.extensions import DependencyProvider
 
 from contracts.base import Actor
 from contracts.catalog import ProductView
-from contracts.errors import Overloaded, ValidationFailed
+from contracts.errors import Overloaded, ServiceUnavailable, UpstreamTimeout, ValidationFailed
 from contracts.inventory import StockCommitted, StockFailed, StockReleased, StockReserved
 from contracts.operations import ConsistencyRequest
 from contracts.orders import CreateOrder, OrderFilter, OrderNotFound, SagaFilter
 from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
 from extensions import idempotency, operations
-from extensions.cache import Cache
+from extensions.cache import Cache, CopiesOf
 from extensions.events import handles
 from extensions.ids import parse_id
+from extensions.metrics import Metrics
 from extensions.periodic import periodic
 from extensions.queues import Queues
 from extensions.rpc import rpc
@@ -23,6 +24,7 @@ from extensions.rpc_client import RpcClient
 from extensions.work import Work
 from orders import queries, use_cases
 from orders.admission import Admission
+from orders.decisions import Decisions
 from orders.models import Base
 from orders.pricing import price_order
 from orders.reconciliation import Reconciliation
@@ -46,15 +48,31 @@ class AdmissionProvider(DependencyProvider):
         return self.admission
 
 
+class DecisionsProvider(DependencyProvider):
+    """Gives the service what it counts its decisions with."""
+
+    metrics = Metrics()
+
+    def setup(self):
+        """Open the series."""
+        self.decisions = Decisions(self.metrics)
+
+    def get_dependency(self, worker_ctx):
+        """Return what counts; all workers share it."""
+        return self.decisions
+
+
 class OrdersService(operations.Operations):
     """Takes orders and decides them."""
 
     name = "orders"
     work = Work(Base)
     cache = Cache()
+    products = CopiesOf("catalog", "products")
     services = RpcClient()
     queues = Queues()
     admission = AdmissionProvider()
+    decisions = DecisionsProvider()
 
     # RPC
 
@@ -67,11 +85,16 @@ class OrdersService(operations.Operations):
             raise ValidationFailed.field("actor", 'an order belongs to a user: pass actor={"user_id": "...", ...}')
         self._require_room(actor, idempotency_key)
         # Asked before the transaction begins: no connection and no lock waits for another service.
-        product_ids = sorted({str(item.product_id) for item in request.items})
-        found = self.services.catalog.get_products(product_ids=product_ids)
-        products = [ProductView.model_validate(product) for product in found["items"]]
+        try:
+            products = self._products_of(request)
+        except (ServiceUnavailable, UpstreamTimeout):
+            if not idempotency.is_known(self.work, "create_order", idempotency_key, actor):
+                raise
+            products = None  # an order that was taken before is answered for without them
 
         def create():
+            if products is None:
+                raise ServiceUnavailable  # the key was forgotten at this very moment
             order = use_cases.create_order(
                 self.work.session,
                 price_order(request, products),
@@ -81,7 +104,7 @@ class OrdersService(operations.Operations):
                 self.work.publish,
             )
             self.admission.took_one()
-            return queries.view(order).to_dict()
+            return order.to_dict()
 
         arguments = {"items": items, "total_amount": total_amount, "actor": actor}
         return idempotency.run_once(self.work, "create_order", idempotency_key, arguments, create)
@@ -216,7 +239,7 @@ class OrdersService(operations.Operations):
     @periodic(seconds=1.0, after_gap=3.0)
     def expire_orders(self):
         """Cancel orders that nobody answered for within their deadline."""
-        expired = use_cases.expire_orders(self.work.session, _deadline(), self.work.publish)
+        expired = use_cases.expire_orders(self.work.session, _deadline(), self._publish)
         self._forget(expired)
         if len(expired) == use_cases.EXPIRE_BATCH:
             self.work.wake("expire_orders")
@@ -224,6 +247,10 @@ class OrdersService(operations.Operations):
     def _list_sagas(self, wanted, actor):
         Actor.of(actor).require_admin()
         return queries.list_sagas(self.work.session, SagaFilter.parse(wanted), _deadline())
+
+    def _products_of(self, request):
+        product_ids = sorted({str(item.product_id) for item in request.items})
+        return list(self.products.get(product_ids, self._ask_catalog).values())
 
     def _require_room(self, actor, idempotency_key):
         """Raise Overloaded for a new order when too many are undecided; what was taken before is still answered for."""
@@ -233,18 +260,27 @@ class OrdersService(operations.Operations):
             detail = "Too many orders wait for their decision. Nothing was done; try again shortly."
             raise Overloaded(detail, retry_after=1)
 
+    def _ask_catalog(self, product_ids):
+        found = self.services.catalog.get_products(product_ids=product_ids)
+        return {product["id"]: ProductView.model_validate(product) for product in found["items"]}
+
     def _count_waiting(self):
         with self.work.transaction() as session:
             return queries.count_waiting(session, _deadline(), self.admission.late_after)
 
     def _hear(self, events):
-        self._forget(use_cases.hear_answers(self.work.session, events, self.work.publish))
+        self._forget(use_cases.hear_answers(self.work.session, events, self._publish))
 
     def _command(self, order_id, command):
-        order = use_cases.command_order(self.work.session, order_id, command, self.work.publish)
+        order = use_cases.command_order(self.work.session, order_id, command, self._publish)
         self._forget([order])
-        return queries.view(order)
+        return queries.get_order(self.work.session, order_id)
+
+    def _publish(self, event, cause=None):
+        """Publish what became of an order, and count it when that is committed."""
+        self.work.after_commit(self.decisions.count, event)
+        return self.work.publish(event, cause)
 
     def _forget(self, orders):
-        for order in orders:
-            self.work.around_commit(self.cache.invalidate, "order", order.id, order.version)
+        if orders:
+            self.work.around_commit(self.cache.invalidate, "order", {order.id: order.version for order in orders})

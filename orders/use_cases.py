@@ -1,14 +1,15 @@
 """What changes orders. Every change happens under the order's row lock and asks saga.py what it leads to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Interval, Select, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session, selectinload
-from sqlalchemy.sql.base import ExecutableOption
+from sqlalchemy.orm import Session
 
 from contracts.base import Actor, Event, Publish, Received
 from contracts.errors import InvalidState
@@ -22,50 +23,82 @@ from contracts.orders import (
     OrderNotFound,
     OrderShipped,
     OrderStatus,
+    OrderView,
 )
+from extensions.bulk import update_rows
 from extensions.ids import new_id
 from orders import saga
-from orders.models import Order, OrderItem, TimelineEvent
+from orders.models import Base, Order
 from orders.pricing import PricedOrder
 from orders.saga import Command, Saga
 
 EXPIRE_BATCH = 200
+_CHANGEABLE = ("id", "status", "cancel_reason", "stock_status", "payment_status", "version")
+
+
+@dataclass(slots=True)
+class LockedOrder:
+    """What an order's row says, for as long as this transaction holds it; `_write` stores what has changed of it."""
+
+    id: UUID
+    user_id: UUID
+    total_amount: Decimal
+    currency: str
+    status: str
+    cancel_reason: str | None
+    stock_status: str
+    payment_status: str
+    version: int
+
+
+_ORDERS, _ITEMS, _TIMELINE = (Base.metadata.tables[name] for name in ("orders", "order_items", "timeline"))
+_PLACE = (
+    insert(_ORDERS)
+    # The database's clock, for the timer asks the same one.
+    .values(deadline_at=func.clock_timestamp() + bindparam("deadline", type_=Interval))
+    .returning(_ORDERS.c.created_at, _ORDERS.c.updated_at)
+)
+_PLACE_ITEMS = insert(_ITEMS)
+# An event that the inbox has long forgotten may come again; the timeline never forgets.
+_NOTE = insert(_TIMELINE).on_conflict_do_nothing()
+_COLUMNS = select(*(getattr(Order, name) for name in LockedOrder.__slots__))
 
 
 def create_order(
     session: Session, priced: PricedOrder, user_id: UUID, currency: str, deadline: timedelta, publish: Publish
-) -> Order:
+) -> OrderView:
     """Store a priced order and announce it; the answer of inventory and payments decides it within `deadline`."""
-    order = Order(
-        id=new_id(),
-        user_id=user_id,
-        status=OrderStatus.CREATED,
-        total_amount=priced.total,
-        currency=currency,
-        stock_status="PENDING",
-        payment_status="PENDING",
-        version=1,
-        # The database's clock, for the timer asks the same one.
-        deadline_at=func.clock_timestamp() + deadline,
-        items=[OrderItem(line=number, **dict(line)) for number, line in enumerate(priced.lines, start=1)],
+    order = {
+        "id": new_id(),
+        "user_id": user_id,
+        "status": OrderStatus.CREATED,
+        "total_amount": priced.total,
+        "currency": currency,
+        "stock_status": "PENDING",
+        "payment_status": "PENDING",
+        "version": 1,
+    }
+    created_at, updated_at = session.execute(_PLACE, {**order, "deadline": deadline}).one()
+    lines = [dict(line) for line in priced.lines]
+    session.execute(
+        _PLACE_ITEMS, [{"order_id": order["id"], "line": number, **line} for number, line in enumerate(lines, start=1)]
     )
-    session.add(order)
-    session.flush()
     created = OrderCreated(
-        order_id=order.id, user_id=user_id, total_amount=priced.total, currency=currency, items=priced.lines
+        order_id=order["id"], user_id=user_id, total_amount=priced.total, currency=currency, items=priced.lines
     )
     _record(session, [_entry(created, publish(created))])
-    return order
+    items = [{**line, "line_total": line["price_snapshot"] * line["quantity"]} for line in lines]
+    return OrderView(**order, cancel_reason=None, items=items, created_at=created_at, updated_at=updated_at)
 
 
-def hear_answers(session: Session, answers: Sequence[Received[Any]], publish: Publish) -> list[Order]:
+def hear_answers(session: Session, answers: Sequence[Received[Any]], publish: Publish) -> list[LockedOrder]:
     """Record what inventory and payments said about their orders, and decide the orders that this settles.
 
     Returns the orders that changed. Raises OrderNotFound where an answer is about no order of ours.
     """
     orders = _lock(session, {answer.event.order_id for answer in answers})
     entries: list[dict[str, Any]] = []
-    changed: dict[UUID, Order] = {}
+    changed: dict[UUID, LockedOrder] = {}
     for answer in answers:
         event = answer.event
         order = orders.get(event.order_id)
@@ -76,13 +109,14 @@ def hear_answers(session: Session, answers: Sequence[Received[Any]], publish: Pu
         after = saga.hear(_saga_of(order), event.event_type, returned=returned)
         if _apply(order, after, entries, lambda announcement: publish(announcement, cause=answer)):  # noqa: B023
             changed[order.id] = order
+    _write(session, changed.values())
     _record(session, entries)
     return list(changed.values())
 
 
-def command_order(session: Session, order_id: UUID, command: Command, publish: Publish) -> Order:
+def command_order(session: Session, order_id: UUID, command: Command, publish: Publish) -> LockedOrder:
     """Cancel, ship or deliver an order. Raises OrderNotFound, and InvalidState where it is not possible (any more)."""
-    order = _lock(session, {order_id}, selectinload(Order.items)).get(order_id)
+    order = _lock(session, {order_id}).get(order_id)
     if order is None:
         raise OrderNotFound
     after = saga.obey(_saga_of(order), command)
@@ -91,9 +125,8 @@ def command_order(session: Session, order_id: UUID, command: Command, publish: P
         raise InvalidState(f"This order is {order.status}: it is not possible to {verb} it.")
     entries: list[dict[str, Any]] = []
     _apply(order, after, entries, publish)
+    _write(session, [order])
     _record(session, entries)
-    session.flush()
-    session.refresh(order, ["updated_at"])
     return order
 
 
@@ -105,24 +138,25 @@ def cancel_command(session: Session, order_id: UUID, actor: Actor) -> Command:
     return Command.CANCEL_BY_USER if actor.user_id == owner else Command.CANCEL_BY_ADMIN
 
 
-def expire_orders(session: Session, deadline: timedelta, publish: Publish) -> list[Order]:
+def expire_orders(session: Session, deadline: timedelta, publish: Publish) -> list[LockedOrder]:
     """Cancel orders that were not decided within their deadline; returns them, EXPIRE_BATCH at most."""
     _redate(session, deadline)
-    overdue = session.scalars(
-        select(Order)
-        .where(Order.status == OrderStatus.CREATED, Order.deadline_at <= func.clock_timestamp())
+    overdue = _read(
+        session,
+        _COLUMNS.where(Order.status == OrderStatus.CREATED, Order.deadline_at <= func.clock_timestamp())
         .order_by(Order.deadline_at)
         .limit(EXPIRE_BATCH)
         # One that is locked is being decided at this moment.
-        .with_for_update(skip_locked=True)
-    ).all()
+        .with_for_update(skip_locked=True),
+    )
     entries: list[dict[str, Any]] = []
     for order in overdue:
         after = saga.obey(_saga_of(order), Command.EXPIRE)
         if after is not None:
             _apply(order, after, entries, publish)
+    _write(session, overdue)
     _record(session, entries)
-    return list(overdue)
+    return overdue
 
 
 def _redate(session: Session, deadline: timedelta) -> None:
@@ -137,40 +171,40 @@ def _redate(session: Session, deadline: timedelta) -> None:
     )
 
 
-def _lock(session: Session, order_ids: set[UUID], *options: ExecutableOption) -> dict[UUID, Order]:
+def _lock(session: Session, order_ids: set[UUID]) -> dict[UUID, LockedOrder]:
     """Lock orders in the order of their ids, so that two batches cannot deadlock."""
-    statement = (
-        select(Order)
-        .where(Order.id.in_(order_ids))
-        .order_by(Order.id)
-        .options(*options)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    return {order.id: order for order in session.scalars(statement)}
+    statement = _COLUMNS.where(Order.id.in_(order_ids)).order_by(Order.id).with_for_update()
+    return {order.id: order for order in _read(session, statement)}
 
 
-def _saga_of(order: Order) -> Saga:
+def _read(session: Session, statement: Select[Any]) -> list[LockedOrder]:
+    return [LockedOrder(*row) for row in session.execute(statement)]
+
+
+def _write(session: Session, orders: Iterable[LockedOrder]) -> None:
+    update_rows(session, Order, [{name: getattr(order, name) for name in _CHANGEABLE} for order in orders])
+
+
+def _saga_of(order: LockedOrder) -> Saga:
     reason = None if order.cancel_reason is None else CancelReason(order.cancel_reason)
     return Saga(OrderStatus(order.status), order.stock_status, order.payment_status, reason)
 
 
-def _apply(order: Order, after: Saga, entries: list[dict[str, Any]], publish: Callable[[Event], UUID]) -> bool:
-    """Write a saga's new state into its row, and announce a new status. Tells whether anything changed."""
+def _apply(order: LockedOrder, after: Saga, entries: list[dict[str, Any]], publish: Callable[[Event], UUID]) -> bool:
+    """Enter a saga's new state into its order, and announce a new status. Tells whether anything changed."""
     before = _saga_of(order)
     if after == before:
         return False
     order.status, order.stock_status, order.payment_status = after.status, after.stock, after.payment
     order.cancel_reason = after.cancel_reason
     order.version += 1
-    order.updated_at = func.clock_timestamp()
     if after.status is not before.status:
         announcement = _announcement(order, after)
         entries.append(_entry(announcement, publish(announcement)))
     return True
 
 
-def _announcement(order: Order, after: Saga) -> Event:
+def _announcement(order: LockedOrder, after: Saga) -> Event:
     """Return the event that says which status an order now has."""
     if after.status is OrderStatus.CONFIRMED:
         return OrderConfirmed(
@@ -195,5 +229,4 @@ def _entry(event: Event, event_id: UUID) -> dict[str, Any]:
 
 def _record(session: Session, entries: Sequence[dict[str, Any]]) -> None:
     if entries:
-        # An event that the inbox has long forgotten may come again; the timeline never forgets.
-        session.execute(insert(TimelineEvent).values(list(entries)).on_conflict_do_nothing())
+        session.execute(_NOTE, entries)

@@ -85,12 +85,12 @@ class PaymentsService(operations.Operations):
     @periodic(seconds=1.0, transaction=False)
     def authorize_pending(self):
         """Ask the provider about all payments that wait for it. No transaction is open while it thinks."""
-        last = None
-        while pending := self._pending_after(last):
+        pending = self._pending_after(None)
+        while pending:
             answers = use_cases.ask_provider(pending, self.provider)
             with self.work.transaction():
                 use_cases.record_answers(self.work.session, answers, self.provider, self.work.publish)
-            last = pending[-1].payment_id
+            pending = self._pending_after(pending[-1].payment_id) if len(pending) == BATCH else []
 
     def _pending_after(self, payment_id):
         with self.work.transaction():

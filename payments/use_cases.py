@@ -7,23 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, Text, Uuid, column, func, insert, update, values
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from contracts.base import Publish, Received
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
+from extensions.bulk import update_rows
 from payments import queries, rules
 from payments.models import Payment
 from payments.provider import Answer, Approved, Declined, PaymentProvider, ProviderRefuses
 from payments.rules import Operation, State, Step
 
-_CHANGEABLE = {
-    "id": Uuid,
-    "status": Text,
-    "cancel_requested": Boolean,
-    "transaction_reference": Text,
-    "failure_reason": Text,
-}
+_CHANGEABLE = ("id", "status", "cancel_requested", "transaction_reference", "failure_reason")
 
 
 def open_payments(session: Session, events: Sequence[Received[OrderCreated]]) -> None:
@@ -175,15 +170,4 @@ def _announce(step: Step, payment: Payment, row: dict[str, Any], publish: Publis
 
 def _store(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     """Write what changed, in one statement."""
-    if not rows:
-        return
-    after = values(*(column(name, kind) for name, kind in _CHANGEABLE.items()), name="after").data(
-        [tuple(row[name] for name in _CHANGEABLE) for row in rows]
-    )
-    changed = {name: after.c[name] for name in _CHANGEABLE if name != "id"}
-    session.execute(
-        update(Payment)
-        .where(Payment.id == after.c.id)
-        .values(**changed, updated_at=func.clock_timestamp())
-        .execution_options(synchronize_session=False)
-    )
+    update_rows(session, Payment, [{name: row[name] for name in _CHANGEABLE} for row in rows])

@@ -124,10 +124,13 @@ class Bus:
         self.channel.basic_publish(amqp.Message(body, **(defaults | properties)), exchange, routing_key)
 
     def events(self, event_type=None, correlation_id=None):
-        """Everything heard so far, decoded by its contract, oldest first."""
+        """Everything heard so far, decoded by its contract, oldest first.
+
+        Listens for longer than a relay waits from batch to batch: what is on its way counts as heard.
+        """
         with suppress(OSError):
             while True:
-                self.connection.drain_events(timeout=0.01)
+                self.connection.drain_events(timeout=0.1)
         return [
             EVENTS[message.properties["type"]].model_validate_json(message.body)
             for message in self.heard
@@ -151,8 +154,14 @@ class Bus:
 
 
 def database(service):
-    """An engine for looking into a service's database."""
+    """An engine for looking into a service's database, with the service's own role."""
     return sqlalchemy.create_engine(config["DB_URIS"][f"{service}:Base"], poolclass=sqlalchemy.NullPool)
+
+
+def owned_database(service):
+    """An engine that may do anything to a service's tables: the role of migrations."""
+    url = config["DB_OWNER_URIS"][service] or config["DB_URIS"][f"{service}:Base"]
+    return sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
 
 
 def purge_queues():
@@ -169,7 +178,7 @@ def purge_queues():
 
 def empty_database(service):
     """Delete all rows of a service's tables."""
-    engine = database(service)
+    engine = owned_database(service)
     with engine.begin() as connection:
         tables = [name for name in sqlalchemy.inspect(connection).get_table_names() if name != "alembic_version"]
         connection.execute(sqlalchemy.text("SET lock_timeout = '10s'"))

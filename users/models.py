@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from extensions.ids import new_id
-from extensions.tables import service_metadata
+from extensions.tables import DELETABLE, service_metadata
 
 
 class Base(DeclarativeBase):
@@ -34,8 +34,6 @@ class User(Base):
     password_hash: Mapped[str]
     roles: Mapped[list[str]]
     is_active: Mapped[bool] = mapped_column(default=True)
-    # Not used any more: idempotency_keys has it. Goes once no process is left that writes it.
-    registration_key: Mapped[bytes | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.statement_timestamp())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.statement_timestamp())
 
@@ -57,7 +55,11 @@ class RefreshFamily(Base):
     revoked_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.statement_timestamp())
 
-    __table_args__ = (Index(None, "revoked_at", postgresql_where=text("revoked_at IS NOT NULL")),)
+    __table_args__ = (
+        Index(None, "revoked_at", postgresql_where=text("revoked_at IS NOT NULL")),
+        # Its tokens go with it, which is the constraint's doing and not the service's.
+        {"info": DELETABLE},
+    )
 
 
 class RefreshToken(Base):

@@ -1,7 +1,9 @@
 """Which passwords are accepted."""
 
+import math
 import re
 
+from zxcvbn import matching, scoring
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from contracts.users import MIN_PASSWORD, WeakPassword
@@ -22,12 +24,32 @@ _WELL_KNOWN = set(FREQUENCY_LISTS["passwords"]) | set(
     """.split()  # noqa: SIM905  (words read better without 80 pairs of quotes)
 )
 _DIGIT_RUNS = "01234567890123456789", "98765432109876543210"
+# At a hundred guesses in a quarter of an hour these take a hundred days.
+MIN_GUESSES = 10**6
+# The matchers look at every part of a text, and at every part of that: so much of it at a time takes milliseconds.
+SCORED = 20
+# What people write for letters. Two signs stand for two letters each.
+_LETTERS = tuple(
+    str.maketrans("4@8({[<3690$5+%2!|17", letters) for letters in ("aabcccceggosstxziilt", "aabcccceggosstxzilil")
+)
+_MATCHERS = (
+    matching.dictionary_match,
+    matching.reverse_dictionary_match,
+    matching.spatial_match,
+    matching.repeat_match,
+    matching.sequence_match,
+    matching.regex_match,
+    matching.date_match,
+)
+_SIGNS = re.compile(r"[\W_]+")
 _REPETITION = re.compile(r"(.+?)\1+", re.DOTALL)  # "aaaaaaaaaa", "passwordpassword"
 
 
 def check_password(password: str, email: str) -> None:
     """Raise WeakPassword, saying why, unless `password` is fit for the account of `email`."""
     reason = _weakness(password.casefold(), email.casefold())
+    if reason is None and _guesses(password) < MIN_GUESSES:
+        reason = "is easily guessed"
     if reason:
         raise WeakPassword(f"password: {reason}. {WeakPassword.detail}")
 
@@ -35,11 +57,13 @@ def check_password(password: str, email: str) -> None:
 def _weakness(password: str, email: str) -> str | None:
     if len(password) < MIN_PASSWORD:
         return f"has fewer than {MIN_PASSWORD} characters"
-    if _REPETITION.fullmatch(password):
+    bare = _SIGNS.sub("", password)
+    spellings = [password, bare] if len(bare) >= MIN_PASSWORD else [password]
+    if any(_REPETITION.fullmatch(one) for one in spellings):
         return "repeats the same characters"
     if _is_made_of(email, password):
         return "is little more than the e-mail address"
-    if _is_well_known(password):
+    if any(_is_well_known(one) for one in spellings):
         return "is a well-known one"
     return None
 
@@ -55,3 +79,18 @@ def _is_well_known(password: str) -> bool:
     if password in _WELL_KNOWN or (stem in _WELL_KNOWN and len(password) - len(stem) < MIN_PASSWORD):
         return True
     return any(password in run for run in _DIGIT_RUNS)
+
+
+def _guesses(password: str) -> float:
+    """Estimate, as zxcvbn does, how many guesses somebody needs who knows how people choose passwords.
+
+    zxcvbn itself tries every way to read signs as letters, which takes seconds for a password that is made for it.
+    """
+    parts = (password[begin : begin + SCORED] for begin in range(0, len(password), SCORED))
+    return math.prod(_guesses_of_part(part) for part in parts)
+
+
+def _guesses_of_part(part: str) -> float:
+    found = [match for matcher in _MATCHERS for match in matcher(part)]
+    found += [match for letters in _LETTERS for match in matching.dictionary_match(part.translate(letters))]
+    return float(scoring.most_guessable_match_sequence(part, found)["guesses"])

@@ -5,6 +5,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -96,41 +97,61 @@ def _gently(work: Callable[..., Any], *arguments: str) -> Any:
 
 
 class FailedLogins(DependencyProvider):  # type: ignore[misc]  # as above
-    """Counts the failed logins of each address, for all replicas: guessing a password takes too long to be of use."""
+    """Counts the failed logins of each account, for all replicas: guessing a password takes too long to be of use."""
 
     limits = RateLimits()
 
     def setup(self) -> None:
-        """Read the limit. Raises ValueError for one that is none."""
-        self._policy = Policy.of(TooManyFailedLogins.policy, config.get("FAILED_LOGINS_PER_ACCOUNT"))
+        """Read the limits. Raises ValueError for one that is none."""
+        name = TooManyFailedLogins.policy
+        self._from_one_place = Policy.of(name, config.get("FAILED_LOGINS_PER_ACCOUNT_AND_ADDRESS"))
+        self._from_everywhere = Policy.of(name, config.get("FAILED_LOGINS_PER_ACCOUNT"))
 
     def get_dependency(self, _worker_ctx: Any) -> "FailedLogins":
         """Return what all workers share."""
         return self
 
-    def check(self, email: str) -> None:
-        """Raise TooManyFailedLogins where no password is taken for this address now."""
-        if self._policy is not None:
-            _refuse_over(self.limits.look((self._policy, email)))
+    def of(self, email: str, address: str) -> "Failures":
+        """Return the counters of an account, there or not, for who comes from `address`."""
+        # A blank is in no e-mail address.
+        here = (self._from_one_place, f"{email} {address}") if self._from_one_place else None
+        everywhere = (self._from_everywhere, email) if self._from_everywhere else None
+        return Failures(self.limits, here, everywhere)
 
-    def add(self, email: str) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """The failed logins of one account: from one place, and from everywhere; None is not limited."""
+
+    limits: RateLimits
+    here: tuple[Policy, str] | None
+    everywhere: tuple[Policy, str] | None
+
+    def check(self) -> None:
+        """Raise TooManyFailedLogins where no password is taken now."""
+        _refuse_over(self.limits.look(*self._counters))
+
+    def add(self) -> None:
         """Count one; raise TooManyFailedLogins where others have used up what was left meanwhile.
 
         Else many guesses at once would learn which of them was right: the only one that is refused.
         """
-        if self._policy is not None:
-            _refuse_over(self.limits.spend((self._policy, email)))
+        _refuse_over(self.limits.spend(*self._counters))
 
-    def forget(self, email: str) -> None:
-        """The right one has come."""
-        if self._policy is not None:
-            self.limits.forget(self._policy, email)
+    def forget(self) -> None:
+        """The right one has come from here: that says nothing about the others."""
+        if self.here is not None:
+            self.limits.forget(*self.here)
+
+    @property
+    def _counters(self) -> list[tuple[Policy, str]]:
+        return [counter for counter in (self.here, self.everywhere) if counter is not None]
 
 
 def _refuse_over(levels: Sequence[Level]) -> None:
-    for level in levels:
-        if level.retry_after:
-            raise TooManyFailedLogins(retry_after=level.retry_after)
+    seconds = max((level.retry_after for level in levels), default=0)
+    if seconds:
+        raise TooManyFailedLogins(retry_after=seconds)
 
 
 class Sessions(DependencyProvider):  # type: ignore[misc]  # as above

@@ -38,35 +38,43 @@ def list_users(session: Session, page: PageRequest) -> dict[str, Any]:
     return page_of([UserView.model_validate(user) for user in users], cursor)
 
 
-def list_changed(session: Session, within: timedelta) -> list[UserUpdated]:
-    """Return what user.updated said within this time, one for each account."""
-    since = func.clock_timestamp() - within
+def list_changed(
+    session: Session, within: timedelta, until: datetime | None = None
+) -> tuple[list[UserUpdated], datetime | None]:
+    """Return what user.updated said within this time and `until` then, one for each account.
+
+    Where that is more than can be told at once it is the latest, and the time until which to ask for the rest.
+    """
+    since, latest = func.clock_timestamp() - within, until or func.clock_timestamp()
     # A new account has not changed: its tokens were made from what it is.
     statement = (
         select(User)
-        .where(User.updated_at > since, User.updated_at > User.created_at)
+        .where(User.updated_at > since, User.updated_at <= latest, User.updated_at > User.created_at)
         .order_by(User.updated_at.desc())
         .limit(MAX_CHANGED)
     )
-    ended = _sessions_ended(session, since)
     changed = {user.id: user for user in session.scalars(statement)}
+    families = _families_revoked(session, since, latest)
+    ended: dict[UUID, list[UUID]] = {}
+    for family in families:
+        ended.setdefault(family.user_id, []).append(family.id)
     others = session.scalars(select(User).where(User.id.in_(ended.keys() - changed.keys())))
     users = [*changed.values(), *others]
-    return [describe_change(user, user.updated_at, ended.get(user.id, ())) for user in users]
+    told = [describe_change(user, user.updated_at, ended.get(user.id, ())) for user in users]
+    oldest = [user.updated_at for user in list(changed.values())[MAX_CHANGED - 1 :]]
+    oldest += [family.revoked_at for family in families[MAX_CHANGED - 1 :]]
+    return told, max(oldest, default=None)
 
 
-def _sessions_ended(session: Session, since: ColumnElement[Any]) -> dict[UUID, list[UUID]]:
-    """Return the sessions that were revoked after `since`, by their users."""
+def _families_revoked(session: Session, since: ColumnElement[Any], latest: Any) -> Sequence[Any]:
+    """Return (id, user_id, revoked_at) of the sessions that were revoked after `since`, the latest first."""
     statement = (
-        select(RefreshFamily.user_id, RefreshFamily.id)
-        .where(RefreshFamily.revoked_at > since)
+        select(RefreshFamily.id, RefreshFamily.user_id, RefreshFamily.revoked_at)
+        .where(RefreshFamily.revoked_at > since, RefreshFamily.revoked_at <= latest)
         .order_by(RefreshFamily.revoked_at.desc())
         .limit(MAX_CHANGED)
     )
-    ended: dict[UUID, list[UUID]] = {}
-    for user_id, family_id in session.execute(statement):
-        ended.setdefault(user_id, []).append(family_id)
-    return ended
+    return session.execute(statement).all()
 
 
 def describe_change(user: User, at: datetime, ended_sessions: Sequence[UUID]) -> UserUpdated:

@@ -4,6 +4,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from contracts.base import Actor, PageRequest
+from contracts.errors import ServiceUnavailable, UpstreamTimeout
 from contracts.users import (
     ChangesWithin,
     Credentials,
@@ -60,32 +61,40 @@ class UsersService(operations.Operations):
 
         answer = idempotency.run_once(self.work, "register", idempotency_key, asked, open_account)
         # Tokens are stored nowhere: the first answer, like every other, is made from what is.
-        with self.work.transaction() as session:
-            account = use_cases.repeat_registration(session, UUID(answer["user_id"]), self.sessions)
+        try:
+            with self.work.transaction() as session:
+                account = use_cases.repeat_registration(session, UUID(answer["user_id"]), self.sessions)
+        except ServiceUnavailable:  # which would say that nothing was done
+            message = "The account is there, but its tokens could not be read. Send the same again, with the same key."
+            raise UpstreamTimeout(message) from None
         return type(answer)(account.to_dict())
 
     @rpc(transaction=False)
-    def login(self, email, password):
-        """Start a session: {"user": {...}, "access_token": ..., "refresh_token": ..., "expires_in": seconds, ...}."""
+    def login(self, email, password, address=""):
+        """Start a session: {"user": {...}, "access_token": ..., "refresh_token": ..., "expires_in": seconds, ...}.
+
+        `address` is where the client is: most failed logins are counted for one place only.
+        """
         credentials = Credentials.parse({"email": email, "password": password})
-        self.failed_logins.check(credentials.email)
+        failures = self.failed_logins.of(credentials.email, str(address))
+        failures.check()
         opened = None
         while opened is None:
-            opened = self._log_in(credentials)
+            opened = self._log_in(credentials, failures)
         return opened
 
-    def _log_in(self, credentials):
+    def _log_in(self, credentials, failures):
         """Return what login answers; None where somebody else has renewed the hash in between."""
         with self.work.transaction() as session:
             user = queries.find_by_email(session, credentials.email)
         # Without an account it takes just as long.
         is_right = self.passwords.matches(credentials.password, user.password_hash if user else None)
         if user is None or not is_right:
-            self.failed_logins.add(credentials.email)
+            failures.add()
             raise InvalidCredentials
         # Once more: of many guesses at once, all but the first few have failed by now.
-        self.failed_logins.check(credentials.email)
-        self.failed_logins.forget(credentials.email)
+        failures.check()
+        failures.forget()
         renewed = self.passwords.renewed(credentials.password, user.password_hash)
         with self.work.transaction() as session:
             return use_cases.log_in(session, user.id, user.password_hash, self.sessions, renewed)
@@ -124,12 +133,16 @@ class UsersService(operations.Operations):
         return queries.list_users(self.work.session, PageRequest.parse({"limit": limit, "cursor": cursor}))
 
     @rpc
-    def list_changed(self, seconds, actor=None):
-        """List what user.updated said within the last `seconds`, for who has missed it: {"items": [...]} (admin)."""
+    def list_changed(self, seconds, until=None, actor=None):
+        """List what user.updated said within the last `seconds`, for who has missed it: {"items": [...]} (admin).
+
+        Where that is too much at once, `until` in the answer says how to go on.
+        """
         Actor.of(actor).require_admin()
-        within = ChangesWithin.parse({"seconds": seconds}).seconds
-        changes = queries.list_changed(self.work.session, timedelta(seconds=within))
-        return {"items": [change.model_dump(mode="json") for change in changes]}
+        wanted = ChangesWithin.parse({"seconds": seconds, "until": until})
+        changes, rest = queries.list_changed(self.work.session, timedelta(seconds=wanted.seconds), wanted.until)
+        items = [change.model_dump(mode="json") for change in changes]
+        return {"items": items, "until": None if rest in {None, wanted.until} else rest.isoformat()}
 
     @rpc
     def update_user(self, user_id, actor=None, if_match=None, **changes):

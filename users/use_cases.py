@@ -19,6 +19,7 @@ from contracts.users import (
     ACCESS_TOKEN_SECONDS,
     InvalidCredentials,
     InvalidToken,
+    NotARefreshToken,
     Role,
     SessionView,
     TokenRevoked,
@@ -122,10 +123,7 @@ def refresh(session: Session, refresh_token: str, policy: SessionPolicy, publish
     None: it was replaced longer ago, so one of two holders stole it, and the whole family is revoked now. The caller
     raises TokenRevoked *after* the commit. Raises InvalidToken, TokenRevoked or UserInactive where nothing is to keep.
     """
-    found = queries.find_refresh_token(session, refresh_token)
-    if found is None:
-        raise InvalidToken
-    family_id, user_id = found
+    family_id, user_id = _owner_of(session, refresh_token)
     user = queries.lock_user(session, user_id, shared=True)
     family = session.get(RefreshFamily, family_id, with_for_update=True)
     now = queries.now(session)
@@ -145,10 +143,7 @@ def refresh(session: Session, refresh_token: str, policy: SessionPolicy, publish
 
 def log_out(session: Session, refresh_token: str, actor: Actor, publish: Publish) -> None:
     """Revoke the family of `refresh_token`, once or again; raises InvalidToken for an unknown one or someone else's."""
-    found = queries.find_refresh_token(session, refresh_token)
-    if found is None:
-        raise InvalidToken
-    family_id, user_id = found
+    family_id, user_id = _owner_of(session, refresh_token)
     if actor.user_id not in (None, user_id):
         raise InvalidToken
     user = queries.lock_user(session, user_id, shared=True)
@@ -199,6 +194,14 @@ def delete_expired_sessions(session: Session) -> int:
     families = session.scalars(expired).all()
     session.execute(delete(RefreshFamily).where(RefreshFamily.id.in_(families)))
     return len(families)
+
+
+def _owner_of(session: Session, refresh_token: str) -> tuple[UUID, UUID]:
+    """Return (family id, user id) of a refresh token; raises InvalidToken for an unknown one."""
+    found = queries.find_refresh_token(session, refresh_token)
+    if found is None:
+        raise NotARefreshToken if "." in refresh_token else InvalidToken  # access tokens have two
+    return found
 
 
 def _open_session(session: Session, user: User, policy: SessionPolicy, refresh_token: str | None = None) -> SessionView:

@@ -13,7 +13,8 @@ from deploy.accounts import OPERATOR, uri_variable
 from deploy.local import environment, ports
 from deploy.local.process import PidFile, StartError, spawn, tail, wait_until
 from deploy.local.servers import OURS, Servers
-from deploy.local.suite import ROOT, Suite
+from deploy.local.suite import ROOT, SERVICES, Suite
+from extensions.production import is_production
 
 VAR = ROOT / "var"
 ENV_FILE = VAR / "env"
@@ -100,6 +101,7 @@ class Launcher:
             "JWT_PRIVATE_KEY_FILE": str(keys / "jwt-private.pem"),
             "JWT_PUBLIC_KEY_FILE": str(keys / "jwt-public.pem"),
             "ENVIRONMENT": "development",
+            **ports.metrics_addresses(VAR, SERVICES),
         }
         return {
             **addresses,
@@ -138,7 +140,7 @@ class Launcher:
     def _seed(self, servers: Servers) -> None:
         """Once for each set of data, so that what a person then changes in the demo shop stays changed."""
         seeded = servers.data / "seeded"
-        if self.env["ENVIRONMENT"] == "production" or (seeded.exists() and not servers.given):
+        if is_production(self.env) or (seeded.exists() and not servers.given):
             return
         self._task("seeding the demo shop", "deploy.seed")
         if not servers.given:  # servers that are not ours may be other ones the next time

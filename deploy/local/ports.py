@@ -3,6 +3,7 @@
 import json
 import socket
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 # The standard ports plus 15,000, plus 0, 10, 20 ... 990 by clone: below the range that the kernel gives to outgoing
@@ -10,6 +11,8 @@ from pathlib import Path
 STANDARD = {"epmd": 4369, "postgres": 5432, "amqp": 5672, "amqp_dist": 5674, "redis": 6379}
 OFFSET = 15_000
 CLONES = 100
+# Metrics: the port that Prometheus' exporters begin with, moved alike; ten for each service, for that many processes.
+METRICS, REPLICAS = 9100, 10
 TRIES = 500
 
 
@@ -34,8 +37,20 @@ def first_free(start: int, *, host: str = "127.0.0.1", taken: frozenset[int] = f
 
 def preferred(root: Path) -> dict[str, int]:
     """The ports that the folder `root` would like, by name; the same folder always likes the same ones."""
-    shift = zlib.crc32(str(root.resolve()).encode()) % CLONES * 10
-    return {name: port + OFFSET + shift for name, port in STANDARD.items()}
+    return {name: port + OFFSET + _clone(root) * 10 for name, port in STANDARD.items()}
+
+
+def metrics_addresses(root: Path, services: Sequence[str]) -> dict[str, str]:
+    """The ranges of ports that the services' processes serve metrics on, by variable: each takes the first free one."""
+    first = METRICS + OFFSET + _clone(root) * REPLICAS * len(services)
+    starts = {service: first + number * REPLICAS for number, service in enumerate(services)}
+    return {
+        f"{name.upper()}_METRICS_ADDRESS": f"127.0.0.1:{start}-{start + REPLICAS - 1}" for name, start in starts.items()
+    }
+
+
+def _clone(root: Path) -> int:
+    return zlib.crc32(str(root.resolve()).encode()) % CLONES
 
 
 def choose(root: Path) -> dict[str, int]:

@@ -1,21 +1,22 @@
-"""A private PostgreSQL: one cluster with a database and a role per service, over TCP on the loopback interface only."""
+"""A private PostgreSQL: one cluster with a database and two roles per service, over TCP on the loopback
+interface only."""
 
 import os
 import pwd
-import re
 import secrets
 import shutil
 import signal
 from pathlib import Path
 
 import psycopg2
-from psycopg2 import errors
 
+from contracts.calls import SERVICES
+from deploy.accounts import database_variable, owner_variable
+from deploy.databases import Database, make
 from deploy.local import install
 from deploy.local.process import StartError, spawn, started_at, tail, wait_until
 from deploy.local.server import Server
 
-INIT_SQL = Path(__file__).resolve().parents[1] / "postgres" / "init.sql"
 SUPERUSER = "postgres"
 
 SETTINGS = {
@@ -31,8 +32,8 @@ SETTINGS = {
 
 
 def services() -> list[str]:
-    """The services that have a database, in the order of init.sql."""
-    return re.findall(r"^CREATE DATABASE (\w+)", INIT_SQL.read_text(), re.MULTILINE)
+    """The services that have a database: all but the gateway."""
+    return list(SERVICES)
 
 
 class Postgres(Server):
@@ -53,8 +54,23 @@ class Postgres(Server):
             raise StartError("PostgreSQL's programs (postgres, initdb) are not on this machine")
         return folder
 
-    def url(self, service: str) -> str:
-        return f"postgresql+psycopg2://{service}:{service}@127.0.0.1:{self.port}/{service}"
+    def url(self, role: str, database: str = "") -> str:
+        """The address of a role, whose password is its name, in the database of that name if no other is given."""
+        return f"postgresql+psycopg2://{role}:{role}@127.0.0.1:{self.port}/{database or role}"
+
+    def administrator_url(self) -> str:
+        """The address of the user who may do everything."""
+        password = (self.home / "superuser-password").read_text()
+        return f"postgresql+psycopg2://{SUPERUSER}:{password}@127.0.0.1:{self.port}/postgres"
+
+    def databases(self) -> list[Database]:
+        """The services' databases, each with the address of its service and that of its owner."""
+        return [Database(one, self.url(one), self.url(f"{one}_owner", one)) for one in services()]
+
+    def urls(self) -> dict[str, str]:
+        """The same, by the variables of config.yml."""
+        own = {database_variable(one.service): one.url for one in self.databases()}
+        return own | {owner_variable(one.service): one.owner_url for one in self.databases()}
 
     def user(self) -> tuple[int, int] | None:
         """PostgreSQL refuses to run as root; then it runs as the user that its package brings."""
@@ -131,32 +147,8 @@ class Postgres(Server):
 
     def is_ready(self) -> bool:
         """It takes connections, and the databases and roles are there."""
-        password = (self.home / "superuser-password").read_text()
-        address = {"host": "127.0.0.1", "port": self.port, "connect_timeout": 2}
         try:
-            connection = psycopg2.connect(dbname="postgres", user=SUPERUSER, password=password, **address)
+            make(self.administrator_url(), self.databases())
         except psycopg2.OperationalError:
             return False
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                self._create_databases(cursor)
-        finally:
-            connection.close()
         return True
-
-    def _create_databases(self, cursor: "psycopg2.extensions.cursor") -> None:
-        cursor.execute("SELECT datname FROM pg_database WHERE NOT has_database_privilege('public', oid, 'CONNECT')")
-        shut = {row[0] for row in cursor.fetchall()}
-        if shut >= {*services(), "postgres", "template1"}:  # the last statements of the file took effect
-            return
-        for statement in _statements(INIT_SQL.read_text()):
-            try:
-                cursor.execute(statement)
-            except (errors.DuplicateObject, errors.DuplicateDatabase):
-                continue  # from a run that was interrupted here
-
-
-def _statements(sql: str) -> list[str]:
-    code = "\n".join(line for line in sql.splitlines() if not line.lstrip().startswith("--"))
-    return [statement.strip() for statement in code.split(";") if statement.strip()]

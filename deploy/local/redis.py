@@ -26,7 +26,8 @@ class Redis(Server):
             "save": "",
             "appendonly": "no",
             "maxmemory": "128mb",
-            "maxmemory-policy": "allkeys-lru",
+            # What has the least time left goes first: a page, before a counter of failed logins is touched.
+            "maxmemory-policy": "volatile-ttl",
             "daemonize": "no",
         }
         return [

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from deploy.accounts import database_variable, owner_variable
 from deploy.local import install, ports
 from deploy.local.postgres import Postgres, services
 from deploy.local.process import StartError
@@ -32,18 +33,14 @@ from deploy.local.server import Server
 OURS = "ORDER_SUITE_ENV"
 
 
-def database_variable(service: str) -> str:
-    """The variable that holds a service's database URL: USERS_DATABASE_URL for users."""
-    return f"{service.upper()}_DATABASE_URL"
-
-
 def given_addresses(environ: Mapping[str, str]) -> dict[str, str]:
     """The addresses that the user gave. StartError when there are some database URLs but not all."""
     if OURS in environ:
         return {}
     databases = [database_variable(service) for service in services()]
     brokers = ["AMQP_URI", *(name for name in environ if name.endswith("_AMQP_URI"))] if environ.get("AMQP_URI") else []
-    given = {name: environ[name] for name in (*brokers, "REDIS_URL", *databases) if environ.get(name)}
+    owners = [owner_variable(service) for service in services()]
+    given = {name: environ[name] for name in (*brokers, "REDIS_URL", *databases, *owners) if environ.get(name)}
     missing = [name for name in databases if name not in given]
     if missing and len(missing) < len(databases):
         raise StartError(f"some databases' addresses are given but not {', '.join(missing)}: give all of them, or none")
@@ -146,7 +143,7 @@ class Servers:
         if self.redis:
             found["REDIS_URL"] = self.redis.url
         if self.postgres:
-            found |= {database_variable(service): self.postgres.url(service) for service in services()}
+            found |= self.postgres.urls()
         return found
 
     def revive(self) -> None:

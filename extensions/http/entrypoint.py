@@ -12,6 +12,7 @@ By the time the method runs, the caller is known and may call it, and path, quer
 
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,14 +30,18 @@ from extensions.http.answer import Answer
 from extensions.http.auth import AccessTokens
 from extensions.http.conditional import NOT_MODIFIED, precondition, tag
 from extensions.http.cors import Cors
+from extensions.http.errors import MethodNotAllowed, PathNotFound
 from extensions.http.headers import cache_control, fixed_headers
-from extensions.http.overload import Rest, Shares, Slots
+from extensions.http.measures import HttpMeasures
+from extensions.http.overload import Kept, Rest, Shares, Slots
 from extensions.http.rate_limits import RequestLimits
 from extensions.http.request import Access, HttpRequest
 from extensions.http.routing import RouteTable
 from extensions.http.server import Listening
 from extensions.interruptions import INTERRUPTIONS, Interrupted
 from extensions.listener import Listener
+from extensions.metrics import Metrics
+from extensions.production import is_production
 from extensions.settings import by_environment, listed
 from extensions.telemetry import start_trace
 
@@ -44,9 +49,8 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE_SECONDS = 3.0
 START_SECONDS = 5.0
-# Workers that requests do not get: most for probes, which must not wait behind them, the rest for events and timers.
-SPARE_WORKERS, PROBE_WORKERS = 4, 2
-MAX_PROBES = 50
+# Workers that requests do not get: some for what is kept, which must not wait behind them, some for events and timers.
+SPARE_WORKERS, KEEPING_WORKERS = 4, 2
 # What waits for costly computation elsewhere holds few workers: the others are for those who do not.
 COSTLY_WORKERS = 4
 
@@ -58,13 +62,17 @@ class NoFields(Request):
 class HttpServer(SharedExtension):
     """Answers HTTP requests with the routes of its service."""
 
+    limits = RequestLimits()
+    metrics = Metrics()
+
     def __init__(self) -> None:
         super().__init__()
         self.routes: list[Route] = []
         self._table = RouteTable(())
         self._listening: Listening | None = None
+        self._measures: Any = None
         self._budget = 0.0
-        self._slots = self._probe_slots = self._costly_slots = Slots(0, 0)
+        self._slots = self._keeping_slots = self._costly_slots = Slots(0, 0)
         self._shares = Shares(0)
         self._fixed_headers: dict[str, str] = {}
         self._cors = Cors(())
@@ -87,14 +95,17 @@ class HttpServer(SharedExtension):
         max_requests = int(config.get("HTTP_MAX_REQUESTS", 400))
         self._slots = Slots(workers, max_requests)
         self._costly_slots = Slots(min(COSTLY_WORKERS, workers), max_requests)
-        self._probe_slots = Slots(PROBE_WORKERS, MAX_PROBES)
+        self._keeping_slots = Slots(KEEPING_WORKERS, KEEPING_WORKERS)
         most = by_environment("HTTP_MAX_REQUESTS_PER_USER")
         self._shares = Shares(0 if most in {None, False, "off"} else int(most))
-        self._fixed_headers = fixed_headers(config.get("ENVIRONMENT", "development"))
+        self._fixed_headers = fixed_headers(production=is_production(config))
         self._cors = Cors(listed(by_environment("CORS_ORIGINS", "any")))
         address = config.get("WEB_SERVER_ADDRESS", "0.0.0.0:8000")
         max_body = int(config.get("HTTP_MAX_BODY_BYTES", 64 * 1024))
+        self._measures = HttpMeasures(self.metrics)
+        self._measures.in_flight(usual=self._slots, costly=self._costly_slots, probe=self._keeping_slots)
         self._listening = Listening(address, max_body, self.container.spawn_managed_thread, self.respond)
+        self._measures.connections(self._listening)
         log.info("listening on %s with %d routes", address, len(self.routes))
 
     def _await_readiness(self, deadline: float) -> None:
@@ -113,11 +124,18 @@ class HttpServer(SharedExtension):
 
     def respond(self, request: HttpRequest, read_body: Callable[[], bytes], error: ServiceError | None) -> Answer:
         """Answer one request, whatever happens. `error` is what made it unreadable."""
+        began = time.monotonic()
+        answer = self._answer(request, read_body, error)
+        self._measures.answered(request.method, request.route, answer.status, time.monotonic() - began)
+        return answer
+
+    def _answer(self, request: HttpRequest, read_body: Callable[[], bytes], error: ServiceError | None) -> Answer:
         try:
             if error is not None:
                 raise error
             return self._finish(self._dispatch(request, read_body), request)
         except ServiceError as failure:
+            self._measures.refused(failure)
             return self._finish(Answer.of_problem(failure, request), request)
         except OSError:  # the client is gone
             raise
@@ -134,18 +152,22 @@ class HttpServer(SharedExtension):
 
     def _dispatch(self, request: HttpRequest, read_body: Callable[[], bytes]) -> Answer:
         if request.method == "OPTIONS":
-            allow = ", ".join(self._table.allowed(request.path))
-            return Answer(status=204, headers=self._cors.preflight(request.headers, allow))
-        route, raw_arguments = self._table.match(request.method, request.path)
-        slots = self._slots_of(route)
-        # Before anything else is done: a refusal has to be cheap, or it takes the time of those who are let in.
-        route.rest.check()
-        slots.require_room(route.rest.patience(self._budget))
+            return self._say_what_is_allowed(request)
+        route, raw_arguments = self._match(request)
+        request.route = route.path
+        slots = self._costly_slots if route.costly else self._slots
+        if route.shed:
+            # Before anything else is done: a refusal has to be cheap, or it takes the time of those who are let in.
+            route.rest.check()
+            slots.require_room(route.rest.patience(self._budget))
         route.check(request, raw_arguments, read_body)
         # A slow sender is not the services' fault: their time begins here.
         request.deadline = time.monotonic() + self._budget
-        with self._shares.one_of(request.token and request.token.user_id):
-            answer = self._run(route, request, slots)
+        if route.kept:
+            answer = self._keep(route, route.kept, request)
+        else:
+            with self._shares.one_of(request.token and request.token.user_id):
+                answer = self._run(route, request, slots)
         answer.status = answer.status or route.status
         if isinstance(answer.body, bytes):
             answer.headers["Content-Type"] = route.produces
@@ -157,23 +179,42 @@ class HttpServer(SharedExtension):
             answer.headers["Link"] = f'<{request.next_page(answer.body["next_cursor"])}>; rel="next"'
         return answer
 
-    def _slots_of(self, route: "Route") -> Slots:
-        if not route.shed:
-            return self._probe_slots
-        return self._costly_slots if route.costly else self._slots
+    def _say_what_is_allowed(self, request: HttpRequest) -> Answer:
+        self.limits.admit_address(request)
+        allow = ", ".join(self._table.allowed(request.path))
+        return Answer(status=204, headers=self._cors.preflight(request.headers, allow))
+
+    def _match(self, request: HttpRequest) -> tuple["Route", dict[str, str]]:
+        try:
+            return self._table.match(request.method, request.path)
+        except (PathNotFound, MethodNotAllowed):  # counted like everything else that is asked
+            self.limits.admit_address(request)
+            raise
+
+    def _keep(self, route: "Route", kept: Kept, request: HttpRequest) -> Answer:
+        """Answer with what another has been told already, or wait with all who ask now."""
+        begin = partial(self._begin, route, request, self._keeping_slots)
+        answer = self._outcome(route, request, kept.outcome(begin))
+        return Answer(answer.body, status=answer.status, headers=answer.headers)
 
     def _run(self, route: "Route", request: HttpRequest, slots: Slots) -> Answer:
         """Run the route's method in a worker, if there is room."""
-        slots.take(route.rest.patience(request.remaining()))
         outcome = Signal()
+        self._begin(route, request, slots, outcome)
+        return self._outcome(route, request, outcome)
+
+    def _begin(self, route: "Route", request: HttpRequest, slots: Slots, outcome: Signal) -> None:
+        slots.take(route.rest.patience(request.remaining()))
         self._start_worker(route, request, slots, outcome)
+
+    def _outcome(self, route: "Route", request: HttpRequest, outcome: Signal) -> Answer:
         answer = outcome.wait(timeout=request.remaining())
         if answer is None:
             raise UpstreamTimeout
-        if isinstance(answer, Overloaded):
+        if isinstance(answer, Overloaded) and route.shed:
             route.rest.begin(answer)
         if isinstance(answer, ServiceError):
-            raise answer
+            raise answer.with_traceback(None)  # others may have been told the same
         return answer
 
     def _start_worker(self, route: "Route", request: HttpRequest, slots: Slots, outcome: Signal) -> None:
@@ -222,7 +263,7 @@ class Route(Entrypoint):
         errors: tuple[type[ServiceError], ...] = (),
         produces: str = "application/json",
         idempotent: bool = False,
-        shed: bool = True,
+        kept: float = 0,
         costly: bool = False,
         limit: str | None = None,
     ) -> None:
@@ -232,15 +273,24 @@ class Route(Entrypoint):
         items where `query` is a PageRequest. `also` are other success statuses, which the handler chooses. `location`
         is the path of what was made, with fields of the answer in braces. `errors` are those that do not follow from
         the rest of the declaration. `produces` is the media type of an answer that is bytes. `idempotent` routes take
-        an Idempotency-Key. `shed` is False for those that answer even when there is too much else to do. `costly` ones
-        wait for much computation: few run at once. `limit` names a rate limit of its own, in config.yml.
+        an Idempotency-Key. Where `kept` is not 0, the answer is the same for everybody, and may be that many seconds
+        old, math.inf for one that is made once: such a route answers even when there is too much else to do. `costly`
+        ones wait for much computation: few run at once. `limit` names a rate limit of its own, in config.yml.
         """
         super().__init__()
         self.method, self.path, self.aliases, self.access = method, path, aliases, access
         self.query, self.body, self.answer, self.status = query, body, answer, status
         self.also, self.location, self.errors, self.produces = also, location, errors, produces
-        self.idempotent, self.shed, self.costly, self.limit = idempotent, shed, costly, limit
+        self.idempotent, self.costly, self.limit = idempotent, costly, limit
+        self.kept = Kept(kept) if kept else None
+        self.limited = kept < math.inf
+        """False for what costs nothing: nobody is refused it for having asked too often."""
         self.rest = Rest()
+
+    @property
+    def shed(self) -> bool:
+        """True where it is refused when there is too much else to do."""
+        return self.kept is None
 
     @property
     def paged(self) -> bool:
@@ -266,13 +316,12 @@ class Route(Entrypoint):
 
     def check(self, request: HttpRequest, raw_arguments: dict[str, str], read_body: Callable[[], bytes]) -> None:
         """Check everything that the declaration demands; who asks comes before what is asked for."""
-        if self.shed:  # probes are never refused
-            self.limits.admit_address(request, self.limit)
+        if self.limited:  # probes ask for what is kept, from a network of our own: they are not counted
+            self.limits.admit_address(request, self.limit, from_outside=not self.shed)
         try:
             request.authenticate(self.access, self.tokens.verified.verify)
         finally:  # who may not do this is counted as well
-            if self.shed:
-                self.limits.admit_user(request)
+            self.limits.admit_user(request)
         request.check_accept(self.produces)
         request.read_arguments(raw_arguments)
         request.read_query(self.query)

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-from contracts.errors import InternalError, NotFound, ServiceError
+from contracts.errors import FieldError, InternalError, NotFound, ServiceError
+from contracts.users import InvalidToken, TokenRevoked
 
 PROBLEM_TYPE = "application/problem+json"
 OVERLOAD_RETRY_SECONDS = 1
@@ -21,6 +22,11 @@ class MalformedRequest(ServiceError):
     """The request breaks the rules of HTTP, or is longer than we read."""
 
     code, status, detail = "VALIDATION_ERROR", 400, "This is not an HTTP/1.1 request."
+
+    def __init__(self, detail: str | None = None) -> None:
+        """A validation error names its field, always; here it is the request as such."""
+        super().__init__(detail)
+        self.errors = (FieldError("request", str(self)),)
 
 
 class PathNotFound(NotFound):
@@ -66,12 +72,16 @@ class TooManyAtOnce(ServiceError):
     """One user has too many requests under way."""
 
     code, status = "RATE_LIMITED", 429
+    policy = "at_once"
+    allowed = 0
 
     @classmethod
     def over(cls, limit: int) -> "TooManyAtOnce":
         """Say how many are allowed."""
         detail = f"More than {limit} of your requests are under way. Nothing was done; try again shortly."
-        return cls(detail, retry_after=OVERLOAD_RETRY_SECONDS)
+        error = cls(detail, retry_after=OVERLOAD_RETRY_SECONDS)
+        error.allowed = limit
+        return error
 
 
 class UnsupportedMediaType(ServiceError):
@@ -107,7 +117,14 @@ def problem_headers(error: ServiceError) -> dict[str, str]:
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = error.allowed
     if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
+        headers["WWW-Authenticate"] = _challenge(error)
     if error.status == 503 or error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after or OVERLOAD_RETRY_SECONDS)
     return headers
+
+
+def _challenge(error: ServiceError) -> str:
+    """Return what RFC 6750 has a client told: how to log in, and what is wrong with a token, if it has sent one."""
+    if not isinstance(error, InvalidToken | TokenRevoked):
+        return "Bearer"
+    return f'Bearer error="invalid_token", error_description="{type(error).detail}"'

@@ -13,9 +13,9 @@ IN_PRODUCTION = {"Strict-Transport-Security": "max-age=31536000; includeSubDomai
 PRIVATE, SHARED = "no-store", "no-cache"
 
 
-def fixed_headers(environment: str) -> dict[str, str]:
+def fixed_headers(*, production: bool) -> dict[str, str]:
     """Return those that are the same on every answer of this process."""
-    return EVERYWHERE | (IN_PRODUCTION if environment == "production" else {})
+    return EVERYWHERE | (IN_PRODUCTION if production else {})
 
 
 def cache_control(method: str, headers: Mapping[str, str], status: int) -> str:

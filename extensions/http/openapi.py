@@ -14,12 +14,10 @@ from extensions.http.entrypoint import Route
 from extensions.http.openapi_problems import (
     ERRORS_OF_NO_ROUTE,
     HEADERS,
-    by_status,
     errors_of,
     header_references,
-    problem_name,
-    problem_of,
     problem_schema,
+    problems_of,
 )
 from extensions.http.openapi_schemas import Schema, page, page_name, query_fields, reference, schemas
 from extensions.http.request import Access
@@ -135,8 +133,8 @@ class _Operation:
     def _responses(self) -> Schema:
         successes = {str(status): self._success(status) for status in sorted({self.route.status, *self.route.also})}
         problems = {
-            str(status): {"$ref": f"#/components/responses/{problem_name(errors)}"}
-            for status, errors in sorted(by_status(self.route).items())
+            str(status): {"$ref": f"#/components/responses/{name}"}
+            for status, (name, _) in problems_of(self.route).items()
         }
         if self.route.conditional and self.route.method == "GET":
             successes[str(NOT_MODIFIED)] = _not_modified(self.route)
@@ -173,11 +171,7 @@ def _components(routes: list[Route]) -> Schema:
     pages = {page_name(route.answer): page(route.answer) for route in routes if route.paged and route.answer}
     codes = {error.code for route in routes for error in errors_of(route)}
     codes |= {error.code for error in ERRORS_OF_NO_ROUTE}
-    problems = {
-        problem_name(errors): problem_of(status, errors)
-        for route in routes
-        for status, errors in by_status(route).items()
-    }
+    problems = dict(problem for route in routes for problem in problems_of(route).values())
     return {
         "schemas": {
             **schemas(bodies, answers),
@@ -205,8 +199,8 @@ def _headers_of(route: Route) -> list[str]:
         "Link": route.paged,
         "ETag": route.conditional,
         "Idempotent-Replayed": route.idempotent,
-        "RateLimit": route.shed,
-        "RateLimit-Policy": route.shed,
+        "RateLimit": route.limited,
+        "RateLimit-Policy": route.limited,
     }
     return ["X-Request-ID", *(name for name, is_sent in by_flag.items() if is_sent)]
 

@@ -19,7 +19,7 @@ from contracts.errors import (
     UpstreamTimeout,
     ValidationFailed,
 )
-from contracts.users import InvalidToken, UserInactive
+from contracts.users import InvalidToken, TokenRevoked, UserInactive
 from extensions.http.entrypoint import Route
 from extensions.http.errors import (
     PROBLEM_TYPE,
@@ -34,12 +34,14 @@ from extensions.http.errors import (
 )
 from extensions.http.openapi_schemas import Schema
 from extensions.http.request import Access
+from extensions.idempotency import NOT_STORED
 
+ERRORS_OF_A_TOKEN = (InvalidToken, TokenRevoked, UserInactive)
 ERRORS_BY_ACCESS: dict[Access, tuple[type[ServiceError], ...]] = {
     Access.ANYONE: (),
-    Access.OPTIONAL: (InvalidToken, UserInactive),
-    Access.USER: (NotAuthenticated, InvalidToken, UserInactive),
-    Access.ADMIN: (NotAuthenticated, InvalidToken, UserInactive, PermissionDenied),
+    Access.OPTIONAL: ERRORS_OF_A_TOKEN,
+    Access.USER: (NotAuthenticated, *ERRORS_OF_A_TOKEN),
+    Access.ADMIN: (NotAuthenticated, *ERRORS_OF_A_TOKEN, PermissionDenied),
 }
 ERRORS_OF_A_BODY = (MalformedJson, RequestTimeout, PayloadTooLarge, UnsupportedMediaType)
 ERRORS_OF_A_KEY = (IdempotencyKeyInUse, IdempotencyKeyReused)
@@ -56,11 +58,13 @@ HEADERS = {
     "Idempotent-Replayed": ("`true` on an answer that was given before.", {"const": "true"}),
     "RateLimit": ("What is left of each limit that holds, if any does.", {"type": "string"}),
     "RateLimit-Policy": ("The limits that hold, if any do.", {"type": "string"}),
-    "WWW-Authenticate": ("`Bearer`.", {"type": "string"}),
+    "WWW-Authenticate": ("`Bearer`, and by RFC 6750 what is wrong with a token.", {"type": "string"}),
 }
+# Limits are counted before anything else is looked at, so that whatever is refused may say what is left of them.
+HEADERS_OF_ALL = ("X-Request-ID", "RateLimit", "RateLimit-Policy")
 ERROR_HEADERS = {
     401: ("WWW-Authenticate",),
-    429: ("Retry-After", "RateLimit", "RateLimit-Policy"),
+    429: ("Retry-After",),
     503: ("Retry-After",),
 }
 
@@ -74,28 +78,33 @@ def errors_of(route: Route) -> list[type[ServiceError]]:
         errors += ERRORS_OF_A_KEY
     if route.conditional:
         errors.append(PreconditionFailed)
-    if route.shed:
+    if route.limited:
         errors.append(RateLimited)
     errors += ERRORS_OF_ALL
     return list({error.code: error for error in reversed(errors)}.values())[::-1]
 
 
-def by_status(route: Route) -> dict[int, list[type[ServiceError]]]:
+def problems_of(route: Route) -> dict[int, tuple[str, Schema]]:
+    """Return what a route refuses with: the name and the Response Object of each status."""
     found: dict[int, list[type[ServiceError]]] = {}
     for error in errors_of(route):
         found.setdefault(error.status, []).append(error)
-    return {status: sorted(errors, key=lambda error: error.code) for status, errors in found.items()}
+    return {status: _problem_of(route, status, errors) for status, errors in sorted(found.items())}
 
 
-def problem_name(errors: list[type[ServiceError]]) -> str:
-    return "Or".join(error.code.title().replace("_", "") for error in errors)
-
-
-def problem_of(status: int, errors: list[type[ServiceError]]) -> Schema:
+def _problem_of(route: Route, status: int, errors: list[type[ServiceError]]) -> tuple[str, Schema]:
+    errors = sorted(errors, key=lambda error: error.code)
+    headers = [*HEADERS_OF_ALL, *ERROR_HEADERS.get(status, ())]
+    if IdempotencyKeyInUse in errors:
+        headers.append("Retry-After")
+    name = "Or".join(error.code.title().replace("_", "") for error in errors)
+    if _is_repeated(route, status):
+        headers.append("Idempotent-Replayed")
+        name += "OrItAgain"
     shape = {"properties": {"status": {"const": status}, "code": {"enum": [error.code for error in errors]}}}
-    return {
+    return name, {
         "description": "\n".join(f"- `{error.code}`: {error.detail}" for error in errors),
-        "headers": header_references(["X-Request-ID", *ERROR_HEADERS.get(status, ())]),
+        "headers": header_references(headers),
         "content": {
             PROBLEM_TYPE: {
                 "schema": {"allOf": [{"$ref": "#/components/schemas/Problem"}, shape]},
@@ -103,6 +112,11 @@ def problem_of(status: int, errors: list[type[ServiceError]]) -> Schema:
             }
         },
     }
+
+
+def _is_repeated(route: Route, status: int) -> bool:
+    """Tell whether a refusal is kept under its idempotency key: what the use case decides is, so its own errors are."""
+    return route.idempotent and status not in NOT_STORED and any(error.status == status for error in route.errors)
 
 
 def _problem_example(error: type[ServiceError]) -> Schema:

@@ -2,12 +2,13 @@
 
 import time
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
+from eventlet.event import Event as Signal
 from eventlet.semaphore import Semaphore
 
-from contracts.errors import Overloaded
+from contracts.errors import Overloaded, ServiceError
 from extensions.http.errors import OVERLOAD_RETRY_SECONDS, TooManyAtOnce
 
 # How much the newest request counts in the mean of how long one occupies its worker.
@@ -16,6 +17,8 @@ NEWEST_SHARE = 0.05
 SAFETY = 1.5
 # So long after an overload nobody is queued for it: who waited would mostly be refused in the end.
 NO_QUEUE_SECONDS = 10.0
+# So long is a refusal given to everybody who asks for what is made once for all.
+REFUSAL_SECONDS = 0.5
 
 
 class Slots:
@@ -27,6 +30,11 @@ class Slots:
         self._free = Semaphore(workers)
         self._in_flight = 0
         self._mean_seconds = 0.0
+
+    @property
+    def in_flight(self) -> int:
+        """How many have or await a worker."""
+        return self._in_flight
 
     def require_room(self, seconds: float) -> None:
         """Raise Overloaded where the answer would come later than in `seconds`."""
@@ -78,6 +86,32 @@ class Shares:
             self._held[user] -= 1
             if not self._held[user]:
                 del self._held[user]
+
+
+class Kept:
+    """An answer that is the same for everybody: made once for all who wait for it, and kept for a while."""
+
+    def __init__(self, seconds: float) -> None:
+        """It may be `seconds` old; a refusal REFUSAL_SECONDS at most."""
+        self._seconds = seconds
+        self._outcome: Signal | None = None
+        self._began = 0.0
+
+    def outcome(self, begin: Callable[[Signal], None]) -> Signal:
+        """Return what brings the answer, or has brought it. `begin` sees to it that somebody sends a new one."""
+        if self._outcome is None or self._is_old(self._outcome):
+            self._outcome, self._began = Signal(), time.monotonic()
+            try:
+                begin(self._outcome)
+            except ServiceError as error:
+                self._outcome.send(error)
+        return self._outcome
+
+    def _is_old(self, outcome: Signal) -> bool:
+        if not outcome.ready():
+            return False
+        seconds = min(self._seconds, REFUSAL_SECONDS) if isinstance(outcome.wait(), ServiceError) else self._seconds
+        return time.monotonic() - self._began > seconds
 
 
 class Rest:

@@ -1,7 +1,7 @@
 """How often one user and one address may ask: counted in Redis, told in the RateLimit fields, refused with 429.
 
 The fields are those of draft-ietf-httpapi-ratelimit-headers: `q` requests in `w` seconds are allowed, `r` are left, and
-in `t` seconds all are there again.
+in `t` seconds all are there again. Of requests at the same time (`qu`) no seconds are told.
 """
 
 import ipaddress
@@ -12,6 +12,7 @@ from nameko.extensions import SharedExtension
 
 from contracts.errors import RateLimited
 from contracts.users import TooManyFailedLogins
+from extensions.http.errors import TooManyAtOnce
 from extensions.http.request import HttpRequest
 from extensions.rate_limits import Level, Policy, RateLimits
 from extensions.settings import by_environment, listed
@@ -41,18 +42,23 @@ class RequestLimits(SharedExtension):
             if policy is not None:
                 self._policies[name] = policy
         self._proxies = tuple(ipaddress.ip_network(proxy) for proxy in listed(config.get("TRUSTED_PROXIES")))
-        failed_logins = Policy.of(TooManyFailedLogins.policy, config.get("FAILED_LOGINS_PER_ACCOUNT"))
+        failed_logins = Policy.of(TooManyFailedLogins.policy, config.get("FAILED_LOGINS_PER_ACCOUNT_AND_ADDRESS"))
         # Counted by users, which knows what failed; told here, with what is counted here.
         self._told = {"login": _policy(failed_logins)} if failed_logins else {}
 
-    def admit_address(self, request: HttpRequest, own: str | None) -> None:
-        """Count a request for where it comes from, also under the route's `own` limit. Raises RateLimited."""
+    def admit_address(self, request: HttpRequest, own: str | None = None, *, from_outside: bool = False) -> None:
+        """Count a request for where it comes from, also under the route's `own` limit. Raises RateLimited.
+
+        With `from_outside`, addresses that no stranger can have are not counted.
+        """
         if own in self._told:
             request.limit_headers["RateLimit-Policy"] = self._told[own]
         names = [name for name in (PER_ADDRESS, own) if name in self._policies]
-        if names:
-            address = client_address(request.peer, request.headers.get("x-forwarded-for", ""), self._proxies)
-            self._spend(request, names, address)
+        if names or own:
+            forwarded_for = request.headers.get("x-forwarded-for", "")
+            request.address = client_address(request.peer, forwarded_for, self._proxies)
+        if names and not (from_outside and _is_ours(request.address)):
+            self._spend(request, names, request.address)
 
     def admit_user(self, request: HttpRequest) -> None:
         """Count a request for who asks. Raises RateLimited."""
@@ -70,9 +76,12 @@ class RequestLimits(SharedExtension):
 
 
 def tell_refusal(error: Exception, headers: dict[str, str]) -> None:
-    """Add to `headers` that nothing is left, where a service has counted and refused."""
+    """Add to `headers` that nothing is left, where it was not counted here."""
     if isinstance(error, RateLimited) and error.policy:
         _add(headers, "RateLimit", f'"{error.policy}";r=0;t={error.retry_after}')
+    if isinstance(error, TooManyAtOnce):  # no `w` and no `t`: some are free again when they are answered
+        _add(headers, "RateLimit-Policy", f'"{error.policy}";q={error.allowed};qu="concurrent-requests"')
+        _add(headers, "RateLimit", f'"{error.policy}";r=0')
 
 
 def client_address(peer: str, forwarded_for: str, proxies: Sequence[Network]) -> str:
@@ -105,6 +114,14 @@ def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 def _is_within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, networks: Sequence[Network]) -> bool:
     return any(address.version == network.version and address in network for network in networks)
+
+
+def _is_ours(address: str) -> bool:
+    """Tell whether what client_address returned is of this machine or of a private network."""
+    try:
+        return ipaddress.ip_network(address).is_private
+    except ValueError:  # it had gone before we could see where it came from
+        return False
 
 
 def _policy(policy: Policy) -> str:

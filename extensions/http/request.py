@@ -50,10 +50,14 @@ class HttpRequest:
         self.idempotency_key: str | None = None
         self.precondition: dict[str, Any] = {}
         """The `if_match` of a PUT or PATCH, as the RPC methods take it; nothing without one."""
+        self.route = ""
+        """The path of its route, parameters in braces; nothing before one is found."""
         self.instance = path
         """What a problem is said to be about: the path, in one spelling where a problem may have to be repeated."""
         self.peer = ""
         """The address that the connection comes from."""
+        self.address = ""
+        """The client's, as far as proxies are believed: known on routes with a limit of their own."""
         self.limit_headers: dict[str, str] = {}
         self.deadline = time.monotonic()
 
@@ -79,6 +83,10 @@ class HttpRequest:
             raise NotAuthenticated
         if Role.ADMIN not in self.token.roles:
             raise PermissionDenied
+
+    def may_see(self, owner_id: Any) -> bool:
+        """Tell whether what belongs to the user with this id is the caller's to see, as Actor.may_see does."""
+        return self.token is not None and (Role.ADMIN in self.token.roles or str(self.token.user_id) == owner_id)
 
     def authenticate(self, access: Access, verify: Callable[[str], AccessToken]) -> None:
         """Find out who asks. Raises NotAuthenticated, PermissionDenied and what `verify` raises."""

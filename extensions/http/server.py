@@ -72,6 +72,11 @@ class Listening:
         """The port, where the address left it open."""
         return self._sock.getsockname()[1]
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
     def stop(self, limit: float) -> None:
         """Accept nothing new, answer what is under way, and return when all is answered or after `limit` seconds."""
         if self._stopping:
@@ -130,9 +135,11 @@ class Listening:
             self._begin(sock)
 
     def _begin(self, sock: Any) -> None:
-        if len(self._open) >= self._max_connections and not self._give_up_slowest():
-            sock.close()
-            return
+        if len(self._open) >= self._max_connections:
+            if not self._give_up_slowest():
+                sock.close()
+                return
+            eventlet.sleep(0)  # let it be closed, however many more wait to be accepted
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         connection = Connection(sock, self._max_body)
@@ -162,8 +169,10 @@ class Listening:
         except Exception:
             log.exception("a connection ended with a defect")
         finally:
-            self._open.pop(connection, None)
+            # It counts until it is closed: who lingers has a socket, too, and makes room like everybody else.
+            self._mark(connection, _Turn.THEIRS)
             connection.close(linger=linger)
+            self._open.pop(connection, None)
 
     def _serve_one(self, connection: Connection, wait: float) -> bool:
         """Answer one request. False when the connection is done."""

@@ -40,10 +40,18 @@ def dump(value: object) -> bytes:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise MalformedJson(f"The body has the field {json.dumps(twice[:100])} twice.")
+        raise MalformedJson(f"The body has the field {json.dumps(_repeated(pairs)[:100])} twice.")
     return result
+
+
+def _repeated(pairs: list[tuple[str, Any]]) -> str:
+    """Return the first name that has been there before; each is looked up once, however many there are."""
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            return name
+        seen.add(name)
+    return ""
 
 
 def _refuse_constant(name: str) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from contracts.base import DEFAULT_PAGE
+from contracts.calls import SERVICES
 from contracts.errors import DeadLetterNotFound, InvalidState, ServiceError
 from contracts.operations import (
     ConsistencyRequest,
@@ -16,7 +17,6 @@ from contracts.orders import SagaFilter, SagaView
 from extensions.fan_out import ask_each
 from extensions.http.entrypoint import route
 from extensions.http.request import Access, HttpRequest
-from gateway.routes.health import SERVICES
 
 
 class Routes:

@@ -5,14 +5,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from nameko import config
+
 from extensions.http.answer import Answer
 from extensions.http.entrypoint import route
 from extensions.http.openapi import document
 from extensions.http.request import Access, HttpRequest
 from extensions.http.strict_json import dump
+from extensions.production import is_production
 
 VERSION = "0.1.0"
-INFO = {
+INFO: dict[str, Any] = {
     "title": "Order suite",
     "version": VERSION,
     "license": {"name": "MIT", "identifier": "MIT"},
@@ -28,6 +31,21 @@ An online shop's orders: accounts, catalog, orders, stock, payments, notificatio
 - Send `X-Request-ID` to find your request in our logs; every answer has one.
 """,
 }
+# For whoever has nothing but this page, and a shop with the demo seed in it (deploy/seed.py). Never in production.
+A_FIRST_ORDER = """
+### A first order, from here to its delivery
+
+This gateway does not run in production, so its shop can have demo accounts: `demo@example.com`, a customer, and
+`admin@example.com`, an administrator. The password of both is `Demo-pass-2026!`, unless whoever started the shop chose
+another one as `DEMO_PASSWORD`.
+
+1. Log in as the customer: at the top of this page, or by `POST /users/login`, with its `access_token` as
+   `Authorization: Bearer ...` from then on.
+2. `GET /products` with `TEA-RIZE-1000` as its `sku`, or with none for all there is. Copy the `id` of the product.
+3. `POST /orders` with `{"items": [{"product_id": "...", "quantity": 1}]}`, that `id` for the dots. Copy its `id`.
+4. `GET /orders/{order_id}`: within moments its `status` is `CONFIRMED`.
+5. Log in as the administrator: `POST /orders/{order_id}/ship`, then `POST /orders/{order_id}/deliver`.
+"""
 PAGES = Path(__file__).parents[1] / "pages"
 CACHE = {"Cache-Control": "public, max-age=3600"}
 # Swagger UI is all of ours: its script and style come from here, its small pictures stand in its style.
@@ -44,7 +62,7 @@ class Routes:
     def get_openapi(self, _request: HttpRequest) -> Any:
         """Describe this API, as OpenAPI 3.1."""
         gateway: Any = type(self)
-        return Answer(_document(gateway), headers=CACHE)
+        return Answer(_document(gateway, is_production(config)), headers=CACHE)
 
     @route("GET", "/docs", access=Access.ANYONE, produces="text/html")
     def get_docs(self, _request: HttpRequest) -> Any:
@@ -68,8 +86,9 @@ class Routes:
 
 
 @cache
-def _document(service: type) -> bytes:
-    return dump(document(service, INFO))
+def _document(service: type, in_production: bool) -> bytes:
+    description = INFO["description"] + ("" if in_production else A_FIRST_ORDER)
+    return dump(document(service, {**INFO, "description": description}))
 
 
 @cache

@@ -1,19 +1,18 @@
 """/health: is the process alive, and can the suite take orders."""
 
-from functools import partial
+import math
 from typing import Any
 
-import eventlet
-
+from contracts.calls import SERVICES
 from contracts.errors import FieldError, ServiceError, ServiceUnavailable
 from contracts.operations import LivenessView, ReadinessView
 from extensions.broker import BrokerUnavailable
+from extensions.fan_out import ask_each
 from extensions.http.entrypoint import route
 from extensions.http.request import Access, HttpRequest
-from extensions.telemetry import start_trace
 
-SERVICES = ("users", "catalog", "orders", "inventory", "payments", "notifications")
 TIMEOUT_SECONDS = 1.5
+KEPT_SECONDS = 0.5
 
 
 class Routes:
@@ -21,21 +20,19 @@ class Routes:
 
     services: Any
     tokens: Any
-    name: str
 
-    @route("GET", "/health/live", access=Access.ANYONE, answer=LivenessView, shed=False)
+    @route("GET", "/health/live", access=Access.ANYONE, answer=LivenessView, kept=math.inf)
     def live(self, _request: HttpRequest) -> Any:
         """Answer as long as this process does."""
         return {"status": "ok"}
 
-    @route("GET", "/health/ready", access=Access.ANYONE, answer=ReadinessView, shed=False)
-    def ready(self, request: HttpRequest) -> Any:
+    @route("GET", "/health/ready", access=Access.ANYONE, answer=ReadinessView, kept=KEPT_SECONDS)
+    def ready(self, _request: HttpRequest) -> Any:
         """Ask every service for its health; what is essential and does not work is named.
 
         Without the broker nobody can be asked, so it is named alone.
         """
-        pool = eventlet.GreenPool(len(SERVICES))
-        reports = dict(zip(SERVICES, pool.imap(partial(self._ask, request), SERVICES), strict=True))
+        reports = ask_each(SERVICES, self._ask)
         failing = [FieldError(name, reason) for name, reason in _failing(reports)]
         if not self.tokens.verified.caught_up:
             failing.append(FieldError("gateway", "does not know yet which accounts have changed"))
@@ -45,9 +42,8 @@ class Routes:
         degraded = any(part != "ok" for parts in reports.values() for part in parts.values())
         return {"status": "degraded" if degraded else "ok", "services": reports}
 
-    def _ask(self, request: HttpRequest, service: str) -> dict[str, str]:
+    def _ask(self, service: str) -> dict[str, str]:
         """Return the state of a service's parts, `ok` or `down`; of the service itself where it does not answer."""
-        start_trace(request.trace.headers, self.name, budget=TIMEOUT_SECONDS)  # a greenlet of its own
         try:
             health = getattr(self.services.within(TIMEOUT_SECONDS), service).health()
         except BrokerUnavailable:

@@ -14,11 +14,19 @@ from contracts.errors import NotAuthenticated, PermissionDenied
 from extensions.http.entrypoint import route
 from extensions.http.request import Access, HttpRequest
 
+_CHANGE: dict[str, Any] = {
+    "access": Access.ADMIN,
+    "body": UpdateProduct,
+    "answer": ProductView,
+    "errors": (ProductNotFound, SkuAlreadyExists),
+}
+
 
 class Routes:
     """What catalog offers."""
 
     services: Any
+    catalog_cache: Any
 
     @route(
         "GET",
@@ -38,7 +46,10 @@ class Routes:
     @route("GET", "/products/{product_id}", access=Access.OPTIONAL, answer=ProductView, errors=(ProductNotFound,))
     def get_product(self, request: HttpRequest, product_id: str) -> Any:
         """Show one product."""
-        return self.services.catalog.get_product(product_id=product_id, actor=request.actor)
+        product = self.catalog_cache.get("product", product_id)
+        if product is None or product.get("is_active") is not True:
+            product = self.services.catalog.get_product(product_id=product_id, actor=request.actor)
+        return product
 
     @route(
         "POST",
@@ -58,31 +69,17 @@ class Routes:
             **request.body, actor=request.actor, idempotency_key=request.idempotency_key
         )
 
-    @route(
-        "PUT",
-        "/products/{product_id}",
-        aliases=("/products/{product_id}/update",),
-        access=Access.ADMIN,
-        body=UpdateProduct,
-        answer=ProductView,
-        errors=(ProductNotFound, SkuAlreadyExists),
-    )
+    @route("PUT", "/products/{product_id}", aliases=("/products/{product_id}/update",), **_CHANGE)
     def replace_product(self, request: HttpRequest, product_id: str) -> Any:
         """Change a product; what is not stated stays as it is."""
-        return self.services.catalog.update_product(
-            product_id=product_id, **request.body, **request.precondition, actor=request.actor
-        )
+        return self._change(request, product_id)
 
-    @route(
-        "PATCH",
-        "/products/{product_id}",
-        access=Access.ADMIN,
-        body=UpdateProduct,
-        answer=ProductView,
-        errors=(ProductNotFound, SkuAlreadyExists),
-    )
+    @route("PATCH", "/products/{product_id}", **_CHANGE)
     def update_product(self, request: HttpRequest, product_id: str) -> Any:
         """Change a product; what is not stated stays as it is."""
+        return self._change(request, product_id)
+
+    def _change(self, request: HttpRequest, product_id: str) -> Any:
         return self.services.catalog.update_product(
             product_id=product_id, **request.body, **request.precondition, actor=request.actor
         )

@@ -60,7 +60,7 @@ class Routes:
     )
     def login(self, request: HttpRequest) -> Any:
         """Exchange e-mail address and password for tokens."""
-        return _secret(self.services.users.login(**request.body))
+        return _secret(self.services.users.login(**request.body, address=request.address))
 
     @route(
         "POST",
@@ -85,7 +85,7 @@ class Routes:
         access=Access.ANYONE,
         body=VerifyToken,
         answer=VerifiedToken,
-        errors=(InvalidToken, TokenRevoked, UserInactive),
+        errors=(InvalidToken, TokenRevoked),
     )
     def verify_token(self, request: HttpRequest) -> Any:
         """Say what an access token stands for."""

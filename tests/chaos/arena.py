@@ -6,10 +6,8 @@ inventory, payments and orders run twice, so that what a stopped or cut off proc
 """
 
 import contextlib
-import os
 import shutil
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -18,10 +16,11 @@ from pathlib import Path
 
 import psycopg2
 
-from deploy import keys, migrate, seed
+from deploy import migrate, seed
+from deploy.accounts import database_variable
 from deploy.local.postgres import SUPERUSER
 from deploy.local.process import StartError, wait_until
-from deploy.local.servers import Servers, database_variable, remove_data
+from deploy.local.servers import Servers, remove_data
 from deploy.local.suite import SERVICES, Suite
 from tests.books import DATABASES
 from tests.chaos import disk_faults, replay_faults
@@ -30,6 +29,7 @@ from tests.chaos.load import Account, Shopper
 from tests.chaos.points import CRASHABLE, FOLDER
 from tests.chaos.proxy import Proxies
 from tests.load import ADMIN, CUSTOMER
+from tests.own_suite import set_up
 
 TWICE = ("inventory", "payments", "orders")
 PASSWORD = "Demo-pass-2026!"
@@ -144,18 +144,7 @@ def arena(folder: Path, *, small_disk: bool = False, say=lambda text: print(text
         if clock is not None:  # PostgreSQL keeps the deadlines, so it lives by the same clock as the services
             servers.postgres.environment = clock.environment
             servers.postgres.restart()
-        secrets = folder / "keys"
-        keys.ensure(secrets / "jwt-private.pem", secrets / "jwt-public.pem")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-        direct |= {
-            "JWT_PRIVATE_KEY_FILE": str(secrets / "jwt-private.pem"),
-            "JWT_PUBLIC_KEY_FILE": str(secrets / "jwt-public.pem"),
-            "GATEWAY_ADDRESS": address,
-            "ORDER_DEADLINE_SECONDS": str(ORDER_DEADLINE_SECONDS),
-        }
-        os.environ.update(direct)  # for the migrations and the seed, which run in this process
+        direct = set_up(folder, direct | {"ORDER_DEADLINE_SECONDS": str(ORDER_DEADLINE_SECONDS)})
         migrate.migrate(say=lambda _line: None)
         stack.callback(proxies.stop)
         environment = proxies.start(direct) | {FOLDER: str(folder)}
@@ -171,7 +160,7 @@ def arena(folder: Path, *, small_disk: bool = False, say=lambda text: print(text
         suite.wait_ready(90)
         second.wait_ready(30)
         seed.run(say=lambda _line: None)
-        url = f"http://{address}"
+        url = f"http://{direct['GATEWAY_ADDRESS']}"
         say(f"the suite is up at {url}, its logs are in {folder / 'log'} and {folder / 'second/log'}")
         running = Arena(
             folder,

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 ROOT = Path(__file__).resolve().parents[2]
 BROKER, CACHE = "AMQP_URI", "REDIS_URL"
-DATABASE_SUFFIX = "_DATABASE_URL"
+DATABASE_SUFFIX, OWNER_SUFFIX = "_DATABASE_URL", "_OWNER_DATABASE_URL"
 LONGEST_WAIT = 100.0  # seconds until earlier faults of the same links have healed
 
 
@@ -110,7 +110,8 @@ class Proxies:
 
 
 def _is_database(name):
-    return name.endswith(DATABASE_SUFFIX)
+    """Tell whether it is a service's; owners only migrate."""
+    return name.endswith(DATABASE_SUFFIX) and not name.endswith(OWNER_SUFFIX)
 
 
 def _at_port(url, port):

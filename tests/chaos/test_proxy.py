@@ -14,6 +14,7 @@ from kombu.utils.url import parse_url
 from tests.chaos.proxy import Proxies
 
 DATABASE = "ORDERS_DATABASE_URL"
+OWNERS = "ORDERS_OWNER_DATABASE_URL"
 
 
 @pytest.fixture(scope="module")
@@ -177,9 +178,10 @@ def test_it_heals_when_the_block_raises_and_names_an_unknown_fault(echo):
 @pytest.fixture
 def marks(servers, through):
     """An engine through the proxy on a table of numbers, and what is really in the table."""
-    direct = sqlalchemy.create_engine(servers.addresses()[DATABASE], poolclass=sqlalchemy.NullPool)
+    direct = sqlalchemy.create_engine(servers.addresses()[OWNERS], poolclass=sqlalchemy.NullPool)
     with direct.begin() as connection:
         connection.execute(sqlalchemy.text("CREATE TABLE proxy_marks (number int)"))
+        connection.execute(sqlalchemy.text("GRANT INSERT ON proxy_marks TO orders"))
 
     def stored():
         with direct.connect() as connection:

@@ -11,14 +11,22 @@ from typing import Any
 from extensions.ids import new_id
 from tests.support import eventually
 
-CALLERS = ("anonymous", "ayse", "burak", "admin")
+CALLERS = ("anonymous", "ayse", "burak", "admin", "logged_out")
 CUSTOMERS = ("ayse", "burak")
+LOGGED_OUT = "logged_out"
+"""An administrator whose session has ended, and who still shows its access token."""
 PASSWORD = "a long password 7"
 OK, ANONYMOUS, FORBIDDEN, MISSING = "ok", 401, 403, 404
+REVOKED = "TOKEN_REVOKED"
 
 
 def public(_caller, _whose):
     """Anyone may, whoever asks."""
+    return OK
+
+
+def browsed(_caller, _whose):
+    """Anyone may; but a token that is sent has to be good."""
     return OK
 
 
@@ -67,6 +75,9 @@ def any_token(_caller, whose):
     return OK if whose != "missing" else 401
 
 
+READ_NO_TOKEN = (public, any_token)
+
+
 @dataclass(frozen=True)
 class Case:
     """What one operation is called with, and who gets what from it.
@@ -79,6 +90,12 @@ class Case:
     thing: Callable[[Any, str], str] | None = None
     body: Callable[[Any], dict[str, Any]] | None = None
     missing: Callable[[], str] = field(default=lambda: str(new_id()))
+
+    def expected(self, caller, whose):
+        """What this caller gets. Where tokens are read, one of an ended session is worse than none."""
+        if caller == LOGGED_OUT and self.rule not in READ_NO_TOKEN:
+            return REVOKED
+        return self.rule(caller, whose)
 
     @property
     def whose(self):
@@ -101,6 +118,7 @@ class World:
         login = {"email": "admin@example.com", "password": "Demo-pass-2026!"}
         self.sessions["admin"] = shop.admin.must("POST", "/users/login", login)
         self.orders = {name: self.order(name) for name in self.sessions}
+        self.sessions[LOGGED_OUT] = self._ended()
 
     def thing(self, case, owner, *, fresh):
         """The thing of this owner that a case is about; one that was made before will do unless it is to be `fresh`."""
@@ -112,6 +130,14 @@ class World:
     def _register(self):
         account = {"email": f"{unique()}@example.com", "password": PASSWORD}
         return self.shop.admin.must("POST", "/users/register", account)
+
+    def _ended(self):
+        """A session of the administrator that is over, as the gateway knows by now."""
+        session = self.session("admin")
+        client = self.shop.client(session["access_token"])
+        client.must("POST", "/users/logout", {"refresh_token": session["refresh_token"]})
+        eventually(lambda: client.request("GET", "/users/me")[0] == ANONYMOUS)
+        return session
 
     def token(self, caller):
         """The access token of a caller, None for nobody."""
@@ -223,7 +249,7 @@ CASES = {
     "list_users": Case(of_admins),
     "update_user": Case(of_admins, _user, body=lambda _: {"is_active": True}),
     "get_jwks": Case(public),
-    "list_products": Case(public),
+    "list_products": Case(browsed),
     "get_product": Case(on_the_shelf, _product_of),
     "create_product": Case(of_admins, body=_product),
     "replace_product": Case(of_admins, _product_of, body=lambda _: {"description": "Better."}),

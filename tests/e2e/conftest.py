@@ -1,16 +1,17 @@
 """The real processes over HTTP, on the real servers, with the demo seed in them."""
 
 import os
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from deploy import seed
+from deploy.local import ports
 from deploy.local.suite import Suite
 from tests.books import await_rest, database_urls, report
 from tests.load import ADMIN, CUSTOMER, Client, log_in
+from tests.own_suite import free_address
 from tests.secrets_in_logs import secrets_in
 from tests.support import empty_database, eventually, purge_queues
 
@@ -99,13 +100,12 @@ def running(servers, tmp_path_factory):
     for service in SERVICES:
         empty_database(service)
     purge_queues()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     environment = servers.environment | {
         "GATEWAY_ADDRESS": address,
         "ORDER_DEADLINE_SECONDS": str(DEADLINE_SECONDS),
         "RETRY_DELAYS_MS": "[200, 400, 800, 1600, 3200]",
+        **ports.metrics_addresses(servers.data, (*SERVICES, "gateway")),
     }
     suite = Suite(environment, log_dir=ROOT / "var/test-log")
     suite.start()

@@ -7,9 +7,7 @@ the same time; each run has a seed of its own, counted up from `--seed`.
 
 import argparse
 import contextlib
-import os
 import random
-import socket
 import sys
 import time
 from collections import Counter
@@ -17,11 +15,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from deploy import keys, migrate, seed
+from deploy import migrate, seed
 from deploy.local.servers import Servers, remove_data
 from deploy.local.suite import Suite
 from tests.fuzz.run import ROOT, Run, run
 from tests.load import ADMIN, CUSTOMER
+from tests.own_suite import set_up
 
 FOLDER = ROOT / "var/fuzz"
 PASSWORD = "Demo-pass-2026!"
@@ -36,25 +35,14 @@ def suite(folder: Path) -> Iterator[str]:
     servers = Servers(folder, environ={})
     with contextlib.ExitStack() as stack:
         stack.callback(servers.stop)
-        environment = servers.start()
-        secrets = folder / "keys"
-        keys.ensure(secrets / "jwt-private.pem", secrets / "jwt-public.pem")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-        environment |= {
-            "JWT_PRIVATE_KEY_FILE": str(secrets / "jwt-private.pem"),
-            "JWT_PUBLIC_KEY_FILE": str(secrets / "jwt-public.pem"),
-            "GATEWAY_ADDRESS": address,
-        }
-        os.environ.update(environment)  # for the migrations and the seed, which run in this process
+        environment = set_up(folder, servers.start())
         migrate.migrate(say=lambda _line: None)
         running = Suite(environment, log_dir=folder / "log")
         stack.callback(running.stop)
         running.start()
         running.wait_ready(90)
         seed.run(say=lambda _line: None)
-        yield f"http://{address}"
+        yield f"http://{environment['GATEWAY_ADDRESS']}"
 
 
 def fuzz(url: str, requests: int, first_seed: int, seconds: int) -> int:

@@ -30,8 +30,8 @@ DELIVERY = "tests/service/extensions/test_delivery.py"
 
 NO_ORDER_LOCK = Patch(
     "orders/use_cases.py",
-    "        .with_for_update()\n        .execution_options(populate_existing=True)",
-    "        .execution_options(populate_existing=True)",
+    "order_by(Order.id).with_for_update()",
+    "order_by(Order.id)",
 )
 NO_INBOX = Patch(
     "extensions/events.py",
@@ -358,7 +358,7 @@ REMEDIES = [
     Remedy(
         "H13",
         "40P01 is tried again, and spends no tries",
-        [Patch("extensions/work.py", "(SERIALIZATION_FAILURE, DEADLOCK_DETECTED)", "(SERIALIZATION_FAILURE,)")],
+        [Patch("extensions/database.py", "(SERIALIZATION_FAILURE, DEADLOCK_DETECTED)", "(SERIALIZATION_FAILURE,)")],
         f"{RACES}::test_h13_a_deadlock_is_tried_again_for_as_long_as_it_takes",
     ),
     Remedy(

@@ -28,6 +28,7 @@ from extensions.work import Work
 from inventory import use_cases as inventory
 from notifications.models import Base
 from orders import use_cases as orders
+from orders.models import Order as OrderRow
 from orders.pricing import PricedOrder
 from orders.saga import Command
 from payments import use_cases as payments
@@ -126,9 +127,9 @@ class Order:
         line = OrderLine(product_id=new_id(), product_sku="S", quantity=1, price_snapshot=Decimal("1.00"))
         with sessionmaker(database("orders")).begin() as session:
             priced = PricedOrder((line,), Decimal("1.00"))
-            made = orders.create_order(session, priced, new_id(), "TRY", timedelta(seconds=30), self.publish)
-            made.stock_status, made.status = stock, status
-            self.id = made.id
+            self.id = orders.create_order(session, priced, new_id(), "TRY", timedelta(seconds=30), self.publish).id
+            row = session.get(OrderRow, self.id)
+            row.stock_status, row.status = stock, status
 
     def publish(self, event, cause=None):
         self.announced.append(event.event_type)

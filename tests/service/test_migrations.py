@@ -11,6 +11,9 @@ from deploy.local.postgres import services
 from tests.support import database
 
 SERVICES = services()
+# Columns that no code of this version knows. The version before writes them, and runs on while this one is rolled out,
+# so the next one drops them.
+LEFT_OVER = {"users": [("users", "registration_key")]}
 
 
 def metadata_of(service):
@@ -21,7 +24,10 @@ def metadata_of(service):
 def test_models_and_migrations_agree(servers, service):
     with database(service).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
-        assert compare_metadata(context, metadata_of(service)) == []
+        differences = compare_metadata(context, metadata_of(service))
+    left_over = [(difference[2], difference[3].name) for difference in differences if difference[0] == "remove_column"]
+    assert left_over == LEFT_OVER.get(service, [])
+    assert len(differences) == len(left_over), differences
 
 
 @pytest.mark.parametrize("service", SERVICES)

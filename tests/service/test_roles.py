@@ -1,11 +1,43 @@
-"""Each service's role of PostgreSQL reaches its own database, and nothing else of the server."""
+"""Each service's role of PostgreSQL reaches its own database, reads and writes rows there, and may do nothing else."""
+
+import os
+import subprocess
+import sys
+from contextlib import closing
 
 import psycopg2
 import pytest
 from psycopg2 import errors
+from sqlalchemy.engine import make_url
 
+from deploy.accounts import ADMINISTRATOR_DATABASE, database_variable, owner_variable
+from deploy.databases import Database, make
 from deploy.local.postgres import services
-from deploy.local.servers import database_variable
+from deploy.migrate import upgrade
+
+APPENDED = {"SELECT", "INSERT"}
+CHANGED = APPENDED | {"UPDATE"}
+FORGOTTEN = CHANGED | {"DELETE"}
+EVERYWHERE = {
+    "outbox": FORGOTTEN,
+    "inbox": FORGOTTEN,
+    "dead_letters": FORGOTTEN,
+    "idempotency_keys": FORGOTTEN,
+    "timers": CHANGED,
+}
+MEANT = {
+    "users": {"users": CHANGED, "refresh_families": FORGOTTEN, "refresh_tokens": CHANGED},
+    "catalog": {"products": CHANGED},
+    "orders": {"orders": CHANGED, "order_items": APPENDED, "timeline": APPENDED},
+    "inventory": {"stock": CHANGED, "reservations": CHANGED, "reservation_lines": APPENDED, "movements": APPENDED},
+    "payments": {"payments": CHANGED},
+    "notifications": {"notifications": CHANGED},
+}
+# Of tables, views and sequences alike: everything that somebody else than the owner may do.
+GRANTS = """
+    SELECT relname, privilege_type FROM pg_class, aclexplode(relacl)
+    WHERE relnamespace = 'public'::regnamespace AND grantee <> relowner
+"""
 
 
 @pytest.fixture(params=services())
@@ -14,16 +46,24 @@ def me(request):
     return request.param
 
 
+def plain(url):
+    return url.replace("+psycopg2", "")
+
+
 def url(environment, service):
-    return environment[database_variable(service)].replace("+psycopg2", "")
+    return plain(environment[database_variable(service)])
+
+
+def connect(address):
+    connection = psycopg2.connect(plain(address))
+    connection.autocommit = True
+    return closing(connection)
 
 
 @pytest.fixture
 def mine(environment, me):
-    connection = psycopg2.connect(url(environment, me))
-    connection.autocommit = True
-    yield connection.cursor()
-    connection.close()
+    with connect(url(environment, me)) as connection:
+        yield connection.cursor()
 
 
 def test_no_other_database_lets_a_service_in(environment, me):
@@ -33,8 +73,15 @@ def test_no_other_database_lets_a_service_in(environment, me):
             psycopg2.connect(elsewhere)
 
 
+def test_an_owner_gets_into_its_own_database_only(environment, me):
+    for other in {*services(), "postgres", "template1"} - {me}:
+        elsewhere = plain(environment[owner_variable(me)]).rpartition("/")[0] + f"/{other}"
+        with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
+            psycopg2.connect(elsewhere)
+
+
 def test_a_password_opens_one_role(environment, me):
-    for other in set(services()) - {me}:
+    for other in {*services(), f"{me}_owner"} - {me}:
         with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
             psycopg2.connect(url(environment, me).replace(f"{me}:{me}@", f"{other}:{me}@"))
 
@@ -53,6 +100,7 @@ def test_a_service_can_make_itself_nothing_more(mine, me):
         "CREATE DATABASE another",
         "ALTER SYSTEM SET log_statement = 'all'",
         f"SET ROLE {other}",
+        f"SET ROLE {me}_owner",
         f"DROP DATABASE {other}",
         "SELECT rolpassword FROM pg_authid",
         "COPY (SELECT 1) TO PROGRAM 'true'",
@@ -61,3 +109,136 @@ def test_a_service_can_make_itself_nothing_more(mine, me):
     ):
         with pytest.raises((errors.InsufficientPrivilege, errors.WrongObjectType)):
             mine.execute(statement)
+
+
+def test_a_service_changes_no_table(mine, me):
+    for table in (*MEANT[me], *EVERYWHERE, "alembic_version"):
+        for statement in (
+            f"ALTER TABLE {table} ADD COLUMN more int",
+            f"ALTER TABLE {table} DISABLE TRIGGER ALL",
+            f"CREATE INDEX ON {table} ((1))",
+            f"CREATE TRIGGER more BEFORE INSERT ON {table} EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+            f"ALTER TABLE {table} OWNER TO {me}",
+            f"TRUNCATE {table} CASCADE",
+            f"DROP TABLE {table} CASCADE",
+        ):
+            with pytest.raises(errors.InsufficientPrivilege):
+                mine.execute(statement)
+
+
+def test_a_service_adds_nothing_to_its_database(mine, me):
+    for statement in (
+        "CREATE TABLE more (number int)",
+        "CREATE TEMPORARY TABLE more (number int)",
+        "CREATE VIEW more AS SELECT 1",
+        "CREATE FUNCTION more() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE SCHEMA more",
+        "CREATE EXTENSION hstore",
+        f"ALTER DATABASE {me} SET work_mem = '1GB'",
+        f"DROP DATABASE {me}",
+    ):
+        with pytest.raises(errors.InsufficientPrivilege):
+            mine.execute(statement)
+
+
+def test_a_service_does_with_the_rows_of_each_table_what_is_meant_and_no_more(mine, me):
+    mine.execute(GRANTS)
+    granted = {}
+    for table, privilege in mine.fetchall():
+        granted.setdefault(table, set()).add(privilege)
+    assert granted == MEANT[me] | EVERYWHERE
+
+
+def test_a_service_passes_nothing_on(mine, me):
+    mine.execute(GRANTS)
+    before = set(mine.fetchall())
+    for table in MEANT[me]:
+        mine.execute(f"GRANT SELECT, INSERT ON {table} TO PUBLIC")  # a warning is all that comes of it
+    mine.execute(GRANTS)
+    assert set(mine.fetchall()) == before
+
+
+def test_what_stays_is_not_deleted_and_what_happened_is_not_changed(mine, me):
+    for table, allowed in MEANT[me].items():
+        mine.execute(f"SELECT FROM {table} LIMIT 1")
+        for privilege, statement in {
+            "DELETE": f"DELETE FROM {table}",
+            "UPDATE": f"SELECT FROM {table} FOR UPDATE",
+        }.items():
+            if privilege not in allowed:
+                with pytest.raises(errors.InsufficientPrivilege):
+                    mine.execute(statement)
+
+
+@pytest.fixture
+def earlier(servers):
+    """A database of version 0.1 with a product in it: the service's role owns everything, its tables too.
+
+    It stays until the servers' data goes: to drop it would wait for a checkpoint.
+    """
+    name = f"earlier_{os.urandom(4).hex()}"
+    own, owner = servers.postgres.url(name), servers.postgres.url(f"{name}_owner", name)
+    with connect(servers.postgres.administrator_url()) as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{name}'")
+        cursor.execute(f"CREATE DATABASE {name} OWNER {name}")
+        cursor.execute(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")
+    upgrade(Database("catalog", own, own))
+    with connect(own) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO products (id, sku, name, description, price, currency, is_active, version)"
+            " VALUES (gen_random_uuid(), 'OLD', 'Old', '', 1, 'TRY', true, 1)"
+        )
+        cursor.execute("ALTER TABLE products ALTER COLUMN name SET STATISTICS 100")  # as an owner may
+    return Database("catalog", own, owner)
+
+
+def test_a_database_of_an_earlier_version_is_taken_over_while_it_is_used(servers, earlier):
+    with connect(earlier.url) as service, service.cursor() as mine:
+        mine.execute("SELECT sku FROM products")
+        for _start in range(2):
+            make(servers.postgres.administrator_url(), [earlier])
+            mine.execute("UPDATE products SET price = 3 WHERE sku = 'OLD'")  # before the migrations, too
+            assert upgrade(earlier)[0] is not None
+            with connect(earlier.url) as restarted, restarted.cursor() as again:
+                again.execute("SELECT sku FROM products")
+        mine.execute("UPDATE products SET price = 2 RETURNING sku")
+        assert mine.fetchall() == [("OLD",)]
+        mine.execute(GRANTS)
+        assert set(mine.fetchall()) == {
+            (table, privilege) for table, allowed in (MEANT["catalog"] | EVERYWHERE).items() for privilege in allowed
+        }
+        for statement in ("DELETE FROM products", "ALTER TABLE products ADD COLUMN more int", "CREATE TABLE more ()"):
+            with pytest.raises(errors.InsufficientPrivilege):
+                mine.execute(statement)
+    with connect(earlier.owner_url) as connection, connection.cursor() as owners:
+        owners.execute("ALTER TABLE products ADD COLUMN more int")
+        owners.execute("SELECT relname FROM pg_class WHERE relowner = %s::regrole", [make_url(earlier.url).username])
+        assert owners.fetchall() == []
+
+
+def test_a_changed_password_holds_from_the_next_start_on(servers, earlier):
+    changed = Database(earlier.service, earlier.url.replace(":earlier_", ":it's%2Fnew_"), earlier.owner_url)
+    make(servers.postgres.administrator_url(), [changed])
+    with connect(changed.url) as connection, connection.cursor() as mine:
+        mine.execute("SELECT")
+    with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+        connect(earlier.url)
+
+
+def test_databases_on_another_server_are_left_to_somebody_else(servers, earlier):
+    elsewhere = earlier.url.replace("127.0.0.1", "db.example")
+    assert make(servers.postgres.administrator_url(), [Database("catalog", elsewhere, elsewhere)]) == []
+    with connect(earlier.url) as connection, connection.cursor() as still_owner:
+        still_owner.execute("CREATE TABLE more ()")
+
+
+def test_the_compose_files_first_job_makes_them_as_the_addresses_say(servers, environment):
+    env = os.environ | environment | {ADMINISTRATOR_DATABASE: servers.postgres.administrator_url()}
+    command = [sys.executable, "-W", "ignore", "-m", "deploy.databases"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"databases and their roles are there: {', '.join(services())}\n"
+    wrong = env | {ADMINISTRATOR_DATABASE: servers.postgres.url("users", "postgres")}
+    refused = subprocess.run(command, env=wrong, capture_output=True, text=True, check=False, timeout=60)
+    assert refused.returncode == 1
+    assert "permission denied" in refused.stderr

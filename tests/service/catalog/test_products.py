@@ -11,7 +11,7 @@ from nameko import config
 from catalog.service import CatalogService
 from contracts.catalog import ProductNotFound, SkuAlreadyExists
 from contracts.errors import IdempotencyKeyReused, PermissionDenied, ValidationFailed
-from tests.support import database, eventually
+from tests.support import database, eventually, owned_database
 
 CUSTOMER = {"user_id": "01900000-0000-7000-8000-00000000000c", "roles": ["customer"]}
 ADMIN = {"user_id": "01900000-0000-7000-8000-00000000000a", "roles": ["customer", "admin"]}
@@ -152,7 +152,7 @@ class TestRead:
 
     def test_answers_from_the_cache(self, catalog, lamp):
         catalog.get_product(lamp["id"])
-        with database("catalog").begin() as connection:
+        with owned_database("catalog").begin() as connection:
             connection.execute(sqlalchemy.text("DELETE FROM products"))
         assert catalog.get_product(lamp["id"]) == lamp
 

@@ -8,7 +8,8 @@ import sqlalchemy
 from contracts.errors import InvalidState
 from contracts.events import queue_name
 from contracts.orders import OrderShipped
-from extensions import operations, topology, work
+from extensions import database as postgres
+from extensions import operations, topology
 from extensions.events import handles
 from extensions.ids import new_id
 from extensions.rpc import rpc
@@ -134,7 +135,7 @@ def test_an_outage_of_the_database_spends_no_retries(recorder, bus, servers):
 
 
 def test_a_row_that_somebody_holds_holds_up_only_those_that_need_it(recorder, bus, caller, monkeypatch):
-    monkeypatch.setattr(work, "SESSION_SETTINGS", work.SESSION_SETTINGS | {"lock_timeout": "1s"})
+    monkeypatch.setattr(postgres, "SESSION_SETTINGS", postgres.SESSION_SETTINGS | {"lock_timeout": "1s"})
     database_of_ours = database("notifications")
     hindered, free = [shipped() for _ in range(3)], shipped()
     NEEDS_ROW.update(str(event.order_id) for event in hindered)

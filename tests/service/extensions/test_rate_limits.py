@@ -150,3 +150,22 @@ def test_while_it_is_away_only_one_asks_whether_it_is_back(limits, servers):
 def timed(limits, policy, began):
     limits.spend((policy, "me"))
     return time.monotonic() - began
+
+
+def test_a_cache_that_is_full_gives_up_pages_before_counters(limits):
+    """Whoever guesses passwords could otherwise ask for so many pages that what was counted is forgotten."""
+    policy, server = Policy("guesses", 10, 900), client()
+    for _ in range(10):
+        limits.spend((policy, "me"))
+    bound = server.config_get("maxmemory")["maxmemory"]
+    server.config_set("maxmemory", server.info("memory")["used_memory"] + 4_000_000)
+    try:
+        before = server.info("stats")["evicted_keys"]
+        for number in range(300):
+            limits.connection.store(f"notifications:page:{number}", "x" * 100_000, version=1, seconds=60)
+        assert server.info("stats")["evicted_keys"] - before > 200
+        assert limits.look((policy, "me"))[0].retry_after > 0
+        without_end = [key for key in server.scan_iter() if server.ttl(key) < 0]
+        assert without_end == []  # else it would never make room
+    finally:
+        server.config_set("maxmemory", bound)

@@ -9,7 +9,7 @@ from extensions import operations, retention
 from extensions.ids import new_id
 from extensions.work import Work
 from notifications.models import Base
-from tests.support import database, eventually
+from tests.support import database, eventually, owned_database
 
 TABLES = Base.metadata.tables
 
@@ -67,7 +67,7 @@ def left(table, column):
 @pytest.fixture
 def no_run_yet(run_service):
     run_service(Keeper).stop()
-    with database("notifications").begin() as connection:
+    with owned_database("notifications").begin() as connection:
         connection.execute(text("DELETE FROM timers"))
 
 

@@ -1,5 +1,11 @@
 """What tests of the whole API say again and again."""
 
+from extensions.http.openapi import document
+from extensions.http.openapi_problems import HEADERS
+from gateway.routes.docs import INFO
+from gateway.service import GatewayService
+
+DOCUMENT = document(GatewayService, INFO)
 PASSWORD = "correct horse 7 battery"
 
 
@@ -12,3 +18,11 @@ def ok(response, status=200):
 def bearer(session):
     """The header of whoever logged in."""
     return {"Authorization": f"Bearer {session['access_token']}"}
+
+
+def undocumented(response, path):
+    """What an answer says in our headers, and the document does not, of the POST with this path."""
+    told = DOCUMENT["paths"][path]["post"]["responses"][str(response.status_code)]
+    if "$ref" in told:
+        told = DOCUMENT["components"]["responses"][told["$ref"].rpartition("/")[2]]
+    return {name for name in HEADERS if name in response.headers} - set(told["headers"])

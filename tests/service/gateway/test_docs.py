@@ -3,7 +3,9 @@
 from unittest.mock import Mock
 
 import pytest
+from nameko import config
 
+from deploy import seed
 from gateway.routes.docs import INFO
 
 
@@ -18,6 +20,16 @@ def test_the_document_is_served(api):
     told = api.get("/openapi.json").json()
     assert (told["openapi"], told["info"]["title"]) == ("3.1.0", INFO["title"])
     assert "/orders" in told["paths"]
+
+
+def test_the_demo_accounts_are_named_outside_production_only(api):
+    told = api.get("/openapi.json").json()["info"]["description"]
+    for name in (seed.CUSTOMER, seed.ADMIN, seed.DEFAULT_PASSWORD, "DEMO_PASSWORD", seed.PRODUCTS[0].sku):
+        assert f"`{name}`" in told
+    with config.patch({"ENVIRONMENT": "production"}):
+        assert api.get("/openapi.json").json()["info"] == INFO
+    for name in (seed.CUSTOMER, seed.ADMIN, seed.DEFAULT_PASSWORD, "demo"):
+        assert name not in str(INFO)
 
 
 @pytest.mark.parametrize(

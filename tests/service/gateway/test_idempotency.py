@@ -9,7 +9,7 @@ from contracts.users import WeakPassword
 from extensions.ids import new_id
 from extensions.rpc import RpcServer
 from extensions.work import UnitOfWork
-from tests.service.gateway.shop import PASSWORD, bearer, ok
+from tests.service.gateway.shop import PASSWORD, bearer, ok, undocumented
 from tests.support import database, eventually
 
 NOBODYS = str(new_id())
@@ -49,9 +49,6 @@ def posts(product):
     }
 
 
-KINDS = ("register", "product", "stock", "adjustment", "order")
-
-
 @pytest.fixture
 def post(api, admin, session, product):
     """Send one of the POSTs under a key: `post("order", which=0)`."""
@@ -62,6 +59,16 @@ def post(api, admin, session, product):
         return api.post(path + suffix, json=bodies[which], headers=headers)
 
     return send
+
+
+PATHS = {
+    "register": "/users/register",
+    "product": "/products",
+    "stock": "/inventory",
+    "adjustment": "/inventory/{product_id}/adjustments",
+    "order": "/orders",
+}
+KINDS = tuple(PATHS)
 
 
 def same(first, again):
@@ -90,6 +97,7 @@ def test_a_key_stands_for_one_body(post, kind):
     refused = post(kind, which=1)
     assert (refused.status_code, refused.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
     assert "idempotent-replayed" not in refused.headers
+    assert undocumented(refused, PATHS[kind]) == set()
     assert same(first, post(kind))
 
 
@@ -99,9 +107,17 @@ def test_a_refusal_is_repeated_to_the_last_byte(post, kind):
     assert first.status_code in (409, 422)
     assert "idempotent-replayed" not in first.headers
     assert again.headers["idempotent-replayed"] == "true"
+    assert undocumented(again, PATHS[kind]) == set()
     assert same(first, again)
     assert first.json()["request_id"] == first.headers["x-request-id"] != again.headers["x-request-id"]
     assert post(kind, which=0).json()["code"] == "IDEMPOTENCY_KEY_REUSED"
+
+
+def test_that_there_is_no_such_product_is_repeated_as_well(api, admin):
+    headers, body = {**admin, "Idempotency-Key": "once"}, {"delta": 1, "reason": "found"}
+    first, again = (api.post(f"/inventory/{NOBODYS}/adjustments", json=body, headers=headers) for _ in range(2))
+    assert (first.status_code, again.headers["idempotent-replayed"]) == (404, "true")
+    assert undocumented(again, PATHS["adjustment"]) == set()
 
 
 def test_an_alias_is_the_same_route(api, session, product):
@@ -196,6 +212,7 @@ class TestManyAtOnce:
         go_on.send()
         assert (refused.status_code, refused.json()["code"]) == (409, "IDEMPOTENCY_KEY_IN_USE")
         assert refused.headers["retry-after"] == "1"
+        assert undocumented(refused, "/orders") == set()
         ok(first.wait(), 201)
 
 

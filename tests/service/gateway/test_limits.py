@@ -63,6 +63,8 @@ def test_one_user_alone_is_held_back(gateway, services, login):
     assert sorted(answer.status_code for answer in answers) == [200] * 3 + [429] * 5
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert (refused.json()["code"], refused.headers["retry-after"]) == ("RATE_LIMITED", "1")
+    assert refused.headers["ratelimit-policy"] == '"at_once";q=3;qu="concurrent-requests"'
+    assert refused.headers["ratelimit"] == '"at_once";r=0'
     services.orders.list_orders.side_effect = None
     assert {api.get("/orders", headers=user).status_code for user in (one, other)} == {200}
 

@@ -23,10 +23,11 @@ def limited(gateway, run_service):
     """Start a gateway and users under some limits: `limited(per_user="5/3600")`."""
     containers = []
 
-    def start(failed_logins="off", environment="development", proxies=(), **limits):
+    def start(failed_logins="off", from_everywhere="off", environment="development", proxies=(), **limits):
         settings = {
             "RATE_LIMITS": {"elsewhere": OFF | limits, "production": config["RATE_LIMITS"]["production"]},
-            "FAILED_LOGINS_PER_ACCOUNT": failed_logins,
+            "FAILED_LOGINS_PER_ACCOUNT_AND_ADDRESS": failed_logins,
+            "FAILED_LOGINS_PER_ACCOUNT": from_everywhere,
             "TRUSTED_PROXIES": list(proxies),
             "ENVIRONMENT": environment,
         }
@@ -85,6 +86,29 @@ class TestAddresses:
         assert_refused(api.get("/users/me", headers=login("customer")))
         assert api.get("/health/live").status_code == 200
 
+    @pytest.mark.parametrize(
+        ("method", "path", "status"),
+        [("GET", "/nowhere", 404), ("DELETE", "/users/me", 405), ("OPTIONS", "/users/me", 204)],
+    )
+    def test_what_leads_nowhere_counts(self, limited, method, path, status):
+        api = limited(per_address="2/3600")
+        answer = api.request(method, path)
+        assert (answer.status_code, limit_of(answer, "per_address")) == (status, (0, "q=2;w=3600"))
+        assert_refused(api.request(method, path))
+
+    def test_probes_count_from_outside_and_never_from_ones_own_network(self, limited):
+        api = limited(per_address="1/3600", proxies=["127.0.0.0/8"])
+
+        def ask(path, address):
+            return api.get(path, headers={"X-Forwarded-For": address})
+
+        for address in ("8.8.4.4", "2001:4860::1"):
+            assert limit_of(ask("/health/ready", address), "per_address")[0] == 0
+            assert_refused(ask("/health/ready", address))
+            assert ask("/health/live", address).status_code == 200
+        for address in ("127.0.0.1", "10.1.2.3", "fd00::1"):
+            assert [ask("/health/ready", address).json()["code"] for _ in range(3)] == ["SERVICE_UNAVAILABLE"] * 3
+
     def test_a_proxy_that_is_trusted_names_the_address(self, limited):
         api = limited(per_address="1/3600", proxies=["127.0.0.0/8"])
         for address in ("203.0.113.1", "203.0.113.2"):
@@ -132,8 +156,8 @@ NOBODY = {"email": "nobody@example.com", "password": PASSWORD}
 
 
 class TestFailedLogins:
-    def fail(self, api, who=ACCOUNT):
-        return api.post("/users/login", json=who | {"password": "wrong horse 7 battery"})
+    def fail(self, api, who=ACCOUNT, headers=None):
+        return api.post("/users/login", json=who | {"password": "wrong horse 7 battery"}, headers=headers)
 
     def test_after_some_no_password_is_taken_any_more(self, limited):
         api = limited("3/3600")
@@ -172,6 +196,26 @@ class TestFailedLogins:
         self.fail(api, NOBODY)
         assert_refused(self.fail(api, NOBODY))
         ok(api.post("/users/login", json=ACCOUNT))
+
+    def test_who_fails_from_one_place_keeps_nobody_out_elsewhere(self, limited):
+        api = limited("2/3600", "100/3600", proxies=["127.0.0.0/8"])
+        ok(api.post("/users/register", json=ACCOUNT), 201)
+        home, stranger = {"X-Forwarded-For": "8.8.4.4"}, {"X-Forwarded-For": "9.9.9.9"}
+        assert [self.fail(api, headers=stranger).status_code for _ in range(10)] == [401] * 2 + [429] * 8
+        assert_refused(api.post("/users/login", json=ACCOUNT, headers=stranger))
+        ok(api.post("/users/login", json=ACCOUNT, headers=home))
+        assert_refused(api.post("/users/login", json=ACCOUNT, headers=stranger))  # the owner's login changes nothing
+
+    def test_from_many_places_together_there_is_a_limit_too(self, limited):
+        """It counts what was tried, not what was refused; a right password elsewhere does not set it back."""
+        api = limited("2/3600", "5/3600", proxies=["127.0.0.0/8"])
+        ok(api.post("/users/register", json=ACCOUNT), 201)
+        places = [{"X-Forwarded-For": f"9.9.9.{number}"} for number in range(4)]
+        codes = [self.fail(api, headers=place).status_code for place in places[:2] for _ in range(3)]
+        assert codes == [401, 401, 429] * 2
+        ok(api.post("/users/login", json=ACCOUNT, headers=places[2]))
+        assert [self.fail(api, headers=places[2]).status_code for _ in range(2)] == [401, 429]
+        assert_refused(api.post("/users/login", json=ACCOUNT, headers=places[3]))
 
     def test_it_passes(self, limited):
         api = limited("1/2")

@@ -1,13 +1,17 @@
 """The gateway in a real container: what each route asks of which service, as whom, and what becomes of the answer."""
 
+import json
 from datetime import UTC, datetime
 from unittest.mock import Mock, call
 
 import pytest
+import redis
+from nameko import config
 
+from contracts.catalog import ProductNotFound
 from contracts.errors import ServiceUnavailable, UpstreamTimeout
 from contracts.orders import OrderNotFound
-from contracts.users import UserUpdated
+from contracts.users import InvalidToken, TokenExpired, UserUpdated
 from extensions.ids import new_id
 from tests.support import connect, eventually
 
@@ -24,7 +28,7 @@ CREDENTIALS = {"email": "a@example.com", "password": "a long password"}
 ACTOR = object()
 CALLS = [
     ("POST", "/users/register", CREDENTIALS, None, "users.register", {**CREDENTIALS, "idempotency_key": "k"}),
-    ("POST", "/users/login", CREDENTIALS, None, "users.login", CREDENTIALS),
+    ("POST", "/users/login", CREDENTIALS, None, "users.login", CREDENTIALS | {"address": "127.0.0.1"}),
     ("POST", "/users/refresh-token", {"refresh_token": "r"}, None, "users.refresh", {"refresh_token": "r"}),
     ("POST", "/users/logout", {"refresh_token": "r"}, "customer", "users.logout",
      {"refresh_token": "r", "actor": ACTOR}),
@@ -174,10 +178,46 @@ def test_errors_of_the_services(api, services, login, error, status, code):
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 
+@pytest.fixture
+def cached():
+    """Put an entry into the cache of another service: `cached("orders:order", {...})`."""
+
+    def put(kind, entry):
+        client = redis.Redis.from_url(config["REDIS_URL"])
+        client.hset(f"{kind}:{ID}", mapping={"version": 1, "value": json.dumps(entry)})
+
+    return put
+
+
+def test_an_order_in_the_cache_is_its_owner_s_and_the_administrator_s(api, services, login, cached):
+    order = {"id": ID, "user_id": str(USER)}
+    cached("orders:order", order)
+    assert api.get(f"/orders/{ID}", headers=login("customer", user_id=USER)).json() == order
+    assert api.get(f"/orders/{ID}", headers=login("admin")).json() == order
+    assert services.mock_calls == []
+    services.orders.get_order.side_effect = OrderNotFound()
+    assert api.get(f"/orders/{ID}", headers=login("customer")).status_code == 404
+    assert services.orders.get_order.call_count == 1
+
+
+def test_a_product_in_the_cache_is_everybody_s_while_it_is_sold(api, services, login, cached):
+    cached("catalog:product", {"id": ID, "is_active": True})
+    assert api.get(f"/products/{ID}").json() == {"id": ID, "is_active": True}
+    assert services.mock_calls == []
+    cached("catalog:product", {"id": ID, "is_active": False})
+    services.catalog.get_product.side_effect = ProductNotFound()
+    assert api.get(f"/products/{ID}").status_code == 404
+
+
 def test_an_expired_token_is_refused(api, login):
     response = api.get("/orders", headers=login("customer", age=16 * 60))
     assert (response.status_code, response.json()["code"]) == (401, "INVALID_TOKEN")
-    assert response.headers["www-authenticate"] == "Bearer"
+    assert response.json()["detail"] == TokenExpired.detail
+    assert response.headers["www-authenticate"] == (
+        f'Bearer error="invalid_token", error_description="{TokenExpired.detail}"'
+    )
+    forged = login("customer", age=16 * 60)["Authorization"][:-6] + "AAAAAA"
+    assert api.get("/orders", headers={"Authorization": forged}).json()["detail"] == InvalidToken.detail
 
 
 def test_the_public_keys_are_published(api):

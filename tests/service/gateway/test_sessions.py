@@ -124,6 +124,21 @@ class TestEnds:
         eventually(lambda: me(api, out) == (403, "USER_INACTIVE"))
 
 
+def test_who_sends_the_other_token_is_told_which_one_is_wanted(api, session):
+    access, renewing = session["access_token"], session["refresh_token"]
+    for answer in (
+        api.get("/users/me", headers={"Authorization": f"Bearer {renewing}"}),
+        api.post("/users/verify-token", json={"token": renewing}),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (401, "INVALID_TOKEN")
+        assert "Send the access_token" in answer.json()["detail"]
+    bearer = {"Authorization": f"Bearer {access}"}
+    for path in ("/users/refresh-token", "/users/logout"):
+        answer = api.post(path, json={"refresh_token": access}, headers=bearer)
+        assert (answer.status_code, answer.json()["code"]) == (401, "INVALID_TOKEN")
+        assert "Send the refresh_token" in answer.json()["detail"]
+
+
 def test_of_many_refreshes_of_one_token_at_most_one_chain_is_left(api, session):
     """Sooner than 10 s after the first all get the same pair; later ones end the session: 10,000 take long enough."""
     answers = []

@@ -269,6 +269,7 @@ class TestAnOrder:
             bus.publish(event, message_id=message_id)  # the same message again
             bus.publish(event)  # the same event as another message
             eventually(lambda event=event: has_handled(rows, event, 2))
+        bus.wait_for("inventory.stock_released", order.order_id)
         said = Counter(type(event).event_type for event in bus.events() if event.producer == "inventory")
         assert said == {
             "inventory.stock_reserved": 1,

@@ -26,7 +26,7 @@ from orders.service import OrdersService
 from payments.service import PaymentsService
 from tests import books
 from tests.service.conftest import prepare
-from tests.support import Caller, database, eventually
+from tests.support import Caller, database, eventually, owned_database
 from users.service import UsersService
 
 SERVICES = (UsersService, CatalogService, OrdersService, InventoryService, PaymentsService, NotificationsService)
@@ -95,7 +95,7 @@ def settled(caller, *_orders):
 
 
 def run(service, statements, ids):
-    engine = database(service)
+    engine = owned_database(service)
     with engine.begin() as connection:
         for statement in statements.split(";"):
             connection.execute(sqlalchemy.text(statement), {name.replace(" ", "_"): key for name, key in ids.items()})

@@ -5,6 +5,7 @@ from itertools import product as product_of
 from unittest.mock import Mock
 
 import pytest
+import redis
 import sqlalchemy
 from nameko import config
 
@@ -297,3 +298,25 @@ def test_without_the_catalog_no_order_is_made(run_service, caller):
     with pytest.raises((ServiceUnavailable, UpstreamTimeout)):
         caller.orders.create_order([line()], actor=ALICE)
     assert caller.orders.list_orders()["items"] == []
+
+
+def test_without_catalog_orders_are_taken_for_as_long_as_nothing_has_changed_there(orders, catalog):
+    orders.create_order([line()], actor=ALICE)
+    catalog.catalog.get_products = Mock(side_effect=ServiceUnavailable)
+    assert orders.create_order([line()], actor=ALICE)["total_amount"] == "25.00"
+    redis.Redis.from_url(config["REDIS_URL"]).set("catalog:products:generation", "another")  # as every change does
+    with pytest.raises(ServiceUnavailable):
+        orders.create_order([line()], actor=ALICE)
+
+
+@pytest.mark.parametrize("failure", [ServiceUnavailable, UpstreamTimeout])
+def test_without_catalog_what_was_taken_before_is_still_answered_for(orders, catalog, failure):
+    first = orders.create_order([line()], actor=ALICE, idempotency_key="k1")
+    catalog.catalog.get_products = Mock(side_effect=failure)
+    redis.Redis.from_url(config["REDIS_URL"]).flushall()  # its copies of the products may be old now
+    assert orders.create_order([line()], actor=ALICE, idempotency_key="k1") == first
+    with pytest.raises(IdempotencyKeyReused):
+        orders.create_order([line(quantity=3)], actor=ALICE, idempotency_key="k1")
+    for actor, key in ((ALICE, "k2"), (ALICE, None), (BOB, "k1")):
+        with pytest.raises(failure):
+            orders.create_order([line()], actor=actor, idempotency_key=key)

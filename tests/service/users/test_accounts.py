@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy
 from argon2 import PasswordHasher
 
-from contracts.errors import IdempotencyKeyReused, PermissionDenied, ValidationFailed
+from contracts.errors import IdempotencyKeyReused, PermissionDenied, UpstreamTimeout, ValidationFailed
 from contracts.users import (
     InvalidCredentials,
     TokenRevoked,
@@ -18,6 +18,7 @@ from contracts.users import (
     WeakPassword,
 )
 from tests.support import database
+from users import use_cases
 
 PASSWORD = "Demo-pass-2026!"
 
@@ -69,6 +70,20 @@ class TestRegister:
         users.set_active(first["user"]["id"], is_active=False)
         assert users.register(" KEY@example.com", PASSWORD, idempotency_key="k-1") == first
         assert len(users.list_users()["items"]) == 2
+
+    def test_whoever_is_refused_after_the_account_was_made_is_not_told_that_nothing_was_done(self, users, monkeypatch):
+        repeat = use_cases.repeat_registration
+
+        def lose_the_database(session, *arguments):
+            session.execute(sqlalchemy.text("SELECT pg_terminate_backend(pg_backend_pid())"))
+            return repeat(session, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(use_cases, "repeat_registration", lose_the_database)
+            with pytest.raises(UpstreamTimeout, match="with the same key"):
+                users.register("key@example.com", PASSWORD, idempotency_key="k-1")
+        account = users.register("key@example.com", PASSWORD, idempotency_key="k-1")
+        assert users.list_users()["items"] == [account["user"]]
 
     def test_a_key_stands_for_one_address(self, users):
         first = users.register("key@example.com", PASSWORD, idempotency_key="k-1")

@@ -5,7 +5,7 @@ import sqlalchemy
 
 from contracts.errors import ValidationFailed
 from contracts.users import InvalidToken, TokenRevoked
-from tests.support import database, eventually
+from tests.support import database, eventually, owned_database
 from users import use_cases
 
 PASSWORD = "Demo-pass-2026!"
@@ -130,7 +130,7 @@ class TestVerify:
             users.verify(ayse["refresh_token"])
 
     def test_refuses_the_token_of_a_deleted_account(self, users, ayse):
-        with database("users").begin() as connection:
+        with owned_database("users").begin() as connection:
             connection.execute(sqlalchemy.text("DELETE FROM users"))
         with pytest.raises(TokenRevoked):
             users.verify(ayse["access_token"])

@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 from contracts.calls import bus_services
-from deploy.accounts import OPERATOR, uri_variable
-from deploy.local.postgres import INIT_SQL, services
+from deploy.accounts import ADMINISTRATOR_DATABASE, OPERATOR, database_variable, owner_variable, uri_variable
+from deploy.local import install
+from deploy.local.postgres import services
+from deploy.local.redis import Redis
 from deploy.local.suite import SERVICES
 from deploy.seed import DEFAULT_PASSWORD
 
@@ -23,6 +25,7 @@ READ_BY_CODE = {
     "BROKER_DEFINITIONS_FILE": "deploy/definitions.py",
     "RABBITMQ_USER": "deploy/accounts.py",
     "RABBITMQ_PASSWORD": "deploy/accounts.py",
+    ADMINISTRATOR_DATABASE: "deploy/accounts.py",
 }
 BROKER_PASSWORDS = {f"{user.upper()}_BROKER_PASSWORD": user for user in (*bus_services(), OPERATOR)}
 READ_BY_IMAGE = {
@@ -31,10 +34,12 @@ READ_BY_IMAGE = {
     "redis": {"REDISCLI_AUTH"},
 }
 OURS = sorted(set(PARTS) - set(READ_BY_IMAGE))
+# Where things are is for compose to say; passwords are in these too, so each service is given its own.
+PLACES = re.compile(r"_(URI|URL|ADDRESS|FILE)$")
 
 
 def config_variables() -> set[str]:
-    return set(re.findall(r"\$\{(\w+)", CONFIG))
+    return set(re.findall(r"\$\{(\w+)", re.sub(r"^#.*", "", CONFIG, flags=re.MULTILINE)))
 
 
 def default(value: str) -> str:
@@ -86,6 +91,15 @@ def test_every_variable_is_one_that_the_code_reads(name):
             assert variable in config_variables(), f"{name} sets {variable}, which config.yml does not read"
 
 
+@pytest.mark.parametrize("setting", sorted(name for name in config_variables() if not PLACES.search(name)))
+def test_every_setting_of_config_can_be_set_for_every_service(setting):
+    """In the environment of compose or in .env: a variable without a value is passed on as it is, or not at all."""
+    for service in SERVICES:
+        environment = PARTS[service]["environment"]
+        assert setting in environment, f"{service} never hears of {setting}: name it in x-environment"
+        assert environment[setting] is None or f"${{{setting}:-" in environment[setting]
+
+
 @pytest.mark.parametrize("name", sorted(READ_BY_IMAGE))
 def test_every_variable_of_a_server_is_one_that_its_image_reads(name):
     assert set(PARTS[name].get("environment", {})) == READ_BY_IMAGE[name]
@@ -116,21 +130,27 @@ def test_each_key_file_lies_in_a_volume_that_the_image_prepares(name):
             assert folder in dockerfile
 
 
-def test_the_databases_are_those_of_config_and_of_the_init_script():
+def test_the_databases_are_those_of_config():
     configured = {key.partition(":")[0] for key in re.findall(r"^  (\w+:Base):", CONFIG, re.MULTILINE)}
     assert configured == set(services())
-    urls = {n: default(v) for n, v in PARTS["prepare"]["environment"].items() if n.endswith("_DATABASE_URL")}
-    assert urls == {f"{s.upper()}_DATABASE_URL": f"postgresql+psycopg2://{s}:{s}@postgres:5432/{s}" for s in services()}
-
-
-def test_the_init_script_shuts_each_role_out_of_the_other_databases():
-    sql = INIT_SQL.read_text()
     for service in services():
-        assert f"CREATE ROLE {service} LOGIN PASSWORD '{service}';" in sql
-        assert f"CREATE DATABASE {service} OWNER {service};" in sql
-        assert f"REVOKE CONNECT ON DATABASE {service} FROM PUBLIC;" in sql
-        # the same names are config.yml's defaults, so one script serves compose, `make run` and a bare server
         assert f"postgresql+psycopg2://{service}:{service}@127.0.0.1:5432/{service}" in CONFIG
+        assert f"  {service}: ${{{owner_variable(service)}:}}" in CONFIG
+
+
+def test_the_first_job_makes_the_databases_with_the_passwords_that_the_services_and_the_server_have():
+    job = PARTS["prepare"]["environment"]
+    urls = {name: default(value) for name, value in job.items() if name.endswith("_DATABASE_URL")}
+    administrator = urls.pop(ADMINISTRATOR_DATABASE)
+    address = "postgresql+psycopg2://{0}:{0}@postgres:5432/{1}"
+    own = {database_variable(service): address.format(service, service) for service in services()}
+    assert urls == own | {
+        owner_variable(service): address.format(f"{service}_owner", service) for service in services()
+    }
+    assert administrator == address.format("postgres", "postgres")
+    assert PARTS["postgres"]["environment"]["POSTGRES_PASSWORD"] in job[ADMINISTRATOR_DATABASE]
+    for service in services():
+        assert PARTS[service]["environment"][database_variable(service)] == job[database_variable(service)]
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -173,6 +193,14 @@ def test_only_the_api_is_published_and_the_brokers_pages_to_this_machine():
     assert f"EXPOSE {container_port}" in (ROOT / "deploy" / "Dockerfile").read_text()
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_metrics_are_served_inside_the_network_only(service):
+    host, _, port = PARTS[service]["environment"]["METRICS_ADDRESS"].rpartition(":")
+    assert host == "0.0.0.0"
+    assert not [published for published in PARTS[service].get("ports", []) if published.endswith(f":{port}")]
+    assert f"${{{service.upper()}_METRICS_ADDRESS:${{METRICS_ADDRESS:}}}}" in CONFIG
+
+
 def test_everything_waits_for_what_it_needs_by_health():
     for name in OURS:
         for needed, how in PARTS[name]["depends_on"].items():
@@ -202,3 +230,12 @@ def test_the_image_is_built_from_files_that_are_there_and_that_docker_may_see():
 def test_what_the_image_leaves_out_is_not_imported_by_what_it_runs():
     """deploy/local stays on the developer's machine."""
     assert not [path for path in (ROOT / "deploy").glob("*.py") if "deploy.local" in path.read_text()]
+
+
+def test_redis_makes_room_as_in_make_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(install, "redis", lambda: "redis-server")
+    options = Redis(tmp_path, tmp_path, 6379).command()[1:]
+    here = dict(zip(options[::2], options[1::2], strict=True))
+    command = PARTS["redis"]["command"]
+    for option in ("--maxmemory", "--maxmemory-policy", "--save", "--appendonly"):
+        assert command[command.index(option) + 1] == here[option]

@@ -64,6 +64,28 @@ def test_production_wants_passwords_that_are_not_known():
         build({**STRONG, "ORDERS_BROKER_PASSWORD": "orders"}, production=True)
 
 
+@pytest.mark.parametrize(
+    ("environ", "who"),
+    [
+        ({"RABBITMQ_USER": "suite", "RABBITMQ_PASSWORD": ""}, "suite"),
+        ({"RABBITMQ_USER": "admin", "RABBITMQ_PASSWORD": ""}, "admin"),
+        ({"RABBITMQ_PASSWORD": "password"}, "guest"),
+        ({"OPERATOR_BROKER_PASSWORD": "guest"}, "operator"),
+    ],
+)
+def test_nor_those_that_everybody_tries_first(environ, who):
+    with pytest.raises(DefinitionsError, match=f"give {who} passwords"):
+        build(STRONG | environ, production=True)
+
+
+def test_an_environment_that_nobody_knows_gets_no_definitions(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("ENVIRONMENT", "prod")
+    monkeypatch.setattr("sys.argv", ["prepare", str(tmp_path / "definitions.json")])
+    assert definitions.main() == 1
+    assert "'prod'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_a_file_nothing_is_written(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["prepare"])
     monkeypatch.delenv("BROKER_DEFINITIONS_FILE", raising=False)

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deploy.accounts import database_variable
 from deploy.local import environment
 from deploy.local.process import StartError
-from deploy.local.servers import OURS, data_folder, database_variable, given_addresses
+from deploy.local.servers import OURS, data_folder, given_addresses
 
 NAMES = st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True)
 VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n", exclude_categories=("Cs", "Cc", "Zl", "Zp")))
@@ -42,6 +43,11 @@ def test_no_file_means_no_variables(tmp_path):
 def test_given_addresses_are_used():
     given = {"AMQP_URI": "pyamqp://elsewhere//", **DATABASES, "PATH": "/bin", "REDIS_URL": ""}
     assert given_addresses(given) == {"AMQP_URI": "pyamqp://elsewhere//", **DATABASES}
+
+
+def test_owners_of_given_databases_may_be_given_too():
+    given = {**DATABASES, "ORDERS_OWNER_DATABASE_URL": "postgresql+psycopg2://h/orders"}
+    assert given_addresses(given) == given
 
 
 def test_addresses_from_an_earlier_run_of_ours_are_not_taken_for_given():

@@ -87,9 +87,9 @@ BREAKING = {
     "POST /orders: operationId": lambda d: operation(d).update(operationId="place_order"),
     "POST /orders: 201": lambda d: drop(operation(d)["responses"], "201"),
     "POST /orders: 201 Location": lambda d: drop(operation(d)["responses"]["201"]["headers"], "Location"),
-    "POST /orders: 409.code": lambda d: d["components"]["responses"]["IdempotencyKeyInUseOrPriceChanged"]["content"][
-        "application/problem+json"
-    ]["schema"]["allOf"][1]["properties"]["code"]["enum"].remove("PRICE_CHANGED"),
+    "POST /orders: 409.code": lambda d: d["components"]["responses"]["IdempotencyKeyInUseOrPriceChangedOrItAgain"][
+        "content"
+    ]["application/problem+json"]["schema"]["allOf"][1]["properties"]["code"]["enum"].remove("PRICE_CHANGED"),
     "POST /orders/{order_id}/ship: body": lambda d: operation(d, "post", "/orders/{order_id}/ship").update(
         requestBody=operation(d)["requestBody"]
     ),
@@ -105,7 +105,7 @@ HARMLESS = {
         {"name": "shop", "in": "query", "schema": {"type": "string"}}
     ),
     "a wider bound": lambda d: schema(d, "NewOrderItem")["properties"]["quantity"].update(maximum=20_000),
-    "a new code": lambda d: d["components"]["responses"]["IdempotencyKeyInUseOrPriceChanged"]["content"][
+    "a new code": lambda d: d["components"]["responses"]["IdempotencyKeyInUseOrPriceChangedOrItAgain"]["content"][
         "application/problem+json"
     ]["schema"]["allOf"][1]["properties"]["code"]["enum"].append("SHOP_CLOSED"),
     "other words": lambda d: operation(d).update(summary="Buy", description="Anything."),

@@ -6,7 +6,7 @@ import eventlet
 import pytest
 
 from extensions import operations
-from extensions.work import DatabaseUnavailable
+from extensions.database import DatabaseUnavailable
 
 
 def refuse():

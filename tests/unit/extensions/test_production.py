@@ -4,10 +4,12 @@ import nameko
 import pytest
 from nameko.containers import ServiceContainer
 
+from deploy import seed
 from deploy.settings import ROOT, load
 from extensions.cache import RedisConnection
 from extensions.listener import Listener
-from extensions.production import UnfitForProduction, require_own_secrets
+from extensions.production import UnfitForProduction, UnknownEnvironment, is_known, require_own_secrets
+from extensions.settings import by_environment
 
 SERVICES = ("users", "catalog", "orders", "inventory", "payments", "notifications", "gateway")
 OWN = {
@@ -56,7 +58,29 @@ def test_with_secrets_of_ones_own_it_starts(service, key_file):
 
 
 def test_elsewhere_nothing_is_asked():
-    require_own_secrets({"ENVIRONMENT": "development"}, "users")
+    for environment in ({"ENVIRONMENT": "development"}, {"ENVIRONMENT": "test"}, {}):
+        require_own_secrets(environment, "users")
+        with nameko.config.patch(environment, clear=True):
+            assert by_environment("HTTP_MAX_REQUESTS_PER_USER") is None
+
+
+@pytest.mark.parametrize("word", ["prod", "Production", "production ", "PRODUCTION", "live", "staging", "", None, True])
+def test_a_word_for_production_that_nobody_knows_is_not_taken_for_development(word, monkeypatch):
+    """Whoever decides by it refuses: no service starts, and the demo accounts are not made."""
+    settings = OWN | {"ENVIRONMENT": word}
+    with pytest.raises(UnknownEnvironment, match="development, test, production"):
+        require_own_secrets(settings, "users")
+    with nameko.config.patch(settings), pytest.raises(UnknownEnvironment):
+        by_environment("RATE_LIMITS")
+    monkeypatch.setattr(seed, "load", lambda: settings)
+    with pytest.raises(UnknownEnvironment):
+        seed.run()
+
+
+@pytest.mark.parametrize("password", ["", "guest", "suite", "Postgres", "admin", "password", "orders", "Orders"])
+def test_a_password_that_everybody_would_try_is_known(password):
+    assert is_known("orders", password)
+    assert not is_known("orders", password + "-f3a9c1")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,18 @@ def statuses(operation):
     return {int(status) for status in operation["responses"]}
 
 
+def response_of(reference):
+    return DOCUMENT["components"]["responses"][reference["$ref"].rpartition("/")[2]]
+
+
+def codes_of(reference):
+    """The codes of a response by its reference, of none where there is no such response."""
+    if reference is None:
+        return []
+    (content,) = response_of(reference)["content"].values()
+    return content["schema"]["allOf"][1]["properties"]["code"]["enum"]
+
+
 def test_it_is_openapi_3_1():
     assert DOCUMENT["openapi"].startswith("3.1.")
     validate(DOCUMENT)
@@ -118,6 +130,14 @@ def test_roles_are_stated():
     assert OPERATIONS["ship_order"]["security"] == [{"bearer": ["admin"]}]
 
 
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_where_a_token_is_read_every_end_of_it_is_told(name):
+    told = OPERATIONS[name]
+    codes = {code for status in ("401", "403") for code in codes_of(told["responses"].get(status))}
+    ends = {"INVALID_TOKEN", "TOKEN_REVOKED", "USER_INACTIVE"}
+    assert ends <= codes if told["x-access"] != "anyone" else "NOT_AUTHENTICATED" not in codes
+
+
 def test_a_new_route_is_told_without_any_further_word():
     class Service:
         @route("GET", "/parcels/{parcel_id}", access=Access.ADMIN)
@@ -167,6 +187,35 @@ def test_what_the_flags_of_a_route_add_is_told():
     assert "Idempotent-Replayed" in sent("create_order", "201")
     assert "RateLimit" in sent("list_orders", "200")
     assert not {"ETag", "RateLimit"} & sent("live", "200")
+
+
+def test_what_a_refusal_says_besides_its_body_is_told():
+    def said(name, status):
+        return set(response_of(OPERATIONS[name]["responses"][status])["headers"])
+
+    for name, told in OPERATIONS.items():
+        for status in told["responses"]:
+            if status >= "400":
+                assert said(name, status) >= {"X-Request-ID", "RateLimit", "RateLimit-Policy"}
+    # The first request runs still: ask again in a second.
+    assert "Retry-After" in said("adjust_stock", "409") & said("create_order", "409")
+    assert "Retry-After" not in said("set_stock", "409") | said("create_order", "422")
+    repeated = {
+        (name, status)
+        for name, told in OPERATIONS.items()
+        for status in told["responses"]
+        if status >= "400" and "Idempotent-Replayed" in said(name, status) and "x-alias-of" not in told
+    }
+    assert repeated == {
+        ("register", "409"),
+        ("register", "422"),
+        ("create_product", "409"),
+        ("create_order", "409"),
+        ("create_order", "422"),
+        ("create_stock", "409"),
+        ("adjust_stock", "404"),
+        ("adjust_stock", "409"),
+    }
 
 
 def test_every_code_that_a_client_can_meet_is_in_the_list():

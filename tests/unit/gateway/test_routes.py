@@ -141,5 +141,5 @@ def test_what_creates_takes_an_idempotency_key():
     }
 
 
-def test_only_probes_are_answered_under_overload():
+def test_only_probes_are_answered_under_overload_and_have_the_same_answer_for_everybody():
     assert {path for (_, path), route in BY_NAME.items() if not route.shed} == {"/health/live", "/health/ready"}

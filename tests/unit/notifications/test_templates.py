@@ -30,4 +30,11 @@ def test_braces_in_what_a_user_wrote_are_only_text():
 
 @pytest.mark.parametrize("reason", CancelReason)
 def test_a_cancellation_tells_why(reason):
-    assert REASONS[reason] in message_for(OrderCancelled(order_id=ORDER, user_id=USER, reason=reason)).body
+    body = message_for(OrderCancelled(order_id=ORDER, user_id=USER, reason=reason)).body
+    assert REASONS[reason].format(order_id=ORDER) in body
+    assert "{" not in body
+
+
+def test_who_ordered_what_is_sold_out_is_told_where_it_says_what():
+    cancelled = OrderCancelled(order_id=ORDER, user_id=USER, reason=CancelReason.OUT_OF_STOCK)
+    assert f"/orders/{ORDER}/timeline" in message_for(cancelled).body

@@ -9,13 +9,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from contracts.users import InvalidToken
+from contracts.users import InvalidToken, TokenExpired
 from extensions import tokens as public_tokens
 from users import tokens
 
 KEY = tokens.SigningKey.of(Ed25519PrivateKey.generate())
 KEYS = {KEY.kid: KEY.public}
 USER = UUID("01900000-0000-7000-8000-000000000001")
+LONG_AGO = datetime.now(UTC) - timedelta(seconds=901)
 TOKEN_ID = UUID("01900000-0000-7000-8000-000000000002")
 
 
@@ -47,8 +48,10 @@ def forged(claims=(), headers=(), without=None, key=KEY.private, algorithm="EdDS
 class TestAccessTokens:
     def test_says_who_may_do_what_and_until_when(self):
         issued = datetime(2030, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
-        token = public_tokens.verify(access_token(issued_at=issued, roles=["customer", "admin"]), KEYS)
-        assert (token.user_id, token.roles, token.token_id) == (USER, ("customer", "admin"), str(TOKEN_ID))
+        text = access_token(issued_at=issued, roles=["customer", "admin"])
+        token = public_tokens.verify(text, KEYS)
+        assert (token.user_id, token.roles) == (USER, ("customer", "admin"))
+        assert jwt.decode(text, options={"verify_signature": False})["jti"] == str(TOKEN_ID)
         assert token.issued_at == issued.replace(microsecond=0)
         assert token.expires_at - token.issued_at == timedelta(minutes=15)
 
@@ -96,7 +99,22 @@ class TestAccessTokens:
 
     def test_refuses_an_expired_one(self):
         with pytest.raises(InvalidToken):
-            public_tokens.verify(access_token(issued_at=datetime.now(UTC) - timedelta(seconds=901)), KEYS)
+            public_tokens.verify(access_token(issued_at=LONG_AGO), KEYS)
+
+    def test_tells_that_it_has_expired_only_of_a_genuine_one(self):
+        with pytest.raises(TokenExpired):
+            public_tokens.verify(access_token(issued_at=LONG_AGO), KEYS)
+        header, payload, signature = access_token(issued_at=LONG_AGO).split(".")
+        stranger = tokens.SigningKey.of(Ed25519PrivateKey.generate())
+        for forged_one in (
+            access_token(key=stranger, issued_at=LONG_AGO),
+            f"{header}.{payload}.{signature[:-2]}{'AA' if signature[-2:] != 'AA' else 'BA'}",
+            f"{header}.{payload}.",
+            access_token().rpartition(".")[0] + f".{signature}",
+        ):
+            with pytest.raises(InvalidToken) as refused:
+                public_tokens.verify(forged_one, KEYS)
+            assert type(refused.value) is InvalidToken
 
     def test_accepts_one_from_a_machine_whose_clock_is_ahead(self):
         assert public_tokens.verify(access_token(issued_at=datetime.now(UTC) + timedelta(seconds=5)), KEYS)

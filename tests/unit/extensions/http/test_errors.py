@@ -1,9 +1,16 @@
 import pytest
 
-from contracts.errors import FieldError, InternalError, ServiceError, ServiceUnavailable, ValidationFailed
+from contracts.errors import (
+    FieldError,
+    InternalError,
+    NotAuthenticated,
+    ServiceError,
+    ServiceUnavailable,
+    ValidationFailed,
+)
 from contracts.orders import OrderNotFound
 from contracts.users import InvalidToken, UserInactive
-from extensions.http.errors import MethodNotAllowed, problem, problem_headers
+from extensions.http.errors import MalformedRequest, MethodNotAllowed, problem, problem_headers
 
 
 def test_a_problem_has_the_members_of_rfc_9457_and_ours():
@@ -23,6 +30,12 @@ def test_wrong_fields_are_listed():
     assert body["errors"] == [{"field": "items[0].quantity", "message": "must be positive"}]
 
 
+def test_what_is_no_request_names_the_request_as_its_field():
+    body = problem(MalformedRequest("The Host header is missing."), "r", "/")
+    assert (body["code"], body["detail"]) == ("VALIDATION_ERROR", "The Host header is missing.")
+    assert body["errors"] == [{"field": "request", "message": "The Host header is missing."}]
+
+
 @pytest.mark.parametrize("error", [InternalError("SELECT * FROM secrets"), ServiceError("Traceback", ["x"])])
 def test_a_defect_never_tells_what_it_was(error):
     body = problem(error, "r", "/")
@@ -33,7 +46,11 @@ def test_a_defect_never_tells_what_it_was(error):
 @pytest.mark.parametrize(
     ("error", "headers"),
     [
-        (InvalidToken(), {"WWW-Authenticate": "Bearer"}),
+        (NotAuthenticated(), {"WWW-Authenticate": "Bearer"}),
+        (
+            InvalidToken("the client has sent this"),
+            {"WWW-Authenticate": f'Bearer error="invalid_token", error_description="{InvalidToken.detail}"'},
+        ),
         (UserInactive(), {}),
         (MethodNotAllowed(["GET", "HEAD"]), {"Allow": "GET, HEAD"}),
         (ServiceUnavailable(), {"Retry-After": "1"}),

@@ -4,13 +4,13 @@ from extensions.http.headers import cache_control, fixed_headers
 
 
 def test_https_is_demanded_in_production_only():
-    assert "max-age=31536000" in fixed_headers("production")["Strict-Transport-Security"]
-    assert "Strict-Transport-Security" not in fixed_headers("development")
+    assert "max-age=31536000" in fixed_headers(production=True)["Strict-Transport-Security"]
+    assert "Strict-Transport-Security" not in fixed_headers(production=False)
 
 
-@pytest.mark.parametrize("environment", ["production", "development"])
-def test_these_are_everywhere(environment):
-    headers = fixed_headers(environment)
+@pytest.mark.parametrize("production", [True, False])
+def test_these_are_everywhere(production):
+    headers = fixed_headers(production=production)
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
 

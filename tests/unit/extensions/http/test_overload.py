@@ -5,8 +5,9 @@ import time
 import eventlet
 import pytest
 
-from contracts.errors import Overloaded
-from extensions.http.overload import Rest, Slots
+from contracts.errors import Overloaded, ServiceUnavailable
+from extensions.http import overload
+from extensions.http.overload import Kept, Rest, Slots
 
 
 def taken_in_background(slots, count, seconds=5.0):
@@ -96,3 +97,42 @@ def test_soon_after_an_overload_nobody_is_queued():
         slots.take(rest.patience(5.0))
     rest._no_queue_until = time.monotonic()
     assert rest.patience(5.0) == 5.0
+
+
+class TestKept:
+    @pytest.fixture
+    def begun(self):
+        return []
+
+    def test_all_who_ask_meanwhile_wait_for_the_same(self, begun):
+        kept = Kept(0.05)
+        outcomes = {kept.outcome(begun.append) for _ in range(100)}
+        assert list(outcomes) == begun
+        eventlet.sleep(0.1)  # however long it takes
+        assert kept.outcome(begun.append) is begun[0]
+        begun[0].send("answer")
+        assert kept.outcome(begun.append) is begun[1]
+
+    def test_an_answer_is_kept_for_its_time(self, begun):
+        kept = Kept(0.05)
+        kept.outcome(begun.append).send("answer")
+        assert kept.outcome(begun.append).wait() == "answer"
+        eventlet.sleep(0.06)
+        assert not kept.outcome(begun.append).ready()
+
+    def test_a_refusal_is_not_kept_for_ever(self, begun, monkeypatch):
+        monkeypatch.setattr(overload, "REFUSAL_SECONDS", 0.05)
+        kept = Kept(float("inf"))
+        kept.outcome(begun.append).send(ServiceUnavailable())
+        assert len({kept.outcome(begun.append) for _ in range(10)}) == 1
+        eventlet.sleep(0.06)
+        kept.outcome(begun.append).send("answer")
+        eventlet.sleep(0.06)
+        assert kept.outcome(begun.append).wait() == "answer"
+        assert len(begun) == 2
+
+    def test_what_could_not_be_begun_is_refused_to_all(self):
+        def fail(_outcome):
+            raise ServiceUnavailable
+
+        assert isinstance(Kept(1.0).outcome(fail).wait(), ServiceUnavailable)

@@ -5,6 +5,7 @@ import logging
 import socket
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import eventlet
 import httpx
@@ -79,9 +80,15 @@ class SmallService:
         self.asked.append(time.monotonic())
         raise Overloaded("Too many orders wait.", retry_after=1)
 
-    @route("GET", "/probe", access=Access.ANYONE, shed=False)
+    @route("GET", "/probe", access=Access.ANYONE, kept=0.2)
     def probe(self, _request):
         return {"status": "ok"}
+
+    @route("GET", "/report", access=Access.ANYONE, kept=0.2)
+    def report(self, _request):
+        self.asked.append(time.monotonic())
+        eventlet.sleep(0.3)
+        raise ServiceUnavailable("The database is down.")
 
     @route("GET", "/mine", access=Access.USER)
     def mine(self, _request):
@@ -143,6 +150,13 @@ def raw(small):
 def get(url):
     """A request on a connection of its own, without the set-up of TLS, which takes longer than what is timed here."""
     return httpx.get(url, timeout=5, verify=False)
+
+
+def sockets_of(port):
+    """How many sockets this process has open on a port of its own."""
+    mine = {link.readlink().name for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
+    table = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(f":{port:04X}") and f"socket:[{row[9]}]" in mine for row in table)
 
 
 def read_all(sock):
@@ -340,6 +354,19 @@ class TestTime:
             for one in busy:
                 one.kill()
 
+    def test_what_is_kept_is_made_once_for_any_number_who_ask(self, client, small, monkeypatch):
+        monkeypatch.setattr(SmallService, "asked", [])
+        url = f"http://127.0.0.1:{small.port}/report"
+        asking = [eventlet.spawn(get, url) for _ in range(100)]
+        eventually(lambda: len(SmallService.asked) == 1)
+        assert client.get("/probe").status_code == 200  # and keeps nothing else waiting
+        for one in asking:
+            assert_problem(one.wait(), 503, "SERVICE_UNAVAILABLE")
+            assert one.wait().json()["detail"] == "The database is down."
+        assert len(SmallService.asked) == 1
+        assert len({one.wait().headers["x-request-id"] for one in asking}) == 100
+        eventually(lambda: get(url) and len(SmallService.asked) == 2, timeout=3)
+
     def test_overload_is_refused_at_once(self, tmp_path):
         with serving(tmp_path, HTTP_MAX_REQUESTS=2) as small:
             url = f"http://127.0.0.1:{small.port}"
@@ -503,6 +530,21 @@ class TestWire:
 
 
 class TestConnections:
+    def test_who_lingers_counts_and_makes_room(self, small, monkeypatch):
+        """Each has its 400, and stays: a socket is a socket until it is closed."""
+        listening = small.shared_extensions[HttpServer]._listening
+        monkeypatch.setattr(listening, "_max_connections", 5)
+        lingering = []
+        for _ in range(20):
+            lingering.append(socket.create_connection(("127.0.0.1", small.port), timeout=5))
+            lingering[-1].sendall(b"GET x\r\n\r\n")
+        assert b" 400 " in lingering[-1].recv(1000)
+        assert len(listening._open) <= 5
+        assert sockets_of(small.port) <= 5 + 1  # and the one that listens
+        assert get(f"http://127.0.0.1:{small.port}/probe").status_code == 200
+        for sock in lingering:
+            sock.close()
+
     def test_there_is_room_for_a_new_one_at_the_cost_of_the_longest_idle(self, small, monkeypatch):
         monkeypatch.setattr(small.shared_extensions[HttpServer]._listening, "_max_connections", 3)
         address = ("127.0.0.1", small.port)

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 
@@ -48,6 +49,16 @@ def test_refuses_what_is_not_json_and_says_why(body, said):
     with pytest.raises(MalformedJson) as refused:
         parse_object(body)
     assert said in str(refused.value)
+
+
+def test_of_thousands_of_fields_the_one_that_stands_twice_is_found_at_once():
+    names = [f"{number:04x}" for number in range(6000)]
+    body = ("{" + "".join(f'"{name}":1,' for name in names) + '"last":1,"last":1}').encode()
+    assert len(body) < 64 * 1024
+    began = time.thread_time()
+    with pytest.raises(MalformedJson, match='field "last" twice'):
+        parse_object(body)
+    assert time.thread_time() - began < 0.1
 
 
 @pytest.mark.parametrize("body", [b"[]", b'"x"', b"1", b"null", b"true"])

@@ -1,0 +1,153 @@
+"""The services' databases and the roles that log in to them, as config.yml has them: `python -m deploy.databases`.
+
+Each database has an owner, under whom migrations run, and the role of its service, who may read and write rows
+(extensions/migrations.py grants what extensions/tables.py says). Where ADMINISTRATOR_DATABASE_URL is set, its user
+makes all of them that are on its server, with the names and passwords in their addresses, at every start. Elsewhere
+somebody has made them.
+"""
+
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+
+import psycopg2
+from psycopg2.extensions import connection, cursor
+from psycopg2.sql import SQL, Identifier
+from sqlalchemy.engine import URL, make_url
+
+from deploy.accounts import ADMINISTRATOR_DATABASE, database_variable, owner_variable
+from deploy.settings import load
+from extensions.production import has_own_password, is_production
+
+ONE_AT_A_TIME = 7_305_512  # any number, the same for everybody who makes databases
+HAND_OVER = """
+    REASSIGN OWNED BY {role} TO {owner};
+    GRANT CONNECT ON DATABASE {database} TO {role};
+    GRANT USAGE ON SCHEMA public TO {role};
+    GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
+"""
+
+
+class DatabasesError(Exception):
+    """The databases cannot be made; the text says why."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """A service's database, by two addresses: that of the service, and that of the owner, who may be the same."""
+
+    service: str
+    url: str
+    owner_url: str
+
+
+def configured() -> dict[str, Database]:
+    """Return each service's database. One without an owner's address belongs to its service."""
+    settings = load()
+    urls = {key.partition(":")[0]: url for key, url in settings["DB_URIS"].items()}
+    owners = settings["DB_OWNER_URIS"]
+    return {service: Database(service, url, owners.get(service) or url) for service, url in urls.items()}
+
+
+def make(administrator: str, databases: Iterable[Database]) -> list[str]:
+    """Make what is missing, and take from the services' roles what an earlier version gave them.
+
+    Returns whose databases are on that server, by the host and port in their addresses. The others are left alone.
+    """
+    server = make_url(administrator)
+    ours = [database for database in databases if _place(make_url(database.url)) == _place(server)]
+    with closing(_connect(server)) as outside, outside.cursor() as at:
+        at.execute("SELECT pg_advisory_lock(%s)", [ONE_AT_A_TIME])  # until the connection is closed
+        for database in ours:
+            url, owner = make_url(database.url), make_url(database.owner_url)
+            _make_role(at, owner)
+            _make_role(at, url)
+            _make_database(at, url, owner)
+            with closing(_connect(server.set(database=url.database))) as inside, inside.cursor() as within:
+                _hand_over(within, url, owner)
+                _shut(within, url, owner)
+        for name in ("postgres", "template1"):
+            at.execute(SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(Identifier(name)))
+    return [database.service for database in ours]
+
+
+def _place(url: URL) -> tuple[str | None, int]:
+    return url.host, url.port or 5432
+
+
+def _connect(url: URL) -> connection:
+    dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    opened = psycopg2.connect(dsn, connect_timeout=5, options="-c lock_timeout=10s")
+    opened.autocommit = True
+    return opened
+
+
+def _make_role(at: cursor, url: URL) -> None:
+    role = Identifier(url.username or "")
+    at.execute("SELECT FROM pg_roles WHERE rolname = %s", [url.username])
+    if not at.rowcount:
+        at.execute(SQL("CREATE ROLE {}").format(role))
+    at.execute(SQL("ALTER ROLE {} LOGIN PASSWORD %s").format(role), [url.password])
+
+
+def _make_database(at: cursor, url: URL, owner: URL) -> None:
+    at.execute("SELECT FROM pg_database WHERE datname = %s", [url.database])
+    if not at.rowcount:
+        name, role = Identifier(url.database or ""), Identifier(owner.username or "")
+        at.execute(SQL("CREATE DATABASE {} OWNER {}").format(name, role))
+
+
+def _hand_over(at: cursor, url: URL, owner: URL) -> None:
+    """Up to version 0.1 the service's role owned the database and its tables: now the owner does.
+
+    In one transaction, so that services which run meanwhile can go on. Migrations then take away what is too much.
+    """
+    at.execute(
+        "SELECT FROM pg_database WHERE datname = current_database() AND pg_get_userbyid(datdba) = %s", [url.username]
+    )
+    if at.rowcount and url.username != owner.username:
+        names = {"role": url.username, "owner": owner.username, "database": url.database}
+        at.execute(SQL(HAND_OVER).format(**{name: Identifier(value or "") for name, value in names.items()}))
+
+
+def _shut(at: cursor, url: URL, owner: URL) -> None:
+    """Nobody but the two may connect, and only the owner makes tables, temporary ones included."""
+    database, role = Identifier(url.database or ""), Identifier(url.username or "")
+    at.execute(SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+    at.execute(SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, role))
+    at.execute(SQL("ALTER SCHEMA public OWNER TO {}").format(Identifier(owner.username or "")))
+    at.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")  # before PostgreSQL 15 everybody might make tables
+
+
+def check_passwords(administrator: str, databases: Iterable[Database]) -> None:
+    """Raise DatabasesError where somebody would get a password that everybody knows."""
+    urls = {ADMINISTRATOR_DATABASE: administrator}
+    for database in databases:
+        urls[database_variable(database.service)] = database.url
+        urls[owner_variable(database.service)] = database.owner_url
+    weak = [variable for variable, url in urls.items() if not has_own_password(url)]
+    if weak:
+        raise DatabasesError(f"ENVIRONMENT is production: give {', '.join(weak)} passwords of their own")
+
+
+def main() -> int:
+    """The command line."""
+    administrator = os.environ.get(ADMINISTRATOR_DATABASE)
+    if not administrator:
+        return 0
+    databases = configured().values()
+    try:
+        if is_production(load()):
+            check_passwords(administrator, databases)
+        made = make(administrator, databases)
+    except (DatabasesError, psycopg2.Error) as error:
+        print(f"the databases cannot be made: {error}", file=sys.stderr)
+        return 1
+    print(f"databases and their roles are there: {', '.join(made) or 'none on this server'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""How orders are decided, counted for operators."""
+
+import time
+
+from contracts.base import Event
+from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed
+from extensions.ids import made_at
+from extensions.metrics import Metrics
+
+COUNTED = "Orders confirmed, and orders cancelled, by the reason; some are both, one after the other."
+DECIDED = "From the making of an order to its decision by the answers, or by the lack of them."
+SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0)
+# A person may cancel at any time: that says nothing about how long a decision takes.
+BY_A_PERSON = frozenset({CancelReason.USER, CancelReason.ADMIN})
+
+
+class Decisions:
+    """One for each process. All series are opened at once, so that each is there, and zero, before its first order."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._counts = {
+            (decision, reason): metrics.counter("orders_decided_total", COUNTED, decision=decision, reason=reason)
+            for decision, reason in [("confirmed", ""), *(("cancelled", reason) for reason in CancelReason)]
+        }
+        self._seconds = {
+            decision: metrics.histogram("order_decision_seconds", DECIDED, SECONDS, decision=decision)
+            for decision in ("confirmed", "cancelled")
+        }
+
+    def count(self, event: Event) -> None:
+        """Count what `event` has announced, where that is a decision; call it once it is committed."""
+        if isinstance(event, OrderConfirmed):
+            self._count("confirmed", "", event)
+        elif isinstance(event, OrderCancelled):
+            self._count("cancelled", event.reason, event)
+
+    def _count(self, decision: str, reason: str, event: OrderConfirmed | OrderCancelled) -> None:
+        self._counts[decision, reason].inc()
+        made = made_at(event.order_id)
+        if made is not None and reason not in BY_A_PERSON:
+            self._seconds[decision].observe(max(0.0, time.time() - made))

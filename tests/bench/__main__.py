@@ -1,0 +1,84 @@
+"""How fast is it? `make bench` (about an hour), `make bench-quick` (under two minutes).
+
+Measures the suite beside stock Nameko, a FastAPI + FastStream version of the same saga, and the floor, on private
+servers of its own, and prints every figure beside the goals. The result is in var/bench/result.json, and in
+docs/performance.md after a run of all parts (`--docs` writes it after any). Exit code 1 when the books of the suite did
+not add up after a run, whose figures then do not count, or when something could not be measured.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from deploy.local.process import StartError
+from tests.bench import report
+from tests.bench.goals import figures
+from tests.bench.ground import ground
+from tests.bench.rounds import QUICK, TINY, Bench, Lengths
+
+FOLDER = Path("var/bench")
+PEAK = "suite: settled/s, 128 clients"
+PARTS = ("floor", "faststream", "stock", "suite")
+PLOT = "docs/performance.svg"
+BENCH_PYTHON = "var/bench-venv/bin/python"
+
+
+def main():
+    """The command line."""
+    asked = _parse()
+    began, rounds = time.time(), asked.rounds or (5 if not (asked.quick or asked.tiny) else 1)
+    lengths = TINY if asked.tiny else QUICK if asked.quick else Lengths()
+    is_whole = not (asked.quick or asked.tiny or asked.only)
+    _say(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; {rounds} round(s)")
+    try:
+        with ground(FOLDER) as servers:
+            bench = Bench(servers, lengths, _say)
+            for number in range(rounds):
+                _say(f"round {number + 1}")
+                bench.round(number, asked.only)
+            peak = figures(bench.measured.rounds).get(PEAK)
+            if peak and (is_whole or asked.sweep):
+                bench.sweep(asked.sweep or 20.0, peak.median)
+            if peak and (is_whole or asked.long):
+                bench.long_run(asked.long or 600.0, peak.median / 2)
+    except StartError as error:
+        print(error, file=sys.stderr)
+        return 2
+    found = report.facts(bench.measured, vars(asked), began)
+    report.write_json(FOLDER / "result.json", found)
+    print("\n" + report.terminal(found))
+    if asked.compare:
+        print("\n" + "\n".join(report.compare(json.loads(asked.compare.read_text()), found)))
+    if is_whole or asked.docs:
+        if found["sweep"]:
+            subprocess.run([BENCH_PYTHON, "-m", "tests.bench.plot", FOLDER / "result.json", PLOT], check=True)
+        report.put_into_docs(found)
+    return 1 if found["problems"] else 0
+
+
+def _parse():
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--tiny", action="store_true", help="a few dozen orders: only to see that the bench works")
+    parser.add_argument("--rounds", type=int, default=0)
+    parser.add_argument("--only", choices=PARTS, action="append", default=[], help="this part (can be repeated)")
+    parser.add_argument("--sweep", type=float, default=0.0, help="seconds at each offered load, for the plot")
+    parser.add_argument("--long", type=float, default=0.0, help="seconds of the long run")
+    parser.add_argument("--compare", type=Path, help="an earlier result.json")
+    parser.add_argument("--docs", action="store_true", help="write docs/performance.md even if this is no whole run")
+    asked = parser.parse_args()
+    if asked.compare and not asked.compare.exists():
+        parser.error(f"there is no {asked.compare}")
+    return asked
+
+
+def _say(text):
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

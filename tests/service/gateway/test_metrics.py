@@ -1,0 +1,107 @@
+"""The story of two orders, as the metrics of each service tell it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from nameko import config
+
+from tests.scrape import Scrape, free_ports
+from tests.service.gateway.shop import bearer, ok
+from tests.support import eventually
+
+SERVICES = ("users", "catalog", "orders", "inventory", "payments", "notifications", "gateway")
+DOCS = (Path(__file__).parents[3] / "docs/metrics.md").read_text()
+AN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-")
+
+
+@pytest.fixture(autouse=True)
+def ports(servers):
+    """Where each service is asked; before any of them starts."""
+    ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+    with config.patch({"METRICS_ADDRESSES": {name: f"127.0.0.1:{port}" for name, port in ports.items()}}):
+        yield ports
+
+
+@pytest.fixture
+def told(api, admin, session, product):
+    """One order that was confirmed, one that was too dear, and one that was confirmed and then cancelled."""
+    customer = bearer(session)
+    dear = {"sku": "DEAR", "name": "Dear", "price": "10001.00"}
+    dear = ok(api.post("/products", json=dear, headers=admin), 201)
+    stock = {"product_id": dear["id"], "product_sku": "DEAR", "quantity": 1}
+    ok(api.post("/inventory", json=stock, headers=admin), 201)
+
+    def order(thing):
+        lines = {"items": [{"product_id": thing["id"], "quantity": 1}]}
+        return ok(api.post("/orders", json=lines, headers=customer), 201)
+
+    def becomes(order, status):
+        return eventually(lambda: ok(api.get(f"/orders/{order['id']}", headers=customer))["status"] == status)
+
+    kept, taken_back, failed = order(product), order(product), order(dear)
+    becomes(failed, "CANCELLED")
+    becomes(kept, "CONFIRMED")
+    becomes(taken_back, "CONFIRMED")
+    ok(api.post(f"/orders/{taken_back['id']}/cancel", headers=customer), 202)
+    eventually(lambda: ok(api.get("/admin/sagas", headers=admin))["items"] == [])
+
+
+def test_the_story_is_counted_where_it_happens(told, ports, api):
+    orders, gateway, payments, inventory = (
+        Scrape(ports[name]) for name in ("orders", "gateway", "payments", "inventory")
+    )
+    decided = "suite_orders_decided_total"
+    assert orders(decided, decision="confirmed") == 2
+    assert orders(decided, decision="cancelled", reason="PAYMENT_FAILED") == 1
+    assert orders(decided, decision="cancelled", reason="USER") == 1
+    assert orders(decided, decision="cancelled", reason="TIMEOUT") == 0
+    assert orders("suite_order_decision_seconds_count", decision="confirmed") == 2
+    assert orders("suite_order_decision_seconds_count", decision="cancelled") == 1  # the user's own is none
+    assert 0 < orders("suite_order_decision_seconds_sum") < 3 * 30
+
+    assert gateway("suite_http_requests_total", method="POST", route="/orders", status="201") == 3
+    assert gateway("suite_http_request_seconds_count", method="POST", route="/orders") == 3
+    assert gateway("suite_rpc_called_seconds_count", service="orders", method="create_order", outcome="ok") == 3
+    assert orders("suite_rpc_served_seconds_count", method="create_order", outcome="ok") == 3
+    # Once for each product: it keeps copies.
+    assert orders("suite_rpc_called_seconds_count", service="catalog", method="get_products", outcome="ok") == 2
+
+    assert inventory("suite_events_handled_total", handler="on_order_created") == 3
+    batches = inventory("suite_events_batch_size_count", handler="on_order_created")
+    assert 1 <= batches <= 3
+    assert inventory("suite_events_batch_size_sum", handler="on_order_created") == 3
+    assert inventory("suite_events_batch_seconds_count", handler="on_order_created") == batches
+    assert inventory("suite_events_age_seconds_count", handler="on_order_created") == batches
+    assert 0 < inventory("suite_events_age_seconds_sum", handler="on_order_created") < 30
+    assert inventory("suite_events_failed_total") == 0
+
+    assert orders("suite_outbox_relayed_total", event="order.created") == 3
+    assert payments("suite_outbox_relayed_total", event="payment.authorized") == 2
+    assert payments("suite_outbox_relayed_total", event="payment.failed") == 1
+    assert orders("suite_cache_reads_total", kind="order", result="miss") > 0
+    assert orders("suite_redis_available") == 1
+    assert orders("suite_database_connections_in_use") >= 0
+
+
+def test_a_refused_call_is_told_from_one_that_failed(api, admin, product, ports):
+    order = "018f2b9e-0000-7000-8000-000000000001"
+    assert api.get(f"/orders/{order}", headers=admin).status_code == 404
+    assert Scrape(ports["orders"])("suite_rpc_served_seconds_count", method="get_order", outcome="refused") == 1
+    called = {"service": "orders", "method": "get_order"}
+    assert Scrape(ports["gateway"])("suite_rpc_called_seconds_count", outcome="refused", **called) == 1
+    assert Scrape(ports["gateway"])("suite_rpc_called_seconds_count", outcome="failed") is None
+
+
+def test_labels_are_few_and_every_metric_is_documented(told, ports):
+    for name in SERVICES:
+        scrape = Scrape(ports[name])
+        assert not [value for value in scrape.label_values if AN_ID.search(value)]
+        assert len(scrape.samples) < 3000
+        families = {family.name + ("_total" if family.type == "counter" else "") for family in scrape.families}
+        undocumented = {one for one in families if one.startswith("suite_") and f"`{one}`" not in DOCS}
+        assert undocumented == set()
+
+
+def test_the_public_port_serves_none(api):
+    assert api.get("/metrics").status_code == 404
