@@ -94,7 +94,8 @@ class Listener(SharedExtension):
         self._first_connection.wait()
         # What was imported lives as long as the process. Looking at all of it again and again, in search of garbage,
         # took a tenth of a second each time, in which nobody was answered.
-        gc.freeze()
+        if not gc.get_freeze_count():  # once: what several services of one process drop should still be found
+            gc.freeze()
 
     def await_connection(self, seconds: float) -> None:
         """Return when the service listens for the first time, or after `seconds`."""

@@ -56,6 +56,13 @@ def test_a_call_that_is_being_answered_is_answered_before_the_process_ends(start
     assert process.wait(10) == 0
 
 
+def test_no_garbage_collection_visits_what_was_imported(start):
+    """There are hundreds of thousands of such objects; a visit takes a tenth of a second, and nobody is answered."""
+    start()
+    eventually(is_up)
+    assert CALLER.toy.count_objects_that_no_garbage_collection_visits() > 50_000
+
+
 def test_a_defect_in_an_extension_ends_the_process_so_that_a_supervisor_sees_it(start):
     process = start()
     eventually(is_up)

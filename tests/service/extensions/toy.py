@@ -1,5 +1,7 @@
 """A service that misbehaves on demand, for `nameko run --config config.yml tests.service.extensions.toy`."""
 
+import gc
+
 import eventlet
 from nameko.extensions import DependencyProvider
 
@@ -27,6 +29,10 @@ class Toy:
     def sleep(self, seconds):
         eventlet.sleep(seconds)
         return "rested"
+
+    @rpc(transaction=False)
+    def count_objects_that_no_garbage_collection_visits(self):
+        return gc.get_freeze_count()
 
     @rpc(transaction=False)
     def run_into_a_timeout(self):
