@@ -1,35 +1,62 @@
-"""One UPDATE for many rows, each with values of its own."""
+"""Many rows by one statement, whose text is the same however many they are: it is compiled once, not for each batch."""
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import JSON, Table, TextClause, text
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.orm import Session
 
 
-def update_rows(
-    session: Session, model: type[DeclarativeBase], rows: Sequence[Mapping[str, Any]], *, key: str = "id"
-) -> None:
-    """Give the row of `model` with each one's `key` its other values, and note when.
+def insert_rows(session: Session, table: Table, rows: Sequence[Mapping[str, Any]], *, on_conflict: str = "") -> None:
+    """Insert `rows` in their order; all have the same columns. `on_conflict` is what follows ON CONFLICT in SQL.
+
+    Defaults of the model do not apply, those of the table do.
+    """
+    if rows:
+        columns = tuple(rows[0])
+        session.execute(_insertion(table, columns, on_conflict), _arrays(table, columns, rows))
+
+
+def update_rows(session: Session, table: Table, rows: Sequence[Mapping[str, Any]], *, key: str = "id") -> None:
+    """Give the row of `table` with each one's `key` its other values, and note when.
 
     All rows have the same columns. Nothing of this is seen by objects that the session has loaded before.
     """
     if rows:
         columns = tuple(rows[0])
-        values = {column: [row[column] for row in rows] for column in columns}
-        session.execute(_statement(model, key, columns), values)
+        session.execute(_update(table, key, columns), _arrays(table, columns, rows))
+
+
+def _arrays(table: Table, columns: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the rows' values by column, as psycopg2 takes them."""
+    arrays = {column: [row[column] for row in rows] for column in columns}
+    for column in columns:
+        if isinstance(table.c[column].type, JSON):
+            arrays[column] = [json.dumps(value, default=str) for value in arrays[column]]
+    return arrays
 
 
 @lru_cache
-def _statement(model: type[DeclarativeBase], key: str, columns: tuple[str, ...]) -> TextClause:
-    # With arrays the text is the same however many rows there are: it is compiled once, not for each batch.
-    types = {column: model.__table__.c[column].type.compile(dialect=postgresql.dialect()) for column in columns}
-    arrays = ", ".join(f"CAST(:{column} AS {kind}[])" for column, kind in types.items())
-    changes = ", ".join(f"{column} = after.{column}" for column in columns if column != key)
-    name = model.__tablename__
+def _insertion(table: Table, columns: tuple[str, ...], on_conflict: str) -> TextClause:
     return text(
-        f"UPDATE {name} SET {changes}, updated_at = clock_timestamp()"  # noqa: S608  (names of our own)
-        f" FROM unnest({arrays}) AS after ({', '.join(columns)}) WHERE {name}.{key} = after.{key}"
+        f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT * FROM {_unnested(table, columns)}"  # noqa: S608  (names of our own)
+        + (f" ON CONFLICT {on_conflict}" if on_conflict else "")
     )
+
+
+@lru_cache
+def _update(table: Table, key: str, columns: tuple[str, ...]) -> TextClause:
+    changes = ", ".join(f"{column} = after.{column}" for column in columns if column != key)
+    return text(
+        f"UPDATE {table.name} SET {changes}, updated_at = clock_timestamp()"  # noqa: S608  (names of our own)
+        f" FROM {_unnested(table, columns)} AS after ({', '.join(columns)}) WHERE {table.name}.{key} = after.{key}"
+    )
+
+
+def _unnested(table: Table, columns: tuple[str, ...]) -> str:
+    dialect = postgresql.dialect()
+    casts = (f"CAST(:{column} AS {table.c[column].type.compile(dialect=dialect)}[])" for column in columns)
+    return f"unnest({', '.join(casts)})"

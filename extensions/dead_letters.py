@@ -125,9 +125,9 @@ class DeadLetters(SharedExtension):
         """Store `message` with its reason, committed when this returns. A body may hold what nobody should keep."""
         self._store([self._row(queue, message, error, attempts, with_body=with_body)])
 
-    def bury_all(self, queue: str, messages: Sequence[tuple[amqp.Message, str]]) -> None:
-        """Store messages that were never tried, each with its reason, in one transaction: there may be many of them."""
-        self._store([self._row(queue, message, error, attempts=0) for message, error in messages])
+    def bury_all(self, messages: Sequence[tuple[str, amqp.Message, str]]) -> None:
+        """Store messages that were never tried, in one transaction, for there may be many: queue, message, reason."""
+        self._store([self._row(queue, message, error, attempts=0) for queue, message, error in messages])
 
     def _store(self, rows: Sequence[dict[str, Any]]) -> None:
         for row in rows:

@@ -1,4 +1,4 @@
-"""The event handler: takes what is waiting in its queue, handles it in one transaction, then acks.
+"""The event handler: takes what is waiting in its queues, handles it in one transaction, then acks.
 
 What can go wrong, and what happens then:
 
@@ -15,8 +15,8 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import amqp
 import eventlet
@@ -28,49 +28,89 @@ from nameko.extensions import Entrypoint, register_entrypoint
 from contracts.base import Event, Received
 from contracts.events import handler_name, queue_name
 from extensions import topology
-from extensions.broker import Backoff, BrokerUnavailable, ack, has_own_user
+from extensions.broker import Backoff, ack, has_own_user
 from extensions.database import LockedOut, is_outage
-from extensions.dead_letters import LIVES_HEADER, DeadLetters, copy_of
+from extensions.dead_letters import LIVES_HEADER, DeadLetters
 from extensions.inbound import Undecodable, require_event
 from extensions.interruptions import INTERRUPTIONS, Interrupted
 from extensions.listener import Listener
 from extensions.measures import HandlerMeasures
 from extensions.metrics import Metrics
 from extensions.publisher import ConfirmedPublisher
+from extensions.retries import Retries
 from extensions.telemetry import start_trace
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS_HEADER = "x-attempts"
 STOP_SECONDS = 5.0
 SUSPECT_DELIVERIES = 3
 # Once a row was found locked for too long, waiting for it as long again and again would hold up everybody else.
 IMPATIENT_SECONDS, IMPATIENT_LOCK_TIMEOUT = 60.0, "500ms"
-ASIDE_DELAY_MS = 4000
 # A batch begins so long after the one before, unless it is full: a transaction for many messages costs hardly more than
 # one for a single message. The first message after a rest waits for nothing.
 GATHER_SECONDS = 0.04
 
 
+class EventQueue:
+    """One queue of a handler, `<service>.on_<event>`: where its deliveries come from and are acked."""
+
+    no_ack = False
+
+    def __init__(self, handler: "EventHandler", event: type[Event]) -> None:
+        self.event = event
+        self.service = handler.container.service_name
+        self.queue = queue_name(self.service, event)
+        self.prefetch = 2 * handler.batch
+        self.channel: Any = None
+        self._handler = handler
+
+    def on_connected(self, channel: amqp.Channel) -> None:
+        """Declare the queue: a consumer that the contract does not name brings its own, if it may."""
+        if not has_own_user(self.service):
+            topology.declare_dead_letter_queue(channel, self.service)
+            topology.declare_event_queue(channel, self.service, self.event)
+        self.channel = channel
+
+    def on_message(self, message: amqp.Message) -> None:
+        """Pass one delivery on; the prefetch bounds how many there can be."""
+        self._handler.take_in(Delivery(self, self.channel, message))
+
+    def on_disconnected(self) -> None:
+        """Forget the channel, and the deliveries that came over it."""
+        self.channel = None
+        self._handler.forget()
+
+
+class Delivery(NamedTuple):
+    """A message, the queue that it came from, and the channel that it came over."""
+
+    source: EventQueue
+    channel: amqp.Channel
+    message: amqp.Message
+
+    def decode(self) -> Received[Any]:
+        """Return the event that it holds. Raises Undecodable."""
+        return require_event(self.message, self.source.event, self.source.service)
+
+
 class EventHandler(Entrypoint):
-    """Consumes `<service>.on_<event>` and hands its method a list of received events."""
+    """Consumes the queue of each of its events, and hands its method a list of received ones, of all kinds."""
 
     listener = Listener()
     publisher = ConfirmedPublisher()
     dead_letters = DeadLetters()
     metrics = Metrics()
-    no_ack = False
 
-    def __init__(self, event: type[Event]) -> None:
+    def __init__(self, *events: type[Event]) -> None:
         super().__init__()
-        self.event = event
-        self.queue = ""
-        self.batch = self.prefetch = 1
-        self._channel: Any = None
-        self._waiting: deque[amqp.Message] = deque()
-        self._suspects: list[amqp.Message] = []
+        self.events = events
+        self.batch = 1
+        self._queues: list[EventQueue] = []
+        self._waiting: deque[Delivery] = deque()
+        self._suspects: list[Delivery] = []
         self._arrived = Signal()
         self._measures: Any = None
+        self._retries: Any = None
         self._loop: Any = None
         self._stopping = False
         self._stop_by = 0.0
@@ -78,15 +118,17 @@ class EventHandler(Entrypoint):
         self._began = 0.0
 
     def setup(self) -> None:
-        """Subscribe; the method's name is part of the contract, because the queue is named after it."""
-        if self.method_name != handler_name(self.event):
-            message = f"{self.method_name} handles {self.event.__name__}: call it {handler_name(self.event)}"
+        """Subscribe. A method that handles a single event is named like its queue."""
+        first, *others = self.events
+        if not others and self.method_name != handler_name(first):
+            message = f"{self.method_name} handles {first.__name__}: call it {handler_name(first)}"
             raise ConfigurationError(message)
-        self.queue = queue_name(self.container.service_name, self.event)
         self.batch = max(1, int(config.get("EVENT_BATCH", 50)))
-        self.prefetch = 2 * self.batch
         self._measures = HandlerMeasures(self.metrics, self.method_name)
-        self.listener.subscribe(self)
+        self._retries = Retries(self.publisher, self.dead_letters, self._measures)
+        self._queues = [EventQueue(self, event) for event in self.events]
+        for queue in self._queues:
+            self.listener.subscribe(queue)
         self.dead_letters.collect()
 
     def start(self) -> None:
@@ -95,7 +137,8 @@ class EventHandler(Entrypoint):
 
     def stop(self) -> None:
         """Take no more, and handle what was taken, within STOP_SECONDS: what goes back counts as delivered in vain."""
-        self.listener.unsubscribe(self)
+        for ending in [eventlet.spawn(self.listener.unsubscribe, queue) for queue in self._queues]:
+            ending.wait()
         self._stop_by = time.monotonic() + STOP_SECONDS
         self._stopping = True
         self._ring()
@@ -106,26 +149,17 @@ class EventHandler(Entrypoint):
         """Take no more; the container kills the loop, and the broker delivers again what was not acked."""
         self._stopping = True
 
-    # Called by the listener
+    # Called by the queues
 
-    def on_connected(self, channel: amqp.Channel) -> None:
-        """Declare the queue: a consumer that the contract does not name brings its own, if it may."""
-        service = self.container.service_name
-        if not has_own_user(service):
-            topology.declare_dead_letter_queue(channel, service)
-            topology.declare_event_queue(channel, service, self.event)
-        self._channel = channel
-
-    def on_message(self, message: amqp.Message) -> None:
-        """Queue one delivery; the prefetch bounds how many there can be."""
-        (self._suspects if _is_suspect(message) else self._waiting).append(message)
+    def take_in(self, delivery: Delivery) -> None:
+        """Have one delivery handled soon."""
+        (self._suspects if _is_suspect(delivery.message) else self._waiting).append(delivery)
         self._ring()
 
-    def on_disconnected(self) -> None:
-        """Forget the deliveries of the lost connection."""
+    def forget(self) -> None:
+        """Forget all deliveries: the connection is lost, and the broker will deliver them again."""
         self._waiting.clear()
         self._suspects.clear()
-        self._channel = None
 
     # The loop
 
@@ -136,12 +170,10 @@ class EventHandler(Entrypoint):
     def _run(self) -> None:
         while self._await_messages():
             self._began = time.monotonic()
-            channel = self._channel
             batch = self._take()
             if not self._handle(batch):
                 return
-            if channel is self._channel and channel is not None:
-                self._ack(channel, batch)
+            self._ack(batch)
 
     def _await_messages(self) -> bool:
         """Wait until there is something to handle. False when the service has stopped."""
@@ -159,7 +191,7 @@ class EventHandler(Entrypoint):
             eventlet.sleep(pause)
         return bool(self._waiting or self._suspects)
 
-    def _take(self) -> list[amqp.Message]:
+    def _take(self) -> list[Delivery]:
         """Take the next batch, its suspects last and each by itself.
 
         In no order: behind one that kills us every time, the others would wait until the broker gives up on all.
@@ -168,23 +200,28 @@ class EventHandler(Entrypoint):
             return [self._suspects.pop(random.randrange(len(self._suspects)))]  # noqa: S311  (no secret)
         return [self._waiting.popleft() for _ in range(min(self.batch, len(self._waiting)))]
 
-    def _ack(self, channel: amqp.Channel, batch: list[amqp.Message]) -> None:
-        if self._suspects:
-            for message in batch:
-                ack(channel, message.delivery_tag)
-        else:
-            # Apart from suspects, deliveries are handled in their order: everything up to the last tag is done.
-            ack(channel, batch[-1].delivery_tag, multiple=True)
+    def _ack(self, batch: list[Delivery]) -> None:
+        last: dict[EventQueue, Delivery] = {}
+        for delivery in batch:
+            if delivery.channel is not delivery.source.channel:
+                continue  # the connection was lost meanwhile: it will come again, and the inbox knows it
+            if self._suspects:
+                ack(delivery.channel, delivery.message.delivery_tag)
+            else:
+                last[delivery.source] = delivery
+        for delivery in last.values():
+            # Apart from suspects, a queue is handled in its order: everything up to the last tag is done.
+            ack(delivery.channel, delivery.message.delivery_tag, multiple=True)
 
-    def _handle(self, batch: list[amqp.Message]) -> bool:
-        """Deal with every message of `batch`: handle, retry later, or bury. False when the service stops first."""
+    def _handle(self, batch: list[Delivery]) -> bool:
+        """Deal with every delivery of `batch`: handle, retry later, or bury. False when the service stops first."""
         events, undecodable = [], []
-        for message in batch:
+        for delivery in batch:
             try:
-                events.append((message, require_event(message, self.event, self.container.service_name)))
+                events.append((delivery, delivery.decode()))
             except Undecodable as error:
-                undecodable.append((message, str(error)))
-        if undecodable and not self._persist(lambda: self.dead_letters.bury_all(self.queue, undecodable)):
+                undecodable.append((delivery.source.queue, delivery.message, str(error)))
+        if undecodable and not self._persist(lambda: self.dead_letters.bury_all(undecodable)):
             return False
         if not events:
             return True
@@ -196,8 +233,10 @@ class EventHandler(Entrypoint):
         if isinstance(failure, ContainerBeingKilled) or (self._stopping and isinstance(failure, Interrupted)):
             return False  # the broker will deliver them again
         if len(events) == 1:
-            return self._give_up_for_now(events[0][0], failure)
-        return all(self._handle([message]) for message, _ in events)
+            delivery = events[0][0]
+            start_trace(delivery.message.headers or {}, self.container.service_name)
+            return self._persist(self._retries.after(delivery.source.queue, delivery.message, failure))
+        return all(self._handle([delivery]) for delivery, _ in events)
 
     def _persist_or_failure(self, events: list[Received[Any]]) -> BaseException | None:
         """Run the method on `events`, through every outage. Returns what the method itself failed with."""
@@ -244,51 +283,6 @@ class EventHandler(Entrypoint):
         self.container.spawn_worker(self, (events, lock_timeout), {}, handle_result=handle_result)
         return outcome.wait()
 
-    # Failure of one message
-
-    def _give_up_for_now(self, message: amqp.Message, failure: BaseException) -> bool:
-        start_trace(message.headers or {}, self.container.service_name)
-        attempts = _attempts(message) + 1
-        delays = topology.retry_delays()
-        if delays and isinstance(failure, LockedOut):
-            return self._step_aside(message, _nearest(delays, ASIDE_DELAY_MS))
-        self._measures.failed.inc()
-        reason = f"{type(failure).__name__}: {failure}"
-        if attempts > len(delays):
-            log.error(
-                "%s gives up on %s after %d tries: %s",
-                self.queue,
-                message.properties.get("message_id"),
-                attempts,
-                reason,
-            )
-            return self._persist(lambda: self.dead_letters.bury(self.queue, message, reason, attempts))
-        delay = delays[attempts - 1]
-        log.warning(
-            "%s failed on %s (try %d): %s; again in %d ms",
-            self.queue,
-            message.properties.get("message_id"),
-            attempts,
-            reason,
-            delay,
-            exc_info=failure if attempts == 1 else None,
-        )
-        return self._persist(lambda: self._send_to_retry(message, delay, attempts))
-
-    def _step_aside(self, message: amqp.Message, delay: int) -> bool:
-        """Have the message come again a little later; that somebody else holds its row spends no try of it."""
-        message_id = message.properties.get("message_id")
-        log.warning("%s: a row that %s needs is locked; again in %d ms", self.queue, message_id, delay)
-        return self._persist(lambda: self._send_to_retry(message, delay, _attempts(message)))
-
-    def _send_to_retry(self, message: amqp.Message, delay: int, attempts: int) -> None:
-        """Hand the message to a retry queue, confirmed, before it is acked here."""
-        outgoing = copy_of(message, topology.retry_exchange(delay), self.queue)
-        outgoing.headers = {**outgoing.headers, ATTEMPTS_HEADER: attempts}
-        if self.publisher.publish([outgoing]):
-            raise BrokerUnavailable
-        self._measures.retried.inc()
-
 
 def _is_suspect(message: amqp.Message) -> bool:
     """Tell whether the message came back so often that it may be the one that kills its consumers."""
@@ -297,37 +291,27 @@ def _is_suspect(message: amqp.Message) -> bool:
     return LIVES_HEADER in headers or (isinstance(count, int) and count >= SUSPECT_DELIVERIES)
 
 
-def _nearest(delays: list[int], wanted: int) -> int:
-    return min(delays, key=lambda delay: abs(delay - wanted))
+def handles(*events: type[Event]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Handle `events` with the decorated method, which gets a list of those that this service has not handled yet.
 
-
-def _attempts(message: amqp.Message) -> int:
-    try:
-        return max(0, int((message.headers or {}).get(ATTEMPTS_HEADER, 0)))
-    except (TypeError, ValueError, OverflowError):
-        return 0
-
-
-def handles(event: type[Event]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Handle `event` with the decorated method, which gets a list of those that this service has not handled yet.
-
-    The method runs in one transaction together with the inbox; it is committed before the messages are acked.
+    The method runs in one transaction together with the inbox; it is committed before the messages are acked. Events
+    that change the same things belong into one method: it takes them all at once, and locks what they need once.
     """
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
-        def run(self: Any, events: list[Received[Any]], lock_timeout: str = "") -> None:
+        def run(self: Any, events: Sequence[Received[Any]], lock_timeout: str = "") -> None:
             first = events[0]
             start_trace({"x-request-id": first.request_id, "traceparent": first.traceparent}, self.name)
             try:
                 with self.work.transaction(lock_timeout):
-                    unseen = self.work.first_time(events, method.__name__)
+                    unseen = self.work.first_time(events)
                     if unseen:
                         method(self, unseen)
             except INTERRUPTIONS as error:
                 raise Interrupted(f"{method.__name__} was ended by {type(error).__name__}: {error}") from error
 
-        register_entrypoint(run, EventHandler(event))
+        register_entrypoint(run, EventHandler(*events))
         return run
 
     return decorate

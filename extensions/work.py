@@ -13,13 +13,15 @@ from uuid import UUID
 import psycopg2.extensions
 from nameko import config
 from nameko_sqlalchemy import Database
-from sqlalchemy import Table, Uuid, insert, text
+from sqlalchemy import Table, Text, Uuid, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from contracts.base import Event, Received
+from contracts.events import handler_name
 from extensions import timers
+from extensions.bulk import insert_rows
 from extensions.database import (
     LOCK_NOT_AVAILABLE,
     CommitUnknown,
@@ -41,9 +43,10 @@ log = logging.getLogger(__name__)
 
 # The same text however many messages there are, so that it is compiled once.
 ENTER_INBOX = text(
-    "INSERT INTO inbox (message_id, handler) SELECT message_id, :handler"
-    " FROM unnest(CAST(:message_ids AS uuid[])) AS message_id ON CONFLICT DO NOTHING RETURNING message_id"
-).columns(message_id=Uuid)
+    "INSERT INTO inbox (message_id, handler)"
+    " SELECT * FROM unnest(CAST(:message_ids AS uuid[]), CAST(:handlers AS text[]))"
+    " ON CONFLICT DO NOTHING RETURNING message_id, handler"
+).columns(message_id=Uuid, handler=Text)
 SET_LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', :value, true)")
 
 
@@ -157,23 +160,20 @@ class UnitOfWork:
         """Tell whether this transaction is the one to run the timer `name` in this interval of `seconds`."""
         return timers.claim(self.session, self.table("timers"), name, seconds, at_once=at_once)
 
-    def first_time(self, events: Sequence[Received[Any]], handler: str) -> list[Received[Any]]:
-        """Enter `events` into the inbox and return those that this handler has not dealt with yet, in their order."""
-        message_ids = [received.message_id for received in events]
-        fresh = set(self.session.scalars(ENTER_INBOX, {"message_ids": message_ids, "handler": handler}))
-        unseen = []
-        for received in events:
-            if received.message_id in fresh:
-                fresh.remove(received.message_id)  # the same message twice in one batch
-                unseen.append(received)
-        return unseen
+    def first_time(self, events: Sequence[Received[Any]]) -> list[Received[Any]]:
+        """Enter `events` into the inbox and return those that this service has not dealt with yet, in their order."""
+        entries = {(received.message_id, handler_name(type(received.event))): received for received in events}
+        message_ids, handlers = zip(*sorted(entries), strict=True)  # sorted: two replicas wait for each other in turn
+        entered = self.session.execute(ENTER_INBOX, {"message_ids": [*message_ids], "handlers": [*handlers]})
+        fresh = {tuple(row) for row in entered}
+        return [received for entry, received in entries.items() if entry in fresh]
 
     def _commit(self) -> None:
         session = self.session
         session.flush()
         if self._outbox:
             # One statement for all rows: their order in the outbox is the order of publish().
-            session.execute(insert(self._provider.table("outbox")), self._outbox)
+            insert_rows(session, self._provider.table("outbox"), self._outbox)
         _call_all(self._before_commit)
         try:
             session.commit()

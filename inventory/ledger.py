@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from extensions.bulk import update_rows
-from inventory.models import Movement, Stock
+from extensions.bulk import insert_rows, update_rows
+from extensions.ids import new_id
+from inventory.models import Base
 from inventory.rules import Balance, Change
+
+_STOCK, _MOVEMENTS = (Base.metadata.tables[name] for name in ("stock", "movements"))
 
 
 class Ledger:
@@ -26,6 +28,7 @@ class Ledger:
         balance = self.stock[product_id] = self.stock[product_id].plus(change)
         self._entries.append(
             {
+                "id": new_id(),
                 "product_id": product_id,
                 "kind": kind,
                 "on_hand_delta": change.on_hand,
@@ -46,5 +49,5 @@ class Ledger:
             {"product_id": product_id, "on_hand": balance.on_hand, "reserved": balance.reserved}
             for product_id, balance in changed.items()
         ]
-        update_rows(session, Stock, rows, key="product_id")
-        session.execute(insert(Movement), self._entries)
+        update_rows(session, _STOCK, rows, key="product_id")
+        insert_rows(session, _MOVEMENTS, self._entries)

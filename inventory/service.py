@@ -70,17 +70,7 @@ class InventoryService(operations.Operations):
         """Return what the comparison with the orders needs."""
         return {"checks": audit.checks(session), "fingerprints": audit.held(session, span)}
 
-    @handles(OrderCreated)
-    def on_order_created(self, events):
-        """Reserve stock for new orders."""
-        use_cases.reserve_stock(self.work.session, events, self.work.publish)
-
-    @handles(OrderConfirmed)
-    def on_order_confirmed(self, events):
-        """Commit the stock of confirmed orders."""
-        use_cases.commit_stock(self.work.session, events, self.work.publish)
-
-    @handles(OrderCancelled)
-    def on_order_cancelled(self, events):
-        """Give back the stock of cancelled orders."""
-        use_cases.release_stock(self.work.session, events, self.work.publish)
+    @handles(OrderCreated, OrderConfirmed, OrderCancelled)
+    def on_orders(self, events):
+        """Reserve the stock of new orders, commit that of confirmed ones, give back that of cancelled ones."""
+        use_cases.follow_orders(self.work.session, events, self.work.publish)

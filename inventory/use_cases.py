@@ -4,36 +4,57 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from contracts.base import Actor, Publish, Received
 from contracts.etags import require_match
 from contracts.inventory import AdjustStock, SetStock, SetStockLevel, StockNotFound, StockView
-from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
+from contracts.orders import OrderCreated
+from extensions.bulk import insert_rows
 from inventory import queries, rules
 from inventory.ledger import Ledger
-from inventory.models import Reservation, ReservationLine, Stock
+from inventory.models import Base, Stock
+
+_RESERVATIONS, _RESERVATION_LINES = (Base.metadata.tables[name] for name in ("reservations", "reservation_lines"))
+_NEW_STATUS = "(order_id) DO UPDATE SET status = excluded.status, updated_at = clock_timestamp()"
 
 FIRST, SET, ADJUSTED = "FIRST", "SET", "ADJUSTED"
 """Kinds of ledger entries that people cause. Those that orders cause are named like the reservation's new status."""
 
 
-def reserve_stock(session: Session, events: Sequence[Received[OrderCreated]], publish: Publish) -> None:
-    """Reserve all lines of each order, or none of them."""
-    asked = {received.event.order_id: rules.merge(received.event.items) for received in events}
-    _settle(session, events, publish, asked)
+def follow_orders(session: Session, events: Sequence[Received[rules.OrderEvent]], publish: Publish) -> None:
+    """Reserve all lines of a new order or none, take a confirmed one's off the shelf, give a cancelled one's back.
 
-
-def commit_stock(session: Session, events: Sequence[Received[OrderConfirmed]], publish: Publish) -> None:
-    """Take what the orders reserved off the shelf. Raises ReservationMissing before it changes anything."""
-    _settle(session, events, publish)
-
-
-def release_stock(session: Session, events: Sequence[Received[OrderCancelled]], publish: Publish) -> None:
-    """Give back what the orders hold or took, and remember the cancellation of those that are still unknown."""
-    _settle(session, events, publish)
+    Locks what the events are about, lets the rules decide about each in turn, and writes it all at once. Raises
+    ReservationMissing, before it writes anything, for the confirmation of an order that it has never heard of.
+    """
+    order_ids = [received.event.order_id for received in events]
+    statuses = queries.lock_reservations(session, order_ids)
+    lines = _lines(session, events)
+    ledger = Ledger(queries.lock_stock(session, {product_id for asked in lines.values() for product_id in asked}))
+    changed: set[UUID] = set()
+    reserved: list[dict[str, Any]] = []
+    for received in events:
+        order_id = received.event.order_id
+        decision = rules.decide(statuses.get(order_id), received.event, lines.get(order_id, {}), ledger.stock)
+        if decision is None:
+            continue
+        statuses[order_id] = decision.status
+        changed.add(order_id)
+        for product_id, change in decision.changes.items():
+            ledger.enter(product_id, change, decision.status, order_id=order_id)
+        if decision.status is rules.Status.RESERVED:
+            reserved += [
+                {"order_id": order_id, "product_id": product_id, "quantity": change.reserved}
+                for product_id, change in decision.changes.items()
+            ]
+        if decision.event:
+            publish(decision.event, received)
+    rows = [{"order_id": order_id, "status": statuses[order_id]} for order_id in changed]
+    insert_rows(session, _RESERVATIONS, rows, on_conflict=_NEW_STATUS)
+    insert_rows(session, _RESERVATION_LINES, reserved)
+    ledger.write(session)
 
 
 def set_stock(session: Session, request: SetStock, actor: Actor) -> tuple[StockView, bool]:
@@ -78,56 +99,17 @@ def adjust_stock(session: Session, product_id: UUID, request: AdjustStock, actor
     return StockView.model_validate(_read(session, product_id))
 
 
-def _settle(
-    session: Session,
-    events: Sequence[Received[Any]],
-    publish: Publish,
-    asked: Mapping[UUID, Mapping[UUID, int]] | None = None,
-) -> None:
-    """Lock what the events are about, let the rules decide about each in turn, and write it all at once.
-
-    `asked` is what new orders ask for; without it, the reservations' own lines count.
-    """
-    statuses = queries.lock_reservations(session, [received.event.order_id for received in events])
-    due = [each for each in events if rules.step_for(statuses.get(each.event.order_id), type(each.event))]
-    lines = queries.lines_of(session, [each.event.order_id for each in due]) if asked is None else asked
-    products = {product_id for each in due for product_id in lines.get(each.event.order_id, ())}
-    ledger = Ledger(queries.lock_stock(session, products))
-    decisions: dict[UUID, rules.Decision] = {}
-    for each in due:
-        order_id = each.event.order_id
-        decision = rules.decide(statuses.get(order_id), each.event, lines.get(order_id, {}), ledger.stock)
-        if decision is None:  # a second event about this order in the same batch
-            continue
-        statuses[order_id] = decision.status
-        decisions[order_id] = decision
-        for product_id, change in decision.changes.items():
-            ledger.enter(product_id, change, decision.status, order_id=order_id)
-        if decision.event:
-            publish(decision.event, each)
-    _write_reservations(session, decisions)
-    ledger.write(session)
-
-
-def _write_reservations(session: Session, decisions: Mapping[UUID, rules.Decision]) -> None:
-    if not decisions:
-        return
-    rows = [{"order_id": order_id, "status": decision.status} for order_id, decision in decisions.items()]
-    new = insert(Reservation)
-    session.execute(
-        new.on_conflict_do_update(
-            index_elements=["order_id"], set_={"status": new.excluded.status, "updated_at": func.clock_timestamp()}
-        ),
-        rows,
-    )
-    lines = [
-        {"order_id": order_id, "product_id": product_id, "quantity": change.reserved}
-        for order_id, decision in decisions.items()
-        if decision.status is rules.Status.RESERVED
-        for product_id, change in decision.changes.items()
-    ]
-    if lines:
-        session.execute(insert(ReservationLine), lines)
+def _lines(session: Session, events: Sequence[Received[rules.OrderEvent]]) -> dict[UUID, Mapping[UUID, int]]:
+    """Return the units per product of each order: those of its reservation, else those that it asks for."""
+    lines: dict[UUID, Mapping[UUID, int]] = {}
+    held = set()
+    for received in events:
+        order = received.event
+        if isinstance(order, OrderCreated):
+            lines.setdefault(order.order_id, rules.merge(order.items))
+        else:
+            held.add(order.order_id)
+    return lines | queries.lines_of(session, held) if held else lines
 
 
 def _add_empty(session: Session, product_id: UUID, sku: str) -> bool:

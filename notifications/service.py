@@ -1,7 +1,7 @@
 """Every way into notifications: RPC methods and event handlers.
 
 To tell the users of one more event: name this service among its consumers in contracts/, write its text in
-templates.py, and add a handler here.
+templates.py, and add it to the handler here.
 """
 
 from contracts.base import Actor
@@ -44,32 +44,7 @@ class NotificationsService(operations.Operations):
         """Return what the comparison with the orders needs."""
         return {"checks": [], "fingerprints": audit.held(session, span)}
 
-    @handles(UserRegistered)
-    def on_user_registered(self, events):
-        """Welcome new users."""
-        use_cases.notify(self.work.session, events)
-
-    @handles(OrderCreated)
-    def on_order_created(self, events):
-        """Tell users that we have their order."""
-        use_cases.notify(self.work.session, events)
-
-    @handles(OrderConfirmed)
-    def on_order_confirmed(self, events):
-        """Tell users that their order is confirmed."""
-        use_cases.notify(self.work.session, events)
-
-    @handles(OrderCancelled)
-    def on_order_cancelled(self, events):
-        """Tell users that their order is cancelled, and why."""
-        use_cases.notify(self.work.session, events)
-
-    @handles(OrderShipped)
-    def on_order_shipped(self, events):
-        """Tell users that their order is on its way."""
-        use_cases.notify(self.work.session, events)
-
-    @handles(OrderDelivered)
-    def on_order_delivered(self, events):
-        """Tell users that their order has arrived."""
+    @handles(UserRegistered, OrderCreated, OrderConfirmed, OrderCancelled, OrderShipped, OrderDelivered)
+    def on_news(self, events):
+        """Welcome new users, and tell the others what became of their orders."""
         use_cases.notify(self.work.session, events)

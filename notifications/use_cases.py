@@ -5,19 +5,20 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from contracts.base import Actor, Received
 from contracts.notifications import NotificationNotFound
-from notifications.models import Notification
+from extensions.bulk import insert_rows
+from extensions.ids import new_id
+from notifications.models import Base, Notification
 from notifications.templates import message_for
 
 
 def notify(session: Session, events: Sequence[Received[Any]]) -> None:
     """Tell the users what happened; nothing is told twice."""
     rows = [_row(received.event) for received in events]
-    session.execute(insert(Notification).on_conflict_do_nothing(index_elements=["about_id", "kind"]), rows)
+    insert_rows(session, Base.metadata.tables["notifications"], rows, on_conflict="(about_id, kind) DO NOTHING")
 
 
 def mark_read(session: Session, notification_id: UUID, actor: Actor) -> None:
@@ -33,6 +34,7 @@ def _row(event: Any) -> dict[str, Any]:
     message = message_for(event)
     order_id = getattr(event, "order_id", None)
     return {
+        "id": new_id(),
         "user_id": event.user_id,
         "about_id": order_id or event.user_id,
         "order_id": order_id,

@@ -188,50 +188,20 @@ class OrdersService(operations.Operations):
 
     # Events: the answers of inventory and payments
 
-    @handles(StockReserved)
-    def on_stock_reserved(self, events):
-        """Confirm the order if its payment is authorised too."""
-        self._hear(events)
-
-    @handles(StockFailed)
-    def on_stock_failed(self, events):
-        """Cancel the order."""
-        self._hear(events)
-
-    @handles(PaymentAuthorized)
-    def on_payment_authorized(self, events):
-        """Confirm the order if its stock is reserved too."""
-        self._hear(events)
-
-    @handles(PaymentFailed)
-    def on_payment_failed(self, events):
-        """Cancel the order."""
-        self._hear(events)
-
-    @handles(StockCommitted)
-    def on_stock_committed(self, events):
-        """Note it in the timeline."""
-        self._hear(events)
-
-    @handles(StockReleased)
-    def on_stock_released(self, events):
-        """Note it in the timeline."""
-        self._hear(events)
-
-    @handles(PaymentCaptured)
-    def on_payment_captured(self, events):
-        """Note it in the timeline."""
-        self._hear(events)
-
-    @handles(PaymentVoided)
-    def on_payment_voided(self, events):
-        """Note it in the timeline."""
-        self._hear(events)
-
-    @handles(PaymentRefunded)
-    def on_payment_refunded(self, events):
-        """Note it in the timeline."""
-        self._hear(events)
+    @handles(
+        StockReserved,
+        StockFailed,
+        StockCommitted,
+        StockReleased,
+        PaymentAuthorized,
+        PaymentFailed,
+        PaymentCaptured,
+        PaymentVoided,
+        PaymentRefunded,
+    )
+    def on_answers(self, events):
+        """Decide orders whose stock and payment are both answered for; note the rest, which follows a decision."""
+        self._forget(use_cases.hear_answers(self.work.session, events, self._publish))
 
     # The clock
 
@@ -267,9 +237,6 @@ class OrdersService(operations.Operations):
     def _count_waiting(self):
         with self.work.transaction() as session:
             return queries.count_waiting(session, _deadline(), self.admission.late_after)
-
-    def _hear(self, events):
-        self._forget(use_cases.hear_answers(self.work.session, events, self._publish))
 
     def _command(self, order_id, command):
         order = use_cases.command_order(self.work.session, order_id, command, self._publish)

@@ -66,21 +66,12 @@ class PaymentsService(operations.Operations):
         """Return what the comparison with the orders needs."""
         return {"checks": [], "fingerprints": audit.held(session, span)}
 
-    @handles(OrderCreated)
-    def on_order_created(self, events):
-        """Open a payment for new orders, and have the provider asked as soon as that is committed."""
-        use_cases.open_payments(self.work.session, events)
-        self.work.wake("authorize_pending")
-
-    @handles(OrderConfirmed)
-    def on_order_confirmed(self, events):
-        """Capture the payments of confirmed orders."""
-        use_cases.capture_payments(self.work.session, events, self.provider, self.work.publish)
-
-    @handles(OrderCancelled)
-    def on_order_cancelled(self, events):
-        """Void or refund the payments of cancelled orders."""
-        use_cases.cancel_payments(self.work.session, events, self.provider, self.work.publish)
+    @handles(OrderCreated, OrderConfirmed, OrderCancelled)
+    def on_orders(self, events):
+        """Open a payment for new orders, capture it for confirmed ones, give it back for cancelled ones."""
+        # Asked as soon as this is committed.
+        if use_cases.follow_orders(self.work.session, events, self.provider, self.work.publish):
+            self.work.wake("authorize_pending")
 
     @periodic(seconds=1.0, transaction=False)
     def authorize_pending(self):

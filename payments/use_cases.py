@@ -7,32 +7,50 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from contracts.base import Publish, Received
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
-from extensions.bulk import update_rows
+from extensions.bulk import insert_rows, update_rows
+from extensions.ids import new_id
 from payments import queries, rules
-from payments.models import Payment
+from payments.models import Base, Payment
 from payments.provider import Answer, Approved, Declined, PaymentProvider, ProviderRefuses
 from payments.rules import Operation, State, Step
 
+OrderEvent = OrderCreated | OrderConfirmed | OrderCancelled
+
+_PAYMENTS = Base.metadata.tables["payments"]
 _CHANGEABLE = ("id", "status", "cancel_requested", "transaction_reference", "failure_reason")
 
 
-def open_payments(session: Session, events: Sequence[Received[OrderCreated]]) -> None:
-    """Note that the orders are to be paid; the provider is asked later, outside of this transaction."""
+def follow_orders(
+    session: Session, events: Sequence[Received[OrderEvent]], provider: PaymentProvider, publish: Publish
+) -> bool:
+    """Open a payment for new orders, capture it for confirmed ones, void or refund it for cancelled ones.
+
+    Locks what the events are about, lets the rules decide about each in turn, and writes it all at once. Returns
+    whether a payment was opened: the provider is asked about it later, outside of this transaction. Raises
+    PaymentMissing for the confirmation of an order that payments has never heard of.
+    """
     payments = queries.lock_payments_of_orders(session, [received.event.order_id for received in events])
     states = {order_id: payment.state for order_id, payment in payments.items()}
-    opened = []
-    for received in events:
-        order = received.event
-        if step := rules.step_for(states.get(order.order_id), OrderCreated):
-            states[order.order_id] = step.becomes
-            opened.append(_new_row(received, step) | {"amount": order.total_amount, "currency": order.currency})
-    if opened:
-        session.execute(insert(Payment), opened)
+    # First all of them: nobody is asked for anything before it is clear that this can be done.
+    due = [(each, step) for each in events if (step := _advance(states, each))]
+    opened: dict[UUID, dict[str, Any]] = {}
+    changed: dict[UUID, dict[str, Any]] = {}
+    for received, step in due:
+        order_id = received.event.order_id
+        if payment := payments.get(order_id):
+            row = changed.get(order_id) or _row(payment)
+            changed[order_id] = _carry_out(step, payment, row, provider, publish, received)
+        elif order_id in opened:  # opened and cancelled in the same batch
+            opened[order_id] = _take(step, opened[order_id], provider)
+        else:
+            opened[order_id] = _new_row(received, step)
+    insert_rows(session, _PAYMENTS, list(opened.values()))
+    _store(session, list(changed.values()))
+    return State.PENDING in {row["status"] for row in opened.values()}
 
 
 def ask_provider(pending: Iterable[queries.Pending], provider: PaymentProvider) -> dict[UUID, Answer]:
@@ -55,36 +73,7 @@ def record_answers(
     _store(session, changed)
 
 
-def capture_payments(
-    session: Session, events: Sequence[Received[OrderConfirmed]], provider: PaymentProvider, publish: Publish
-) -> None:
-    """Take the money of confirmed orders. Raises PaymentMissing for an order that payments has never heard of."""
-    _settle(session, events, provider, publish)
-
-
-def cancel_payments(
-    session: Session, events: Sequence[Received[OrderCancelled]], provider: PaymentProvider, publish: Publish
-) -> None:
-    """Void or refund the payments of cancelled orders; remember the cancellation where it is too early for that."""
-    _settle(session, events, provider, publish)
-
-
-def _settle(session: Session, events: Sequence[Received[Any]], provider: PaymentProvider, publish: Publish) -> None:
-    """Lock what the events are about, let the rules decide about each in turn, and write it all at once."""
-    payments = queries.lock_payments_of_orders(session, [received.event.order_id for received in events])
-    states = {order_id: payment.state for order_id, payment in payments.items()}
-    due = [(each, step) for each in events if (step := _advance(states, each))]
-    tombstones = [_new_row(each, step) for each, step in due if each.event.order_id not in payments]
-    changed = []
-    for each, step in due:
-        if payment := payments.get(each.event.order_id):
-            changed.append(_carry_out(step, payment, _row(payment), provider, publish, each))
-    if tombstones:
-        session.execute(insert(Payment), tombstones)
-    _store(session, changed)
-
-
-def _advance(states: dict[UUID, State], received: Received[Any]) -> Step | None:
+def _advance(states: dict[UUID, State], received: Received[OrderEvent]) -> Step | None:
     """Return the step that the event leads to and enter it in `states`, so that its repetition leads to none."""
     order_id = received.event.order_id
     step = rules.step_for(states.get(order_id), type(received.event))
@@ -93,11 +82,17 @@ def _advance(states: dict[UUID, State], received: Received[Any]) -> Step | None:
     return step
 
 
-def _new_row(received: Received[Any], step: Step) -> dict[str, Any]:
+def _new_row(received: Received[OrderEvent], step: Step) -> dict[str, Any]:
+    """Return the row of a new order, or the tombstone of one that was cancelled before."""
+    order = received.event
     return {
-        "order_id": received.event.order_id,
-        "user_id": received.event.user_id,
+        "id": new_id(),
+        "order_id": order.order_id,
+        "user_id": order.user_id,
+        "amount": order.total_amount if isinstance(order, OrderCreated) else None,
+        "currency": order.currency if isinstance(order, OrderCreated) else None,
         "status": step.becomes,
+        "cancel_requested": False,
         "cause_message_id": received.message_id,
         "cause_request_id": received.request_id,
         "cause_traceparent": received.traceparent,
@@ -170,4 +165,4 @@ def _announce(step: Step, payment: Payment, row: dict[str, Any], publish: Publis
 
 def _store(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     """Write what changed, in one statement."""
-    update_rows(session, Payment, [{name: row[name] for name in _CHANGEABLE} for row in rows])
+    update_rows(session, _PAYMENTS, [{name: row[name] for name in _CHANGEABLE} for row in rows])

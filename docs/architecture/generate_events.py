@@ -95,9 +95,9 @@ def _consumers_in(service: type) -> Iterator[tuple[type[Event], Consumer]]:
     for method in vars(service).values():
         purpose = (getattr(method, "__doc__", None) or "").partition("\n")[0]
         for entrypoint in getattr(method, ENTRYPOINT_EXTENSIONS_ATTR, ()):
-            queue = f"`{queue_name(name, entrypoint.event)}`" if hasattr(entrypoint, "event") else ""
             if isinstance(entrypoint, EventHandler):
-                yield entrypoint.event, Consumer(name, queue, purpose)
+                for event in entrypoint.events:
+                    yield event, Consumer(name, f"`{queue_name(name, event)}`", purpose)
             elif isinstance(entrypoint, Broadcast):
                 yield entrypoint.event, Consumer(name, "one of each process's own, gone when it ends", purpose)
 

@@ -71,7 +71,8 @@ REMEDIES = [
         [
             Patch(
                 "payments/rules.py",
-                "    (State.AUTHORIZED, OrderCancelled): Step(State.VOIDED, Operation.VOID, PaymentVoided),\n",
+                "    return STEPS.get((state, trigger))\n",
+                "    return STEPS.get((state, trigger)) if state is not State.AUTHORIZED else None\n",
             )
         ],
         f"{PAYMENTS}::TestAnAuthorisedPayment::test_is_voided_and_the_late_confirmation_changes_nothing",
@@ -155,8 +156,7 @@ REMEDIES = [
             Patch(
                 "extensions/events.py",
                 "        events, undecodable = [], []\n",
-                "        ack(self._channel, batch[-1].delivery_tag, multiple=True)\n"
-                "        events, undecodable = [], []\n",
+                "        self._ack(batch)\n        events, undecodable = [], []\n",
             )
         ],
         f"{RACES}::test_h6_a_crash_before_the_commit_loses_nothing",
@@ -241,9 +241,9 @@ REMEDIES = [
         "a failure is tried again",
         [
             Patch(
-                "extensions/events.py",
-                "        return self._persist(lambda: self._send_to_retry(message, delay, attempts))\n",
-                "        return True\n",
+                "extensions/retries.py",
+                "        return lambda: self._put_off(queue, message, delay, attempts)\n",
+                "        return lambda: None\n",
             )
         ],
         f"{DELIVERY}::test_a_failure_is_tried_again_and_its_neighbours_are_not_held_up",
@@ -252,8 +252,8 @@ REMEDIES = [
         "H9",
         "the tries are bounded, and end in a dead letter",
         [
-            Patch("extensions/events.py", "        if attempts > len(delays):\n", "        if False:\n"),
-            Patch("extensions/events.py", "delays[attempts - 1]", "delays[min(attempts, len(delays)) - 1]"),
+            Patch("extensions/retries.py", "        if attempts > len(delays):\n", "        if False:\n"),
+            Patch("extensions/retries.py", "delays[attempts - 1]", "delays[min(attempts, len(delays)) - 1]"),
         ],
         f"{DELIVERY}::test_what_always_fails_becomes_a_dead_letter_and_can_be_replayed_once",
     ),

@@ -38,7 +38,9 @@ REMEDIES = [
         "the connection outlives the handlers: stop() cancels, waits until what is handled is acked, then closes",
         [
             Patch(
-                "extensions/events.py", "        self.listener.unsubscribe(self)\n", "        self.listener.stop()\n"
+                "extensions/events.py",
+                "        for ending in [eventlet.spawn(self.listener.unsubscribe, queue) for queue in self._queues]:\n",
+                "        for ending in [eventlet.spawn(self.listener.stop)]:\n",
             ),
         ],
         f"{PITFALLS}::test_pitfall_01_what_is_being_handled_at_the_stop_is_acked",
@@ -288,9 +290,9 @@ REMEDIES = [
         "a failure is tried again, after a pause (as H9)",
         [
             Patch(
-                "extensions/events.py",
-                "        return self._persist(lambda: self._send_to_retry(message, delay, attempts))\n",
-                "        return True\n",
+                "extensions/retries.py",
+                "        return lambda: self._put_off(queue, message, delay, attempts)\n",
+                "        return lambda: None\n",
             )
         ],
         f"{DELIVERY}::test_a_failure_is_tried_again_and_its_neighbours_are_not_held_up",
@@ -325,8 +327,8 @@ REMEDIES = [
         [
             Patch(
                 "orders/service.py",
-                "    def _hear(self, events):\n",
-                "    def _hear(self, events):\n        self.services.catalog.list_products()\n",
+                "        self._forget(use_cases.hear_answers(",
+                "        self.services.catalog.list_products()\n        self._forget(use_cases.hear_answers(",
             )
         ],
         "tests/unit/test_rpc_graph.py::test_no_event_and_no_timer_waits_for_another_service",

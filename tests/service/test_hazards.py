@@ -318,7 +318,7 @@ class Stock:
         order = OrderCreated(
             order_id=new_id(), user_id=new_id(), total_amount=Decimal("1.00"), currency="TRY", items=lines
         )
-        inventory.reserve_stock(session, [received(order)], lambda event, _cause: self.said.append(event.event_type))
+        inventory.follow_orders(session, [received(order)], lambda event, _cause: self.said.append(event.event_type))
 
 
 def test_h14_the_last_unit_is_sold_once(servers):

@@ -95,7 +95,7 @@ class InventoryRace(Race):
             inventory.set_stock(session, SetStock(product_id=self.product, product_sku="SKU", quantity=1), OPERATOR)
 
     def first(self, session, publish):
-        inventory.reserve_stock(session, [self.created(self.order)], publish)
+        inventory.follow_orders(session, [self.created(self.order)], publish)
 
     def outcome(self):
         [levels] = self.transactions.read(
@@ -113,7 +113,7 @@ class TwoOrdersWantTheLastUnit(InventoryRace):
     right = ((1, 1), ["RESERVED", "FAILED"])
 
     def second(self, session, publish):
-        inventory.reserve_stock(session, [self.created(self.other)], publish)
+        inventory.follow_orders(session, [self.created(self.other)], publish)
 
 
 class TheLastUnitIsReservedAndTakenAway(InventoryRace):
@@ -130,7 +130,7 @@ class AnUnknownOrderIsCreatedAndCancelled(InventoryRace):
     right = ((1, 0), ["RELEASED"])
 
     def second(self, session, publish):
-        inventory.release_stock(session, [self.cancelled()], publish)
+        inventory.follow_orders(session, [self.cancelled()], publish)
 
 
 class PaymentsRace(Race):
@@ -142,7 +142,7 @@ class PaymentsRace(Race):
         )
 
     def second(self, session, publish):
-        payments.cancel_payments(session, [self.cancelled()], PROVIDER, publish)
+        payments.follow_orders(session, [self.cancelled()], PROVIDER, publish)
 
 
 class AnUnknownPaymentIsOpenedAndCancelled(PaymentsRace):
@@ -150,15 +150,15 @@ class AnUnknownPaymentIsOpenedAndCancelled(PaymentsRace):
     wrong = (IntegrityError,)  # the unique key stands behind the lock
 
     def first(self, session, publish):
-        payments.open_payments(session, [self.created(self.order)])
+        payments.follow_orders(session, [self.created(self.order)], PROVIDER, publish)
 
 
 class AnAnswerIsRecordedAndTheOrderCancelled(PaymentsRace):
     right = [("VOIDED", False)]  # noqa: RUF012
 
     def prepare(self):
-        with self.transactions.open([]) as (session, _):
-            payments.open_payments(session, [self.created(self.order)])
+        with self.transactions.open([]) as (session, publish):
+            payments.follow_orders(session, [self.created(self.order)], PROVIDER, publish)
             pending = payment_queries.pending_payments(session, None, 10_000)
         self.answers = payments.ask_provider([each for each in pending if each.order_id == self.order], PROVIDER)
 

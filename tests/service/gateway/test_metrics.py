@@ -67,13 +67,13 @@ def test_the_story_is_counted_where_it_happens(told, ports, api):
     # Once for each product: it keeps copies.
     assert orders("suite_rpc_called_seconds_count", service="catalog", method="get_products", outcome="ok") == 2
 
-    assert inventory("suite_events_handled_total", handler="on_order_created") == 3
-    batches = inventory("suite_events_batch_size_count", handler="on_order_created")
+    assert inventory("suite_events_handled_total", handler="on_orders") == 3
+    batches = inventory("suite_events_batch_size_count", handler="on_orders")
     assert 1 <= batches <= 3
-    assert inventory("suite_events_batch_size_sum", handler="on_order_created") == 3
-    assert inventory("suite_events_batch_seconds_count", handler="on_order_created") == batches
-    assert inventory("suite_events_age_seconds_count", handler="on_order_created") == batches
-    assert 0 < inventory("suite_events_age_seconds_sum", handler="on_order_created") < 30
+    assert inventory("suite_events_batch_size_sum", handler="on_orders") == 3
+    assert inventory("suite_events_batch_seconds_count", handler="on_orders") == batches
+    assert inventory("suite_events_age_seconds_count", handler="on_orders") == batches
+    assert 0 < inventory("suite_events_age_seconds_sum", handler="on_orders") < 30
     assert inventory("suite_events_failed_total") == 0
 
     assert orders("suite_outbox_relayed_total", event="order.created") == 3

@@ -31,6 +31,8 @@ WITH_STOCK, PRODUCTS, ORDERS = 2, 3, 4
 lines = st.lists(st.tuples(st.integers(0, PRODUCTS - 1), st.integers(1, 4)), min_size=1, max_size=4)
 batches = st.lists(st.integers(0, ORDERS - 1), min_size=1, max_size=6)
 crashes = st.sampled_from([False, False, False, True])
+kinds = st.sampled_from(["created", "confirmed", "cancelled"])
+news = st.lists(st.tuples(kinds, st.integers(0, ORDERS - 1)), min_size=2, max_size=8)
 products = st.integers(0, PRODUCTS - 1)
 
 
@@ -109,21 +111,21 @@ class Inventory(RuleBasedStateMachine):
     def orders_are_created(self, batch, asks, crash):
         for order in batch:
             self.asked.setdefault(order, asks[order])
-        self.hear("created", use_cases.reserve_stock, self.created, batch, crash)
+        self.hear([("created", order) for order in batch], crash)
 
     @precondition(lambda self: self.shop.status)
     @rule(batch=batches, crash=crashes)
     def orders_are_confirmed(self, batch, crash):
         known = [order for order in batch if order in self.shop.status]
         if known:
-            self.hear("confirmed", use_cases.commit_stock, self.confirmed, known, crash)
+            self.hear([("confirmed", order) for order in known], crash)
 
     @rule(batch=batches)
     def an_order_is_confirmed_that_nobody_knows(self, batch):
         if all(order in self.shop.status for order in batch):
             return
         with pytest.raises(ReservationMissing), self.transactions.open(self.published) as (session, publish):
-            use_cases.commit_stock(session, [received(self.confirmed(order)) for order in batch], publish)
+            use_cases.follow_orders(session, [received(self.confirmed(order)) for order in batch], publish)
 
     @rule(order=st.integers(0, ORDERS - 1), product=products)
     def an_order_is_reserved(self, order, product):
@@ -137,13 +139,26 @@ class Inventory(RuleBasedStateMachine):
 
     @rule(batch=batches, crash=crashes)
     def orders_are_cancelled(self, batch, crash):
-        self.hear("cancelled", use_cases.release_stock, self.cancelled, batch, crash)
+        self.hear([("cancelled", order) for order in batch], crash)
 
-    def hear(self, what, use_case, event, batch, crash):
+    @rule(news=news, asks=st.lists(lines, min_size=ORDERS, max_size=ORDERS), crash=crashes)
+    def all_kinds_come_in_one_batch(self, news, asks, crash):
+        known, batch = set(self.shop.status), []
+        for what, order in news:
+            if what == "confirmed" and order not in known:
+                continue
+            known.add(order)
+            self.asked.setdefault(order, asks[order])
+            batch.append((what, order))
+        if batch:
+            self.hear(batch, crash)
+
+    def hear(self, news, crash):
         with self.transactions.open(self.published, crash=crash) as (session, publish):
-            use_case(session, [received(event(order)) for order in batch], publish)
+            events = [received(getattr(self, what)(order)) for what, order in news]
+            use_cases.follow_orders(session, events, publish)
         if not crash:
-            for order in batch:
+            for what, order in news:
                 getattr(self.shop, what)(order, self.asked.get(order))
 
     def created(self, order):

@@ -219,13 +219,15 @@ class TestWhatACrashUndid:
         bus.wait_for("payment.authorized", order.order_id)
         return order
 
-    def crash(self, use_case, event, provider):
+    def crash(self, event, provider):
         with sessionmaker(database("payments"))() as session:
-            use_case(session, [Received(event, new_id(), "request", "trace")], provider, lambda *_: new_id())
+            use_cases.follow_orders(
+                session, [Received(event, new_id(), "request", "trace")], provider, lambda *_: new_id()
+            )
             session.rollback()
 
     def test_what_was_captured_is_refunded(self, payments, bus, order, rows, provider):
-        self.crash(use_cases.capture_payments, confirmed(order), provider)
+        self.crash(confirmed(order), provider)
         bus.publish(cancelled(order))
         bus.publish(cancelled(order))
         bus.wait_for("payment.refunded", order.order_id)
@@ -236,7 +238,7 @@ class TestWhatACrashUndid:
         assert provider.kinds == ["capture", "refund"]
 
     def test_what_was_voided_stays_so(self, payments, bus, order, rows, provider):
-        self.crash(use_cases.cancel_payments, cancelled(order), provider)
+        self.crash(cancelled(order), provider)
         bus.publish(confirmed(order))
         bus.wait_for("payment.voided", order.order_id)
         bus.publish(cancelled(order))
@@ -281,12 +283,13 @@ class TestCancellationThatOvertakes:
 
     def test_in_two_transactions_at_once(self, rows, provider):
         """The two handlers, the first one's transaction held open, for an order of which there is no row yet."""
-        for slow, quick in ((use_cases.open_payments, cancel(provider)), (cancel(provider), use_cases.open_payments)):
+        for is_created_first in (True, False):
             order = created()
+            slow, quick = (order, cancelled(order)) if is_created_first else (cancelled(order), order)
             started = eventlet.Event()
-            first = eventlet.spawn(handle, slow, order, hold=0.3, started=started)
+            first = eventlet.spawn(handle, provider, slow, hold=0.3, started=started)
             started.wait(timeout=5)
-            second = eventlet.spawn(handle, quick, order)
+            second = eventlet.spawn(handle, provider, quick)
             first.wait()
             second.wait()
         assert rows("SELECT status, cancel_requested, amount FROM payments ORDER BY created_at") in (
@@ -295,19 +298,10 @@ class TestCancellationThatOvertakes:
         )
 
 
-def cancel(provider):
-    return lambda session, events: use_cases.cancel_payments(
-        session,
-        [Received(cancelled(each.event), new_id(), each.request_id, each.traceparent) for each in events],
-        provider,
-        lambda *_: None,
-    )
-
-
-def handle(use_case, order, hold=0.0, started=None):
-    """Run a use case in a transaction of its own, as another replica would; keep it open for `hold` seconds."""
+def handle(provider, event, hold=0.0, started=None):
+    """Hear of an order in a transaction of its own, as another replica would; keep it open for `hold` seconds."""
     with sessionmaker(database("payments")).begin() as session:
-        use_case(session, [Received(order, new_id(), "request", "trace")])
+        use_cases.follow_orders(session, [Received(event, new_id(), "request", "trace")], provider, lambda *_: None)
         if started:
             started.send()
         eventlet.sleep(hold)

@@ -30,6 +30,8 @@ LIMIT = Decimal("10000.00")
 amounts = st.sampled_from([Decimal("0.00"), Decimal("149.90"), LIMIT, LIMIT + Decimal("0.01")])
 batches = st.lists(st.integers(0, ORDERS - 1), min_size=1, max_size=6)
 crashes = st.sampled_from([False, False, False, True])
+kinds = st.sampled_from(["created", "confirmed", "cancelled"])
+news = st.lists(st.tuples(kinds, st.integers(0, ORDERS - 1)), min_size=2, max_size=8)
 
 
 class Till:
@@ -106,18 +108,14 @@ class Payments(RuleBasedStateMachine):
 
     @rule(batch=batches, crash=crashes)
     def orders_are_created(self, batch, crash):
-        with self.transactions.open(self.published, crash=crash) as (session, _):
-            use_cases.open_payments(session, [received(self.created(order)) for order in batch])
-        if not crash:
-            for order in batch:
-                self.till.created(order)
+        self.hear([("created", order) for order in batch], crash)
 
     @precondition(lambda self: self.till.status)
     @rule(batch=batches, crash=crashes)
     def orders_are_confirmed(self, batch, crash):
         known = [order for order in batch if order in self.till.status]
         if known:
-            self.hear("confirmed", use_cases.capture_payments, self.confirmed, known, crash)
+            self.hear([("confirmed", order) for order in known], crash)
 
     @rule(batch=batches)
     def an_order_is_confirmed_that_nobody_knows(self, batch):
@@ -125,7 +123,7 @@ class Payments(RuleBasedStateMachine):
             return
         events = [received(self.confirmed(order)) for order in batch]
         with pytest.raises(PaymentMissing), self.transactions.open(self.published) as (session, publish):
-            use_cases.capture_payments(session, events, self.provider, publish)
+            use_cases.follow_orders(session, events, self.provider, publish)
         assert self.provider.moves == [], "the provider was asked before it was clear that this fails"
 
     @rule(order=st.integers(0, ORDERS - 1))
@@ -145,14 +143,27 @@ class Payments(RuleBasedStateMachine):
 
     @rule(batch=batches, crash=crashes)
     def orders_are_cancelled(self, batch, crash):
-        self.hear("cancelled", use_cases.cancel_payments, self.cancelled, batch, crash)
+        self.hear([("cancelled", order) for order in batch], crash)
 
-    def hear(self, what, use_case, event, batch, crash):
+    @rule(news=news, crash=crashes)
+    def all_kinds_come_in_one_batch(self, news, crash):
+        known, batch = set(self.till.status), []
+        for what, order in news:
+            if what != "confirmed" or order in known:
+                known.add(order)
+                batch.append((what, order))
+        if batch:
+            self.hear(batch, crash)
+
+    def hear(self, news, crash):
+        opened = {order for what, order in news if what == "created"} - set(self.till.status)
         with self.transactions.open(self.published, crash=crash) as (session, publish):
-            use_case(session, [received(event(order)) for order in batch], self.provider, publish)
+            events = [received(getattr(self, what)(order)) for what, order in news]
+            must_ask = use_cases.follow_orders(session, events, self.provider, publish)
         if not crash:
-            for order in batch:
+            for what, order in news:
                 getattr(self.till, what)(order)
+            assert must_ask == any(self.till.status[order] in {"PENDING", "remembered"} for order in opened)
         self.note_moves(crash)
 
     # The provider
