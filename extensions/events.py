@@ -266,7 +266,8 @@ class EventHandler(Entrypoint):
                 if self._stopping:
                     return False
                 pause = backoff.next_pause()
-                log.warning("%s waits (%s); next try in %.1f s", self.queue, error, pause)
+                name = f"{self.container.service_name}.{self.method_name}"
+                log.warning("%s waits (%s); next try in %.1f s", name, error, pause)
                 eventlet.sleep(pause)
             else:
                 return True

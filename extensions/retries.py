@@ -34,9 +34,9 @@ class Retries:
             # That somebody else holds its row spends no try of it.
             delay = _nearest(delays, ASIDE_DELAY_MS)
             log.warning("%s: a row that %s needs is locked; again in %d ms", queue, message_id, delay)
-            return lambda: self._put_off(queue, message, delay, _attempts(message))
+            return lambda: self._put_off(queue, message, delay, attempts_of(message))
         self._measures.failed.inc()
-        attempts = _attempts(message) + 1
+        attempts = attempts_of(message) + 1
         reason = f"{type(failure).__name__}: {failure}"
         if attempts > len(delays):
             log.error("%s gives up on %s after %d tries: %s", queue, message_id, attempts, reason)
@@ -66,7 +66,8 @@ def _nearest(delays: list[int], wanted: int) -> int:
     return min(delays, key=lambda delay: abs(delay - wanted))
 
 
-def _attempts(message: amqp.Message) -> int:
+def attempts_of(message: amqp.Message) -> int:
+    """Return how often the message was tried; a sender can claim anything, and garbage counts as never."""
     try:
         return max(0, int((message.headers or {}).get(ATTEMPTS_HEADER, 0)))
     except (TypeError, ValueError, OverflowError):

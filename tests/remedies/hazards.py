@@ -311,7 +311,8 @@ REMEDIES = [
         [
             Patch(
                 "payments/rules.py",
-                "    (State.CAPTURED, OrderCancelled): Step(State.REFUNDED, Operation.REFUND, PaymentRefunded),\n",
+                "    return STEPS.get((state, trigger))\n",
+                "    return STEPS.get((state, trigger)) if state is not State.CAPTURED else None\n",
             )
         ],
         f"{PAYMENTS}::TestAnAuthorisedPayment::test_is_refunded_after_it_was_captured",

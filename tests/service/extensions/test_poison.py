@@ -15,9 +15,9 @@ from contracts.orders import OrderShipped
 from contracts.users import UserUpdated
 from extensions import operations, topology
 from extensions.dead_letters import LIVES_HEADER, MORE_LIVES
-from extensions.events import _attempts as tries_before
 from extensions.events import handles
 from extensions.ids import new_id
+from extensions.retries import attempts_of as tries_before
 from extensions.rpc import rpc
 from extensions.topology import DEAD_LETTERS, RPC_EXCHANGE
 from extensions.work import Work

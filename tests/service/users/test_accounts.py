@@ -183,7 +183,7 @@ class TestLogin:
         assert users.login("ayse@example.com", PASSWORD)["user"] == ayse["user"]
 
     def test_hashing_holds_up_nobody(self, users, ayse):
-        # Ten logins take a quarter of a second of computing; whoever asks for something else is answered meanwhile.
+        # Ten logins are a quarter of a second of computing. Where they hold up the others, three of these are answered.
         logins = [threading.Thread(target=users.login, args=["ayse@example.com", PASSWORD]) for _ in range(10)]
         for login in logins:
             login.start()
@@ -191,7 +191,7 @@ class TestLogin:
         while any(login.is_alive() for login in logins):
             users.verify(ayse["access_token"])
             answered += 1
-        assert answered >= 3
+        assert answered >= 8
 
 
 class TestRoles:
