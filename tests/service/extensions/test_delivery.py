@@ -7,7 +7,7 @@ import sqlalchemy
 
 from contracts.errors import InvalidState
 from contracts.events import queue_name
-from contracts.orders import OrderShipped
+from contracts.orders import OrderDelivered, OrderShipped
 from extensions import database as postgres
 from extensions import operations, topology
 from extensions.events import handles
@@ -17,7 +17,7 @@ from extensions.work import Work
 from notifications.models import Base
 from tests.support import database, eventually
 
-QUEUE = queue_name("notifications", OrderShipped)
+QUEUE, OTHER_QUEUE = (queue_name("notifications", event) for event in (OrderShipped, OrderDelivered))
 SEEN = []
 FAILS_ON = {}
 FAILURE = {}
@@ -26,13 +26,13 @@ ROW = sqlalchemy.text("SELECT name FROM timers WHERE name = 'held' FOR UPDATE")
 
 
 class Recorder(operations.Operations):
-    """Consumes one event in the place of notifications, and fails on demand."""
+    """Consumes two events in the place of notifications, and fails on demand."""
 
     name = "notifications"
     work = Work(Base)
 
-    @handles(OrderShipped)
-    def on_order_shipped(self, events):
+    @handles(OrderShipped, OrderDelivered)
+    def on_news(self, events):
         SEEN.append([str(received.event.order_id) for received in events])
         if any(str(received.event.order_id) in NEEDS_ROW for received in events):
             self.work.session.execute(ROW)
@@ -60,6 +60,10 @@ def shipped():
     return OrderShipped(order_id=new_id(), user_id=new_id())
 
 
+def delivered():
+    return OrderDelivered(order_id=new_id(), user_id=new_id())
+
+
 def times_seen(event):
     return sum(batch.count(str(event.order_id)) for batch in SEEN)
 
@@ -83,6 +87,33 @@ def test_what_is_waiting_is_handled_together_and_a_duplicate_not_at_all(recorder
     assert [times_seen(event) for event in events] == [1] * 40
     assert len(SEEN) < 40
     assert count("inbox") == 40
+
+
+def test_events_of_all_kinds_are_handled_together(recorder, bus):
+    shipments, deliveries = [shipped() for _ in range(20)], [delivered() for _ in range(20)]
+    for shipment, delivery in zip(shipments, deliveries, strict=True):
+        bus.publish(shipment)
+        bus.publish(delivery)
+    eventually(lambda: count("inbox") == 40)
+    assert [times_seen(event) for event in (*shipments, *deliveries)] == [1] * 40
+    sent = {str(event.order_id) for event in shipments}
+    assert any(sent & set(batch) and set(batch) - sent for batch in SEEN)
+    assert count("inbox", "handler = 'on_order_delivered'") == 20  # as it was with a handler of its own
+    eventually(lambda: bus.is_drained(QUEUE) and bus.is_drained(OTHER_QUEUE))
+
+
+def test_a_failure_of_one_kind_goes_back_to_its_own_queue(recorder, bus, caller):
+    bad, good = delivered(), [shipped() for _ in range(5)]
+    FAILS_ON[str(bad.order_id)] = 1000
+    bus.publish(bad)
+    for event in good:
+        bus.publish(event)
+    (letter,) = eventually(lambda: dead_letters(caller))
+    assert letter["queue"] == OTHER_QUEUE
+    assert count("inbox") == 5
+    FAILS_ON.clear()
+    caller.notifications.replay_dead_letter(letter["id"])
+    eventually(lambda: count("inbox", "handler = 'on_order_delivered'") == 1)
 
 
 def test_a_failure_is_tried_again_and_its_neighbours_are_not_held_up(recorder, bus):
