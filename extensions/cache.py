@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 # invalidated in time, other replicas go on reading.
 TIMEOUT_SECONDS = 1.0
 REST_AFTER_FAILURE_SECONDS = 2.0
+# For counters (rate_limits.AT_ONCE), which requests wait for before they have a worker, and for debts.
+SPARE_CONNECTIONS = 50
+# Who owes something does not rest as long: until it is made good, other processes read what is old.
+DEBT_SECONDS = 0.5
 MAX_OWED = 10_000
 PAID_AT_ONCE = 500
 # Copies of what another service owns: for so long at most is one kept whose owner is cut off from Redis.
@@ -77,7 +81,8 @@ class RedisConnection(SharedExtension):
             config.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
-            max_connections=50,
+            # Never none left, which would look like a Redis that is away: the workers, and who is none.
+            max_connections=self.container.max_workers + SPARE_CONNECTIONS,
             retry=None,
             decode_responses=True,
         )
@@ -85,8 +90,9 @@ class RedisConnection(SharedExtension):
 
     def attempt(self, call: Callable[[redis.Redis], Any]) -> Any:
         """Return `call(client)`, None when Redis is away."""
-        if time.monotonic() < self._rest_until:
-            return None
+        return None if time.monotonic() < self._rest_until else self._try(call)
+
+    def _try(self, call: Callable[[redis.Redis], Any]) -> Any:
         if self._is_away:  # one finds out whether it is back; the others wait for nothing meanwhile
             self._rest_until = time.monotonic() + TIMEOUT_SECONDS
         try:
@@ -95,8 +101,10 @@ class RedisConnection(SharedExtension):
         except (redis.RedisError, OSError) as error:
             pause = self._backoff.next_pause()
             self._rest_until = time.monotonic() + pause
-            log.warning("Redis is unavailable (%s); going on without; next try in %.1f s", error, pause)
+            if not self._is_away:
+                log.warning("Redis is unavailable (%s); going on without", error)
             self._is_away = True
+            self._see_to_debts()  # those that this call could not pay, too: who owed them may have given up meanwhile
             return None
         if self._is_away:
             log.info("Redis is back")
@@ -150,13 +158,20 @@ class RedisConnection(SharedExtension):
         if len(self._owed) > MAX_OWED:
             self._owed.clear()
             self._owes_everything = True
-        if self.attempt(lambda _client: True) is None and self._debtor is None:
+        if self.attempt(lambda _client: True) is None:
+            self._see_to_debts()
+
+    def _see_to_debts(self) -> None:
+        if self._debtor is None and (self._owed or self._owes_everything):
             self._debtor = self.container.spawn_managed_thread(self._pay_when_possible, identifier="cache.debts")
 
     def _pay_when_possible(self) -> None:
         """Do not wait for the next reader of this process: other processes read the same entries."""
-        while self.attempt(lambda _client: True) is None:
-            eventlet.sleep(REST_AFTER_FAILURE_SECONDS / 4)
+        is_paid = None
+        while is_paid is None:
+            eventlet.sleep(DEBT_SECONDS)
+            # Another call may have all there is in its hands at this moment: with nothing to pay, ask all the same.
+            is_paid = self._try(lambda client: client.ping())
         self._debtor = None
 
     def _settle_debts(self) -> None:

@@ -18,7 +18,7 @@ from nameko.extensions import SharedExtension
 
 from extensions.cache import RedisConnection
 
-# Fewer than the connections of the pool: having none left would look like a Redis that is away.
+# Fewer than the spare connections of the pool (cache.py): having none left would look like a Redis that is away.
 AT_ONCE = 32
 
 _POLICY = re.compile(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,5})")

@@ -123,7 +123,7 @@ class UnitOfWork:
         """Call `call(*arguments)` just before the commit and again after it.
 
         For invalidations: before, so that a crash right after the commit leaves nothing stale behind; after, for what
-        was read from the database in between.
+        was read from the database in between. Also where nobody knows whether the commit took place.
         """
         self._before_commit.append((call, arguments))
         self.after_commit(call, *arguments)
@@ -179,6 +179,7 @@ class UnitOfWork:
             session.commit()
         except DBAPIError as error:
             if is_outage(error) and not sqlstate(error):
+                _call_all(self._before_commit)  # it may have taken place: then these are due as after any other
                 raise CommitUnknown from error
             raise
         if self._outbox:

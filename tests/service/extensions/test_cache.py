@@ -4,14 +4,22 @@ import time
 
 import pytest
 import redis
+import sqlalchemy
 from nameko import config
 
+from contracts.errors import UpstreamTimeout
+from extensions import cache, operations
 from extensions.cache import REST_AFTER_FAILURE_SECONDS, Cache, CopiesOf
 from extensions.rpc import rpc
+from extensions.work import Work
+from notifications.models import Base
+from tests.chaos.proxy import CACHE, Proxies
 from tests.support import eventually
 
 OLD, NEW = {"price": "1.00"}, {"price": "2.00"}
 ASKED, OWNED = [], {}
+DATABASE = "NOTIFICATIONS_DATABASE_URL"
+READ = []
 
 
 class Shelf:
@@ -51,6 +59,24 @@ class Shelf:
         return OWNED["value"]
 
 
+class Owner(operations.Operations):
+    """A service that changes something that others keep copies of, one of whom looks while it commits."""
+
+    name = "notifications"
+    work = Work(Base)
+    cache = Cache()
+
+    @rpc
+    def change(self):
+        self.work.session.execute(sqlalchemy.text("INSERT INTO timers VALUES ('changed', now())"))
+        self.work.around_commit(self.cache.next_generation, "thing")
+        self.work.around_commit(lambda: READ.append(self.cache.generation("thing")))
+
+    @rpc(transaction=False)
+    def generation(self):
+        return self.cache.generation("thing")
+
+
 @pytest.fixture
 def shelf(run_service, caller):
     ASKED.clear()
@@ -65,6 +91,17 @@ def outage(servers):
     servers.redis.stop()
     yield servers.redis.start
     servers.redis.start()
+
+
+@pytest.fixture
+def link(servers, monkeypatch):
+    """A proxy before Redis and one before a database, for services that are started afterwards."""
+    proxies = Proxies()
+    addresses = proxies.start(servers.addresses())
+    monkeypatch.setitem(config.data, CACHE, addresses[CACHE])
+    monkeypatch.setitem(config["DB_URIS"], "notifications:Base", addresses[DATABASE])
+    yield proxies
+    proxies.stop()
 
 
 def get(shelf, key="a"):
@@ -136,6 +173,29 @@ def test_what_could_not_be_invalidated_is_before_anything_is_read_again(shelf, o
     assert get(shelf) is None
 
 
+def test_who_owes_something_does_not_rest_as_long_as_the_others(run_service, caller, servers, monkeypatch):
+    monkeypatch.setattr(cache, "REST_AFTER_FAILURE_SECONDS", 80.0)
+    run_service(Shelf)
+    servers.redis.stop()
+    try:
+        caller.notifications.invalidate("a", 2)
+    finally:
+        servers.redis.start()
+    client = redis.Redis.from_url(config[CACHE])
+    eventually(lambda: client.hget("notifications:thing:a", "version") == b"2", timeout=5)
+
+
+def test_what_a_reader_could_not_make_good_is_owed_as_before(link, shelf, servers, monkeypatch):
+    monkeypatch.setattr(cache, "TIMEOUT_SECONDS", 0.2)  # of others' rest: a try may take longer, connecting included
+    with link.fault([CACHE], "stall"):
+        shelf.invalidate("a", 2)
+        eventually(lambda: shelf.get("a")[1] > 0.5)  # in vain, and with all that is owed in its hands
+        servers.redis.restart()  # what was sent goes nowhere
+    client = redis.Redis.from_url(servers.addresses()[CACHE])
+    client.hset("notifications:thing:a", mapping={"version": 1, "value": '{"price": "1.00"}'})
+    eventually(lambda: client.hget("notifications:thing:a", "version") == b"2")  # nobody had to read for it
+
+
 FOREIGN = {
     "a string": lambda client, key: client.set(key, "x"),
     "a list": lambda client, key: client.rpush(key, "x"),
@@ -200,3 +260,11 @@ def test_without_redis_the_owner_is_asked_every_time(shelf, outage):
     for value in (OLD, NEW):
         OWNED["value"] = value
         assert shelf.copy(["a"]) == {"a": value}
+
+
+def test_a_commit_whose_reply_was_lost_ends_what_was_read_before_it(link, run_service, caller):
+    READ.clear()
+    run_service(Owner)
+    with link.fault([DATABASE], "lostreply", count=1), pytest.raises(UpstreamTimeout):
+        caller.notifications.change()
+    assert caller.notifications.generation() != READ[0]

@@ -11,6 +11,8 @@ import pytest
 from nameko import config
 
 from extensions import cache, listener
+from extensions.ids import new_id
+from tests.chaos.proxy import CACHE, Proxies
 from tests.service.gateway.shop import PASSWORD, ok
 from tests.support import eventually
 from users.service import UsersService
@@ -262,3 +264,21 @@ class TestFailedLogins:
             assert time.monotonic() - began < 5
         finally:
             os.kill(servers.redis.pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def slow_redis(servers, monkeypatch):
+    """A Redis that answers a tenth of a second later than others."""
+    proxies = Proxies()
+    monkeypatch.setitem(config.data, CACHE, proxies.start(servers.addresses())[CACHE])
+    with proxies.fault([CACHE], "delay", seconds=0.05):
+        yield
+    proxies.stop()
+
+
+def test_reading_the_caches_leaves_connections_for_the_counters(slow_redis, limited, login):
+    """Having none left would look like a Redis that is away: then there is no limit."""
+    api, me = limited(per_user="1000/3600"), login("customer")
+    with httpx.Client(base_url=api.base_url, timeout=20, limits=httpx.Limits(max_connections=200)) as client:
+        ask = eventlet.GreenPool(150).imap(lambda _: client.get(f"/products/{new_id()}", headers=me), range(150))
+        assert [limit_of(answer, "per_user")[1] for answer in ask] == ["q=1000;w=3600"] * 150
