@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 access_log = logging.getLogger("gateway.access")
 
 BACKLOG = 1024
-MAX_CONNECTIONS = 2000
+MAX_CONNECTIONS = 4000
 SPARE_FILES = 100  # for the broker, the logs, the code
-# What the kernel holds for a client that does not read: enough for most answers, little for two thousand clients.
+# What the kernel holds for a client that does not read: enough for most answers, little for thousands of clients.
 SEND_BUFFER_BYTES = 128 * 1024
 # Who connected just before the stop, or has a request on the way to us, still gets an answer.
 LAST_REQUEST_SECONDS = 0.3
@@ -111,6 +111,7 @@ class Listening:
                 eventlet.sleep(ACCEPT_PAUSE_SECONDS)
             else:
                 self._begin(sock)
+                eventlet.sleep(0)  # however many more wait: who is connected gets its turn
 
     def _close_door(self) -> None:
         """Accept nothing new, and reset nobody: whoever comes too late tries again in a second, and finds another.
