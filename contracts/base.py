@@ -30,6 +30,7 @@ MAX_QUANTITY = 10_000
 
 # What no database takes, no person can read, or turns the direction of the text around it.
 _CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+UUID_SPELLING = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _MONEY = re.compile(r"[0-9]{1,10}(\.[0-9]{1,2})?")
 UNPRINTABLE = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069"
 """The same characters, for the patterns of JSON Schemas, which never see half of a surrogate pair."""
@@ -43,6 +44,13 @@ def _decimal_string(value: object) -> object:
         return Decimal(value)
     message = 'must be a decimal string with at most two places, such as "149.90"'
     raise ValueError(message)
+
+
+def _in_one_spelling(value: object) -> object:
+    """Refuse `{...}`, `urn:uuid:...` and digits without hyphens: an id that no answer would show like this."""
+    if isinstance(value, str) and not UUID_SPELLING.fullmatch(value):
+        raise PydanticCustomError("uuid_parsing", "must be a UUID")
+    return value
 
 
 def _two_places(value: Decimal) -> str:
@@ -102,6 +110,9 @@ Instant = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
 ]
 """A point in time: aware in Python, RFC 3339 in UTC with microseconds and a Z in JSON."""
+
+Id = Annotated[UUID, BeforeValidator(_in_one_spelling)]
+"""The id of a thing, of any version, as a client states it."""
 
 Text = Annotated[str, AfterValidator(_printable), Field(json_schema_extra={"pattern": f"^[^{UNPRINTABLE}]*$"})]
 Sku = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from contracts.base import MAX_STOCK, Event, Instant, PageRequest, Request, Sku, StockLevel, Text, View
+from contracts.base import MAX_STOCK, Event, Id, Instant, PageRequest, Request, Sku, StockLevel, Text, View
 from contracts.errors import NotFound, ServiceError
 
 # Events
@@ -75,7 +75,7 @@ def _not_zero(value: int) -> int:
 class SetStock(Request):
     """Sets `on_hand` of a product; the body of POST /inventory."""
 
-    product_id: UUID
+    product_id: Id
     product_sku: Sku
     quantity: StockLevel
 

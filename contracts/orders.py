@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool
 
-from contracts.base import Currency, Event, Instant, Money, PageRequest, Quantity, Request, Sku, View, at_most
+from contracts.base import Currency, Event, Id, Instant, Money, PageRequest, Quantity, Request, Sku, View, at_most
 from contracts.errors import NotFound, ServiceError
 
 MAX_LINES = 100
@@ -111,7 +111,7 @@ class OrderDelivered(Event):
 class NewOrderItem(Request):
     """One line as the client asks for it; what it states of price and sku is only compared with the catalog."""
 
-    product_id: UUID
+    product_id: Id
     quantity: Quantity
     price_snapshot: Money | None = None
     product_sku: Sku | None = None
@@ -130,7 +130,7 @@ class OrderFilter(PageRequest):
     status: OrderStatus | None = None
     created_after: Instant | None = None
     created_before: Instant | None = None
-    user_id: UUID | None = None
+    user_id: Id | None = None
 
 
 class SagaFilter(PageRequest):

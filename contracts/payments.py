@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import ClassVar
 from uuid import UUID
 
-from contracts.base import Currency, Event, Instant, Money, PageRequest, View
+from contracts.base import Currency, Event, Id, Instant, Money, PageRequest, View
 from contracts.errors import NotFound
 
 
@@ -87,7 +87,7 @@ class PaymentRefunded(Event):
 class PaymentFilter(PageRequest):
     """What GET /payments takes."""
 
-    order_id: UUID | None = None
+    order_id: Id | None = None
     status: PaymentStatus | None = None
 
 

@@ -1,5 +1,6 @@
 """What is wrong with a request, in words that the person who sent it can act on."""
 
+import re
 from typing import Any
 
 from pydantic import ValidationError
@@ -8,6 +9,8 @@ from contracts.errors import FieldError
 
 MAX_FIELD_ERRORS = 20
 MAX_FIELD_NAME = 100
+
+_ONE = re.compile(r"\b1 (item|character)s")
 
 # Pydantic's kinds of findings in our words; {} is its context. What is not here keeps Pydantic's own words.
 WORDS = {
@@ -55,7 +58,7 @@ def _words(finding: Any) -> str:
     words = WORDS.get(kind)
     if words is None:
         return str(finding["msg"]).removeprefix("Value error, ")
-    return words.format(**context)
+    return _ONE.sub(r"1 \1", words.format(**context))
 
 
 def _path(location: tuple[int | str, ...]) -> str:

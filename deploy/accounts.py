@@ -1,6 +1,7 @@
-"""The names and passwords with which somebody logs in to the broker, and the variables that hold such addresses.
+"""The names and passwords with which somebody logs in to the servers, and the variables that hold such addresses.
 
-What each may do: in the broker deploy/permissions.py, in the databases deploy/databases.py.
+What each may do: in the broker deploy/permissions.py, in the databases deploy/databases.py, in Redis
+deploy/redis_users.py.
 """
 
 from collections.abc import Mapping
@@ -27,6 +28,16 @@ def owner_variable(service: str) -> str:
 def password_of(user: str, environ: Mapping[str, str]) -> str:
     """Return a user's password: from ORDERS_BROKER_PASSWORD for orders, else, in development, the user's name."""
     return environ.get(f"{user.upper()}_BROKER_PASSWORD") or user
+
+
+def redis_variable(service: str) -> str:
+    """Return the variable of config.yml that holds a service's address of Redis: ORDERS_REDIS_URL for orders."""
+    return f"{service.upper()}_REDIS_URL"
+
+
+def redis_password_of(service: str, environ: Mapping[str, str]) -> str:
+    """Return a service's password of Redis: from ORDERS_REDIS_PASSWORD for orders, else, in development, its name."""
+    return environ.get(f"{service.upper()}_REDIS_PASSWORD") or service
 
 
 def administrator_of(environ: Mapping[str, str]) -> tuple[str, str]:

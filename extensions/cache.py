@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
@@ -76,9 +77,10 @@ class RedisConnection(SharedExtension):
         """Configure the pool; nothing is connected yet."""
         self.measures = CacheMeasures(self.metrics)
         self.metrics.gauge("redis_available", "1, or 0 while this process goes on without.", lambda: not self._is_away)
-        require_own_secrets(config, self.container.service_name, redis=True)
+        service = self.container.service_name
+        require_own_secrets(config, service, redis=True)
         self._client = redis.Redis.from_url(
-            config.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
+            (config.get("REDIS_URLS") or {}).get(service) or config.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
             # Never none left, which would look like a Redis that is away: the workers, and who is none.
@@ -121,8 +123,9 @@ class RedisConnection(SharedExtension):
                 return call(client)
             except (redis.ResponseError, ValueError) as error:
                 _require_foreign(error)
-                log.warning("%s holds what is not ours (%s), and is removed", key, error)
-                client.unlink(key)
+                log.warning("%s holds what makes no sense (%s), and is removed", key, error)
+                with suppress(redis.exceptions.NoPermissionError):  # another's: it removes that itself
+                    client.unlink(key)
                 return None
 
         return self.attempt(read_or_remove)

@@ -1,14 +1,11 @@
 """Identifiers: UUID version 7, so that they sort by the time they were made."""
 
-import re
 from uuid import UUID
 
 import uuid6
 
+from contracts.base import UUID_SPELLING
 from contracts.errors import ValidationFailed
-
-# UUID() reads other spellings too, such as 1_2 for 12: some would be read as the id of something else.
-_SPELLING = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 def new_id() -> UUID:
@@ -21,7 +18,8 @@ def parse_id(field: str, value: object) -> UUID:
     if isinstance(value, UUID):
         return value
     text = str(value)
-    if not _SPELLING.fullmatch(text):
+    # UUID() reads other spellings too, such as 1_2 for 12: some would be read as the id of something else.
+    if not UUID_SPELLING.fullmatch(text):
         raise ValidationFailed.field(field, "must be a UUID")
     return UUID(text)
 

@@ -37,7 +37,7 @@ def require_own_secrets(config: Mapping[str, Any], service: str, *, redis: bool 
     """
     if not is_production(config):
         return
-    addresses = {"REDIS_URL": config["REDIS_URL"]} if redis else _addresses(config, service)
+    addresses = _redis_address(config, service) if redis else _addresses(config, service)
     problems = [
         f"{name} has no password, or the one of development"
         for name, url in addresses.items()
@@ -55,6 +55,11 @@ def _addresses(config: Mapping[str, Any], service: str) -> dict[str, str]:
     broker = {f"{service.upper()}_AMQP_URI": own} if own else {"AMQP_URI": config["AMQP_URI"]}
     database = config.get("DB_URIS", {}).get(f"{service}:Base")
     return broker | ({f"{service.upper()}_DATABASE_URL": database} if database else {})
+
+
+def _redis_address(config: Mapping[str, Any], service: str) -> dict[str, str]:
+    own = (config.get("REDIS_URLS") or {}).get(service)
+    return {f"{service.upper()}_REDIS_URL": own} if own else {"REDIS_URL": config["REDIS_URL"]}
 
 
 def has_own_password(url: str) -> bool:

@@ -43,7 +43,7 @@ def servers():
     servers.environment = environment
     # Those for the processes of a suite. In this one services may do everything: many are toys with borrowed names.
     os.environ.update(environment)
-    for name in [name for name in os.environ if name.endswith("_AMQP_URI")]:
+    for name in [name for name in os.environ if name.endswith(("_AMQP_URI", "_REDIS_URL"))]:
         del os.environ[name]
     with (ROOT / "config.yml").open("rb") as file:
         setup_config(file)

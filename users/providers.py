@@ -151,7 +151,7 @@ class Failures:
 def _refuse_over(levels: Sequence[Level]) -> None:
     seconds = max((level.retry_after for level in levels), default=0)
     if seconds:
-        raise TooManyFailedLogins(retry_after=seconds)
+        raise TooManyFailedLogins(f"{TooManyFailedLogins.detail} Try again in {seconds} s.", retry_after=seconds)
 
 
 class Sessions(DependencyProvider):  # type: ignore[misc]  # as above

@@ -1,7 +1,12 @@
 """A private Redis: a cache and nothing else, so it writes nothing to disk."""
 
+import os
 import socket
+from pathlib import Path
+from urllib.parse import quote
 
+from deploy import redis_users
+from deploy.accounts import redis_password_of, redis_variable
 from deploy.local import install
 from deploy.local.server import Server
 
@@ -15,8 +20,24 @@ class Redis(Server):
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    def urls(self) -> dict[str, str]:
+        """The addresses of Redis, by the variables of config.yml: the administrator's, and one for each user."""
+        own = {service: quote(redis_password_of(service, os.environ), safe="") for service in redis_users.RULES}
+        users = {
+            redis_variable(service): f"redis://{service}:{password}@127.0.0.1:{self.port}/0"
+            for service, password in own.items()
+        }
+        return {"REDIS_URL": self.url, **users}
+
     def prepare(self) -> None:
+        """The administrator has no password here: this Redis can be reached from this machine only."""
         self.home.mkdir(parents=True, exist_ok=True)
+        environ = {name: value for name, value in os.environ.items() if name != "REDIS_PASSWORD"}
+        redis_users.write(self._users, environ, production=False)
+
+    @property
+    def _users(self) -> Path:
+        return self.home / "users.acl"
 
     def command(self) -> list[str]:
         options = {
@@ -28,6 +49,7 @@ class Redis(Server):
             "maxmemory": "128mb",
             # What has the least time left goes first: a page, before a counter of failed logins is touched.
             "maxmemory-policy": "volatile-ttl",
+            "aclfile": str(self._users),
             "daemonize": "no",
         }
         return [

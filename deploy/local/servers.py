@@ -39,8 +39,11 @@ def given_addresses(environ: Mapping[str, str]) -> dict[str, str]:
         return {}
     databases = [database_variable(service) for service in services()]
     brokers = ["AMQP_URI", *(name for name in environ if name.endswith("_AMQP_URI"))] if environ.get("AMQP_URI") else []
+    caches = (
+        ["REDIS_URL", *(name for name in environ if name.endswith("_REDIS_URL"))] if environ.get("REDIS_URL") else []
+    )
     owners = [owner_variable(service) for service in services()]
-    given = {name: environ[name] for name in (*brokers, "REDIS_URL", *databases, *owners) if environ.get(name)}
+    given = {name: environ[name] for name in (*brokers, *caches, *databases, *owners) if environ.get(name)}
     missing = [name for name in databases if name not in given]
     if missing and len(missing) < len(databases):
         raise StartError(f"some databases' addresses are given but not {', '.join(missing)}: give all of them, or none")
@@ -141,7 +144,7 @@ class Servers:
         if self.rabbitmq:
             found |= self.rabbitmq.uris()
         if self.redis:
-            found["REDIS_URL"] = self.redis.url
+            found |= self.redis.urls()
         if self.postgres:
             found |= self.postgres.urls()
         return found

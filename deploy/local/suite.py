@@ -259,10 +259,11 @@ class Suite:
 
 def _of(service: str, env: Mapping[str, str]) -> dict[str, str]:
     """What of the environment is a service's: of the addresses with passwords in them only its own."""
-    own = {f"{service.upper()}_AMQP_URI", f"{service.upper()}_DATABASE_URL"}
-    others = {name for name in env if name.endswith(("_AMQP_URI", "_DATABASE_URL")) and name not in own}
-    if env.get(f"{service.upper()}_AMQP_URI"):
-        others.add("AMQP_URI")
+    kinds = ("_AMQP_URI", "_DATABASE_URL", "_REDIS_URL")
+    own = {f"{service.upper()}{kind}" for kind in kinds}
+    others = {name for name in env if name.endswith(kinds) and name not in own}
+    # Those of administrators, where the service has a user of its own.
+    others |= {name for name in ("AMQP_URI", "REDIS_URL") if env.get(f"{service.upper()}_{name}")}
     return {name: value for name, value in env.items() if name not in others}
 
 

@@ -303,8 +303,7 @@ class Route(Entrypoint):
 
         The handler passes that on, with `**request.precondition`.
         """
-        is_resource = self.answer is not None and not self.paged
-        return self.method in {"GET", "PUT", "PATCH"} and self.shed and is_resource
+        return self.method in {"GET", "PUT", "PATCH"} and self.shed and not self.paged
 
     def setup(self) -> None:
         """Make the route known to the server."""

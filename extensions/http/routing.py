@@ -1,6 +1,6 @@
 """Which route a path and a method lead to."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 from urllib.parse import unquote
 
@@ -36,6 +36,7 @@ class RouteTable:
     def __init__(self, routes: Iterable[Any]) -> None:
         """`routes` have `method`, `path` and `aliases`. Raises ValueError where two have the same path and method."""
         self._root = _Node()
+        self._methods: set[str] = set()
         for route in routes:
             for path in (route.path, *route.aliases):
                 self._add(route, path)
@@ -47,18 +48,21 @@ class RouteTable:
         if route.method in node.methods:
             raise ValueError(f"two routes for {route.method} {path}")
         node.methods[route.method] = route
+        self._methods.add(route.method)
 
     def allowed(self, path: str) -> list[str]:
-        """Return the methods that `path` takes. Raises PathNotFound."""
+        """Return the methods that `path` takes, for `*` those that some path takes. Raises PathNotFound."""
+        if path == "*":
+            return _allowed(self._methods)
         node, _ = self._find(path)
-        return _allowed(node)
+        return _allowed(node.methods)
 
     def match(self, method: str, path: str) -> tuple[Any, dict[str, str]]:
         """Return the route and the values of its path parameters. Raises PathNotFound, MethodNotAllowed."""
         node, parameters = self._find(path)
         route = node.methods.get("GET" if method == "HEAD" else method)
         if route is None:
-            raise MethodNotAllowed(_allowed(node))
+            raise MethodNotAllowed(_allowed(node.methods))
         return route, parameters
 
     def _find(self, path: str) -> tuple[_Node, dict[str, str]]:
@@ -81,6 +85,5 @@ def _segments(path: str) -> list[str]:
     return [unquote(segment) for segment in path.removeprefix("/").removesuffix("/").split("/")]
 
 
-def _allowed(node: _Node) -> list[str]:
-    methods = {*node.methods, "OPTIONS"} | ({"HEAD"} if "GET" in node.methods else set())
-    return sorted(methods)
+def _allowed(methods: Collection[str]) -> list[str]:
+    return sorted({*methods, "OPTIONS"} | ({"HEAD"} if "GET" in methods else set()))

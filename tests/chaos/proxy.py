@@ -51,8 +51,12 @@ class Proxies:
         )
         ports = self._read()
         # The services' own users come by the same proxy.
-        users = {name: url for name, url in environment.items() if name.endswith(f"_{BROKER}")}
-        own = {name: _at_port(url, ports[BROKER]) for name, url in users.items()}
+        own = {
+            name: _at_port(url, ports[server])
+            for server in {BROKER, CACHE} & set(ports)
+            for name, url in environment.items()
+            if name.endswith(f"_{server}")
+        }
         return environment | own | {name: _at_port(url, ports[name]) for name, url in wanted.items()}
 
     @contextmanager

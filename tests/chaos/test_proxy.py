@@ -80,12 +80,14 @@ def test_it_passes_on_what_it_gets_large_things_too(echo):
 def test_a_url_keeps_everything_but_its_port():
     proxies = Proxies()
     given = {"AMQP_URI": "pyamqp://guest:guest@127.0.0.1:5672//", "OTHER": "untouched"}
+    given |= {"REDIS_URL": "redis://127.0.0.1:6379/0", "ORDERS_REDIS_URL": "redis://orders:o@127.0.0.1:6379/0"}
     environment = proxies.start(given)
     proxies.stop()
     assert environment["AMQP_URI"].startswith("pyamqp://guest:guest@127.0.0.1:")
     assert environment["AMQP_URI"].endswith("//")
     assert environment["AMQP_URI"] != given["AMQP_URI"]
     assert environment["OTHER"] == "untouched"
+    assert environment["ORDERS_REDIS_URL"].replace("orders:o@", "") == environment["REDIS_URL"] != given["REDIS_URL"]
 
 
 @pytest.mark.parametrize("reset", [True, False])

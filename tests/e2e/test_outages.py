@@ -199,6 +199,6 @@ def post(shop, made, statuses):
 def waiting_for_a_lock(engine):
     with engine.connect() as connection:
         statement = (
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO orders%'"
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO orders%'"
         )
         return connection.scalar(sqlalchemy.text(statement))

@@ -49,6 +49,14 @@ def test_the_page_and_what_it_needs(api, path, accept, kind):
     assert api.head(path).headers["content-length"] == str(len(answer.content))
 
 
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/docs/swagger-ui.js"])
+def test_what_has_not_changed_is_not_sent_again(api, path):
+    tag = api.get(path).headers["etag"]
+    again = api.get(path, headers={"If-None-Match": tag})
+    assert (again.status_code, again.content) == (304, b"")
+    assert api.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
 def test_the_page_may_load_from_us_alone(api):
     policy = api.get("/docs").headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")

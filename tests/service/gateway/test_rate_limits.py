@@ -168,6 +168,7 @@ class TestFailedLogins:
         refused = api.post("/users/login", json=ACCOUNT)
         assert_refused(refused)
         assert limit_of(refused, "failed_logins") == (0, "q=3;w=3600")
+        assert refused.json()["detail"].endswith(f" Try again in {refused.headers['retry-after']} s.")
         spelled = api.post("/users/login", json=ACCOUNT | {"email": " AYSE@Example.com"})
         assert_refused(spelled)
 

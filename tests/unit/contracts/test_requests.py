@@ -1,14 +1,17 @@
 """How requests are refused, and who an actor is."""
 
 import time
+from uuid import uuid4
 
 import pytest
 
 from contracts.base import MAX_PAGE, OPERATOR, Actor, PageRequest
 from contracts.catalog import CreateProduct, UpdateProduct
 from contracts.errors import PermissionDenied, ValidationFailed
+from contracts.inventory import SetStock
 from contracts.operations import ConsistencyRequest, DeadLetterFilter
-from contracts.orders import MAX_LINES, CreateOrder, SagaFilter
+from contracts.orders import MAX_LINES, CreateOrder, OrderFilter, SagaFilter
+from contracts.payments import PaymentFilter
 from contracts.users import Credentials, UpdateUser
 from extensions.ids import new_id
 
@@ -49,8 +52,8 @@ def test_every_wrong_field_is_named_by_its_path(data, fields):
 @pytest.mark.parametrize(
     ("request_class", "data", "words"),
     [
-        (CreateOrder, {"items": []}, "items: must have at least 1 items"),
-        (DeadLetterFilter, {"queue": ""}, "queue: must have at least 1 characters"),
+        (CreateOrder, {"items": []}, "items: must have at least 1 item"),
+        (DeadLetterFilter, {"queue": ""}, "queue: must have at least 1 character"),
         (DeadLetterFilter, {"queue": "q" * 256}, "queue: must have at most 255 characters"),
         (ConsistencyRequest, {"since": "2026-01-31T08:30:00 03:00"}, "since: .* the . of an offset is written %2B"),
         (
@@ -66,6 +69,24 @@ def test_every_wrong_field_is_named_by_its_path(data, fields):
 def test_what_is_wrong_is_said_in_words(request_class, data, words):
     with pytest.raises(ValidationFailed, match=words):
         request_class.parse(data)
+
+
+def in_a_request(made):
+    return {
+        "items[0].product_id": (CreateOrder, {"items": [line(product_id=made)]}),
+        "user_id": (OrderFilter, {"user_id": made}),
+        "order_id": (PaymentFilter, {"order_id": made}),
+        "product_id": (SetStock, {"product_id": made, "product_sku": "A", "quantity": 1}),
+    }
+
+
+def test_an_id_has_one_spelling_wherever_a_client_states_it():
+    known = str(new_id())
+    for request_class, data in [*in_a_request(known.upper()).values(), *in_a_request(str(uuid4())).values()]:
+        request_class.parse(data)
+    for other in ("{" + known + "}", "urn:uuid:" + known, known.replace("-", ""), known[:-1], 7):
+        for field, (request_class, data) in in_a_request(other).items():
+            assert wrong_fields(request_class, data) == [field]
 
 
 @pytest.mark.parametrize("item", [{}, 1, None])

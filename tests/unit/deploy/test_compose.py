@@ -8,7 +8,14 @@ import pytest
 import yaml
 
 from contracts.calls import bus_services
-from deploy.accounts import ADMINISTRATOR_DATABASE, OPERATOR, database_variable, owner_variable, uri_variable
+from deploy.accounts import (
+    ADMINISTRATOR_DATABASE,
+    OPERATOR,
+    database_variable,
+    owner_variable,
+    redis_variable,
+    uri_variable,
+)
 from deploy.local import install
 from deploy.local.postgres import services
 from deploy.local.redis import Redis
@@ -25,9 +32,12 @@ READ_BY_CODE = {
     "BROKER_DEFINITIONS_FILE": "deploy/definitions.py",
     "RABBITMQ_USER": "deploy/accounts.py",
     "RABBITMQ_PASSWORD": "deploy/accounts.py",
+    "REDIS_USERS_FILE": "deploy/redis_users.py",
+    "REDIS_PASSWORD": "deploy/redis_users.py",
     ADMINISTRATOR_DATABASE: "deploy/accounts.py",
 }
 BROKER_PASSWORDS = {f"{user.upper()}_BROKER_PASSWORD": user for user in (*bus_services(), OPERATOR)}
+REDIS_PASSWORDS = {f"{service.upper()}_REDIS_PASSWORD": service for service in SERVICES}
 READ_BY_IMAGE = {
     "rabbitmq": set(),
     "postgres": {"POSTGRES_PASSWORD"},
@@ -87,7 +97,7 @@ def test_every_variable_is_one_that_the_code_reads(name):
     for variable in PARTS[name]["environment"]:
         if variable in READ_BY_CODE:
             assert variable in (ROOT / READ_BY_CODE[variable]).read_text()
-        elif variable not in BROKER_PASSWORDS:
+        elif variable not in BROKER_PASSWORDS | REDIS_PASSWORDS:
             assert variable in config_variables(), f"{name} sets {variable}, which config.yml does not read"
 
 
@@ -110,7 +120,7 @@ def test_a_service_gets_the_addresses_it_needs_and_no_other_database(service):
     environment = PARTS[service]["environment"]
     databases = {name for name in environment if name.endswith("_DATABASE_URL")}
     assert databases == ({f"{service.upper()}_DATABASE_URL"} if service in services() else set())
-    assert {"REDIS_URL", "ENVIRONMENT"} <= set(environment)
+    assert {redis_variable(service), "ENVIRONMENT"} <= set(environment)
 
 
 def test_only_users_and_the_job_that_makes_it_see_the_private_key():
@@ -159,6 +169,26 @@ def test_a_service_has_its_own_user_of_the_broker_and_no_other(service):
     uris = {name: default(value) for name, value in environment.items() if name.endswith("AMQP_URI")}
     assert uris == {uri_variable(service): f"pyamqp://{service}:{service}@rabbitmq:5672//"}
     assert not {"RABBITMQ_PASSWORD", *BROKER_PASSWORDS} & set(environment)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_has_its_own_user_of_redis_and_no_other(service):
+    environment = PARTS[service]["environment"]
+    urls = {name: default(value) for name, value in environment.items() if name.endswith("REDIS_URL")}
+    assert urls == {redis_variable(service): f"redis://{service}:{service}@redis:6379/0"}
+    assert not {"REDIS_PASSWORD", *REDIS_PASSWORDS} & set(environment)
+    assert PARTS["prepare"]["environment"][f"{service.upper()}_REDIS_PASSWORD"] in environment[redis_variable(service)]
+
+
+def test_redis_loads_what_the_first_job_writes_for_the_same_passwords():
+    job, server = PARTS["prepare"]["environment"], PARTS["redis"]
+    assert {name: default(value) for name, value in job.items() if name in REDIS_PASSWORDS} == REDIS_PASSWORDS
+    assert server["command"][-2:] == ["--aclfile", job["REDIS_USERS_FILE"]]
+    assert server["depends_on"] == {"prepare": {"condition": "service_completed_successfully"}}
+    assert job["REDIS_PASSWORD"] == server["environment"]["REDISCLI_AUTH"]  # of the health check
+    assert ("redis:/redis" in PARTS["prepare"]["volumes"], "redis:/redis:ro" in server["volumes"]) == (True, True)
+    assert [name for name, part in PARTS.items() if "redis:" in str(part.get("volumes"))] == ["redis", "prepare"]
+    assert " /redis" in (ROOT / "deploy" / "Dockerfile").read_text()
 
 
 def test_the_seed_is_the_operators():

@@ -45,6 +45,12 @@ def test_given_addresses_are_used():
     assert given_addresses(given) == {"AMQP_URI": "pyamqp://elsewhere//", **DATABASES}
 
 
+def test_users_of_a_given_redis_may_be_given_too_and_are_no_others():
+    own = {"ORDERS_REDIS_URL": "redis://orders:x@elsewhere"}
+    assert given_addresses(own) == {}
+    assert given_addresses(own | {"REDIS_URL": "redis://elsewhere"}) == own | {"REDIS_URL": "redis://elsewhere"}
+
+
 def test_owners_of_given_databases_may_be_given_too():
     given = {**DATABASES, "ORDERS_OWNER_DATABASE_URL": "postgresql+psycopg2://h/orders"}
     assert given_addresses(given) == given

@@ -132,9 +132,9 @@ def test_ready_is_when_the_gateway_says_so(suite):
 
 def test_a_service_is_given_its_own_passwords_and_nobody_elses():
     shared = {"AMQP_URI": "all", "REDIS_URL": "r"}
-    addresses = ("AMQP_URI", "DATABASE_URL", "OWNER_DATABASE_URL")
+    addresses = ("AMQP_URI", "DATABASE_URL", "OWNER_DATABASE_URL", "REDIS_URL")
     own = {f"{name}_{what}": name for name in ("ORDERS", "USERS", "OPERATOR") for what in addresses}
     given = module._of("orders", shared | own)
-    assert given == {"REDIS_URL": "r", "ORDERS_AMQP_URI": "ORDERS", "ORDERS_DATABASE_URL": "ORDERS"}
-    # Where the broker is somebody else's there may be one user for all of them.
+    assert given == dict.fromkeys(["ORDERS_AMQP_URI", "ORDERS_DATABASE_URL", "ORDERS_REDIS_URL"], "ORDERS")
+    # Where the broker or Redis is somebody else's there may be one user for all of them.
     assert module._of("orders", shared) == shared

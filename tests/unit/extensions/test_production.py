@@ -92,6 +92,14 @@ def test_a_broker_user_of_its_own_needs_a_password_of_its_own(url):
     require_own_secrets(OWN | {"AMQP_URIS": {"orders": url}}, "payments")
 
 
+def test_so_does_a_user_of_redis():
+    for url in ("redis://orders:orders@r/0", "redis://orders@r/0"):
+        settings = OWN | {"REDIS_URLS": {"orders": url}}
+        with pytest.raises(UnfitForProduction, match="ORDERS_REDIS_URL"):
+            require_own_secrets(settings, "orders", redis=True)
+        require_own_secrets(settings, "payments", redis=True)
+
+
 def test_the_private_key_is_nobody_elses(key_file):
     key_file.chmod(0o644)
     with pytest.raises(UnfitForProduction, match="JWT_PRIVATE_KEY_FILE"):

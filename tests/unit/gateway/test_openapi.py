@@ -151,7 +151,10 @@ def test_a_new_route_is_told_without_any_further_word():
     assert told["summary"] == "Show one parcel"
     assert told["description"] == "Only those that left. Needs the access token of an administrator."
     assert (told["operationId"], told["tags"]) == ("get_parcel", ["parcels"])
-    assert [parameter["name"] for parameter in told["parameters"]] == ["parcel_id"]
+    assert [one.get("name", one.get("$ref")) for one in told["parameters"]] == [
+        "parcel_id",
+        "#/components/parameters/IfNoneMatch",
+    ]
 
 
 def test_lists_are_pages_and_say_so_in_the_link_header():

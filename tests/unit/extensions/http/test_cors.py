@@ -1,6 +1,7 @@
 import pytest
 
-from extensions.http.cors import EXPOSED_HEADERS, Cors
+from extensions.http.cors import EXPOSED, EXPOSED_HEADERS, Cors
+from extensions.http.openapi_problems import HEADERS
 
 SHOP = "https://shop.example"
 PREFLIGHT = {"origin": SHOP, "access-control-request-method": "PATCH"}
@@ -20,6 +21,10 @@ def test_a_listed_origin_is_named_and_caches_are_told():
     assert (allowed["Access-Control-Allow-Origin"], allowed["Vary"]) == (SHOP, "Origin")
     for other in ({}, {"origin": "https://evil.example"}, {"origin": "null"}, {"origin": SHOP + ":444"}):
         assert cors.headers(other) == {"Vary": "Origin"}
+
+
+def test_a_page_may_read_every_header_that_the_document_promises():
+    assert set(EXPOSED) == set(HEADERS)
 
 
 def test_no_origin_by_default_in_production():

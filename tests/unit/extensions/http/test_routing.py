@@ -68,3 +68,9 @@ def test_two_routes_for_one_method_and_path_are_a_mistake():
 def test_two_names_for_one_segment_are_a_mistake():
     with pytest.raises(ValueError, match="two names"):
         RouteTable([GET, route("GET", "/orders/{id}/timeline")])
+
+
+def test_of_the_server_as_a_whole_all_methods_are_told():
+    assert TABLE.allowed("*") == ["GET", "HEAD", "OPTIONS", "POST"]
+    with pytest.raises(PathNotFound):
+        TABLE.allowed("/*")

@@ -1,0 +1,160 @@
+"""Each service's user of Redis may do what its code does there, and Redis refuses everything else."""
+
+import nameko
+import pytest
+import redis
+from nameko.extensions import DependencyProvider
+from redis.exceptions import NoPermissionError, ResponseError
+
+from deploy.accounts import redis_variable
+from deploy.redis_users import LIMITS_OF_REQUESTS, RULES
+from extensions.cache import PUT_IF_NEWER, Cache, RedisConnection, VersionedCache
+from extensions.rate_limits import SPEND, Policy, RateLimits
+
+ENTRY = {"price": "1.00"}
+# One key of each kind that there is, and one that nobody has.
+PRODUCT, PRODUCTS, GENERATION = "catalog:product:1", "catalog:products:page", "catalog:products:generation"
+ORDER, ORDERS = "orders:order:1", "orders:other:1"
+FAILURES, REQUESTS = "limits:failed_logins:1", tuple(f"limits:{name}:1" for name in LIMITS_OF_REQUESTS)
+KEYS = {PRODUCT, PRODUCTS, GENERATION, ORDER, ORDERS, FAILURES, *REQUESTS, "limits:other:1", "inventory:stock:1"}
+CHANGES = {
+    "users": {FAILURES},
+    "catalog": {PRODUCT, PRODUCTS, GENERATION},
+    "orders": {ORDER, ORDERS, GENERATION},
+    "gateway": set(REQUESTS),
+}
+READS = {**CHANGES, "gateway": {*REQUESTS, PRODUCT, ORDER}}
+
+
+class Limits(DependencyProvider):
+    limits = RateLimits()
+
+
+@pytest.fixture(params=RULES)
+def me(request):
+    """A service whose password somebody has got hold of."""
+    return request.param
+
+
+@pytest.fixture
+def address(environment):
+    """Where Redis is, for a service: `address("orders")`."""
+    return lambda service: environment[redis_variable(service)]
+
+
+@pytest.fixture
+def mine(address, me):
+    with redis.Redis.from_url(address(me)) as client:
+        yield client
+
+
+@pytest.fixture
+def everything(environment):
+    with redis.Redis.from_url(environment["REDIS_URL"]) as client:
+        client.flushall()
+        yield client
+        client.flushall()
+
+
+@pytest.fixture
+def as_service(address, run_service, everything):
+    """Return (connection, limits) of a process of this service, which has nothing else."""
+
+    def start(service):
+        body = {"name": service, "cache": Cache(), "limits": Limits()}
+        with nameko.config.patch({"REDIS_URLS": {service: address(service)}}):
+            extensions = run_service(type("Process", (), body)).shared_extensions
+        return extensions[RedisConnection], extensions[RateLimits]
+
+    return start
+
+
+def is_let_through(call, *arguments):
+    """Tell whether Redis does it; what it finds wrong with the rest of a command does not matter."""
+    try:
+        call(*arguments)
+    except NoPermissionError:
+        return False
+    except ResponseError as error:
+        return "The user executing the script can't" not in str(error)
+    return True
+
+
+def test_every_key_is_read_and_changed_by_its_own(mine, me, everything):
+    assert {key for key in KEYS if is_let_through(mine.get, key)} == READS.get(me, set())
+    assert {key for key in KEYS if is_let_through(mine.hget, key, "value")} == READS.get(me, set())
+    assert {key for key in KEYS if is_let_through(mine.set, key, "1")} == CHANGES.get(me, set())
+    assert {key for key in KEYS if is_let_through(mine.unlink, key)} == CHANGES.get(me, set())
+
+
+def test_a_script_may_do_no_more_than_who_sends_it(mine, me, everything):
+    changes = CHANGES.get(me, set())
+    anything = "return redis.call('SET', 'PLACE', '1')"
+    assert {key for key in KEYS if is_let_through(mine.eval, anything.replace("PLACE", key), 0)} == changes
+    if me in {"catalog", "orders"}:
+        assert {key for key in KEYS if is_let_through(mine.eval, PUT_IF_NEWER, 1, key, 1, "", 60)} == changes
+    elif changes:
+        assert {key for key in KEYS if is_let_through(mine.eval, SPEND, 1, key, 1, 10, 60)} == changes
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["FLUSHALL", "FLUSHDB", "KEYS *", "CONFIG GET *", "CONFIG SET dir /tmp", "ACL LIST", "ACL SETUSER x on", "SAVE",
+     "MONITOR", "CLIENT LIST", "SHUTDOWN NOSAVE", "SWAPDB 0 1", "REPLICAOF NO ONE", "PUBLISH a b",
+     "RANDOMKEY", "DBSIZE", "INFO", "MODULE LIST", "FUNCTION LIST", "SCRIPT FLUSH", "SELECT 1"],
+)  # fmt: skip
+def test_nobody_commands_redis(mine, command):
+    assert not is_let_through(mine.execute_command, *command.split())
+
+
+def test_everybody_may_ask_whether_it_is_there_and_a_wrong_password_opens_nothing(mine, me, address):
+    assert mine.ping()
+    wrong = address(me).replace(f":{me}@", ":guess@")
+    with redis.Redis.from_url(wrong) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+
+
+@pytest.mark.parametrize("service", ["catalog", "orders"])
+def test_an_owner_does_all_its_code_does_with_a_cache(as_service, service):
+    connection, _ = as_service(service)
+    cache = VersionedCache(connection, service, 60)
+    cache.store("thing", "1", ENTRY, 1)
+    assert cache.get("thing", "1") == ENTRY
+    cache.invalidate("thing", {"1": 2})
+    assert cache.get("thing", "1") is None
+    first = cache.generation("things")
+    cache.next_generation("things")
+    assert None not in {first, cache.generation("things")}
+    assert first != cache.generation("things")
+    connection._client.set(f"{service}:thing:odd", "no entry")
+    assert cache.get("thing", "odd") is None
+    assert connection._client.get(f"{service}:thing:odd") is None  # it was removed
+    connection._owes_everything = True
+    cache.store("thing", "2", ENTRY, 1)
+    assert cache.generation("things") not in {None, first}
+    assert connection.attempt(lambda client: client.ping())
+
+
+def test_orders_learns_whether_products_have_changed(as_service):
+    connection, _ = as_service("orders")
+    assert connection.generation(GENERATION) == connection.generation(GENERATION) is not None
+
+
+def test_the_gateway_reads_what_others_have_stored_and_what_makes_no_sense_harms_nobody(as_service, everything):
+    connection, _ = as_service("gateway")
+    everything.hset(ORDER, mapping={"version": 1, "value": '{"id": "1"}'})
+    everything.set(PRODUCT, "no entry")
+    assert VersionedCache(connection, "catalog", 60).get("product", "1") is None
+    assert everything.get(PRODUCT) == b"no entry"  # its owner's to remove
+    assert VersionedCache(connection, "orders", 60).get("order", "1") == {"id": "1"}
+
+
+@pytest.mark.parametrize(("service", "names"), [("gateway", LIMITS_OF_REQUESTS), ("users", ["failed_logins"])])
+def test_who_watches_a_limit_counts(as_service, service, names):
+    _, limits = as_service(service)
+    for name in names:
+        policy = Policy(name, 2, 3600)
+        assert [limits.spend((policy, "me"))[0].left for _ in range(2)] == [1, 0]
+        assert limits.look((policy, "me"))[0].retry_after
+        limits.forget(policy, "me")
+        assert limits.look((policy, "me"))[0].left == 2
