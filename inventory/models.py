@@ -27,12 +27,16 @@ class Stock(Base):
     """The stock of one product. `on_hand` includes what is reserved."""
 
     __tablename__ = "stock"
-    __table_args__ = (CheckConstraint("0 <= reserved AND reserved <= on_hand", name="reserved_within_on_hand"),)
+    __table_args__ = (
+        CheckConstraint("0 <= reserved AND reserved <= on_hand", name="reserved_within_on_hand"),
+        Index(None, "created_at", "product_id"),
+    )
 
     product_id: Mapped[UUID] = mapped_column(primary_key=True)
     product_sku: Mapped[str]
     on_hand: Mapped[int]
     reserved: Mapped[int] = mapped_column(server_default="0")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
     @property

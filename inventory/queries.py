@@ -20,9 +20,10 @@ _LOCK_KEYS = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS b
 
 
 def list_stock(session: Session, wanted: StockFilter, actor: Actor) -> dict[str, Any]:
-    """Return a page of StockView, the newest products first."""
+    """Return a page of StockView, the newest stock records first."""
     actor.require_admin()
-    rows, cursor = fetch_page(session, select(Stock), keys=[Stock.product_id], limit=wanted.limit, cursor=wanted.cursor)
+    keys = [Stock.created_at, Stock.product_id]
+    rows, cursor = fetch_page(session, select(Stock), keys=keys, limit=wanted.limit, cursor=wanted.cursor)
     return page_of([StockView.model_validate(row) for row in rows], cursor)
 
 

@@ -20,7 +20,7 @@ class InventoryService(operations.Operations):
 
     @rpc
     def list_stock(self, limit=20, cursor=None, actor=None):
-        """List the stock of all products, newest products first (admin)."""
+        """List the stock of all products, newest stock records first (admin)."""
         wanted = StockFilter.parse({"limit": limit, "cursor": cursor})
         return queries.list_stock(self.work.session, wanted, Actor.of(actor))
 

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from decimal import Decimal
+from uuid import UUID
 
 import eventlet
 import pytest
@@ -176,6 +177,13 @@ class TestStock:
         rest = inventory.list_stock(limit=3, cursor=page["next_cursor"], actor=ADMIN)
         assert [item["product_id"] for item in page["items"] + rest["items"]] == ids[::-1]
         assert rest["next_cursor"] is None
+
+    def test_the_newest_comes_first_whatever_the_id_says(self, inventory):
+        ids = [str(UUID(int=number, version=4)) for number in (3, 1, 2)]
+        for number, product_id in enumerate(ids):
+            inventory.set_stock(product_id, f"SKU-{number}", 1)
+        inventory.set_stock(ids[0], "SKU-0", 2)  # which makes it no newer
+        assert [item["product_id"] for item in inventory.list_stock()["items"]] == ids[::-1]
 
     def test_an_adjustment_is_made_once_per_key(self, inventory, product):
         product_id = product(5)
