@@ -6,9 +6,9 @@ Redis may be away: reads then miss, writes are dropped, and the service works on
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import eventlet
@@ -33,11 +33,6 @@ SPARE_CONNECTIONS = 50
 DEBT_SECONDS = 0.5
 MAX_OWED = 10_000
 PAID_AT_ONCE = 500
-# Copies of what another service owns: for so long at most is one kept whose owner is cut off from Redis.
-COPY_SECONDS = 5.0
-MAX_COPIES = 10_000
-
-T = TypeVar("T")
 
 # An invalidation leaves its version behind, so that a reader that began before the change cannot store the old value
 # after it (H15). KEYS: the entry. ARGV: version, value ("" to invalidate), seconds to live. What is no entry gives way.
@@ -275,53 +270,6 @@ class Cache(DependencyProvider):
         """Return the cache, its keys under its owner's name."""
         owner = self._owner or worker_ctx.service_name
         return VersionedCache(self.connection, owner, int(config.get("CACHE_SECONDS", 60)))
-
-
-class Copies(Generic[T]):
-    """What a worker gets as `self.products`, say: copies of what another service owns, as long as they are the latest.
-
-    One question to Redis tells whether they are; only when something has changed is the owner asked again.
-    """
-
-    def __init__(self, connection: RedisConnection, generation_key: str) -> None:
-        self._connection, self._generation_key = connection, generation_key
-        self._generation: str | None = None
-        self._kept: dict[str, T] = {}
-        self._forget_at = 0.0
-
-    def get(self, keys: Collection[str], ask: Callable[[list[str]], Mapping[str, T]]) -> dict[str, T]:
-        """Return those things that exist, by their keys; `ask` asks the owner about several of them."""
-        generation = self._connection.generation(self._generation_key)
-        if generation != self._generation or time.monotonic() > self._forget_at:
-            self._kept, self._generation = {}, generation
-            self._forget_at = time.monotonic() + COPY_SECONDS
-        kept = self._kept  # should all be forgotten while the owner is asked, then what it answers as well
-        result = {key: kept[key] for key in keys if key in kept}
-        missing = [key for key in keys if key not in kept]
-        if missing:
-            found = ask(missing)
-            result |= found
-            if generation is not None and len(kept) < MAX_COPIES:  # without one, nobody would tell us of a change
-                kept |= found
-        return result
-
-
-class CopiesOf(DependencyProvider):
-    """Gives a service copies of another's things: `products = CopiesOf("catalog", "products")`."""
-
-    connection = RedisConnection()
-
-    def __init__(self, owner: str, kind: str) -> None:
-        super().__init__()
-        self._generation_key = f"{owner}:{kind}:generation"
-
-    def setup(self) -> None:
-        """All workers share them."""
-        self.copies: Copies[Any] = Copies(self.connection, self._generation_key)
-
-    def get_dependency(self, _worker_ctx: Any) -> Copies[Any]:
-        """Return the copies."""
-        return self.copies
 
 
 class RedisHealth:

@@ -13,7 +13,8 @@ from contracts.operations import ConsistencyRequest
 from contracts.orders import CreateOrder, OrderFilter, OrderNotFound, SagaFilter
 from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
 from extensions import idempotency, operations
-from extensions.cache import Cache, CopiesOf
+from extensions.cache import Cache
+from extensions.copies import CopiesOf
 from extensions.events import handles
 from extensions.ids import parse_id
 from extensions.metrics import Metrics

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from nameko.containers import ServiceContainer
 
 from extensions.http.auth import AccessTokens
-from extensions.http.entrypoint import HttpServer
+from extensions.http.dispatch import HttpServer
 
 
 @contextmanager

@@ -17,7 +17,7 @@ eventlet.monkey_patch()  # as `nameko` does, before anything else is imported
 
 from contracts.events import EXCHANGE  # noqa: E402
 from extensions import events, outbox, periodic, publisher, rpc, work  # noqa: E402
-from extensions.http import entrypoint  # noqa: E402
+from extensions.http import dispatch  # noqa: E402
 from tests.chaos import points  # noqa: E402
 from tests.chaos.points import FOLDER, Point, Trap  # noqa: E402
 from tests.chaos.provider import Memory  # noqa: E402
@@ -98,7 +98,7 @@ class Crashes:
             return count
 
     def _wrap_http(self):
-        @around(entrypoint.HttpServer, "_run")
+        @around(dispatch.HttpServer, "_run")
         def run(original, server, route, request, *args, **kwargs):
             answer = original(server, route, request, *args, **kwargs)
             if (route.method, route.path) == ("POST", "/orders"):

@@ -9,7 +9,8 @@ from nameko import config
 
 from contracts.errors import UpstreamTimeout
 from extensions import cache, operations
-from extensions.cache import REST_AFTER_FAILURE_SECONDS, Cache, CopiesOf
+from extensions.cache import REST_AFTER_FAILURE_SECONDS, Cache
+from extensions.copies import CopiesOf
 from extensions.rpc import rpc
 from extensions.work import Work
 from notifications.models import Base

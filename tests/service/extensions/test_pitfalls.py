@@ -20,7 +20,8 @@ from contracts.orders import OrderDelivered, OrderShipped
 from deploy.local import install
 from extensions import operations, topology
 from extensions.events import handles
-from extensions.http.entrypoint import HttpServer, route
+from extensions.http.dispatch import HttpServer
+from extensions.http.entrypoint import route
 from extensions.http.request import Access
 from extensions.ids import new_id
 from extensions.listener import Listener

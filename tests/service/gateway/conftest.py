@@ -5,7 +5,7 @@ import pytest
 from nameko import config
 
 from catalog.service import CatalogService
-from extensions.http.entrypoint import HttpServer
+from extensions.http.dispatch import HttpServer
 from extensions.ids import new_id
 from gateway.service import GatewayService
 from inventory.service import InventoryService

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from extensions.http.entrypoint import HttpServer, route
+from extensions.http.dispatch import HttpServer
+from extensions.http.entrypoint import route
 from extensions.http.request import Access
 from tests.http_service import listening
 from tests.scrape import Scrape, free_ports

@@ -22,7 +22,8 @@ from extensions.http import server as http_server
 from extensions.http import wire as http_wire
 from extensions.http.answer import Answer
 from extensions.http.auth import AccessTokens
-from extensions.http.entrypoint import HttpServer, route
+from extensions.http.dispatch import HttpServer
+from extensions.http.entrypoint import route
 from extensions.http.request import Access
 from extensions.telemetry import current_trace
 from tests.support import eventually

@@ -11,7 +11,8 @@ import pytest
 
 from contracts.users import RefreshToken
 from extensions.http import wire
-from extensions.http.entrypoint import HttpServer, route
+from extensions.http.dispatch import HttpServer
+from extensions.http.entrypoint import route
 from extensions.http.request import Access
 from tests.http_service import listening
 from tests.support import eventually
