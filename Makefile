@@ -77,7 +77,7 @@ BENCH := var/bench-venv
 $(BENCH)/.complete: requirements-bench.txt
 	@$(PYTHON) -m venv --clear $(BENCH) && $(BENCH)/bin/pip install --quiet --require-hashes --requirement $< && touch $@
 
-bench: $(STAMP) $(BENCH)/.complete ## how fast, beside stock Nameko, FastStream and the floor; an hour (ARGS="--help" tells more)
+bench: $(STAMP) $(BENCH)/.complete ## how fast, beside stock Nameko, FastStream and the floor; two hours (ARGS="--help" tells more)
 	@exec $(BIN)/python -W ignore -m tests.bench $(ARGS)
 
 bench-quick: $(STAMP) $(BENCH)/.complete ## the same once and shortly, under two minutes: for a first look, not for a claim

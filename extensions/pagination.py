@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, tuple_
+from sqlalchemy import ColumnElement, Select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from contracts.errors import ValidationFailed
@@ -41,6 +41,15 @@ def fetch_page(
         return rows, None
     rows.pop()
     return rows, f"{mark}.{_encode([getattr(rows[-1], key.key) for key in keys])}"
+
+
+def equal_in_order(column: InstrumentedAttribute[Any], value: Any) -> ColumnElement[bool]:
+    """Return the SQL for `column` being `value`, for a page whose first key is `column`.
+
+    Said by `=`, PostgreSQL takes the column out of the order, and where the value is a frequent one it goes by an index
+    of the other keys, past all rows that have other values. So the index on all of the keys is the one that serves.
+    """
+    return column.between(value, value)
 
 
 def _mark(keys: Sequence[InstrumentedAttribute[Any]], descending: bool) -> str:

@@ -156,7 +156,8 @@ def expire_orders(session: Session, deadline: timedelta, publish: Publish) -> li
     _redate(session, deadline)
     overdue = _read(
         session,
-        _COLUMNS.where(Order.status == OrderStatus.CREATED, Order.deadline_at <= func.clock_timestamp())
+        # The statement's time is one for all rows, so that the index finds those that are due; the clock's is not.
+        _COLUMNS.where(Order.status == OrderStatus.CREATED, Order.deadline_at <= func.statement_timestamp())
         .order_by(Order.deadline_at)
         .limit(EXPIRE_BATCH)
         # One that is locked is being decided at this moment.
@@ -174,7 +175,7 @@ def expire_orders(session: Session, deadline: timedelta, publish: Publish) -> li
 
 def _redate(session: Session, deadline: timedelta) -> None:
     """Give orders a deadline anew that is further off than any can be: the clock has been set back since."""
-    latest = func.clock_timestamp() + deadline
+    latest = func.statement_timestamp() + deadline
     ahead = select(Order.id).where(Order.status == OrderStatus.CREATED, Order.deadline_at > latest)
     session.execute(
         update(Order)

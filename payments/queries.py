@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Select, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from contracts.base import Actor, page_of
 from contracts.payments import PaymentFilter, PaymentNotFound, PaymentView
-from extensions.pagination import fetch_page
+from extensions.pagination import equal_in_order, fetch_page
 from payments.models import Payment
 from payments.rules import State
 
@@ -34,9 +34,13 @@ def list_payments(session: Session, wanted: PaymentFilter, actor: Actor) -> dict
     payments = _visible_to(actor)
     if wanted.order_id is not None:
         payments = payments.where(Payment.order_id == wanted.order_id)
-    if wanted.status is not None:
+    keys: list[InstrumentedAttribute[Any]] = [Payment.id]
+    if wanted.status is not None and actor.is_admin:
+        keys = [Payment.status, Payment.id]
+        payments = payments.where(equal_in_order(Payment.status, wanted.status))
+    elif wanted.status is not None:
         payments = payments.where(Payment.status == wanted.status)
-    rows, cursor = fetch_page(session, payments, keys=[Payment.id], limit=wanted.limit, cursor=wanted.cursor)
+    rows, cursor = fetch_page(session, payments, keys=keys, limit=wanted.limit, cursor=wanted.cursor)
     return page_of([PaymentView.model_validate(row) for row in rows], cursor)
 
 

@@ -1,4 +1,4 @@
-"""How fast is it? `make bench` (about an hour), `make bench-quick` (under two minutes).
+"""How fast is it? `make bench` (about two hours), `make bench-quick` (under two minutes).
 
 Measures the suite beside stock Nameko, a FastAPI + FastStream version of the same saga, and the floor, on private
 servers of its own, and prints every figure beside the goals. The result is in var/bench/result.json, and in
@@ -16,13 +16,16 @@ from pathlib import Path
 
 from deploy.local.process import StartError
 from tests.bench import report
+from tests.bench.extras import PARTS as EXTRAS
+from tests.bench.extras import Extras
 from tests.bench.goals import figures
 from tests.bench.ground import ground
+from tests.bench.memory import Load
 from tests.bench.rounds import QUICK, TINY, Bench, Lengths
 
 FOLDER = Path("var/bench")
 PEAK = "suite: settled/s, 128 clients"
-PARTS = ("floor", "faststream", "stock", "suite")
+ROUND = ("floor", "faststream", "stock", "suite")
 PLOT = "docs/performance.svg"
 BENCH_PYTHON = "var/bench-venv/bin/python"
 
@@ -37,14 +40,17 @@ def main():
     try:
         with ground(FOLDER) as servers:
             bench = Bench(servers, lengths, _say)
-            for number in range(rounds):
+            in_rounds = [part for part in asked.only or ROUND if part in ROUND]
+            for number in range(rounds if in_rounds else 0):
                 _say(f"round {number + 1}")
-                bench.round(number, asked.only)
+                bench.round(number, in_rounds)
             peak = figures(bench.measured.rounds).get(PEAK)
             if peak and (is_whole or asked.sweep):
                 bench.sweep(asked.sweep or 20.0, peak.median)
             if peak and (is_whole or asked.long):
                 bench.long_run(asked.long or 600.0, peak.median / 2)
+            extras = Extras(servers, bench.measured, _say, tiny=asked.tiny, load=_memory_load(asked))
+            extras.run([part for part in EXTRAS if is_whole or part in asked.only])
     except StartError as error:
         print(error, file=sys.stderr)
         return 2
@@ -65,15 +71,24 @@ def _parse():
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--tiny", action="store_true", help="a few dozen orders: only to see that the bench works")
     parser.add_argument("--rounds", type=int, default=0)
-    parser.add_argument("--only", choices=PARTS, action="append", default=[], help="this part (can be repeated)")
+    parser.add_argument(
+        "--only", choices=(*ROUND, *EXTRAS), action="append", default=[], help="this part (can be repeated)"
+    )
     parser.add_argument("--sweep", type=float, default=0.0, help="seconds at each offered load, for the plot")
     parser.add_argument("--long", type=float, default=0.0, help="seconds of the long run")
+    parser.add_argument("--memory", type=float, default=1800.0, help="seconds of the memory's part")
+    parser.add_argument("--memory-rate", type=float, default=40.0, help="orders a second in it")
     parser.add_argument("--compare", type=Path, help="an earlier result.json")
     parser.add_argument("--docs", action="store_true", help="write docs/performance.md even if this is no whole run")
     asked = parser.parse_args()
     if asked.compare and not asked.compare.exists():
         parser.error(f"there is no {asked.compare}")
     return asked
+
+
+def _memory_load(asked):
+    every = 1.0 if asked.tiny or asked.memory < 300 else 10.0
+    return Load(seconds=10.0 if asked.tiny else asked.memory, orders=asked.memory_rate, every=every)
 
 
 def _say(text):

@@ -5,6 +5,7 @@ the same indexes and one query tells what is settled.
 """
 
 import contextlib
+import copy
 import os
 import socket
 import subprocess
@@ -33,6 +34,11 @@ QUIET = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ig
 def dsn(url):
     """A SQLAlchemy address as libpq wants it."""
     return url.replace("+psycopg2", "")
+
+
+def name_in(url):
+    """The database that an address leads to."""
+    return url.rpartition("/")[2]
 
 
 def free_port():
@@ -68,9 +74,14 @@ class Ground:
         migrate.migrate(say=lambda _line: None)
 
     def stop(self):
-        """Stop the servers, and delete what they hold: a gigabyte after an hour, and worth nothing."""
+        """Stop the servers, and delete what they hold: gigabytes after an hour or two, and worth nothing."""
         self.servers.stop()
         remove_data(self.servers.root)
+
+    def drop_databases(self, urls):
+        """Delete databases that `databases_for` made, and whatever is in them."""
+        for url in urls.values():
+            self._as_superuser(f"DROP DATABASE {name_in(url)} WITH (FORCE)")
 
     def databases_for(self, yardstick, services):
         """Make databases with the suite's tables for a yardstick; returns their addresses by service."""
@@ -83,13 +94,26 @@ class Ground:
             migrate.upgrade(Database(service, urls[service], urls[service]))
         return urls
 
-    def _as_superuser(self, statement):
-        password = (self.servers.postgres.home / "superuser-password").read_text()
+    def with_databases(self, urls):
+        """The same servers, for a suite that uses these databases, by service."""
+        other = copy.copy(self)
+        other.environment = self.environment | {database_variable(service): url for service, url in urls.items()}
+        return other
+
+    def superuser(self, database="postgres"):
+        """A connection of the one who may do everything; each statement is a transaction."""
         connection = psycopg2.connect(
-            host="127.0.0.1", port=self.servers.postgres.port, dbname="postgres", user=SUPERUSER, password=password
+            host="127.0.0.1",
+            port=self.servers.postgres.port,
+            dbname=database,
+            user=SUPERUSER,
+            password=(self.servers.postgres.home / "superuser-password").read_text(),
         )
         connection.autocommit = True
-        with contextlib.closing(connection), connection.cursor() as cursor:
+        return connection
+
+    def _as_superuser(self, statement):
+        with contextlib.closing(self.superuser()) as connection, connection.cursor() as cursor:
             cursor.execute(statement)
 
     def spawn(self, *command, log, environment=None, python=sys.executable, stdout=None):

@@ -16,6 +16,7 @@ DOCS = ROOT / "docs/performance.md"
 BEGIN, END = "<!-- bench:begin -->\n", "<!-- bench:end -->"
 FLOOR = "floor behind HTTP"
 CLAIM_ROUNDS = 5
+SHOWN = 200  # characters of a statement
 NOTEWORTHY = 0.05  # a median that differs by less is not mentioned in a comparison
 
 
@@ -55,14 +56,15 @@ def write_json(path, found):
 def terminal(found):
     """The result for a person at a terminal."""
     lines = [_where(found), "", *(f"  FAILED: {problem}" for problem in found["problems"])]
-    for goal, value, verdict in judge(found["rounds"]):
+    for goal, value, verdict in judge(_all(found)):
         lines.append(f"  {verdict:<13}{goal.what}: {value or '-'} (goal {goal.text})")
     lines.append("")
-    lines += [f"  {name}: {value}" for name, value in figures(found["rounds"]).items()]
+    lines += [f"  {name}: {value}" for name, value in figures(_all(found)).items()]
     lines.append("")
     for what, shares in _cpu(found["cpu"]).items():
         lines.append(f"  processor ms an order, {what}: {_shares(shares)}")
     lines.append(f"  {_against_floor(found['cpu'])}")
+    lines += [f"  {line}" for line in _plans(found.get("plans")) + _memory(found.get("memory"))]
     return "\n".join(lines)
 
 
@@ -73,14 +75,16 @@ def markdown(found):
         lines += [f"**A quick look, not a claim: fewer than {CLAIM_ROUNDS} rounds.**", ""]
     lines += ["| goal | bound | measured | |", "|---|---|---|---|"]
     lines += [
-        f"| {goal.what} | {goal.text} | {value or '-'} | {verdict} |" for goal, value, verdict in judge(found["rounds"])
+        f"| {goal.what} | {goal.text} | {value or '-'} | {verdict} |" for goal, value, verdict in judge(_all(found))
     ]
     lines += ["", "| figure | median (least to most) |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in figures(found["rounds"]).items()]
+    lines += [f"| {name} | {value} |" for name, value in figures(_all(found)).items()]
     lines += ["", "Processor milliseconds an order, all processes of a kind together:", ""]
     lines += [f"- {what}: {_shares(shares)}" for what, shares in _cpu(found["cpu"]).items()]
     lines += ["", _against_floor(found["cpu"]), ""]
     lines += _long_run(found["long_run"])
+    lines += _plans(found.get("plans"))
+    lines += _memory(found.get("memory"))
     if found["sweep"]:
         lines += ["![Throughput and latency over the offered load](performance.svg)", ""]
     return "\n".join(lines)
@@ -95,15 +99,20 @@ def put_into_docs(found):
 
 def compare(old, new):
     """Yield a line for every goal, and for every figure that has changed noticeably. Rates belong to one machine."""
-    before, after = figures(old["rounds"]), figures(new["rounds"])
+    before, after = figures(_all(old)), figures(_all(new))
     yield f"against {old['commit']} of {old['began']}:"
-    for (goal, was, _), (_, now, _) in zip(judge(old["rounds"]), judge(new["rounds"]), strict=True):
+    for (goal, was, _), (_, now, _) in zip(judge(_all(old)), judge(_all(new)), strict=True):
         if was and now:
             yield f"  {_change(was.median, now.median)}  {goal.what}: {number(was.median)} -> {number(now.median)}"
     for name in before.keys() & after.keys():
         was, now = before[name].median, after[name].median
         if was and abs(now / was - 1) >= NOTEWORTHY:
             yield f"  {_change(was, now)}  {name}: {before[name]} -> {after[name]}"
+
+
+def _all(found):
+    """The rounds, and the turns of what was measured after them, which older results have not."""
+    return found["rounds"] + found.get("turns", [])
 
 
 def _change(was, now):
@@ -156,6 +165,35 @@ def _long_run(run):
         f"Memory grew by, in MiB an hour: {growth}."
     )
     return [told, ""]
+
+
+def _plans(statements):
+    """Those that look at more rows in a larger shop."""
+    told = []
+    for one in statements or ():
+        if one["grows"]:
+            whole = f", reads {', '.join(one['read_whole'])} whole" if one["read_whole"] else ""
+            rows = f"{one['rows']:g} rows, and {one['rows_in_large']:g} in the large one"
+            told.append(f"- {one['service']}: {rows}{whole}: `{_shortened(one['text'])}`")
+    return ["Statements that look at more rows in a larger shop:", "", *told, ""] if told else []
+
+
+def _shortened(statement):
+    """The beginning of a statement, from where it says of which tables it is."""
+    verb, _, rest = statement.partition(" ")
+    return f"{verb} ... FROM {rest.partition(' FROM ')[2]}"[:SHOWN] if verb == "SELECT" else statement[:SHOWN]
+
+
+def _memory(run):
+    if not run:
+        return []
+    told = (
+        f"Memory was looked at for {run['seconds'] / 60:.0f} minutes at {run['orders/s']:g} orders and "
+        f"{run['reads/s']:g} reads a second: {run['orders']} orders settled, {run['reads']} reads, "
+        f"{run['refused']} refused. The slopes are those of the second half; MiB at the beginning and at the end: "
+    )
+    levels = (f"{service} {first:.1f} and {last:.1f}" for service, (first, last) in run["levels"].items())
+    return [told + ", ".join(levels) + ".", ""]
 
 
 def _commit():

@@ -7,6 +7,7 @@ books add up at the end of the round.
 import os
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tests.bench.calls import OURS, STOCK, calls_per_second
 from tests.bench.faststream_saga import FastStreamSaga
@@ -56,6 +57,9 @@ class Measured:
     problems: list = field(default_factory=list)  # what did not add up, or could not be measured
     sweep: list = field(default_factory=list)
     long_run: dict = field(default_factory=dict)
+    turns: list = field(default_factory=list)  # {figure: value} of what is measured after the rounds (extras.py)
+    plans: list = field(default_factory=list)  # every statement of the hot paths, and the rows that it looked at
+    memory: dict = field(default_factory=dict)  # the load of the memory's part, and every sample
 
 
 class Bench:
@@ -63,8 +67,11 @@ class Bench:
 
     def __init__(self, ground, lengths, say):
         self._ground, self._lengths, self._say = ground, lengths, say
-        self._floor = Floor(ground)
         self.measured = Measured()
+
+    @cached_property
+    def _floor(self):
+        return Floor(self._ground)
 
     def round(self, number, only=()):
         """Measure everything once, beginning with another yardstick each time."""

@@ -38,12 +38,13 @@ class Shop:
     memory: dict = field(default_factory=dict)
     since: float = 0.0
     product_ids: list = field(default_factory=list)
+    more: dict = field(default_factory=dict)  # variables beside those of the ground
     order_ids: list = field(default_factory=list)
 
     def start(self):
         """Start all services, and make the products of the bench."""
         self.address = f"127.0.0.1:{free_port()}"
-        environment = self.ground.environment | {"GATEWAY_ADDRESS": self.address}
+        environment = self.ground.environment | {"GATEWAY_ADDRESS": self.address} | self.more
         self.suite = Suite(environment, log_dir=self.ground.folder / "log")
         self.suite.start()
         self.suite.wait_ready(READY_SECONDS)
@@ -51,6 +52,17 @@ class Shop:
         self.memory = self.resident()
         self.since = time.time()
         self.product_ids = self._make_products()
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_error):
+        self.stop()
 
     def stop(self):
         """Stop all services."""
@@ -104,18 +116,20 @@ class Shop:
         self.order_ids = list(loaded.settled)[:LOOKED_AT]
         return loaded, meter.per_order(len(loaded.settled), **{"load generator": loaded.cpu_seconds})
 
-    def reads(self, seconds, clients):
-        """GETs by an authenticated user, one gateway process: requests a second of orders, and of products."""
+    def reads(self, seconds, clients, things=("orders", "products")):
+        """GETs by an authenticated user: requests a second of single orders, and of single products."""
+        ids = {"orders": self.order_ids, "products": self.product_ids}
         headers = {"Authorization": f"Bearer {self.token}"}
         return {
-            things: requests_per_second(self.address, [f"/{things}/{one}" for one in ids], seconds, clients, headers)
-            for things, ids in (("orders", self.order_ids), ("products", self.product_ids))
+            one: requests_per_second(self.address, [f"/{one}/{each}" for each in ids[one]], seconds, clients, headers)
+            for one in things
         }
 
-    def require_sound(self):
-        """Compare the books of all services about every order since the start. Raises Unsound."""
+    def require_sound(self, *, since_ever=False):
+        """Compare the books of all services about every order since the start, or since ever. Raises Unsound."""
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.since - 1))
-        self._run("deploy.consistency", "--timeout", str(AT_REST_SECONDS), "--since", since)
+        asked = () if since_ever else ("--since", since)
+        self._run("deploy.consistency", "--timeout", str(AT_REST_SECONDS), *asked)
 
     def _run(self, *module):
         environment = QUIET | self.ground.environment | {"GATEWAY_ADDRESS": self.address}

@@ -275,7 +275,7 @@ REMEDIES = [
         [
             Patch(
                 "orders/use_cases.py",
-                ".where(Order.status == OrderStatus.CREATED, Order.deadline_at <= func.clock_timestamp())",
+                ".where(Order.status == OrderStatus.CREATED, Order.deadline_at <= func.statement_timestamp())",
                 ".where(Order.status == OrderStatus.CREATED, Order.id.is_(None))",
             )
         ],

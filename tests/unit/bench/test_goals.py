@@ -49,3 +49,26 @@ def test_a_round_that_lacks_a_figure_is_left_out_of_it():
     found = figures(rounds)
     assert (found["a"].median, found["b"].runs) == (2.0, 1)
     assert str(spread([1.0, 2.0, 300.0])) == "2 (1 to 300)"
+
+
+TWO_GATEWAYS = "GET /orders/{id}, two gateways / one, where a core is free"
+
+
+def gateways(ratio, idle):
+    return {
+        "gateways: GET /orders/{id}/s, one": 100.0,
+        "gateways: GET /orders/{id}/s, two": 100.0 * ratio,
+        "gateways: cores left idle, one": idle,
+    }
+
+
+def test_a_second_gateway_cannot_help_where_no_core_is_free():
+    assert verdict([gateways(1.2, 0.3)], TWO_GATEWAYS)[1] == "no core free"
+    assert verdict([gateways(1.2, 1.1)], TWO_GATEWAYS)[1] == "NOT met"
+    assert verdict([gateways(1.7, 1.1)], TWO_GATEWAYS)[1] == "met"
+
+
+def test_the_service_whose_memory_grows_most_counts():
+    rounds = [{"memory: MiB an hour, orders": 2.1, "memory: MiB an hour, users": -3.0}]
+    value, said = verdict(rounds, "growth of memory under load, the service that grows most")
+    assert (value.median, said) == (2.1, "NOT met")

@@ -1,0 +1,89 @@
+"""No statement of the hot paths reads a whole table of which there is more with every order, product or customer.
+
+A way into the suite that is not in tests/bench/paths.py belongs there. `python -m tests.bench --only plans` compares
+numbers of rows in two shops of different size; this asks whether PostgreSQL can do without reading all of a table.
+"""
+
+import contextlib
+
+import psycopg2
+import pytest
+
+from deploy.local.postgres import SUPERUSER
+from tests import plans
+from tests.bench.paths import walk
+from tests.bench.stored import SERVICES, Stored
+from tests.load import Client
+from tests.service.gateway.conftest import SERVICES as REPLICAS
+from tests.support import empty_database, eventually
+
+ORDERS, PRODUCTS, CUSTOMERS = 2_000, 4_000, 200
+
+
+@pytest.fixture
+def superuser(servers):
+    """Make a connection that may do everything: `superuser(database)`."""
+
+    def connect(database):
+        connection = psycopg2.connect(
+            host="127.0.0.1",
+            port=servers.postgres.port,
+            dbname=database,
+            user=SUPERUSER,
+            password=(servers.postgres.home / "superuser-password").read_text(),
+        )
+        connection.autocommit = True
+        return connection
+
+    return connect
+
+
+@pytest.fixture
+def explained(servers, superuser):
+    """Have everything explained from now on: returns a function for what was."""
+    offset = servers.postgres.log.stat().st_size
+    # In a shop so small a table is read as quickly as its index: so that is made as dear as in a large one.
+    with plans.watched(superuser, SERVICES, enable_seqscan="off"):
+        yield lambda: list(plans.read(servers.postgres.log, offset))
+    for service in SERVICES:
+        empty_database(service)
+
+
+@pytest.fixture
+def stored(explained, api, superuser):
+    """Orders of long ago in the databases of the running services."""
+    stored = Stored(superuser, PRODUCTS, CUSTOMERS)
+    stored.load(ORDERS, with_recent=True)
+    return stored
+
+
+def test_no_hot_statement_reads_a_growing_table_whole(explained, api, stored, login, run_service):
+    url = str(api.base_url)
+    with contextlib.closing(stored.connect("orders")) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT id, created_at, user_id FROM orders WHERE status = 'DELIVERED' ORDER BY id LIMIT 1")
+        *order, user_id = cursor.fetchone()
+    customer, admin = (
+        Client(url, login(*roles, user_id=user)["Authorization"].removeprefix("Bearer "))
+        for roles, user in ((["customer"], user_id), (["customer", "admin"], None))
+    )
+    product = admin.must("POST", "/products", {"sku": "PLAN-1", "name": "Plan", "price": "12.50"})
+    admin.must("POST", "/inventory", {"product_id": product["id"], "product_sku": "PLAN-1", "quantity": 1000})
+
+    for service in SERVICES:  # one more process of each: what timers do, they do at their start
+        with contextlib.closing(stored.connect(service)) as connection, connection.cursor() as cursor:
+            cursor.execute("DELETE FROM timers")
+    for service in REPLICAS:
+        run_service(service)
+    walk(url, customer, admin, order, product)
+
+    eventually(lambda: {"order.delivered"} <= kinds_told(customer))
+    seen = explained()
+    assert {one.database for one in seen} == set(SERVICES)
+    for table in ("orders", "reservations", "payments", "notifications", "outbox", "inbox", "products", "users"):
+        assert any(table in one.statement for one in seen), f"nothing was asked of {table}"
+    whole = {f"{one.database}: {one.statement}": one.read_whole for one in seen if one.read_whole}
+    assert whole == {}
+
+
+def kinds_told(customer):
+    return {one["kind"] for one in customer.must("GET", "/notifications?limit=100")["items"]}
