@@ -113,18 +113,22 @@ class HttpServer(SharedExtension):
         return answer
 
     def _answer(self, request: HttpRequest, read_body: Callable[[], bytes], error: ServiceError | None) -> Answer:
+        if error is not None:
+            return self._refuse(error, request)
         try:
-            if error is not None:
-                raise error
-            return self._finish(self._dispatch(request, read_body), request)
+            answer = self._dispatch(request, read_body)
+            return self._refuse(answer, request) if isinstance(answer, ServiceError) else self._finish(answer, request)
         except ServiceError as failure:
-            self._measures.refused(failure)
-            return self._finish(Answer.of_problem(failure, request), request)
+            return self._refuse(failure, request)
         except OSError:  # the client is gone
             raise
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             return self._finish(Answer.of_problem(InternalError(), request), request)
+
+    def _refuse(self, failure: ServiceError, request: HttpRequest) -> Answer:
+        self._measures.refused(failure)
+        return self._finish(Answer.of_problem(failure, request), request)
 
     def _finish(self, answer: Answer, request: HttpRequest) -> Answer:
         for name, value in self._fixed_headers.items():
@@ -133,7 +137,7 @@ class HttpServer(SharedExtension):
         answer.headers |= self._cors.headers(request.headers)
         return answer.finished(request)
 
-    def _dispatch(self, request: HttpRequest, read_body: Callable[[], bytes]) -> Answer:
+    def _dispatch(self, request: HttpRequest, read_body: Callable[[], bytes]) -> Answer | ServiceError:
         if request.method == "OPTIONS":
             return self._say_what_is_allowed(request)
         route, raw_arguments = self._match(request)
@@ -151,6 +155,8 @@ class HttpServer(SharedExtension):
         else:
             with self._shares.one_of(request.token and request.token.user_id):
                 answer = self._run(route, request, slots)
+        if isinstance(answer, ServiceError):
+            return answer
         answer.status = answer.status or route.status
         if isinstance(answer.body, bytes):
             answer.headers["Content-Type"] = route.produces
@@ -174,13 +180,15 @@ class HttpServer(SharedExtension):
             self.limits.admit_address(request)
             raise
 
-    def _keep(self, route: "Route", kept: Kept, request: HttpRequest) -> Answer:
+    def _keep(self, route: "Route", kept: Kept, request: HttpRequest) -> Answer | ServiceError:
         """Answer with what another has been told already, or wait with all who ask now."""
         begin = partial(self._begin, route, request, self._keeping_slots)
         answer = self._outcome(route, request, kept.outcome(begin))
+        if isinstance(answer, ServiceError):
+            return answer
         return Answer(answer.body, status=answer.status, headers=answer.headers)
 
-    def _run(self, route: "Route", request: HttpRequest, slots: Slots) -> Answer:
+    def _run(self, route: "Route", request: HttpRequest, slots: Slots) -> Answer | ServiceError:
         """Run the route's method in a worker, if there is room."""
         outcome = Signal()
         self._begin(route, request, slots, outcome)
@@ -190,14 +198,13 @@ class HttpServer(SharedExtension):
         slots.take(route.rest.patience(request.remaining()))
         self._start_worker(route, request, slots, outcome)
 
-    def _outcome(self, route: "Route", request: HttpRequest, outcome: Signal) -> Answer:
-        answer = outcome.wait(timeout=request.remaining())
+    def _outcome(self, route: "Route", request: HttpRequest, outcome: Signal) -> Answer | ServiceError:
+        """Wait for what the method returned. An error too: raised, it would hold on to the frames that hold it."""
+        answer: Answer | ServiceError | None = outcome.wait(timeout=request.remaining())
         if answer is None:
             raise UpstreamTimeout
         if isinstance(answer, Overloaded) and route.shed:
             route.rest.begin(answer)
-        if isinstance(answer, ServiceError):
-            raise answer.with_traceback(None)  # others may have been told the same
         return answer
 
     def _start_worker(self, route: "Route", request: HttpRequest, slots: Slots, outcome: Signal) -> None:

@@ -145,7 +145,7 @@ def route(method: str, path: str, **declaration: Any) -> Callable[..., Any]:
             try:
                 result = handler(self, request, **request.arguments)
             except ServiceError as error:  # an answer as good as any other: nothing to log, nothing to alarm
-                return error
+                return error.with_traceback(None)  # and nothing to hold on to: its frames would hold it
             except INTERRUPTIONS as error:
                 raise Interrupted(f"{handler.__name__} was ended by {type(error).__name__}: {error}") from error
             return result if isinstance(result, Answer) else Answer(result)

@@ -5,21 +5,25 @@ answers its own errors as text.
 """
 
 import io
+import random
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from socket import SHUT_RD, SHUT_RDWR, SHUT_WR
-from typing import Any
+from typing import Any, TypeVar
 
 from extensions.http.errors import MalformedRequest, PayloadTooLarge, RequestTimeout
 
 IDLE_SECONDS = 75.0
 # From its first byte on, a request has this long to arrive, its body included; with the lingering, ten seconds.
 REQUEST_SECONDS = 8.0
+# By so large a part it may be less, by chance: slow clients that came together are not all dropped in the same moment.
+SPREAD = 0.15
 # So long may a piece of an answer take to leave, however little of it the client reads at a time.
 WRITE_SECONDS = 8.0
 PIECE_BYTES = 64 * 1024
@@ -28,6 +32,8 @@ MAX_LINE_BYTES = 8 * 1024
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
 MAX_LINGER_BYTES = 32 * 1024 * 1024
+
+T = TypeVar("T")
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TARGET = re.compile(rb"[!-~]+")
@@ -50,6 +56,18 @@ class Head:
     length: int | None
 
 
+def _let_go(operation: Callable[[Any], T], argument: Any) -> T:
+    """Return `operation(argument)` of a socket, and have a time-out hold nothing.
+
+    Its traceback has eventlet's frames, and these have it. In that circle are the connection and all that belongs to
+    it, and only the garbage collector would find them.
+    """
+    try:
+        return operation(argument)
+    except TimeoutError as error:
+        raise error.with_traceback(None)  # noqa: B904
+
+
 class _TimedReader(io.RawIOBase):
     """A socket that has to deliver everything until `deadline`, however many small pieces it sends."""
 
@@ -65,7 +83,7 @@ class _TimedReader(io.RawIOBase):
         if left <= 0:
             raise TimeoutError
         self._sock.settimeout(left)
-        return self._sock.recv_into(buffer)
+        return _let_go(self._sock.recv_into, buffer)
 
 
 class Connection:
@@ -92,7 +110,8 @@ class Connection:
                 return None
         except TimeoutError:
             return None
-        self._timed.deadline = time.monotonic() + REQUEST_SECONDS
+        spread = 1 - SPREAD * random.random()  # noqa: S311  (no secret)
+        self._timed.deadline = time.monotonic() + REQUEST_SECONDS * spread
         self.unread = True
         try:
             return self._parse_head()
@@ -229,7 +248,7 @@ class Connection:
         deadline, left = time.monotonic() + LINGER_SECONDS, MAX_LINGER_BYTES
         while left > 0:
             self._sock.settimeout(max(0.01, deadline - time.monotonic()))
-            received = len(self._sock.recv(65536))
+            received = len(_let_go(self._sock.recv, 65536))
             if not received or time.monotonic() >= deadline:
                 return
             left -= received
@@ -249,7 +268,7 @@ class Connection:
             if left <= 0:
                 raise TimeoutError
             self._sock.settimeout(left)
-            piece = piece[self._sock.send(piece) :]
+            piece = piece[_let_go(self._sock.send, piece) :]
 
 
 def _address(sock: Any) -> str:

@@ -1,5 +1,6 @@
 """Clients that dribble, that fall silent, that do not read: they are dropped, and the others do not notice."""
 
+import gc
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ import eventlet
 import httpx
 import pytest
 
+from contracts.errors import ServiceUnavailable
 from contracts.users import RefreshToken
 from extensions.http import wire
 from extensions.http.dispatch import HttpServer
@@ -34,6 +36,10 @@ class Generous:
     @route("GET", "/much", access=Access.ANYONE)
     def much(self, _request):
         return {"text": "x" * 60_000}
+
+    @route("GET", "/no", access=Access.ANYONE)
+    def no(self, _request):
+        raise ServiceUnavailable
 
 
 @pytest.fixture
@@ -132,6 +138,38 @@ def test_the_slow_make_room_for_the_honest(tmp_path, monkeypatch, begin):
         assert len(connections(service)) <= room
         # Who was given up is gone, and not just forgotten.
         eventually(lambda: len(service._managed_threads) <= room + 10, timeout=3)
+
+
+LEAVERS = {
+    "no request": b"hello\r\n\r\n",
+    "half a head": b"GET /mu",
+    "half a body": HEAD + b"{",
+    "an unread body": b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n",
+    "an unread answer": GET * 400,
+    "a refusal": b"GET /no HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("leaver", LEAVERS.values(), ids=LEAVERS)
+def test_who_is_dropped_leaves_nothing_to_the_garbage_collector(service, leaver):
+    """With two thousand slow clients, its search for what they left stops everybody for a tenth of a second."""
+
+    def come_and_go():
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.settimeout(5)
+            sock.connect(service.address)
+            sock.sendall(leaver)
+            assert sock.recv(1)
+            eventually(lambda: not connections(service))
+
+    gc.collect()
+    gc.disable()
+    try:
+        come_and_go()
+        eventually(lambda: not [each for each in gc.get_objects() if isinstance(each, wire.Connection)], timeout=2)
+    finally:
+        gc.enable()
 
 
 def connections(service):
