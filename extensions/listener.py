@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 # The broker gives a silent peer up after two of them, and so do we.
 HEARTBEAT_SECONDS = 10
-# Most garbage needs no search. With two thousand slow clients connected, Python's own thresholds (700, 10, 10) have all
-# that belongs to them looked at several times a minute, a tenth of a second each time.
+# Hardly anything is left to the garbage collector. With two thousand slow clients connected, Python's own thresholds
+# (700, 10, 10) have it look at all that belongs to them several times a minute, for a tenth of a second each time.
 GARBAGE_THRESHOLDS = (1_000, 3, 200)
 CANCEL_TIMEOUT_SECONDS = 3
 SETUP_TIMEOUT_SECONDS = 15
