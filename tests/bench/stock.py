@@ -12,8 +12,9 @@ from deploy.local.suite import ROOT
 from tests.bench.ground import QUIET, end, free_port
 from tests.bench.orders import connected, generate, order_requests, requests_per_second
 
-START_SECONDS = 30.0
-SERVICES = ("Gateway", "Orders", "Notifications")
+START_SECONDS = 20.0
+STARTS = 3
+SERVICES = ("Orders", "Notifications", "Gateway")
 CONFIG = "tests/bench/stock.yml"
 NAMEKO = str(Path(sys.executable).with_name("nameko"))
 PRODUCTS = 10
@@ -36,13 +37,19 @@ class Stock:
 
     def __enter__(self):
         self._make_tables()
+        # A gateway that calls before the queue is there waits for ever for its answer: then all of it begins again.
+        for _ in range(STARTS):
+            self._start()
+            if wait_until(self._answers, seconds=START_SECONDS, poll=0.2):
+                return self
+            end(self._processes)
+        raise RuntimeError(f"stock Nameko does not answer: see {self._log}")
+
+    def _start(self):
+        self._processes = []
         for name in SERVICES:
             command = (NAMEKO, "run", "--config", CONFIG, f"tests.bench.stock_nameko:{name}")
             self._processes.append(self._ground.spawn(*command, log=self._log, environment=self._environment))
-        if not wait_until(self._answers, seconds=START_SECONDS, poll=0.2):
-            end(self._processes)
-            raise RuntimeError(f"stock Nameko does not answer: see {self._log}")
-        return self
 
     def __exit__(self, *_error):
         end(self._processes)
