@@ -21,9 +21,6 @@ log = logging.getLogger(__name__)
 
 # The broker gives a silent peer up after two of them, and so do we.
 HEARTBEAT_SECONDS = 10
-# Hardly anything is left to the garbage collector. With two thousand slow clients connected, Python's own thresholds
-# (700, 10, 10) have it look at all that belongs to them several times a minute, for a tenth of a second each time.
-GARBAGE_THRESHOLDS = (1_000, 3, 200)
 CANCEL_TIMEOUT_SECONDS = 3
 SETUP_TIMEOUT_SECONDS = 15
 
@@ -99,7 +96,6 @@ class Listener(SharedExtension):
         # took a tenth of a second each time, in which nobody was answered.
         if not gc.get_freeze_count():  # once: what several services of one process drop should still be found
             gc.freeze()
-            gc.set_threshold(*GARBAGE_THRESHOLDS)
 
     def await_connection(self, seconds: float) -> None:
         """Return when the service listens for the first time, or after `seconds`."""
