@@ -292,8 +292,8 @@ def _is_suspect(message: amqp.Message) -> bool:
     return LIVES_HEADER in headers or (isinstance(count, int) and count >= SUSPECT_DELIVERIES)
 
 
-def handles(*events: type[Event]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Handle `events` with the decorated method, which gets a list of those that this service has not handled yet.
+def handles(event: type[Event], *more: type[Event]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Handle these events with the decorated method, which gets a list of those that this service has not handled yet.
 
     The method runs in one transaction together with the inbox; it is committed before the messages are acked. Events
     that change the same things belong into one method: it takes them all at once, and locks what they need once.
@@ -312,7 +312,7 @@ def handles(*events: type[Event]) -> Callable[[Callable[..., Any]], Callable[...
             except INTERRUPTIONS as error:
                 raise Interrupted(f"{method.__name__} was ended by {type(error).__name__}: {error}") from error
 
-        register_entrypoint(run, EventHandler(*events))
+        register_entrypoint(run, EventHandler(event, *more))
         return run
 
     return decorate
