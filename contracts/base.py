@@ -64,6 +64,13 @@ def _printable(value: str) -> str:
     return value
 
 
+def _one_line(value: str) -> str:
+    if value.strip() and "\n" not in value and "\r" not in value:
+        return value
+    message = "must be one line that is not blank"
+    raise ValueError(message)
+
+
 def _utc(value: datetime) -> str:
     return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
@@ -115,6 +122,19 @@ Id = Annotated[UUID, BeforeValidator(_in_one_spelling)]
 """The id of a thing, of any version, as a client states it."""
 
 Text = Annotated[str, AfterValidator(_printable), Field(json_schema_extra={"pattern": f"^[^{UNPRINTABLE}]*$"})]
+
+_IN_LINE = rf"[^{UNPRINTABLE}\r\n]*"
+Line = Annotated[
+    Text,
+    Field(
+        min_length=1,
+        max_length=200,
+        json_schema_extra={"pattern": rf"^{_IN_LINE}[^{UNPRINTABLE}\s]{_IN_LINE}$"},
+    ),
+    AfterValidator(_one_line),
+]
+"""A text of one line that is not blank: a name, a reason."""
+
 Sku = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 Quantity = Annotated[int, Field(strict=True, ge=1, le=MAX_QUANTITY)]

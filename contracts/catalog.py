@@ -3,14 +3,14 @@
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Field, StrictBool
+from pydantic import ConfigDict, Field, StrictBool
 
 from contracts.base import (
     ABSENT,
-    UNPRINTABLE,
     Currency,
     Event,
     Instant,
+    Line,
     Money,
     PageRequest,
     Request,
@@ -21,24 +21,6 @@ from contracts.base import (
 )
 from contracts.errors import NotFound, ServiceError
 
-
-def _one_line(value: str) -> str:
-    if value.strip() and "\n" not in value and "\r" not in value:
-        return value
-    message = "must be one line that is not blank"
-    raise ValueError(message)
-
-
-_IN_LINE = rf"[^{UNPRINTABLE}\r\n]*"
-Name = Annotated[
-    Text,
-    Field(
-        min_length=1,
-        max_length=200,
-        json_schema_extra={"pattern": rf"^{_IN_LINE}[^{UNPRINTABLE}\s]{_IN_LINE}$"},
-    ),
-    AfterValidator(_one_line),
-]
 Description = Annotated[Text, Field(max_length=5000)]
 MAX_PRODUCTS_PER_LOOKUP = 100
 
@@ -96,7 +78,7 @@ class CreateProduct(Request):
     """The body of POST /products."""
 
     sku: Sku
-    name: Name
+    name: Line
     price: Money
     description: Description = ""
     is_active: StrictBool = True
@@ -108,7 +90,7 @@ class UpdateProduct(Request):
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     sku: Sku = ABSENT
-    name: Name = ABSENT
+    name: Line = ABSENT
     price: Money = ABSENT
     description: Description = ABSENT
     is_active: StrictBool = ABSENT

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from contracts.base import MAX_STOCK, Event, Id, Instant, PageRequest, Request, Sku, StockLevel, Text, View
+from contracts.base import MAX_STOCK, Event, Id, Instant, Line, PageRequest, Request, Sku, StockLevel, View
 from contracts.errors import NotFound, ServiceError
 
 # Events
@@ -94,7 +94,7 @@ class AdjustStock(Request):
         Field(strict=True, ge=-MAX_STOCK, le=MAX_STOCK, json_schema_extra={"not": {"const": 0}}),
         AfterValidator(_not_zero),
     ]
-    reason: Annotated[Text, Field(min_length=1, max_length=200)]
+    reason: Line
 
 
 class StockFilter(PageRequest):

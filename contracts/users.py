@@ -217,6 +217,12 @@ class InvalidToken(ServiceError):
     code, status, detail = "INVALID_TOKEN", 401, "The token is malformed, expired or not ours. Log in again."
 
 
+class OtherAuthorization(InvalidToken):
+    """The Authorization header has another scheme, or no token."""
+
+    detail = "The Authorization header is not: Bearer <token>."
+
+
 class TokenExpired(InvalidToken):
     """An access token of ours whose time is over. Nobody is told so before its signature was found genuine."""
 

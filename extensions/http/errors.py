@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from contracts.errors import FieldError, InternalError, NotFound, ServiceError
-from contracts.users import InvalidToken, TokenRevoked
+from contracts.users import InvalidToken, OtherAuthorization, TokenRevoked
 
 PROBLEM_TYPE = "application/problem+json"
 OVERLOAD_RETRY_SECONDS = 1
@@ -125,6 +125,6 @@ def problem_headers(error: ServiceError) -> dict[str, str]:
 
 def _challenge(error: ServiceError) -> str:
     """Return what RFC 6750 has a client told: how to log in, and what is wrong with a token, if it has sent one."""
-    if not isinstance(error, InvalidToken | TokenRevoked):
+    if isinstance(error, OtherAuthorization) or not isinstance(error, InvalidToken | TokenRevoked):
         return "Bearer"
     return f'Bearer error="invalid_token", error_description="{type(error).detail}"'

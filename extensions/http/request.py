@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from contracts.base import Request as Fields
 from contracts.errors import FieldError, NotAuthenticated, PermissionDenied, ValidationFailed
-from contracts.users import InvalidToken, Role
+from contracts.users import OtherAuthorization, Role
 from extensions.http import media
 from extensions.http.errors import NotAcceptable, UnsupportedMediaType
 from extensions.http.strict_json import parse_object
@@ -139,12 +139,12 @@ class HttpRequest:
 
 
 def bearer_token(header: str | None) -> str | None:
-    """Return the token in an Authorization header, None where there is none. Raises InvalidToken for another scheme."""
+    """Return the token in an Authorization header, None without one. Raises OtherAuthorization for another scheme."""
     if not header:
         return None
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise InvalidToken("The Authorization header is not: Bearer <token>.")
+        raise OtherAuthorization
     return token.strip()
 
 

@@ -8,14 +8,15 @@ import io
 import random
 import re
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from socket import SHUT_RD, SHUT_RDWR, SHUT_WR
-from typing import Any, TypeVar
+from socket import SHUT_RD, SHUT_RDWR, SHUT_WR, socket
+from typing import Any
+
+from eventlet.hubs import trampoline
 
 from extensions.http.errors import MalformedRequest, PayloadTooLarge, RequestTimeout
 
@@ -32,8 +33,6 @@ MAX_LINE_BYTES = 8 * 1024
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
 MAX_LINGER_BYTES = 32 * 1024 * 1024
-
-T = TypeVar("T")
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TARGET = re.compile(rb"[!-~]+")
@@ -56,22 +55,26 @@ class Head:
     length: int | None
 
 
-def _let_go(operation: Callable[[Any], T], argument: Any) -> T:
-    """Return `operation(argument)` of a socket, and have a time-out hold nothing.
+def _wait(sock: socket, deadline: float, **what: bool) -> None:
+    """Let others work until `sock` can be read (`read=True`) or written (`write=True`). Raises TimeoutError.
 
-    Its traceback has eventlet's frames, and these have it. In that circle are the connection and all that belongs to
-    it, and only the garbage collector would find them.
+    Not to be called where an exception is handled, for that would be kept until then.
     """
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
     try:
-        return operation(argument)
+        trampoline(sock, timeout=left, timeout_exc=TimeoutError, **what)
     except TimeoutError as error:
+        # Its traceback has eventlet's frames, and these have it. In that circle are the connection and all that belongs
+        # to it, and only the garbage collector would find them.
         raise error.with_traceback(None)  # noqa: B904
 
 
 class _TimedReader(io.RawIOBase):
     """A socket that has to deliver everything until `deadline`, however many small pieces it sends."""
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock: socket) -> None:
         self._sock = sock
         self.deadline = 0.0
 
@@ -79,18 +82,22 @@ class _TimedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._sock.settimeout(left)
-        return _let_go(self._sock.recv_into, buffer)
+        while time.monotonic() < self.deadline:
+            with suppress(BlockingIOError):
+                return self._sock.recv_into(buffer)
+            _wait(self._sock, self.deadline, read=True)
+        raise TimeoutError
 
 
 class Connection:
     """One client's connection: `read_head`, perhaps `read_body`, then `send`, again and again."""
 
-    def __init__(self, sock: Any, max_body: int) -> None:
-        """`max_body` is in bytes."""
+    def __init__(self, sock: socket, max_body: int) -> None:
+        """`sock` does not block, `max_body` is in bytes.
+
+        The socket is Python's own: eventlet's green one has eleven objects more, and the garbage collector would look
+        at those of thousands of slow clients while everybody else waits.
+        """
         self._sock, self._max_body = sock, max_body
         self._timed = _TimedReader(sock)
         self._buffer = io.BufferedReader(self._timed, MAX_LINE_BYTES)
@@ -164,6 +171,11 @@ class Connection:
         """Wait no longer for the client; an answer that it does not read is lost."""
         with suppress(OSError):
             self._sock.shutdown(SHUT_RDWR if self._is_writing else SHUT_RD)
+
+    def abandon(self) -> None:
+        """Have whatever reads or writes end at once."""
+        with suppress(OSError):
+            self._sock.shutdown(SHUT_RDWR)
 
     def close(self, *, linger: bool) -> None:
         """Close. A client that still sends would lose our answer to a reset: `linger` hears it out, for a while."""
@@ -246,12 +258,14 @@ class Connection:
 
     def _discard(self) -> None:
         deadline, left = time.monotonic() + LINGER_SECONDS, MAX_LINGER_BYTES
-        while left > 0:
-            self._sock.settimeout(max(0.01, deadline - time.monotonic()))
-            received = len(_let_go(self._sock.recv, 65536))
-            if not received or time.monotonic() >= deadline:
-                return
-            left -= received
+        while left > 0 and time.monotonic() < deadline:
+            with suppress(BlockingIOError):
+                received = len(self._sock.recv(65536))
+                if not received:
+                    return
+                left -= received
+                continue
+            _wait(self._sock, deadline, read=True)
 
     # Writing
 
@@ -264,14 +278,13 @@ class Connection:
     def _write_piece(self, piece: memoryview) -> None:
         deadline = time.monotonic() + WRITE_SECONDS
         while piece:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            self._sock.settimeout(left)
-            piece = piece[_let_go(self._sock.send, piece) :]
+            with suppress(BlockingIOError):
+                piece = piece[self._sock.send(piece) :]
+                continue
+            _wait(self._sock, deadline, write=True)
 
 
-def _address(sock: Any) -> str:
+def _address(sock: socket) -> str:
     """Return where a connection comes from; nothing where it has gone already."""
     try:
         return str(sock.getpeername()[0])

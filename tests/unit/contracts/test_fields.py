@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from contracts.base import MAX_QUANTITY, MAX_STOCK, Currency, Instant, Money, Quantity, Sku, StockLevel, Text
+from contracts.base import MAX_QUANTITY, MAX_STOCK, Currency, Instant, Line, Money, Quantity, Sku, StockLevel, Text
 
 MONEY = st.decimals(min_value=0, max_value="9999999999.99", places=2)
 
@@ -131,3 +131,9 @@ def test_a_currency_is_three_capital_letters():
     assert accepted(Currency, "TRY") == "TRY"
     for value in ("try", "TRYX", "TR", "TR1", "TRY\n"):
         assert refused(Currency, value)
+
+
+@pytest.mark.parametrize("value", ["", "   ", "two\nlines", "x" * 201])
+def test_a_reason_is_one_line_that_says_something(value):
+    assert refused(Line, value)
+    assert accepted(Line, " three packs were torn ") == " three packs were torn "

@@ -9,7 +9,7 @@ from contracts.errors import (
     ValidationFailed,
 )
 from contracts.orders import OrderNotFound
-from contracts.users import InvalidToken, UserInactive
+from contracts.users import InvalidToken, OtherAuthorization, UserInactive
 from extensions.http.errors import MalformedRequest, MethodNotAllowed, problem, problem_headers
 
 
@@ -51,6 +51,7 @@ def test_a_defect_never_tells_what_it_was(error):
             InvalidToken("the client has sent this"),
             {"WWW-Authenticate": f'Bearer error="invalid_token", error_description="{InvalidToken.detail}"'},
         ),
+        (OtherAuthorization(), {"WWW-Authenticate": "Bearer"}),
         (UserInactive(), {}),
         (MethodNotAllowed(["GET", "HEAD"]), {"Allow": "GET, HEAD"}),
         (ServiceUnavailable(), {"Retry-After": "1"}),
