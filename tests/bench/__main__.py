@@ -3,7 +3,8 @@
 Measures the suite beside stock Nameko, a FastAPI + FastStream version of the same saga, and the floor, on private
 servers of its own, and prints every figure beside the goals. The result is in var/bench/result.json, and in
 docs/performance.md after a run of all parts (`--docs` writes it after any). Exit code 1 when the books of the suite did
-not add up after a run, whose figures then do not count, or when something could not be measured.
+not add up after a run, whose figures then do not count, or when something could not be measured. Two hours need not be
+had in one piece: with `--add` the parts and rounds of several runs make one result.
 """
 
 import argparse
@@ -38,23 +39,25 @@ def main():
     is_whole = not (asked.quick or asked.tiny or asked.only)
     _say(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; {rounds} round(s)")
     try:
+        earlier = report.earlier(FOLDER / "result.json", vars(asked)) if asked.add else None
         with ground(FOLDER) as servers:
             bench = Bench(servers, lengths, _say)
             in_rounds = [part for part in asked.only or ROUND if part in ROUND]
             for number in range(rounds if in_rounds else 0):
                 _say(f"round {number + 1}")
                 bench.round(number, in_rounds)
-            peak = figures(bench.measured.rounds).get(PEAK)
+            peak = figures((earlier["rounds"] if earlier else []) + bench.measured.rounds).get(PEAK)
             if peak and (is_whole or asked.sweep):
                 bench.sweep(asked.sweep or 20.0, peak.median)
             if peak and (is_whole or asked.long):
                 bench.long_run(asked.long or 600.0, peak.median / 2)
             extras = Extras(servers, bench.measured, _say, tiny=asked.tiny, load=_memory_load(asked))
             extras.run([part for part in EXTRAS if is_whole or part in asked.only])
-    except StartError as error:
+    except (StartError, report.Unlike) as error:
         print(error, file=sys.stderr)
         return 2
     found = report.facts(bench.measured, vars(asked), began)
+    found = report.together(earlier, found) if earlier else found
     report.write_json(FOLDER / "result.json", found)
     print("\n" + report.terminal(found))
     if asked.compare:
@@ -78,6 +81,7 @@ def _parse():
     parser.add_argument("--long", type=float, default=0.0, help="seconds of the long run")
     parser.add_argument("--memory", type=float, default=1800.0, help="seconds of the memory's part")
     parser.add_argument("--memory-rate", type=float, default=40.0, help="orders a second in it")
+    parser.add_argument("--add", action="store_true", help="to the result that is there, of the same code and lengths")
     parser.add_argument("--compare", type=Path, help="an earlier result.json")
     parser.add_argument("--docs", action="store_true", help="write docs/performance.md even if this is no whole run")
     asked = parser.parse_args()

@@ -17,7 +17,13 @@ BEGIN, END = "<!-- bench:begin -->\n", "<!-- bench:end -->"
 FLOOR = "floor behind HTTP"
 CLAIM_ROUNDS = 5
 SHOWN = 200  # characters of a statement
+LISTS = ("rounds", "cpu", "load_averages", "problems", "turns")
+SINGLE = ("sweep", "long_run", "plans", "memory")
 NOTEWORTHY = 0.05  # a median that differs by less is not mentioned in a comparison
+
+
+class Unlike(Exception):
+    """There is nothing that this run's figures could be added to."""
 
 
 def machine():
@@ -43,6 +49,25 @@ def facts(measured, options, began):
         "options": options,
         **asdict(measured),
     }
+
+
+def earlier(path, options):
+    """Return the result that is there, to be put together with one of these options. Raises Unlike."""
+    found = json.loads(path.read_text()) if path.exists() else None
+    if found is None or found["commit"] != _commit():
+        message = f"--add: {path} has no result of {_commit()}" + (f", but one of {found['commit']}" if found else "")
+        raise Unlike(message)
+    if any(found["options"][length] != options[length] for length in ("quick", "tiny")):
+        message = f"--add: the rounds of {path} are of other lengths"
+        raise Unlike(message)
+    return found
+
+
+def together(first, second):
+    """Two results as one; what both have measured counts as more rounds."""
+    lists = {name: first[name] + second[name] for name in LISTS}
+    single = {name: second[name] or first[name] for name in SINGLE}
+    return second | lists | single | {"began": first["began"], "seconds": first["seconds"] + second["seconds"]}
 
 
 def write_json(path, found):
@@ -197,10 +222,14 @@ def _memory(run):
 
 
 def _commit():
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
+    """The last commit that changed anything but papers; more is added to it where files have changed since."""
+    code = ["--", ".", ":!docs", ":!*.md"]
+    commit = _git("log", "-1", "--format=%h", *code)
+    return f"{commit}-dirty" if _git("status", "--porcelain", *code) else commit or "unknown"
+
+
+def _git(*command):
+    return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _lines(path):

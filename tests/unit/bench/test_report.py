@@ -1,3 +1,5 @@
+import pytest
+
 from tests.bench import report, rounds
 from tests.bench.rounds import Bench, Lengths, Measured
 from tests.bench.shop import Unsound
@@ -49,6 +51,38 @@ def test_processor_time_is_told_against_the_floor():
     cpu = [{"floor behind HTTP": {"rabbitmq": 2.0, "orders": 3.0}, "suite, 32 clients": {"orders": 10.0}}]
     assert "against the floor behind HTTP: suite, 32 clients 2 times." in report.markdown(FOUND | {"cpu": cpu})
     assert "nothing to compare" in report.markdown(FOUND)
+
+
+def kept(tmp_path, **changes):
+    path = tmp_path / "result.json"
+    options = {"quick": False, "tiny": False, "only": ["suite"]}
+    report.write_json(path, FOUND | {"commit": report._commit(), "options": options} | changes)
+    return path
+
+
+def test_several_runs_make_one_result(tmp_path):
+    path = kept(tmp_path, turns=[{"gateways: one": 1.0}], memory={}, plans=[])
+    first = report.earlier(path, {"quick": False, "tiny": False, "only": ["memory"]})
+    second = FOUND | {"began": "2026-01-31 12:00", "turns": [{"memory: orders": 3.0}], "memory": {"orders": 7}}
+    both = report.together(first, second | {"plans": [], "rounds": [], "cpu": [], "load_averages": []})
+    assert (both["began"], both["seconds"]) == ("2026-01-31 08:30", 180.0)
+    assert both["turns"] == [{"gateways: one": 1.0}, {"memory: orders": 3.0}]
+    assert (both["rounds"], both["memory"]) == (FOUND["rounds"], {"orders": 7})
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked"),
+    [({"commit": "0000000"}, {}), ({}, {"quick": True})],
+    ids=["other code", "other lengths"],
+)
+def test_figures_of_something_else_are_not_added_to(tmp_path, changes, asked):
+    with pytest.raises(report.Unlike):
+        report.earlier(kept(tmp_path, **changes), {"quick": False, "tiny": False} | asked)
+
+
+def test_figures_are_not_added_to_nothing(tmp_path):
+    with pytest.raises(report.Unlike):
+        report.earlier(tmp_path / "result.json", {})
 
 
 def test_what_failed_is_told_first():
