@@ -192,11 +192,23 @@ class Received(Generic[E]):
     traceparent: str
 
 
+class Cause(Protocol):
+    """What led to an event: one that was Received, or the request that is being answered."""
+
+    @property
+    def request_id(self) -> str:
+        """The request with which it all began."""
+
+    @property
+    def traceparent(self) -> str:
+        """Its trace."""
+
+
 class Publish(Protocol):
     """How a use case says that something happened; the event leaves when the transaction commits, or never."""
 
-    def __call__(self, event: Event, cause: Received[Any] | None = None) -> UUID:
-        """Publish `event`; `cause` is the received event that led to it, if one did. Returns its message id."""
+    def __call__(self, event: Event, cause: Cause | None = None) -> UUID:
+        """Publish `event`; `cause` led to it, where that is not what is being done now. Returns its message id."""
 
 
 class View(BaseModel):

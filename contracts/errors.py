@@ -7,6 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+# Statuses of answers that are not kept under an idempotency key: a request that was wrong by itself may be mended and
+# sent again with the same one.
+NOT_STORED = frozenset({400, 401, 406, 413, 415, 429})
+
 
 @dataclass(frozen=True, slots=True)
 class FieldError:

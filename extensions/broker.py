@@ -9,12 +9,18 @@ from typing import Any
 import amqp
 import eventlet
 from amqp import method_framing
-from amqp.exceptions import AMQPError
+from amqp.exceptions import AMQPError, RecoverableConnectionError, UnexpectedFrame
 from amqp.serialization import decode_properties_basic, dumps
+from amqp.transport import TCPTransport
+from eventlet.greenio import GreenSocket
+from eventlet.hubs import trampoline
+from eventlet.semaphore import Semaphore
 from kombu.utils.url import parse_url
 from nameko import config
 
 from contracts.errors import ServiceUnavailable
+from extensions import frames
+from extensions.frames import DELIVER, END, FRAME, FRAME_OVERHEAD
 
 CONNECT_TIMEOUT_SECONDS = 5
 # A zombie or a dead peer is noticed by TCP as well, not only by heartbeats.
@@ -24,6 +30,8 @@ SOCKET_SETTINGS = {
     socket.TCP_KEEPINTVL: 5,
     socket.TCP_KEEPCNT: 3,
 }
+
+READ_BYTES = 64 * 1024
 
 CONNECTION_ERRORS = (AMQPError, OSError, EOFError)
 
@@ -67,6 +75,84 @@ class BytesChannel(amqp.Channel):
     def __init__(self, connection: amqp.Connection, channel_id: int | None = None, on_open: Any = None) -> None:
         super().__init__(connection, channel_id, auto_decode=False, on_open=on_open)
 
+    def dispatch_method(self, method_sig: tuple[int, int], payload: bytes, content: Any) -> None:
+        """Hand on what came; a delivery, which is nearly all of it, without looking up what its fields are."""
+        if method_sig == DELIVER and not self.is_closing:
+            self._on_basic_deliver(*frames.delivery(payload), content)
+        else:
+            super().dispatch_method(method_sig, payload, content)
+
+    def send(self, frames: bytes) -> None:
+        """Write finished frames (frames.py) in one piece. Raises CONNECTION_ERRORS or AttributeError."""
+        connection = self.connection
+        if connection is None:
+            raise RecoverableConnectionError("the channel is closed")
+        connection.transport.write(frames)
+        connection.bytes_sent += 1
+
+    def acknowledgement(self, tag: int) -> bytes:
+        """Return the frame that acknowledges one message; see send()."""
+        return frames.acknowledgement(self.channel_id, tag)
+
+    def message(self, body: str, exchange: str, routing_key: str, **properties: Any) -> bytes:
+        """Return the frames of a transient JSON message, see frames.message() and send()."""
+        return frames.message(self.channel_id, self.connection.frame_max, body, exchange, routing_key, **properties)
+
+
+class BufferedTransport(TCPTransport):
+    """Reads as much as there is, and not each frame in three pieces; what greenlets write does not mix."""
+
+    def __init__(self, host: str, **options: Any) -> None:
+        super().__init__(host, **options)
+        self._data, self._at = b"", 0
+        self._is_empty = False
+        self._turn = Semaphore(1)
+
+    def _setup_transport(self) -> None:
+        self._write = self._write_whole
+
+    def read_frame(self, *_unpack: Any) -> tuple[int, int, bytes]:
+        """Return the type, the channel and the payload of the next frame. What came of it stays if there is no rest."""
+        while True:
+            data, at = self._data, self._at
+            if len(data) - at >= FRAME_OVERHEAD:
+                kind, channel, size = FRAME.unpack_from(data, at)
+                begin = at + FRAME.size
+                end = begin + size
+                if len(data) > end:
+                    if data[end] != END[0]:
+                        raise UnexpectedFrame(f"a frame ends with {data[end]:#04x}")
+                    self._at = end + 1
+                    return kind, channel, data[begin:end]
+            self._fill()
+
+    def _fill(self) -> None:
+        sock = self._open_socket()
+        try:
+            if self._is_empty and isinstance(sock, GreenSocket) and sock.gettimeout() is None:
+                trampoline(sock, read=True)  # it was read to its end: no need to be told so
+            more = sock.recv(READ_BYTES)
+        except TimeoutError:
+            raise
+        except OSError:
+            self.connected = False
+            raise
+        if not more:
+            self.connected = False
+            raise OSError("Server unexpectedly closed connection")
+        self._is_empty = len(more) < READ_BYTES
+        self._data = self._data[self._at :] + more
+        self._at = 0
+
+    def _write_whole(self, data: bytes) -> None:
+        with self._turn:
+            self._open_socket().sendall(data)
+
+    def _open_socket(self) -> Any:
+        if self.sock is None:
+            raise OSError("the connection was closed")
+        return self.sock
+
 
 class SharedConnection(amqp.Connection):
     """A connection that one greenlet reads while others write.
@@ -82,6 +168,16 @@ class SharedConnection(amqp.Connection):
         "connection.blocked": False,
         "authentication_failure_close": True,
     }
+
+    def Transport(self, host: str, connect_timeout: float, _ssl: bool = False, *_timeouts: Any, **options: Any) -> Any:  # noqa: N802
+        """Return what py-amqp reads from and writes to."""
+        return BufferedTransport(host, connect_timeout=connect_timeout, **options)
+
+    def blocking_read(self, timeout: float | None = None) -> Any:
+        """Read one frame and hand it on; without a deadline there is nothing to set and to set back."""
+        if timeout is None:
+            return self.on_inbound_frame(self.transport.read_frame())
+        return super().blocking_read(timeout)
 
 
 def has_own_user(service: str) -> bool:

@@ -20,6 +20,7 @@ from extensions.broker import Backoff
 from extensions.measures import CacheMeasures
 from extensions.metrics import Metrics
 from extensions.production import require_own_secrets
+from extensions.round_trips import RoundTrips
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class RedisConnection(SharedExtension):
         self._owed: dict[str, tuple[Any, ...]] = {}
         self._owes_everything = False
         self._debtor: Any = None
+        self._entries = RoundTrips(self._read_entries)
 
     def setup(self) -> None:
         """Configure the pool; nothing is connected yet."""
@@ -87,7 +89,10 @@ class RedisConnection(SharedExtension):
 
     def attempt(self, call: Callable[[redis.Redis], Any]) -> Any:
         """Return `call(client)`, None when Redis is away."""
-        return None if time.monotonic() < self._rest_until else self._try(call)
+        return None if self._rests() else self._try(call)
+
+    def _rests(self) -> bool:
+        return time.monotonic() < self._rest_until
 
     def _try(self, call: Callable[[redis.Redis], Any]) -> Any:
         if self._is_away:  # one finds out whether it is back; the others wait for nothing meanwhile
@@ -118,12 +123,34 @@ class RedisConnection(SharedExtension):
                 return call(client)
             except (redis.ResponseError, ValueError) as error:
                 _require_foreign(error)
-                log.warning("%s holds what makes no sense (%s), and is removed", key, error)
-                with suppress(redis.exceptions.NoPermissionError):  # another's: it removes that itself
-                    client.unlink(key)
+                _remove(client, key, error)
                 return None
 
         return self.attempt(read_or_remove)
+
+    def entry(self, key: str) -> dict[str, Any] | None:
+        """Return what `store` has put under `key`; None when there is nothing, or Redis is away."""
+        if self._rests():  # one may be finding out whether Redis is back: the others do not wait for that
+            return None
+        try:
+            return _entry(self._entries.get(key))
+        except (redis.ResponseError, ValueError) as error:
+            reason = error.with_traceback(None)
+        return self.attempt(lambda client: _remove(client, key, reason))
+
+    def _read_entries(self, keys: list[str]) -> dict[str, Any]:
+        """Return what is kept of these entries; of one that makes no sense the error."""
+
+        def read(client: redis.Redis) -> list[Any]:
+            pipeline = client.pipeline(transaction=False)
+            for key in keys:
+                pipeline.hget(key, "value")
+            found = pipeline.execute(raise_on_error=False)
+            for one in found:
+                _require_foreign(one)
+            return found
+
+        return dict(zip(keys, self.attempt(read) or (), strict=False))
 
     def generation(self, key: str) -> str | None:
         """Return what `renew` last put under `key`; None when Redis is away."""
@@ -204,17 +231,25 @@ class RedisConnection(SharedExtension):
     kill = stop
 
 
-def _require_foreign(error: Exception) -> None:
-    """Raise `error` where it is Redis that cannot serve, not the key that makes no sense."""
+def _require_foreign(error: Any) -> None:
+    """Raise `error` where it is one, and Redis that cannot serve, not the key that makes no sense."""
     if isinstance(error, redis.ResponseError) and not str(error).startswith(FOREIGN):
         raise error
 
 
-def _entry(text: Any) -> dict[str, Any] | None:
-    """Read what is kept of an entry, None for nothing; raises ValueError where it is no JSON object."""
-    if not text:
+def _remove(client: redis.Redis, key: str, reason: Exception) -> None:
+    log.warning("%s holds what makes no sense (%s), and is removed", key, reason)
+    with suppress(redis.exceptions.NoPermissionError):  # another's: it removes that itself
+        client.unlink(key)
+
+
+def _entry(kept: Any) -> dict[str, Any] | None:
+    """Read what is kept of an entry, None for nothing; raises Redis' error, ValueError where it is no JSON object."""
+    if not kept:
         return None
-    value = json.loads(text)
+    if isinstance(kept, Exception):
+        raise kept
+    value = json.loads(kept)
     if not isinstance(value, dict):
         message = "no JSON object"
         raise ValueError(message)  # noqa: TRY004  (what json.loads raises as well)
@@ -229,8 +264,7 @@ class VersionedCache:
 
     def get(self, kind: str, key: object) -> dict[str, Any] | None:
         """Return the cached value, None when there is none."""
-        name = self._key(kind, key)
-        found: dict[str, Any] | None = self._connection.read(name, lambda client: _entry(client.hget(name, "value")))
+        found = self._connection.entry(self._key(kind, key))
         self._connection.measures.read(kind, hit=found is not None)
         return found
 
@@ -266,10 +300,14 @@ class Cache(DependencyProvider):
         super().__init__()
         self._owner = owner
 
-    def get_dependency(self, worker_ctx: Any) -> VersionedCache:
-        """Return the cache, its keys under its owner's name."""
-        owner = self._owner or worker_ctx.service_name
-        return VersionedCache(self.connection, owner, int(config.get("CACHE_SECONDS", 60)))
+    def setup(self) -> None:
+        """All workers share it, its keys under its owner's name."""
+        owner = self._owner or self.container.service_name
+        self.cache = VersionedCache(self.connection, owner, int(config.get("CACHE_SECONDS", 60)))
+
+    def get_dependency(self, _worker_ctx: Any) -> VersionedCache:
+        """Return the cache."""
+        return self.cache
 
 
 class RedisHealth:

@@ -10,7 +10,7 @@ from contracts.errors import ValidationFailed
 
 def new_id() -> UUID:
     """Return a fresh UUIDv7; ids made by one process are strictly increasing."""
-    return UUID(bytes=uuid6.uuid7().bytes)
+    return UUID(int=uuid6.uuid7().int)
 
 
 def parse_id(field: str, value: object) -> UUID:

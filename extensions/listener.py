@@ -3,7 +3,6 @@
 import gc
 import logging
 import socket
-import time
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -154,13 +153,23 @@ class Listener(SharedExtension):
 
     def _read(self) -> None:
         connection = self._connection
-        ticked = time.monotonic()
-        while not self._stopping:
-            with suppress(socket.timeout):
-                connection.drain_events(timeout=1.0)
-            if time.monotonic() - ticked >= 1.0:
+        ticking = eventlet.spawn(self._tick, connection)
+        try:
+            while not self._stopping:
+                connection.drain_events()
+        finally:
+            ticking.kill()
+
+    def _tick(self, connection: amqp.Connection) -> None:
+        """Send heartbeats. Where none came back, the reader, which waits without a deadline, is to see the end."""
+        try:
+            while True:
+                eventlet.sleep(1.0)
                 connection.heartbeat_tick()
-                ticked = time.monotonic()
+        except (*CONNECTION_ERRORS, AttributeError) as error:
+            log.warning("the connection to RabbitMQ is given up: %s", error or type(error).__name__)
+            with suppress(OSError, AttributeError):
+                connection.transport.sock.shutdown(socket.SHUT_RDWR)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -149,20 +149,16 @@ class RpcServer(SharedExtension):
             return  # the connection is gone; the caller will be told when the call is delivered again
         reply_to = str(message.properties["reply_to"])
         envelope = {"result": result, "error": _serialize(error), "replayed": isinstance(result, Replayed)}
-        body = json.dumps(envelope, default=str)
-        reply = amqp.Message(
-            body,
-            content_type="application/json",
-            content_encoding="utf-8",
-            correlation_id=str(message.properties.get("correlation_id", "")),
-        )
-        # First: whatever becomes of the answer, the call was made.
-        ack(channel, message.delivery_tag)
+        answer = b""
         if "." in reply_to:  # a service's address, or direct reply-to, where nobody may send: RabbitMQ would hang up
             log.warning("a caller asked for its answer at %r, which is no address of an answer", reply_to)
-            return
+        else:
+            body = _encode(envelope)
+            correlation_id = str(message.properties.get("correlation_id", ""))
+            answer = channel.message(body, RPC_EXCHANGE, reply_to, correlation_id=correlation_id)
         try:
-            channel.basic_publish(reply, RPC_EXCHANGE, reply_to)
+            # In one piece, the acknowledgement first: whatever becomes of the answer, the call was made.
+            channel.send(channel.acknowledgement(message.delivery_tag) + answer)
         except (*CONNECTION_ERRORS, AttributeError) as failure:
             log.warning("a reply could not be sent: %s", failure)
 
@@ -187,11 +183,14 @@ class Rpc(Entrypoint):
         """Take no more calls."""
         self.server.finish()
 
+    @functools.cached_property
+    def _signature(self) -> inspect.Signature:
+        return inspect.signature(getattr(self.container.service_cls, self.method_name))
+
     def check_arguments(self, args: Any, kwargs: Any) -> None:
         """Raise BadCall where the method cannot be called like that."""
-        method = getattr(self.container.service_cls, self.method_name)
         try:
-            inspect.signature(method).bind(None, *args, **kwargs)
+            self._signature.bind(None, *args, **kwargs)
         except TypeError as error:
             detail = f"{self.container.service_name}.{self.method_name}: {error}."
             raise BadCall(detail) from None
@@ -242,7 +241,7 @@ def rpc(
 def _arguments(body: bytes) -> tuple[list[Any], dict[str, Any]]:
     """Return the arguments of a call. Raises Undecodable with what is wrong, in words."""
     try:
-        call = json.loads(body, parse_constant=_refuse_constant)
+        call = _decode(body.decode() if body else "")
     except RecursionError:
         raise Undecodable("the body is no JSON: it is nested too deep") from None
     except ValueError as error:  # no JSON, no UTF-8, or an integer of thousands of digits
@@ -255,6 +254,10 @@ def _arguments(body: bytes) -> tuple[list[Any], dict[str, Any]]:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_encode = json.JSONEncoder(default=str).encode
 
 
 def _serialize(error: BaseException | None) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from secrets import token_hex
 from typing import Any
 from uuid import uuid4
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 MAX_PENDING = 1000
 FIRST_CONNECTION_SECONDS = 1.0
+
+_encode = json.JSONEncoder(default=str).encode
 
 
 class Calls(SharedExtension):
@@ -95,20 +98,22 @@ class Calls(SharedExtension):
         self.listener.await_connection(min(budget, FIRST_CONNECTION_SECONDS))
         if not self.listener.is_consuming(self):  # the broker refuses a call before its caller listens for replies
             raise BrokerUnavailable
-        call_id, waiting = str(uuid4()), Signal()
+        call_id, waiting = token_hex(16), Signal()
         self._pending[call_id] = waiting
         try:
-            request = amqp.Message(
-                json.dumps({"args": args, "kwargs": kwargs}, default=str),
-                content_type="application/json",
-                content_encoding="utf-8",
-                reply_to=self._address,
-                correlation_id=call_id,
-                expiration=str(int(budget * 1000)),
-                application_headers=trace.headers,
-            )
+            body = _encode({"args": args, "kwargs": kwargs})
             with broker_errors():
-                self._channel.basic_publish(request, RPC_EXCHANGE, f"{service}.{method}", mandatory=True)
+                request = self._channel.message(
+                    body,
+                    RPC_EXCHANGE,
+                    f"{service}.{method}",
+                    mandatory=True,
+                    headers=trace.headers,
+                    correlation_id=call_id,
+                    reply_to=self._address,
+                    expiration=str(int(budget * 1000)),
+                )
+                self._channel.send(request)
             answer = waiting.wait(timeout=budget)
         finally:
             self._pending.pop(call_id, None)

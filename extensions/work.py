@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
-from contracts.base import Event, Received
+from contracts.base import Cause, Event, Received
 from contracts.events import handler_name
 from extensions import timers
 from extensions.bulk import insert_rows
@@ -97,17 +97,13 @@ class UnitOfWork:
             self._session = None
             self.withdraw()
 
-    def publish(self, event: Event, cause: Received[Any] | None = None) -> UUID:
+    def publish(self, event: Event, cause: Cause | None = None) -> UUID:
         """Write `event` to the outbox of this transaction. Returns the message id that it will have."""
         message_id = new_id()
-        trace = current_trace()
-        headers = {"x-request-id": trace.request_id, "traceparent": trace.traceparent}
-        if cause is not None:
-            headers = {
-                "x-request-id": cause.request_id,
-                "traceparent": cause.traceparent,
-                "causation-id": str(cause.message_id),
-            }
+        cause = cause or current_trace()
+        headers = {"x-request-id": cause.request_id, "traceparent": cause.traceparent}
+        if isinstance(cause, Received):
+            headers["causation-id"] = str(cause.message_id)
         self._outbox.append(
             {
                 "message_id": message_id,
@@ -177,11 +173,11 @@ class UnitOfWork:
         _call_all(self._before_commit)
         try:
             session.commit()
-        except DBAPIError as error:
-            if is_outage(error) and not sqlstate(error):
-                _call_all(self._before_commit)  # it may have taken place: then these are due as after any other
-                raise CommitUnknown from error
-            raise
+        except Exception as error:
+            if isinstance(error, DBAPIError) and sqlstate(error):
+                raise  # PostgreSQL says itself that nothing was done
+            _call_all(self._before_commit)  # it may have taken place: then these are due as after any other
+            raise CommitUnknown from error
         if self._outbox:
             self._provider.relay.wake()
         _call_all(self._after_commit)

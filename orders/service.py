@@ -22,6 +22,8 @@ from extensions.periodic import periodic
 from extensions.queues import Queues
 from extensions.rpc import rpc
 from extensions.rpc_client import RpcClient
+from extensions.telemetry import current_trace
+from extensions.together import Together
 from extensions.work import Work
 from orders import queries, use_cases
 from orders.admission import Admission
@@ -30,6 +32,7 @@ from orders.models import Base
 from orders.pricing import price_order
 from orders.reconciliation import Reconciliation
 from orders.saga import Command
+from orders.use_cases import NewOrder
 
 
 def _deadline():
@@ -68,6 +71,7 @@ class OrdersService(operations.Operations):
 
     name = "orders"
     work = Work(Base)
+    together = Together()
     cache = Cache()
     products = CopiesOf("catalog", "products")
     services = RpcClient()
@@ -93,22 +97,15 @@ class OrdersService(operations.Operations):
                 raise
             products = None  # an order that was taken before is answered for without them
 
-        def create():
+        def price():
             if products is None:
                 raise ServiceUnavailable  # the key was forgotten at this very moment
-            order = use_cases.create_order(
-                self.work.session,
-                price_order(request, products),
-                user_id,
-                config["CURRENCY"],
-                _deadline(),
-                self.work.publish,
-            )
-            self.admission.took_one()
-            return order.to_dict()
+            return NewOrder(price_order(request, products), user_id, current_trace())
 
         arguments = {"items": items, "total_amount": total_amount, "actor": actor}
-        return idempotency.run_once(self.work, "create_order", idempotency_key, arguments, create)
+        call = idempotency.Call("create_order", idempotency_key, arguments, price)
+        # With those that are asked for at the same moment: one transaction, and its round trips, for all.
+        return self.together(call, lambda calls: idempotency.run_many(self.work, calls, self._place))
 
     @rpc
     def get_order(self, order_id, actor=None):
@@ -214,6 +211,13 @@ class OrdersService(operations.Operations):
         self._forget(expired)
         if len(expired) == use_cases.EXPIRE_BATCH:
             self.work.wake("expire_orders")
+
+    def _place(self, orders):
+        """Store orders that were priced; returns each one's answer."""
+        views = use_cases.create_orders(self.work.session, orders, config["CURRENCY"], _deadline(), self.work.publish)
+        for _ in views:
+            self.admission.took_one()
+        return [view.to_dict() for view in views]
 
     def _list_sagas(self, wanted, actor):
         Actor.of(actor).require_admin()

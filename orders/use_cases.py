@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Select, func, select, text, update
 from sqlalchemy.orm import Session
 
-from contracts.base import Actor, Event, Publish, Received
+from contracts.base import Actor, Cause, Event, Publish, Received
 from contracts.errors import InvalidState
 from contracts.inventory import StockReleased
 from contracts.orders import (
@@ -36,6 +36,15 @@ EXPIRE_BATCH = 200
 _CHANGEABLE = ("id", "status", "cancel_reason", "stock_status", "payment_status", "version")
 
 
+@dataclass(frozen=True, slots=True)
+class NewOrder:
+    """What an order is to hold, whose it is, and the request that asks for it; without one, what is being done now."""
+
+    priced: PricedOrder
+    user_id: UUID
+    cause: Cause | None = None
+
+
 @dataclass(slots=True)
 class LockedOrder:
     """What an order's row says, for as long as this transaction holds it; `_write` stores what has changed of it."""
@@ -52,56 +61,78 @@ class LockedOrder:
 
 
 _ORDERS, _TIMELINE = Base.metadata.tables["orders"], Base.metadata.tables["timeline"]
-# An order, its lines and the beginning of its timeline: one round trip, since this is what the shop does most.
+_BEGINNING: dict[str, Any] = {
+    "status": OrderStatus.CREATED,
+    "stock_status": "PENDING",
+    "payment_status": "PENDING",
+    "version": 1,
+}
+# Orders, their lines and the beginnings of their timelines: one round trip, since this is what the shop does most.
 # The deadline is by the database's clock, for the timer asks the same one.
 _PLACE = text(
     """
     WITH placed AS (
-        INSERT INTO orders (id, user_id, status, total_amount, currency, stock_status, payment_status, version,
+        INSERT INTO orders (id, user_id, total_amount, status, currency, stock_status, payment_status, version,
                             deadline_at)
-        VALUES (:id, :user_id, :status, :total_amount, :currency, :stock_status, :payment_status, :version,
-                clock_timestamp() + :deadline)
-        RETURNING created_at, updated_at
+        SELECT id, user_id, total_amount, :status, :currency, :stock_status, :payment_status, :version,
+               clock_timestamp() + :deadline
+        FROM unnest(CAST(:id AS uuid[]), CAST(:user_id AS uuid[]), CAST(:total_amount AS numeric[]))
+             AS asked (id, user_id, total_amount)
+        RETURNING id, created_at, updated_at
     ), lines AS (
         INSERT INTO order_items (order_id, line, product_id, product_sku, quantity, price_snapshot)
-        SELECT :id, line, product_id, product_sku, quantity, price_snapshot
-        FROM unnest(CAST(:product_id AS uuid[]), CAST(:product_sku AS text[]), CAST(:quantity AS integer[]),
-                    CAST(:price_snapshot AS numeric[]))
-             WITH ORDINALITY AS asked (product_id, product_sku, quantity, price_snapshot, line)
+        SELECT * FROM unnest(CAST(:order_id AS uuid[]), CAST(:line AS integer[]), CAST(:product_id AS uuid[]),
+                             CAST(:product_sku AS text[]), CAST(:quantity AS integer[]),
+                             CAST(:price_snapshot AS numeric[]))
     ), noted AS (
         INSERT INTO timeline (order_id, event, event_id, service, data)
-        VALUES (:id, :event, :event_id, :service, CAST(:data AS jsonb))
+        SELECT order_id, :event, event_id, :service, data
+        FROM unnest(CAST(:id AS uuid[]), CAST(:event_id AS uuid[]), CAST(:data AS jsonb[]))
+             AS created (order_id, event_id, data)
     )
-    SELECT created_at, updated_at FROM placed
+    SELECT id, created_at, updated_at FROM placed
     """
 )
 _COLUMNS = select(*(getattr(Order, name) for name in LockedOrder.__slots__))
 
 
-def create_order(
-    session: Session, priced: PricedOrder, user_id: UUID, currency: str, deadline: timedelta, publish: Publish
-) -> OrderView:
-    """Store a priced order and announce it; the answer of inventory and payments decides it within `deadline`."""
-    lines = [dict(line) for line in priced.lines]
-    order = {
-        "id": new_id(),
-        "user_id": user_id,
-        "status": OrderStatus.CREATED,
-        "total_amount": priced.total,
+def create_orders(
+    session: Session, orders: Sequence[NewOrder], currency: str, deadline: timedelta, publish: Publish
+) -> list[OrderView]:
+    """Store orders and announce each; the answer of inventory and payments decides it within `deadline`."""
+    announcements = [
+        OrderCreated(
+            order_id=new_id(),
+            user_id=order.user_id,
+            total_amount=order.priced.total,
+            currency=currency,
+            items=order.priced.lines,
+        )
+        for order in orders
+    ]
+    entries = [
+        _entry(created, publish(created, order.cause)) for created, order in zip(announcements, orders, strict=True)
+    ]
+    lines = [
+        {"order_id": created.order_id, "line": number, **dict(line)}
+        for created in announcements
+        for number, line in enumerate(created.items, start=1)
+    ]
+    values = {
+        **_BEGINNING,
         "currency": currency,
-        "stock_status": "PENDING",
-        "payment_status": "PENDING",
-        "version": 1,
+        "deadline": deadline,
+        "id": [created.order_id for created in announcements],
+        "user_id": [created.user_id for created in announcements],
+        "total_amount": [created.total_amount for created in announcements],
+        **{name: [line[name] for line in lines] for name in lines[0]},
+        "event": OrderCreated.event_type,
+        "service": OrderCreated.producer,
+        "event_id": [entry["event_id"] for entry in entries],
+        "data": [json.dumps(entry["data"]) for entry in entries],
     }
-    created = OrderCreated(
-        order_id=order["id"], user_id=user_id, total_amount=priced.total, currency=currency, items=priced.lines
-    )
-    entry = _entry(created, publish(created))
-    columns = {name: [line[name] for line in lines] for name in lines[0]}
-    row = {**order, **columns, **entry, "data": json.dumps(entry["data"]), "deadline": deadline}
-    created_at, updated_at = session.execute(_PLACE, row).one()
-    items = [{**line, "line_total": line["price_snapshot"] * line["quantity"]} for line in lines]
-    return OrderView(**order, cancel_reason=None, items=items, created_at=created_at, updated_at=updated_at)
+    placed = {order_id: times for order_id, *times in session.execute(_PLACE, values)}
+    return [_created_view(created, *placed[created.order_id]) for created in announcements]
 
 
 def hear_answers(session: Session, answers: Sequence[Received[Any]], publish: Publish) -> list[LockedOrder]:
@@ -197,6 +228,21 @@ def _read(session: Session, statement: Select[Any]) -> list[LockedOrder]:
 
 def _write(session: Session, orders: Iterable[LockedOrder]) -> None:
     update_rows(session, _ORDERS, [{name: getattr(order, name) for name in _CHANGEABLE} for order in orders])
+
+
+def _created_view(created: OrderCreated, created_at: datetime, updated_at: datetime) -> OrderView:
+    """Return an order as it is right after its placing."""
+    return OrderView(
+        **_BEGINNING,
+        id=created.order_id,
+        user_id=created.user_id,
+        total_amount=created.total_amount,
+        currency=created.currency,
+        items=[{**dict(line), "line_total": line.price_snapshot * line.quantity} for line in created.items],
+        cancel_reason=None,
+        created_at=created_at,
+        updated_at=updated_at,
+    )
 
 
 def _saga_of(order: LockedOrder) -> Saga:

@@ -60,8 +60,9 @@ def await_replies(channel, callback):
 class Caller:
     """Calls RPC methods: `caller.orders.get_order(order_id)`. Raises the ServiceError that the service raised."""
 
-    def __init__(self, timeout=10.0):
+    def __init__(self, timeout=10.0, headers=None):
         self._timeout = timeout
+        self._headers = headers
 
     def __getattr__(self, service):
         return _Methods(self, service)
@@ -78,6 +79,7 @@ class Caller:
                 reply_to=address,
                 correlation_id=str(uuid4()),
                 expiration=str(int(self._timeout * 1000)),
+                application_headers=self._headers or {},
             )
             channel.basic_publish(request, RPC_EXCHANGE, f"{service}.{method}", mandatory=True)
             connection.drain_events(timeout=self._timeout)

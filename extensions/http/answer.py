@@ -10,6 +10,7 @@ from extensions.http.rate_limits import tell_refusal
 from extensions.http.request import HttpRequest
 from extensions.http.strict_json import dump
 
+DELETE = b"\x7f"  # the one character of ASCII that `etag` has escaped and an answer has not
 BODILESS = frozenset({204, NOT_MODIFIED})
 
 
@@ -21,6 +22,7 @@ class Answer:
         if isinstance(body, Replayed):
             self.headers |= REPLAYED
         self.content = b""
+        self._encoded: bytes | None = None
 
     @classmethod
     def of_problem(cls, error: ServiceError, request: HttpRequest) -> Self:
@@ -29,12 +31,22 @@ class Answer:
         body = problem(error, request.trace.request_id, request.instance)
         return cls(body, status=error.status, headers=problem_headers(error))
 
+    def tagged(self) -> Any:
+        """Return what to make the ETag of: the body, where its bytes are not the very ones that `etag` would make."""
+        content = self._encode()
+        return content if content.isascii() and DELETE not in content else self.body
+
     def finished(self, request: HttpRequest) -> Self:
         """Add what every answer has, and encode the body."""
         self.headers["X-Request-ID"] = request.trace.request_id
         self.headers |= request.limit_headers
         if self.status not in BODILESS:
-            self.content = self.body if isinstance(self.body, bytes) else dump(self.body)
+            self.content = self._encode()
             self.headers.setdefault("Content-Type", "application/json")
             self.headers["Content-Length"] = str(len(self.content))
         return self
+
+    def _encode(self) -> bytes:
+        if self._encoded is None:
+            self._encoded = self.body if isinstance(self.body, bytes) else dump(self.body)
+        return self._encoded

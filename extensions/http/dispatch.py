@@ -162,7 +162,7 @@ class HttpServer(SharedExtension):
             answer.headers["Content-Type"] = route.produces
         if route.location:
             answer.headers["Location"] = route.location.format(**answer.body)
-        if route.conditional and tag(answer.headers, answer.body, request):
+        if route.conditional and tag(answer.headers, answer.tagged(), request):
             answer.status = NOT_MODIFIED
         if route.paged and answer.body["next_cursor"]:
             answer.headers["Link"] = f'<{request.next_page(answer.body["next_cursor"])}>; rel="next"'

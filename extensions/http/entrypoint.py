@@ -27,7 +27,7 @@ from extensions.http.overload import Kept, Rest
 from extensions.http.rate_limits import RequestLimits
 from extensions.http.request import Access, HttpRequest
 from extensions.interruptions import INTERRUPTIONS, Interrupted
-from extensions.telemetry import start_trace
+from extensions.telemetry import continue_trace
 
 
 class NoFields(Request):
@@ -141,7 +141,7 @@ def route(method: str, path: str, **declaration: Any) -> Callable[..., Any]:
         @functools.wraps(handler)
         def run(self: Any, request: HttpRequest) -> Answer | ServiceError:
             # A worker begins without a trace of its own.
-            start_trace(request.trace.headers, self.name, budget=request.remaining())
+            continue_trace(request.trace, self.name, request.remaining())
             try:
                 result = handler(self, request, **request.arguments)
             except ServiceError as error:  # an answer as good as any other: nothing to log, nothing to alarm

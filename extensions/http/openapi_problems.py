@@ -6,6 +6,7 @@ An error is derived where it follows from the route's declaration, and stands in
 from collections.abc import Iterable
 
 from contracts.errors import (
+    NOT_STORED,
     FieldError,
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
@@ -34,7 +35,6 @@ from extensions.http.errors import (
 )
 from extensions.http.openapi_schemas import Schema
 from extensions.http.request import Access
-from extensions.idempotency import NOT_STORED
 
 ERRORS_OF_A_TOKEN = (InvalidToken, TokenRevoked, UserInactive)
 ERRORS_BY_ACCESS: dict[Access, tuple[type[ServiceError], ...]] = {

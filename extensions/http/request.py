@@ -118,7 +118,10 @@ class HttpRequest:
 
     def read_query(self, model: type[Fields]) -> None:
         """Validate the query string with `model`. Raises ValidationFailed."""
-        stated = parse_query(self.query_string) if self.query_string else {}
+        if not self.query_string:
+            self.query = dict(_no_fields(model))
+            return
+        stated = parse_query(self.query_string)
         self.query = stated_fields(model, {name: _convert(model, name, value) for name, value in stated.items()})
 
     def read_body(self, model: type[Fields], body: bytes) -> None:
@@ -166,6 +169,11 @@ def parse_query(query_string: str) -> dict[str, str]:
 def stated_fields(model: type[Fields], data: dict[str, Any]) -> dict[str, Any]:
     """Validate `data`, and return what it states as plain JSON, without the model's defaults."""
     return model.parse(data).model_dump(mode="json", exclude_unset=True)
+
+
+@lru_cache(maxsize=256)
+def _no_fields(model: type[Fields]) -> dict[str, Any]:
+    return stated_fields(model, {})
 
 
 def _convert(model: type[Fields], name: str, value: str) -> Any:

@@ -205,6 +205,8 @@ class Listening:
         self._mark(connection, _Turn.OURS)
         if not self._respond(connection, head, None):
             return False
+        if not connection.unread:
+            return True
         with self._their_turn(connection):
             return connection.skip_body(head)
 

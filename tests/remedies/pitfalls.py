@@ -54,13 +54,13 @@ REMEDIES = [
     Remedy(
         "2",
         "the call expires with its caller",
-        [Patch("extensions/rpc_client.py", "                expiration=str(int(budget * 1000)),\n")],
+        [Patch("extensions/rpc_client.py", "                    expiration=str(int(budget * 1000)),\n")],
         f"{PITFALLS}::test_pitfall_02_a_call_that_nobody_waits_for_is_not_made_any_more",
     ),
     Remedy(
         "2",
         "`mandatory`: a call to nobody comes back at once",
-        [Patch("extensions/rpc_client.py", '{service}.{method}", mandatory=True)', '{service}.{method}")')],
+        [Patch("extensions/rpc_client.py", "                    mandatory=True,\n")],
         f"{PITFALLS}::test_pitfall_02_a_call_to_nobody_fails_at_once",
     ),
     Remedy(
@@ -189,19 +189,13 @@ REMEDIES = [
             Patch("extensions/rpc.py", '        if "." in reply_to:', "        if False:"),
             Patch(
                 "extensions/rpc.py",
-                "channel.basic_publish(reply, RPC_EXCHANGE, reply_to)",
-                'channel.basic_publish(reply, "" if "." in reply_to else RPC_EXCHANGE, reply_to)',
+                "channel.message(body, RPC_EXCHANGE, reply_to, ",
+                'channel.message(body, "" if "." in reply_to else RPC_EXCHANGE, reply_to, ',
             ),
             Patch(
                 "extensions/rpc.py",
-                "the call was made.\n        ack(channel, message.delivery_tag)\n",
-                "the call was made.\n",
-            ),
-            Patch(
-                "extensions/rpc.py",
-                '            log.warning("a reply could not be sent: %s", failure)\n',
-                '            log.warning("a reply could not be sent: %s", failure)\n'
-                "        ack(channel, message.delivery_tag)\n",
+                "channel.send(channel.acknowledgement(message.delivery_tag) + answer)\n",
+                "channel.send(answer + channel.acknowledgement(message.delivery_tag))\n",
             ),
         ],
         f"{POISON}::test_pitfall_05_a_forged_address_that_makes_the_broker_hang_up_does_so_once",

@@ -127,7 +127,8 @@ class Order:
         line = OrderLine(product_id=new_id(), product_sku="S", quantity=1, price_snapshot=Decimal("1.00"))
         with sessionmaker(database("orders")).begin() as session:
             priced = PricedOrder((line,), Decimal("1.00"))
-            self.id = orders.create_order(session, priced, new_id(), "TRY", timedelta(seconds=30), self.publish).id
+            new = [orders.NewOrder(priced, new_id())]
+            self.id = orders.create_orders(session, new, "TRY", timedelta(seconds=30), self.publish)[0].id
             row = session.get(OrderRow, self.id)
             row.stock_status, row.status = stock, status
 

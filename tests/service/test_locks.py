@@ -173,7 +173,8 @@ class OrdersRace(Race):
         with self.transactions.open([]) as (session, publish):
             line = OrderLine(product_id=self.product, product_sku="SKU", quantity=1, price_snapshot=Decimal(1))
             priced = PricedOrder(lines=(line,), total=Decimal(1))
-            self.order = orders.create_order(session, priced, USER, "TRY", timedelta(0), publish).id
+            new = [orders.NewOrder(priced, USER)]
+            self.order = orders.create_orders(session, new, "TRY", timedelta(0), publish)[0].id
 
     def reserved(self, session, publish):
         orders.hear_answers(session, [received(StockReserved(order_id=self.order))], publish)

@@ -2,6 +2,7 @@
 
 import time
 
+import eventlet
 import pytest
 import redis
 import sqlalchemy
@@ -34,6 +35,10 @@ class Shelf:
     def get(self, key):
         began = time.monotonic()
         return [self.cache.get("thing", key), time.monotonic() - began]
+
+    @rpc(transaction=False)
+    def get_at_once(self, keys):
+        return list(eventlet.GreenPool().imap(lambda key: self.cache.get("thing", key), keys))
 
     @rpc(transaction=False)
     def store(self, key, value, version):
@@ -222,6 +227,18 @@ def test_what_somebody_else_put_under_a_key_harms_no_other_and_goes(shelf, kind,
     assert client.hget("notifications:thing:b", "value") == b""  # at once: other processes read the same entry
     shelf.store("a", NEW, 2)
     assert get(shelf) == NEW
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_what_somebody_else_put_under_a_key_harms_nobody_who_asks_in_the_same_moment(shelf, kind):
+    client = redis.Redis.from_url(config["REDIS_URL"])
+    shelf.store("b", OLD, 1)
+    shelf.store("c", NEW, 1)
+    FOREIGN[kind](client, "notifications:thing:a")
+    # A version is looked at only by who stores.
+    of_a = {} if kind == "a version that is no number" else None
+    assert shelf.get_at_once(["b", "a", "c", "b", "unknown"]) == [OLD, of_a, NEW, OLD, None]
+    assert client.exists("notifications:thing:a") == (of_a is not None)
 
 
 @pytest.mark.parametrize("kind", ["a string", "a list"])

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from extensions.telemetry import LogFormatter, Trace, current_trace, start_trace, trace_of
+from extensions.telemetry import LogFormatter, Trace, continue_trace, current_trace, start_trace, trace_of
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SANE = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -75,6 +75,20 @@ def test_a_budget_is_spent_and_never_negative():
     assert 9.0 < trace.remaining(60.0) <= 10.0
     assert Trace(deadline=time.monotonic() - 1).remaining(4.0) == 0.0
     assert trace_of({}, "orders", budget=0.0).remaining(4.0) == 0.0
+
+
+def test_a_continued_trace_is_the_same_request_under_its_own_deadline():
+    trace = Trace()
+    continue_trace(trace, "gateway", 2.0)
+    assert current_trace().headers == trace.headers
+    assert current_trace().service == "gateway"
+    assert 1.9 < current_trace().remaining(10.0) <= 2.0
+
+
+@pytest.mark.parametrize("created", [0.0, 1.0005, 1.9996, 1_700_000_000.042, 1_700_000_000.987])
+def test_a_log_line_is_timed_as_logging_times_it(created):
+    record = logging.makeLogRecord({"created": created, "msecs": created % 1 * 1000})
+    assert LogFormatter().formatTime(record) == logging.Formatter().formatTime(record)
 
 
 def test_every_log_line_says_whose_request_it_is():

@@ -1,8 +1,11 @@
+import json
+
 import pytest
 
 from contracts.errors import PreconditionFailed, ValidationFailed
 from contracts.etags import etag, require_match
 from contracts.users import VerifiedToken
+from extensions.http.answer import Answer
 from extensions.http.conditional import precondition, tag
 from extensions.http.request import HttpRequest
 from extensions.telemetry import Trace
@@ -40,6 +43,15 @@ def test_what_the_client_has_is_not_sent(method, header, is_known):
     headers = {}
     assert tag(headers, BODY, request(method, **asked)) is is_known
     assert headers == {"ETag": TAG}
+
+
+def test_a_resource_has_one_tag_wherever_it_is_made():
+    for character in map(chr, (*range(0x300), 0x2028, 0xFFFF, 0x1F375)):
+        body = {"id": 1.5, "name": [f"a{character}b", None, True]}
+        answer = Answer(body)
+        assert etag(answer.tagged()) == etag(body), ascii(character)
+        assert json.loads(answer.finished(request()).content) == body
+    assert etag(Answer(b"\xff").tagged()) == etag(b"\xff")
 
 
 @pytest.mark.parametrize("header", ["unquoted", '"a" "b"', "", ",", '"a", *', '"a', 'w/"a"', '"a b"'])
