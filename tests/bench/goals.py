@@ -64,6 +64,7 @@ GOALS = (
          ratio(SETTLED, "floor behind HTTP: settled/s"), 0.65),
     Goal("the same / floor without HTTP", ratio(SETTLED, "floor: settled/s"), 0.65),
     Goal("the same / FastStream", ratio(SETTLED, "FastStream: settled/s"), 3),
+    Goal("settled orders, the lesser of 32 and 128 clients", least(SETTLED), 150, "a second"),
     Goal("accept p99 at half of that rate", figure("suite: accept p99 ms at half"), 50, "ms", at_most=True),
     Goal("settle p99 at half", figure("suite: settle p99 ms at half"), 500, "ms", at_most=True),
     Goal("settle p99.9 at half", figure("suite: settle p99.9 ms at half"), 2000, "ms", at_most=True),
