@@ -146,7 +146,15 @@ class BufferedTransport(TCPTransport):
 
     def _write_whole(self, data: bytes) -> None:
         with self._turn:
-            self._open_socket().sendall(data)
+            sock = self._open_socket()
+            try:
+                sock.sendall(data)
+            except BaseException:
+                # Part of it may be out, and what came next would be read as the rest of it: nothing comes next.
+                self.connected = False
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+                raise
 
     def _open_socket(self) -> Any:
         if self.sock is None:

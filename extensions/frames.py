@@ -32,7 +32,10 @@ def acknowledgement(channel_id: int, tag: int) -> bytes:
 
 
 def delivery(method: bytes) -> tuple[str, int, bool, str, str]:
-    """Return what basic.deliver says: consumer tag, delivery tag, whether it came before, exchange, routing key."""
+    """Return what basic.deliver says: consumer tag, delivery tag, whether it came before, exchange, routing key.
+
+    A routing key may be any bytes, and what is no text in it must not end whoever reads.
+    """
     end = 5 + method[4]
     tag, redelivered = _DELIVERY.unpack_from(method, end)
     exchange, key = end + 10, end + 10 + method[end + 9]
@@ -41,7 +44,7 @@ def delivery(method: bytes) -> tuple[str, int, bool, str, str]:
         tag,
         redelivered,
         method[exchange:key].decode(),
-        method[key + 1 : key + 1 + method[key]].decode("utf-8", "surrogatepass"),
+        method[key + 1 : key + 1 + method[key]].decode("utf-8", "replace"),
     )
 
 

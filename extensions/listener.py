@@ -165,7 +165,9 @@ class Listener(SharedExtension):
         try:
             while True:
                 eventlet.sleep(1.0)
-                connection.heartbeat_tick()
+                # It waits for those who write, and they for a peer that may never read again.
+                with eventlet.Timeout(HEARTBEAT_SECONDS, TimeoutError("it takes nothing any more")):
+                    connection.heartbeat_tick()
         except (*CONNECTION_ERRORS, AttributeError) as error:
             log.warning("the connection to RabbitMQ is given up: %s", error or type(error).__name__)
             with suppress(OSError, AttributeError):

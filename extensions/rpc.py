@@ -145,7 +145,7 @@ class RpcServer(SharedExtension):
         return result, None
 
     def _reply(self, channel: Any, message: amqp.Message, result: Any, error: BaseException | None) -> None:
-        if channel is None or channel is not self._channel:
+        if channel is None or channel is not self._channel or channel.connection is None:
             return  # the connection is gone; the caller will be told when the call is delivered again
         reply_to = str(message.properties["reply_to"])
         envelope = {"result": result, "error": _serialize(error), "replayed": isinstance(result, Replayed)}

@@ -1,5 +1,7 @@
 """The cache: never older than what its owner has said since, and no harm done when Redis is away."""
 
+import os
+import signal
 import time
 
 import eventlet
@@ -286,3 +288,22 @@ def test_a_commit_whose_reply_was_lost_ends_what_was_read_before_it(link, run_se
     with link.fault([DATABASE], "lostreply", count=100), pytest.raises(UpstreamTimeout):  # timers commit as well
         caller.notifications.change()
     assert caller.notifications.generation() != READ[0]
+
+
+def test_who_is_killed_while_it_asks_for_all_leaves_no_answer_to_the_next_who_asks(servers, run_service):
+    cache = next(each for each in run_service(Shelf).dependencies if isinstance(each, Cache)).cache
+    connections = cache._connection._client.connection_pool._in_use_connections
+    for key, value in (("a", OLD), ("b", NEW)):
+        cache.store("thing", key, value, 1)
+    for key, value in (("b", NEW), ("a", OLD)) * 3:
+        os.kill(servers.redis.pid, signal.SIGSTOP)
+        try:
+            asking = [eventlet.spawn(cache.get, "thing", key) for key in ("a", "b", "a")]
+            eventually(lambda: connections)  # it has been asked, and does not answer
+            asking[0].kill()
+            later = [eventlet.spawn(cache.get, "thing", key), eventlet.spawn(cache.get, "thing", "unknown")]
+            with eventlet.Timeout(0.5):
+                assert [one.wait() for one in asking[1:]] == [None, None]
+        finally:
+            os.kill(servers.redis.pid, signal.SIGCONT)
+        assert [one.wait() for one in later] == [value, None]

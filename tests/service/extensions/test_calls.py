@@ -10,6 +10,7 @@ from nameko.containers import ServiceContainer
 from contracts.errors import BadCall, ServiceUnavailable, UpstreamTimeout
 from extensions.broker import BrokerUnavailable
 from extensions.listener import Listener
+from extensions.rpc import RpcServer
 from extensions.rpc_client import Calls
 from tests.service.extensions.toy import Toy
 from tests.support import eventually
@@ -94,3 +95,18 @@ def answers(calls):
         return calls.call("toy", "sleep", (0,), {}, 1.0) == "rested"
     except (ServiceUnavailable, UpstreamTimeout):
         return False
+
+
+def test_an_answer_that_comes_between_the_end_of_its_connection_and_our_hearing_of_it_harms_nobody(toy, calls):
+    """When the broker closes a connection, py-amqp takes its channels apart before anybody is told."""
+    asked = eventlet.spawn(calls.call, "toy", "sleep", (0.3,), {}, 5.0)
+    eventually(lambda: toy._worker_threads)
+    toy.shared_extensions[RpcServer]._channel.collect()
+    eventually(lambda: not toy._worker_threads)
+    assert not toy._died.ready()
+    cut(toy)
+    with pytest.raises(UpstreamTimeout):
+        asked.wait()
+    eventually(lambda: toy.shared_extensions[Listener].is_consuming(calls))
+    eventually(lambda: toy.shared_extensions[RpcServer]._channel)
+    assert calls.call("toy", "sleep", (0,), {}, 5.0) == "rested"

@@ -164,6 +164,13 @@ def test_pitfall_05_a_forged_address_that_makes_the_broker_hang_up_does_so_once(
     assert_well(victim, bus, caller)
 
 
+@pytest.mark.parametrize("method", [b"\xff", b"echo\xc3", b"\xed\xa0\x80"])
+def test_pitfall_05_a_method_whose_name_is_no_text_harms_nobody(victim, bus, caller, method):
+    call = {"reply_to": "nowhere", "correlation_id": "c"}
+    bus.publish_raw(b"notifications." + method, '{"args": [], "kwargs": {}}', exchange=RPC_EXCHANGE, **call)
+    assert_well(victim, bus, caller)
+
+
 def survives(call):
     try:
         return call()

@@ -1,11 +1,14 @@
 """Orders that are asked for at the same moment: one transaction for all, and nobody's answer hangs on the others'."""
 
+import os
+import socket
 from contextlib import ExitStack, contextmanager
 from unittest.mock import Mock
 
 import eventlet
 import pytest
 import sqlalchemy
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -335,3 +338,28 @@ def test_who_loses_patience_while_waiting_is_not_served(counter):
         assert isinstance(impatient.wait(), OSError)
     assert first.wait()["status"] == "CREATED"
     assert stored() == (1, 1, 1, 0)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_connection_that_is_lost_with_its_commit_under_way_leaves_it_unknown(counter, monkeypatch, size):
+    """Nothing that is tidied up after it, on a connection that is no more, may make a 503 of that."""
+    cuts = []
+
+    def cut_and_commit(dialect, connection):
+        if connection.get_backend_pid() == theirs:
+            cuts.append(connection)
+            with socket.socket(fileno=os.dup(connection.fileno())) as its_socket:
+                its_socket.shutdown(socket.SHUT_RDWR)
+        commit(dialect, connection)
+
+    with counter.serving(*({"key": str(number)} for number in range(size))) as asked:
+        theirs = scalar("SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass")
+        commit = PGDialect_psycopg2.do_commit
+        monkeypatch.setattr(PGDialect_psycopg2, "do_commit", cut_and_commit)
+    answers = [one.wait() for one in asked]
+    monkeypatch.undo()
+    assert [(type(error), error.status) for error in answers] == [(UpstreamTimeout, 504)] * size
+    assert len(cuts) == 1
+    again = counter.serve(*({"key": str(number)} for number in range(size)))
+    assert [order["status"] for order in again] == ["CREATED"] * size
+    assert stored() == (size + 2, size + 2, size + 2, size)

@@ -4,6 +4,7 @@ import socket
 from types import SimpleNamespace
 
 import amqp
+import eventlet
 import pytest
 from amqp.exceptions import UnexpectedFrame
 from amqp.method_framing import frame_writer
@@ -11,6 +12,7 @@ from amqp.serialization import dumps, loads
 
 from extensions import frames
 from extensions.broker import BufferedTransport
+from extensions.listener import Listener
 
 FRAME_MAX = 4096
 CALL = {
@@ -106,3 +108,67 @@ def test_what_is_no_frame_is_an_error(ends):
     transport.close()
     with pytest.raises(OSError, match="closed"):
         transport.write(b"")
+
+
+def fill(transport, theirs):
+    """Have a greenlet stand in the middle of a write; returns it."""
+    writing = eventlet.spawn(transport.write, b"x" * 10_000_000)
+    theirs.recv(1)  # it has begun
+    eventlet.sleep(0)
+    assert not writing.dead
+    return writing
+
+
+@pytest.mark.parametrize("waiting", [0, 2])
+def test_a_write_that_is_cut_off_is_the_last_of_its_connection(ends, waiting):
+    """What came after half of a frame would be read as its other half."""
+    transport, theirs = ends
+    writing = fill(transport, theirs)
+    others = [eventlet.spawn(transport.write, SENT) for _ in range(waiting)]
+    eventlet.sleep(0)
+    writing.kill()
+    with eventlet.Timeout(5):
+        for other in others:
+            with pytest.raises(OSError, match="Broken pipe"):
+                other.wait()
+        with pytest.raises(OSError, match="Broken pipe"):
+            transport.write(SENT)
+        assert not transport.connected
+        while read := theirs.recv(65536):
+            assert not read.strip(b"x")
+        with pytest.raises(OSError, match="closed"):
+            transport.read_frame()
+
+
+def test_who_is_killed_before_its_turn_to_write_cuts_nothing_off(ends):
+    transport, theirs = ends
+    writing = fill(transport, theirs)
+    impatient, patient = eventlet.spawn(transport.write, b"y"), eventlet.spawn(transport.write, b"z")
+    eventlet.sleep(0)
+    impatient.kill()
+    with eventlet.Timeout(5):
+        read = b""
+        while not read.endswith(b"z"):
+            read += theirs.recv(65536)
+        writing.wait()
+        patient.wait()
+    assert read.strip(b"x") == b"z"
+    assert transport.connected
+
+
+def test_a_peer_that_reads_no_more_is_given_up_whoever_waits_to_write(ends, monkeypatch):
+    monkeypatch.setattr("extensions.listener.HEARTBEAT_SECONDS", 0.1)
+    transport, theirs = ends
+    writing = fill(transport, theirs)
+    beating = SimpleNamespace(transport=transport, heartbeat_tick=lambda: transport.write(b"a heartbeat"))
+    with eventlet.Timeout(5):
+        eventlet.spawn(Listener()._tick, beating)
+        with pytest.raises(OSError, match="closed"):
+            transport.read_frame()
+        with pytest.raises(OSError, match="Broken pipe"):
+            writing.wait()
+
+
+def test_a_routing_key_that_is_no_text_is_read_all_the_same():
+    payload = dumps("BB", (60, 60)) + dumps("sLbss", ("a tag", 7, False, "nameko-rpc", b"users.\xff"))
+    assert frames.delivery(payload) == ("a tag", 7, False, "nameko-rpc", "users.\N{REPLACEMENT CHARACTER}")
