@@ -51,6 +51,8 @@ _STORE = text(
 
 Do = Callable[[Sequence[Any]], Sequence[Any]]
 
+_under_way: set[tuple[str, str, Any]] = set()
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -107,6 +109,26 @@ def run_many(work: UnitOfWork, calls: Sequence[Call], do: Do) -> list[Any]:
                 return [error] * len(calls)
             log.warning("%d calls could not be made together, each is made by itself", len(calls), exc_info=True)
     return _make_one_by_one(work, calls, do)
+
+
+@contextmanager
+def under_way(call: Call) -> Iterator[None]:
+    """Hold the key of `call` meanwhile. Raises IdempotencyKeyInUse where another call of this process holds it.
+
+    The database says so to those in other processes; one that waits here for the end of the first would only ask
+    afterwards, and be told the answer.
+    """
+    name = (_caller(call.arguments.get("actor")), call.method, call.key)
+    if not isinstance(call.key, str):  # there is none, or one that is refused
+        yield
+        return
+    if name in _under_way:
+        raise IdempotencyKeyInUse(retry_after=1)
+    _under_way.add(name)
+    try:
+        yield
+    finally:
+        _under_way.discard(name)
 
 
 def is_known(work: UnitOfWork, method: str, key: str | None, actor: Any) -> bool:

@@ -105,7 +105,8 @@ class OrdersService(operations.Operations):
         arguments = {"items": items, "total_amount": total_amount, "actor": actor}
         call = idempotency.Call("create_order", idempotency_key, arguments, price)
         # With those that are asked for at the same moment: one transaction, and its round trips, for all.
-        return self.together(call, lambda calls: idempotency.run_many(self.work, calls, self._place))
+        with idempotency.under_way(call):
+            return self.together(call, lambda calls: idempotency.run_many(self.work, calls, self._place))
 
     @rpc
     def get_order(self, order_id, actor=None):

@@ -206,9 +206,11 @@ def test_a_repeated_refusal_names_the_request_that_was_refused_first(counter):
 
 
 def test_a_key_that_comes_twice_at_once_is_in_use_the_second_time(counter, caller):
-    first, second, another, of_bob = counter.serve(
-        {"key": "k"}, {"key": "k"}, {"key": "k", "items": [line(BOOK)]}, {"key": "k", "actor": BOB}
-    )
+    """And is told so at once: it does not wait for the first one's end, to be told its answer."""
+    with counter.busy():
+        asked = counter.queue({"key": "k"}, {"key": "k", "actor": BOB})
+        second, another = ask(key="k").wait(), ask(key="k", items=[line(BOOK)]).wait()
+    first, of_bob = (one.wait() for one in asked)
     assert [(type(error), error.retry_after) for error in (second, another)] == [(IdempotencyKeyInUse, 1)] * 2
     assert of_bob["id"] != first["id"]
     assert caller.orders.create_order([line()], actor=ALICE, idempotency_key="k") == first
@@ -224,6 +226,12 @@ def test_a_key_that_is_used_elsewhere_is_in_use_for_its_own_call_alone(counter):
         refused, placed = counter.serve({"key": "k"}, {"key": "another"})
     assert isinstance(refused, IdempotencyKeyInUse)
     assert placed["status"] == "CREATED"
+
+
+def test_a_key_whose_transaction_is_under_way_is_in_use(counter):
+    with counter.serving({"key": "k"}, {"key": "another"}) as asked:
+        assert isinstance(ask(key="k").wait(), IdempotencyKeyInUse)
+    assert [one.wait()["status"] for one in asked] == ["CREATED"] * 2
 
 
 def test_what_is_no_key_is_refused_alone(counter):
