@@ -206,7 +206,7 @@ REMEDIES = [
         [
             Patch(
                 "extensions/rpc.py",
-                "        if channel is None or channel is not self._channel:\n",
+                "        if channel is None or channel is not self._channel or channel.connection is None:\n",
                 "        if False:\n",
             ),
             Patch(
