@@ -161,9 +161,9 @@ def test_what_was_accepted_as_the_broker_died_is_decided_when_it_is_back(shop, p
     with engine.connect() as holder:
         holder.execute(sqlalchemy.text("LOCK TABLE orders IN EXCLUSIVE MODE"))  # orders stand before their insert
         callers = [threading.Thread(target=post, args=(shop, pen, statuses)) for _ in range(2)]
-        for caller in callers:
+        for standing, caller in enumerate(callers, start=1):  # one by one: two at once are placed in one transaction
             caller.start()
-        eventually(lambda: waiting_for_a_lock(engine) == 2)
+            eventually(lambda standing=standing: waiting_for_a_lock(engine) == standing)
         shop.servers.rabbitmq.kill()
         holder.rollback()
     patient, impatient = eventually(lambda: len(orders_of_pen()) == 2 and orders_of_pen(), timeout=20)
