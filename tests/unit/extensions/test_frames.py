@@ -110,9 +110,25 @@ def test_what_is_no_frame_is_an_error(ends):
         transport.write(b"")
 
 
+def write(transport, data):
+    """Write in a greenlet of its own, which returns what became of it.
+
+    It raises nothing: eventlet's hub would wake who waits at that socket, and again when it waits elsewhere.
+    """
+
+    def attempt():
+        try:
+            transport.write(data)
+        except OSError as error:
+            return str(error)
+        return "written"
+
+    return eventlet.spawn(attempt)
+
+
 def fill(transport, theirs):
     """Have a greenlet stand in the middle of a write; returns it."""
-    writing = eventlet.spawn(transport.write, b"x" * 10_000_000)
+    writing = write(transport, b"x" * 10_000_000)
     theirs.recv(1)  # it has begun
     eventlet.sleep(0)
     assert not writing.dead
@@ -124,13 +140,12 @@ def test_a_write_that_is_cut_off_is_the_last_of_its_connection(ends, waiting):
     """What came after half of a frame would be read as its other half."""
     transport, theirs = ends
     writing = fill(transport, theirs)
-    others = [eventlet.spawn(transport.write, SENT) for _ in range(waiting)]
+    others = [write(transport, SENT) for _ in range(waiting)]
     eventlet.sleep(0)
     writing.kill()
     with eventlet.Timeout(5):
         for other in others:
-            with pytest.raises(OSError, match="Broken pipe"):
-                other.wait()
+            assert "Broken pipe" in other.wait()
         with pytest.raises(OSError, match="Broken pipe"):
             transport.write(SENT)
         assert not transport.connected
@@ -143,15 +158,14 @@ def test_a_write_that_is_cut_off_is_the_last_of_its_connection(ends, waiting):
 def test_who_is_killed_before_its_turn_to_write_cuts_nothing_off(ends):
     transport, theirs = ends
     writing = fill(transport, theirs)
-    impatient, patient = eventlet.spawn(transport.write, b"y"), eventlet.spawn(transport.write, b"z")
+    impatient, patient = write(transport, b"y"), write(transport, b"z")
     eventlet.sleep(0)
     impatient.kill()
     with eventlet.Timeout(5):
         read = b""
         while not read.endswith(b"z"):
             read += theirs.recv(65536)
-        writing.wait()
-        patient.wait()
+        assert writing.wait() == patient.wait() == "written"
     assert read.strip(b"x") == b"z"
     assert transport.connected
 
@@ -165,8 +179,7 @@ def test_a_peer_that_reads_no_more_is_given_up_whoever_waits_to_write(ends, monk
         eventlet.spawn(Listener()._tick, beating)
         with pytest.raises(OSError, match="closed"):
             transport.read_frame()
-        with pytest.raises(OSError, match="Broken pipe"):
-            writing.wait()
+        assert "Broken pipe" in writing.wait()
 
 
 def test_a_routing_key_that_is_no_text_is_read_all_the_same():
