@@ -48,7 +48,7 @@ SUSPECT_DELIVERIES = 3
 IMPATIENT_SECONDS, IMPATIENT_LOCK_TIMEOUT = 60.0, "500ms"
 # A batch begins so long after the one before, unless it is full: a transaction for many messages costs hardly more than
 # one for a single message. The first message after a rest waits for nothing.
-GATHER_SECONDS = 0.04
+GATHER_SECONDS = 0.06
 
 
 class EventQueue:

@@ -31,7 +31,7 @@ BACKLOG_SECONDS = 5.0
 MAX_COUNTED = 10_000
 LONGEST_RETURN_PAUSE_SECONDS = 60
 # Between the beginnings of two batches: what is committed meanwhile goes together.
-GATHER_SECONDS = 0.02
+GATHER_SECONDS = 0.03
 
 
 class OutboxRelay(SharedExtension):
