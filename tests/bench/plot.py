@@ -4,6 +4,7 @@ Runs in the bench's environment, for pygal. Throughput on the left axis, latency
 """
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from pygal.style import Style
 
 SCRIPT = re.compile(r"<script.*?</script>", re.DOTALL)
 WIDTH, HEIGHT = 900, 480
+LINES = 8  # across the plot, for both axes
 STYLE = Style(
     background="white",
     plot_background="white",
@@ -27,7 +29,8 @@ STYLE = Style(
 
 def draw(points):
     """SVG of a sweep's points; without the scripts and the fonts of pygal, so that it is only a picture."""
-    most = max(point["offered"] for point in points) * 1.05
+    most = LINES * _step(max(point["offered"] for point in points))
+    longest = LINES * _step(max(point["settle p99"] for point in points))
     chart = pygal.XY(
         width=WIDTH,
         height=HEIGHT,
@@ -38,13 +41,21 @@ def draw(points):
         y_title="orders a second (left), milliseconds (right)",
         legend_at_bottom=True,
         range=(0, most),
+        y_labels=[most * line / LINES for line in range(LINES + 1)],
         xrange=(0, most),
-        secondary_range=(0, max(point["settle p99"] for point in points) * 1.05),
+        secondary_range=(0, longest),
     )
     for name, secondary in (("accepted", False), ("settled", False), ("accept p99", True), ("settle p99", True)):
         title = f"{name} ms" if secondary else f"{name}/s"
         chart.add(title, [(point["offered"], point[name]) for point in points], secondary=secondary)
     return SCRIPT.sub("", chart.render(disable_xml_declaration=True, is_unicode=True)) + "\n"
+
+
+def _step(most):
+    """Of LINES such steps, `most` takes hardly fewer than all; each is a figure that is easily read."""
+    least = most / LINES
+    power = 10 ** math.floor(math.log10(least))
+    return next(power * easy for easy in (1, 2, 2.5, 4, 5, 10) if power * easy >= least)
 
 
 def main(result, svg):
