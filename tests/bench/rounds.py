@@ -169,7 +169,7 @@ class Bench:
             )
             self._cpu[f"suite, {clients} clients"] = cpu
         half = min(rates) / 2
-        loaded, _cpu = shop.place(self._lengths.paced, rate=half)
+        loaded, self._cpu["suite, at half"] = shop.place(self._lengths.paced, rate=half)
         self._note({"suite: offered/s at half": half})
         self._note({f"suite: {name} ms at half": value for name, value in latencies(loaded).items()})
         p99, _loaded = commit_to_broker_p99(shop, self._lengths.commits, half)
