@@ -26,6 +26,7 @@ PUBLISHER_ENSURES = "            topology.ensure(self._connection, self.containe
 INVENTORY = "tests/service/inventory/test_inventory.py"
 PAYMENTS = "tests/service/payments/test_payments.py"
 ORDERS = "tests/service/orders/test_service.py"
+PLACING = "tests/service/orders/test_placing.py"
 DELIVERY = "tests/service/extensions/test_delivery.py"
 
 NO_ORDER_LOCK = Patch(
@@ -142,6 +143,29 @@ REMEDIES = [
             )
         ],
         f"{RACES}::test_h5_the_provider_knows_an_order_by_one_key",
+    ),
+    Remedy(
+        "H5",
+        "a key that another call of this process is at is in use, though both would be placed together",
+        [
+            Patch(
+                "extensions/idempotency.py",
+                "    if name in _under_way:\n        raise IdempotencyKeyInUse(retry_after=1)\n",
+            )
+        ],
+        f"{PLACING}::test_a_key_that_comes_twice_at_once_is_in_use_the_second_time",
+    ),
+    Remedy(
+        "H5",
+        "after a COMMIT whose answer is lost, no order of those that were placed together is placed again",
+        [
+            Patch(
+                "extensions/idempotency.py",
+                "            if is_outage(error):  # CommitUnknown is among them: they may have been made\n",
+                "            if isinstance(error, DatabaseUnavailable):\n",
+            )
+        ],
+        f"{PLACING}::test_of_a_commit_whose_answer_was_lost_nobody_knows_and_nothing_is_tried_again",
     ),
     Remedy(
         "H6",

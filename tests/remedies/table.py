@@ -33,7 +33,7 @@ def table_in_docs(module):
 
 def put_into_docs(module, results):
     """Write the table into the docs; outcomes that are not in `results` stay as they are."""
-    old = dict(zip(_keys(module), _outcomes(table_in_docs(module)), strict=False))
+    old = outcomes(table_in_docs(module))
     begin, end = _markers(module)
     text = DOCS.read_text()
     before, _, rest = text.partition(begin)
@@ -46,9 +46,11 @@ def without_times(table):
     return [re.sub(r"[^|]*\|$", "", line) for line in table.splitlines()]
 
 
-def _keys(module):
-    return [(remedy.against, remedy.what) for remedy in module.REMEDIES]
-
-
-def _outcomes(table):
-    return [line.rstrip("|").rpartition("|")[2].strip() for line in table.splitlines()[2:]]
+def outcomes(table):
+    """Return what the last column says, by remedy, whatever has been added to the list or taken out of it since."""
+    found, against = {}, ""
+    for line in table.splitlines()[2:]:
+        number, _, what, *_, outcome = (cell.strip() for cell in line.strip("|").split("|"))
+        against = number or against
+        found[against, what] = outcome
+    return found

@@ -7,7 +7,7 @@ import pytest
 
 from tests.remedies import hazards, pitfalls
 from tests.remedies.remedy import Patch, Remedy, apply_all
-from tests.remedies.table import table_in_docs, without_times, write_tables
+from tests.remedies.table import outcomes, table_in_docs, without_times, write_tables
 
 ROOT = Path(__file__).parent.parent.parent
 REMEDIES = [*hazards.REMEDIES, *pitfalls.REMEDIES]
@@ -46,6 +46,12 @@ def test_every_hazard_and_every_pitfall_has_a_remedy(titles, remedies):
 def test_the_docs_list_them_all():
     for remedies in (hazards, pitfalls):
         assert without_times(table_in_docs(remedies)) == without_times(write_tables(remedies, {}))
+
+
+@pytest.mark.parametrize("module", [hazards, pitfalls])
+def test_outcomes_are_read_as_they_were_written(module):
+    results = {(remedy.against, remedy.what): f"{number} s" for number, remedy in enumerate(module.REMEDIES)}
+    assert outcomes(write_tables(module, results)) == results
 
 
 def test_what_has_moved_is_told_and_undone(tmp_path):
