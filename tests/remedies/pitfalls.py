@@ -178,8 +178,15 @@ REMEDIES = [
     ),
     Remedy(
         "5",
-        "bodies stay bytes: the sender chooses no codec",
-        [Patch("extensions/broker.py", "auto_decode=False", "auto_decode=True")],
+        "bodies stay bytes: the sender chooses no codec (nor for what is delivered: both taken out)",
+        [
+            Patch("extensions/broker.py", "auto_decode=False", "auto_decode=True"),
+            Patch(
+                "extensions/broker.py",
+                "        if method_sig == DELIVER and not self.is_closing:\n",
+                "        if False:\n",
+            ),
+        ],
         f"{NO_CALL}[a codec that takes for ever]",
     ),
     Remedy(
