@@ -14,7 +14,7 @@ from contracts.calls import SERVICES
 from deploy.accounts import database_variable, owner_variable
 from deploy.databases import Database, make
 from deploy.local import install
-from deploy.local.process import StartError, spawn, started_at, tail, wait_until
+from deploy.local.process import StartError, pids, signal_process, spawn, started_at, tail, wait_until
 from deploy.local.server import Server
 
 SUPERUSER = "postgres"
@@ -88,7 +88,7 @@ class Postgres(Server):
         self.home.mkdir(parents=True, exist_ok=True)
         if not (self.data / "PG_VERSION").exists():
             self._initdb()
-        self._remove_stale_pid()
+        self._clear_up_after_a_crash()
 
     def _initdb(self) -> None:
         """Make the cluster in a folder beside, so that an interrupted attempt leaves nothing half-made behind."""
@@ -123,16 +123,34 @@ class Postgres(Server):
             raise StartError(f"initdb failed. The end of {self.log}:\n{tail(self.log)}")
         fresh.rename(self.data)
 
-    def _remove_stale_pid(self) -> None:
-        """After a crash the recorded pid may belong to somebody else by now, and PostgreSQL would not start."""
-        stale = self.data / "postmaster.pid"
+    def _clear_up_after_a_crash(self) -> None:
+        """Make way for a start where PostgreSQL's main process was killed.
+
+        Its recorded pid may belong to somebody else by now, and PostgreSQL would not start. Nor would it while one of
+        its other processes lives: one that waits for a lock whose holder was killed does not notice that it is over.
+        """
+        record = self.data / "postmaster.pid"
         try:
-            pid = int(stale.read_text().split()[0])
+            pid = int(record.read_text().split()[0])
         except (OSError, ValueError, IndexError):
             return
         command = Path(f"/proc/{pid}/cmdline")
-        if not started_at(pid) or str(self.data).encode() not in command.read_bytes():
-            stale.unlink(missing_ok=True)
+        if started_at(pid) and str(self.data).encode() in command.read_bytes():
+            return
+        orphans = [pid for pid in pids() if self._is_ours(pid)]
+        for pid in orphans:
+            signal_process(pid, signal.SIGKILL)  # what it has not committed is rolled back, as after any crash
+        wait_until(lambda: not any(map(started_at, orphans)), seconds=10)
+        record.unlink(missing_ok=True)
+
+    def _is_ours(self, pid: int) -> bool:
+        """Is it a process of PostgreSQL, at work on this data?"""
+        process = Path(f"/proc/{pid}")
+        try:
+            title = (process / "cmdline").read_bytes()
+            return title.startswith(b"postgres: ") and (process / "cwd").samefile(self.data)
+        except OSError:  # it is gone, or another user's
+            return False
 
     def command(self) -> list[str]:
         made_by, installed = self.data / "PG_VERSION", self.programs.parent.name

@@ -107,19 +107,25 @@ def stop_process(process: "subprocess.Popen[bytes]", number: signal.Signals, *, 
 
 def kill_tree(pid: int) -> None:
     """SIGKILL a process and all it started. The children first become orphans of init, hence collected before."""
+    signal_process(pid, signal.SIGSTOP)  # or it starts one more behind our back
     family = [pid, *descendants(pid)]
     for member in family:
         signal_process(member, signal.SIGKILL)
     wait_until(lambda: not any(started_at(member) for member in family[1:]), seconds=10)
 
 
+def pids() -> Iterator[int]:
+    """The pids of all processes, from /proc."""
+    return (int(entry.name) for entry in Path("/proc").glob("[0-9]*"))
+
+
 def descendants(pid: int) -> Iterator[int]:
     """The pids below `pid`, from /proc."""
     parents: dict[int, int] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        fields = _stat(int(entry.name))
+    for each in pids():
+        fields = _stat(each)
         if fields:
-            parents[int(entry.name)] = int(fields[1])
+            parents[each] = int(fields[1])
     wanted = {pid}
     while new := {child for child, parent in parents.items() if parent in wanted} - wanted:
         wanted |= new

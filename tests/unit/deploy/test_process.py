@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.process import PidFile, kill_tree, spawn, started_at, stop_process, tail, wait_until
+from deploy.local.process import PidFile, kill_tree, pids, spawn, started_at, stop_process, tail, wait_until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 STUBBORN = [
@@ -116,3 +117,32 @@ def test_the_end_of_a_log(tmp_path):
     assert "no log" in tail(log)
     log.write_text("one\ntwo\nthree\n")
     assert tail(log, 2) == "two\nthree"
+
+
+FORKS = """
+import os, time
+print("up", flush=True)
+for _ in range(400):
+    if not os.fork():
+        time.sleep(30)
+        os._exit(0)
+time.sleep(30)
+"""
+
+
+def test_none_is_left_of_a_tree_that_grows_while_it_is_killed(tmp_path, start):
+    def of_the_tree():
+        for pid in pids():
+            with contextlib.suppress(OSError):
+                if str(tmp_path).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    yield pid
+
+    process = start([sys.executable, "-c", FORKS, str(tmp_path)])
+    try:
+        assert wait_until(lambda: len(list(of_the_tree())) > 5, seconds=10)
+        kill_tree(process.pid)
+        process.wait()
+        assert list(of_the_tree()) == []
+    finally:
+        for pid in of_the_tree():
+            os.kill(pid, signal.SIGKILL)
