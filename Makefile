@@ -39,11 +39,11 @@ test-e2e: $(STAMP) ## the real processes over HTTP: the stories and the saga's h
 	@$(TESTS) tests/e2e
 
 fuzz: $(STAMP) ## 100,000 generated requests at a suite of its own, held against openapi.json (ARGS="--help" tells more)
-	@exec $(BIN)/python -W ignore -m tests.fuzz $(ARGS)
+	@exec $(BIN)/python -W ignore -m qa.fuzz $(ARGS)
 
 model: $(STAMP) ## every interleaving of the saga, a million states and more, then the mutants (minutes, gigabytes)
-	@$(BIN)/python -m tests.model --states 1000000
-	@$(BIN)/python -m tests.model --mutants
+	@$(BIN)/python -m qa.model --states 1000000
+	@$(BIN)/python -m qa.model --mutants
 
 AUDIT := var/audit
 PIP_AUDIT := $(AUDIT)/bin/pip-audit --no-deps --disable-pip --timeout 5 --requirement requirements-dev.txt
@@ -71,35 +71,35 @@ sbom: $(AUDIT)/.complete ## var/sbom.json: what the image installs, as CycloneDX
 	@echo "var/sbom.json"
 
 remedies: $(STAMP) ## take every remedy out of a copy: does its test turn red? (ARGS="H7 15" for some of them)
-	@exec $(BIN)/python -m tests.remedies $(ARGS)
+	@exec $(BIN)/python -m qa.remedies $(ARGS)
 
 BENCH := var/bench-venv
 $(BENCH)/.complete: requirements-bench.txt
 	@$(PYTHON) -m venv --clear $(BENCH) && $(BENCH)/bin/pip install --quiet --require-hashes --requirement $< && touch $@
 
 bench: $(STAMP) $(BENCH)/.complete ## how fast, beside stock Nameko, FastStream and the floor; two hours (ARGS="--help" tells more)
-	@exec $(BIN)/python -W ignore -m tests.bench $(ARGS)
+	@exec $(BIN)/python -W ignore -m qa.bench $(ARGS)
 
 bench-quick: $(STAMP) $(BENCH)/.complete ## the same once and shortly, under two minutes: for a first look, not for a claim
-	@exec $(BIN)/python -W ignore -m tests.bench --quick $(ARGS)
+	@exec $(BIN)/python -W ignore -m qa.bench --quick $(ARGS)
 
 profile: $(STAMP) $(BENCH)/.complete ## a flame graph of each service under load, in var/profile (ARGS="--help" tells more)
-	@exec $(BIN)/python -W ignore -m tests.bench.flames $(ARGS)
+	@exec $(BIN)/python -W ignore -m qa.bench.flames $(ARGS)
 
 load: $(STAMP) ## many concurrent orders, then the invariants counted (ARGS="--help" tells more)
-	@$(WITH_ENV) exec $(BIN)/python -m tests.load $(ARGS)
+	@$(WITH_ENV) exec $(BIN)/python -m qa.load $(ARGS)
 
 chaos: $(STAMP) ## faults on a running suite of its own, half an hour (ARGS="--help" tells more)
-	@exec $(BIN)/python -m tests.chaos $(or $(ARGS),--faults 500 --orders 20000 --each 3)
+	@exec $(BIN)/python -m qa.chaos $(or $(ARGS),--faults 500 --orders 20000 --each 3)
 
 chaos-quick: $(STAMP) ## the same in ten minutes, every kind of fault at least three times
-	@exec $(BIN)/python -m tests.chaos --minutes 9 --each 3 --at-once 6 --pause 2 $(ARGS)
+	@exec $(BIN)/python -m qa.chaos --minutes 9 --each 3 --at-once 6 --pause 2 $(ARGS)
 
 hot-product: $(STAMP) ## 500 buyers at once for 100 units, a hundred rounds: a quarter of an hour
-	@exec $(BIN)/python -m tests.chaos.hot_product $(ARGS)
+	@exec $(BIN)/python -m qa.chaos.hot_product $(ARGS)
 
 overload: $(STAMP) ## twice what the running suite can carry, then how it recovers (ARGS="--help" tells more)
-	@$(WITH_ENV) exec $(BIN)/python -m tests.overload $(ARGS)
+	@$(WITH_ENV) exec $(BIN)/python -m qa.overload $(ARGS)
 
 migrate: $(STAMP) ## bring every database to the newest revision
 	@$(WITH_ENV) exec $(BIN)/python -m deploy.migrate

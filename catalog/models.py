@@ -8,8 +8,8 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, DateTime, Index, Numeric, Text, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from extensions.ids import new_id
-from extensions.tables import service_metadata
+from contracts.ids import new_id
+from extensions.storage.tables import service_metadata
 
 
 class Base(DeclarativeBase):

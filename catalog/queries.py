@@ -9,7 +9,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from catalog.models import Product
 from contracts.base import Actor, page_of
 from contracts.catalog import ProductFilter, ProductLookup, ProductNotFound, ProductView
-from extensions.pagination import fetch_page
+from extensions.storage.pagination import fetch_page
 
 _SORT_KEYS: dict[str, InstrumentedAttribute[Any]] = {
     "created_at": Product.created_at,

@@ -6,11 +6,11 @@ from catalog import queries, use_cases
 from catalog.models import Base
 from contracts.base import Actor
 from contracts.catalog import CreateProduct, ProductFilter, ProductLookup, UpdateProduct
-from extensions import operations
-from extensions.cache import Cache
-from extensions.ids import parse_id
-from extensions.rpc import rpc
-from extensions.work import Work
+from contracts.ids import parse_id
+from extensions.cache.versioned_cache import Cache
+from extensions.operations import operations
+from extensions.rpc.server import rpc
+from extensions.storage.unit_of_work import Work
 
 
 class CatalogService(operations.Operations):

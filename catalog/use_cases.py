@@ -21,7 +21,7 @@ from contracts.catalog import (
 )
 from contracts.errors import ValidationFailed
 from contracts.etags import require_match
-from extensions.ids import new_id
+from contracts.ids import new_id
 
 
 def create_product(session: Session, request: CreateProduct, currency: str, publish: Publish) -> ProductView:

@@ -163,7 +163,7 @@ class Event(BaseModel):
     consumers: ClassVar[tuple[str, ...]] = ()
     """Services that must hear it; an event with any is published `mandatory`."""
     listeners: ClassVar[tuple[str, ...]] = ()
-    """Services of which every process hears it while it runs (extensions/broadcast.py)."""
+    """Services of which every process hears it while it runs (extensions/messaging/broadcast.py)."""
 
     @property
     def correlation_id(self) -> str:

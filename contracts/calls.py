@@ -1,12 +1,7 @@
 """Who may call whom by RPC. The broker lets nothing else through: deploy/permissions.py makes its users from this."""
 
-from typing import get_args
-
 from contracts.events import EVENTS
-from contracts.operations import ServiceName
-
-SERVICES: tuple[str, ...] = get_args(ServiceName)
-GATEWAY = "gateway"
+from contracts.services import GATEWAY, SERVICES
 
 CALLS: dict[str, tuple[str, ...]] = {
     # Everything that a client may ask for comes through it.

@@ -1,9 +1,9 @@
 """The services' databases and the roles that log in to them, as config.yml has them: `python -m deploy.databases`.
 
 Each database has an owner, under whom migrations run, and the role of its service, who may read and write rows
-(extensions/migrations.py grants what extensions/tables.py says). Where ADMINISTRATOR_DATABASE_URL is set, its user
-makes all of them that are on its server, with the names and passwords in their addresses, at every start. Elsewhere
-somebody has made them.
+(extensions/storage/migrations.py grants what extensions/storage/tables.py says). Where ADMINISTRATOR_DATABASE_URL is
+set, its user creates those that are on its server, with the names and passwords in their addresses, at every start.
+Elsewhere an operator has to create them.
 """
 
 import os
@@ -19,7 +19,8 @@ from sqlalchemy.engine import URL, make_url
 
 from deploy.accounts import ADMINISTRATOR_DATABASE, database_variable, owner_variable
 from deploy.settings import load
-from extensions.production import has_own_password, is_production
+from extensions.runtime.settings import is_production
+from extensions.security.production import has_own_password
 
 ONE_AT_A_TIME = 7_305_512  # any number, the same for everybody who makes databases
 HAND_OVER = """

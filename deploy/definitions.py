@@ -18,8 +18,9 @@ from typing import Any
 from deploy.accounts import administrator_of, password_of
 from deploy.permissions import User, users
 from deploy.settings import load
-from extensions import topology
-from extensions.production import UnknownEnvironment, is_known, is_production
+from extensions.messaging import topology
+from extensions.runtime.settings import UnknownEnvironment, is_production
+from extensions.security.production import is_known
 
 VHOST = "/"
 

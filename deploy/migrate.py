@@ -1,6 +1,6 @@
 """Bring the services' databases to their newest revision: `python -m deploy.migrate [users orders ...]`.
 
-Several at once (two containers, two terminals) do no harm: extensions/migrations.py lets one at a time.
+Several at once (two containers, two terminals) do no harm: extensions/storage/migrations.py lets one at a time.
 """
 
 import argparse

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from contracts.calls import CALLS, bus_services
 from contracts.events import EVENTS, EXCHANGE, queue_name
 from deploy.accounts import OPERATOR
-from extensions import topology
+from extensions.messaging import topology
 
 UUID = "[0-9a-f-]{36}"
 ANSWER = "[^.#*]+"  # the address of an answer has no dot, that of a call has one

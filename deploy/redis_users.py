@@ -12,11 +12,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from contracts.calls import GATEWAY, SERVICES
+from contracts.services import GATEWAY, SERVICES
 from contracts.users import TooManyFailedLogins
 from deploy.accounts import redis_password_of
 from deploy.settings import load
-from extensions.production import UnknownEnvironment, is_known, is_production
+from extensions.runtime.settings import UnknownEnvironment, is_production
+from extensions.security.production import is_known
 
 ADMINISTRATOR = "default"  # who sends no name
 

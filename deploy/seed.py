@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.settings import load
-from extensions.production import UnknownEnvironment, is_production
+from extensions.runtime.settings import UnknownEnvironment, is_production
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # eventlet announces its end at every import

@@ -14,7 +14,7 @@ from typing import Any
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # eventlet announces its end at every import
     from docs.api_requests import requests
-    from extensions.http.openapi import document
+    from extensions.http.openapi.document import document
     from gateway.routes.docs import INFO
     from gateway.service import GatewayService
 

@@ -3,11 +3,11 @@
 from typing import Any
 
 from contracts.users import ACCESS_TOKEN_SECONDS, UserUpdated
-from extensions.broadcast import hears
-from extensions.cache import Cache
-from extensions.http.auth import TokensProvider
-from extensions.periodic import periodic
-from extensions.rpc_client import RpcClient
+from extensions.cache.versioned_cache import Cache
+from extensions.http.routing.authentication import TokensProvider
+from extensions.messaging.broadcast import on_broadcast
+from extensions.rpc.client import RpcClient
+from extensions.storage.periodic import periodic
 from gateway.routes import admin, docs, health, inventory, notifications, orders, payments, products, users
 
 
@@ -29,7 +29,7 @@ class GatewayService(
     orders_cache, catalog_cache = Cache("orders"), Cache("catalog")  # what these write, for what is asked most
     tokens = TokensProvider()
 
-    @hears(UserUpdated)
+    @on_broadcast(UserUpdated)
     def on_user_updated(self, event: UserUpdated) -> None:
         """Let a new role or a deactivation hold for the tokens that are out already."""
         self.tokens.verified.update(event)

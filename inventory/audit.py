@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import case, select
 from sqlalchemy.orm import Session
 
-from extensions.audits import Fingerprints, Range, Span, check, fingerprints, seconds_since, within
+from extensions.operations.audits import Fingerprints, Range, Span, check, fingerprints, seconds_since, within
 from inventory.models import Reservation, ReservationLine
 from inventory.rules import Status
 

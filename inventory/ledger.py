@@ -6,8 +6,8 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from extensions.bulk import insert_rows, update_rows
-from extensions.ids import new_id
+from contracts.ids import new_id
+from extensions.storage.bulk import insert_rows, update_rows
 from inventory.models import Base
 from inventory.rules import Balance, Change
 

@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identity, Index, Text, Uuid, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from extensions.ids import new_id
-from extensions.tables import APPEND_ONLY, service_metadata
+from contracts.ids import new_id
+from extensions.storage.tables import APPEND_ONLY, service_metadata
 from inventory.rules import Status
 
 

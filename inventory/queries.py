@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from contracts.base import Actor, PageRequest, page_of
 from contracts.inventory import MovementView, StockFilter, StockNotFound, StockView
-from extensions.pagination import fetch_page
+from extensions.storage.pagination import fetch_page
 from inventory.models import Movement, Reservation, ReservationLine, Stock
 from inventory.rules import Balance, Status
 

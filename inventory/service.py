@@ -1,13 +1,13 @@
 """Every way into inventory: RPC methods and event handlers."""
 
 from contracts.base import Actor, PageRequest
+from contracts.ids import parse_id
 from contracts.inventory import AdjustStock, SetStock, SetStockLevel, StockFilter
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
-from extensions import audits, operations
-from extensions.events import handles
-from extensions.ids import parse_id
-from extensions.rpc import rpc
-from extensions.work import Work
+from extensions.messaging.event_handler import handles
+from extensions.operations import audits, operations
+from extensions.rpc.server import rpc
+from extensions.storage.unit_of_work import Work
 from inventory import audit, queries, use_cases
 from inventory.models import Base
 

@@ -11,7 +11,7 @@ from contracts.base import Actor, Publish, Received
 from contracts.etags import require_match
 from contracts.inventory import AdjustStock, SetStock, SetStockLevel, StockNotFound, StockView
 from contracts.orders import OrderCreated
-from extensions.bulk import insert_rows
+from extensions.storage.bulk import insert_rows
 from inventory import queries, rules
 from inventory.ledger import Ledger
 from inventory.models import Base, Stock

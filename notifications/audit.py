@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from extensions.audits import Fingerprints, Range, Span, fingerprints, seconds_since, within
+from extensions.operations.audits import Fingerprints, Range, Span, fingerprints, seconds_since, within
 from notifications.models import Notification
 
 ABOUT_ORDERS = Notification.order_id.is_not(None)

@@ -7,8 +7,8 @@ from uuid import UUID
 from sqlalchemy import DateTime, Index, Text, UniqueConstraint, Uuid, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from extensions.ids import new_id
-from extensions.tables import service_metadata
+from contracts.ids import new_id
+from extensions.storage.tables import service_metadata
 
 
 class Base(DeclarativeBase):

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from contracts.base import Actor, page_of
 from contracts.notifications import NotificationFilter, NotificationView
-from extensions.pagination import fetch_page
+from extensions.storage.pagination import fetch_page
 from notifications.models import Notification
 
 

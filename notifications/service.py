@@ -5,14 +5,14 @@ templates.py, and add it to the handler here.
 """
 
 from contracts.base import Actor
+from contracts.ids import parse_id
 from contracts.notifications import NotificationFilter
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated, OrderDelivered, OrderShipped
 from contracts.users import UserRegistered
-from extensions import audits, operations
-from extensions.events import handles
-from extensions.ids import parse_id
-from extensions.rpc import rpc
-from extensions.work import Work
+from extensions.messaging.event_handler import handles
+from extensions.operations import audits, operations
+from extensions.rpc.server import rpc
+from extensions.storage.unit_of_work import Work
 from notifications import audit, queries, use_cases
 from notifications.models import Base
 

@@ -8,9 +8,9 @@ from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from contracts.base import Actor, Received
+from contracts.ids import new_id
 from contracts.notifications import NotificationNotFound
-from extensions.bulk import insert_rows
-from extensions.ids import new_id
+from extensions.storage.bulk import insert_rows
 from notifications.models import Base, Notification
 from notifications.templates import message_for
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import case, func, select, text
 from sqlalchemy.orm import Session
 
-from extensions.audits import SHOWN, Fingerprints, Range, Span, check, fingerprints, seconds_since, within
+from extensions.operations.audits import SHOWN, Fingerprints, Range, Span, check, fingerprints, seconds_since, within
 from orders.models import UNSETTLED, Order, OrderItem, TimelineEvent
 
 RANGE = 100
@@ -56,9 +56,9 @@ DECISIONS = text("""
 """)
 
 
-def id_since(moment: datetime | None) -> UUID:
+def id_since(read_snapshot: datetime | None) -> UUID:
     """Return the smallest id that can have been made at `moment` or later: the ids begin with their time."""
-    return UUID(int=0 if moment is None else max(0, int(moment.timestamp() * 1000)) << 80)
+    return UUID(int=0 if read_snapshot is None else max(0, int(read_snapshot.timestamp() * 1000)) << 80)
 
 
 def span(session: Session, since: UUID) -> Span:

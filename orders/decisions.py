@@ -3,9 +3,9 @@
 import time
 
 from contracts.base import Event
+from contracts.ids import made_at
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed
-from extensions.ids import made_at
-from extensions.metrics import Metrics
+from extensions.observability.metrics import Metrics
 
 COUNTED = "Orders confirmed, and orders cancelled, by the reason; some are both, one after the other."
 DECIDED = "From the making of an order to its decision by the answers, or by the lack of them."

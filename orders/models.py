@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from contracts.orders import CancelReason, OrderStatus
-from extensions.tables import APPEND_ONLY, service_metadata
+from extensions.storage.tables import APPEND_ONLY, service_metadata
 
 _STATUSES = ", ".join(f"'{status}'" for status in OrderStatus)
 _REASONS = ", ".join(f"'{reason}'" for reason in CancelReason)

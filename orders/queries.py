@@ -18,7 +18,7 @@ from contracts.orders import (
     SagaView,
     TimelineEntry,
 )
-from extensions.pagination import equal_in_order, fetch_page
+from extensions.storage.pagination import equal_in_order, fetch_page
 from orders import saga
 from orders.admission import Waiting
 from orders.models import UNSETTLED, Order, TimelineEvent

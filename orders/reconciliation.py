@@ -12,9 +12,9 @@ from typing import Any
 
 from contracts.errors import ServiceError
 from contracts.operations import CheckView, ConsistencyView
-from extensions.audits import MAX_ROWS, SHOWN, Range, Span, differing, moment, unsent
-from extensions.fan_out import ask_each
-from extensions.telemetry import current_trace
+from extensions.observability.traces import current_trace
+from extensions.operations.audits import MAX_ROWS, SHOWN, Range, Span, differing, read_snapshot, unsent
+from extensions.rpc.scatter_gather import call_each
 from orders import audit
 from orders.comparison import ORDER_CHECKS, broken_by, last_change
 
@@ -64,15 +64,15 @@ class Findings:
 class Reconciliation:
     """One look at all books."""
 
-    def __init__(self, work: Any, services: Any, queues: Any) -> None:
-        self.work, self.queues = work, queues
+    def __init__(self, work: Any, dead_letters: Any, services: Any, queues: Any) -> None:
+        self.work, self.dead_letters, self.queues = work, dead_letters, queues
         self.seconds = current_trace().remaining(LONGEST_SECONDS)
         self.deadline = time.monotonic() + self.seconds
         self.services = services.within(self.seconds - ANSWER_SECONDS)
 
     def look(self, since: datetime | None) -> ConsistencyView:
         """Compare everything; with `since`, only the orders that were made from then on."""
-        with moment(self.work, self.seconds) as session:
+        with read_snapshot(self.work, self.seconds) as session:
             span = audit.span(session, audit.id_since(since))
         books = self._ask((ORDERS, BROKER, *OTHERS), lambda name: self._books(name, span))
         own = books[ORDERS]
@@ -86,11 +86,11 @@ class Reconciliation:
             return self.queues.waiting()
         if name != ORDERS:
             return getattr(self.services, name).audit(**span.to_wire())
-        with moment(self.work, self.seconds) as session:
+        with read_snapshot(self.work, self.seconds) as session:
             count, ranges = audit.unsettled(session, span)
             return {
                 "outbox": unsent(self.work),
-                "dead_letters": self.work.dead_letters.summary(session, SHOWN),
+                "dead_letters": self.dead_letters.summary(session, SHOWN),
                 "checks": audit.checks(session, span),
                 "fingerprints": audit.expected(session, span),
                 "unsettled": count,
@@ -114,11 +114,11 @@ class Reconciliation:
     def _rows(self, name: str, ranges: list[Range]) -> Any:
         if name != ORDERS:
             return getattr(self.services, name).audit_rows(ranges)
-        with moment(self.work, self.seconds) as session:
+        with read_snapshot(self.work, self.seconds) as session:
             return audit.rows(session, ranges)
 
     def _ask(self, names: tuple[str, ...], ask: Any) -> dict[str, Any]:
-        answers = ask_each(names, ask)
+        answers = call_each(names, ask)
         for answer in answers.values():
             if isinstance(answer, ServiceError):
                 raise answer  # a sum without one of its parts would say that all is well

@@ -56,7 +56,7 @@ COMMANDS: dict[Command, tuple[frozenset[OrderStatus], OrderStatus, CancelReason 
 }
 
 # What each answer says: which of the two statuses it moves, and to where.
-ANSWERS: dict[str, tuple[str, str]] = {
+REPLIES: dict[str, tuple[str, str]] = {
     "inventory.stock_reserved": ("stock", "RESERVED"),
     "inventory.stock_failed": ("stock", "FAILED"),
     "inventory.stock_committed": ("stock", "COMMITTED"),
@@ -91,12 +91,12 @@ NOT_UNDONE = {
 }
 
 
-def hear(saga: Saga, answer: str, *, returned: bool = False) -> Saga:
+def apply_reply(saga: Saga, answer: str, *, returned: bool = False) -> Saga:
     """Return the order after an answer of inventory or payments, decided if that settles it.
 
     `answer` is an event's name; `returned` tells a release of committed stock from one of reserved stock.
     """
-    part, status = ANSWERS[answer]
+    part, status = REPLIES[answer]
     if returned:
         status = "RETURNED"
     if part == "stock" and PROGRESS[status] > PROGRESS[saga.stock]:
@@ -106,7 +106,7 @@ def hear(saga: Saga, answer: str, *, returned: bool = False) -> Saga:
     return _decide(saga)
 
 
-def obey(saga: Saga, command: Command) -> Saga | None:
+def apply_command(saga: Saga, command: Command) -> Saga | None:
     """Return the order after a command, None where it comes too late or too early."""
     possible_in, status, reason = COMMANDS[command]
     if saga.status not in possible_in:

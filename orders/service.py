@@ -8,23 +8,24 @@ from nameko.extensions import DependencyProvider
 from contracts.base import Actor
 from contracts.catalog import ProductView
 from contracts.errors import Overloaded, ServiceUnavailable, UpstreamTimeout, ValidationFailed
+from contracts.ids import parse_id
 from contracts.inventory import StockCommitted, StockFailed, StockReleased, StockReserved
 from contracts.operations import ConsistencyRequest
 from contracts.orders import CreateOrder, OrderFilter, OrderNotFound, SagaFilter
 from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
-from extensions import idempotency, operations
-from extensions.cache import Cache
-from extensions.copies import CopiesOf
-from extensions.events import handles
-from extensions.ids import parse_id
-from extensions.metrics import Metrics
-from extensions.periodic import periodic
-from extensions.queues import Queues
-from extensions.rpc import rpc
-from extensions.rpc_client import RpcClient
-from extensions.telemetry import current_trace
-from extensions.together import Together
-from extensions.work import Work
+from extensions.cache.local_replica import ReplicaOf
+from extensions.cache.versioned_cache import Cache
+from extensions.idempotency import keys as idempotency
+from extensions.idempotency.batcher import BatcherProvider
+from extensions.messaging.event_handler import handles
+from extensions.messaging.queue_depths import Queues
+from extensions.observability.metrics import Metrics
+from extensions.observability.traces import current_trace
+from extensions.operations import operations
+from extensions.rpc.client import RpcClient
+from extensions.rpc.server import rpc
+from extensions.storage.periodic import periodic
+from extensions.storage.unit_of_work import Work
 from orders import queries, use_cases
 from orders.admission import Admission
 from orders.decisions import Decisions
@@ -71,9 +72,9 @@ class OrdersService(operations.Operations):
 
     name = "orders"
     work = Work(Base)
-    together = Together()
+    batcher = BatcherProvider()
     cache = Cache()
-    products = CopiesOf("catalog", "products")
+    products = ReplicaOf("catalog", "products")
     services = RpcClient()
     queues = Queues()
     admission = AdmissionProvider()
@@ -106,7 +107,7 @@ class OrdersService(operations.Operations):
         call = idempotency.Call("create_order", idempotency_key, arguments, price)
         # With those that are asked for at the same moment: one transaction, and its round trips, for all.
         with idempotency.under_way(call):
-            return self.together(call, lambda calls: idempotency.run_many(self.work, calls, self._place))
+            return self.batcher(call, lambda calls: idempotency.run_many(self.work, calls, self._place))
 
     @rpc
     def get_order(self, order_id, actor=None):
@@ -183,7 +184,7 @@ class OrdersService(operations.Operations):
         """Compare the books of all services: whether all is at rest, and who breaks which invariant."""
         Actor.of(actor).require_admin()
         wanted = ConsistencyRequest.parse({"since": since})
-        return Reconciliation(self.work, self.services, self.queues).look(wanted.since)
+        return Reconciliation(self.work, self.dead_letters, self.services, self.queues).look(wanted.since)
 
     # Events: the answers of inventory and payments
 
@@ -198,9 +199,9 @@ class OrdersService(operations.Operations):
         PaymentVoided,
         PaymentRefunded,
     )
-    def on_answers(self, events):
+    def on_replies(self, events):
         """Decide orders whose stock and payment are both answered for; note the rest, which follows a decision."""
-        self._forget(use_cases.hear_answers(self.work.session, events, self._publish))
+        self._forget(use_cases.apply_replies(self.work.session, events, self._publish))
 
     # The clock
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from contracts.base import Actor, Cause, Event, Publish, Received
 from contracts.errors import InvalidState
+from contracts.ids import new_id
 from contracts.inventory import StockReleased
 from contracts.orders import (
     CancelReason,
@@ -25,8 +26,7 @@ from contracts.orders import (
     OrderStatus,
     OrderView,
 )
-from extensions.bulk import insert_rows, update_rows
-from extensions.ids import new_id
+from extensions.storage.bulk import insert_rows, update_rows
 from orders import saga
 from orders.models import Base, Order
 from orders.pricing import PricedOrder
@@ -135,7 +135,7 @@ def create_orders(
     return [_created_view(created, *placed[created.order_id]) for created in announcements]
 
 
-def hear_answers(session: Session, answers: Sequence[Received[Any]], publish: Publish) -> list[LockedOrder]:
+def apply_replies(session: Session, answers: Sequence[Received[Any]], publish: Publish) -> list[LockedOrder]:
     """Record what inventory and payments said about their orders, and decide the orders that this settles.
 
     Returns the orders that changed. Raises OrderNotFound where an answer is about no order of ours.
@@ -150,7 +150,7 @@ def hear_answers(session: Session, answers: Sequence[Received[Any]], publish: Pu
             raise OrderNotFound(f"{event.event_type} speaks of order {event.order_id}, which does not exist.")
         entries.append(_entry(event, answer.message_id))
         returned = isinstance(event, StockReleased) and event.returned
-        after = saga.hear(_saga_of(order), event.event_type, returned=returned)
+        after = saga.apply_reply(_saga_of(order), event.event_type, returned=returned)
         if _apply(order, after, entries, lambda announcement: publish(announcement, cause=answer)):  # noqa: B023
             changed[order.id] = order
     _write(session, changed.values())
@@ -163,7 +163,7 @@ def command_order(session: Session, order_id: UUID, command: Command, publish: P
     order = _lock(session, {order_id}).get(order_id)
     if order is None:
         raise OrderNotFound
-    after = saga.obey(_saga_of(order), command)
+    after = saga.apply_command(_saga_of(order), command)
     if after is None:
         verb = "cancel" if command in {Command.CANCEL_BY_USER, Command.CANCEL_BY_ADMIN} else command
         raise InvalidState(f"This order is {order.status}: it is not possible to {verb} it.")
@@ -196,7 +196,7 @@ def expire_orders(session: Session, deadline: timedelta, publish: Publish) -> li
     )
     entries: list[dict[str, Any]] = []
     for order in overdue:
-        after = saga.obey(_saga_of(order), Command.EXPIRE)
+        after = saga.apply_command(_saga_of(order), Command.EXPIRE)
         if after is not None:
             _apply(order, after, entries, publish)
     _write(session, overdue)

@@ -8,10 +8,10 @@ from sqlalchemy import CheckConstraint, DateTime, Index, Numeric, Text, Uuid, fu
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from contracts.base import Received
+from contracts.ids import new_id
 from contracts.orders import OrderCreated
 from contracts.payments import PaymentStatus
-from extensions.ids import new_id
-from extensions.tables import service_metadata
+from extensions.storage.tables import service_metadata
 from payments.rules import State
 
 STATUSES = (*PaymentStatus, State.CANCELLED_BEFORE)

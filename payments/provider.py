@@ -36,7 +36,7 @@ class Declined:
     reason: str
 
 
-Answer = Approved | Declined
+Outcome = Approved | Declined
 
 
 class PaymentProvider:
@@ -45,7 +45,7 @@ class PaymentProvider:
     def __init__(self, limit: Decimal) -> None:
         self.limit = limit
 
-    def authorise(self, key: str, amount: Decimal, currency: str) -> Answer:
+    def authorise(self, key: str, amount: Decimal, currency: str) -> Outcome:
         """Hold `amount`. `key` is the idempotency key: one authorisation a key, whatever happens."""
         if amount > self.limit:
             return Declined(f"amount over the limit of {self.limit:.2f}")

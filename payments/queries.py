@@ -13,7 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from contracts.base import Actor, page_of
 from contracts.payments import PaymentFilter, PaymentNotFound, PaymentView
-from extensions.pagination import equal_in_order, fetch_page
+from extensions.storage.pagination import equal_in_order, fetch_page
 from payments.models import Payment
 from payments.rules import State
 

@@ -6,14 +6,14 @@ from nameko import config
 from nameko.extensions import DependencyProvider
 
 from contracts.base import Actor
+from contracts.ids import parse_id
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
 from contracts.payments import PaymentFilter
-from extensions import audits, operations
-from extensions.events import handles
-from extensions.ids import parse_id
-from extensions.periodic import periodic
-from extensions.rpc import rpc
-from extensions.work import Work
+from extensions.messaging.event_handler import handles
+from extensions.operations import audits, operations
+from extensions.rpc.server import rpc
+from extensions.storage.periodic import periodic
+from extensions.storage.unit_of_work import Work
 from payments import audit, queries, use_cases
 from payments.models import Base
 from payments.provider import PaymentProvider
@@ -80,7 +80,7 @@ class PaymentsService(operations.Operations):
         while pending:
             answers = use_cases.ask_provider(pending, self.provider)
             with self.work.transaction():
-                use_cases.record_answers(self.work.session, answers, self.provider, self.work.publish)
+                use_cases.record_outcomes(self.work.session, answers, self.provider, self.work.publish)
             pending = self._pending_after(pending[-1].payment_id) if len(pending) == BATCH else []
 
     def _pending_after(self, payment_id):

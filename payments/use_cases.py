@@ -10,12 +10,12 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from contracts.base import Publish, Received
+from contracts.ids import new_id
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
-from extensions.bulk import insert_rows, update_rows
-from extensions.ids import new_id
+from extensions.storage.bulk import insert_rows, update_rows
 from payments import queries, rules
 from payments.models import Base, Payment
-from payments.provider import Answer, Approved, Declined, PaymentProvider, ProviderRefuses
+from payments.provider import Approved, Declined, Outcome, PaymentProvider, ProviderRefuses
 from payments.rules import Operation, State, Step
 
 OrderEvent = OrderCreated | OrderConfirmed | OrderCancelled
@@ -53,7 +53,7 @@ def follow_orders(
     return State.PENDING in {row["status"] for row in opened.values()}
 
 
-def ask_provider(pending: Iterable[queries.Pending], provider: PaymentProvider) -> dict[UUID, Answer]:
+def ask_provider(pending: Iterable[queries.Pending], provider: PaymentProvider) -> dict[UUID, Outcome]:
     """Ask the provider to hold the money for each payment. It takes its time, so call this outside a transaction."""
     return {
         payment.payment_id: provider.authorise(f"{payment.order_id}:authorise", payment.amount, payment.currency)
@@ -61,8 +61,8 @@ def ask_provider(pending: Iterable[queries.Pending], provider: PaymentProvider) 
     }
 
 
-def record_answers(
-    session: Session, answers: Mapping[UUID, Answer], provider: PaymentProvider, publish: Publish
+def record_outcomes(
+    session: Session, answers: Mapping[UUID, Outcome], provider: PaymentProvider, publish: Publish
 ) -> None:
     """Enter what the provider answered, by payment id; what was cancelled meanwhile is voided."""
     changed = []
@@ -99,7 +99,7 @@ def _new_row(received: Received[OrderEvent], step: Step) -> dict[str, Any]:
     }
 
 
-def _row(payment: Payment, answer: Answer | None = None) -> dict[str, Any]:
+def _row(payment: Payment, answer: Outcome | None = None) -> dict[str, Any]:
     """Return what can change of a payment, with the provider's answer in it."""
     return {
         "id": payment.id,

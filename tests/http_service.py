@@ -7,8 +7,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from nameko.containers import ServiceContainer
 
-from extensions.http.auth import AccessTokens
-from extensions.http.dispatch import HttpServer
+from extensions.http.routing.authentication import AccessTokens
+from extensions.http.routing.dispatcher import HttpServer
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from struct import pack
 
 import amqp
 
-from extensions.ids import new_id
+from contracts.ids import new_id
 
 TEN_MEGABYTES = 10 * 1024 * 1024
 TRAP = Path(tempfile.gettempdir(), "order-suite-a-pickle-was-loaded")

@@ -13,9 +13,9 @@ from nameko import config
 
 from contracts.errors import ServiceError
 from contracts.events import EVENTS, EXCHANGE, queue_name
-from extensions import topology
-from extensions.ids import new_id
-from extensions.topology import RPC_EXCHANGE
+from contracts.ids import new_id
+from extensions.messaging import topology
+from extensions.messaging.topology import RPC_EXCHANGE
 
 
 def connect(uri=None):

@@ -8,8 +8,8 @@ from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, LargeBinary
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from extensions.ids import new_id
-from extensions.tables import DELETABLE, service_metadata
+from contracts.ids import new_id
+from extensions.storage.tables import DELETABLE, service_metadata
 
 
 class Base(DeclarativeBase):

@@ -18,9 +18,9 @@ from nameko.extensions import DependencyProvider
 
 from contracts.errors import ServiceUnavailable
 from contracts.users import TooManyFailedLogins
-from extensions.key_file import KeyFile
-from extensions.rate_limits import Level, Policy, RateLimits
-from extensions.tokens import PublicKeys, load_public_keys
+from extensions.cache.rate_limits import Level, Policy, RateLimits
+from extensions.security.key_file import KeyFile
+from extensions.security.tokens import PublicKeys, load_public_keys
 from users.tokens import SigningKey, load_signing_keys
 from users.use_cases import SessionPolicy
 

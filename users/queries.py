@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from contracts.base import Actor, PageRequest, page_of
 from contracts.users import TokenRevoked, UserNotFound, UserUpdated, UserView, VerifiedToken
-from extensions.pagination import fetch_page
-from extensions.tokens import AccessToken
+from extensions.security.tokens import AccessToken
+from extensions.storage.pagination import fetch_page
 from users.models import RefreshFamily, RefreshToken, User
 from users.tokens import fingerprint
 

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from contracts.base import Actor, PageRequest
 from contracts.errors import ServiceUnavailable, UpstreamTimeout
+from contracts.ids import parse_id
 from contracts.users import (
     ChangesWithin,
     Credentials,
@@ -14,11 +15,12 @@ from contracts.users import (
     UpdateUser,
     VerifyToken,
 )
-from extensions import idempotency, operations, tokens
-from extensions.ids import parse_id
-from extensions.periodic import periodic
-from extensions.rpc import rpc
-from extensions.work import Work
+from extensions.idempotency import keys as idempotency
+from extensions.operations import operations
+from extensions.rpc.server import rpc
+from extensions.security import tokens
+from extensions.storage.periodic import periodic
+from extensions.storage.unit_of_work import Work
 from users import providers, queries, use_cases
 from users.models import Base
 from users.password_policy import check_password

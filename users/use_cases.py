@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from contracts.base import Actor, Publish
 from contracts.errors import InvalidState, ValidationFailed
 from contracts.etags import require_match
+from contracts.ids import new_id
 from contracts.users import (
     ACCESS_TOKEN_SECONDS,
     InvalidCredentials,
@@ -30,8 +31,7 @@ from contracts.users import (
     UserRegistered,
     UserView,
 )
-from extensions.ids import new_id
-from extensions.tokens import PublicKeys
+from extensions.security.tokens import PublicKeys
 from users import queries, tokens
 from users.models import RefreshFamily, RefreshToken, User
 

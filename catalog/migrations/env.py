@@ -3,6 +3,6 @@
 from alembic import context
 
 from catalog.models import Base
-from extensions.migrations import run_migrations
+from extensions.storage.migrations import run_migrations
 
 run_migrations(context, Base.metadata, "catalog")

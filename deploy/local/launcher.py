@@ -14,7 +14,7 @@ from deploy.local import environment, ports
 from deploy.local.process import PidFile, StartError, spawn, tail, wait_until
 from deploy.local.servers import OURS, Servers
 from deploy.local.suite import ROOT, SERVICES, Suite
-from extensions.production import is_production
+from extensions.runtime.settings import is_production
 
 VAR = ROOT / "var"
 ENV_FILE = VAR / "env"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg2
 
-from contracts.calls import SERVICES
+from contracts.services import SERVICES
 from deploy.accounts import database_variable, owner_variable
 from deploy.databases import Database, make
 from deploy.local import install

@@ -19,8 +19,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # eventlet announces its end at every import
     from nameko.extensions import ENTRYPOINT_EXTENSIONS_ATTR
 
-    from extensions.broadcast import Broadcast
-    from extensions.events import EventHandler
+    from extensions.messaging.broadcast import Broadcast
+    from extensions.messaging.event_handler import EventHandler
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

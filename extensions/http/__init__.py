@@ -1,1 +1,1 @@
-"""The HTTP entrypoint: our own reader and writer of HTTP/1.1, bounded in time and size, and the routes on top."""
+"""The HTTP side: server, routing, limits, and the OpenAPI document."""

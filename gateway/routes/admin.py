@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from contracts.base import DEFAULT_PAGE
-from contracts.calls import SERVICES
 from contracts.errors import DeadLetterNotFound, InvalidState, ServiceError
 from contracts.operations import (
     ConsistencyRequest,
@@ -14,9 +13,10 @@ from contracts.operations import (
     DeadLetterView,
 )
 from contracts.orders import SagaFilter, SagaView
-from extensions.fan_out import ask_each
-from extensions.http.entrypoint import route
-from extensions.http.request import Access, HttpRequest
+from contracts.services import SERVICES
+from extensions.http.message.request import Access, HttpRequest
+from extensions.http.routing.route import route
+from extensions.rpc.scatter_gather import call_each
 
 
 class Routes:
@@ -34,7 +34,7 @@ class Routes:
         """List what could not be handled, of all services, newest first."""
         query = dict(request.query)
         names = _owners(query.pop("service", None))
-        pages = ask_each(
+        pages = call_each(
             names, lambda name: getattr(self.services, name).list_dead_letters(**query, actor=request.actor)
         )
         for page in pages.values():
@@ -53,7 +53,7 @@ class Routes:
     )
     def replay_dead_letter(self, request: HttpRequest, dead_letter_id: str) -> Any:
         """Put a dead letter back into the queue that it came from; 409 if that was done already, or cannot be."""
-        answers = ask_each(
+        answers = call_each(
             _owners(request.query.get("service")),
             lambda name: getattr(self.services, name).replay_dead_letter(
                 dead_letter_id=dead_letter_id, actor=request.actor

@@ -7,12 +7,12 @@ from typing import Any
 
 from nameko import config
 
-from extensions.http.answer import Answer
-from extensions.http.entrypoint import route
-from extensions.http.openapi import document
-from extensions.http.request import Access, HttpRequest
-from extensions.http.strict_json import dump
-from extensions.production import is_production
+from extensions.http.message.request import Access, HttpRequest
+from extensions.http.message.response import Response
+from extensions.http.message.strict_json import dump
+from extensions.http.openapi.document import document
+from extensions.http.routing.route import route
+from extensions.runtime.settings import is_production
 
 VERSION = "0.1.0"
 INFO: dict[str, Any] = {
@@ -62,27 +62,27 @@ class Routes:
     def get_openapi(self, _request: HttpRequest) -> Any:
         """Describe this API, as OpenAPI 3.1."""
         gateway: Any = type(self)
-        return Answer(_document(gateway, is_production(config)), headers=CACHE)
+        return Response(_document(gateway, is_production(config)), headers=CACHE)
 
     @route("GET", "/docs", access=Access.ANYONE, produces="text/html")
     def get_docs(self, _request: HttpRequest) -> Any:
         """Show the API to a person, who can log in and try it."""
-        return Answer(_page("docs.html"), headers={"Content-Security-Policy": POLICY})
+        return Response(_page("docs.html"), headers={"Content-Security-Policy": POLICY})
 
     @route("GET", "/docs/docs.js", access=Access.ANYONE, produces="text/javascript")
     def get_docs_script(self, _request: HttpRequest) -> Any:
         """What our own part of that page does."""
-        return Answer(_page("docs.js"), headers=CACHE)
+        return Response(_page("docs.js"), headers=CACHE)
 
     @route("GET", "/docs/swagger-ui.js", access=Access.ANYONE, produces="text/javascript")
     def get_docs_viewer(self, _request: HttpRequest) -> Any:
         """Swagger UI, as it is installed here."""
-        return Answer(_installed("swagger-ui-bundle.js"), headers=CACHE)
+        return Response(_installed("swagger-ui-bundle.js"), headers=CACHE)
 
     @route("GET", "/docs/docs.css", access=Access.ANYONE, produces="text/css")
     def get_docs_style(self, _request: HttpRequest) -> Any:
         """The style of Swagger UI, and ours."""
-        return Answer(_installed("swagger-ui.css") + _page("docs.css"), headers=CACHE)
+        return Response(_installed("swagger-ui.css") + _page("docs.css"), headers=CACHE)
 
 
 @cache

@@ -3,13 +3,13 @@
 import math
 from typing import Any
 
-from contracts.calls import SERVICES
 from contracts.errors import FieldError, ServiceError, ServiceUnavailable
 from contracts.operations import LivenessView, ReadinessView
-from extensions.broker import BrokerUnavailable
-from extensions.fan_out import ask_each
-from extensions.http.entrypoint import route
-from extensions.http.request import Access, HttpRequest
+from contracts.services import SERVICES
+from extensions.http.message.request import Access, HttpRequest
+from extensions.http.routing.route import route
+from extensions.messaging.connection import BrokerUnavailable
+from extensions.rpc.scatter_gather import call_each
 
 TIMEOUT_SECONDS = 1.5
 KEPT_SECONDS = 0.5
@@ -32,7 +32,7 @@ class Routes:
 
         Without the broker nobody can be asked, so it is named alone.
         """
-        reports = ask_each(SERVICES, self._ask)
+        reports = call_each(SERVICES, self._ask)
         failing = [FieldError(name, reason) for name, reason in _failing(reports)]
         if not self.tokens.verified.caught_up:
             failing.append(FieldError("gateway", "does not know yet which accounts have changed"))

@@ -13,9 +13,9 @@ from contracts.inventory import (
     StockNotFound,
     StockView,
 )
-from extensions.http.answer import Answer
-from extensions.http.entrypoint import route
-from extensions.http.request import Access, HttpRequest
+from extensions.http.message.request import Access, HttpRequest
+from extensions.http.message.response import Response
+from extensions.http.routing.route import route
 
 
 class Routes:
@@ -52,7 +52,7 @@ class Routes:
             **request.body, actor=request.actor, idempotency_key=request.idempotency_key
         )
         created = stock.pop("created")
-        return Answer(stock, status=201 if created else 200)
+        return Response(stock, status=201 if created else 200)
 
     @route(
         "PUT",

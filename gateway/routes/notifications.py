@@ -3,8 +3,8 @@
 from typing import Any
 
 from contracts.notifications import NotificationFilter, NotificationNotFound, NotificationView
-from extensions.http.entrypoint import route
-from extensions.http.request import Access, HttpRequest
+from extensions.http.message.request import Access, HttpRequest
+from extensions.http.routing.route import route
 
 
 class Routes:

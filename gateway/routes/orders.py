@@ -12,8 +12,8 @@ from contracts.orders import (
     ProductUnavailable,
     TimelineView,
 )
-from extensions.http.entrypoint import route
-from extensions.http.request import Access, HttpRequest
+from extensions.http.message.request import Access, HttpRequest
+from extensions.http.routing.route import route
 
 
 class Routes:

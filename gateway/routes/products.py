@@ -11,8 +11,8 @@ from contracts.catalog import (
     UpdateProduct,
 )
 from contracts.errors import NotAuthenticated, PermissionDenied
-from extensions.http.entrypoint import route
-from extensions.http.request import Access, HttpRequest
+from extensions.http.message.request import Access, HttpRequest
+from extensions.http.routing.route import route
 
 _CHANGE: dict[str, Any] = {
     "access": Access.ADMIN,

@@ -21,9 +21,9 @@ from contracts.users import (
     VerifyToken,
     WeakPassword,
 )
-from extensions.http.answer import Answer
-from extensions.http.entrypoint import route
-from extensions.http.request import Access, HttpRequest
+from extensions.http.message.request import Access, HttpRequest
+from extensions.http.message.response import Response
+from extensions.http.routing.route import route
 
 
 class Routes:
@@ -125,9 +125,9 @@ class Routes:
     @route("GET", "/.well-known/jwks.json", access=Access.ANYONE, answer=KeySet)
     def get_jwks(self, _request: HttpRequest) -> Any:
         """Publish the keys that verify access tokens."""
-        return Answer(self.tokens.jwks(), headers={"Cache-Control": "public, max-age=300"})
+        return Response(self.tokens.jwks(), headers={"Cache-Control": "public, max-age=300"})
 
 
-def _secret(session: dict[str, Any]) -> Answer:
+def _secret(session: dict[str, Any]) -> Response:
     """Tokens are for the one who asked, and for no cache."""
-    return Answer(session, headers={"Cache-Control": "no-store"})
+    return Response(session, headers={"Cache-Control": "no-store"})

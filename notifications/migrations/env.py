@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from extensions.migrations import run_migrations
+from extensions.storage.migrations import run_migrations
 from notifications.models import Base
 
 run_migrations(context, Base.metadata, "notifications")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from extensions.ids import new_id
+from contracts.ids import new_id
 from tests.support import eventually
 
 CALLERS = ("anonymous", "ayse", "burak", "admin", "logged_out")

@@ -5,7 +5,7 @@ import re
 import httpx
 import pytest
 
-from extensions.http.openapi import document
+from extensions.http.openapi.document import document
 from gateway.routes.docs import INFO
 from gateway.service import GatewayService
 from tests.e2e.access import ANONYMOUS, CALLERS, CASES, CUSTOMERS, LOGGED_OUT, OK, REVOKED, World

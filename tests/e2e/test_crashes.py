@@ -4,8 +4,8 @@ import signal
 import threading
 from collections import Counter
 
+from qa.load import Client, make_products, place, place_orders, plan
 from tests.books import database_urls
-from tests.load import Client, make_products, place, place_orders, plan
 from tests.support import eventually
 
 KILLED = ("inventory", "payments", "orders", "catalog", "users", "notifications", "gateway")

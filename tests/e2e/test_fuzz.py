@@ -5,8 +5,8 @@
 
 import pytest
 
-from tests.fuzz.run import ROOT, run
-from tests.load import ADMIN, CUSTOMER
+from qa.fuzz.run import ROOT, run
+from qa.load import ADMIN, CUSTOMER
 
 SEED = 20261122
 

@@ -10,10 +10,10 @@ import pytest
 import sqlalchemy
 
 from contracts.events import EVENTS, queue_name
+from contracts.ids import new_id
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated, OrderLine
-from extensions.ids import new_id
+from qa.load import Client
 from tests.e2e.conftest import DEADLINE_SECONDS
-from tests.load import Client
 from tests.support import connect, database, eventually
 
 

@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 
-from tests.doors import Honest, asks, log_in_at_once
+from qa.doors import Honest, asks, log_in_at_once
 
 LOGINS = 200
 SECONDS = 6

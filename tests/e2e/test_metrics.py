@@ -3,7 +3,7 @@
 import httpx
 
 from deploy.local.suite import SERVICES
-from extensions.metrics import addresses
+from extensions.observability.metrics import addresses
 from tests.scrape import Scrape
 from tests.support import eventually
 

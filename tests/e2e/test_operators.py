@@ -4,11 +4,11 @@ import pytest
 from amqp.exceptions import AccessRefused
 from nameko.standalone.rpc import ClusterRpcClient
 
-from contracts.calls import SERVICES
 from contracts.errors import DeadLetterNotFound
+from contracts.ids import new_id
+from contracts.services import SERVICES
 from deploy import healthcheck
 from deploy.accounts import OPERATOR, uri_variable
-from extensions.ids import new_id
 from tests.support import eventually
 
 QUEUE = "inventory.on_order_confirmed"

@@ -10,10 +10,10 @@ import pytest
 import sqlalchemy
 
 from deploy.local.suite import Suite
+from qa.load import Client
 from tests.books import database_urls
 from tests.e2e.conftest import ROOT, SERVICES
 from tests.e2e.strict import Traffic
-from tests.load import Client
 from tests.support import eventually
 
 HTTP_DEADLINE = 5.0

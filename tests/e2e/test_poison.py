@@ -3,7 +3,7 @@
 import sqlalchemy
 
 from contracts.events import EVENTS, queue_name
-from extensions.topology import RPC_EXCHANGE, dead_letter_queue
+from extensions.messaging.topology import RPC_EXCHANGE, dead_letter_queue
 from tests import poison
 from tests.e2e.conftest import SERVICES
 from tests.support import connect, database, eventually

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from deploy.local.suite import Suite
+from qa.load import Client, place
 from tests.e2e.conftest import ROOT
-from tests.load import Client, place
 from tests.support import eventually
 
 CLIENTS, EACH = 8, 20

@@ -10,7 +10,7 @@ from nameko import config
 from sqlalchemy.orm import Session
 
 from contracts.base import Received
-from extensions.ids import new_id
+from contracts.ids import new_id
 
 # A test run does the same every time; with STATEFUL_EXAMPLES=1000 it looks for what is new.
 EXAMPLES = os.environ.get("STATEFUL_EXAMPLES")

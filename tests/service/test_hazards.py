@@ -16,15 +16,16 @@ from sqlalchemy.orm import sessionmaker
 from contracts.base import Received
 from contracts.errors import InvalidState
 from contracts.events import queue_name
+from contracts.ids import new_id
 from contracts.inventory import StockReserved
 from contracts.orders import OrderCreated, OrderDelivered, OrderLine, OrderShipped
 from contracts.payments import PaymentAuthorized
-from extensions import events, operations
-from extensions.events import handles
-from extensions.ids import new_id
-from extensions.listener import Listener
-from extensions.publisher import ConfirmedPublisher, Outgoing
-from extensions.work import Work
+from extensions.messaging import event_handler as events
+from extensions.messaging.event_handler import handles
+from extensions.messaging.listener import Listener
+from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
+from extensions.operations import operations
+from extensions.storage.unit_of_work import Work
 from inventory import use_cases as inventory
 from notifications.models import Base
 from orders import use_cases as orders
@@ -137,15 +138,15 @@ class Order:
         return new_id()
 
     def reserved(self, session):
-        orders.hear_answers(session, [received(StockReserved(order_id=self.id))], self.publish)
+        orders.apply_replies(session, [received(StockReserved(order_id=self.id))], self.publish)
 
     def authorized(self, session):
         event = PaymentAuthorized(
             order_id=self.id, payment_id=new_id(), transaction_reference="r", amount=Decimal("1.00"), currency="TRY"
         )
-        orders.hear_answers(session, [received(event)], self.publish)
+        orders.apply_replies(session, [received(event)], self.publish)
 
-    def obey(self, command):
+    def apply_command(self, command):
         return lambda session: orders.command_order(session, self.id, command, self.publish)
 
     def status(self):
@@ -169,13 +170,13 @@ class TestOneOrder:
 
     def test_h11_a_cancellation_beats_the_confirmation_that_comes_second(self):
         order = Order(stock="RESERVED")
-        assert at_once("orders", order.obey(Command.CANCEL_BY_USER), order.authorized) is None
+        assert at_once("orders", order.apply_command(Command.CANCEL_BY_USER), order.authorized) is None
         assert order.status() == "CANCELLED"
         assert order.announced == ["order.created", "order.cancelled"]
 
     def test_h11_a_shipment_beats_the_cancellation_that_comes_second(self):
         order = Order(stock="COMMITTED", status="CONFIRMED")
-        failure = at_once("orders", order.obey(Command.SHIP), order.obey(Command.CANCEL_BY_USER))
+        failure = at_once("orders", order.apply_command(Command.SHIP), order.apply_command(Command.CANCEL_BY_USER))
         assert isinstance(failure, InvalidState)
         assert order.status() == "SHIPPED"
 
@@ -242,7 +243,7 @@ def test_h7_what_the_broker_refuses_is_not_taken_for_delivered(run_service):
         small = {"x-max-length": 1, "x-overflow": "reject-publish"}
         queue = connection.channel().queue_declare("small", exclusive=False, arguments=small).queue
         try:
-            refused = publisher.publish([Outgoing("", queue, "{}", str(number)) for number in range(5)])
+            refused = publisher.publish([OutgoingMessage("", queue, "{}", str(number)) for number in range(5)])
             assert refused
             assert refused == {str(number) for number in range(5 - len(refused), 5)}
         finally:

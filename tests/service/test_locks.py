@@ -1,7 +1,7 @@
 """Two transactions about the same thing at the same time: the second waits for the first, on every lock that we take.
 
 Each race is also run with its lock taken out, and must then end wrong: so no lock is there for nothing, and none of
-these tests passes by luck. tests/model shows what becomes of the whole saga without each of them.
+these tests passes by luck. qa/model shows what becomes of the whole saga without each of them.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql import Select
 
 from contracts.base import OPERATOR
+from contracts.ids import new_id
 from contracts.inventory import AdjustStock, SetStock, StockIsReserved, StockReserved
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated, OrderLine
 from contracts.payments import PaymentAuthorized
-from extensions.ids import new_id
 from inventory import queries as inventory_queries
 from inventory import use_cases as inventory
 from orders import use_cases as orders
@@ -163,7 +163,7 @@ class AnAnswerIsRecordedAndTheOrderCancelled(PaymentsRace):
         self.answers = payments.ask_provider([each for each in pending if each.order_id == self.order], PROVIDER)
 
     def first(self, session, publish):
-        payments.record_answers(session, self.answers, PROVIDER, publish)
+        payments.record_outcomes(session, self.answers, PROVIDER, publish)
 
 
 class OrdersRace(Race):
@@ -177,13 +177,13 @@ class OrdersRace(Race):
             self.order = orders.create_orders(session, new, "TRY", timedelta(0), publish)[0].id
 
     def reserved(self, session, publish):
-        orders.hear_answers(session, [received(StockReserved(order_id=self.order))], publish)
+        orders.apply_replies(session, [received(StockReserved(order_id=self.order))], publish)
 
     def authorised(self, session, publish):
         answer = PaymentAuthorized(
             order_id=self.order, payment_id=new_id(), transaction_reference="auth_1", amount=Decimal(1), currency="TRY"
         )
-        orders.hear_answers(session, [received(answer)], publish)
+        orders.apply_replies(session, [received(answer)], publish)
 
     def outcome(self):
         [(status,)] = self.transactions.read("SELECT status FROM orders WHERE id = :order", order=self.order)

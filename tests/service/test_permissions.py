@@ -10,13 +10,14 @@ import nameko
 import pytest
 from amqp.exceptions import AccessRefused
 
-from contracts.calls import CALLS, GATEWAY, SERVICES, bus_services
+from contracts.calls import CALLS, bus_services
 from contracts.events import EVENTS, EXCHANGE, queue_name
+from contracts.ids import new_id
+from contracts.services import GATEWAY, SERVICES
 from deploy.accounts import OPERATOR, uri_variable
-from extensions import topology
-from extensions.ids import new_id
-from extensions.publisher import ConfirmedPublisher, Outgoing
-from extensions.topology import AGAIN, DEAD_LETTERS, RPC_EXCHANGE
+from extensions.messaging import topology
+from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
+from extensions.messaging.topology import AGAIN, DEAD_LETTERS, RPC_EXCHANGE
 from tests.support import connect, purge_queues
 
 HANDLERS = [(service, queue_name(service, event)) for event in EVENTS.values() for service in event.consumers]
@@ -147,13 +148,13 @@ def test_a_wrong_password_opens_nothing(environment):
 
 
 def test_h8_who_may_not_declare_the_queues_publishes_nothing_without_them(servers, environment):
-    publisher, event = ConfirmedPublisher(), Outgoing(EXCHANGE, "order.shipped", "{}", str(new_id()))
+    publisher, event = ConfirmedPublisher(), OutgoingMessage(EXCHANGE, "order.shipped", "{}", str(new_id()))
     publisher.container = SimpleNamespace(service_name="orders")
     with nameko.config.patch({"AMQP_URIS": {"orders": environment["ORDERS_AMQP_URI"]}}), connect() as administrator:
         channel = administrator.channel()
         channel.queue_delete("notifications.on_order_shipped")
         try:
-            with pytest.raises(topology.Incomplete, match=r"notifications\.on_order_shipped"):
+            with pytest.raises(topology.TopologyMissing, match=r"notifications\.on_order_shipped"):
                 publisher.publish([event])
         finally:
             topology.declare(channel)

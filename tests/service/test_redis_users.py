@@ -8,8 +8,9 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from deploy.accounts import redis_variable
 from deploy.redis_users import LIMITS_OF_REQUESTS, RULES
-from extensions.cache import PUT_IF_NEWER, Cache, RedisConnection, VersionedCache
-from extensions.rate_limits import SPEND, Policy, RateLimits
+from extensions.cache.connection import PUT_IF_NEWER, RedisConnection
+from extensions.cache.rate_limits import SPEND, Policy, RateLimits
+from extensions.cache.versioned_cache import Cache, VersionedCache
 
 ENTRY = {"price": "1.00"}
 # One key of each kind that there is, and one that nobody has.

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from extensions.migrations import create_timers, drop_timers
+from extensions.storage.migrations import create_timers, drop_timers
 
 revision = "0002"
 down_revision = "0001"

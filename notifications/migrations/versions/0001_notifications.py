@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from extensions.migrations import create_messaging_tables, drop_messaging_tables
+from extensions.storage.migrations import create_messaging_tables, drop_messaging_tables
 
 revision = "0001"
 down_revision = None

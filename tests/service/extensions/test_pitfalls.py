@@ -16,19 +16,20 @@ from nameko.containers import ServiceContainer
 
 from contracts.errors import InternalError, ServiceUnavailable, UpstreamTimeout
 from contracts.events import EVENTS, queue_name
+from contracts.ids import new_id
 from contracts.orders import OrderDelivered, OrderShipped
 from deploy.local import install
-from extensions import operations, topology
-from extensions.events import handles
-from extensions.http.dispatch import HttpServer
-from extensions.http.entrypoint import route
-from extensions.http.request import Access
-from extensions.ids import new_id
-from extensions.listener import Listener
-from extensions.rpc import rpc
-from extensions.rpc_client import Calls, RpcClient
-from extensions.topology import RPC_EXCHANGE
-from extensions.work import Work
+from extensions.http.message.request import Access
+from extensions.http.routing.dispatcher import HttpServer
+from extensions.http.routing.route import route
+from extensions.messaging import topology
+from extensions.messaging.event_handler import handles
+from extensions.messaging.listener import Listener
+from extensions.messaging.topology import RPC_EXCHANGE
+from extensions.operations import operations
+from extensions.rpc.client import PendingCalls, RpcClient
+from extensions.rpc.server import rpc
+from extensions.storage.unit_of_work import Work
 from notifications.models import Base
 from tests.support import Caller, connect, database, eventually
 
@@ -104,7 +105,7 @@ def waiting(channel, queue):
 
 
 def pending(container):
-    return container.shared_extensions[Calls]._pending
+    return container.shared_extensions[PendingCalls]._pending
 
 
 def test_pitfall_01_what_is_being_handled_at_the_stop_is_acked(subject, bus, channel):

@@ -5,8 +5,8 @@ import gc
 import eventlet
 from nameko.extensions import DependencyProvider
 
-from extensions.rpc import rpc
-from extensions.rpc_client import RpcClient
+from extensions.rpc.client import RpcClient
+from extensions.rpc.server import rpc
 
 
 class Bomb(DependencyProvider):

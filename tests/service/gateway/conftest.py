@@ -5,8 +5,8 @@ import pytest
 from nameko import config
 
 from catalog.service import CatalogService
-from extensions.http.dispatch import HttpServer
-from extensions.ids import new_id
+from contracts.ids import new_id
+from extensions.http.routing.dispatcher import HttpServer
 from gateway.service import GatewayService
 from inventory.service import InventoryService
 from notifications.service import NotificationsService

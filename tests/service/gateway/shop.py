@@ -1,7 +1,7 @@
 """What tests of the whole API say again and again."""
 
-from extensions.http.openapi import document
-from extensions.http.openapi_problems import HEADERS
+from extensions.http.openapi.document import document
+from extensions.http.openapi.problems import HEADERS
 from gateway.routes.docs import INFO
 from gateway.service import GatewayService
 

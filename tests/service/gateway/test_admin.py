@@ -4,9 +4,9 @@ from unittest.mock import Mock, call
 
 import pytest
 
-from contracts.calls import SERVICES
 from contracts.errors import DeadLetterNotFound, InvalidState, ServiceUnavailable, UpstreamTimeout
-from extensions.ids import new_id
+from contracts.ids import new_id
+from contracts.services import SERVICES
 
 USER = new_id()
 ACTOR = {"user_id": str(USER), "roles": ["customer", "admin"]}

@@ -5,10 +5,10 @@ import httpx
 import pytest
 import sqlalchemy
 
+from contracts.ids import new_id
 from contracts.users import WeakPassword
-from extensions.ids import new_id
-from extensions.rpc import RpcServer
-from extensions.work import UnitOfWork
+from extensions.rpc.server import RpcServer
+from extensions.storage.unit_of_work import UnitOfWork
 from tests.service.gateway.shop import PASSWORD, bearer, ok, undocumented
 from tests.support import database, eventually
 

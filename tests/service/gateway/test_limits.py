@@ -10,7 +10,7 @@ import httpx
 import pytest
 from nameko import config
 
-from extensions.ids import new_id
+from contracts.ids import new_id
 from tests.support import eventually
 
 PAGE = {"items": [], "next_cursor": None}

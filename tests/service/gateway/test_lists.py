@@ -2,7 +2,7 @@
 
 import pytest
 
-from extensions.ids import new_id
+from contracts.ids import new_id
 from tests.service.gateway.shop import bearer, ok
 from tests.support import eventually
 

@@ -1,6 +1,6 @@
 """No statement of the hot paths reads a whole table of which there is more with every order, product or customer.
 
-A way into the suite that is not in tests/bench/paths.py belongs there. `python -m tests.bench --only plans` compares
+A way into the suite that is not in qa/bench/paths.py belongs there. `python -m qa.bench --only plans` compares
 numbers of rows in two shops of different size; this asks whether PostgreSQL can do without reading all of a table.
 """
 
@@ -10,10 +10,10 @@ import psycopg2
 import pytest
 
 from deploy.local.postgres import SUPERUSER
+from qa.bench.paths import walk
+from qa.bench.stored import SERVICES, Stored
+from qa.load import Client
 from tests import plans
-from tests.bench.paths import walk
-from tests.bench.stored import SERVICES, Stored
-from tests.load import Client
 from tests.service.gateway.conftest import SERVICES as REPLICAS
 from tests.support import empty_database, eventually
 

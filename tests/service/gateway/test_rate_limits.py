@@ -10,9 +10,10 @@ import httpx
 import pytest
 from nameko import config
 
-from extensions import cache, listener
-from extensions.ids import new_id
-from tests.chaos.proxy import CACHE, Proxies
+from contracts.ids import new_id
+from extensions.cache import versioned_cache as cache
+from extensions.messaging import listener
+from qa.chaos.proxy import CACHE, Proxies
 from tests.service.gateway.shop import PASSWORD, ok
 from tests.support import eventually
 from users.service import UsersService

@@ -10,9 +10,9 @@ from nameko import config
 
 from contracts.catalog import ProductNotFound
 from contracts.errors import ServiceUnavailable, UpstreamTimeout
+from contracts.ids import new_id
 from contracts.orders import OrderNotFound
 from contracts.users import InvalidToken, TokenExpired, UserUpdated
-from extensions.ids import new_id
 from tests.support import connect, eventually
 
 ID = "0190a6b2-0000-7000-8000-000000000001"

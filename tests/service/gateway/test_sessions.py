@@ -13,10 +13,10 @@ import sqlalchemy
 from nameko import config
 
 from deploy import keys
-from extensions.broadcast import Broadcast
-from extensions.broker import ack
-from extensions.periodic import Periodic
-from extensions.tokens import load_public_keys
+from extensions.messaging.broadcast import Broadcast
+from extensions.messaging.connection import ack
+from extensions.security.tokens import load_public_keys
+from extensions.storage.periodic import Periodic
 from tests.jwt_mutations import mutations
 from tests.support import database, eventually
 from users.service import UsersService

@@ -13,9 +13,9 @@ from sqlalchemy.orm import sessionmaker
 from contracts.base import Received
 from contracts.errors import IdempotencyKeyReused, PermissionDenied, ValidationFailed
 from contracts.events import handler_name
+from contracts.ids import new_id
 from contracts.inventory import StockIsReserved, StockNotFound
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated, OrderLine
-from extensions.ids import new_id
 from inventory import use_cases
 from inventory.service import InventoryService
 from tests.support import database, eventually

@@ -18,9 +18,9 @@ from hypothesis.stateful import (
 )
 
 from contracts.base import OPERATOR
+from contracts.ids import new_id
 from contracts.inventory import AdjustStock, SetStock, SetStockLevel, StockIsReserved, StockNotFound
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated, OrderLine
-from extensions.ids import new_id
 from inventory import queries, rules, use_cases
 from inventory.rules import ReservationMissing
 from tests.service.stateful import HUNT, SETTINGS, Transactions, received
@@ -111,14 +111,14 @@ class Inventory(RuleBasedStateMachine):
     def orders_are_created(self, batch, asks, crash):
         for order in batch:
             self.asked.setdefault(order, asks[order])
-        self.hear([("created", order) for order in batch], crash)
+        self.handle([("created", order) for order in batch], crash)
 
     @precondition(lambda self: self.shop.status)
     @rule(batch=batches, crash=crashes)
     def orders_are_confirmed(self, batch, crash):
         known = [order for order in batch if order in self.shop.status]
         if known:
-            self.hear([("confirmed", order) for order in known], crash)
+            self.handle([("confirmed", order) for order in known], crash)
 
     @rule(batch=batches)
     def an_order_is_confirmed_that_nobody_knows(self, batch):
@@ -139,7 +139,7 @@ class Inventory(RuleBasedStateMachine):
 
     @rule(batch=batches, crash=crashes)
     def orders_are_cancelled(self, batch, crash):
-        self.hear([("cancelled", order) for order in batch], crash)
+        self.handle([("cancelled", order) for order in batch], crash)
 
     @rule(news=news, asks=st.lists(lines, min_size=ORDERS, max_size=ORDERS), crash=crashes)
     def all_kinds_come_in_one_batch(self, news, asks, crash):
@@ -151,9 +151,9 @@ class Inventory(RuleBasedStateMachine):
             self.asked.setdefault(order, asks[order])
             batch.append((what, order))
         if batch:
-            self.hear(batch, crash)
+            self.handle(batch, crash)
 
-    def hear(self, news, crash):
+    def handle(self, news, crash):
         with self.transactions.open(self.published, crash=crash) as (session, publish):
             events = [received(getattr(self, what)(order)) for what, order in news]
             use_cases.follow_orders(session, events, publish)

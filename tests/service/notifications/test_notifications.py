@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from contracts.errors import ValidationFailed
+from contracts.ids import new_id
 from contracts.notifications import NotificationNotFound
 from contracts.orders import (
     CancelReason,
@@ -16,7 +17,6 @@ from contracts.orders import (
     OrderShipped,
 )
 from contracts.users import UserRegistered
-from extensions.ids import new_id
 from notifications.service import NotificationsService
 from tests.support import database, eventually
 

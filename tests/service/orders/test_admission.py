@@ -9,8 +9,8 @@ import sqlalchemy
 from sqlalchemy.orm import Session
 
 from contracts.errors import IdempotencyKeyReused, Overloaded
+from contracts.ids import new_id
 from contracts.inventory import StockFailed
-from extensions.ids import new_id
 from orders import queries
 from orders.admission import Waiting
 from orders.service import OrdersService

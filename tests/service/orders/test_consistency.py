@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 
 from catalog.service import CatalogService
 from contracts.errors import PermissionDenied, UpstreamTimeout, ValidationFailed
-from extensions.audits import SHOWN, moment
-from extensions.ids import new_id
+from contracts.ids import new_id
+from extensions.operations.audits import SHOWN, read_snapshot
 from inventory.service import InventoryService
 from notifications.service import NotificationsService
 from orders import audit, reconciliation
@@ -314,7 +314,7 @@ def test_a_comparison_that_takes_too_long_ends_with_a_timeout(servers):
             with Session(database("orders")) as session:
                 yield session
 
-    with pytest.raises(UpstreamTimeout), moment(Work(), seconds=0.1) as session:
+    with pytest.raises(UpstreamTimeout), read_snapshot(Work(), seconds=0.1) as session:
         session.execute(sqlalchemy.text("SELECT pg_sleep(5)"))
 
 

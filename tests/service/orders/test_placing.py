@@ -22,7 +22,7 @@ from contracts.errors import (
     ValidationFailed,
 )
 from contracts.orders import PriceChanged, ProductUnavailable
-from extensions.together import Together
+from extensions.idempotency.batcher import BatcherProvider
 from orders.service import OrdersService
 from tests.service.orders.test_service import ALICE, BOB, BOOK, GONE, PEN, line
 from tests.support import Caller, database, eventually, owned_database
@@ -37,7 +37,7 @@ class Counter:
 
     def __init__(self, container):
         self.container = container
-        self.gathering = next(each for each in container.dependencies if isinstance(each, Together)).gathering
+        self.gathering = next(each for each in container.dependencies if isinstance(each, BatcherProvider)).gathering
 
     @contextmanager
     def busy(self):
@@ -126,7 +126,7 @@ def stored():
 
 @pytest.fixture
 def counter(run_service, monkeypatch):
-    monkeypatch.setattr("extensions.together.PATIENCE_SECONDS", 30.0)  # who waits here waits for a reason
+    monkeypatch.setattr("extensions.idempotency.batcher.PATIENCE_SECONDS", 30.0)  # who waits here waits for a reason
     catalog = Mock()
     catalog.catalog.get_products = lambda product_ids: {
         "items": [item for item in (PEN, BOOK, GONE) if item["id"] in product_ids]

@@ -17,10 +17,10 @@ from contracts.errors import (
     UpstreamTimeout,
     ValidationFailed,
 )
+from contracts.ids import new_id
 from contracts.inventory import Shortage, StockFailed, StockReserved
 from contracts.orders import OrderNotFound, OrderStatus, PriceChanged, ProductUnavailable
 from contracts.payments import PaymentAuthorized, PaymentFailed
-from extensions.ids import new_id
 from orders.models import UNSETTLED
 from orders.saga import Saga, is_stuck
 from orders.service import OrdersService

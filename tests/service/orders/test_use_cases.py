@@ -6,8 +6,8 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.ids import new_id
 from contracts.orders import OrderLine
-from extensions.ids import new_id
 from orders.pricing import PricedOrder
 from orders.use_cases import NewOrder, create_orders
 from tests.service.stateful import SETTINGS, Transactions

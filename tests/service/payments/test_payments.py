@@ -11,9 +11,9 @@ from sqlalchemy.orm import sessionmaker
 from contracts.base import Received
 from contracts.errors import ValidationFailed
 from contracts.events import handler_name
+from contracts.ids import new_id
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated
 from contracts.payments import PaymentNotFound
-from extensions.ids import new_id
 from payments import use_cases
 from payments.provider import PaymentProvider, ProviderRefuses
 from payments.service import BATCH, PaymentsService

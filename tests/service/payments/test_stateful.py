@@ -17,8 +17,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from contracts.ids import new_id
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated
-from extensions.ids import new_id
 from payments import queries, rules, use_cases
 from payments.models import Payment
 from payments.provider import Approved, PaymentProvider
@@ -108,14 +108,14 @@ class Payments(RuleBasedStateMachine):
 
     @rule(batch=batches, crash=crashes)
     def orders_are_created(self, batch, crash):
-        self.hear([("created", order) for order in batch], crash)
+        self.handle([("created", order) for order in batch], crash)
 
     @precondition(lambda self: self.till.status)
     @rule(batch=batches, crash=crashes)
     def orders_are_confirmed(self, batch, crash):
         known = [order for order in batch if order in self.till.status]
         if known:
-            self.hear([("confirmed", order) for order in known], crash)
+            self.handle([("confirmed", order) for order in known], crash)
 
     @rule(batch=batches)
     def an_order_is_confirmed_that_nobody_knows(self, batch):
@@ -143,7 +143,7 @@ class Payments(RuleBasedStateMachine):
 
     @rule(batch=batches, crash=crashes)
     def orders_are_cancelled(self, batch, crash):
-        self.hear([("cancelled", order) for order in batch], crash)
+        self.handle([("cancelled", order) for order in batch], crash)
 
     @rule(news=news, crash=crashes)
     def all_kinds_come_in_one_batch(self, news, crash):
@@ -153,9 +153,9 @@ class Payments(RuleBasedStateMachine):
                 known.add(order)
                 batch.append((what, order))
         if batch:
-            self.hear(batch, crash)
+            self.handle(batch, crash)
 
-    def hear(self, news, crash):
+    def handle(self, news, crash):
         opened = {order for what, order in news if what == "created"} - set(self.till.status)
         with self.transactions.open(self.published, crash=crash) as (session, publish):
             events = [received(getattr(self, what)(order)) for what, order in news]
@@ -187,7 +187,7 @@ class Payments(RuleBasedStateMachine):
     def record(self, payments, crash):
         answers = {payment: self.answers[payment][1] for payment in payments}
         with self.transactions.open(self.published, crash=crash) as (session, publish):
-            use_cases.record_answers(session, answers, self.provider, publish)
+            use_cases.record_outcomes(session, answers, self.provider, publish)
         if not crash:
             for order in sorted(self.orders.index(self.answers[payment][0]) for payment in answers):
                 self.till.answered(order, approved=self.amounts[order] <= LIMIT)

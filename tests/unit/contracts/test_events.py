@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from contracts.base import Event
 from contracts.events import EVENTS, handler_name, queue_name, schemas
+from contracts.ids import new_id
 from contracts.inventory import Shortage
 from contracts.orders import CancelReason, OrderCreated, OrderLine
 from contracts.users import Role
-from extensions.ids import new_id
 
 ROOT = Path(__file__).parent.parent.parent.parent
 SERVICES = {path.parent.name for path in ROOT.glob("*/service.py")}

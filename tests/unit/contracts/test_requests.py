@@ -8,12 +8,12 @@ import pytest
 from contracts.base import MAX_PAGE, OPERATOR, Actor, PageRequest
 from contracts.catalog import CreateProduct, UpdateProduct
 from contracts.errors import PermissionDenied, ValidationFailed
+from contracts.ids import new_id
 from contracts.inventory import SetStock
 from contracts.operations import ConsistencyRequest, DeadLetterFilter
 from contracts.orders import MAX_LINES, CreateOrder, OrderFilter, SagaFilter
 from contracts.payments import PaymentFilter
 from contracts.users import Credentials, UpdateUser
-from extensions.ids import new_id
 
 
 def line(**changes):

@@ -2,7 +2,7 @@ import jwt
 import pytest
 
 from deploy import keys
-from extensions.tokens import load_public_keys
+from extensions.security.tokens import load_public_keys
 from users.tokens import load_signing_keys
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from deploy.local import ports
 from deploy.local.suite import SERVICES
-from extensions import metrics
+from extensions.observability import metrics
 
 
 @pytest.fixture

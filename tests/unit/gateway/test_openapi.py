@@ -10,9 +10,9 @@ from openapi_spec_validator import validate
 
 from contracts.base import Request
 from contracts.examples import EXAMPLES
-from extensions.http.entrypoint import route
-from extensions.http.openapi import document, routes_of
-from extensions.http.request import Access
+from extensions.http.message.request import Access
+from extensions.http.openapi.document import document, routes_of
+from extensions.http.routing.route import route
 from gateway.routes.docs import INFO, PAGES, VERSION
 from gateway.service import GatewayService
 

@@ -6,8 +6,8 @@ import pytest
 
 from contracts import catalog, inventory, notifications, operations, orders, payments, users
 from contracts.base import PageRequest
-from extensions.http.entrypoint import NoFields, Route
-from extensions.http.routing import RouteTable
+from extensions.http.routing.route import NoFields, Route
+from extensions.http.routing.table import RouteTable
 from gateway.service import GatewayService
 
 CONTRACT = """

@@ -113,7 +113,7 @@ class Shop:
         self.first = self.stock = stock
         self.statuses, self.lines, self.said = {}, {}, []
 
-    def hear(self, event):
+    def handle(self, event):
         order_id = event.order_id
         asked = rules.merge(event.items) if isinstance(event, OrderCreated) else self.lines.get(order_id, {})
         decision = rules.decide(self.statuses.get(order_id), event, asked, self.stock)
@@ -155,7 +155,7 @@ def test_every_order_of_arrival_keeps_the_books(arrival, quantity):
     events = EVENTS | {"created": created((A, quantity))}
     shop = Shop({A: Balance(10)})
     for event in arrival:
-        shop.hear(events[event])
+        shop.handle(events[event])
     kinds = [type(event) for event in shop.said]
     assert len(kinds) == len(set(kinds)), "something was said twice"
     if "cancelled" in arrival and "created" in arrival:
@@ -176,4 +176,4 @@ def test_many_orders_of_two_products_keep_the_books(data):
     ):
         if kind == "confirmed" and order not in shop.statuses:
             continue
-        shop.hear({"created": asked[order], "confirmed": confirmed(order), "cancelled": cancelled(order)}[kind])
+        shop.handle({"created": asked[order], "confirmed": confirmed(order), "cancelled": cancelled(order)}[kind])

@@ -5,9 +5,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from contracts.ids import new_id
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderShipped
-from extensions.ids import new_id
-from extensions.metrics import Metrics
+from extensions.observability.metrics import Metrics
 from orders.decisions import Decisions
 
 TWO_SECONDS = 2.0

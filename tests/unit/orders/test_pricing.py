@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from contracts.base import MAX_QUANTITY
 from contracts.catalog import ProductView
 from contracts.errors import ValidationFailed
+from contracts.ids import new_id
 from contracts.orders import CreateOrder, PriceChanged, ProductUnavailable
-from extensions.ids import new_id
 from orders.pricing import MAX_TOTAL, price_order
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

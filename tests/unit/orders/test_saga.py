@@ -1,4 +1,4 @@
-"""The state machine of an order by itself; tests/model lets it meet the rules of inventory and payments."""
+"""The state machine of an order by itself; qa/model lets it meet the rules of inventory and payments."""
 
 from itertools import product
 
@@ -35,20 +35,20 @@ CREATED, CONFIRMED, SHIPPED, DELIVERED, CANCELLED = OrderStatus
     ],
 )
 def test_an_answer_settles_what_it_settles(before, answer, after):
-    assert saga.hear(before, answer) == after
-    assert saga.hear(after, answer) == after  # and once more changes nothing
+    assert saga.apply_reply(before, answer) == after
+    assert saga.apply_reply(after, answer) == after  # and once more changes nothing
 
 
 def test_late_answers_only_move_forward():
-    released = saga.hear(Saga(CANCELLED, cancel_reason=CancelReason.USER), "inventory.stock_released")
-    assert saga.hear(released, "inventory.stock_reserved") == released
-    refunded = saga.hear(Saga(CANCELLED, cancel_reason=CancelReason.USER), "payment.refunded")
-    assert saga.hear(saga.hear(refunded, "payment.captured"), "payment.authorized") == refunded
+    released = saga.apply_reply(Saga(CANCELLED, cancel_reason=CancelReason.USER), "inventory.stock_released")
+    assert saga.apply_reply(released, "inventory.stock_reserved") == released
+    refunded = saga.apply_reply(Saga(CANCELLED, cancel_reason=CancelReason.USER), "payment.refunded")
+    assert saga.apply_reply(saga.apply_reply(refunded, "payment.captured"), "payment.authorized") == refunded
 
 
 def test_a_release_of_committed_stock_is_a_return():
     committed = Saga(CANCELLED, "COMMITTED", "CAPTURED", CancelReason.USER)
-    assert saga.hear(committed, "inventory.stock_released", returned=True).stock == "RETURNED"
+    assert saga.apply_reply(committed, "inventory.stock_released", returned=True).stock == "RETURNED"
 
 
 @pytest.mark.parametrize(("status", "command"), list(product(OrderStatus, Command)))
@@ -67,16 +67,16 @@ def test_every_command_in_every_status(status, command):
         Command.SHIP: (SHIPPED, None),
         Command.DELIVER: (DELIVERED, None),
     }
-    after = saga.obey(Saga(status), command)
+    after = saga.apply_command(Saga(status), command)
     if command in possible[status]:
         assert (after.status, after.cancel_reason) == leads_to[command]
     else:
         assert after is None
 
 
-@pytest.mark.parametrize(("status", "answer"), list(product(OrderStatus, saga.ANSWERS)))
+@pytest.mark.parametrize(("status", "answer"), list(product(OrderStatus, saga.REPLIES)))
 def test_only_an_undecided_order_is_decided_by_an_answer(status, answer):
-    after = saga.hear(Saga(status, "RESERVED", "AUTHORIZED"), answer)
+    after = saga.apply_reply(Saga(status, "RESERVED", "AUTHORIZED"), answer)
     if status is not CREATED:
         assert after.status is status
 
@@ -98,7 +98,7 @@ def test_the_answers_are_the_events_of_inventory_and_payments():
         for event in vars(module).values()
         if getattr(event, "consumers", ()) == ("orders",)
     ]
-    assert sorted(answers) == sorted(saga.ANSWERS)
+    assert sorted(answers) == sorted(saga.REPLIES)
 
 
 STATES = [

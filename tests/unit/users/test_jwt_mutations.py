@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contracts.users import InvalidToken
-from extensions.tokens import verify
+from extensions.security.tokens import verify
 from tests.jwt_mutations import mutations
 from users import tokens
 

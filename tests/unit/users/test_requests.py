@@ -22,7 +22,7 @@ def test_a_password_is_not():
 @pytest.mark.parametrize(
     "email",
     [
-        *("", "a@b", "@b.co", "a b@c.co", "a@b.co\x00", "a@@b.co", "\ud800@b.co", "a" * 250 + "@b.co", None),
+        *("", "a@b", "@b.co", "a b@c.co", "a@b.co\x00", "ab.co", "\ud800@b.co", "a" * 250 + "@b.co", None),
         *("a@b.-co", "a@b.co-", "a@-b.co", ".a@b.co", "a.@b.co", "a..b@c.co", "a" * 65 + "@b.co"),
     ],
 )

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from contracts.users import InvalidToken, TokenExpired
-from extensions import tokens as public_tokens
+from extensions.security import tokens as public_tokens
 from users import tokens
 
 KEY = tokens.SigningKey.of(Ed25519PrivateKey.generate())

@@ -1,0 +1,1 @@
+"""Redis: connection, versioned cache, local replicas, shared counters. Knows no AMQP and no HTTP."""

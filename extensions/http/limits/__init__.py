@@ -1,0 +1,1 @@
+"""What bounds the load: bulkheads, circuit breakers, shared responses, rate limits."""

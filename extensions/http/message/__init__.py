@@ -1,0 +1,1 @@
+"""Requests and responses: parsing, validation, negotiation, conditional requests, problem details."""

@@ -1,0 +1,1 @@
+"""Events over RabbitMQ: connections, topology, publishing, event handlers, retries, dead letters."""

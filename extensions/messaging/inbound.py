@@ -1,0 +1,81 @@
+"""What a message has to be before anybody acts on it."""
+
+import re
+from typing import Any
+from uuid import UUID
+
+import amqp
+from pydantic import ValidationError
+
+from contracts.base import Event, Received
+from contracts.events import queue_name
+from contracts.validation import field_errors
+from extensions.messaging.wire.properties import UNREADABLE_HEADER
+from extensions.observability.traces import trace_of
+
+MAX_BODY_BYTES = 1024 * 1024
+ENCODINGS = {"utf-8", "utf8"}
+# `retry` is what they were called before 0.2.
+RETRY_QUEUE = re.compile(r"(again|retry)\.[0-9]+ms")
+
+
+class Undecodable(Exception):
+    """The message is not what its queue holds, and says why; trying again cannot help."""
+
+
+def require_json(message: amqp.Message) -> None:
+    """Raise Undecodable unless `message` is of a bearable length and says that it is JSON."""
+    if len(message.body) > MAX_BODY_BYTES:
+        reason = f"the body has {len(message.body)} bytes, {MAX_BODY_BYTES} are allowed"
+        raise Undecodable(reason)
+    unreadable = (message.headers or {}).get(UNREADABLE_HEADER)
+    if unreadable:
+        raise Undecodable(str(unreadable))
+    content_type, encoding = (message.properties.get(name) for name in ("content_type", "content_encoding"))
+    if content_type != "application/json":
+        reason = f"the content type is {content_type!r}, not application/json"
+        raise Undecodable(reason)
+    if encoding and encoding.lower() not in ENCODINGS:
+        reason = f"the content encoding is {encoding!r}, not utf-8"
+        raise Undecodable(reason)
+
+
+def require_routing(message: amqp.Message, *addresses: str) -> None:
+    """Raise Undecodable unless `message` was sent to one of these routing keys and came on a way of ours.
+
+    The broker asks who may send to a routing key, but not who may to those that a sender adds in the headers CC and
+    BCC, nor to what a queue of one's own dead-letters to. What came in one of these ways still tells: by where it was
+    sent, or by the queues that it died in.
+    """
+    sent_to = message.delivery_info["routing_key"]
+    if sent_to not in addresses:
+        reason = f"it was sent to {sent_to!r} and came here by its headers"
+        raise Undecodable(reason)
+    deaths = (message.headers or {}).get("x-death") or []
+    for death in deaths if isinstance(deaths, list) else [deaths]:
+        queue = death.get("queue") if isinstance(death, dict) else death
+        if not RETRY_QUEUE.fullmatch(str(queue)):
+            reason = f"it came by way of the queue {str(queue)[:255]!r}"
+            raise Undecodable(reason)
+
+
+def require_event(message: amqp.Message, kind: type[Event], service: str) -> Received[Any]:
+    """Return the event of this `kind` that `message` holds; `service` is who takes it. Raises Undecodable."""
+    require_json(message)
+    require_routing(message, kind.event_type, queue_name(service, kind))
+    properties = message.properties
+    if properties.get("type", kind.event_type) != kind.event_type:
+        reason = f"the type is {properties['type']!r}, not {kind.event_type}"
+        raise Undecodable(reason)
+    try:
+        message_id = UUID(str(properties.get("message_id")))
+    except ValueError:
+        reason = f"the message_id {properties.get('message_id')!r} is not a UUID"
+        raise Undecodable(reason) from None
+    trace = trace_of(message.headers or {}, service)
+    try:
+        event = kind.model_validate_json(message.body)
+    except ValidationError as error:
+        wrong = "; ".join(f"{one.field or 'body'}: {one.message}" for one in field_errors(error))
+        raise Undecodable(f"this is no {kind.__name__}: {wrong}") from None
+    return Received(event=event, message_id=message_id, request_id=trace.request_id, traceparent=trace.traceparent)

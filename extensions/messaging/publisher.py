@@ -1,0 +1,155 @@
+"""Publishing that is confirmed: for what must not be lost."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import amqp
+from amqp.exceptions import AccessRefused
+from eventlet.semaphore import Semaphore
+from nameko.extensions import SharedExtension
+
+from extensions.messaging import topology
+from extensions.messaging.connection import CONNECTION_ERRORS, BrokerUnavailable, close_quietly, connect
+
+log = logging.getLogger(__name__)
+
+CONFIRM_TIMEOUT_SECONDS = 10
+
+
+@dataclass(slots=True)
+class OutgoingMessage:
+    """A message on its way out. `message_id` is what a returned message is recognised by."""
+
+    exchange: str
+    routing_key: str
+    body: str
+    message_id: str
+    mandatory: bool = True
+    event_type: str | None = None
+    app_id: str | None = None
+    correlation_id: str | None = None
+    headers: dict[str, Any] = field(default_factory=dict)
+
+    def to_amqp(self) -> amqp.Message:
+        """Build the persistent AMQP message."""
+        properties = {
+            "message_id": self.message_id,
+            "type": self.event_type,
+            "app_id": self.app_id,
+            "correlation_id": self.correlation_id,
+            "timestamp": int(time.time()),
+        }
+        return amqp.Message(
+            self.body,
+            content_type="application/json",
+            content_encoding="utf-8",
+            delivery_mode=2,
+            application_headers=self.headers,
+            **{name: value for name, value in properties.items() if value is not None},
+        )
+
+
+class ConfirmedPublisher(SharedExtension):
+    """Publishes persistent messages and returns only when the broker has taken responsibility for them.
+
+    A connection of its own, opened when it is first needed. One batch at a time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = Semaphore(1)
+        self._connection: Any = None
+        self._channel: Any = None
+        self._unconfirmed: set[int] = set()
+        self._refused: set[int] = set()
+        self._returned: set[str] = set()
+
+    def publish(self, messages: Sequence[OutgoingMessage]) -> set[str]:
+        """Publish all of `messages` and wait for their confirms.
+
+        Returns the message ids that no queue took (returned or refused). Raises BrokerUnavailable when the
+        connection failed: any of the messages may or may not have arrived, so publish them all again.
+        """
+        with self._lock:
+            try:
+                return self._publish(messages)
+            except CONNECTION_ERRORS as error:
+                self._drop()
+                if isinstance(error, AccessRefused):
+                    log.error("the broker does not let this service send that: %s", error.reply_text)  # noqa: TRY400
+                raise BrokerUnavailable from error
+            except BaseException:
+                # Cut off half-way (a deadline, a kill): confirms of this batch must not be taken for the next one's.
+                self._drop()
+                raise
+
+    def _publish(self, messages: Sequence[OutgoingMessage]) -> set[str]:
+        channel = self._open_channel()
+        self._unconfirmed.clear()
+        self._refused.clear()
+        self._returned.clear()
+        tags: dict[int, str] = {}
+        for message in messages:
+            self._published += 1
+            tags[self._published] = message.message_id
+            self._unconfirmed.add(self._published)
+            channel.basic_publish(message.to_amqp(), message.exchange, message.routing_key, mandatory=message.mandatory)
+        self._await_confirms()
+        return self._returned | {tags[tag] for tag in self._refused}
+
+    def _await_confirms(self) -> None:
+        deadline = time.monotonic() + CONFIRM_TIMEOUT_SECONDS
+        while self._unconfirmed:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                message = "the broker did not confirm in time"
+                raise TimeoutError(message)
+            self._connection.drain_events(timeout=left)
+
+    def _open_channel(self) -> amqp.Channel:
+        if self._channel is None or not self._connection.connected:
+            self._drop()
+            # No heartbeat: it may lie idle for long, and a dead connection is found by the next publish.
+            self._connection = connect(heartbeat=0, service=self.container.service_name)
+            topology.ensure(self._connection, self.container.service_name)
+            channel = self._connection.channel()
+            channel.confirm_select()
+            channel.events["basic_ack"].add(self._on_ack)
+            channel.events["basic_nack"].add(self._on_nack)
+            channel.events["basic_return"].add(self._on_return)
+            self._published = 0
+            self._channel = channel
+        return self._channel
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:
+        self._settle(tag, multiple)
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:
+        self._refused |= self._settle(tag, multiple)
+
+    def _settle(self, tag: int, multiple: bool) -> set[int]:
+        settled = {known for known in self._unconfirmed if known <= tag} if multiple else {tag}
+        self._unconfirmed -= settled
+        return settled
+
+    def _on_return(self, _error: Exception, _exchange: str, _routing_key: str, message: amqp.Message) -> None:
+        self._returned.add(message.properties["message_id"])
+
+    def _drop(self) -> None:
+        connection, self._connection, self._channel = self._connection, None, None
+        if connection is not None:
+            close_quietly(connection)
+
+    def stop(self) -> None:
+        """Close the connection, but not under a batch that still awaits its confirms."""
+        is_idle = self._lock.acquire(timeout=CONFIRM_TIMEOUT_SECONDS)
+        self._drop()
+        if is_idle:
+            self._lock.release()
+
+    def kill(self) -> None:
+        """Close the connection."""
+        self._drop()

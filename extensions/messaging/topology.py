@@ -1,0 +1,152 @@
+"""Everything that exists in the broker, derived from the contracts and there before anything is published.
+
+    events (topic) --<event type>--> <service>.on_<event>      one quorum queue for each consumer of each event
+    again (topic) --<queue>--> <service>.on_<event>            once more, to this one consumer
+    again.<n>ms (topic) --> again.<n>ms --after n ms--> again  the same, later
+    dead-letters (direct) --<service>--> <service>.dead_letters    deliveries that killed their consumer too often
+    nameko-rpc (topic) --<service>.*--> rpc-<service>          calls; and their answers, to an address without a dot
+
+The exchanges are topics so that the broker can tell by the routing key who may send what (deploy/permissions.py). No
+service may write to the default exchange, where anybody reaches any queue.
+
+A service publishes an event only after the queues of all its consumers exist, so that none can miss it (H8). A broker
+with our users in it has them from its start (deploy/definitions.py), and a service with a user of its own only looks;
+a service with every permission declares them itself.
+"""
+
+from typing import Any
+
+import amqp
+from amqp.exceptions import NotFound
+from nameko import config
+
+from contracts.base import Event
+from contracts.events import EVENTS, EXCHANGE, queue_name
+from extensions.messaging.connection import BrokerUnavailable, has_own_user
+
+AGAIN = "again"
+RPC_EXCHANGE = "nameko-rpc"
+DEAD_LETTERS = "dead-letters"
+# No setting: the broker refuses another limit for a queue that exists.
+DELIVERY_LIMIT = 20
+
+
+class TopologyMissing(BrokerUnavailable):
+    """The broker lacks something that only its definitions can give it."""
+
+
+class Plan:
+    """Stands in for a channel, and records what is declared: {name: type}, {name: arguments}, bindings."""
+
+    def __init__(self) -> None:
+        self.exchanges: dict[str, str] = {}
+        self.queues: dict[str, dict[str, Any]] = {}
+        self.bindings: list[tuple[str, str, str]] = []
+
+    def exchange_declare(self, name: str, kind: str, **_durable: bool) -> None:
+        """Record an exchange; all of ours are durable."""
+        self.exchanges[name] = kind
+
+    def queue_declare(self, name: str, *, arguments: dict[str, Any], **_durable: bool) -> None:
+        """Record a queue; all that are declared here are durable."""
+        self.queues[name] = arguments
+
+    def queue_bind(self, queue: str, exchange: str, routing_key: str) -> None:
+        """Record a binding."""
+        self.bindings.append((queue, exchange, routing_key))
+
+
+def ensure(connection: amqp.Connection, service: str) -> None:
+    """See that all of it is there. Raises Incomplete where it is not, and `service` may not change that."""
+    if not has_own_user(service):
+        declare(connection.channel())
+        return
+    plan, channel = Plan(), connection.channel()
+    declare(plan)
+    try:
+        for exchange, kind in plan.exchanges.items():
+            channel.exchange_declare(exchange, kind, passive=True)
+        for queue in plan.queues:
+            channel.queue_declare(queue, passive=True)
+    except NotFound as error:
+        raise TopologyMissing(f"The broker's definitions are not loaded, or are old: {error.reply_text}") from error
+    channel.close()
+
+
+def declare(channel: amqp.Channel | Plan) -> None:
+    """Declare all of it. Repeating it changes nothing."""
+    channel.exchange_declare(EXCHANGE, "topic", durable=True, auto_delete=False)
+    channel.exchange_declare(RPC_EXCHANGE, "topic", durable=True, auto_delete=False)
+    channel.exchange_declare(DEAD_LETTERS, "direct", durable=True, auto_delete=False)
+    channel.exchange_declare(AGAIN, "topic", durable=True, auto_delete=False)
+    for delay in retry_delays():
+        _declare_retry(channel, delay)
+    for service in sorted({consumer for event in EVENTS.values() for consumer in event.consumers}):
+        declare_dead_letter_queue(channel, service)
+    for event in EVENTS.values():
+        for service in event.consumers:
+            declare_event_queue(channel, service, event)
+
+
+def declare_event_queue(channel: amqp.Channel | Plan, service: str, event: type[Event]) -> None:
+    """Declare the queue in which `service` gets `event`, and bind it."""
+    queue = queue_name(service, event)
+    # No length limit: a stopped consumer must not stop the saga; the broker's disk alarm is the bound.
+    channel.queue_declare(
+        queue,
+        durable=True,
+        auto_delete=False,
+        arguments=_quorum(DEAD_LETTERS, service, {"x-delivery-limit": DELIVERY_LIMIT}),
+    )
+    channel.queue_bind(queue, EXCHANGE, event.event_type)
+    channel.queue_bind(queue, AGAIN, queue)
+
+
+def declare_dead_letter_queue(channel: amqp.Channel | Plan, service: str) -> None:
+    """Declare the queue for what the broker itself gives up on; the service moves it into its dead_letters table."""
+    channel.queue_declare(
+        dead_letter_queue(service), durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"}
+    )
+    channel.queue_bind(dead_letter_queue(service), DEAD_LETTERS, service)
+
+
+def dead_letter_queue(service: str) -> str:
+    """Return the name of that queue."""
+    return f"{service}.dead_letters"
+
+
+def reply_queue(caller: str, address: str) -> str:
+    """Return the name of the queue in which `caller` awaits its answers, as Nameko's own client names it."""
+    return f"rpc.reply-{caller}-{address}"
+
+
+def retry_delays() -> list[int]:
+    """Return the pauses between tries of a failing handler, in milliseconds; their number bounds the tries."""
+    return [int(delay) for delay in config.get("RETRY_DELAYS_MS", [1000, 2000, 4000, 8000, 16000])]
+
+
+def retry_exchange(delay: int) -> str:
+    """Return the exchange whose messages come back to the queue in their routing key after `delay` milliseconds."""
+    return f"{AGAIN}.{delay}ms"
+
+
+def _declare_retry(channel: amqp.Channel | Plan, delay: int) -> None:
+    name = retry_exchange(delay)
+    channel.exchange_declare(name, "topic", durable=True, auto_delete=False)
+    # Expired messages go on under their own routing key: the handler's queue.
+    arguments = _quorum(AGAIN, None, {"x-message-ttl": delay})
+    channel.queue_declare(name, durable=True, auto_delete=False, arguments=arguments)
+    channel.queue_bind(name, name, "#")
+
+
+def _quorum(dead_letter_exchange: str, routing_key: str | None, more: dict[str, Any]) -> dict[str, Any]:
+    arguments = {
+        "x-queue-type": "quorum",
+        "x-dead-letter-exchange": dead_letter_exchange,
+        # The hop to the next queue must not lose the message either; this needs reject-publish.
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+    if routing_key is not None:
+        arguments["x-dead-letter-routing-key"] = routing_key
+    return arguments | more

@@ -1,0 +1,1 @@
+"""Overrides of py-amqp's private parts, for speed and robustness."""

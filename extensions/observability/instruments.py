@@ -1,0 +1,136 @@
+"""What the extensions measure: one class for each of them, so that each has a line or two of it and no more.
+
+Names and meanings are part of what operators rely on; docs/metrics.md lists them.
+"""
+
+import math
+import time
+from collections import Counter as Tally
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from contracts.errors import ServiceError
+from contracts.events import EVENTS, queue_name
+from contracts.ids import made_at
+from extensions.observability.metrics import SECONDS, Metrics
+
+OUTCOMES = {503: "unavailable", 504: "timeout"}
+AGES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+BATCHES = (1, 2, 5, 10, 20, 50, 100)
+UNKNOWN = (math.nan, math.nan)
+OTHER = "other"
+
+
+class CallInstruments:
+    """RPC calls, by their outcome: ok, refused (a 4xx), unavailable, timeout, failed."""
+
+    def __init__(self, metrics: Metrics, name: str, text: str, *labels: str) -> None:
+        self._metrics, self._name, self._text, self._labels = metrics, name, text, labels
+        self._series: dict[tuple[str, ...], Any] = {}
+
+    def ended(self, seconds: float, error: BaseException | None, *values: str) -> None:
+        """Note a call; `values` belong to the labels."""
+        key = (*values, outcome_of(error))
+        series = self._series.get(key)
+        if series is None:
+            labels = dict(zip((*self._labels, "outcome"), key, strict=True))
+            series = self._series[key] = self._metrics.histogram(self._name, self._text, SECONDS, **labels)
+        series.observe(seconds)
+
+
+def outcome_of(error: BaseException | None) -> str:
+    """Return in one word how a call ended."""
+    if error is None:
+        return "ok"
+    status = error.status if isinstance(error, ServiceError) else 500
+    return OUTCOMES.get(status, "refused" if status < 500 else "failed")
+
+
+class HandlerInstruments:
+    """The events of one handler."""
+
+    def __init__(self, metrics: Metrics, handler: str) -> None:
+        self._handled = metrics.counter(
+            "events_handled_total", "Events dealt with, those included that came again.", handler=handler
+        )
+        self.failed = metrics.counter(
+            "events_failed_total", "Times that the handler failed on one event alone.", handler=handler
+        )
+        self.retried = metrics.counter(
+            "events_retried_total", "Events put off: the handler failed, or a row was locked.", handler=handler
+        )
+        self._batch = metrics.histogram("events_batch_size", "Events per transaction.", BATCHES, handler=handler)
+        self._seconds = metrics.histogram(
+            "events_batch_seconds", "From taking a batch to its commit, outages waited for included.", handler=handler
+        )
+        self._age = metrics.histogram(
+            "events_age_seconds", "From the writing of a batch's first event to the commit.", AGES, handler=handler
+        )
+
+    def handled(self, count: int, began: float, first: UUID) -> None:
+        """Note a batch that was committed: how many, since when (time.monotonic()), the id of its first message."""
+        self._handled.inc(count)
+        self._batch.observe(count)
+        self._seconds.observe(time.monotonic() - began)
+        written = made_at(first)
+        if written is not None:
+            self._age.observe(max(0.0, time.time() - written))
+
+
+class DeadLetterInstruments:
+    """What was given up, by the queue that it came from."""
+
+    def __init__(self, metrics: Metrics, service: str) -> None:
+        # All at once: what begins with one and not with zero is no increase to Prometheus.
+        queues = [queue_name(service, event) for event in EVENTS.values() if service in event.consumers]
+        self._series = {
+            queue: metrics.counter("dead_letters_total", "Messages kept as dead letters.", queue=queue)
+            for queue in (*queues, f"rpc-{service}", OTHER)
+        }
+
+    def buried(self, queues: Iterable[str]) -> None:
+        """Note those that were stored. A message can claim to come from anywhere."""
+        for queue in queues:
+            self._series.get(queue, self._series[OTHER]).inc()
+
+
+class OutboxInstruments:
+    """What leaves the outbox, and what waits in it."""
+
+    def __init__(self, metrics: Metrics, service: str) -> None:
+        events = [name for name, event in EVENTS.items() if event.producer == service]
+        self._relayed = {
+            event: metrics.counter("outbox_relayed_total", "Events that the broker took from the outbox.", event=event)
+            for event in (*events, OTHER)
+        }
+        self._returned = metrics.counter("outbox_returned_total", "Times that no queue took an event.")
+        self.backlog = UNKNOWN
+        """How many events wait, and for how many seconds the oldest has; all replicas see the same table."""
+        counted, age = "Events in the outbox, counted to 10000.", "How long the oldest event of the outbox has waited."
+        metrics.gauge("outbox_backlog", counted, lambda: self.backlog[0])
+        metrics.gauge("outbox_oldest_seconds", age, lambda: self.backlog[1])
+
+    def relayed(self, event_types: Iterable[str], returned: int) -> None:
+        """Note a batch: the types of what was confirmed, and how many no queue took."""
+        for event, count in Tally(event_types).items():
+            self._relayed.get(event, self._relayed[OTHER]).inc(count)
+        if returned:
+            self._returned.inc(returned)
+
+
+class CacheInstruments:
+    """How often a read was answered by the cache, by the kind of thing."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._series: dict[tuple[str, bool], Any] = {}
+
+    def read(self, kind: str, *, hit: bool) -> None:
+        """Note a read; while Redis is away every one is a miss."""
+        series = self._series.get((kind, hit))
+        if series is None:
+            labels = {"kind": kind, "result": "hit" if hit else "miss"}
+            series = self._metrics.counter("cache_reads_total", "Reads of the cache.", **labels)
+            self._series[kind, hit] = series
+        series.inc()

@@ -1,0 +1,171 @@
+"""What a process counts of itself, served as Prometheus text at `GET /metrics` on a port of its own.
+
+    metrics = Metrics()
+    ...
+    self._handled = self.metrics.counter("events_handled_total", "Events handled.", handler=self.method_name)
+
+A series is looked up once, when an extension is set up; for a message or a request an addition is left. What there is
+to measure stands in measures.py, and for people in docs/metrics.md. Labels have few values: never an id or a path.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from typing import Any
+
+import eventlet
+from eventlet import wsgi
+from nameko import config
+from nameko.exceptions import ConfigurationError
+from nameko.extensions import SharedExtension
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    make_wsgi_app,
+)
+from prometheus_client.metrics import MetricWrapperBase
+
+disable_created_metrics()  # a series more for each counter and histogram, which nobody asks for
+
+log = logging.getLogger(__name__)
+server_log = logging.getLogger("extensions.observability.metrics.server")
+server_log.setLevel(logging.WARNING)  # it has a word for every start, every stop and every connection
+
+PREFIX = "suite"
+PATHS = frozenset({"/metrics", "/metrics/"})
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+MAX_SCRAPES = 4
+SOCKET_SECONDS = 5.0
+RETRY_SECONDS = 5.0
+_ADDRESS = re.compile(r"([^:\s]+):(\d{1,5})(?:-(\d{1,5}))?")
+
+
+class Metrics(SharedExtension):
+    """The registry of one service in one process. Where METRICS_ADDRESSES has no address for it, nobody is served."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.registry = CollectorRegistry()
+        self.port = 0
+        """The port it listens on, 0 while it does not."""
+        self._families: dict[str, Any] = {}
+        self._addresses: list[tuple[str, int]] = []
+        self._server: Any = None
+
+    @property
+    def is_served(self) -> bool:
+        """Tell whether anybody can ask: what costs more than an addition need not be measured otherwise."""
+        return bool(self._addresses)
+
+    def setup(self) -> None:
+        """Read the address, so that a wrong one stops the service at its start; measure the process as a whole."""
+        service = self.container.service_name
+        self._addresses = addresses((config.get("METRICS_ADDRESSES") or {}).get(service))
+        ProcessCollector(registry=self.registry)
+        self.gauge("service_info", "Which service this process runs.", lambda: 1, service=service)
+        pool = self.container._worker_pool  # noqa: SLF001
+        self.gauge("workers_busy", "Workers that run a method now.", pool.running)
+        self.gauge("workers_limit", "Workers that may run at once.", lambda: pool.size)
+
+    def start(self) -> None:
+        """Listen, where there is an address to."""
+        if self.is_served:
+            self._server = self.container.spawn_managed_thread(self._serve, identifier="metrics")
+
+    def stop(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._server.kill()
+
+    kill = stop
+
+    def counter(self, name: str, text: str, **labels: str) -> Counter:
+        """Return the series `suite_<name>` with these labels, to be incremented; `name` ends in `_total`."""
+        return self._series(Counter, name, text, labels)
+
+    def histogram(self, name: str, text: str, buckets: Sequence[float] = SECONDS, **labels: str) -> Histogram:
+        """Return the series `suite_<name>` with these labels, to observe with."""
+        return self._series(Histogram, name, text, labels, buckets=buckets)
+
+    def gauge(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:
+        """Have `suite_<name>` with these labels read at each scrape; `read` waits for nothing."""
+        self._series(Gauge, name, text, labels).set_function(read)
+
+    def _series(
+        self, kind: type[MetricWrapperBase], name: str, text: str, labels: dict[str, str], **options: Any
+    ) -> Any:
+        family = self._families.get(name)
+        if family is None:
+            family = kind(name, text, tuple(labels), namespace=PREFIX, registry=self.registry, **options)
+            self._families[name] = family
+        return family.labels(**labels) if labels else family
+
+    # Serving
+
+    def _serve(self) -> None:
+        """Answer scrapes for as long as the service lives, which nothing here may end."""
+        app = only_metrics(make_wsgi_app(self.registry, disable_compression=True))
+        while True:
+            try:
+                with closing(_listen(self._addresses)) as sock:
+                    self.port = sock.getsockname()[1]
+                    log.info("metrics at http://%s:%d/metrics", *sock.getsockname())
+                    wsgi.server(
+                        sock,
+                        app,
+                        log=server_log,
+                        log_output=False,
+                        debug=False,
+                        keepalive=False,
+                        max_size=MAX_SCRAPES,
+                        socket_timeout=SOCKET_SECONDS,
+                    )
+            except Exception as error:  # noqa: BLE001  (no port, no files left, or a defect there)
+                log.warning("nobody is served metrics (%s); next try in %.0f s", error, RETRY_SECONDS)
+            self.port = 0
+            eventlet.sleep(RETRY_SECONDS)
+
+
+def addresses(setting: str | None) -> list[tuple[str, int]]:
+    """Return the addresses that `host:port` or `host:first-last` stands for, in the order to try them; none for none.
+
+    Raises ConfigurationError. Of a range each process takes the first port that is free, so that several processes of
+    a service find room on one machine.
+    """
+    if not setting:
+        return []
+    match = _ADDRESS.fullmatch(str(setting))
+    first, last = (int(match[2]), int(match[3] or match[2])) if match else (1, 0)
+    if match is None or not 0 <= first <= last < 65_536:
+        message = f"METRICS_ADDRESSES: {setting!r} is neither host:port nor host:first-last"
+        raise ConfigurationError(message)
+    return [(match[1], port) for port in range(first, last + 1)]
+
+
+def _listen(wanted: Sequence[tuple[str, int]]) -> Any:
+    """Return a socket that listens on the first free address. Raises OSError where there is none."""
+    problem = OSError("no address")
+    for address in wanted:
+        try:
+            # Not shared, as eventlet would have it: a scrape would find this process or another one by chance.
+            return eventlet.listen(address, reuse_port=False)
+        except OSError as error:
+            problem = error
+    raise problem
+
+
+def only_metrics(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+    """Return `app`, which would answer at any path, with 404 at all but one."""
+
+    def at_its_path(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"] in PATHS:
+            return app(environ, start_response)
+        start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
+        return [b"Metrics are at /metrics.\n"]
+
+    return at_its_path

@@ -1,0 +1,1 @@
+"""What every service offers its operators: health, dead letters, consistency audits."""

@@ -1,0 +1,1 @@
+"""Remote procedure calls over RabbitMQ, in Nameko's wire format."""

@@ -1,0 +1,183 @@
+"""RPC calls to other services: each with a deadline, and with an answer at once where nobody listens."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from secrets import token_hex
+from typing import Any
+from uuid import uuid4
+
+import amqp
+from eventlet.event import Event as Signal
+from nameko import config
+from nameko.extensions import DependencyProvider, SharedExtension
+
+from contracts.base import Replayed
+from contracts.errors import ServiceError, ServiceUnavailable, UpstreamTimeout
+from extensions.messaging.connection import BrokerUnavailable, broker_errors
+from extensions.messaging.listener import Listener
+from extensions.messaging.topology import RPC_EXCHANGE, reply_queue
+from extensions.observability.instruments import CallInstruments
+from extensions.observability.metrics import Metrics
+from extensions.observability.traces import current_trace
+
+log = logging.getLogger(__name__)
+
+MAX_PENDING = 1000
+FIRST_CONNECTION_SECONDS = 1.0
+
+_encode = json.JSONEncoder(default=str).encode
+
+
+class PendingCalls(SharedExtension):
+    """The calls under way, and the replies to them, in a queue that lives as long as the connection.
+
+    Not direct reply-to: for that, every service that answers would have to be allowed to write to any queue.
+    """
+
+    listener = Listener()
+    metrics = Metrics()
+    prefetch = 0
+    no_ack = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = ""
+        self._address = ""
+        self._pending: dict[str, Signal] = {}
+        self._channel: Any = None
+        self._instruments = _instruments(self.metrics)
+
+    def setup(self) -> None:
+        """Subscribe to replies."""
+        self._instruments = _instruments(self.metrics)  # the container's own by now
+        self.listener.subscribe(self)
+
+    def on_connected(self, channel: amqp.Channel) -> None:
+        """Declare the queue, under an address that nobody can guess; be told of calls that no service took."""
+        self._address = str(uuid4())
+        self.queue = reply_queue(self.container.service_name, self._address)
+        channel.queue_declare(self.queue, durable=False, exclusive=True, auto_delete=True)
+        channel.queue_bind(self.queue, RPC_EXCHANGE, self._address)
+        channel.events["basic_return"].add(self._on_return)
+        self._channel = channel
+
+    def on_disconnected(self) -> None:
+        """Nothing that was asked over the lost connection will be answered."""
+        self._channel = None
+        self._fail_all(UpstreamTimeout("The connection to the message broker was lost while waiting for an answer."))
+
+    def on_message(self, message: amqp.Message) -> None:
+        """Hand one reply to its caller."""
+        waiting = self._pending.get(str(message.properties.get("correlation_id")))
+        if waiting is not None and not waiting.ready():
+            waiting.send(message.body)
+
+    def call(self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float) -> Any:
+        """Call and wait `timeout` seconds at most.
+
+        Raises the callee's ServiceError; ServiceUnavailable where nothing was sent or nobody listens; UpstreamTimeout.
+        """
+        began = time.monotonic()
+        try:
+            answer = self._call(service, method, args, kwargs, timeout)
+        except BaseException as error:
+            self._instruments.ended(time.monotonic() - began, error, service, method)
+            raise
+        self._instruments.ended(time.monotonic() - began, None, service, method)
+        return answer
+
+    def _call(self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float) -> Any:
+        if len(self._pending) >= MAX_PENDING:
+            raise ServiceUnavailable(retry_after=1)
+        trace = current_trace()
+        budget = trace.remaining(timeout)
+        if budget <= 0:
+            raise UpstreamTimeout
+        self.listener.await_connection(min(budget, FIRST_CONNECTION_SECONDS))
+        if not self.listener.is_consuming(self):  # the broker refuses a call before its caller listens for replies
+            raise BrokerUnavailable
+        call_id, waiting = token_hex(16), Signal()
+        self._pending[call_id] = waiting
+        try:
+            body = _encode({"args": args, "kwargs": kwargs})
+            with broker_errors():
+                request = self._channel.message(
+                    body,
+                    RPC_EXCHANGE,
+                    f"{service}.{method}",
+                    mandatory=True,
+                    headers=trace.headers,
+                    correlation_id=call_id,
+                    reply_to=self._address,
+                    expiration=str(int(budget * 1000)),
+                )
+                self._channel.send(request)
+            answer = waiting.wait(timeout=budget)
+        finally:
+            self._pending.pop(call_id, None)
+        return _result(answer, service)
+
+    def _on_return(self, _error: Exception, _exchange: str, routing_key: str, message: amqp.Message) -> None:
+        waiting = self._pending.get(str(message.properties.get("correlation_id")))
+        if waiting is not None and not waiting.ready():
+            service = routing_key.partition(".")[0]
+            waiting.send(ServiceUnavailable(f"The {service} service is not running. Try again shortly.", retry_after=2))
+
+    def _fail_all(self, error: ServiceError) -> None:
+        for waiting in list(self._pending.values()):
+            if not waiting.ready():
+                waiting.send(error)
+
+
+def _instruments(metrics: Metrics) -> CallInstruments:
+    return CallInstruments(metrics, "rpc_called_seconds", "From a call to its answer.", "service", "method")
+
+
+def _result(answer: Any, service: str) -> Any:
+    if answer is None:
+        detail = f"The {service} service did not answer in time."
+        raise UpstreamTimeout(detail)
+    if isinstance(answer, ServiceError):
+        raise answer
+    reply = json.loads(answer)
+    error = reply.get("error")
+    if error:
+        raise ServiceError.from_wire(error.get("problem") or {"name": "InternalError"})
+    # Nameko's own services have no such field in their replies.
+    return Replayed(reply["result"]) if reply.get("replayed") else reply["result"]
+
+
+class _Service:
+    """`self.services.<service>.<method>(...)`."""
+
+    def __init__(self, call: Callable[..., Any], service: str, timeout: float) -> None:
+        self._call, self._service, self._timeout = call, service, timeout
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        return lambda *args, **kwargs: self._call(self._service, method, args, kwargs, self._timeout)
+
+
+class Services:
+    """What a worker gets as `self.services`."""
+
+    def __init__(self, call: Callable[..., Any], timeout: float) -> None:
+        self._call, self._timeout = call, timeout
+
+    def __getattr__(self, service: str) -> _Service:
+        return _Service(self._call, service, self._timeout)
+
+    def within(self, seconds: float) -> "Services":
+        """Return the same with another deadline per call."""
+        return Services(self._call, seconds)
+
+
+class RpcClient(DependencyProvider):
+    """Gives a service the others: `services = RpcClient()`."""
+
+    calls = PendingCalls()
+
+    def get_dependency(self, worker_ctx: Any) -> Services:
+        """Return the callable services."""
+        return Services(self.calls.call, float(config.get("RPC_TIMEOUT_SECONDS", 4)))

@@ -1,0 +1,268 @@
+"""RPC entrypoints: Nameko's wire format, so that `nameko shell` can drive every service, on ground of our own.
+
+* the method runs in one transaction, committed before the reply is sent;
+* a call that its caller no longer waits for expires in the queue;
+* a call is made at most once: one that is delivered again, because its service died over it, is refused;
+* what is not a call is kept as a dead letter and harms nobody.
+"""
+
+import functools
+import inspect
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import amqp
+import eventlet
+from greenlet import GreenletExit
+from nameko import config
+from nameko.exceptions import ContainerBeingKilled, serialize
+from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
+
+from contracts.base import Replayed, View
+from contracts.errors import BadCall, InternalError, ServiceError, ServiceUnavailable, UpstreamTimeout
+from extensions.idempotency import keys as idempotency
+from extensions.messaging.connection import CONNECTION_ERRORS, ack
+from extensions.messaging.dead_letters import DeadLetters
+from extensions.messaging.inbound import Undecodable, require_json, require_routing
+from extensions.messaging.listener import Listener
+from extensions.messaging.topology import RPC_EXCHANGE
+from extensions.observability.instruments import CallInstruments
+from extensions.observability.metrics import Metrics
+from extensions.runtime.interruptions import INTERRUPTIONS
+from extensions.storage.engine import is_outage, is_statement_timeout
+
+log = logging.getLogger(__name__)
+
+# A stopped service's queue lives on for a restart's time; after that its callers are told at once (mandatory).
+QUEUE_EXPIRES_MS = 10_000
+# More than any caller waits but an operator, whose questions may take minutes; less than whoever stops us waits.
+STOP_SECONDS = 6.0
+INTERRUPTED = "The service was interrupted while it answered; whether it acted is unknown."
+
+
+class RpcServer(SharedExtension):
+    """Consumes `rpc-<service>` for all of a service's methods."""
+
+    listener = Listener()
+    dead_letters = DeadLetters()
+    metrics = Metrics()
+    no_ack = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = ""
+        self.prefetch = 1
+        self._methods: dict[str, Rpc] = {}
+        self._channel: Any = None
+        self._closing: Any = None
+        self._instruments: Any = None
+
+    def setup(self) -> None:
+        """Subscribe."""
+        text = "From the arrival of a call that was made to its reply."
+        self._instruments = CallInstruments(self.metrics, "rpc_served_seconds", text, "method")
+        self.queue = f"rpc-{self.container.service_name}"
+        self.prefetch = int(config.get("RPC_PREFETCH", 16))
+        self.listener.subscribe(self, last=True)
+
+    def register(self, method: "Rpc") -> None:
+        """Make `method` callable, until the end: what arrives while we stop is answered too."""
+        self._methods[method.method_name] = method
+
+    def finish(self) -> None:
+        """Take no more calls; the container waits for the workers of those that were taken, STOP_SECONDS at most."""
+        if self._closing is None:
+            self._closing = eventlet.spawn(self._end_workers)
+        self.listener.unsubscribe(self)
+
+    def stop(self) -> None:
+        """All workers have ended."""
+        if self._closing is not None:
+            self._closing.kill()
+
+    def _end_workers(self) -> None:
+        """End whatever still runs after STOP_SECONDS, and what that begins in its turn."""
+        eventlet.sleep(STOP_SECONDS)
+        while True:
+            self.container._kill_worker_threads()  # noqa: SLF001
+            eventlet.sleep(0.5)
+
+    def on_connected(self, channel: amqp.Channel) -> None:
+        """Declare the queue."""
+        channel.queue_declare(self.queue, durable=True, auto_delete=False, arguments={"x-expires": QUEUE_EXPIRES_MS})
+        channel.queue_bind(self.queue, RPC_EXCHANGE, f"{self.container.service_name}.*")
+        self._channel = channel
+
+    def on_disconnected(self) -> None:
+        """Forget the channel: replies of calls that came over it cannot be sent any more."""
+        self._channel = None
+
+    def on_message(self, message: amqp.Message) -> None:
+        """Start a worker for one call. The prefetch bounds how many there can be, so this does not block."""
+        channel = self._channel
+        try:
+            entrypoint, args, kwargs = self._decode(message)
+            if message.delivery_info.get("redelivered"):
+                raise UpstreamTimeout(INTERRUPTED)
+            handle_result = functools.partial(self._handle_result, channel, message, time.monotonic())
+            self.container.spawn_worker(
+                entrypoint, args, kwargs, context_data={"message": message}, handle_result=handle_result
+            )
+        except ContainerBeingKilled:
+            return
+        except ServiceError as error:
+            self._reply(channel, message, None, error)
+        except Exception as error:  # noqa: BLE001  (nothing that a message holds may end the reader)
+            reason = str(error) if isinstance(error, Undecodable) else f"{type(error).__name__}: {error}"
+            self.container.spawn_managed_thread(
+                functools.partial(self._bury, channel, message, reason), identifier="rpc.bury"
+            )
+
+    def _decode(self, message: amqp.Message) -> "tuple[Rpc, list[Any], dict[str, Any]]":
+        require_json(message)
+        if not message.properties.get("reply_to"):
+            problem = "a call without reply_to cannot be answered"
+            raise Undecodable(problem)
+        args, kwargs = _arguments(message.body)
+        method = message.delivery_info["routing_key"].rpartition(".")[2]
+        require_routing(message, f"{self.container.service_name}.{method}")
+        entrypoint = self._methods.get(method)
+        if entrypoint is None:
+            detail = f"{self.container.service_name} has no method {method}."
+            raise BadCall(detail)
+        entrypoint.check_arguments(args, kwargs)
+        return entrypoint, args, kwargs
+
+    def _handle_result(
+        self, channel: Any, message: amqp.Message, began: float, ctx: Any, result: Any, exc_info: Any
+    ) -> Any:
+        error = exc_info[1] if exc_info else None
+        self._reply(channel, message, result, error)
+        self._instruments.ended(time.monotonic() - began, error, ctx.entrypoint.method_name)
+        return result, None
+
+    def _reply(self, channel: Any, message: amqp.Message, result: Any, error: BaseException | None) -> None:
+        if channel is None or channel is not self._channel or channel.connection is None:
+            return  # the connection is gone; the caller will be told when the call is delivered again
+        reply_to = str(message.properties["reply_to"])
+        envelope = {"result": result, "error": _serialize(error), "replayed": isinstance(result, Replayed)}
+        answer = b""
+        if "." in reply_to:  # a service's address, or direct reply-to, where nobody may send: RabbitMQ would hang up
+            log.warning("a caller asked for its answer at %r, which is no address of an answer", reply_to)
+        else:
+            body = _encode(envelope)
+            correlation_id = str(message.properties.get("correlation_id", ""))
+            answer = channel.message(body, RPC_EXCHANGE, reply_to, correlation_id=correlation_id)
+        try:
+            # In one piece, the acknowledgement first: whatever becomes of the answer, the call was made.
+            channel.send(channel.acknowledgement(message.delivery_tag) + answer)
+        except (*CONNECTION_ERRORS, AttributeError) as failure:
+            log.warning("a reply could not be sent: %s", failure)
+
+    def _bury(self, channel: Any, message: amqp.Message, reason: str) -> None:
+        try:
+            self.dead_letters.bury(self.queue, message, reason, attempts=0, with_body=False)
+        except Exception:
+            log.exception("a message that is no call could not be kept: %s", reason)
+        ack(channel, message.delivery_tag)
+
+
+class Rpc(Entrypoint):
+    """One RPC method."""
+
+    server = RpcServer()
+
+    def setup(self) -> None:
+        """Become callable."""
+        self.server.register(self)
+
+    def stop(self) -> None:
+        """Take no more calls."""
+        self.server.finish()
+
+    @functools.cached_property
+    def _signature(self) -> inspect.Signature:
+        return inspect.signature(getattr(self.container.service_cls, self.method_name))
+
+    def check_arguments(self, args: Any, kwargs: Any) -> None:
+        """Raise BadCall where the method cannot be called like that."""
+        try:
+            self._signature.bind(None, *args, **kwargs)
+        except TypeError as error:
+            detail = f"{self.container.service_name}.{self.method_name}: {error}."
+            raise BadCall(detail) from None
+
+
+def rpc(
+    method: Callable[..., Any] | None = None, *, transaction: bool = True, idempotent: bool = False
+) -> Callable[..., Any]:
+    """Make a method callable by RPC. Its result is plain JSON; a View becomes a dict.
+
+    With `transaction`, it runs in one; without, it opens its own. With `idempotent`, its `idempotency_key` makes it
+    run once. A ServiceError reaches the caller as itself; anything else is logged and becomes InternalError.
+    """
+    if method is None:
+        return functools.partial(rpc, transaction=transaction, idempotent=idempotent)
+    signature = inspect.signature(method)
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = method(self, *args, **kwargs)
+        return result.to_dict() if isinstance(result, View) else result
+
+    def call_in_transaction(self: Any, *args: Any, **kwargs: Any) -> Any:
+        arguments = dict(signature.bind(self, *args, **kwargs).arguments)
+        del arguments["self"]
+        key = arguments.get("idempotency_key") if idempotent else None
+        return idempotency.run_once(self.work, method.__name__, key, arguments, lambda: call(self, *args, **kwargs))
+
+    run = call_in_transaction if transaction else call
+
+    @functools.wraps(method)
+    def entry(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return run(self, *args, **kwargs)
+        except ServiceError:
+            raise
+        except (Exception, *INTERRUPTIONS) as error:
+            if is_outage(error) or is_statement_timeout(error):
+                raise ServiceUnavailable(retry_after=1) from error
+            if isinstance(error, GreenletExit):  # the service stops, or is being killed
+                raise UpstreamTimeout(INTERRUPTED) from error
+            log.exception("%s.%s failed", self.name, method.__name__)
+            raise InternalError from error
+
+    register_entrypoint(entry, Rpc())
+    return entry
+
+
+def _arguments(body: bytes) -> tuple[list[Any], dict[str, Any]]:
+    """Return the arguments of a call. Raises Undecodable with what is wrong, in words."""
+    try:
+        call = _decode(body.decode() if body else "")
+    except RecursionError:
+        raise Undecodable("the body is no JSON: it is nested too deep") from None
+    except ValueError as error:  # no JSON, no UTF-8, or an integer of thousands of digits
+        raise Undecodable(f"the body is no JSON: {error}") from None
+    args, kwargs = (call.get("args"), call.get("kwargs")) if isinstance(call, dict) else (None, None)
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        raise Undecodable("the body is no call: that is an object with `args`, a list, and `kwargs`, an object")
+    return args, kwargs
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_encode = json.JSONEncoder(default=str).encode
+
+
+def _serialize(error: BaseException | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    if not isinstance(error, ServiceError):
+        error = InternalError()
+    return {**serialize(error), "problem": error.to_wire()}

@@ -1,0 +1,61 @@
+"""What is good enough for development, and refuses to start when ENVIRONMENT is production."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from extensions.runtime.settings import is_production
+
+COMMON_PASSWORDS = frozenset({"", "guest", "suite", "postgres", "redis", "rabbitmq", "admin", "password", "secret"})
+
+
+class UnfitForProduction(RuntimeError):
+    """Settings of development; the text names them."""
+
+
+def is_known(user: str, password: str) -> bool:
+    """Tell whether `password` is one that everybody would try for `user`."""
+    return password.casefold() in COMMON_PASSWORDS | {user.casefold()}
+
+
+def require_own_secrets(config: Mapping[str, Any], service: str, *, redis: bool = False) -> None:
+    """Raise UnfitForProduction where `service` would run in production with a password that everybody knows.
+
+    With `redis`, that is looked at, and otherwise whatever else the service connects to.
+    """
+    if not is_production(config):
+        return
+    addresses = _redis_address(config, service) if redis else _addresses(config, service)
+    problems = [
+        f"{name} has no password, or the one of development"
+        for name, url in addresses.items()
+        if not has_own_password(url)
+    ]
+    if service == "users" and not redis and _is_readable(Path(config["JWT_PRIVATE_KEY_FILE"])):
+        problems.append("the file of JWT_PRIVATE_KEY_FILE can be read by every user of the machine")
+    if problems:
+        raise UnfitForProduction(f"ENVIRONMENT is production, and {service} does not start: {'; '.join(problems)}")
+
+
+def _addresses(config: Mapping[str, Any], service: str) -> dict[str, str]:
+    """Return the addresses of the service's broker and database, by the variables that set them."""
+    own = (config.get("AMQP_URIS") or {}).get(service)
+    broker = {f"{service.upper()}_AMQP_URI": own} if own else {"AMQP_URI": config["AMQP_URI"]}
+    database = config.get("DB_URIS", {}).get(f"{service}:Base")
+    return broker | ({f"{service.upper()}_DATABASE_URL": database} if database else {})
+
+
+def _redis_address(config: Mapping[str, Any], service: str) -> dict[str, str]:
+    own = (config.get("REDIS_URLS") or {}).get(service)
+    return {f"{service.upper()}_REDIS_URL": own} if own else {"REDIS_URL": config["REDIS_URL"]}
+
+
+def has_own_password(url: str) -> bool:
+    """Tell whether an address has a password that is not known to everybody."""
+    address = urlsplit(url)
+    return not is_known(unquote(address.username or ""), unquote(address.password or ""))
+
+
+def _is_readable(path: Path) -> bool:
+    return bool(path.stat().st_mode & 0o004)

@@ -1,0 +1,135 @@
+"""What the Alembic environments of all services share."""
+
+import os
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, MetaData, create_engine, make_url, pool, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from extensions.storage.tables import privileges
+
+MIGRATION_LOCK = 7_305_511  # any number, the same for every migrating process
+HELD = text(
+    "SELECT table_name, privilege_type FROM information_schema.role_table_grants"
+    " WHERE table_schema = 'public' AND grantee = :role"
+)
+
+
+def run_migrations(context: Any, metadata: MetaData, service: str) -> None:
+    """Bring the database of `service` up to date; of several processes that try at once, one does it.
+
+    It is done by the database's owner, and the service's role may use the tables afterwards.
+    """
+    owner_url, url = context.config.attributes.get("addresses") or _addresses(service)
+    engine = create_engine(owner_url, poolclass=pool.NullPool, connect_args={"connect_timeout": 5})
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        context.configure(connection=connection, target_metadata=metadata, compare_type=True)
+        with context.begin_transaction():
+            context.run_migrations()
+        role = make_url(url).username
+        if role and role != make_url(owner_url).username:
+            grant(connection, metadata, role)
+
+
+def _addresses(service: str) -> tuple[str, str]:
+    """Return the owner's address and the service's own, for who calls `alembic` by hand."""
+    url = os.environ.get(
+        f"{service.upper()}_DATABASE_URL", f"postgresql+psycopg2://{service}:{service}@127.0.0.1:5432/{service}"
+    )
+    return os.environ.get(f"{service.upper()}_OWNER_DATABASE_URL") or url, url
+
+
+def grant(connection: Connection, metadata: MetaData, role: str) -> None:
+    """Let `role` do with the rows of each table what extensions/storage/tables.py says, and nothing else."""
+    there = set(sa.inspect(connection).get_table_names())
+    tables = [table for table in metadata.sorted_tables if table.name in there]
+    meant = {(table.name, privilege) for table in tables for privilege in privileges(table)}
+    held = {(table, privilege) for table, privilege in connection.execute(HELD, {"role": role})}
+    quote = connection.dialect.identifier_preparer.quote
+    connection.execute(text(f"GRANT USAGE ON SCHEMA public TO {quote(role)}"))
+    for table, privilege in sorted(meant - held):
+        connection.execute(text(f"GRANT {privilege} ON {quote(table)} TO {quote(role)}"))
+    for table, privilege in sorted(held - meant):
+        connection.execute(text(f"REVOKE {privilege} ON {quote(table)} FROM {quote(role)}"))
+
+
+def create_messaging_tables(op: Any) -> None:
+    """Create outbox, inbox, dead letters and idempotency keys as they were in the first revision of every service."""
+    op.create_table(
+        "outbox",
+        sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
+        sa.Column("message_id", sa.Uuid, nullable=False),
+        sa.Column("event_type", sa.Text, nullable=False),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Column("correlation_id", sa.Text, nullable=False),
+        sa.Column("headers", JSONB, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+        _now("due_at"),
+        _now("created_at"),
+        sa.PrimaryKeyConstraint("id", name="pk_outbox"),
+        sa.UniqueConstraint("message_id", name="uq_outbox_message_id"),
+    )
+    op.create_index("ix_outbox_due_at", "outbox", ["due_at"])
+    op.create_table(
+        "inbox",
+        sa.Column("message_id", sa.Uuid, nullable=False),
+        sa.Column("handler", sa.Text, nullable=False),
+        _now("created_at"),
+        sa.PrimaryKeyConstraint("message_id", "handler", name="pk_inbox"),
+    )
+    op.create_index("ix_inbox_created_at", "inbox", ["created_at"])
+    op.create_table(
+        "dead_letters",
+        sa.Column("id", sa.Uuid, nullable=False),
+        sa.Column("queue", sa.Text, nullable=False),
+        sa.Column("event_type", sa.Text),
+        sa.Column("message_id", sa.Text),
+        sa.Column("correlation_id", sa.Text),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Column("headers", JSONB, nullable=False),
+        sa.Column("error", sa.Text, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("replayed_at", sa.DateTime(timezone=True)),
+        _now("created_at"),
+        sa.PrimaryKeyConstraint("id", name="pk_dead_letters"),
+    )
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("actor", sa.Text, nullable=False),
+        sa.Column("method", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("fingerprint", sa.Text, nullable=False),
+        sa.Column("answer", JSONB, nullable=False),
+        _now("created_at"),
+        sa.PrimaryKeyConstraint("actor", "method", "key", name="pk_idempotency_keys"),
+    )
+    op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"])
+
+
+def drop_messaging_tables(op: Any) -> None:
+    """Undo create_messaging_tables."""
+    for table in ("outbox", "inbox", "dead_letters", "idempotency_keys"):
+        op.drop_table(table)
+
+
+def create_timers(op: Any) -> None:
+    """Create the timers, and the name of whoever replays a dead letter, in the second revision of every service."""
+    op.create_table(
+        "timers",
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_timers"),
+    )
+    op.add_column("dead_letters", sa.Column("replayed_by", sa.Text))
+
+
+def drop_timers(op: Any) -> None:
+    """Undo create_timers."""
+    op.drop_column("dead_letters", "replayed_by")
+    op.drop_table("timers")
+
+
+def _now(name: str) -> sa.Column:
+    return sa.Column(name, sa.DateTime(timezone=True), nullable=False, server_default=sa.func.clock_timestamp())

@@ -1,0 +1,26 @@
+"""The same call by the suite's own transport; qa/bench/calls.py runs both."""
+
+import os
+
+from nameko.testing.services import once
+
+from extensions.rpc.client import RpcClient
+from extensions.rpc.server import rpc
+from qa.bench.calls_timed import time_calls
+
+
+class Echo:
+    name = "bench_echo"
+
+    @rpc(transaction=False)
+    def echo(self, value):
+        return value
+
+
+class Caller:
+    name = "bench_caller"
+    services = RpcClient()
+
+    @once
+    def run(self):
+        time_calls(lambda: self.services.bench_echo.echo("hello"), float(os.environ["CALL_SECONDS"]))

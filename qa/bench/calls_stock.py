@@ -1,0 +1,25 @@
+"""A call between two services by stock Nameko; qa/bench/calls.py runs both."""
+
+import os
+
+from nameko.rpc import ServiceRpc, rpc
+from nameko.testing.services import once
+
+from qa.bench.calls_timed import time_calls
+
+
+class Echo:
+    name = "bench_stock_echo"
+
+    @rpc
+    def echo(self, value):
+        return value
+
+
+class Caller:
+    name = "bench_stock_caller"
+    services = ServiceRpc("bench_stock_echo")
+
+    @once
+    def run(self):
+        time_calls(lambda: self.services.echo("hello"), float(os.environ["CALL_SECONDS"]))

@@ -1,0 +1,103 @@
+"""Stock Nameko, as its own examples use it: HTTP to RPC to event to handler, nothing tuned, nothing of ours.
+
+`nameko run --config qa/bench/stock.yml qa.bench.stock_nameko:Gateway`, and so on. An order is committed and then
+dispatched: a crash in between loses its event. There is no saga behind it.
+"""
+
+import json
+import uuid
+
+from nameko.events import EventDispatcher, event_handler
+from nameko.rpc import ServiceRpc, rpc
+from nameko.web.handlers import http
+from nameko_sqlalchemy import DatabaseSession
+from sqlalchemy import ForeignKey, Numeric, Text, Uuid
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+PRICE = "10.90"
+
+
+class Base(DeclarativeBase):
+    """Its tables."""
+
+
+class Order(Base):
+    __tablename__ = "stock_orders"
+
+    id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    status: Mapped[str] = mapped_column(Text)
+    items: Mapped[list["Item"]] = relationship()
+
+
+class Item(Base):
+    __tablename__ = "stock_items"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("stock_orders.id"))
+    product_id: Mapped[uuid.UUID] = mapped_column(Uuid)
+    quantity: Mapped[int]
+    price: Mapped[str] = mapped_column(Numeric(12, 2))
+
+
+class Told(Base):
+    __tablename__ = "stock_told"
+
+    order_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+
+
+class Gateway:
+    name = "stock_gateway"
+    orders = ServiceRpc("stock_orders")
+
+    @http("GET", "/constant")
+    def constant(self, request):
+        return "constant"
+
+    @http("GET", "/orders/<order_id>")
+    def get_order(self, request, order_id):
+        return json.dumps(self.orders.get_order(order_id))
+
+    @http("POST", "/orders")
+    def create_order(self, request):
+        order = self.orders.create_order(json.loads(request.get_data(as_text=True))["items"])
+        return 201, json.dumps(order)
+
+
+class Orders:
+    name = "stock_orders"
+    session = DatabaseSession(Base)
+    dispatch = EventDispatcher()
+
+    @rpc
+    def create_order(self, items):
+        order = Order(
+            id=uuid.uuid4(),
+            status="CREATED",
+            items=[
+                Item(product_id=uuid.UUID(one["product_id"]), quantity=one["quantity"], price=PRICE) for one in items
+            ],
+        )
+        self.session.add(order)
+        self.session.commit()
+        answer = _view(order)
+        self.dispatch("order_created", answer)
+        return answer
+
+    @rpc
+    def get_order(self, order_id):
+        return _view(self.session.get(Order, uuid.UUID(order_id)))
+
+
+class Notifications:
+    name = "stock_notifications"
+    session = DatabaseSession(Base)
+
+    @event_handler("stock_orders", "order_created")
+    def on_order_created(self, order):
+        self.session.add(Told(order_id=uuid.UUID(order["id"])))
+        self.session.commit()
+
+
+def _view(order):
+    items = [{"product_id": str(one.product_id), "quantity": one.quantity, "price": PRICE} for one in order.items]
+    return {"id": str(order.id), "status": order.status, "items": items}

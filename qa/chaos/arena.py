@@ -1,0 +1,208 @@
+"""A running suite and everything that a fault needs, in a folder and on servers of its own.
+
+    with arena(Path("var/chaos"), say=print) as running: ...
+
+inventory, payments and orders run twice, so that what a stopped or cut off process holds is taken up by another.
+"""
+
+import contextlib
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg2
+
+from deploy import migrate, seed
+from deploy.accounts import database_variable
+from deploy.local.postgres import SUPERUSER
+from deploy.local.process import StartError, wait_until
+from deploy.local.servers import Servers, remove_data
+from deploy.local.suite import SERVICES, Suite
+from qa.chaos import disk_faults, replay_faults
+from qa.chaos.clock_faults import Clock
+from qa.chaos.load import Account, Shopper
+from qa.chaos.points import CRASHABLE, FOLDER
+from qa.chaos.proxy import Proxies
+from qa.load import ADMIN, CUSTOMER
+from tests.books import DATABASES
+from tests.own_suite import set_up
+
+TWICE = ("inventory", "payments", "orders")
+PASSWORD = "Demo-pass-2026!"
+ORDER_DEADLINE_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One process of the suite: `orders`, or `orders (2)`."""
+
+    suite: Suite
+    service: str
+    name: str
+
+    @property
+    def pid(self) -> int | None:
+        return self.suite.pid(self.service)
+
+    def signal(self, number: signal.Signals) -> int | None:
+        """Send a signal; the pid that it went to, None while the process is down."""
+        pid = self.pid
+        if pid is not None:
+            self.suite.kill(self.service, number)
+        return pid
+
+    def await_restart(self, dead_pid: int, seconds: float = 25.0) -> None:
+        """Wait until the supervisor has started it again."""
+        if not wait_until(lambda: self.pid not in {None, dead_pid}, seconds=seconds):
+            raise RuntimeError(f"{self.name} was not started again within {seconds:.0f} s")
+
+
+@dataclass
+class Arena:
+    """See the module."""
+
+    folder: Path
+    servers: Servers
+    suite: Suite
+    second: Suite
+    environment: dict[str, str]  # of the services
+    direct: dict[str, str]  # the servers' own addresses, past the proxies
+    url: str
+    admin: Shopper
+    customer: Shopper
+    proxies: Proxies
+    clock: Clock | None  # None where libfaketime is not on the machine
+    _locks: dict[str, threading.Lock] = field(default_factory=dict)
+    _locks_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def instances(self) -> list[Instance]:
+        """Every process of the suite."""
+        first = [Instance(self.suite, service, service) for service in SERVICES]
+        return first + [Instance(self.second, service, f"{service} (2)") for service in TWICE]
+
+    @property
+    def database_urls(self) -> dict[str, str]:
+        """Each service's database, past the proxies."""
+        return {service: self.direct[database_variable(service)] for service in DATABASES}
+
+    @contextlib.contextmanager
+    def exclusively(self, *targets: str, seconds: float = 60.0) -> Iterator[None]:
+        """Have `postgres`, `rabbitmq`, `redis` or a service to oneself: two faults do not start one server at once."""
+        with contextlib.ExitStack() as stack:
+            for target in sorted(targets):
+                with self._locks_lock:
+                    lock = self._locks.setdefault(target, threading.Lock())
+                if not lock.acquire(timeout=seconds):
+                    raise RuntimeError(f"{target} was held by another fault for {seconds:.0f} s")
+                stack.callback(lock.release)
+            yield
+
+    def superuser(self, database: str = "postgres") -> "psycopg2.extensions.connection":
+        """A connection to PostgreSQL that may do everything, past the proxies."""
+        postgres = self.servers.postgres
+        connection = psycopg2.connect(
+            host="127.0.0.1",
+            port=postgres.port,
+            dbname=database,
+            user=SUPERUSER,
+            password=(postgres.home / "superuser-password").read_text(),
+            connect_timeout=5,
+        )
+        connection.autocommit = True
+        return connection
+
+    def wait_ready(self, seconds: float = 60.0) -> None:
+        """Wait until every process runs and every service answers."""
+        deadline = time.monotonic() + seconds
+        if not wait_until(lambda: all(one.pid for one in self.instances), seconds=seconds):
+            down = [one.name for one in self.instances if not one.pid]
+            raise TimeoutError(f"not running after {seconds:.0f} s: {', '.join(down)}")
+        self.suite.wait_ready(max(1.0, deadline - time.monotonic()))
+
+
+@contextlib.contextmanager
+def arena(folder: Path, *, small_disk: bool = False, say=lambda text: print(text, flush=True)) -> Iterator[Arena]:
+    """The suite, up, seeded and with a fresh set of data; everything is down after the block.
+
+    With `small_disk`, PostgreSQL has a file system of its own, which can be filled.
+    """
+    servers = Servers(folder, environ={})
+    _clear(folder, servers)
+    with contextlib.ExitStack() as stack:
+        clock, proxies = _clock(), Proxies()
+        if clock is not None:
+            stack.callback(clock.stop)
+        if small_disk:
+            stack.enter_context(disk_faults.small_disk(servers))
+        stack.callback(servers.stop)
+        direct = servers.start()
+        if clock is not None:  # PostgreSQL keeps the deadlines, so it lives by the same clock as the services
+            servers.postgres.environment = clock.environment
+            servers.postgres.restart()
+        direct = set_up(folder, direct | {"ORDER_DEADLINE_SECONDS": str(ORDER_DEADLINE_SECONDS)})
+        migrate.migrate(say=lambda _line: None)
+        stack.callback(proxies.stop)
+        environment = proxies.start(direct) | {FOLDER: str(folder)}
+        if clock is not None:
+            environment |= clock.environment()
+        suite = Suite(environment, log_dir=folder / "log", command=CRASHABLE, say=_teller(folder, "suite"))
+        second = Suite(
+            environment, log_dir=folder / "second/log", services=TWICE, command=CRASHABLE, say=_teller(folder, "second")
+        )
+        for one in (suite, second):
+            stack.callback(one.stop)
+            one.start()
+        suite.wait_ready(90)
+        second.wait_ready(30)
+        seed.run(say=lambda _line: None)
+        url = f"http://{direct['GATEWAY_ADDRESS']}"
+        say(f"the suite is up at {url}, its logs are in {folder / 'log'} and {folder / 'second/log'}")
+        running = Arena(
+            folder,
+            servers,
+            suite,
+            second,
+            environment,
+            direct,
+            url,
+            Shopper(url, Account(ADMIN, PASSWORD)),
+            Shopper(url, Account(CUSTOMER, PASSWORD)),
+            proxies,
+            clock,
+        )
+        replay_faults.listen(running)
+        yield running
+
+
+def _clear(folder: Path, servers: Servers) -> None:
+    """Every run begins from nothing, so that its counts are its own. The last run's result stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    disk_faults._unmount(servers.data / "postgres")  # a run that was killed leaves its small disk
+    remove_data(folder)
+    for name in ("log", "second", "armed", "hit", "provider"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _clock() -> Clock | None:
+    """The services' clock. Without it the clock faults are not staged, which the report of the run says."""
+    try:
+        return Clock()
+    except StartError:
+        return None
+
+
+def _teller(folder: Path, name: str):
+    """What a supervisor has to say goes to a log beside those of the services."""
+    log = folder / "log" / f"supervisor-{name}.log"
+
+    def say(text: str) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as file:
+            file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+    return say

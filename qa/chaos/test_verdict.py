@@ -1,0 +1,136 @@
+"""The verdict can fail: each of its own checks on a world in which just that is wrong."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+
+from qa.chaos import verdict
+from qa.chaos.load import SCARCE, Asked
+from qa.chaos.points import HANDLER_BEFORE_ACK, Trap
+from qa.chaos.provider import Memory, ProviderRefuses
+
+LOW, HIGH, RARE, NONE, SELLING = ({"id": name} for name in ("low", "high", "rare", "none", "selling"))
+
+
+@pytest.fixture
+def load():
+    """Two orders, of which the second was cancelled by its buyer."""
+    products = [LOW, HIGH, RARE, NONE, SELLING]
+    catalogue = SimpleNamespace(low=LOW, high=HIGH, scarce=[RARE], without_stock=NONE, all=products)
+    asked = [Asked(number, f"key-{number}", 0.0, 201, order_id=f"order-{number}") for number in (1, 2)]
+    asked[1].done.add("cancel")
+    return SimpleNamespace(asked=asked, accepted=asked, catalogue=catalogue, restocked=Counter())
+
+
+@pytest.fixture
+def orders():
+    return {
+        "order-1": {"status": "CONFIRMED", "total_amount": "10.00"},
+        "order-2": {"status": "CANCELLED", "total_amount": "20.00"},
+    }
+
+
+@pytest.fixture
+def lines():
+    """The numbers 1 and 2, as the load writes them."""
+    return {"order-1": Counter(low=2, high=1, rare=1), "order-2": Counter(low=3, high=1)}
+
+
+def broken(checks):
+    return {check.name: check.ids for check in checks if check.ids}
+
+
+def test_a_sound_world(load, orders, lines):
+    assert not broken(verdict._existence(load, orders, lines))
+    assert not verdict._broken_promises(load, orders)
+    assert not verdict._oversold(load, orders, lines)
+    assert not broken(verdict._money(orders, {"order-1": ("10.00", {"capture"}), "order-2": ("20.00", {"void"})}))
+
+
+def test_a_lost_order(load, orders, lines):
+    del orders["order-2"]
+    assert broken(verdict._existence(load, orders, lines)) == {"no accepted order lost": ["order-2"]}
+
+
+def test_an_order_made_twice(load, orders, lines):
+    orders["order-3"], lines["order-3"] = orders["order-1"], lines["order-1"]
+    found = broken(verdict._existence(load, orders, lines))
+    assert found["no order made twice"] == ["order-1 order-3"]
+    assert found["no order that no client asked for"] == ["order-3"]
+
+
+def test_an_order_from_nowhere(load, orders, lines):
+    orders["order-9"], lines["order-9"] = orders["order-1"], Counter(low=10, high=1)
+    assert broken(verdict._existence(load, orders, lines)) == {"no order that no client asked for": ["order-9"]}
+
+
+def test_a_cancellation_that_did_not_hold(load, orders):
+    orders["order-2"]["status"] = "CONFIRMED"
+    assert verdict._broken_promises(load, orders) == ["order-2 cancel"]
+
+
+def test_more_sold_than_there_was(load, orders, lines):
+    lines["order-1"]["rare"] = SCARCE + 1
+    assert verdict._oversold(load, orders, lines) == ["rare"]
+    load.restocked["rare"] = 1
+    assert not verdict._oversold(load, orders, lines)
+    lines["order-1"]["none"] = 1
+    assert verdict._oversold(load, orders, lines) == ["none"]
+
+
+@pytest.mark.parametrize(
+    ("accounts", "name", "order"),
+    [
+        (
+            {"order-1": ("10.00", {"capture"}), "order-2": ("20.00", {"capture"})},
+            "provider: nobody charged without an order that stands",
+            "order-2",
+        ),
+        (
+            {"order-1": ("10.00", {"void"}), "order-2": ("20.00", {"void"})},
+            "provider: every order that stands is charged",
+            "order-1",
+        ),
+        (
+            {"order-1": ("11.00", {"capture"}), "order-2": ("20.00", {"void"})},
+            "provider: charged is the order's total",
+            "order-1",
+        ),
+        (
+            {"order-1": ("10.00", {"capture"}), "order-2": ("20.00", set())},
+            "provider: nothing still held of a cancelled order",
+            "order-2",
+        ),
+    ],
+)
+def test_money_that_went_the_wrong_way(orders, accounts, name, order):
+    assert broken(verdict._money(orders, accounts)) == {name: [order]}
+
+
+def test_the_provider_remembers_and_refuses(tmp_path):
+    provider, replica = Memory(tmp_path), Memory(tmp_path)
+    provider.authorised("order-1:authorise", "10.00", "auth_1")
+    provider.authorised("order-2:authorise", "20.00", "auth_2")
+    provider.move("capture", "auth_1")
+    replica.move("capture", "auth_1")
+    with pytest.raises(ProviderRefuses):
+        replica.move("void", "auth_1")
+    replica.move("refund", "auth_1")
+    provider.move("void", "auth_2")
+    for kind in ("capture", "refund"):
+        with pytest.raises(ProviderRefuses):
+            replica.move(kind, "auth_2")
+    assert replica.accounts() == {"order-1": ("10.00", {"capture", "refund"}), "order-2": ("20.00", {"void"})}
+
+
+def test_one_process_dies_of_a_trap_and_only_once(tmp_path):
+    trap = Trap(tmp_path, "orders", HANDLER_BEFORE_ACK)
+    assert not trap.spring()
+    trap.arm()
+    assert trap.spring()
+    assert trap.hit.exists()
+    assert not trap.spring()
+    trap.arm()
+    trap.disarm()
+    assert not trap.spring()

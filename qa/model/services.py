@@ -1,0 +1,172 @@
+"""One transaction of each service, decided by its real code: what it would write and say, given what it has read.
+
+Nothing is decided here. Orders: saga.apply_reply, saga.apply_command, use_cases._apply and ._announcement.
+Inventory: rules.merge, .step_for, .decide and .adjust. Payments: rules.step_for, use_cases._carry_out and
+Payment.state.
+"""
+
+from typing import NamedTuple
+from uuid import UUID
+
+from contracts.errors import ServiceError
+from inventory import rules as stock_rules
+from orders import saga as saga_rules
+from orders import use_cases as order_use_cases
+from payments import rules as payment_rules
+from payments import use_cases as payment_use_cases
+from payments.models import Payment
+from payments.provider import Approved, Declined, ProviderRefuses
+from qa.model import vocabulary as words
+from qa.model.scenario import APPROVED
+
+PAYMENT, MESSAGE_ID = UUID(int=0xBEEF), UUID(int=0xFEED)
+FIELDS = (("status", "status"), ("stock", "stock_status"), ("payment", "payment_status"), ("cancel_reason",) * 2)
+
+
+class Outcome(NamedTuple):
+    """What a transaction writes, besides its inbox row, and which messages it puts into the outbox."""
+
+    write: tuple
+    says: tuple[int, ...] = ()
+    money: int = 0
+
+
+class Provider:
+    """A payment provider with a memory, strict and idempotent, as a real one is."""
+
+    def __init__(self, money):
+        self.money = money
+
+    def capture(self, reference, key):
+        self._move(words.TAKEN, reference, unless=words.LET_GO)
+
+    def void(self, reference, key):
+        self._move(words.LET_GO, reference, unless=words.TAKEN)
+
+    def refund(self, reference, key):
+        if not self.money & words.TAKEN:
+            raise ProviderRefuses
+        self._move(words.GIVEN_BACK, reference, unless=words.LET_GO)
+
+    def _move(self, what, reference, unless):
+        if self.money & unless or reference is None or not self.money & words.HELD:
+            raise ProviderRefuses
+        self.money |= what
+
+
+# Orders. What is written are the columns that changed, as the ORM does it.
+
+
+def apply_reply(number, saga, message):
+    """Orders hears an answer."""
+    event, returned = words.MESSAGES[message]
+    return _apply(number, saga, saga_rules.apply_reply(saga, event, returned=returned))
+
+
+def apply_command(number, saga, command):
+    """A person or the clock commands."""
+    after = saga_rules.apply_command(saga, command)
+    return None if after is None else _apply(number, saga, after)
+
+
+def _apply(number, saga, after):
+    row, said = words.order_row(number, saga), []
+
+    def publish(event, cause=None):
+        said.append(event)
+        return MESSAGE_ID
+
+    if not order_use_cases._apply(row, after, [], publish):
+        return None
+    written = tuple((field, getattr(row, column)) for field, column in FIELDS)
+    changed = tuple((field, value) for field, value in written if value != getattr(saga, field))
+    # order.shipped and order.delivered are heard by nobody who decides.
+    return Outcome(changed, tuple(words.index_of(event) for event in said if words.is_heard(event)))
+
+
+# Inventory. What is written is the reservation's status and lines, and the stock as computed from what was read.
+
+
+def settle_stock(number, reservation, message, lines, stock):
+    """Inventory hears about an order. Raises ReservationMissing."""
+    event = words.received(number, message, lines).event
+    status, held = reservation or (None, ())
+    if not stock_rules.step_for(status, type(event)):
+        return None
+    if message == words.CREATED:
+        asked = stock_rules.merge(event.items)
+    else:
+        asked = {words.PRODUCTS[product]: quantity for product, quantity in held}
+    read = {product: stock[words.PRODUCT_OF[product]] for product in asked}
+    read = {product: stock_rules.Balance(*balance) for product, balance in read.items() if balance is not None}
+    decision = stock_rules.decide(status, event, asked, read)
+    if decision is None:
+        return None
+    if decision.status == stock_rules.Status.RESERVED:
+        held = tuple(sorted((words.PRODUCT_OF[key], change.reserved) for key, change in decision.changes.items()))
+    after = {words.PRODUCT_OF[key]: read[key].plus(change) for key, change in decision.changes.items()}
+    balances = tuple(sorted((product, (balance.on_hand, balance.reserved)) for product, balance in after.items()))
+    says = (words.index_of(decision.event),) if decision.event else ()
+    return Outcome(((decision.status, held), balances), says)
+
+
+def adjust(balance, delta):
+    """A person adjusts the stock of a product; returns its new balance, None where that is refused."""
+    read = stock_rules.Balance(*balance)
+    try:
+        after = read.plus(stock_rules.adjust(read, delta))
+    except ServiceError:
+        return None
+    return after.on_hand, after.reserved
+
+
+# Payments. What is written is the whole row.
+
+
+def settle_payment(number, payment, message, money):
+    """Payments hears about an order. Raises PaymentMissing and ProviderRefuses."""
+    received = words.received(number, message, ())
+    row = None if payment is None else _row(number, payment, money)
+    step = payment_rules.step_for(row and row.state, type(received.event))
+    if step is None:
+        return None
+    if row is None or message == words.CREATED:
+        new = payment_use_cases._new_row(received, step)
+        return Outcome((str(new["status"]), False), (), money)
+    return _take(step, row, payment_use_cases._row(row), money, received)
+
+
+def record_answer(number, payment, answer, money):
+    """The provider has answered, in time or late; the same answer to the same question."""
+    row = _row(number, payment, money)
+    given = Approved("auth_1") if answer == APPROVED else Declined("over the limit")
+    step = payment_rules.step_for(row.state, type(given))
+    if step is None:
+        return None
+    return _take(step, row, payment_use_cases._row(row, given), money, row.cause)
+
+
+def _take(step, row, before, money, cause):
+    provider, said = Provider(money), []
+    after = payment_use_cases._carry_out(step, row, before, provider, lambda event, _: said.append(event), cause)
+    written = (str(after["status"]), after["cancel_requested"])
+    return Outcome(written, tuple(words.index_of(event) for event in said), provider.money)
+
+
+def _row(number, payment, money):
+    status, cancel_requested = payment
+    answered = status not in {"PENDING", "FAILED", "CANCELLED_BEFORE"}
+    return Payment(
+        id=PAYMENT,
+        order_id=words.ORDERS[number],
+        user_id=words.USER,
+        amount=words.TOTAL,
+        currency="TRY",
+        status=status,
+        cancel_requested=cancel_requested,
+        transaction_reference="auth_1" if answered else None,
+        failure_reason=None,
+        cause_message_id=MESSAGE_ID,
+        cause_request_id="request",
+        cause_traceparent="trace",
+    )

@@ -1,0 +1,470 @@
+"""The hazards H1 to H16 of a saga, the remedies, and for each the test that fails without it."""
+
+from qa.remedies.remedy import Patch, Remedy
+
+TITLES = {
+    "H1": "`payment.failed` cancels, `stock_reserved` comes late: stock held for ever",
+    "H2": "`stock_failed` cancels, `payment.authorized` comes late: money held",
+    "H3": "`order.cancelled` overtakes `order.created`",
+    "H4": "both good answers at once in two workers, each missing the other's: never confirmed",
+    "H5": "duplicates",
+    "H6": "a crash between commit and ack",
+    "H7": "a crash, or the broker down, between commit and publish",
+    "H8": "published before the queue exists",
+    "H9": "a handler that raises: the event lost, or a hot loop",
+    "H10": "a participant never answers",
+    "H11": "the user cancels while it is confirmed",
+    "H12": "the price forged or changed",
+    "H13": "orders [A, B] and [B, A] deadlock",
+    "H14": "the last unit sold twice; half a reservation",
+    "H15": "a reader caches an old row after the invalidation",
+    "H16": "floats, NaN, and the limit's last cent",
+}
+
+RACES = "tests/service/test_hazards.py"
+PUBLISHER_ENSURES = "            topology.ensure(self._connection, self.container.service_name)\n"
+INVENTORY = "tests/service/inventory/test_inventory.py"
+PAYMENTS = "tests/service/payments/test_payments.py"
+ORDERS = "tests/service/orders/test_service.py"
+PLACING = "tests/service/orders/test_placing.py"
+DELIVERY = "tests/service/extensions/messaging/test_delivery.py"
+
+NO_ORDER_LOCK = Patch(
+    "orders/use_cases.py",
+    "order_by(Order.id).with_for_update()",
+    "order_by(Order.id)",
+)
+NO_INBOX = Patch(
+    "extensions/messaging/event_handler.py",
+    "                    if unseen:\n                        method(self, unseen)",
+    "                    method(self, events)",
+)
+
+REMEDIES = [
+    Remedy(
+        "H1",
+        "inventory releases on `order.cancelled`, whenever that comes",
+        [
+            Patch(
+                "inventory/rules.py",
+                "    (Status.RESERVED, OrderCancelled): Step(Status.RELEASED, reserved=-1, publishes=StockReleased),\n",
+            )
+        ],
+        f"{INVENTORY}::TestAnOrder::test_is_released",
+    ),
+    Remedy(
+        "H1",
+        "releasing is idempotent by order: once, however many messages say so",
+        [
+            Patch(
+                "inventory/rules.py",
+                "    (None, OrderCancelled): Step(Status.CANCELLED_BEFORE),\n",
+                "    (None, OrderCancelled): Step(Status.CANCELLED_BEFORE),\n"
+                "    (Status.RELEASED, OrderCancelled): Step(Status.RELEASED, reserved=-1, publishes=StockReleased),\n"
+                "    (Status.RETURNED, OrderCancelled): Step(Status.RETURNED, on_hand=+1, publishes=StockReleased),\n",
+            )
+        ],
+        f"{INVENTORY}::TestAnOrder::test_counts_once_however_often_it_is_told",
+    ),
+    Remedy(
+        "H2",
+        "payments voids on `order.cancelled`",
+        [
+            Patch(
+                "payments/rules.py",
+                "    return STEPS.get((state, trigger))\n",
+                "    return STEPS.get((state, trigger)) if state is not State.AUTHORIZED else None\n",
+            )
+        ],
+        f"{PAYMENTS}::TestAnAuthorisedPayment::test_is_voided_and_the_late_confirmation_changes_nothing",
+    ),
+    Remedy(
+        "H2",
+        "a cancellation that comes while the provider is asked is remembered",
+        [Patch("payments/rules.py", "    (State.PENDING, OrderCancelled): Step(State.CANCELLING),\n")],
+        f"{PAYMENTS}::TestCancellationThatOvertakes::test_the_provider_s_answer",
+    ),
+    Remedy(
+        "H3",
+        "a tombstone in inventory: the late order reserves nothing",
+        [Patch("inventory/rules.py", "    (None, OrderCancelled): Step(Status.CANCELLED_BEFORE),\n")],
+        f"{INVENTORY}::TestAnOrder::test_that_was_cancelled_before_it_came_reserves_nothing",
+    ),
+    Remedy(
+        "H3",
+        "a tombstone in payments: the late order charges nothing",
+        [Patch("payments/rules.py", "    (None, OrderCancelled): Step(State.CANCELLED_BEFORE),\n")],
+        f"{PAYMENTS}::TestCancellationThatOvertakes::test_the_order_leaves_no_payment",
+    ),
+    Remedy(
+        "H3",
+        "an order without a row is locked too (inventory)",
+        [Patch("inventory/queries.py", '    session.execute(_LOCK_KEYS, {"keys": keys})\n')],
+        f"{INVENTORY}::TestRaces::test_created_and_cancelled_at_the_same_time",
+    ),
+    Remedy(
+        "H3",
+        "an order without a row is locked too (payments)",
+        [Patch("payments/queries.py", '    session.execute(_LOCK_KEYS, {"keys": keys})\n')],
+        f"{PAYMENTS}::TestCancellationThatOvertakes::test_in_two_transactions_at_once",
+    ),
+    Remedy(
+        "H4",
+        "the order's row lock",
+        [NO_ORDER_LOCK],
+        f"{RACES}::TestOneOrder::test_h4_both_good_answers_in_two_workers_confirm_it",
+    ),
+    Remedy(
+        "H5",
+        "the inbox: a message is handled once",
+        [NO_INBOX],
+        f"{DELIVERY}::test_what_is_waiting_is_handled_together_and_a_duplicate_not_at_all",
+    ),
+    Remedy(
+        "H5",
+        "one reservation an order: the same event under another id changes nothing",
+        [
+            Patch(
+                "inventory/rules.py",
+                "    return STEPS.get((status, trigger))\n",
+                "    return STEPS.get((status, trigger)) or STEPS.get((None, trigger))\n",
+            )
+        ],
+        f"{INVENTORY}::TestAnOrder::test_counts_once_however_often_it_is_told",
+    ),
+    Remedy(
+        "H5",
+        "the provider's idempotency key follows from the order",
+        [
+            Patch(
+                "payments/use_cases.py",
+                'payment.payment_id: provider.authorise(f"{payment.order_id}:authorise"',
+                "payment.payment_id: provider.authorise(f\"{id(object())}:{__import__('uuid').uuid4()}\"",
+            )
+        ],
+        f"{RACES}::test_h5_the_provider_knows_an_order_by_one_key",
+    ),
+    Remedy(
+        "H5",
+        "a key that another call of this process is at is in use, though both would be placed together",
+        [
+            Patch(
+                "extensions/idempotency/keys.py",
+                "    if name in _under_way:\n        raise IdempotencyKeyInUse(retry_after=1)\n",
+            )
+        ],
+        f"{PLACING}::test_a_key_that_comes_twice_at_once_is_in_use_the_second_time",
+    ),
+    Remedy(
+        "H5",
+        "after a COMMIT whose answer is lost, no order of those that were placed together is placed again",
+        [
+            Patch(
+                "extensions/idempotency/keys.py",
+                "            if is_outage(error):  # CommitUnknown is among them: they may have been made\n",
+                "            if isinstance(error, DatabaseUnavailable):\n",
+            )
+        ],
+        f"{PLACING}::test_of_a_commit_whose_answer_was_lost_nobody_knows_and_nothing_is_tried_again",
+    ),
+    Remedy(
+        "H6",
+        "the inbox in the same transaction: what was committed is not repeated",
+        [NO_INBOX],
+        f"{RACES}::test_h6_a_crash_between_commit_and_ack_repeats_nothing",
+    ),
+    Remedy(
+        "H6",
+        "the ack comes after the commit",
+        [
+            Patch(
+                "extensions/messaging/event_handler.py",
+                "        events, undecodable = [], []\n",
+                "        self._ack(batch)\n        events, undecodable = [], []\n",
+            )
+        ],
+        f"{RACES}::test_h6_a_crash_before_the_commit_loses_nothing",
+    ),
+    Remedy(
+        "H7",
+        "the outbox: a row goes only after the broker has its event",
+        [
+            Patch(
+                "extensions/messaging/outbox_relay.py",
+                "            returned = self.publisher.publish([self._to_message(row) for row in rows])\n",
+                "            try:\n"
+                "                returned = self.publisher.publish([self._to_message(row) for row in rows])\n"
+                "            except BrokerUnavailable:\n"
+                "                returned = set()\n",
+            )
+        ],
+        f"{RACES}::test_h7_what_was_committed_while_the_broker_was_away_arrives",
+        own_servers=True,
+    ),
+    Remedy(
+        "H7",
+        "the relay takes up what an earlier process left",
+        [
+            Patch(
+                "extensions/messaging/outbox_relay.py",
+                "        while True:\n            stopping = self._stopping\n",
+                "        self._wakeup.wait()\n        while True:\n            stopping = self._stopping\n",
+            )
+        ],
+        "tests/service/extensions/messaging/test_outbox.py::test_what_was_left_before_the_start_is_relayed_too",
+    ),
+    Remedy(
+        "H7",
+        "publisher confirms",
+        [
+            Patch(
+                "extensions/messaging/publisher.py", "        self._await_confirms()\n        return", "        return"
+            )
+        ],
+        f"{RACES}::test_h7_what_the_broker_refuses_is_not_taken_for_delivered",
+    ),
+    Remedy(
+        "H7",
+        "messages are persistent",
+        [Patch("extensions/messaging/publisher.py", "            delivery_mode=2,\n")],
+        "tests/unit/extensions/messaging/test_connection.py::test_a_message_is_persistent_json_with_its_identity",
+    ),
+    Remedy(
+        "H8",
+        "the whole topology is declared before anything is published (listener and publisher: both taken out)",
+        [
+            Patch("extensions/messaging/publisher.py", PUBLISHER_ENSURES),
+            Patch(
+                "extensions/messaging/listener.py",
+                "        topology.ensure(self._connection, self.container.service_name)\n",
+            ),
+            Patch(
+                "extensions/messaging/listener.py",
+                "        for subscription in list(self._subscriptions):\n            channel",
+                "        first = self._connection.channel()\n"
+                "        first.exchange_declare('nameko-rpc', 'topic', durable=True, auto_delete=False)\n"
+                "        for subscription in list(self._subscriptions):\n            channel",
+            ),
+        ],
+        f"{RACES}::test_h8_the_queues_are_there_before_the_first_event",
+    ),
+    Remedy(
+        "H8",
+        "a service that may not declare the topology publishes nothing before it is there",
+        [Patch("extensions/messaging/publisher.py", PUBLISHER_ENSURES)],
+        "tests/service/test_permissions.py::test_h8_who_may_not_declare_the_queues_publishes_nothing_without_them",
+        own_servers=True,
+    ),
+    Remedy(
+        "H8",
+        "`mandatory`: an event that no queue took stays in the outbox",
+        [
+            Patch(
+                "extensions/messaging/outbox_relay.py",
+                "mandatory=bool(event and event.consumers)",
+                "mandatory=bool(event and event.consumers and False)",
+            )
+        ],
+        "tests/service/extensions/messaging/test_outbox.py::test_an_event_that_no_queue_takes_waits_and_holds_up_no_other",
+    ),
+    Remedy(
+        "H9",
+        "a failure is tried again",
+        [
+            Patch(
+                "extensions/messaging/retries.py",
+                "        return lambda: self._put_off(queue, message, delay, attempts)\n",
+                "        return lambda: None\n",
+            )
+        ],
+        f"{DELIVERY}::test_a_failure_is_tried_again_and_its_neighbours_are_not_held_up",
+    ),
+    Remedy(
+        "H9",
+        "the tries are bounded, and end in a dead letter",
+        [
+            Patch("extensions/messaging/retries.py", "        if attempts > len(delays):\n", "        if False:\n"),
+            Patch("extensions/messaging/retries.py", "delays[attempts - 1]", "delays[min(attempts, len(delays)) - 1]"),
+        ],
+        f"{DELIVERY}::test_what_always_fails_becomes_a_dead_letter_and_can_be_replayed_once",
+    ),
+    Remedy(
+        "H9",
+        "an outage spends no tries",
+        [
+            Patch(
+                "extensions/messaging/event_handler.py",
+                "            elif failure is not None and is_outage(failure):\n                raise failure\n",
+            )
+        ],
+        f"{DELIVERY}::test_an_outage_of_the_database_spends_no_retries",
+        own_servers=True,
+    ),
+    Remedy(
+        "H10",
+        "the deadline's timer cancels; then H1 and H2 give back",
+        [
+            Patch(
+                "orders/use_cases.py",
+                ".where(Order.status == OrderStatus.CREATED, Order.deadline_at <= func.statement_timestamp())",
+                ".where(Order.status == OrderStatus.CREATED, Order.id.is_(None))",
+            )
+        ],
+        f"{ORDERS}::test_an_order_nobody_answers_for_is_cancelled_by_its_deadline",
+    ),
+    Remedy(
+        "H11",
+        "the order's row lock: one wins",
+        [NO_ORDER_LOCK],
+        f"{RACES}::TestOneOrder::test_h11_a_cancellation_beats_the_confirmation_that_comes_second",
+    ),
+    Remedy(
+        "H11",
+        "the order's row lock: the loser is told",
+        [NO_ORDER_LOCK],
+        f"{RACES}::TestOneOrder::test_h11_a_shipment_beats_the_cancellation_that_comes_second",
+    ),
+    Remedy(
+        "H11",
+        "after the confirmation: stock is returned",
+        [
+            Patch(
+                "inventory/rules.py",
+                "    (Status.COMMITTED, OrderCancelled): Step(\n"
+                "        Status.RETURNED, on_hand=+1, publishes=partial(StockReleased, returned=True)\n    ),\n",
+            )
+        ],
+        f"{INVENTORY}::TestAnOrder::test_is_returned_after_it_was_committed",
+    ),
+    Remedy(
+        "H11",
+        "after the confirmation: money is refunded",
+        [
+            Patch(
+                "payments/rules.py",
+                "    return STEPS.get((state, trigger))\n",
+                "    return STEPS.get((state, trigger)) if state is not State.CAPTURED else None\n",
+            )
+        ],
+        f"{PAYMENTS}::TestAnAuthorisedPayment::test_is_refunded_after_it_was_captured",
+    ),
+    Remedy(
+        "H12",
+        "the server prices",
+        [
+            Patch("orders/pricing.py", "price_snapshot=catalog[product_id].price", "price_snapshot=stated[product_id]"),
+            Patch(
+                "orders/pricing.py",
+                "    quantities: dict[UUID, int] = {}\n",
+                "    quantities: dict[UUID, int] = {}\n"
+                "    stated = {one.product_id: one.price_snapshot or catalog[one.product_id].price for one in items}\n",
+            ),
+            Patch("orders/pricing.py", "item.price_snapshot is None or item.price_snapshot == price", "True"),
+        ],
+        "tests/unit/orders/test_pricing.py::test_a_changed_price_and_a_changed_total_are_both_told",
+    ),
+    Remedy(
+        "H12",
+        "what the client states is compared",
+        [Patch("orders/pricing.py", "item.price_snapshot is None or item.price_snapshot == price", "True")],
+        f"{ORDERS}::test_a_wrong_order_is_refused_by_its_field",
+    ),
+    Remedy(
+        "H13",
+        "stock is locked in one order (taken out: in any)",
+        [Patch("inventory/queries.py", ".order_by(Stock.product_id)", ".order_by(text('random()'))")],
+        f"{RACES}::test_h13_orders_of_the_same_products_do_not_deadlock",
+    ),
+    Remedy(
+        "H13",
+        "equal lines are merged",
+        [
+            Patch(
+                "inventory/rules.py",
+                "lines[item.product_id] = lines.get(item.product_id, 0) + item.quantity",
+                "lines[item.product_id] = item.quantity",
+            )
+        ],
+        "tests/unit/inventory/test_rules.py::TestReserving::test_lines_of_one_product_count_together",
+    ),
+    Remedy(
+        "H13",
+        "40P01 is tried again, and spends no tries",
+        [
+            Patch(
+                "extensions/storage/engine.py", "(SERIALIZATION_FAILURE, DEADLOCK_DETECTED)", "(SERIALIZATION_FAILURE,)"
+            )
+        ],
+        f"{RACES}::test_h13_a_deadlock_is_tried_again_for_as_long_as_it_takes",
+    ),
+    Remedy(
+        "H14",
+        "the row lock on the stock that the rule looks at",
+        [
+            Patch(
+                "inventory/queries.py",
+                "        .order_by(Stock.product_id)\n        .with_for_update()\n",
+                "        .order_by(Stock.product_id)\n",
+            )
+        ],
+        f"{RACES}::test_h14_the_last_unit_is_sold_once",
+    ),
+    Remedy(
+        "H14",
+        "all lines of an order or none",
+        [
+            Patch(
+                "inventory/rules.py",
+                "if step.becomes is Status.RESERVED and (short := shortages(lines, stock)):",
+                "if step.becomes is Status.RESERVED and len(short := shortages(lines, stock)) == len(lines):",
+            )
+        ],
+        f"{INVENTORY}::TestAnOrder::test_fails_whole_when_one_line_is_short",
+    ),
+    Remedy(
+        "H14",
+        "the database's own CHECK",
+        [
+            Patch(
+                "inventory/migrations/versions/0001_stock_reservations_and_ledger.py",
+                '"0 <= reserved AND reserved <= on_hand"',
+                '"true"',
+            )
+        ],
+        f"{RACES}::test_h14_the_database_itself_refuses_stock_that_cannot_be",
+        own_servers=True,
+    ),
+    Remedy(
+        "H15",
+        "stored only if nothing newer is known",
+        [Patch("extensions/cache/connection.py", "if tonumber(ARGV[1]) < known then return 0 end\n")],
+        "tests/service/extensions/cache/test_versioned_cache.py::test_a_reader_that_began_before_the_change_cannot_store_what_it_read",
+    ),
+    Remedy(
+        "H15",
+        "invalidated around the commit",
+        [
+            Patch("extensions/storage/unit_of_work.py", "        self._before_commit.append((call, arguments))\n"),
+            Patch("extensions/storage/unit_of_work.py", "        self.after_commit(call, *arguments)\n"),
+        ],
+        "tests/service/catalog/test_products.py::TestUpdate::test_is_seen_at_once_in_spite_of_the_cache",
+    ),
+    Remedy(
+        "H16",
+        "money is a decimal string, never a number",
+        [
+            Patch(
+                "contracts/base.py",
+                "    if isinstance(value, str) and _MONEY.fullmatch(value):\n        return Decimal(value)",
+                "    if isinstance(value, str | float | int):\n        return Decimal(str(value))",
+            )
+        ],
+        "tests/unit/contracts/test_fields.py::test_what_is_no_money",
+    ),
+    Remedy(
+        "H16",
+        "exactly 10000.00 passes",
+        [Patch("payments/provider.py", "if amount > self.limit:", "if amount >= self.limit:")],
+        "tests/unit/payments/test_provider.py::test_up_to_the_limit_is_approved",
+    ),
+]

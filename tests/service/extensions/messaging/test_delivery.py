@@ -1,0 +1,235 @@
+"""How events are delivered: once in effect, again after a failure, never lost in an outage, buried when hopeless."""
+
+import amqp
+import eventlet
+import pytest
+import sqlalchemy
+
+from contracts.errors import InvalidState
+from contracts.events import queue_name
+from contracts.ids import new_id
+from contracts.orders import OrderDelivered, OrderShipped
+from extensions.messaging import topology
+from extensions.messaging.event_handler import handles
+from extensions.operations import operations
+from extensions.rpc.server import rpc
+from extensions.storage import engine as postgres
+from extensions.storage.unit_of_work import Work
+from notifications.models import Base
+from tests.support import database, eventually
+
+QUEUE, OTHER_QUEUE = (queue_name("notifications", event) for event in (OrderShipped, OrderDelivered))
+SEEN = []
+FAILS_ON = {}
+FAILURE = {}
+NEEDS_ROW = set()
+ROW = sqlalchemy.text("SELECT name FROM timers WHERE name = 'held' FOR UPDATE")
+
+
+class Recorder(operations.Operations):
+    """Consumes two events in the place of notifications, and fails on demand."""
+
+    name = "notifications"
+    work = Work(Base)
+
+    @handles(OrderShipped, OrderDelivered)
+    def on_news(self, events):
+        SEEN.append([str(received.event.order_id) for received in events])
+        if any(str(received.event.order_id) in NEEDS_ROW for received in events):
+            self.work.session.execute(ROW)
+        for received in events:
+            left = FAILS_ON.get(str(received.event.order_id), 0)
+            if left:
+                FAILS_ON[str(received.event.order_id)] = left - 1
+                raise FAILURE.get("kind", RuntimeError)("told to fail")
+
+    @rpc
+    def ping(self):
+        return "pong"
+
+
+@pytest.fixture
+def recorder(run_service):
+    SEEN.clear()
+    FAILS_ON.clear()
+    FAILURE.clear()
+    NEEDS_ROW.clear()
+    return run_service(Recorder)
+
+
+def shipped():
+    return OrderShipped(order_id=new_id(), user_id=new_id())
+
+
+def delivered():
+    return OrderDelivered(order_id=new_id(), user_id=new_id())
+
+
+def times_seen(event):
+    return sum(batch.count(str(event.order_id)) for batch in SEEN)
+
+
+def count(table, where="true"):
+    with database("notifications").connect() as connection:
+        return connection.scalar(sqlalchemy.text(f"SELECT count(*) FROM {table} WHERE {where}"))
+
+
+def dead_letters(caller):
+    return caller.notifications.list_dead_letters()["items"]
+
+
+def test_what_is_waiting_is_handled_together_and_a_duplicate_not_at_all(recorder, bus):
+    events = [shipped() for _ in range(40)]
+    for event in events:
+        message_id = bus.publish(event)
+        bus.publish(event, message_id=message_id)
+    eventually(lambda: all(times_seen(event) for event in events))
+    eventually(lambda: bus.is_drained(QUEUE))
+    assert [times_seen(event) for event in events] == [1] * 40
+    assert len(SEEN) < 40
+    assert count("inbox") == 40
+
+
+def test_events_of_all_kinds_are_handled_together(recorder, bus):
+    shipments, deliveries = [shipped() for _ in range(20)], [delivered() for _ in range(20)]
+    for shipment, delivery in zip(shipments, deliveries, strict=True):
+        bus.publish(shipment)
+        bus.publish(delivery)
+    eventually(lambda: count("inbox") == 40)
+    assert [times_seen(event) for event in (*shipments, *deliveries)] == [1] * 40
+    sent = {str(event.order_id) for event in shipments}
+    assert any(sent & set(batch) and set(batch) - sent for batch in SEEN)
+    assert count("inbox", "handler = 'on_order_delivered'") == 20  # as it was with a handler of its own
+    recorder.stop()  # what was not acked would go back to its queue
+    assert bus.is_drained(QUEUE)
+    assert bus.is_drained(OTHER_QUEUE)
+
+
+def test_a_failure_of_one_kind_goes_back_to_its_own_queue(recorder, bus, caller):
+    bad, good = delivered(), [shipped() for _ in range(5)]
+    FAILS_ON[str(bad.order_id)] = 1000
+    bus.publish(bad)
+    for event in good:
+        bus.publish(event)
+    (letter,) = eventually(lambda: dead_letters(caller))
+    assert letter["queue"] == OTHER_QUEUE
+    assert count("inbox") == 5
+    FAILS_ON.clear()
+    caller.notifications.replay_dead_letter(letter["id"])
+    eventually(lambda: count("inbox", "handler = 'on_order_delivered'") == 1)
+
+
+def test_a_failure_is_tried_again_and_its_neighbours_are_not_held_up(recorder, bus):
+    bad, good = shipped(), [shipped() for _ in range(5)]
+    FAILS_ON[str(bad.order_id)] = 3  # in the batch, alone, and at the first retry
+    bus.publish(bad)
+    for event in good:
+        bus.publish(event)
+    eventually(lambda: FAILS_ON[str(bad.order_id)] == 0 and count("inbox") == 6)
+    assert count("dead_letters") == 0
+
+
+def test_a_timeout_that_escapes_is_a_failure_like_any_other(recorder, bus):
+    bad, after = shipped(), shipped()
+    FAILURE["kind"] = lambda _message: eventlet.Timeout(3600)  # no Exception, and not ours to swallow
+    FAILS_ON[str(bad.order_id)] = 2
+    bus.publish(bad)
+    bus.publish(after)
+    eventually(lambda: count("inbox") == 2)
+
+
+def test_what_always_fails_becomes_a_dead_letter_and_can_be_replayed_once(recorder, bus, caller):
+    bad = shipped()
+    FAILS_ON[str(bad.order_id)] = 1000
+    message_id = bus.publish(bad)
+    (letter,) = eventually(lambda: dead_letters(caller))
+    assert letter["message_id"] == message_id
+    assert letter["queue"] == QUEUE
+    assert letter["attempts"] == len(topology.retry_delays()) + 1 == times_seen(bad)
+    assert "told to fail" in letter["error"]
+
+    FAILS_ON.clear()
+    caller.notifications.replay_dead_letter(letter["id"])
+    eventually(lambda: count("inbox") == 1)
+    assert dead_letters(caller) == []
+    with pytest.raises(InvalidState, match="replayed already"):
+        caller.notifications.replay_dead_letter(letter["id"])
+
+
+def test_an_outage_of_the_database_spends_no_retries(recorder, bus, servers):
+    servers.postgres.stop()
+    event = shipped()
+    bus.publish(event)
+    eventually(lambda: bus.is_drained(QUEUE))  # taken, and held until the database is back
+    eventlet.sleep(2.0)  # for longer than all its tries would take
+    servers.postgres.start()
+    eventually(lambda: count("inbox") == 1, timeout=30)
+    assert times_seen(event) == 1
+    assert count("dead_letters") == 0
+
+
+def test_a_row_that_somebody_holds_holds_up_only_those_that_need_it(recorder, bus, caller, monkeypatch):
+    monkeypatch.setattr(postgres, "SESSION_SETTINGS", postgres.SESSION_SETTINGS | {"lock_timeout": "1s"})
+    database_of_ours = database("notifications")
+    hindered, free = [shipped() for _ in range(3)], shipped()
+    NEEDS_ROW.update(str(event.order_id) for event in hindered)
+    with database_of_ours.begin() as setup:
+        setup.execute(sqlalchemy.text("INSERT INTO timers VALUES ('held', now()) ON CONFLICT DO NOTHING"))
+    with database_of_ours.begin() as holder:
+        holder.execute(ROW)
+        for event in hindered:
+            bus.publish(event)
+        eventually(lambda: bus.is_drained(QUEUE))
+        bus.publish(free)
+        eventually(lambda: count("inbox") == 1, timeout=8)
+        # For longer than all tries would take: they come back again and again, and spend none.
+        eventually(lambda: min(map(times_seen, hindered)) > 2 * len(topology.retry_delays()), timeout=40)
+    eventually(lambda: count("inbox") == 4, timeout=15)
+    assert times_seen(free) <= 2  # once, or once more where it was in one batch with the others
+    assert dead_letters(caller) == []
+
+
+def test_an_outage_of_the_broker_loses_nothing(recorder, servers):
+    servers.rabbitmq.restart()
+    event = shipped()
+
+    def publish_and_see():
+        from tests.support import Bus
+
+        bus = Bus()
+        bus.publish(event)
+        bus.close()
+        return True
+
+    eventually(lambda: survives(publish_and_see), timeout=30)
+    eventually(lambda: times_seen(event), timeout=30)
+
+
+def survives(call):
+    try:
+        return call()
+    except (OSError, amqp.AMQPError):
+        return False
+
+
+def test_events_leave_in_the_transaction_or_not_at_all(run_service, bus):
+    class Publisher(operations.Operations):
+        name = "notifications"
+        work = Work(Base)
+
+        @rpc
+        def tell(self, order_id, fail):
+            self.work.publish(OrderShipped(order_id=order_id, user_id=order_id))
+            if fail:
+                raise RuntimeError("after publish")
+
+    run_service(Publisher)
+    from tests.support import Caller
+
+    told, untold = str(new_id()), str(new_id())
+    with pytest.raises(Exception, match="our side"):
+        Caller().notifications.tell(untold, True)
+    Caller().notifications.tell(told, False)
+    bus.wait_for("order.shipped", told)
+    assert bus.events("order.shipped", untold) == []
+    eventually(lambda: count("outbox") == 0)

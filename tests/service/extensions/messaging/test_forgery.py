@@ -1,0 +1,171 @@
+"""The ways round the broker's permissions, and why they lead nowhere: a consumer looks by which way a message came.
+
+RabbitMQ asks who may publish to the routing key of a message, but not about the keys in its headers CC and BCC, nor
+about those that a queue of one's own dead-letters to.
+"""
+
+import json
+from datetime import UTC, datetime
+
+import amqp
+import pytest
+import sqlalchemy
+
+from contracts.events import EVENTS, EXCHANGE
+from contracts.ids import new_id
+from contracts.orders import OrderShipped
+from contracts.users import UserUpdated
+from deploy.accounts import uri_variable
+from extensions.messaging import topology
+from extensions.messaging.broadcast import on_broadcast
+from extensions.messaging.event_handler import handles
+from extensions.messaging.topology import AGAIN, RPC_EXCHANGE
+from extensions.operations import operations
+from extensions.rpc.server import rpc
+from extensions.storage.unit_of_work import Work
+from notifications.models import Base
+from tests.support import connect, database, eventually
+
+DONE = []
+# Who forges, and a routing key that its user may publish to: in `events`, in `nameko-rpc`.
+FORGER, OWN_KEYS = "payments", {EXCHANGE: "payment.captured", RPC_EXCHANGE: "payments.health"}
+
+
+class Victim(operations.Operations):
+    """Takes an event, a call and a broadcast in the place of notifications."""
+
+    name = "notifications"
+    work = Work(Base)
+
+    @handles(OrderShipped)
+    def on_order_shipped(self, events):
+        DONE.extend(str(received.event.order_id) for received in events)
+
+    @on_broadcast(UserUpdated)
+    def on_user_updated(self, event):
+        DONE.append(str(event.user_id))
+
+    @rpc
+    def refund(self, what):
+        DONE.append(what)
+
+
+@pytest.fixture
+def victim(run_service):
+    DONE.clear()
+    return run_service(Victim)
+
+
+@pytest.fixture
+def forger(environment):
+    with connect(environment[uri_variable(FORGER)]) as connection:
+        yield connection.channel()
+
+
+def by_header(name):
+    def send(channel, exchange, key, body, **properties):
+        headers = {name: [key]}
+        message = amqp.Message(body, application_headers=headers, **properties)
+        channel.basic_publish(message, exchange, OWN_KEYS[exchange])
+
+    return send
+
+
+def by_a_queue_that_dead_letters(channel, exchange, key, body, **properties):
+    address = str(new_id())
+    queue = channel.queue_declare(
+        topology.reply_queue(FORGER, address),
+        exclusive=True,
+        arguments={"x-message-ttl": 1, "x-dead-letter-exchange": exchange, "x-dead-letter-routing-key": key},
+    ).queue
+    channel.queue_bind(queue, RPC_EXCHANGE, address)
+    headers = {"x-death": [{"queue": topology.retry_exchange(50), "reason": "expired", "count": 1}]}
+    message = amqp.Message(body, application_headers=headers, **properties)
+    channel.basic_publish(message, RPC_EXCHANGE, address)
+
+
+WAYS = {"CC": by_header("CC"), "BCC": by_header("BCC"), "dead-lettering": by_a_queue_that_dead_letters}
+
+
+@pytest.fixture(params=WAYS.values(), ids=WAYS)
+def send(request):
+    return request.param
+
+
+def letters_of(*message_ids):
+    """The dead letters that these messages became; what an earlier test has left on its way may become others here."""
+    with database("notifications").connect() as connection:
+        statement = sqlalchemy.text("SELECT * FROM dead_letters WHERE message_id = ANY(:ids)")
+        return connection.execute(statement, {"ids": list(message_ids)}).all()
+
+
+def the_letter(message_id):
+    (letter,) = eventually(lambda: letters_of(message_id))
+    return letter
+
+
+def test_a_forged_event_is_a_dead_letter(victim, forger, send, bus):
+    forged, genuine = (OrderShipped(order_id=new_id(), user_id=new_id()) for _ in range(2))
+    identity = {"content_type": "application/json", "message_id": str(new_id()), "type": "order.shipped"}
+    send(forger, EXCHANGE, "order.shipped", forged.to_json(), **identity)
+    letter = the_letter(identity["message_id"])
+    assert "it came by way of" in letter.error or "came here by its headers" in letter.error
+    bus.publish(genuine)
+    eventually(lambda: str(genuine.order_id) in DONE)
+    assert str(forged.order_id) not in DONE
+
+
+def test_a_forged_call_is_a_dead_letter(victim, forger, send, caller):
+    forged, genuine = str(new_id()), str(new_id())
+    body = json.dumps({"args": [forged], "kwargs": {}})
+    identity = {"content_type": "application/json", "message_id": str(new_id()), "reply_to": "nowhere"}
+    send(forger, RPC_EXCHANGE, "notifications.refund", body, **identity)
+    assert the_letter(identity["message_id"]).queue == "rpc-notifications"
+    caller.notifications.refund(genuine)
+    assert genuine in DONE
+    assert forged not in DONE
+
+
+def test_a_forged_broadcast_is_not_heard(victim, forger, send, bus, caplog):
+    forged, genuine = (
+        UserUpdated(user_id=new_id(), roles=["admin"], is_active=True, at=datetime.now(UTC)) for _ in range(2)
+    )
+    send(forger, EXCHANGE, "user.updated", forged.to_json())
+    eventually(lambda: "got something else" in caplog.text)
+    bus.publish(genuine)
+    eventually(lambda: str(genuine.user_id) in DONE)
+    assert str(forged.user_id) not in DONE
+
+
+def test_a_copy_sent_to_ones_own_queue_reaches_no_other(victim, forger):
+    """By way of the retries, whose queues are everybody's."""
+    own = next(f"{FORGER}.on_{name.replace('.', '_')}" for name in EVENTS if FORGER in EVENTS[name].consumers)
+    forged = OrderShipped(order_id=new_id(), user_id=new_id())
+    headers = {"BCC": ["notifications.on_order_shipped"]}
+    sent = {AGAIN: str(new_id()), topology.retry_exchange(50): str(new_id())}
+    for exchange, message_id in sent.items():
+        message = amqp.Message(
+            forged.to_json(), content_type="application/json", message_id=message_id, application_headers=headers
+        )
+        forger.basic_publish(message, exchange, own)
+
+    eventually(lambda: len(letters_of(*sent.values())) == 2)
+    assert str(forged.order_id) not in DONE
+
+
+def test_what_waits_in_the_retry_queues_of_an_older_version_is_handled(victim):
+    """They were fanouts, and went back over the default exchange. A broker keeps them over an update."""
+    event = OrderShipped(order_id=new_id(), user_id=new_id())
+    with connect() as administrator:
+        channel, old = administrator.channel(), "retry.50ms"
+        channel.exchange_declare(old, "fanout", durable=True, auto_delete=False)
+        arguments = {"x-queue-type": "quorum", "x-dead-letter-exchange": "", "x-message-ttl": 50}
+        channel.queue_declare(old, durable=True, auto_delete=False, arguments=arguments)
+        channel.queue_bind(old, old, "")
+        try:
+            message = amqp.Message(event.to_json(), content_type="application/json", message_id=str(new_id()))
+            channel.basic_publish(message, old, "notifications.on_order_shipped")
+            eventually(lambda: str(event.order_id) in DONE)
+        finally:
+            channel.queue_delete(old)
+            channel.exchange_delete(old)

@@ -1,0 +1,303 @@
+"""Poison: whatever a queue holds, its service lives, says what was wrong with it, and handles the next message."""
+
+import json
+import time
+
+import amqp
+import eventlet
+import pytest
+import sqlalchemy
+from greenlet import GreenletExit
+
+from contracts.errors import ServiceUnavailable, UpstreamTimeout
+from contracts.events import EXCHANGE, queue_name
+from contracts.ids import new_id
+from contracts.orders import OrderShipped
+from contracts.users import UserUpdated
+from extensions.messaging import topology
+from extensions.messaging.dead_letters import LIVES_HEADER, MORE_LIVES
+from extensions.messaging.event_handler import handles
+from extensions.messaging.retries import attempts_of as tries_before
+from extensions.messaging.topology import DEAD_LETTERS, RPC_EXCHANGE
+from extensions.operations import operations
+from extensions.rpc.server import rpc
+from extensions.storage.unit_of_work import Work
+from gateway.service import GatewayService
+from notifications.models import Base
+from tests import poison
+from tests.poison import Poison, longstr, nested_arrays, with_header
+from tests.support import Caller, connect, database, eventually
+
+QUEUE = queue_name("notifications", OrderShipped)
+SOON = 2.0
+HANDLED = []
+FAILURES = {}
+
+
+class Victim(operations.Operations):
+    """Takes one event and one call in the place of notifications."""
+
+    name = "notifications"
+    work = Work(Base)
+
+    @handles(OrderShipped)
+    def on_order_shipped(self, events):
+        for received in events:
+            order_id = str(received.event.order_id)
+            if order_id in FAILURES:
+                raise FAILURES[order_id]
+            HANDLED.append(order_id)
+
+    @rpc
+    def echo(self, *args, **kwargs):
+        return [args, kwargs]
+
+
+@pytest.fixture
+def victim(run_service):
+    HANDLED.clear()
+    FAILURES.clear()
+    return run_service(Victim)
+
+
+class Sender:
+    """Publishes and hears nothing: this program's own py-amqp could not read everything that it sends."""
+
+    def __init__(self, channel):
+        self.channel = channel
+
+    def publish(self, event):
+        self.publish_raw(event.event_type, event.to_json(), message_id=str(new_id()))
+
+    def publish_raw(self, routing_key, body, exchange=EXCHANGE, **properties):
+        message = amqp.Message(body, **({"content_type": "application/json", "delivery_mode": 2} | properties))
+        self.channel.basic_publish(message, exchange, routing_key)
+
+    def is_drained(self, queue):
+        return self.channel.queue_declare(queue, passive=True).message_count == 0
+
+
+@pytest.fixture
+def bus(servers):
+    with connect() as connection:
+        yield Sender(connection.channel())
+
+
+def shipped():
+    return OrderShipped(order_id=new_id(), user_id=new_id())
+
+
+GOOD = json.loads(shipped().to_json())
+
+
+def letters():
+    with database("notifications").connect() as connection:
+        return connection.execute(sqlalchemy.text("SELECT * FROM dead_letters ORDER BY id")).all()
+
+
+def the_letter(timeout=10.0):
+    began = time.monotonic()
+    (letter,) = eventually(letters, timeout)
+    assert time.monotonic() - began < timeout, "the whole process stood still"
+    return letter
+
+
+def assert_well(victim, bus, caller):
+    """The next event is handled and the next call answered, soon, by the same service."""
+    event = shipped()
+    bus.publish(event)
+    began = time.monotonic()
+    assert caller.notifications.echo("well?") == [["well?"], {}]
+    eventually(lambda: str(event.order_id) in HANDLED, timeout=SOON)
+    assert time.monotonic() - began < SOON
+    assert not victim._died.ready()
+    assert not poison.TRAP.exists()
+
+
+@pytest.mark.parametrize("what", poison.in_the_place_of_an_event(GOOD, "order_id", "order.delivered"), ids=str)
+def test_pitfall_07_what_is_no_event_is_a_dead_letter_with_its_reason(victim, bus, caller, what):
+    what.publish(bus.channel, "events", "order.shipped")
+    letter = the_letter()
+    assert what.reason in letter.error
+    assert letter.queue == QUEUE
+    assert_well(victim, bus, caller)
+    assert len(letters()) == 1
+
+
+@pytest.mark.parametrize("what", poison.IN_THE_PLACE_OF_A_CALL, ids=str)
+def test_pitfall_05_what_is_no_call_is_a_dead_letter_with_its_reason(victim, bus, caller, what):
+    what.publish(bus.channel, RPC_EXCHANGE, "notifications.echo", reply_to="nowhere")
+    letter = the_letter()
+    assert what.reason in letter.error
+    assert letter.queue == "rpc-notifications"
+    assert_well(victim, bus, caller)
+    assert len(letters()) == 1
+
+
+ODD_CALLS = {
+    "to nowhere": {"reply_to": "nowhere"},
+    "to an exchange's name": {"reply_to": "amq.topic"},
+    "to a direct reply that is none": {"reply_to": "amq.rabbitmq.reply-to.nowhere"},
+    "to an endless address": {"reply_to": "x" * 255},
+    "with an endless correlation_id": {"reply_to": "nowhere", "correlation_id": "9" * 255},
+    "without correlation_id": {"reply_to": "nowhere", "correlation_id": None},
+    "by an unknown type": {"reply_to": "nowhere", "type": "order.shipped"},
+    "half a surrogate pair": {"reply_to": "nowhere", "body": '{"args": ["\\ud800"], "kwargs": {"\\udfff": "\\u0000"}}'},
+    "arguments twice": {"reply_to": "nowhere", "body": '{"args": [], "args": [1], "kwargs": {}}'},
+    "a number beyond all": {"reply_to": "nowhere", "body": '{"args": [1e999], "kwargs": {}}'},
+    "an argument twice": {"reply_to": "nowhere", "body": '{"args": [1], "kwargs": {"self": 2}}'},
+}
+
+
+@pytest.mark.parametrize("odd", ODD_CALLS.values(), ids=ODD_CALLS)
+def test_pitfall_05_an_answer_that_nobody_can_get_harms_nobody(victim, bus, caller, odd):
+    call = {"body": '{"args": [], "kwargs": {}}', "correlation_id": "c"} | odd
+    for _ in range(40):  # more than are taken at once
+        bus.publish_raw("notifications.echo", exchange=RPC_EXCHANGE, **call)
+    assert_well(victim, bus, caller)
+    assert letters() == []
+
+
+def test_pitfall_05_a_forged_address_that_makes_the_broker_hang_up_does_so_once(victim, bus, caller):
+    address = "amq.rabbitmq.reply-to.g1h2AA5yZXBseUAxMjM0NTY3OAAAAAAAAAAAAAAAAA==.a"
+    bus.publish_raw("notifications.echo", '{"args": [], "kwargs": {}}', exchange=RPC_EXCHANGE, reply_to=address)
+    eventually(lambda: survives(lambda: caller.notifications.echo(1)))
+    assert_well(victim, bus, caller)
+
+
+@pytest.mark.parametrize("method", [b"\xff", b"echo\xc3", b"\xed\xa0\x80"])
+def test_pitfall_05_a_method_whose_name_is_no_text_harms_nobody(victim, bus, caller, method):
+    call = {"reply_to": "nowhere", "correlation_id": "c"}
+    bus.publish_raw(b"notifications." + method, '{"args": [], "kwargs": {}}', exchange=RPC_EXCHANGE, **call)
+    assert_well(victim, bus, caller)
+
+
+def survives(call):
+    try:
+        return call()
+    except (ServiceUnavailable, UpstreamTimeout):  # whether what was being answered at that moment acted is unknown
+        return False
+
+
+ODD_HEADERS = {
+    "900 lists deep": with_header(b"x-request-id", nested_arrays(900)),
+    "100 kB": with_header(b"x-request-id", b"S" + longstr(b"\xff" * 100_000)),
+    "a name of bytes": with_header(b"\xff" * 255, b"V"),
+    "NUL": with_header(b"traceparent", b"S" + longstr(b"\x00")),
+    "a huge number of tries": with_header(b"x-attempts", b"l" + b"\x7f" + b"\xff" * 7),
+    "fewer than no tries": with_header(b"x-attempts", b"l" + b"\x80" + b"\x00" * 7),
+    "tries in words": with_header(b"x-attempts", b"S" + longstr(b"many")),
+    "tries in a list": with_header(b"x-attempts", nested_arrays(3)),
+}
+
+
+@pytest.mark.parametrize("headers", ODD_HEADERS.values(), ids=ODD_HEADERS)
+def test_pitfall_09_a_failure_with_odd_headers_ends_as_any_other(victim, bus, caller, headers):
+    bad = shipped()
+    FAILURES[str(bad.order_id)] = RuntimeError("told to fail")
+    Poison("odd", "", bad.to_json(), raw=headers).publish(bus.channel, "events", "order.shipped")
+    letter = the_letter()
+    assert "told to fail" in letter.error
+    assert_well(victim, bus, caller)
+
+
+DEATHS = {
+    "no list": {"x-death": "garbage"},
+    "no table": {"x-death": [7]},
+    "a huge count": {"x-death": [{"queue": 7, "count": 10**15}]},
+    "fewer than none": {"x-death": [{"queue": QUEUE, "reason": ["why"], "count": -1}]},
+    "nested": {"x-nested": {"deep": [{"deeper": 0.5}]}},
+}
+DEEP_REASON = b"A" + longstr(b"F" + longstr(b"\x06reason" + nested_arrays(900)))
+RAW_DEATHS = {"a reason 900 lists deep": with_header(b"x-death", DEEP_REASON)}
+IN_THE_DEAD_LETTER_QUEUE = [
+    *(Poison(name, "the broker gave up", properties={"application_headers": it}) for name, it in DEATHS.items()),
+    *(Poison(name, "the broker gave up", raw=raw) for name, raw in RAW_DEATHS.items()),
+    *(Poison(f"with {one}", "the broker gave up", one.body, one.properties, one.raw) for one in poison.ANYWHERE),
+]
+
+
+@pytest.mark.parametrize("what", IN_THE_DEAD_LETTER_QUEUE, ids=str)
+def test_pitfall_07_nothing_is_too_odd_for_the_dead_letters(victim, bus, caller, what):
+    what.publish(bus.channel, DEAD_LETTERS, "notifications")
+    letter = the_letter()
+    assert what.reason in letter.error
+    assert letter.attempts >= 0
+    eventually(lambda: bus.is_drained(topology.dead_letter_queue("notifications")))
+    assert_well(victim, bus, caller)
+
+
+def test_pitfall_07_a_thousand_of_them_hold_up_the_next_event_only_briefly(victim, bus, caller):
+    for number in range(1000):
+        bus.publish_raw("order.shipped", "{" * (number % 7), message_id=str(new_id()))
+    event = shipped()
+    bus.publish(event)
+    eventually(lambda: str(event.order_id) in HANDLED, timeout=15)
+    assert len(letters()) == 1000
+    assert_well(victim, bus, caller)
+
+
+def test_pitfall_05_a_thousand_of_them_hold_up_the_next_call_only_briefly(victim, bus, caller):
+    for number in range(1000):
+        bus.publish_raw("notifications.echo", "{" * (number % 7), exchange=RPC_EXCHANGE)
+    assert Caller(timeout=30).notifications.echo(1) == [[1], {}]
+    eventually(lambda: len(letters()) == 1000)
+    assert_well(victim, bus, caller)
+
+
+@pytest.mark.parametrize("interruption", [eventlet.Timeout, GreenletExit, SystemExit], ids=lambda kind: kind.__name__)
+def test_pitfall_04_no_interruption_of_a_handler_ends_the_service(victim, bus, caller, interruption):
+    bad = shipped()
+    FAILURES[str(bad.order_id)] = interruption()
+    bus.publish(bad)
+    assert interruption.__name__ in the_letter().error
+    assert_well(victim, bus, caller)
+
+
+def test_what_the_broker_gives_up_on_is_collected_too(victim, bus):
+    headers = {"x-death": [{"queue": QUEUE, "reason": "delivery_limit", "count": 20}], LIVES_HEADER: MORE_LIVES}
+    bus.publish_raw("notifications", shipped().to_json(), exchange=DEAD_LETTERS, application_headers=headers)
+    letter = the_letter()
+    assert (letter.queue, letter.attempts) == (QUEUE, 20)
+    assert "delivery_limit" in letter.error
+
+
+@pytest.fixture
+def gateway(run_service):
+    container = run_service(GatewayService)
+    (provider,) = [one for one in container.dependencies if one.attr_name == "tokens"]
+    container.updates = provider.shared.verified._updates
+    return container
+
+
+UPDATED = {"user_id": str(new_id()), "roles": ["customer"], "is_active": False, "at": "2026-01-01T00:00:00Z"}
+
+
+def test_pitfall_07_what_every_gateway_hears_harms_none(gateway, bus):
+    for what in poison.in_the_place_of_an_event(UPDATED, "user_id", "user.registered"):
+        what.publish(bus.channel, "events", "user.updated")
+        update = UserUpdated.model_validate(UPDATED | {"user_id": str(new_id()), "at": time_now()})
+        bus.publish(update)
+        eventually(lambda update=update: update.user_id in {one.user_id for one in gateway.updates.values()}, SOON)
+        assert not gateway._died.ready(), what
+
+
+def time_now():
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+@pytest.mark.parametrize("tries", [float("inf"), float("nan"), None, [3], {}, "many", "3.5", "9" * 5000])
+def test_pitfall_09_a_number_of_tries_that_is_none_is_none(tries):
+    # RabbitMQ 3.10 refuses the first two; other brokers need not.
+    assert tries_before(amqp.Message("", application_headers={"x-attempts": tries})) == 0
+
+
+@pytest.mark.parametrize("what", poison.UNREADABLE, ids=str)
+def test_unreadable_is_what_py_amqp_alone_cannot_read(servers, what):
+    connection = connect()
+    channel = connection.channel()
+    queue = channel.queue_declare(exclusive=True).queue
+    what.publish(channel, "", queue)
+    with pytest.raises((RecursionError, ValueError, OverflowError)):
+        channel.basic_get(queue, no_ack=True)
+    connection.collect()

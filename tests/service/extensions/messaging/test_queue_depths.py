@@ -1,0 +1,51 @@
+"""How many messages wait in the broker, as the comparison of the books counts them."""
+
+import socket
+
+import pytest
+from nameko import config
+
+from contracts.ids import new_id
+from contracts.orders import OrderShipped
+from extensions.messaging import topology
+from extensions.messaging.connection import BrokerUnavailable
+from extensions.messaging.queue_depths import QueueDepths
+from tests.support import connect, eventually, purge_queues
+
+QUEUE = "notifications.on_order_shipped"
+
+
+@pytest.fixture(autouse=True)
+def _no_messages(servers):
+    purge_queues()
+    yield
+    purge_queues()
+
+
+def test_what_waits_is_counted_by_queue(bus):
+    assert QueueDepths().waiting() == {}
+    for _ in range(3):
+        bus.publish(OrderShipped(order_id=new_id(), user_id=new_id()))
+    bus.publish_raw("notifications", "{", exchange=topology.DEAD_LETTERS)
+    expected = {QUEUE: 3, topology.dead_letter_queue("notifications"): 1}
+    eventually(lambda: QueueDepths().waiting() == expected)
+
+
+def test_what_waits_for_a_retry_is_counted(bus):
+    delay = max(topology.retry_delays())
+    bus.publish_raw(QUEUE, "{}", exchange=topology.retry_exchange(delay))
+    eventually(lambda: QueueDepths().waiting() == {topology.retry_exchange(delay): 1}, pause=0.001)
+
+
+def test_a_queue_that_does_not_exist_holds_nothing():
+    with connect() as connection:
+        connection.channel().queue_delete(QUEUE)
+    assert QueueDepths().waiting() == {}
+
+
+def test_without_a_broker_it_is_unavailable():
+    with socket.socket() as nobody, config.patch({"AMQP_URI": ""}):
+        nobody.bind(("127.0.0.1", 0))  # taken, but nobody listens
+        config["AMQP_URI"] = f"pyamqp://guest:guest@127.0.0.1:{nobody.getsockname()[1]}//"
+        with pytest.raises(BrokerUnavailable):
+            QueueDepths().waiting()

@@ -1,0 +1,112 @@
+"""However a call ends, its caller is told in time, and nothing of it stays behind."""
+
+import socket
+import time
+
+import eventlet
+import pytest
+from nameko.containers import ServiceContainer
+
+from contracts.errors import BadCall, ServiceUnavailable, UpstreamTimeout
+from extensions.messaging.connection import BrokerUnavailable
+from extensions.messaging.listener import Listener
+from extensions.rpc.client import PendingCalls
+from extensions.rpc.server import RpcServer
+from tests.service.extensions.toy import Toy
+from tests.support import eventually
+
+
+@pytest.fixture
+def toy(servers):
+    container = ServiceContainer(Toy)
+    container.start()
+    yield container
+    container.stop()
+
+
+@pytest.fixture
+def calls(toy):
+    """The caller's side; whatever a test does, no call may be pending after it."""
+    calls = toy.shared_extensions[PendingCalls]
+    yield calls
+    assert calls._pending == {}
+
+
+def cut(container):
+    """Break the connection that a service listens on, as a network does."""
+    container.shared_extensions[Listener]._connection.transport.sock.shutdown(socket.SHUT_RDWR)
+
+
+def test_an_answer(calls):
+    assert calls.call("toy", "sleep", (0,), {}, 5.0) == "rested"
+
+
+def test_a_timeout_and_the_answer_that_comes_after_it(calls):
+    began = time.monotonic()
+    with pytest.raises(UpstreamTimeout, match="toy"):
+        calls.call("toy", "sleep", (0.5,), {}, 0.2)
+    assert time.monotonic() - began < 0.45
+    eventlet.sleep(0.6)  # the late answer finds nobody
+    assert calls.call("toy", "sleep", (0,), {}, 5.0) == "rested"
+
+
+def test_a_service_that_is_not_there_is_told_at_once(calls):
+    began = time.monotonic()
+    with pytest.raises(ServiceUnavailable, match="The nobody service is not running"):
+        calls.call("nobody", "listens", (), {}, 5.0)
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "kwargs"), [("fly", (), {}), ("sleep", (), {}), ("sleep", (0,), {"how": "well"})]
+)
+def test_a_call_that_does_not_fit_is_told_and_harms_nobody(calls, method, args, kwargs):
+    with pytest.raises(BadCall):
+        calls.call("toy", method, args, kwargs, 5.0)
+    assert calls.call("toy", "sleep", (0,), {}, 5.0) == "rested"
+
+
+def test_a_lost_connection_is_told_at_once_and_the_next_call_after_it_is_answered(toy, calls):
+    waiting = eventlet.spawn(calls.call, "toy", "sleep", (1.0,), {}, 10.0)
+    eventually(lambda: calls._pending)
+    began = time.monotonic()
+    cut(toy)
+    with pytest.raises(UpstreamTimeout, match="lost"):
+        waiting.wait()
+    assert time.monotonic() - began < 1
+    eventually(lambda: answers(calls))
+
+
+def test_without_the_broker_it_is_told_at_once(toy, calls, servers):
+    servers.rabbitmq.stop()
+    try:
+        eventually(lambda: not toy.shared_extensions[Listener].is_consuming(calls))
+        began = time.monotonic()
+        with pytest.raises(BrokerUnavailable):
+            calls.call("toy", "sleep", (0,), {}, 5.0)
+        assert time.monotonic() - began < 0.5
+    finally:
+        servers.rabbitmq.start()
+    eventually(lambda: answers(calls), timeout=30)
+
+
+def answers(calls):
+    try:
+        return calls.call("toy", "sleep", (0,), {}, 1.0) == "rested"
+    except (ServiceUnavailable, UpstreamTimeout):
+        return False
+
+
+def test_an_answer_that_comes_between_the_end_of_its_connection_and_our_hearing_of_it_harms_nobody(toy, calls):
+    """When the broker closes a connection, py-amqp takes its channels apart before anybody is told."""
+    asked = eventlet.spawn(calls.call, "toy", "sleep", (0.3,), {}, 5.0)
+    eventually(lambda: toy._worker_threads)
+    toy.shared_extensions[RpcServer]._channel.collect()
+    eventually(lambda: not toy._worker_threads)
+    assert not toy._died.ready()
+    cut(toy)
+    with pytest.raises(UpstreamTimeout):
+        asked.wait()
+    eventually(lambda: toy.shared_extensions[Listener].is_consuming(calls))
+    eventually(lambda: toy.shared_extensions[RpcServer]._channel)
+    assert calls.call("toy", "sleep", (0,), {}, 5.0) == "rested"

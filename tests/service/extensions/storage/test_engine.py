@@ -1,0 +1,118 @@
+"""The database's silence, and its locks: every wait for it ends, whatever the network says, and as an outage."""
+
+import time
+
+import eventlet
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from extensions.storage import engine as database
+from extensions.storage.engine import patience
+from qa.chaos.proxy import Proxies
+
+DATABASE = "ORDERS_DATABASE_URL"
+
+
+@pytest.fixture
+def proxies(servers, monkeypatch):
+    """A proxy before PostgreSQL: its end of the connection lives, so that TCP's deadlines never come."""
+    monkeypatch.setattr(database, "UNANSWERED_SECONDS", 1.0)
+    monkeypatch.setattr(database, "CONNECT_TIMEOUT_SECONDS", 1.0)
+    database.bound_every_wait()
+    proxies = Proxies()
+    proxies.url = proxies.start(servers.addresses())[DATABASE]
+    with eventlet.Timeout(20):
+        yield proxies
+    proxies.stop()
+
+
+@pytest.mark.parametrize("silence", ["stall", "freeze"])
+def test_a_server_that_is_connected_and_silent_is_given_up_as_an_outage(proxies, silence):
+    engine = database.make_engine(proxies.url)
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        began = time.monotonic()
+        with proxies.fault([DATABASE], silence), pytest.raises(OperationalError) as caught:
+            connection.execute(text("SELECT 2"))
+        assert 0.9 < time.monotonic() - began < 5
+        assert database.is_outage(caught.value)
+    with engine.connect() as connection:  # the next one is new
+        assert connection.scalar(text("SELECT 3")) == 3
+
+
+def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up_as_an_outage(proxies, monkeypatch):
+    monkeypatch.setattr(database, "UNANSWERED_SECONDS", 60.0)  # a shorter wait applies before there is a connection
+    engine = database.make_engine(proxies.url)
+    began = time.monotonic()
+    with proxies.fault([DATABASE], "stall"), pytest.raises(OperationalError) as caught:
+        engine.connect()
+    assert 0.9 < time.monotonic() - began < 5
+    assert database.is_outage(caught.value)
+
+
+def test_who_has_more_patience_waits_longer(proxies):
+    with database.make_engine(proxies.url).connect() as connection:
+        with patience(3.0):
+            assert connection.scalar(text("SELECT 4 FROM pg_sleep(1.5)")) == 4
+        with pytest.raises(OperationalError):
+            connection.scalar(text("SELECT 4 FROM pg_sleep(1.5)"))
+
+
+def test_a_slow_answer_is_waited_for(proxies):
+    with database.make_engine(proxies.url).connect() as connection:
+        assert connection.scalar(text("SELECT 4 FROM pg_sleep(0.7)")) == 4
+
+
+def test_a_row_that_somebody_holds_is_an_outage_to_all_who_wait_for_it(servers):
+    engine = database.make_engine(servers.addresses()[DATABASE])
+    row, claim = "SELECT name FROM timers WHERE name = 'held' FOR UPDATE", "INSERT INTO timers VALUES ('held', now())"
+    failures = []
+
+    def wait_for_the_row():
+        with engine.connect() as connection, pytest.raises(OperationalError) as caught:
+            connection.execute(text(row))
+        failures.append(caught.value)
+
+    with engine.begin() as setup:
+        setup.execute(text(f"{claim} ON CONFLICT DO NOTHING"))
+    with engine.begin() as holder, eventlet.Timeout(25):
+        holder.execute(text(row))
+        first = eventlet.spawn(wait_for_the_row)
+        eventlet.sleep(a_share_of_the_lock_timeout())
+        second = eventlet.spawn(
+            wait_for_the_row
+        )  # waits for the first, which gives up in between, and then for the row
+        first.wait()
+        second.wait()
+    assert [database.is_outage(failure) for failure in failures] == [True, True]
+
+
+def a_share_of_the_lock_timeout():
+    """Return three eighths of the time that a lock is waited for: then the second waits longest in one statement."""
+    return int(database.SESSION_SETTINGS["lock_timeout"].removesuffix("s")) * 3 / 8
+
+
+def test_a_connection_that_died_while_it_rested_is_replaced_unnoticed(servers):
+    engine = database.make_engine(servers.addresses()[DATABASE])
+    with engine.connect() as connection:
+        dead = connection.scalar(text("SELECT pg_backend_pid()"))
+    terminate(servers, dead)
+    eventlet.sleep(database.RESTED_SECONDS)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT pg_backend_pid()")) != dead
+
+
+def test_a_connection_that_died_at_once_is_an_outage(servers):
+    engine = database.make_engine(servers.addresses()[DATABASE])
+    with engine.connect() as connection:
+        dead = connection.scalar(text("SELECT pg_backend_pid()"))
+    terminate(servers, dead)
+    with engine.connect() as connection, pytest.raises(OperationalError) as caught:
+        connection.execute(text("SELECT 1"))
+    assert database.is_outage(caught.value)
+
+
+def terminate(servers, backend):
+    with database.make_engine(servers.addresses()[DATABASE]).connect() as other:
+        other.execute(text("SELECT pg_terminate_backend(:backend, 5000)"), {"backend": backend})

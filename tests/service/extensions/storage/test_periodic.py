@@ -1,0 +1,205 @@
+"""Periodic work: when it runs, when it does not, and that nothing ends it."""
+
+import time
+from itertools import pairwise
+
+import eventlet
+import pytest
+import sqlalchemy
+
+from contracts.errors import ServiceUnavailable
+from extensions.operations import operations
+from extensions.rpc.server import rpc
+from extensions.storage.periodic import periodic
+from extensions.storage.unit_of_work import Work
+from notifications.models import Base
+from tests.support import database, eventually
+
+RUNS = []
+RUNNING = {"now": 0, "most": 0}
+FAILURES = {"tick": [], "chime": []}
+
+
+class Clock(operations.Operations):
+    """One method that is due all the time, one that only runs when it is woken."""
+
+    name = "notifications"
+    work = Work(Base)
+
+    @periodic(seconds=0.05)
+    def tick(self):
+        RUNNING["now"] += 1
+        RUNNING["most"] = max(RUNNING.values())
+        RUNS.append("tick")
+        eventlet.sleep(0.05)
+        RUNNING["now"] -= 1
+        fail("tick")
+
+    @periodic(seconds=3600)
+    def chime(self):
+        RUNS.append("chime")
+        fail("chime")
+
+    @rpc
+    def wake(self, pause=0.0, fail=False):
+        self.work.wake("chime")
+        eventlet.sleep(pause)
+        if fail:
+            raise RuntimeError("after all")
+
+
+def fail(method):
+    if FAILURES[method]:
+        failure = FAILURES[method].pop()
+        raise failure
+
+
+class Alone(operations.Operations):
+    """Opens its transactions itself."""
+
+    name = "notifications"
+    work = Work(Base)
+
+    @periodic(seconds=0.05, transaction=False)
+    def tick(self):
+        for _ in range(2):
+            with self.work.transaction() as session:
+                RUNS.append(session.scalar(sqlalchemy.text("SELECT 1")))
+
+
+@pytest.fixture(autouse=True)
+def nothing_yet():
+    RUNS.clear()
+    FAILURES.update(tick=[], chime=[])
+    RUNNING.update(now=0, most=0)
+
+
+def ran(method, times):
+    return lambda: RUNS.count(method) >= times
+
+
+def test_it_runs_at_the_start_and_then_every_so_often(run_service):
+    began = time.monotonic()
+    run_service(Clock)
+    eventually(ran("tick", 5))
+    assert time.monotonic() - began >= 4 * 0.05
+    assert RUNS.count("chime") == 1
+
+
+def test_a_transaction_wakes_it_when_it_is_committed_and_not_sooner(run_service, caller):
+    run_service(Clock)
+    eventually(ran("chime", 1))
+    call = eventlet.spawn(caller.notifications.wake, 0.3)
+    eventlet.sleep(0.2)
+    assert RUNS.count("chime") == 1
+    call.wait()
+    eventually(ran("chime", 2))
+
+
+def test_a_transaction_that_is_rolled_back_wakes_nothing(run_service, caller):
+    run_service(Clock)
+    eventually(ran("chime", 1))
+    with pytest.raises(Exception, match="our side"):
+        caller.notifications.wake(fail=True)
+    before = RUNS.count("tick")
+    eventually(ran("tick", before + 2))
+    assert RUNS.count("chime") == 1
+
+
+def test_replicas_never_run_it_at_the_same_time(run_service):
+    containers = [run_service(Clock) for _ in range(2)]
+    eventually(ran("tick", 12))
+    assert RUNNING["most"] == 1
+    containers[0].stop()  # and the other one goes on
+    before = RUNS.count("tick")
+    eventually(ran("tick", before + 3))
+
+
+class Hourglass(operations.Operations):
+    """Fires every second, one time in a transaction of the timer's and one time without."""
+
+    name = "notifications"
+    work = Work(Base)
+
+    @periodic(seconds=1.0)
+    def turn(self):
+        RUNS.append(("turn", time.monotonic()))
+
+    @periodic(seconds=1.0, transaction=False)
+    def trickle(self):
+        RUNS.append(("trickle", time.monotonic()))
+
+
+def test_it_fires_once_per_interval_however_many_replicas_run(run_service):
+    for _ in range(3):
+        run_service(Hourglass)
+        eventlet.sleep(0.3)  # so that the replicas look at different moments
+    eventually(lambda: len(RUNS) >= 8)
+    for timer in ("turn", "trickle"):
+        fired = [at for name, at in RUNS if name == timer]
+        assert len(fired) >= 3
+        assert min(later - earlier for earlier, later in pairwise(fired)) >= 0.95
+
+
+def test_a_clock_that_was_set_back_stops_no_timer(run_service):
+    run_service(Clock)
+    eventually(ran("tick", 1))
+    with database("notifications").begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE timers SET due_at = due_at + interval '1 day'"))
+    before = RUNS.count("tick")
+    eventually(ran("tick", before + 3))
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, ServiceUnavailable, eventlet.Timeout])
+def test_a_failing_run_is_not_the_last_one(run_service, caller, failure):
+    FAILURES.update(tick=[failure] * 2, chime=[failure])
+    run_service(Clock)
+    eventually(lambda: FAILURES == {"tick": [], "chime": []})
+    before = RUNS.count("tick")
+    eventually(ran("tick", before + 3))
+    eventually(ran("chime", 2))  # it does not wait for an hour
+    assert caller.notifications.health()["status"] == "ok"
+
+
+def test_it_goes_on_after_an_outage_of_the_database(run_service, servers):
+    run_service(Clock)
+    eventually(ran("tick", 1))
+    servers.postgres.restart()
+    before = RUNS.count("tick")
+    eventually(ran("tick", before + 3), timeout=30)
+    assert RUNNING["most"] == 1
+
+
+def test_without_a_transaction_it_opens_as_many_as_it_likes(run_service):
+    run_service(Alone)
+    eventually(ran(1, 4))
+
+
+class Patient(operations.Operations):
+    """Lets what has been waiting go first."""
+
+    name = "notifications"
+    work = Work(Base)
+
+    @periodic(seconds=0.05, after_gap=0.5)
+    def tick(self):
+        RUNS.append(time.monotonic())
+
+
+def test_after_a_standstill_it_holds_back(run_service):
+    began = time.monotonic()
+    run_service(Patient)
+    eventually(lambda: len(RUNS) >= 3)
+    assert RUNS[0] - began >= 0.5
+    time_of_standstill()
+    stood_until = time.monotonic()
+    count = len(RUNS)
+    eventually(lambda: len(RUNS) > count)
+    assert RUNS[count] - stood_until >= 0.4  # it woke into the standstill, and waited from then on
+
+
+def time_of_standstill():
+    """Let no greenlet of this process run for longer than the gap, as a SIGSTOP would."""
+    stop = time.monotonic() + 0.7
+    while time.monotonic() < stop:
+        pass

@@ -1,0 +1,85 @@
+import json
+import time
+
+import pytest
+
+from contracts.errors import ValidationFailed
+from extensions.http.message.errors import MalformedJson
+from extensions.http.message.strict_json import MAX_DEPTH, dump, parse_object
+
+
+def nested(levels):
+    return b'{"a":' * levels + b"1" + b"}" * levels
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b"{}", {}),
+        (b' {"a": [1, 2.5, "x", null, true]} ', {"a": [1, 2.5, "x", None, True]}),
+        ('{"ad": "Gül ✓"}'.encode(), {"ad": "Gül ✓"}),
+        (rb'{"emoji": "\ud83d\ude00"}', {"emoji": "\U0001f600"}),
+        (b'{"twice": {"a": 1}, "again": {"a": 2}}', {"twice": {"a": 1}, "again": {"a": 2}}),
+    ],
+)
+def test_takes_json_objects(body, value):
+    assert parse_object(body) == value
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "empty"),
+        (b"{", "line 1, column 2"),
+        (b"{'a': 1}", "line 1, column 2"),
+        (b'{"a": 1} x', "Extra data"),
+        (b'{"a": 1, "a": 2}', 'field "a" twice'),
+        (b'{"in": [{"b": 1, "b": 1}]}', 'field "b" twice'),
+        (b'{"a": NaN}', "NaN"),
+        (b'{"a": Infinity}', "Infinity"),
+        (b'{"a": -Infinity}', "-Infinity"),
+        (b'{"a": "\xff"}', "UTF-8"),
+        ("\ufeff{}".encode(), "not valid JSON"),
+        (rb'{"a": "\ud800"}', "surrogate"),
+        (rb'{"\udfff": 1}', "surrogate"),
+        (b'{"a": ' + b"9" * 10_000 + b"}", "too long"),
+    ],
+)
+def test_refuses_what_is_not_json_and_says_why(body, said):
+    with pytest.raises(MalformedJson) as refused:
+        parse_object(body)
+    assert said in str(refused.value)
+
+
+def test_of_thousands_of_fields_the_one_that_stands_twice_is_found_at_once():
+    names = [f"{number:04x}" for number in range(6000)]
+    body = ("{" + "".join(f'"{name}":1,' for name in names) + '"last":1,"last":1}').encode()
+    assert len(body) < 64 * 1024
+    began = time.thread_time()
+    with pytest.raises(MalformedJson, match='field "last" twice'):
+        parse_object(body)
+    assert time.thread_time() - began < 0.1
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"x"', b"1", b"null", b"true"])
+def test_refuses_json_that_is_no_object(body):
+    with pytest.raises(ValidationFailed, match="must be a JSON object"):
+        parse_object(body)
+
+
+def test_depth_is_bounded_exactly():
+    assert parse_object(nested(MAX_DEPTH))
+    for body in (nested(MAX_DEPTH + 1), b'{"a":' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}"):
+        with pytest.raises(MalformedJson, match="deeper"):
+            parse_object(body)
+
+
+@pytest.mark.parametrize("body", [b"[" * 60_000, nested(10_000), b'{"a":' * 10_000])
+def test_no_depth_ends_the_process(body):
+    with pytest.raises(MalformedJson):
+        parse_object(body)
+
+
+def test_dump_is_compact_utf8():
+    assert dump({"ad": "Gül", "n": [1, None]}) == '{"ad":"Gül","n":[1,null]}'.encode()
+    assert json.loads(dump({"a": "\u2028"})) == {"a": "\u2028"}

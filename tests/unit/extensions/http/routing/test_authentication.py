@@ -1,0 +1,114 @@
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from contracts.users import InvalidToken, Role, UserInactive, UserUpdated
+from extensions.http.routing import authentication as auth
+from extensions.http.routing.authentication import VerifiedTokens
+from extensions.security.tokens import AccessToken
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+USER = uuid4()
+KEYS = {}
+
+
+@pytest.fixture
+def issued(monkeypatch):
+    """Tokens by their text, in place of signatures; counts how often one is verified."""
+    known, verified = {}, []
+
+    def verify(text, _keys):
+        verified.append(text)
+        if text not in known:
+            raise InvalidToken
+        return known[text]
+
+    monkeypatch.setattr(auth.tokens, "verify", verify)
+    known["verified"] = verified
+    return known
+
+
+def access_token(expires_in=900, issued_at=NOW):
+    return AccessToken(USER, (Role.CUSTOMER,), issued_at, NOW + timedelta(seconds=expires_in), "t")
+
+
+def updated(*roles, is_active=True, at=NOW + timedelta(seconds=1)):
+    return UserUpdated(user_id=USER, roles=roles or (Role.CUSTOMER,), is_active=is_active, at=at)
+
+
+def test_a_genuine_token_is_verified_once(issued):
+    tokens = VerifiedTokens(lambda: KEYS)
+    issued["a"] = access_token()
+    assert tokens.verify("a") == tokens.verify("a") == issued["a"]
+    assert issued["verified"] == ["a"]
+
+
+def test_a_wrong_token_is_never_remembered(issued):
+    tokens = VerifiedTokens(lambda: KEYS)
+    for _ in range(2):
+        with pytest.raises(InvalidToken):
+            tokens.verify("wrong")
+    assert issued["verified"] == ["wrong", "wrong"]
+
+
+def test_an_expired_token_is_forgotten(issued):
+    tokens = VerifiedTokens(lambda: KEYS)
+    issued["a"] = access_token(expires_in=-1)
+    tokens.verify("a")  # the stand-in for verification does not look at the time
+    del issued["a"]
+    with pytest.raises(InvalidToken):
+        tokens.verify("a")
+
+
+def test_memory_is_bounded(issued):
+    tokens = VerifiedTokens(lambda: KEYS, size=3)
+    for text in "abcde":
+        issued[text] = access_token()
+        tokens.verify(text)
+    assert list(tokens._known) == ["c", "d", "e"]
+
+
+def test_a_role_change_holds_for_tokens_that_are_out(issued):
+    tokens = VerifiedTokens(lambda: KEYS)
+    issued["a"] = access_token()
+    tokens.verify("a")
+    tokens.update(updated(Role.CUSTOMER, Role.ADMIN))
+    assert tokens.verify("a").roles == (Role.CUSTOMER, Role.ADMIN)
+
+
+def test_a_deactivated_user_is_refused(issued):
+    tokens = VerifiedTokens(lambda: KEYS)
+    issued["a"] = access_token()
+    tokens.update(updated(is_active=False))
+    with pytest.raises(UserInactive):
+        tokens.verify("a")
+
+
+def test_a_later_token_speaks_for_itself(issued):
+    tokens = VerifiedTokens(lambda: KEYS)
+    issued["a"] = access_token(issued_at=NOW + timedelta(seconds=2))
+    tokens.update(updated(is_active=False))
+    assert tokens.verify("a") == issued["a"]
+
+
+def test_a_token_of_the_very_second_of_the_change_is_refused(issued):
+    tokens = VerifiedTokens(lambda: KEYS)
+    issued["a"] = access_token(issued_at=NOW)
+    tokens.update(updated(is_active=False, at=NOW + timedelta(milliseconds=300)))
+    with pytest.raises(UserInactive):
+        tokens.verify("a")
+
+
+def test_updates_may_come_in_any_order(issued):
+    tokens = VerifiedTokens(lambda: KEYS)
+    issued["a"] = access_token()
+    tokens.update(updated(is_active=True, at=NOW + timedelta(seconds=5)))
+    tokens.update(updated(is_active=False, at=NOW + timedelta(seconds=1)))
+    assert tokens.verify("a").roles == (Role.CUSTOMER,)
+
+
+def test_old_updates_are_forgotten(issued):
+    tokens = VerifiedTokens(lambda: KEYS)
+    tokens.update(updated(at=NOW - timedelta(minutes=16)))
+    assert not tokens._updates

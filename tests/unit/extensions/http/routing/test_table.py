@@ -1,0 +1,76 @@
+from types import SimpleNamespace
+
+import pytest
+
+from extensions.http.message.errors import MethodNotAllowed, PathNotFound
+from extensions.http.routing.table import RouteTable
+
+
+def route(method, path, *aliases):
+    return SimpleNamespace(method=method, path=path, aliases=aliases)
+
+
+LIST = route("GET", "/orders", "/orders/all")
+CREATE = route("POST", "/orders", "/orders/create-order")
+GET = route("GET", "/orders/{order_id}")
+CANCEL = route("POST", "/orders/{order_id}/cancel")
+TABLE = RouteTable([LIST, CREATE, GET, CANCEL])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "found", "arguments"),
+    [
+        ("GET", "/orders", LIST, {}),
+        ("GET", "/orders/", LIST, {}),
+        ("HEAD", "/orders", LIST, {}),
+        ("GET", "/orders/all", LIST, {}),
+        ("GET", "/orders/all/", LIST, {}),
+        ("POST", "/orders/create-order/", CREATE, {}),
+        ("GET", "/orders/1", GET, {"order_id": "1"}),
+        ("GET", "/orders/%31/", GET, {"order_id": "1"}),
+        ("GET", "/orders/a%2Fcancel", GET, {"order_id": "a/cancel"}),
+        ("POST", "/orders/1/cancel/", CANCEL, {"order_id": "1"}),
+    ],
+)
+def test_finds_the_route(method, path, found, arguments):
+    assert TABLE.match(method, path) == (found, arguments)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "", "*", "/order", "/orders//", "//orders", "/orders/1/cancel/x", "/orders//cancel", "/Orders"]
+)
+def test_an_unknown_path_is_not_found(path):
+    with pytest.raises(PathNotFound):
+        TABLE.match("GET", path)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/orders", "GET, HEAD, OPTIONS, POST"),
+        ("GET", "/orders/create-order", "OPTIONS, POST"),
+        ("POST", "/orders/all", "GET, HEAD, OPTIONS"),
+        ("HEAD", "/orders/1/cancel", "OPTIONS, POST"),
+        ("get", "/orders/1", "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_a_wrong_method_names_the_right_ones(method, path, allowed):
+    with pytest.raises(MethodNotAllowed) as refused:
+        TABLE.match(method, path)
+    assert refused.value.allowed == allowed
+
+
+def test_two_routes_for_one_method_and_path_are_a_mistake():
+    with pytest.raises(ValueError, match="two routes for GET /orders/all"):
+        RouteTable([LIST, route("GET", "/orders/all")])
+
+
+def test_two_names_for_one_segment_are_a_mistake():
+    with pytest.raises(ValueError, match="two names"):
+        RouteTable([GET, route("GET", "/orders/{id}/timeline")])
+
+
+def test_of_the_server_as_a_whole_all_methods_are_told():
+    assert TABLE.allowed("*") == ["GET", "HEAD", "OPTIONS", "POST"]
+    with pytest.raises(PathNotFound):
+        TABLE.allowed("/*")

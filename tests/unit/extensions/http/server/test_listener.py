@@ -1,0 +1,616 @@
+"""The HTTP entrypoint in a real container, over real sockets: no broker, no database."""
+
+import json
+import logging
+import socket
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import eventlet
+import httpx
+import nameko
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from nameko.containers import ServiceContainer
+
+from contracts.catalog import CreateProduct, ProductFilter
+from contracts.errors import Overloaded, ServiceUnavailable
+from contracts.orders import OrderNotFound
+from extensions.http.message.request import Access
+from extensions.http.message.response import Response
+from extensions.http.routing.authentication import AccessTokens
+from extensions.http.routing.dispatcher import HttpServer
+from extensions.http.routing.route import route
+from extensions.http.server import connection as http_wire
+from extensions.http.server import listener as http_server
+from extensions.observability.traces import current_trace
+from tests.support import eventually
+
+ID = "0190a6b2-0000-7000-8000-000000000001"
+POST = b"POST /things HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+PRODUCT = {"sku": "A-1", "name": "Çay", "price": "9.90"}
+
+
+class SmallService:
+    name = "small"
+    asked = ()
+
+    @route("GET", "/things", access=Access.ANYONE, query=ProductFilter)
+    def things(self, request):
+        return {"items": [request.query], "next_cursor": None if "cursor" in request.query else "c1"}
+
+    @route("GET", "/things/{thing_id}", access=Access.ANYONE)
+    def thing(self, _request, thing_id):
+        raise OrderNotFound(f"no {thing_id}")
+
+    @route("POST", "/things", access=Access.ANYONE, body=CreateProduct, status=201, idempotent=True)
+    def create(self, request):
+        body = {"body": request.body, "key": request.idempotency_key}
+        return Response(body, headers={"Location": f"/things/{ID}"})
+
+    @route("POST", "/things/{thing_id}/read", access=Access.ANYONE, status=204)
+    def read(self, _request, thing_id):
+        assert thing_id == ID
+
+    @route("GET", "/boom", access=Access.ANYONE)
+    def boom(self, _request):
+        raise RuntimeError("password=hunter2")
+
+    @route("GET", "/sleep", access=Access.ANYONE)
+    def sleep(self, _request):
+        eventlet.sleep(0.3)
+        return {"slept": True}
+
+    @route("GET", "/hang", access=Access.ANYONE)
+    def hang(self, _request):
+        eventlet.sleep(2)
+
+    @route("GET", "/trace", access=Access.ANYONE)
+    def trace(self, _request):
+        trace = current_trace()
+        return {"id": trace.request_id, "traceparent": trace.traceparent, "left": trace.remaining(60)}
+
+    @route("GET", "/down", access=Access.ANYONE)
+    def down(self, _request):
+        raise ServiceUnavailable(retry_after=3)
+
+    @route("GET", "/full", access=Access.ANYONE)
+    def full(self, _request):
+        self.asked.append(time.monotonic())
+        raise Overloaded("Too many orders wait.", retry_after=1)
+
+    @route("GET", "/probe", access=Access.ANYONE, kept=0.2)
+    def probe(self, _request):
+        return {"status": "ok"}
+
+    @route("GET", "/report", access=Access.ANYONE, kept=0.2)
+    def report(self, _request):
+        self.asked.append(time.monotonic())
+        eventlet.sleep(0.3)
+        raise ServiceUnavailable("The database is down.")
+
+    @route("GET", "/mine", access=Access.USER)
+    def mine(self, _request):
+        return {}
+
+    @route("POST", "/secret/{thing_id}", access=Access.ADMIN, body=CreateProduct)
+    def secret(self, _request, thing_id):
+        return {"id": thing_id}
+
+
+@contextmanager
+def serving(tmp_path, **settings):
+    key = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "public.pem").write_bytes(key)
+    settings = {
+        "JWT_PUBLIC_KEY_FILE": str(tmp_path / "public.pem"),
+        "WEB_SERVER_ADDRESS": "127.0.0.1:0",
+        "HTTP_DEADLINE_SECONDS": 1.0,
+        "HTTP_MAX_BODY_BYTES": 2000,
+        "max_workers": 12,  # eight of them for requests
+    } | settings
+    with nameko.config.patch(settings):
+        container = ServiceContainer(SmallService)
+        container.start()
+        container.port = container.shared_extensions[HttpServer].port
+        container.shared_extensions[AccessTokens].verified.caught_up = True  # there are no accounts here
+        try:
+            yield container
+        finally:
+            container.stop()
+
+
+@pytest.fixture
+def small(tmp_path):
+    with serving(tmp_path) as container:
+        yield container
+
+
+@pytest.fixture
+def client(small):
+    with httpx.Client(base_url=f"http://127.0.0.1:{small.port}", timeout=5) as client:
+        yield client
+
+
+@pytest.fixture
+def raw(small):
+    """Send bytes, and get everything that comes back until the server closes the connection."""
+
+    def send(data, *, then_stop=True):
+        with socket.create_connection(("127.0.0.1", small.port), timeout=5) as sock:
+            sock.sendall(data)
+            if then_stop:
+                sock.shutdown(socket.SHUT_WR)
+            return read_all(sock)
+
+    return send
+
+
+def get(url):
+    """A request on a connection of its own, without the set-up of TLS, which takes longer than what is timed here."""
+    return httpx.get(url, timeout=5, verify=False)
+
+
+def sockets_of(port):
+    """How many sockets this process has open on a port of its own."""
+    mine = {link.readlink().name for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
+    table = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(f":{port:04X}") and f"socket:[{row[9]}]" in mine for row in table)
+
+
+def read_all(sock):
+    received = b""
+    while piece := sock.recv(65536):
+        received += piece
+    return received
+
+
+def assert_problem(response, status, code):
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["status"] == status
+    assert response.json()["request_id"] == response.headers["x-request-id"]
+
+
+class TestAnswers:
+    def test_a_resource(self, client):
+        response = client.post("/things", json=PRODUCT, headers={"Idempotency-Key": "k-1"})
+        assert response.status_code == 201
+        assert response.json() == {"body": PRODUCT, "key": "k-1"}
+        assert response.headers["location"] == f"/things/{ID}"
+        assert response.headers["content-type"] == "application/json"
+
+    def test_nothing(self, client):
+        response = client.post(f"/things/{ID}/read")
+        assert (response.status_code, response.content) == (204, b"")
+        assert "content-type" not in response.headers
+        assert "content-length" not in response.headers
+
+    def test_a_page_links_to_the_next(self, client):
+        first = client.get("/things/?limit=1&sort=name")
+        assert first.links["next"]["url"] == "/things/?limit=1&sort=name&cursor=c1"
+        assert "link" not in client.get(first.links["next"]["url"]).headers
+
+    def test_head_is_get_without_its_body(self, client):
+        got, head = client.get("/things"), client.head("/things")
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == got.headers["content-length"]
+        assert client.head("/nowhere").status_code == 404
+
+    def test_options(self, client):
+        response = client.options("/things")
+        assert (response.status_code, response.headers["allow"]) == (204, "GET, HEAD, OPTIONS, POST")
+
+    def test_a_browser_may_ask_from_anywhere(self, client):
+        asks = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+        preflight = client.options("/things", headers=asks)
+        assert "POST" in preflight.headers["access-control-allow-methods"]
+        assert "Authorization" in preflight.headers["access-control-allow-headers"]
+        for answer in (preflight, client.get("/things"), client.get("/nowhere")):
+            assert answer.headers["access-control-allow-origin"] == "*"
+            assert "ETag" in answer.headers["access-control-expose-headers"]
+
+    def test_or_from_where_the_settings_say(self, tmp_path):
+        shop = "https://shop.example"
+        with serving(
+            tmp_path,
+            ENVIRONMENT="production",
+            REDIS_URL="redis://:not-the-one-of-development@127.0.0.1:1/0",
+            CORS_ORIGINS={"production": f"{shop}, https://b.example"},
+        ) as it:
+            url = f"http://127.0.0.1:{it.port}/things"
+            for origin, allowed in ((shop, shop), ("https://evil.example", None)):
+                asks = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+                for answer in (httpx.options(url, headers=asks), httpx.get(url, headers=asks)):
+                    assert answer.headers.get("access-control-allow-origin") == allowed
+                    assert answer.headers["vary"] == "Origin"
+                assert ("access-control-allow-methods" in httpx.options(url, headers=asks).headers) is bool(allowed)
+
+    def test_the_request_id_is_the_callers_if_it_is_sane(self, client):
+        assert client.get("/trace", headers={"X-Request-ID": "my-id.7"}).headers["x-request-id"] == "my-id.7"
+        for unfit in ("two words", "x" * 200, "<script>"):
+            assert client.get("/trace", headers={"X-Request-ID": unfit}).headers["x-request-id"] != unfit
+
+    def test_the_worker_continues_the_trace_within_the_deadline(self, client):
+        trace_id = "0af7651916cd43dd8448eb211c80319c"
+        headers = {"X-Request-ID": "r1", "traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
+        seen = client.get("/trace", headers=headers).json()
+        assert seen["id"] == "r1"
+        assert seen["traceparent"].split("-")[1] == trace_id
+        assert 0.5 < seen["left"] <= 1.0
+
+    def test_every_request_is_logged_once(self, client, caplog):
+        with caplog.at_level(logging.INFO, logger="gateway.access"):
+            client.get("/things/?limit=1")
+            client.get("/nowhere")
+        lines = [record.getMessage() for record in caplog.records if record.name == "gateway.access"]
+        assert [line.split()[:3] for line in lines] == [["GET", "/things/", "200"], ["GET", "/nowhere", "404"]]
+
+
+class TestProblems:
+    def test_unknown_path(self, client):
+        response = client.get("/nowhere")
+        assert_problem(response, 404, "NOT_FOUND")
+        assert response.json()["instance"] == "/nowhere"
+
+    def test_wrong_method(self, client):
+        response = client.delete("/things")
+        assert_problem(response, 405, "METHOD_NOT_ALLOWED")
+        assert response.headers["allow"] == "GET, HEAD, OPTIONS, POST"
+
+    def test_what_a_handler_raises(self, client):
+        assert_problem(client.get(f"/things/{ID}"), 404, "ORDER_NOT_FOUND")
+        response = client.get("/down")
+        assert_problem(response, 503, "SERVICE_UNAVAILABLE")
+        assert response.headers["retry-after"] == "3"
+
+    def test_a_defect_is_logged_and_not_told(self, client, caplog):
+        response = client.get("/boom")
+        assert_problem(response, 500, "INTERNAL_ERROR")
+        assert "hunter2" not in response.text
+        assert "Traceback" not in response.text
+        assert "hunter2" in caplog.text
+
+    def test_a_defect_of_the_http_layer_is_a_500_too(self, client, monkeypatch):
+        monkeypatch.setattr("extensions.http.message.request.parse_query", lambda _: 1 / 0)
+        assert_problem(client.get("/things?limit=1"), 500, "INTERNAL_ERROR")
+        assert client.get("/things").status_code == 200
+
+    @pytest.mark.parametrize(
+        ("body", "kind", "status", "code"),
+        [
+            (b"{", "application/json", 400, "MALFORMED_JSON"),
+            (b"", "application/json", 400, "MALFORMED_JSON"),
+            (b"[]", "application/json", 400, "VALIDATION_ERROR"),
+            (b"[" * 1999, "application/json", 400, "MALFORMED_JSON"),
+            (b"{}", "text/plain", 415, "UNSUPPORTED_MEDIA_TYPE"),
+            (b"{}", "", 415, "UNSUPPORTED_MEDIA_TYPE"),
+            (b" " * 2001, "application/json", 413, "PAYLOAD_TOO_LARGE"),
+        ],
+    )
+    def test_bodies(self, client, body, kind, status, code):
+        assert_problem(client.post("/things", content=body, headers={"Content-Type": kind}), status, code)
+
+    def test_every_wrong_field_is_named(self, client):
+        response = client.post("/things", json={"sku": "!", "price": 9.9, "colour": "red"})
+        assert_problem(response, 400, "VALIDATION_ERROR")
+        assert {error["field"] for error in response.json()["errors"]} == {"sku", "name", "price", "colour"}
+
+    def test_a_path_that_is_no_id(self, client):
+        response = client.get("/things/42")
+        assert_problem(response, 400, "VALIDATION_ERROR")
+        assert response.json()["errors"] == [{"field": "thing_id", "message": "must be a UUID"}]
+
+    def test_unknown_query_parameters(self, client):
+        assert_problem(client.get("/things?colour=red"), 400, "VALIDATION_ERROR")
+        assert_problem(client.get("/probe?colour=red"), 400, "VALIDATION_ERROR")
+
+    def test_a_route_without_body_takes_an_empty_object(self, client):
+        assert client.post(f"/things/{ID}/read", json={}).status_code == 204
+        assert_problem(client.post(f"/things/{ID}/read", json={"a": 1}), 400, "VALIDATION_ERROR")
+
+    def test_not_acceptable(self, client):
+        assert_problem(client.get("/things", headers={"Accept": "text/html"}), 406, "NOT_ACCEPTABLE")
+
+    def test_who_asks_comes_before_what_is_asked(self, client):
+        response = client.post("/secret/42?x=1", content=b"{", headers={"Accept": "text/html"})
+        assert_problem(response, 401, "NOT_AUTHENTICATED")
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert_problem(client.get("/mine", headers={"Authorization": "Bearer x.y.z"}), 401, "INVALID_TOKEN")
+
+
+class TestTime:
+    def test_the_deadline_is_kept(self, client):
+        started = time.monotonic()
+        assert_problem(client.get("/hang"), 504, "UPSTREAM_TIMEOUT")
+        assert 0.9 < time.monotonic() - started < 1.5
+
+    def test_many_at_once(self, small):
+        def ask(_):
+            return get(f"http://127.0.0.1:{small.port}/sleep").status_code
+
+        pool = eventlet.GreenPool(16)
+        # two rounds of eight workers, 0.3 s each
+        assert set(pool.imap(ask, range(16))) == {200}
+
+    def test_waiting_for_a_worker_counts(self, tmp_path):
+        with serving(tmp_path, max_workers=1, HTTP_DEADLINE_SECONDS=0.4) as small:
+            url = f"http://127.0.0.1:{small.port}"
+            pool = eventlet.GreenPool(3)
+            started = time.monotonic()
+            codes = sorted(pool.imap(lambda _: get(f"{url}/hang").status_code, range(3)))
+            assert codes == [503, 503, 504]
+            assert time.monotonic() - started < 1
+
+    def test_probes_are_answered_while_all_workers_are_busy(self, tmp_path):
+        with serving(tmp_path, max_workers=5) as small:
+            url = f"http://127.0.0.1:{small.port}"
+            busy = [eventlet.spawn(get, f"{url}/sleep") for _ in range(6)]
+            eventlet.sleep(0.1)
+            started = time.monotonic()
+            assert get(f"{url}/probe").status_code == 200
+            assert time.monotonic() - started < 0.15
+            for one in busy:
+                one.kill()
+
+    def test_what_is_kept_is_made_once_for_any_number_who_ask(self, client, small, monkeypatch):
+        monkeypatch.setattr(SmallService, "asked", [])
+        url = f"http://127.0.0.1:{small.port}/report"
+        asking = [eventlet.spawn(get, url) for _ in range(100)]
+        eventually(lambda: len(SmallService.asked) == 1)
+        assert client.get("/probe").status_code == 200  # and keeps nothing else waiting
+        for one in asking:
+            assert_problem(one.wait(), 503, "SERVICE_UNAVAILABLE")
+            assert one.wait().json()["detail"] == "The database is down."
+        assert len(SmallService.asked) == 1
+        assert len({one.wait().headers["x-request-id"] for one in asking}) == 100
+        eventually(lambda: get(url) and len(SmallService.asked) == 2, timeout=3)
+
+    def test_overload_is_refused_at_once(self, tmp_path):
+        with serving(tmp_path, HTTP_MAX_REQUESTS=2) as small:
+            url = f"http://127.0.0.1:{small.port}"
+            busy = [eventlet.spawn(get, f"{url}/sleep") for _ in range(2)]
+            eventlet.sleep(0.15)
+            started = time.monotonic()
+            refused = get(f"{url}/sleep")
+            assert time.monotonic() - started < 0.2
+            assert_problem(refused, 503, "SERVICE_UNAVAILABLE")
+            assert refused.headers["retry-after"] == "1"
+            assert get(f"{url}/probe").status_code == 200
+            assert [one.wait().status_code for one in busy] == [200, 200]
+            assert get(f"{url}/sleep").status_code == 200
+
+    def test_a_service_that_is_overloaded_is_not_asked_again_before_it_wants_to(self, client, monkeypatch):
+        monkeypatch.setattr(SmallService, "asked", [])
+        answers = [client.get("/full") for _ in range(20)]
+        for answer in answers:
+            assert_problem(answer, 503, "SERVICE_UNAVAILABLE")
+            assert (answer.json()["detail"], answer.headers["retry-after"]) == ("Too many orders wait.", "1")
+        assert client.get("/trace").status_code == 200  # the other routes are not its concern
+        assert len(SmallService.asked) == 1
+        eventually(lambda: client.get("/full") and len(SmallService.asked) == 2, timeout=3)
+        assert SmallService.asked[1] - SmallService.asked[0] >= 1
+
+    def test_a_slow_head_is_dropped(self, small, monkeypatch):
+        monkeypatch.setattr(http_wire, "REQUEST_SECONDS", 0.3)
+        with socket.create_connection(("127.0.0.1", small.port), timeout=5) as sock:
+            started = time.monotonic()
+            for piece in b"GET /probe":
+                sock.sendall(bytes([piece]))
+                eventlet.sleep(0.02)
+            assert b" 408 " in read_all(sock)
+            assert time.monotonic() - started < 3  # with the pause in which late bytes are heard out
+
+    def test_a_slow_body_is_dropped(self, small, monkeypatch):
+        monkeypatch.setattr(http_wire, "REQUEST_SECONDS", 0.3)
+        monkeypatch.setattr(http_wire, "LINGER_SECONDS", 0.1)
+        head = POST + b"Content-Length: 50\r\n\r\n{"
+        with socket.create_connection(("127.0.0.1", small.port), timeout=5) as sock:
+            sock.sendall(head)
+            received = read_all(sock)
+        assert b" 408 " in received
+        assert b'"code":"REQUEST_TIMEOUT"' in received
+
+    @pytest.mark.parametrize("setting", ["REQUEST_SECONDS", "IDLE_SECONDS"])
+    def test_a_silent_connection_is_closed(self, small, monkeypatch, setting):
+        monkeypatch.setattr(http_server, setting, 0.2)
+        with socket.create_connection(("127.0.0.1", small.port), timeout=5) as sock:
+            if setting == "IDLE_SECONDS":
+                sock.sendall(b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert read_all(sock).count(b"HTTP/1.1") == (setting == "IDLE_SECONDS")
+
+
+class TestWire:
+    def test_requests_follow_one_another_on_a_connection(self, raw):
+        one = POST + b"Content-Length: %d\r\n\r\n%s"
+        body = json.dumps(PRODUCT).encode()
+        received = raw((one % (len(body), body)) * 2 + b"GET /probe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert received.count(b"HTTP/1.1 201 Created") == 2
+        assert received.count(b"HTTP/1.1 200 OK") == 1
+        assert received.count(b"Connection: keep-alive") == 2
+        assert received.count(b"Connection: close") == 1
+
+    def test_a_body_that_nobody_read_does_not_disturb_the_next_request(self, raw):
+        refused = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabcde"
+        received = raw(refused + b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert received.count(b" 404 ") == 1
+        assert received.count(b" 200 ") == 1
+
+    def test_chunked_bodies(self, raw):
+        head = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+        body = json.dumps(PRODUCT).encode()
+        chunks = b"%x;note=1\r\n%s\r\n%x\r\n%s\r\n0\r\nTrailer: x\r\n\r\n" % (10, body[:10], len(body) - 10, body[10:])
+        received = raw(head + chunks + b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 201 " in received
+        assert b" 200 " in received
+
+    @pytest.mark.parametrize(
+        ("chunks", "status"),
+        [
+            (b"7d1\r\n", b" 413 "),
+            (b"ffffffff\r\n", b" 413 "),
+            (b"3e8\r\n" + b" " * 1000 + b"\r\n" + b"3e9\r\n", b" 413 "),
+            (b"xyz\r\n", b" 400 "),
+            (b"-1\r\n", b" 400 "),
+            (b"fffffffffffffffff\r\n", b" 400 "),
+            (b"2\r\n{}{}\r\n", b" 400 "),
+        ],
+    )
+    def test_chunked_bodies_that_are_refused(self, raw, chunks, status):
+        head = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+        assert status in raw(head + chunks)
+
+    def test_a_huge_body_is_refused_before_it_is_sent(self, raw):
+        head = POST + b"Content-Length: 60000000\r\n\r\n"
+        assert b" 413 " in raw(head)
+
+    def test_the_refusal_reaches_a_client_that_goes_on_sending(self, raw):
+        assert b" 413 " in raw(POST + b"Content-Length: 5000000\r\n\r\n" + b" " * 5_000_000)
+
+    def test_who_asks_first_whether_to_send_is_told(self, small):
+        body = json.dumps(PRODUCT).encode()
+        head = POST.replace(b"/things", b"%s") + b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", small.port), timeout=5) as sock:
+            sock.sendall(head % (b"/things", len(body)))
+            assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            sock.sendall(body)
+            assert b" 201 " in sock.recv(1000)
+            sock.sendall(head % (b"/nowhere", len(body)))
+            received = read_all(sock)
+        assert b" 404 " in received
+        assert b"100 Continue" not in received
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            b"hello\r\n\r\n",
+            b"GET /probe\r\n\r\n",
+            b"GET /probe HTTP/2.0\r\nHost: x\r\n\r\n",
+            b"GET /pro be HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /\xc3\xa7ay HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /probe HTTP/1.1\r\n\r\n",
+            b"GET /probe HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+            b"GET /probe HTTP/1.1\r\nHost: x\r\n folded: y\r\n\r\n",
+            b"GET /probe HTTP/1.1\r\nHost: x\r\nName : y\r\n\r\n",
+            b"GET /probe HTTP/1.1\r\nHost: x\r\nA: b\rc\r\n\r\n",
+            b"GET /probe HTTP/1.1\r\nHost: x\r\nA: b\x00c\r\n\r\n",
+            b"POST /things HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+            b"POST /things HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\n",
+            b"POST /things HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n1",
+            b"POST /things HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            b"POST /things HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            b"POST /things HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /probe HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 9000 + b"\r\n\r\n",
+            b"GET /probe HTTP/1.1\r\nHost: x\r\n" + b"A: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n" * 2000 + b"\r\n",
+        ],
+    )
+    def test_what_is_no_request_is_refused_and_the_connection_closed(self, raw, head):
+        received = raw(head + b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert received.startswith(b"HTTP/1.1 400 ")
+        assert received.count(b"HTTP/1.1 ") == 1
+        assert json.loads(received.partition(b"\r\n\r\n")[2])["code"] == "VALIDATION_ERROR"
+
+    def test_absolute_targets_and_old_clients(self, raw):
+        assert b" 200 " in raw(b"GET http://shop.example/probe HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+        assert b"Connection: close" in raw(b"GET /probe HTTP/1.0\r\n\r\n", then_stop=False)
+        assert raw(b"GET /probe HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" * 2).count(b" 200 ") == 2
+
+    def test_clients_that_vanish_harm_nobody(self, small, client):
+        for data in (
+            b"",
+            b"GET",
+            b"POST /things HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+            b"\x16\x03\x01\x02",
+        ):
+            with socket.create_connection(("127.0.0.1", small.port), timeout=5) as sock:
+                sock.sendall(data)
+        assert client.get("/probe").status_code == 200
+
+
+class TestConnections:
+    def test_who_lingers_counts_and_makes_room(self, small, monkeypatch):
+        """Each has its 400, and stays: a socket is a socket until it is closed."""
+        listening = small.shared_extensions[HttpServer]._listening
+        monkeypatch.setattr(listening, "_max_connections", 5)
+        lingering = []
+        for _ in range(20):
+            lingering.append(socket.create_connection(("127.0.0.1", small.port), timeout=5))
+            lingering[-1].sendall(b"GET x\r\n\r\n")
+        assert b" 400 " in lingering[-1].recv(1000)
+        assert len(listening._open) <= 5
+        assert sockets_of(small.port) <= 5 + 1  # and the one that listens
+        assert get(f"http://127.0.0.1:{small.port}/probe").status_code == 200
+        for sock in lingering:
+            sock.close()
+
+    def test_there_is_room_for_a_new_one_at_the_cost_of_the_longest_idle(self, small, monkeypatch):
+        monkeypatch.setattr(small.shared_extensions[HttpServer]._listening, "_max_connections", 3)
+        address = ("127.0.0.1", small.port)
+        idle = []
+        for _ in range(3):
+            sock = socket.create_connection(address, timeout=5)
+            sock.sendall(b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 200 " in sock.recv(1000)
+            idle.append(sock)
+        assert get(f"http://127.0.0.1:{small.port}/probe").status_code == 200
+        assert idle[0].recv(1) == b""
+        idle[2].sendall(b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 200 " in idle[2].recv(1000)
+        for sock in idle:
+            sock.close()
+
+    def test_stopping_answers_what_is_under_way_and_accepts_nothing_new(self, small):
+        url = f"http://127.0.0.1:{small.port}"
+        under_way = eventlet.spawn(get, f"{url}/sleep")
+        eventlet.sleep(0.1)
+        idle = socket.create_connection(("127.0.0.1", small.port), timeout=5)
+        stopping = eventlet.spawn(small.stop)
+        eventlet.sleep(0.1)
+        late = b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n"
+        idle.sendall(late)  # it had connected before
+        received = read_all(idle)
+        with pytest.raises(httpx.ConnectError):
+            get(f"{url}/probe")
+        assert b" 200 " in received
+        assert b"Connection: close" in received
+        assert under_way.wait().status_code == 200
+        stopping.wait()
+
+    def test_stopping_answers_those_whom_only_the_kernel_has_accepted(self, small):
+        blocking = eventlet.patcher.original("socket")  # does not let the server run while it connects
+        waiting = [blocking.create_connection(("127.0.0.1", small.port), timeout=5) for _ in range(20)]
+        for sock in waiting:
+            sock.sendall(b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")
+        small.shared_extensions[HttpServer].finish()
+        assert [b" 200 " in sock.recv(1000) for sock in waiting] == [True] * 20
+        for sock in waiting:
+            sock.close()
+
+    def test_nobody_gets_in_between_the_last_accept_and_the_close(self, small, monkeypatch):
+        blocking, outcome, port = eventlet.patcher.original("socket"), [], small.port
+        accept_backlog = http_server.HttpListener._accept_backlog
+
+        def then_somebody_comes(listening):
+            accept_backlog(listening)
+            try:
+                blocking.create_connection(("127.0.0.1", port), timeout=0.2).close()
+            except TimeoutError:  # the kernel would try again later, and find the port closed
+                outcome.append("not connected")
+            else:
+                outcome.append("connected, and reset by the close")
+
+        monkeypatch.setattr(http_server.HttpListener, "_accept_backlog", then_somebody_comes)
+        small.shared_extensions[HttpServer].finish()
+        assert outcome == ["not connected"]
+
+    def test_stopping_does_not_wait_for_idle_connections(self, small):
+        idle = socket.create_connection(("127.0.0.1", small.port), timeout=5)
+        idle.sendall(b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 200 " in idle.recv(1000)
+        started = time.monotonic()
+        small.stop()
+        assert time.monotonic() - started < 1
+        assert idle.recv(1) == b""

@@ -1,0 +1,65 @@
+"""Pauses between tries, and what a message looks like when it leaves."""
+
+import itertools
+
+import pytest
+
+from extensions.messaging.connection import BrokerUnavailable, broker_errors
+from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
+from extensions.runtime.backoff import Backoff
+
+
+def bounds(backoff, tries):
+    return [(pause, backoff.next_pause()) for pause in tries]
+
+
+def test_pauses_double_up_to_the_longest_and_are_shortened_by_half_at_most():
+    for limit, pause in bounds(Backoff(first=0.25, longest=10.0), [0.25, 0.5, 1, 2, 4, 8, 10, 10, 10]):
+        assert limit / 2 <= pause <= limit
+
+
+def test_pauses_begin_anew_after_a_success():
+    backoff = Backoff(first=1.0, longest=60.0)
+    for _ in range(10):
+        backoff.next_pause()
+    assert backoff.next_pause() >= 30.0
+    backoff.reset()
+    assert backoff.next_pause() <= 1.0
+
+
+def test_no_two_processes_come_back_at_the_same_moment():
+    assert len({Backoff().next_pause() for _ in range(50)}) > 40
+
+
+@pytest.mark.parametrize("failure", [OSError, TimeoutError, EOFError, ConnectionResetError])
+def test_a_lost_connection_is_told_as_such(failure):
+    with pytest.raises(BrokerUnavailable), broker_errors():
+        raise failure
+    with pytest.raises(ZeroDivisionError), broker_errors():
+        raise ZeroDivisionError
+
+
+def test_a_message_is_persistent_json_with_its_identity():
+    outgoing = OutgoingMessage(
+        "events", "order.shipped", "{}", "m-1", event_type="order.shipped", headers={"x-request-id": "r"}
+    )
+    message = outgoing.to_amqp()
+    assert message.properties["delivery_mode"] == 2
+    assert message.properties["content_type"] == "application/json"
+    assert message.properties["message_id"] == "m-1"
+    assert message.properties["type"] == "order.shipped"
+    assert message.headers == {"x-request-id": "r"}
+    assert not {"app_id", "correlation_id"} & set(message.properties)  # AMQP has no null
+
+
+def test_a_confirm_settles_one_message_or_all_up_to_it():
+    for tag, multiple in itertools.product((2, 3), (False, True)):
+        publisher = ConfirmedPublisher()
+        publisher._unconfirmed = {1, 2, 3, 4}
+        publisher._on_ack(tag, multiple)
+        assert publisher._unconfirmed == {1, 2, 3, 4} - (set(range(1, tag + 1)) if multiple else {tag})
+        assert publisher._refused == set()
+        publisher._on_nack(4, True)
+        assert publisher._unconfirmed == set()
+        assert 4 in publisher._refused
+        assert tag not in publisher._refused

@@ -1,0 +1,127 @@
+"""The port for metrics: who gets which, what it answers, and that nothing about it can harm its service."""
+
+import socket
+
+import httpx
+import nameko
+import pytest
+from nameko.containers import ServiceContainer
+from nameko.exceptions import ConfigurationError
+from nameko.extensions import DependencyProvider
+
+from extensions.observability import metrics
+from extensions.observability.metrics import Metrics, addresses
+from tests.scrape import Scrape, free_ports
+from tests.support import eventually
+
+
+class Counting(DependencyProvider):
+    metrics = Metrics()
+
+    def setup(self):
+        self.counted = self.metrics.counter("things_total", "Things.", kind="good")
+
+    def get_dependency(self, worker_ctx):
+        return self.counted
+
+
+class Thing:
+    name = "thing"
+    counting = Counting()
+
+
+@pytest.fixture
+def start():
+    """Start one more process' worth of Thing: `start("127.0.0.1:9100")`; returns its Metrics."""
+    containers = []
+
+    def start(address):
+        with nameko.config.patch({"METRICS_ADDRESSES": {"thing": address}}):
+            container = ServiceContainer(Thing)
+            containers.append(container)
+            container.start()
+        return container
+
+    yield start
+    for container in containers:
+        container.stop()
+
+
+def of(container):
+    return container.shared_extensions[Metrics]
+
+
+@pytest.fixture
+def ports():
+    """Two neighbours, free both."""
+    return eventually(lambda: next(((port, port + 1) for port in free_ports(20) if _is_free(port + 1)), None))
+
+
+def _is_free(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_what_was_counted_is_served_with_what_the_process_uses(start):
+    container = start("127.0.0.1:0")
+    next(iter(container.dependencies)).counted.inc(3)
+    scrape = Scrape(eventually(lambda: of(container).port))
+    assert scrape("suite_things_total", kind="good") == 3
+    assert scrape("suite_service_info", service="thing") == 1
+    assert scrape("suite_workers_limit") == container.max_workers
+    assert scrape("suite_workers_busy") == 0
+    for name in ("process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"):
+        assert scrape(name) > 0
+
+
+def test_nothing_else_is_served(start):
+    container = start("127.0.0.1:0")
+    port = eventually(lambda: of(container).port)
+    assert [httpx.get(f"http://127.0.0.1:{port}{path}").status_code for path in ("/", "/admin", "/metrics/x")] == [
+        404
+    ] * 3
+    assert httpx.post(f"http://127.0.0.1:{port}/metrics").status_code == 405
+
+
+@pytest.mark.parametrize("address", ["", None])
+def test_without_an_address_nobody_is_served_and_all_is_counted(start, address):
+    container = start(address)
+    next(iter(container.dependencies)).counted.inc()
+    assert not of(container).is_served
+    assert of(container).port == 0
+    assert container._managed_threads == {}
+
+
+def test_each_process_takes_the_first_free_port_of_the_range(start, ports):
+    one, two = (start(f"127.0.0.1:{ports[0]}-{ports[1]}") for _ in range(2))
+    assert eventually(lambda: {of(one).port, of(two).port} - {0} == set(ports))
+
+
+def test_who_finds_no_port_serves_later_and_works_meanwhile(start, ports, monkeypatch, caplog):
+    monkeypatch.setattr(metrics, "RETRY_SECONDS", 0.05)
+    first = start(f"127.0.0.1:{ports[0]}")
+    eventually(lambda: of(first).port)
+    second = start(f"127.0.0.1:{ports[0]}")
+    eventually(lambda: "nobody is served metrics" in caplog.text)
+    assert not second._died.ready()
+    first.stop()
+    eventually(lambda: of(second).port == ports[0])
+    assert Scrape(ports[0])("suite_things_total") == 0
+
+
+def test_who_says_nothing_keeps_nobody_else_waiting(start):
+    container = start("127.0.0.1:0")
+    port = eventually(lambda: of(container).port)
+    with socket.create_connection(("127.0.0.1", port)):
+        assert Scrape(port)("suite_things_total") == 0
+
+
+@pytest.mark.parametrize("wrong", ["9100", "127.0.0.1", ":9100", "h:1-", "h:2-1", "h:70000", "h:1-70000", "a b:1"])
+def test_a_wrong_address_stops_the_service_at_its_start(start, wrong):
+    with pytest.raises(ConfigurationError, match="METRICS_ADDRESSES"):
+        start(wrong)
+
+
+def test_addresses_are_tried_in_their_order():
+    assert addresses("0.0.0.0:9100") == [("0.0.0.0", 9100)]
+    assert addresses("localhost:9100-9102") == [("localhost", 9100), ("localhost", 9101), ("localhost", 9102)]

@@ -1,0 +1,27 @@
+"""What a service says of its own health, whatever its database does."""
+
+from types import SimpleNamespace
+
+import eventlet
+import pytest
+
+from extensions.operations import operations
+from extensions.storage.engine import DatabaseUnavailable
+
+
+def refuse():
+    raise DatabaseUnavailable
+
+
+@pytest.mark.parametrize(
+    ("database", "said"),
+    [(lambda: True, "ok"), (refuse, "unavailable"), (lambda: eventlet.sleep(5), "does not answer")],
+    ids=["well", "down", "silent"],
+)
+def test_the_state_of_the_database_is_told_soon(monkeypatch, database, said):
+    monkeypatch.setattr(operations, "DATABASE_SECONDS", 0.05)
+    redis, work = SimpleNamespace(ping=lambda: True), SimpleNamespace(is_healthy=database)
+    with eventlet.Timeout(1):
+        health = operations.Operations.health(SimpleNamespace(redis=redis, work=work))
+    assert said in health["parts"]["database"]
+    assert health["status"] == ("ok" if said == "ok" else "failing")

@@ -1,0 +1,57 @@
+import pytest
+
+from extensions.security import key_file
+from extensions.security.key_file import KeyFile
+
+
+def load(path):
+    text = path.read_text()
+    if text == "broken":
+        raise ValueError("no key")
+    return [text]
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.setattr(key_file, "LOOK_SECONDS", 0)
+    (tmp_path / "keys").write_text("one")
+    return tmp_path / "keys"
+
+
+def test_the_same_file_is_the_same_object(file):
+    keys = KeyFile(file, load)
+    assert keys.get() == ["one"]
+    assert keys.get() is keys.get()
+
+
+def test_a_changed_file_is_read_again(file):
+    keys = KeyFile(file, load)
+    file.write_text("and two")
+    assert keys.get() == ["and two"]
+
+
+def test_what_cannot_be_used_changes_nothing(file, caplog):
+    keys = KeyFile(file, load)
+    file.write_text("broken")
+    assert keys.get() == ["one"]
+    assert "no key" in caplog.text
+    file.unlink()
+    assert keys.get() == ["one"]
+    file.write_text("mended")
+    assert keys.get() == ["mended"]
+
+
+def test_at_the_start_it_has_to_be_usable(file):
+    file.write_text("broken")
+    with pytest.raises(ValueError, match="no key"):
+        KeyFile(file, load)
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        KeyFile(file, load)
+
+
+def test_it_is_looked_at_once_a_second(file, monkeypatch):
+    monkeypatch.setattr(key_file, "LOOK_SECONDS", 60)
+    keys = KeyFile(file, load)
+    file.write_text("and two")
+    assert keys.get() == ["one"]

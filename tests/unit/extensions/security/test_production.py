@@ -1,0 +1,106 @@
+import importlib
+
+import nameko
+import pytest
+from nameko.containers import ServiceContainer
+
+from deploy import seed
+from deploy.settings import ROOT, load
+from extensions.cache.connection import RedisConnection
+from extensions.messaging.listener import Listener
+from extensions.runtime.settings import UnknownEnvironment, by_environment
+from extensions.security.production import UnfitForProduction, is_known, require_own_secrets
+
+SERVICES = ("users", "catalog", "orders", "inventory", "payments", "notifications", "gateway")
+OWN = {
+    "ENVIRONMENT": "production",
+    "AMQP_URI": "pyamqp://suite:f3a9c1@broker:5672//",
+    "REDIS_URL": "redis://:f3a9c1@redis:6379/0",
+    "DB_URIS": {f"{name}:Base": f"postgresql+psycopg2://{name}:f3a9c1@db:5432/{name}" for name in SERVICES[:-1]},
+}
+
+
+@pytest.fixture
+def key_file(tmp_path):
+    path = tmp_path / "private.pem"
+    path.touch(mode=0o600)
+    return path
+
+
+def container_of(service):
+    module = importlib.import_module(f"{service}.service")
+    name = f"{service.capitalize()}Service"
+    return ServiceContainer(getattr(module, name))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_service_starts_in_production_as_it_is(service, monkeypatch):
+    """Each names its settings; the development of which they are is what config.yml says."""
+    for name in ("AMQP_URI", "REDIS_URL", "JWT_PRIVATE_KEY_FILE", *(f"{one.upper()}_DATABASE_URL" for one in SERVICES)):
+        monkeypatch.delenv(name, raising=False)
+    with nameko.config.patch({}):
+        settings = load(ROOT / "config.yml") | {"ENVIRONMENT": "production"}
+    with nameko.config.patch(settings | {"JWT_PRIVATE_KEY_FILE": "/dev/null"}):
+        container = container_of(service)
+        with pytest.raises(UnfitForProduction, match=rf"{service} does not start: .*AMQP_URI") as refused:
+            container.shared_extensions[Listener].setup()
+        assert (f"{service.upper()}_DATABASE_URL" in str(refused.value)) == (service != "gateway")
+        assert "guest" not in str(refused.value)
+        if RedisConnection in container.shared_extensions:
+            with pytest.raises(UnfitForProduction, match="REDIS_URL"):
+                container.shared_extensions[RedisConnection].setup()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_with_secrets_of_ones_own_it_starts(service, key_file):
+    for redis in (False, True):
+        require_own_secrets(OWN | {"JWT_PRIVATE_KEY_FILE": str(key_file)}, service, redis=redis)
+
+
+def test_elsewhere_nothing_is_asked():
+    for environment in ({"ENVIRONMENT": "development"}, {"ENVIRONMENT": "test"}, {}):
+        require_own_secrets(environment, "users")
+        with nameko.config.patch(environment, clear=True):
+            assert by_environment("HTTP_MAX_REQUESTS_PER_USER") is None
+
+
+@pytest.mark.parametrize("word", ["prod", "Production", "production ", "PRODUCTION", "live", "staging", "", None, True])
+def test_a_word_for_production_that_nobody_knows_is_not_taken_for_development(word, monkeypatch):
+    """Whoever decides by it refuses: no service starts, and the demo accounts are not made."""
+    settings = OWN | {"ENVIRONMENT": word}
+    with pytest.raises(UnknownEnvironment, match="development, test, production"):
+        require_own_secrets(settings, "users")
+    with nameko.config.patch(settings), pytest.raises(UnknownEnvironment):
+        by_environment("RATE_LIMITS")
+    monkeypatch.setattr(seed, "load", lambda: settings)
+    with pytest.raises(UnknownEnvironment):
+        seed.run()
+
+
+@pytest.mark.parametrize("password", ["", "guest", "suite", "Postgres", "admin", "password", "orders", "Orders"])
+def test_a_password_that_everybody_would_try_is_known(password):
+    assert is_known("orders", password)
+    assert not is_known("orders", password + "-f3a9c1")
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://suite:suite@b//", "amqp://orders:orders@b//", "amqp://b//", "amqp://orders:@b//"]
+)
+def test_a_broker_user_of_its_own_needs_a_password_of_its_own(url):
+    with pytest.raises(UnfitForProduction, match="ORDERS_AMQP_URI"):
+        require_own_secrets(OWN | {"AMQP_URIS": {"orders": url}}, "orders")
+    require_own_secrets(OWN | {"AMQP_URIS": {"orders": url}}, "payments")
+
+
+def test_so_does_a_user_of_redis():
+    for url in ("redis://orders:orders@r/0", "redis://orders@r/0"):
+        settings = OWN | {"REDIS_URLS": {"orders": url}}
+        with pytest.raises(UnfitForProduction, match="ORDERS_REDIS_URL"):
+            require_own_secrets(settings, "orders", redis=True)
+        require_own_secrets(settings, "payments", redis=True)
+
+
+def test_the_private_key_is_nobody_elses(key_file):
+    key_file.chmod(0o644)
+    with pytest.raises(UnfitForProduction, match="JWT_PRIVATE_KEY_FILE"):
+        require_own_secrets(OWN | {"JWT_PRIVATE_KEY_FILE": str(key_file)}, "users")
