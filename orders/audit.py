@@ -1,4 +1,4 @@
-"""What orders says of its own books, for the comparison with those of the others: see reconciliation.py."""
+"""What orders contributes to the consistency audit: its own checks, and what the other services should hold."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -9,16 +9,16 @@ from sqlalchemy import case, func, select, text
 from sqlalchemy.orm import Session
 
 from extensions.operations.audits import SHOWN, Fingerprints, Range, Span, check, fingerprints, seconds_since, within
-from orders.models import UNSETTLED, Order, OrderItem, TimelineEvent
+from orders.models import UNDECIDED, UNSETTLED, Order, OrderItem, TimelineEvent
 
 RANGE = 100
 MAX_RANGES = 2000
-# Statuses of stock under which inventory has lines for the order; not to be found there if it failed.
+# Inventory stores lines for a reservation in these statuses; a failed reservation has none.
 WITH_LINES = ("RESERVED", "COMMITTED", "RELEASED", "RETURNED")
 
-UNDECIDED = "SELECT id FROM orders WHERE status = 'CREATED'"
+UNDECIDED_ORDERS = f"SELECT id FROM orders WHERE {UNDECIDED.text}"  # noqa: S608  (a constant)
 
-# What the timeline says was decided, in one pass, and whether that can be, and is what the order says.
+# One pass over the timeline: were the decisions possible (`odd`), and do they match the order's status (`moved`)?
 DECISIONS = text("""
     WITH told AS (
         SELECT order_id,
@@ -56,13 +56,13 @@ DECISIONS = text("""
 """)
 
 
-def id_since(read_snapshot: datetime | None) -> UUID:
-    """Return the smallest id that can have been made at `moment` or later: the ids begin with their time."""
-    return UUID(int=0 if read_snapshot is None else max(0, int(read_snapshot.timestamp() * 1000)) << 80)
+def id_since(time: datetime | None) -> UUID:
+    """Return the smallest id that can have been created at `time` or later: UUIDv7 begins with the time."""
+    return UUID(int=0 if time is None else max(0, int(time.timestamp() * 1000)) << 80)
 
 
 def span(session: Session, since: UUID) -> Span:
-    """Cut the orders since then into ranges of a hundred, or of more where that would be too many ranges."""
+    """Divide the orders from `since` on into ranges of RANGE orders, or larger ones if there were over MAX_RANGES."""
     total = session.scalar(select(func.count()).where(Order.id >= since)) or 0
     size = max(RANGE, total // MAX_RANGES + 1)
     numbered = select(Order.id, func.row_number().over(order_by=Order.id).label("number")).where(Order.id >= since)
@@ -72,18 +72,18 @@ def span(session: Session, since: UUID) -> Span:
 
 
 def checks(session: Session, span: Span) -> list[dict[str, Any]]:
-    """Return the invariants that orders can judge alone."""
+    """Return the invariants that orders can check without the other services."""
     odd, odd_ids, moved, moved_ids = session.execute(DECISIONS, {"since": span.since, "shown": SHOWN}).one()
     return [
-        check(session, "orders_decided", UNDECIDED),
+        check(session, "orders_decided", UNDECIDED_ORDERS),
         {"name": "decided_once", "count": odd, "ids": odd_ids},
         {"name": "ended_for_good", "count": moved, "ids": moved_ids},
     ]
 
 
 def expected(session: Session, span: Span) -> dict[str, Fingerprints]:
-    """Return the fingerprints that inventory, payments and notifications must have, if all of them are at rest."""
-    known = Order.payment_status != "PENDING"  # before that there is no amount to agree on
+    """Return the fingerprints that inventory, payments and notifications must have when the suite is at rest."""
+    known = Order.payment_status != "PENDING"  # a pending payment has no amount to compare
     return {
         "stock": fingerprints(session, span, Order.id, [Order.stock_status]),
         "lines": fingerprints(
@@ -107,7 +107,7 @@ def expected(session: Session, span: Span) -> dict[str, Fingerprints]:
 
 
 def unsettled(session: Session, span: Span) -> tuple[int, set[int]]:
-    """Return how many orders still wait for something, and the ranges they are in."""
+    """Return how many orders are unsettled, and the numbers of their ranges."""
     number = span.number(Order.id).label("number")
     waiting = select(number).where(UNSETTLED, Order.id >= span.since).subquery()
     found = session.execute(select(waiting.c.number, func.count()).group_by(waiting.c.number))
@@ -116,7 +116,7 @@ def unsettled(session: Session, span: Span) -> tuple[int, set[int]]:
 
 
 def rows(session: Session, ranges: Sequence[Range]) -> dict[str, Mapping[str, Any]]:
-    """Return what each order of some ranges expects of the others, by its id."""
+    """Return what the other services should hold for each order of the ranges, by order id. `age` is in seconds."""
     lines: dict[str, dict[str, int]] = {}
     for order_id, product_id, quantity in session.execute(
         select(OrderItem.order_id, OrderItem.product_id, OrderItem.quantity).where(within(OrderItem.order_id, ranges))

@@ -1,4 +1,4 @@
-"""Which invariants an order breaks, as a pure function of what the services hold about it."""
+"""Which invariants an order breaks: a pure function of what the services store about it."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,53 +17,55 @@ ORDER_CHECKS = (
 Row = Mapping[str, Any]
 NOTHING: Row = {}
 TOMBSTONE = "CANCELLED_BEFORE"
-STOCK_GIVEN_UP = {"FAILED", "RELEASED", "RETURNED", TOMBSTONE}
-MONEY_GIVEN_UP = {"FAILED", "VOIDED", "REFUNDED", TOMBSTONE}
+NO_STOCK_HELD = {"FAILED", "RELEASED", "RETURNED", TOMBSTONE}
+NO_MONEY_HELD = {"FAILED", "VOIDED", "REFUNDED", TOMBSTONE}
 
 
-def broken_by(order: Row | None, reservation: Row | None, payment: Row | None, told: Row | None) -> Iterator[str]:
-    """Yield the invariants that are broken by what is held about one order. None: nothing is held."""
-    reservation, payment, told = reservation or NOTHING, payment or NOTHING, told or NOTHING
+def broken_by(
+    order: Row | None, reservation: Row | None, payment: Row | None, notifications: Row | None
+) -> Iterator[str]:
+    """Yield the names of the invariants that one order breaks. None: the service has no row for it."""
+    reservation, payment, notifications = reservation or NOTHING, payment or NOTHING, notifications or NOTHING
     if order is None:
-        if told or any(held.get("status", TOMBSTONE) != TOMBSTONE for held in (reservation, payment)):
+        if notifications or any(held.get("status", TOMBSTONE) != TOMBSTONE for held in (reservation, payment)):
             yield "no_orphans"
         return
-    yield from _broken_ends(order, reservation, payment)
-    if not _knows(order["stock_status"], reservation) or _lines(reservation) not in (None, order["lines"]):
+    yield from _broken_outcome(order, reservation, payment)
+    if not _matches(order["stock_status"], reservation) or _lines(reservation) not in (None, order["lines"]):
         yield "order_knows_stock"
-    if not _knows(order["payment_status"], payment) or (_announced(payment) and not _same_money(order, payment)):
+    if not _matches(order["payment_status"], payment) or (_announced(payment) and not _same_money(order, payment)):
         yield "order_knows_payment"
-    if set(told.get("kinds", ())) != set(order["steps"]):
+    if set(notifications.get("kinds", ())) != set(order["steps"]):
         yield "customer_notified"
 
 
 def last_change(*held: Row | None) -> float:
-    """Return how many seconds ago any of it changed. A clock that was set back makes some times lie ahead."""
+    """Return how many seconds ago the latest row changed. After the clock was set back, an age can be negative."""
     return min((abs(row["age"]) for row in held if row), default=0)
 
 
-def _broken_ends(order: Row, reservation: Row, payment: Row) -> Iterator[str]:
-    """Yield what a confirmed order must have and does not, or a cancelled one must not hold and does."""
+def _broken_outcome(order: Row, reservation: Row, payment: Row) -> Iterator[str]:
+    """Yield what a confirmed order lacks, or what a cancelled order still holds."""
     if order["status"] in {"CONFIRMED", "SHIPPED", "DELIVERED"}:
         if reservation.get("status") != "COMMITTED" or reservation["lines"] != order["lines"]:
             yield "confirmed_has_stock"
         if payment.get("status") != "CAPTURED" or not _same_money(order, payment):
             yield "confirmed_is_paid"
     elif order["status"] == "CANCELLED":
-        # Nothing at all is not enough: without a tombstone, a late order.created would still reserve and charge.
-        if reservation.get("status") not in STOCK_GIVEN_UP:
+        # A missing row is an error too: without a tombstone, a late order.created would reserve and charge.
+        if reservation.get("status") not in NO_STOCK_HELD:
             yield "cancelled_holds_no_stock"
-        if payment.get("status") not in MONEY_GIVEN_UP:
+        if payment.get("status") not in NO_MONEY_HELD:
             yield "cancelled_holds_no_money"
 
 
-def _knows(status: str, held: Row) -> bool:
-    """Tell whether the order knows what became of its part; a tombstone is never announced."""
+def _matches(status: str, held: Row) -> bool:
+    """Tell whether the order has the status of its reservation or payment; a tombstone publishes no event."""
     return status == ("PENDING" if held.get("status") == TOMBSTONE else held.get("status"))
 
 
 def _lines(reservation: Row) -> Any:
-    """Return the units per product that a reservation has or had, None where it never got any."""
+    """Return the units per product that a reservation has or had; None if it never had any."""
     if reservation.get("status") in {None, "FAILED", TOMBSTONE}:
         return reservation.get("lines") or None
     return reservation["lines"]

@@ -1,4 +1,4 @@
-"""How orders are decided, counted for operators."""
+"""Metrics about how orders are decided."""
 
 import time
 
@@ -7,15 +7,15 @@ from contracts.ids import made_at
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed
 from extensions.observability.metrics import Metrics
 
-COUNTED = "Orders confirmed, and orders cancelled, by the reason; some are both, one after the other."
-DECIDED = "From the making of an order to its decision by the answers, or by the lack of them."
+COUNTED = "Orders confirmed, and orders cancelled, by reason; a confirmed order may be cancelled later."
+DECIDED = "From the creation of an order to its decision by the saga or by its deadline."
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0)
-# A person may cancel at any time: that says nothing about how long a decision takes.
+# A person may cancel at any time, so these do not measure how long a decision takes.
 BY_A_PERSON = frozenset({CancelReason.USER, CancelReason.ADMIN})
 
 
 class Decisions:
-    """One for each process. All series are opened at once, so that each is there, and zero, before its first order."""
+    """One for each process. All series are created at the start, so that each is zero before its first order."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._counts = {
@@ -28,7 +28,7 @@ class Decisions:
         }
 
     def count(self, event: Event) -> None:
-        """Count what `event` has announced, where that is a decision; call it once it is committed."""
+        """Count `event` if it is a decision; call this after the commit."""
         if isinstance(event, OrderConfirmed):
             self._count("confirmed", "", event)
         elif isinstance(event, OrderCancelled):

@@ -1,5 +1,7 @@
 """The tables of orders."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -17,6 +19,7 @@ from sqlalchemy import (
     Text,
     Uuid,
     func,
+    select,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -24,18 +27,25 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from contracts.orders import CancelReason, OrderStatus
 from extensions.storage.tables import APPEND_ONLY, service_metadata
+from orders import saga
 
-_STATUSES = ", ".join(f"'{status}'" for status in OrderStatus)
-_REASONS = ", ".join(f"'{reason}'" for reason in CancelReason)
 
-# saga.is_stuck as SQL, in parentheses of its own: it stands beside other conditions.
+def _values(statuses: Iterable[str]) -> str:
+    return ", ".join(f"'{status}'" for status in statuses)
+
+
+UNDECIDED = text(f"status = '{saga.UNDECIDED}'")
+"""saga.UNDECIDED as SQL."""
+
+# The parentheses keep it one condition beside others.
 UNSETTLED = text(
-    "(status = 'CREATED'"
-    " OR status = 'CANCELLED' AND (stock_status IN ('RESERVED', 'COMMITTED')"
-    " OR payment_status IN ('AUTHORIZED', 'CAPTURED'))"
-    " OR status IN ('CONFIRMED', 'SHIPPED', 'DELIVERED')"
-    " AND (stock_status <> 'COMMITTED' OR payment_status <> 'CAPTURED'))"
+    f"({UNDECIDED.text}"
+    f" OR status = '{saga.CANCELLED}' AND (stock_status IN ({_values(saga.UNRELEASED_STOCK)})"
+    f" OR payment_status IN ({_values(saga.UNRETURNED_PAYMENT)}))"
+    f" OR status IN ({_values(saga.ACCEPTED)})"
+    f" AND (stock_status <> '{saga.SETTLED_STOCK}' OR payment_status <> '{saga.SETTLED_PAYMENT}'))"
 )
+"""saga.is_stuck as SQL."""
 
 
 class Base(DeclarativeBase):
@@ -45,20 +55,20 @@ class Base(DeclarativeBase):
 
 
 class Order(Base):
-    """An order. Its row lock is what cancel, confirmation, timeout and shipping race for."""
+    """An order. Cancel, confirmation, timeout and shipping each take its row lock; the first one wins."""
 
     __tablename__ = "orders"
     __table_args__ = (
-        CheckConstraint(f"status IN ({_STATUSES})", name="status_known"),
-        CheckConstraint(f"cancel_reason IN ({_REASONS})", name="cancel_reason_known"),
+        CheckConstraint(f"status IN ({_values(OrderStatus)})", name="status_known"),
+        CheckConstraint(f"cancel_reason IN ({_values(CancelReason)})", name="cancel_reason_known"),
         CheckConstraint("(status = 'CANCELLED') = (cancel_reason IS NOT NULL)", name="cancelled_for_a_reason"),
         CheckConstraint("total_amount >= 0", name="total_not_negative"),
         Index(None, "user_id", "id"),
         Index(None, "status", "id"),
         Index(None, "created_at"),
-        # The deadline timer looks at undecided orders only, which are few however many orders there are.
-        Index("ix_orders_undecided", "deadline_at", postgresql_where=text("status = 'CREATED'")),
-        # The operator's list of orders to which somebody owes something: few again.
+        # For the deadline timer: a partial index stays small however many orders there are.
+        Index("ix_orders_undecided", "deadline_at", postgresql_where=UNDECIDED),
+        # For the operator's list of unsettled orders, which are few as well.
         Index("ix_orders_unsettled", "id", postgresql_where=UNSETTLED),
     )
 
@@ -79,7 +89,7 @@ class Order(Base):
 
 
 class OrderItem(Base):
-    """One product of an order, at the price of the moment it was ordered."""
+    """One product of an order, at the price at which it was ordered."""
 
     __tablename__ = "order_items"
     __table_args__ = (
@@ -97,12 +107,12 @@ class OrderItem(Base):
 
     @property
     def line_total(self) -> Decimal:
-        """What the line costs."""
+        """The price of the line."""
         return self.price_snapshot * self.quantity
 
 
 class TimelineEvent(Base):
-    """An event of an order's saga, for ever. `id` is the order of recording, which happens under the order's lock."""
+    """An event of an order's saga; never deleted. `id` numbers the events as recorded, under the order's row lock."""
 
     __tablename__ = "timeline"
     __table_args__ = (Index(None, "order_id", "id"), {"info": APPEND_ONLY})
@@ -114,3 +124,52 @@ class TimelineEvent(Base):
     service: Mapped[str] = mapped_column(Text)
     at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
     data: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+
+# Hot statements. tests/unit/orders/test_models.py compares their columns with the tables above.
+
+
+@dataclass(slots=True)
+class LockedOrder:
+    """The columns of a locked Order that a decision needs: cheaper to load than the mapped object."""
+
+    id: UUID
+    user_id: UUID
+    total_amount: Decimal
+    currency: str
+    status: str
+    cancel_reason: str | None
+    stock_status: str
+    payment_status: str
+    version: int
+
+
+ORDER_STATE = select(*(getattr(Order, name) for name in LockedOrder.__slots__))
+"""Selects the columns of LockedOrder, in its order."""
+
+# The hottest statement: orders, their lines and their first timeline entries in one round trip.
+# The deadline uses the database's clock, as the timer that checks it does.
+PLACE_ORDERS = text(
+    """
+    WITH placed AS (
+        INSERT INTO orders (id, user_id, total_amount, status, currency, stock_status, payment_status, version,
+                            deadline_at)
+        SELECT id, user_id, total_amount, :status, :currency, :stock_status, :payment_status, :version,
+               clock_timestamp() + :deadline
+        FROM unnest(CAST(:id AS uuid[]), CAST(:user_id AS uuid[]), CAST(:total_amount AS numeric[]))
+             AS asked (id, user_id, total_amount)
+        RETURNING id, created_at, updated_at
+    ), lines AS (
+        INSERT INTO order_items (order_id, line, product_id, product_sku, quantity, price_snapshot)
+        SELECT * FROM unnest(CAST(:order_id AS uuid[]), CAST(:line AS integer[]), CAST(:product_id AS uuid[]),
+                             CAST(:product_sku AS text[]), CAST(:quantity AS integer[]),
+                             CAST(:price_snapshot AS numeric[]))
+    ), noted AS (
+        INSERT INTO timeline (order_id, event, event_id, service, data)
+        SELECT order_id, :event, event_id, :service, data
+        FROM unnest(CAST(:id AS uuid[]), CAST(:event_id AS uuid[]), CAST(:data AS jsonb[]))
+             AS created (order_id, event_id, data)
+    )
+    SELECT id, created_at, updated_at FROM placed
+    """
+)

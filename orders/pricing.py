@@ -1,4 +1,4 @@
-"""What an order costs: the catalog's prices, never the client's, which are only compared."""
+"""The price of an order. Prices come from the catalog; prices that the client states are only compared with them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ MAX_TOTAL = Decimal("9999999999.99")
 
 @dataclass(frozen=True, slots=True)
 class PricedOrder:
-    """The lines of an order, one a product, and what they cost together."""
+    """The lines of an order, one for each product, and their total."""
 
     lines: tuple[OrderLine, ...]
     total: Decimal
@@ -24,8 +24,8 @@ class PricedOrder:
 def price_order(request: CreateOrder, products: Sequence[ProductView]) -> PricedOrder:
     """Return the order at the catalog's prices.
 
-    Raises ProductUnavailable, ValidationFailed (a sku that is not the product's, too much of one product) and
-    PriceChanged, each naming the lines.
+    Raises ProductUnavailable, ValidationFailed (a wrong sku, or over MAX_QUANTITY of one product) and PriceChanged;
+    each names the lines.
     """
     catalog = {product.id: product for product in products}
     _refuse(ProductUnavailable, [_unavailable(index, item, catalog) for index, item in enumerate(request.items)])
@@ -71,7 +71,7 @@ def _changed_price(index: int, item: NewOrderItem, catalog: dict[UUID, ProductVi
 
 
 def _merge(items: Sequence[NewOrderItem], catalog: dict[UUID, ProductView]) -> tuple[OrderLine, ...]:
-    """Add up lines of the same product, so that each product is reserved once."""
+    """Merge lines of the same product, so that each product is reserved once."""
     quantities: dict[UUID, int] = {}
     for item in items:
         quantities[item.product_id] = quantities.get(item.product_id, 0) + item.quantity

@@ -21,11 +21,11 @@ from contracts.orders import (
 from extensions.storage.pagination import equal_in_order, fetch_page
 from orders import saga
 from orders.admission import Waiting
-from orders.models import UNSETTLED, Order, TimelineEvent
+from orders.models import UNDECIDED, UNSETTLED, Order, TimelineEvent
 
 
 def get_order(session: Session, order_id: UUID) -> OrderView:
-    """Return an order, whoever's it is; raises OrderNotFound."""
+    """Return an order of any user; raises OrderNotFound."""
     order = session.get(Order, order_id, options=[selectinload(Order.items)])
     if order is None:
         raise OrderNotFound
@@ -33,26 +33,26 @@ def get_order(session: Session, order_id: UUID) -> OrderView:
 
 
 def view(order: Order) -> OrderView:
-    """Return what the outside sees of an order whose items are loaded."""
+    """Return the view of an order whose items are loaded."""
     return OrderView.model_validate(order)
 
 
 def require_visible(session: Session, order_id: UUID, actor: Actor) -> None:
-    """Raise OrderNotFound unless the order exists and is the actor's to see."""
+    """Raise OrderNotFound unless the order exists and the actor may see it."""
     owner = session.scalar(select(Order.user_id).where(Order.id == order_id))
     if owner is None or not actor.may_see(owner):
         raise OrderNotFound
 
 
 def list_orders(session: Session, wanted: OrderFilter, actor: Actor) -> dict[str, Any]:
-    """Return a page of the actor's orders, of everybody's for an administrator, newest first."""
+    """Return a page of the actor's orders, newest first; of all orders for an administrator."""
     if wanted.user_id is not None and not actor.may_see(wanted.user_id):
         raise PermissionDenied("Only an administrator may list the orders of someone else.")
     owner = wanted.user_id if actor.is_admin else actor.user_id
     statement = select(Order).options(selectinload(Order.items))
     if owner is not None:
         statement = statement.where(Order.user_id == owner)
-    # Each of these is the order of time, and has an index by which what was not asked for is not read either.
+    # All of these keys sort by time, and each has an index that also serves the filter.
     keys: list[InstrumentedAttribute[Any]] = [Order.id]
     if wanted.created_after is not None or wanted.created_before is not None:
         keys = [Order.created_at, Order.id]
@@ -77,14 +77,14 @@ def get_timeline(session: Session, order_id: UUID, actor: Actor) -> dict[str, An
 
 
 def count_waiting(session: Session, deadline: timedelta, late_after: timedelta) -> Waiting:
-    """Return how many orders are undecided, and how many of them have been for longer than `late_after`."""
+    """Return how many orders are undecided, and how many of them have been undecided for longer than `late_after`."""
     late = Order.deadline_at < func.clock_timestamp() + (deadline - late_after)
-    counts = select(func.count(), func.count().filter(late)).where(Order.status == OrderStatus.CREATED)
+    counts = select(func.count(), func.count().filter(late)).select_from(Order).where(UNDECIDED)
     return Waiting(*session.execute(counts).one())
 
 
 def list_sagas(session: Session, wanted: SagaFilter, grace: timedelta) -> dict[str, Any]:
-    """Return orders to which somebody owes something; the stuck ones have waited for it longer than `grace`."""
+    """Return unsettled orders; with `wanted.stuck`, only those that have not changed for longer than `grace`."""
     statement = select(Order).where(UNSETTLED)
     if wanted.stuck:
         statement = statement.where(Order.updated_at < func.clock_timestamp() - grace)

@@ -1,6 +1,6 @@
-"""GET /admin/consistency: the books of all services against each other.
+"""GET /admin/consistency: compares what all services store about the same orders.
 
-Orders can put the question because it owns the saga, and because nobody calls it: the call goes down only.
+Orders coordinates it because it owns the saga, and because no other service calls orders: there is no cycle of calls.
 """
 
 import time
@@ -25,63 +25,63 @@ EVERYTHING_COMPARED = "everything_compared"
 CHUNK = 20
 MARGIN_SECONDS = 1.5
 LONGEST_SECONDS = 300
-# By so much sooner than our caller, we give up on a service that is silent, and can still say which it was.
-ANSWER_SECONDS = 0.5
-# So long an event may be in the hands of a consumer, which the broker does not tell.
+# Time out this much earlier than our caller, so that the error can name the service that did not respond.
+RESPONSE_SECONDS = 0.5
+# An unacknowledged event is not in the queue depth; after this time its consumer should have finished.
 SETTLING_SECONDS = 60
 
 
 @dataclass
 class Findings:
-    """The orders that break an invariant: how many break which, and the ids of the first that were found."""
+    """The orders that break an invariant: the count for each invariant, and the ids of the first orders found."""
 
     counts: Counter[str] = field(default_factory=Counter)
     ids: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     settling: int = 0
-    """Those of which something changed just now, and which are not counted as unsettled anyway."""
+    """Orders that changed recently and are not counted as unsettled."""
 
     def compare(self, order_id: str, order: Any, held: list[Any]) -> None:
-        """Judge one order by what the participants hold of it."""
+        """Check one order against what the participants store about it."""
         broken = list(broken_by(order, *held))
         for name in broken:
-            self.found(name, order_id)
+            self.add(name, order_id)
         unsettled = order is not None and order["unsettled"]
         if broken and not unsettled and last_change(order, *held) < SETTLING_SECONDS:
             self.settling += 1
 
-    def found(self, name: str, key: str) -> None:
-        """Note one more that breaks the invariant `name`."""
+    def add(self, name: str, key: str) -> None:
+        """Count one more order that breaks the invariant `name`."""
         self.counts[name] += 1
         if len(self.ids[name]) < SHOWN:
             self.ids[name].append(key)
 
     def checks(self) -> list[CheckView]:
-        """Return what was found, by the invariants."""
+        """Return one check for each invariant."""
         names = (*ORDER_CHECKS, EVERYTHING_COMPARED)
         return [CheckView(name=name, count=self.counts[name], ids=tuple(self.ids[name])) for name in names]
 
 
 class Reconciliation:
-    """One look at all books."""
+    """One comparison of all services' data."""
 
     def __init__(self, work: Any, dead_letters: Any, services: Any, queues: Any) -> None:
         self.work, self.dead_letters, self.queues = work, dead_letters, queues
         self.seconds = current_trace().remaining(LONGEST_SECONDS)
         self.deadline = time.monotonic() + self.seconds
-        self.services = services.within(self.seconds - ANSWER_SECONDS)
+        self.services = services.within(self.seconds - RESPONSE_SECONDS)
 
-    def look(self, since: datetime | None) -> ConsistencyView:
-        """Compare everything; with `since`, only the orders that were made from then on."""
+    def run(self, since: datetime | None) -> ConsistencyView:
+        """Compare everything; with `since`, only the orders created from then on."""
         with read_snapshot(self.work, self.seconds) as session:
             span = audit.span(session, audit.id_since(since))
-        books = self._ask((ORDERS, BROKER, *OTHERS), lambda name: self._books(name, span))
-        own = books[ORDERS]
+        summaries = self._call_all((ORDERS, BROKER, *OTHERS), lambda name: self._summary(name, span))
+        own = summaries[ORDERS]
         suspect = own["unsettled_ranges"].union(
-            *(differing(own["fingerprints"], books[name]["fingerprints"]) for name in PARTICIPANTS)
+            *(differing(own["fingerprints"], summaries[name]["fingerprints"]) for name in PARTICIPANTS)
         )
-        return _view(books, self._compare(span, suspect, _overfull(books)))
+        return _view(summaries, self._compare(span, suspect, _too_large(summaries)))
 
-    def _books(self, name: str, span: Span) -> Any:
+    def _summary(self, name: str, span: Span) -> Any:
         if name == BROKER:
             return self.queues.waiting()
         if name != ORDERS:
@@ -97,18 +97,18 @@ class Reconciliation:
                 "unsettled_ranges": ranges,
             }
 
-    def _compare(self, span: Span, suspect: set[int], overfull: set[int]) -> Findings:
-        """Look into ranges one by one, the newest first, as long as there is time."""
+    def _compare(self, span: Span, suspect: set[int], too_large: set[int]) -> Findings:
+        """Compare ranges order by order, the newest range first, until the time is up."""
         findings = Findings()
-        left = sorted(suspect - overfull)
+        left = sorted(suspect - too_large)
         while left and self.deadline - time.monotonic() > MARGIN_SECONDS:
             chunk = [span.range(left.pop()) for _ in range(min(CHUNK, len(left)))]
-            rows = self._ask((ORDERS, *PARTICIPANTS), lambda name: self._rows(name, chunk))  # noqa: B023
+            rows = self._call_all((ORDERS, *PARTICIPANTS), lambda name: self._rows(name, chunk))  # noqa: B023
             for order_id in sorted(set().union(*rows.values()), reverse=True):
                 order, *held = (rows[name].get(order_id) for name in (ORDERS, *PARTICIPANTS))
                 findings.compare(order_id, order, held)
-        for number in sorted(overfull.intersection(suspect).union(left), reverse=True):
-            findings.found(EVERYTHING_COMPARED, str(span.range(number)[0]))
+        for number in sorted(too_large.intersection(suspect).union(left), reverse=True):
+            findings.add(EVERYTHING_COMPARED, str(span.range(number)[0]))
         return findings
 
     def _rows(self, name: str, ranges: list[Range]) -> Any:
@@ -117,33 +117,33 @@ class Reconciliation:
         with read_snapshot(self.work, self.seconds) as session:
             return audit.rows(session, ranges)
 
-    def _ask(self, names: tuple[str, ...], ask: Any) -> dict[str, Any]:
-        answers = call_each(names, ask)
-        for answer in answers.values():
-            if isinstance(answer, ServiceError):
-                raise answer  # a sum without one of its parts would say that all is well
-        return answers
+    def _call_all(self, names: tuple[str, ...], call: Any) -> dict[str, Any]:
+        results = call_each(names, call)
+        for result in results.values():
+            if isinstance(result, ServiceError):
+                raise result  # a report without one service would look as if all were well
+        return results
 
 
-def _overfull(books: Mapping[str, Any]) -> set[int]:
-    """Return the ranges in which somebody holds more than can be compared one by one."""
+def _too_large(summaries: Mapping[str, Any]) -> set[int]:
+    """Return the ranges in which a service holds more rows than can be compared one by one."""
     return {
         number
         for name in PARTICIPANTS
-        for fingerprint in books[name]["fingerprints"].values()
+        for fingerprint in summaries[name]["fingerprints"].values()
         for number, count, _ in fingerprint
         if count > MAX_ROWS
     }
 
 
-def _view(books: Mapping[str, Any], findings: Findings) -> ConsistencyView:
-    own, waiting = books[ORDERS], books[BROKER]
-    letters = [books[name]["dead_letters"] for name in (ORDERS, *OTHERS)]
-    outboxes = [books[name]["outbox"] for name in (ORDERS, *OTHERS)]
+def _view(summaries: Mapping[str, Any], findings: Findings) -> ConsistencyView:
+    own, waiting = summaries[ORDERS], summaries[BROKER]
+    letters = [summaries[name]["dead_letters"] for name in (ORDERS, *OTHERS)]
+    outboxes = [summaries[name]["outbox"] for name in (ORDERS, *OTHERS)]
     written = sum(outbox["count"] for outbox in outboxes)
     undelivered = sum(waiting.values())
     checks = [
-        *(CheckView(**check) for name in (ORDERS, *OTHERS) for check in books[name]["checks"]),
+        *(CheckView(**check) for name in (ORDERS, *OTHERS) for check in summaries[name]["checks"]),
         *findings.checks(),
         CheckView(name="outboxes_empty", count=written, ids=_first(outboxes)),
         CheckView(name="queues_empty", count=undelivered, ids=tuple(sorted(waiting))[:SHOWN]),

@@ -4,9 +4,9 @@
        |                                                   |
        +--stock failed, payment failed, deadline, cancel-->+--cancel--> CANCELLED
 
-Orders announces each new status by an event. Inventory and payments act on it: `order.confirmed` makes them commit
-and capture, `order.cancelled` makes them give back whatever they hold. They answer by events too, which this module
-hears; an answer may come late, twice, or in any order, so statuses only ever move forward.
+Orders publishes an event for each new status. Inventory and payments react to it: on `order.confirmed` they commit the
+stock and capture the payment; on `order.cancelled` they release the stock, and void or refund the payment. Their events
+are the saga's replies. A reply may arrive late, twice or in any order, so the two statuses only move forward.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ CREATED, CONFIRMED, SHIPPED, DELIVERED, CANCELLED = OrderStatus
 
 
 class Command(StrEnum):
-    """What a person or the clock demands."""
+    """What a user, an administrator or the deadline timer asks for."""
 
     CANCEL_BY_USER = "cancel by the user"
     CANCEL_BY_ADMIN = "cancel by an admin"
@@ -29,7 +29,7 @@ class Command(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Saga:
-    """Where one order stands."""
+    """The state of one order."""
 
     status: OrderStatus = CREATED
     stock: str = "PENDING"
@@ -37,7 +37,7 @@ class Saga:
     cancel_reason: CancelReason | None = None
 
 
-# What an order may become: every transition that exists.
+# Every transition of an order's status. Others are a defect.
 TRANSITIONS: dict[OrderStatus, frozenset[OrderStatus]] = {
     CREATED: frozenset({CONFIRMED, CANCELLED}),
     CONFIRMED: frozenset({SHIPPED, CANCELLED}),
@@ -46,7 +46,7 @@ TRANSITIONS: dict[OrderStatus, frozenset[OrderStatus]] = {
     CANCELLED: frozenset(),
 }
 
-# From which status a command is possible, and what it leads to.
+# For each command: the statuses in which it is allowed, the new status, and the reason of a cancellation.
 COMMANDS: dict[Command, tuple[frozenset[OrderStatus], OrderStatus, CancelReason | None]] = {
     Command.CANCEL_BY_USER: (frozenset({CREATED, CONFIRMED}), CANCELLED, CancelReason.USER),
     Command.CANCEL_BY_ADMIN: (frozenset({CREATED, CONFIRMED}), CANCELLED, CancelReason.ADMIN),
@@ -55,7 +55,7 @@ COMMANDS: dict[Command, tuple[frozenset[OrderStatus], OrderStatus, CancelReason 
     Command.DELIVER: (frozenset({SHIPPED}), DELIVERED, None),
 }
 
-# What each answer says: which of the two statuses it moves, and to where.
+# For each reply: which of the two statuses it sets, and to what.
 REPLIES: dict[str, tuple[str, str]] = {
     "inventory.stock_reserved": ("stock", "RESERVED"),
     "inventory.stock_failed": ("stock", "FAILED"),
@@ -68,7 +68,7 @@ REPLIES: dict[str, tuple[str, str]] = {
     "payment.refunded": ("payment", "REFUNDED"),
 }
 
-# How far along a stock or payment status is: a late answer never moves it back.
+# The order of the stock and payment statuses: a late reply never sets an earlier one.
 PROGRESS = {
     "PENDING": 0,
     "RESERVED": 1,
@@ -82,21 +82,30 @@ PROGRESS = {
     "REFUNDED": 3,
 }
 
-# What a cancelled order must not hold for long, and who has not given it back.
-NOT_UNDONE = {
+# An order is undecided until its saga confirms or cancels it.
+UNDECIDED = CREATED
+
+# An order that was accepted is settled when both parts have these statuses.
+ACCEPTED = (CONFIRMED, SHIPPED, DELIVERED)
+SETTLED_STOCK, SETTLED_PAYMENT = "COMMITTED", "CAPTURED"
+
+# A cancelled order is settled when its parts have none of these; the texts say which compensation is missing.
+UNRELEASED_STOCK = {
     "RESERVED": "inventory has not released the stock (order.cancelled)",
     "COMMITTED": "inventory has not taken the stock back (order.cancelled)",
+}
+UNRETURNED_PAYMENT = {
     "AUTHORIZED": "payments has not voided the payment (order.cancelled)",
     "CAPTURED": "payments has not refunded the payment (order.cancelled)",
 }
 
 
-def apply_reply(saga: Saga, answer: str, *, returned: bool = False) -> Saga:
-    """Return the order after an answer of inventory or payments, decided if that settles it.
+def apply_reply(saga: Saga, reply: str, *, returned: bool = False) -> Saga:
+    """Return the state after a reply of inventory or payments, confirmed or cancelled if the reply decides the order.
 
-    `answer` is an event's name; `returned` tells a release of committed stock from one of reserved stock.
+    `reply` is the name of an event. `returned` is true when committed stock, and not reserved stock, was released.
     """
-    part, status = REPLIES[answer]
+    part, status = REPLIES[reply]
     if returned:
         status = "RETURNED"
     if part == "stock" and PROGRESS[status] > PROGRESS[saga.stock]:
@@ -107,50 +116,53 @@ def apply_reply(saga: Saga, answer: str, *, returned: bool = False) -> Saga:
 
 
 def apply_command(saga: Saga, command: Command) -> Saga | None:
-    """Return the order after a command, None where it comes too late or too early."""
-    possible_in, status, reason = COMMANDS[command]
-    if saga.status not in possible_in:
+    """Return the state after a command; None if the command is not allowed in the order's status."""
+    allowed_in, status, reason = COMMANDS[command]
+    if saga.status not in allowed_in:
         return None
-    return _become(saga, status, reason)
+    return _change_status(saga, status, reason)
 
 
 def awaits(saga: Saga) -> list[str]:
-    """Return what this order still waits for, and from whom; nothing once it is settled."""
-    if saga.status is CREATED:
-        return _unanswered(saga) or ["orders has not decided, though both have answered"]
+    """Return what this order still waits for, one text each; an empty list once it is settled."""
+    if saga.status is UNDECIDED:
+        return _missing_replies(saga) or ["orders has not decided, though both have answered"]
     if saga.status is CANCELLED:
-        return [NOT_UNDONE[held] for held in (saga.stock, saga.payment) if held in NOT_UNDONE]
+        return [
+            *([UNRELEASED_STOCK[saga.stock]] if saga.stock in UNRELEASED_STOCK else []),
+            *([UNRETURNED_PAYMENT[saga.payment]] if saga.payment in UNRETURNED_PAYMENT else []),
+        ]
     missing = []
-    if saga.stock != "COMMITTED":
+    if saga.stock != SETTLED_STOCK:
         missing.append("inventory has not committed the stock (order.confirmed)")
-    if saga.payment != "CAPTURED":
+    if saga.payment != SETTLED_PAYMENT:
         missing.append("payments has not captured the payment (order.confirmed)")
     return missing
 
 
 def is_stuck(saga: Saga) -> bool:
-    """Tell whether somebody still owes this order something: a decision, a commit, a capture or a compensation."""
+    """Tell whether the order still waits for a decision, a commit, a capture or a compensation."""
     return bool(awaits(saga))
 
 
-def _unanswered(saga: Saga) -> list[str]:
+def _missing_replies(saga: Saga) -> list[str]:
     parts = {"inventory": saga.stock, "payments": saga.payment}
-    return [f"{service} has not answered order.created" for service, said in parts.items() if said == "PENDING"]
+    return [f"{service} has not answered order.created" for service, status in parts.items() if status == "PENDING"]
 
 
 def _decide(saga: Saga) -> Saga:
-    if saga.status is not CREATED:
+    if saga.status is not UNDECIDED:
         return saga
     if saga.stock == "FAILED":
-        return _become(saga, CANCELLED, CancelReason.OUT_OF_STOCK)
+        return _change_status(saga, CANCELLED, CancelReason.OUT_OF_STOCK)
     if saga.payment == "FAILED":
-        return _become(saga, CANCELLED, CancelReason.PAYMENT_FAILED)
+        return _change_status(saga, CANCELLED, CancelReason.PAYMENT_FAILED)
     if saga.stock == "RESERVED" and saga.payment == "AUTHORIZED":
-        return _become(saga, CONFIRMED, None)
+        return _change_status(saga, CONFIRMED, None)
     return saga
 
 
-def _become(saga: Saga, status: OrderStatus, reason: CancelReason | None) -> Saga:
+def _change_status(saga: Saga, status: OrderStatus, reason: CancelReason | None) -> Saga:
     if status not in TRANSITIONS[saga.status]:
         raise AssertionError(f"{saga.status} cannot become {status}")
     return replace(saga, status=status, cancel_reason=reason)

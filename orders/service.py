@@ -184,7 +184,7 @@ class OrdersService(operations.Operations):
         """Compare the books of all services: whether all is at rest, and who breaks which invariant."""
         Actor.of(actor).require_admin()
         wanted = ConsistencyRequest.parse({"since": since})
-        return Reconciliation(self.work, self.dead_letters, self.services, self.queues).look(wanted.since)
+        return Reconciliation(self.work, self.dead_letters, self.services, self.queues).run(wanted.since)
 
     # Events: the answers of inventory and payments
 

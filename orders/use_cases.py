@@ -1,14 +1,13 @@
-"""What changes orders. Every change happens under the order's row lock and asks saga.py what it leads to."""
+"""What changes orders. Each change takes the order's row lock and lets saga.py decide the new state."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, select, text, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from contracts.base import Actor, Cause, Event, Publish, Received
@@ -28,7 +27,7 @@ from contracts.orders import (
 )
 from extensions.storage.bulk import insert_rows, update_rows
 from orders import saga
-from orders.models import Base, Order
+from orders.models import ORDER_STATE, PLACE_ORDERS, UNDECIDED, Base, LockedOrder, Order
 from orders.pricing import PricedOrder
 from orders.saga import Command, Saga
 
@@ -38,69 +37,27 @@ _CHANGEABLE = ("id", "status", "cancel_reason", "stock_status", "payment_status"
 
 @dataclass(frozen=True, slots=True)
 class NewOrder:
-    """What an order is to hold, whose it is, and the request that asks for it; without one, what is being done now."""
+    """An order to store. `cause` is the request that placed it; None means the current one."""
 
     priced: PricedOrder
     user_id: UUID
     cause: Cause | None = None
 
 
-@dataclass(slots=True)
-class LockedOrder:
-    """What an order's row says, for as long as this transaction holds it; `_write` stores what has changed of it."""
-
-    id: UUID
-    user_id: UUID
-    total_amount: Decimal
-    currency: str
-    status: str
-    cancel_reason: str | None
-    stock_status: str
-    payment_status: str
-    version: int
-
-
 _ORDERS, _TIMELINE = Base.metadata.tables["orders"], Base.metadata.tables["timeline"]
-_BEGINNING: dict[str, Any] = {
+_INITIAL_STATE: dict[str, Any] = {
     "status": OrderStatus.CREATED,
     "stock_status": "PENDING",
     "payment_status": "PENDING",
     "version": 1,
 }
-# Orders, their lines and the beginnings of their timelines: one round trip, since this is what the shop does most.
-# The deadline is by the database's clock, for the timer asks the same one.
-_PLACE = text(
-    """
-    WITH placed AS (
-        INSERT INTO orders (id, user_id, total_amount, status, currency, stock_status, payment_status, version,
-                            deadline_at)
-        SELECT id, user_id, total_amount, :status, :currency, :stock_status, :payment_status, :version,
-               clock_timestamp() + :deadline
-        FROM unnest(CAST(:id AS uuid[]), CAST(:user_id AS uuid[]), CAST(:total_amount AS numeric[]))
-             AS asked (id, user_id, total_amount)
-        RETURNING id, created_at, updated_at
-    ), lines AS (
-        INSERT INTO order_items (order_id, line, product_id, product_sku, quantity, price_snapshot)
-        SELECT * FROM unnest(CAST(:order_id AS uuid[]), CAST(:line AS integer[]), CAST(:product_id AS uuid[]),
-                             CAST(:product_sku AS text[]), CAST(:quantity AS integer[]),
-                             CAST(:price_snapshot AS numeric[]))
-    ), noted AS (
-        INSERT INTO timeline (order_id, event, event_id, service, data)
-        SELECT order_id, :event, event_id, :service, data
-        FROM unnest(CAST(:id AS uuid[]), CAST(:event_id AS uuid[]), CAST(:data AS jsonb[]))
-             AS created (order_id, event_id, data)
-    )
-    SELECT id, created_at, updated_at FROM placed
-    """
-)
-_COLUMNS = select(*(getattr(Order, name) for name in LockedOrder.__slots__))
 
 
 def create_orders(
     session: Session, orders: Sequence[NewOrder], currency: str, deadline: timedelta, publish: Publish
 ) -> list[OrderView]:
-    """Store orders and announce each; the answer of inventory and payments decides it within `deadline`."""
-    announcements = [
+    """Store orders and publish OrderCreated for each. The saga has to decide each within `deadline`."""
+    events = [
         OrderCreated(
             order_id=new_id(),
             user_id=order.user_id,
@@ -110,48 +67,46 @@ def create_orders(
         )
         for order in orders
     ]
-    entries = [
-        _entry(created, publish(created, order.cause)) for created, order in zip(announcements, orders, strict=True)
-    ]
+    entries = [_entry(created, publish(created, order.cause)) for created, order in zip(events, orders, strict=True)]
     lines = [
         {"order_id": created.order_id, "line": number, **dict(line)}
-        for created in announcements
+        for created in events
         for number, line in enumerate(created.items, start=1)
     ]
     values = {
-        **_BEGINNING,
+        **_INITIAL_STATE,
         "currency": currency,
         "deadline": deadline,
-        "id": [created.order_id for created in announcements],
-        "user_id": [created.user_id for created in announcements],
-        "total_amount": [created.total_amount for created in announcements],
+        "id": [created.order_id for created in events],
+        "user_id": [created.user_id for created in events],
+        "total_amount": [created.total_amount for created in events],
         **{name: [line[name] for line in lines] for name in lines[0]},
         "event": OrderCreated.event_type,
         "service": OrderCreated.producer,
         "event_id": [entry["event_id"] for entry in entries],
         "data": [json.dumps(entry["data"]) for entry in entries],
     }
-    placed = {order_id: times for order_id, *times in session.execute(_PLACE, values)}
-    return [_created_view(created, *placed[created.order_id]) for created in announcements]
+    placed = {order_id: times for order_id, *times in session.execute(PLACE_ORDERS, values)}
+    return [_created_view(created, *placed[created.order_id]) for created in events]
 
 
-def apply_replies(session: Session, answers: Sequence[Received[Any]], publish: Publish) -> list[LockedOrder]:
-    """Record what inventory and payments said about their orders, and decide the orders that this settles.
+def apply_replies(session: Session, replies: Sequence[Received[Any]], publish: Publish) -> list[LockedOrder]:
+    """Record replies of inventory and payments in the timeline, and confirm or cancel the orders that they decide.
 
-    Returns the orders that changed. Raises OrderNotFound where an answer is about no order of ours.
+    Returns the orders that changed. Raises OrderNotFound for a reply about an unknown order.
     """
-    orders = _lock(session, {answer.event.order_id for answer in answers})
+    orders = _lock(session, {reply.event.order_id for reply in replies})
     entries: list[dict[str, Any]] = []
     changed: dict[UUID, LockedOrder] = {}
-    for answer in answers:
-        event = answer.event
+    for reply in replies:
+        event = reply.event
         order = orders.get(event.order_id)
         if order is None:
-            raise OrderNotFound(f"{event.event_type} speaks of order {event.order_id}, which does not exist.")
-        entries.append(_entry(event, answer.message_id))
+            raise OrderNotFound(f"{event.event_type} names the order {event.order_id}, which does not exist.")
+        entries.append(_entry(event, reply.message_id))
         returned = isinstance(event, StockReleased) and event.returned
         after = saga.apply_reply(_saga_of(order), event.event_type, returned=returned)
-        if _apply(order, after, entries, lambda announcement: publish(announcement, cause=answer)):  # noqa: B023
+        if _apply(order, after, entries, lambda caused: publish(caused, cause=reply)):  # noqa: B023
             changed[order.id] = order
     _write(session, changed.values())
     _record(session, entries)
@@ -159,7 +114,7 @@ def apply_replies(session: Session, answers: Sequence[Received[Any]], publish: P
 
 
 def command_order(session: Session, order_id: UUID, command: Command, publish: Publish) -> LockedOrder:
-    """Cancel, ship or deliver an order. Raises OrderNotFound, and InvalidState where it is not possible (any more)."""
+    """Cancel, ship or deliver an order. Raises OrderNotFound, and InvalidState if its status does not allow that."""
     order = _lock(session, {order_id}).get(order_id)
     if order is None:
         raise OrderNotFound
@@ -175,7 +130,7 @@ def command_order(session: Session, order_id: UUID, command: Command, publish: P
 
 
 def cancel_command(session: Session, order_id: UUID, actor: Actor) -> Command:
-    """Return whose cancellation this is: the owner's own, or the shop's. Raises OrderNotFound for strangers."""
+    """Return the command for a cancellation by the owner or by an administrator; OrderNotFound for other users."""
     owner = session.scalar(select(Order.user_id).where(Order.id == order_id))
     if owner is None or not actor.may_see(owner):
         raise OrderNotFound
@@ -183,15 +138,15 @@ def cancel_command(session: Session, order_id: UUID, actor: Actor) -> Command:
 
 
 def expire_orders(session: Session, deadline: timedelta, publish: Publish) -> list[LockedOrder]:
-    """Cancel orders that were not decided within their deadline; returns them, EXPIRE_BATCH at most."""
-    _redate(session, deadline)
+    """Cancel orders that were not decided within their deadline. Returns them, at most EXPIRE_BATCH."""
+    _correct_deadlines(session, deadline)
     overdue = _read(
         session,
-        # The statement's time is one for all rows, so that the index finds those that are due; the clock's is not.
-        _COLUMNS.where(Order.status == OrderStatus.CREATED, Order.deadline_at <= func.statement_timestamp())
+        # statement_timestamp() is constant during the statement, so the index can be used; clock_timestamp() is not.
+        ORDER_STATE.where(UNDECIDED, Order.deadline_at <= func.statement_timestamp())
         .order_by(Order.deadline_at)
         .limit(EXPIRE_BATCH)
-        # One that is locked is being decided at this moment.
+        # A locked order is being decided by another transaction.
         .with_for_update(skip_locked=True),
     )
     entries: list[dict[str, Any]] = []
@@ -204,10 +159,10 @@ def expire_orders(session: Session, deadline: timedelta, publish: Publish) -> li
     return overdue
 
 
-def _redate(session: Session, deadline: timedelta) -> None:
-    """Give orders a deadline anew that is further off than any can be: the clock has been set back since."""
+def _correct_deadlines(session: Session, deadline: timedelta) -> None:
+    """Reset deadlines that lie too far ahead: the clock was set back after they were computed."""
     latest = func.statement_timestamp() + deadline
-    ahead = select(Order.id).where(Order.status == OrderStatus.CREATED, Order.deadline_at > latest)
+    ahead = select(Order.id).where(UNDECIDED, Order.deadline_at > latest)
     session.execute(
         update(Order)
         .where(Order.id.in_(ahead.with_for_update(skip_locked=True)))
@@ -218,7 +173,7 @@ def _redate(session: Session, deadline: timedelta) -> None:
 
 def _lock(session: Session, order_ids: set[UUID]) -> dict[UUID, LockedOrder]:
     """Lock orders in the order of their ids, so that two batches cannot deadlock."""
-    statement = _COLUMNS.where(Order.id.in_(order_ids)).order_by(Order.id).with_for_update()
+    statement = ORDER_STATE.where(Order.id.in_(order_ids)).order_by(Order.id).with_for_update()
     return {order.id: order for order in _read(session, statement)}
 
 
@@ -231,9 +186,9 @@ def _write(session: Session, orders: Iterable[LockedOrder]) -> None:
 
 
 def _created_view(created: OrderCreated, created_at: datetime, updated_at: datetime) -> OrderView:
-    """Return an order as it is right after its placing."""
+    """Return the view of an order that was just placed."""
     return OrderView(
-        **_BEGINNING,
+        **_INITIAL_STATE,
         id=created.order_id,
         user_id=created.user_id,
         total_amount=created.total_amount,
@@ -251,7 +206,7 @@ def _saga_of(order: LockedOrder) -> Saga:
 
 
 def _apply(order: LockedOrder, after: Saga, entries: list[dict[str, Any]], publish: Callable[[Event], UUID]) -> bool:
-    """Enter a saga's new state into its order, and announce a new status. Tells whether anything changed."""
+    """Copy the new state into the order, and publish the event of a new status. Returns whether anything changed."""
     before = _saga_of(order)
     if after == before:
         return False
@@ -259,13 +214,13 @@ def _apply(order: LockedOrder, after: Saga, entries: list[dict[str, Any]], publi
     order.cancel_reason = after.cancel_reason
     order.version += 1
     if after.status is not before.status:
-        announcement = _announcement(order, after)
-        entries.append(_entry(announcement, publish(announcement)))
+        event = _status_event(order, after)
+        entries.append(_entry(event, publish(event)))
     return True
 
 
-def _announcement(order: LockedOrder, after: Saga) -> Event:
-    """Return the event that says which status an order now has."""
+def _status_event(order: LockedOrder, after: Saga) -> Event:
+    """Return the event that announces the new status."""
     if after.status is OrderStatus.CONFIRMED:
         return OrderConfirmed(
             order_id=order.id, user_id=order.user_id, total_amount=order.total_amount, currency=order.currency
@@ -288,5 +243,5 @@ def _entry(event: Event, event_id: UUID) -> dict[str, Any]:
 
 
 def _record(session: Session, entries: Sequence[dict[str, Any]]) -> None:
-    # An event that the inbox has long forgotten may come again; the timeline never forgets.
+    # An event may arrive again after its inbox row has expired; the timeline keeps event ids without limit.
     insert_rows(session, _TIMELINE, entries, on_conflict="DO NOTHING")

@@ -166,11 +166,11 @@ MUTANTS = (
     Mutant("a declined payment does not cancel", MAY_CANCEL, decide_unless(lambda it: it.payment == "FAILED")),
     Mutant("a cancelled order is confirmed by late answers", MAY_CANCEL, decide_anew()),
     Mutant("the reasons of a cancellation are swapped", MAY_CANCEL, instead(saga, "_decide", swap_reasons)),
-    Mutant("late answers move the statuses back", PLAIN, instead(saga, "hear", hear_the_latest)),
+    Mutant("late answers move the statuses back", PLAIN, instead(saga, "apply_reply", hear_the_latest)),
     Mutant(
         "a returned stock counts as released",
         MAY_CANCEL,
-        instead(saga, "hear", lambda it, answer, **_: HEAR(it, answer)),
+        instead(saga, "apply_reply", lambda it, answer, **_: HEAR(it, answer)),
     ),
     Mutant("each decision is announced twice", PLAIN, announce(lambda _: 2)),
     Mutant(

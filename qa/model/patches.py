@@ -56,7 +56,7 @@ def decide_on(sufficient):
 
     def decide(it):
         if it.status is OrderStatus.CREATED and sufficient(it):
-            return saga._become(it, OrderStatus.CONFIRMED, None)
+            return saga._change_status(it, OrderStatus.CONFIRMED, None)
         return _DECIDE(it)
 
     return instead(saga, "_decide", decide)
@@ -78,7 +78,7 @@ def decide_anew():
     def patch():
         def decide(it):
             if it.status is OrderStatus.CANCELLED and (it.stock, it.payment) == ("RESERVED", "AUTHORIZED"):
-                return saga._become(it, OrderStatus.CONFIRMED, None)
+                return saga._change_status(it, OrderStatus.CONFIRMED, None)
             return _DECIDE(it)
 
         transitions = {OrderStatus.CANCELLED: frozenset({OrderStatus.CONFIRMED})}

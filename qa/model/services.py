@@ -1,6 +1,6 @@
 """One transaction of each service, decided by its real code: what it would write and say, given what it has read.
 
-Nothing is decided here. Orders: saga.apply_reply, saga.apply_command, use_cases._apply and ._announcement.
+Nothing is decided here. Orders: saga.apply_reply, saga.apply_command, use_cases._apply and ._status_event.
 Inventory: rules.merge, .step_for, .decide and .adjust. Payments: rules.step_for, use_cases._carry_out and
 Payment.state.
 """

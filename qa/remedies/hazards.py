@@ -306,8 +306,8 @@ REMEDIES = [
         [
             Patch(
                 "orders/use_cases.py",
-                ".where(Order.status == OrderStatus.CREATED, Order.deadline_at <= func.statement_timestamp())",
-                ".where(Order.status == OrderStatus.CREATED, Order.id.is_(None))",
+                ".where(UNDECIDED, Order.deadline_at <= func.statement_timestamp())",
+                ".where(UNDECIDED, Order.id.is_(None))",
             )
         ],
         f"{ORDERS}::test_an_order_nobody_answers_for_is_cancelled_by_its_deadline",
