@@ -44,12 +44,12 @@ class Product(Base):
         CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
         CheckConstraint("version >= 1", name="version"),
         Index("uq_products_sku", text("lower(sku)"), unique=True),
-        # One for each order in which products are listed.
+        # One index for each sort key of the list.
         Index(None, "created_at", "id"),
         Index(None, "price", "id"),
         Index(None, "name", "id"),
         Index(None, "sku", "id"),
-        # Substrings of any of the three. The migration leaves it out where PostgreSQL lacks pg_trgm.
+        # For substring search. The migration omits it if PostgreSQL lacks pg_trgm.
         Index(
             "ix_products_search",
             "name",

@@ -28,20 +28,20 @@ def get_product(session: Session, product_id: UUID) -> ProductView:
 
 
 def require_visible(product: dict[str, Any], actor: Actor) -> dict[str, Any]:
-    """Return `product` if this actor may see it; raises ProductNotFound for an inactive one and no administrator."""
+    """Return `product`; raises ProductNotFound if it is inactive and the actor is no administrator."""
     if not product["is_active"] and not actor.is_admin:
         raise ProductNotFound
     return product
 
 
 def get_products(session: Session, lookup: ProductLookup) -> dict[str, Any]:
-    """Return those of the products that exist, active or not: `{"items": [...]}`, in no particular order."""
+    """Return the products that exist, active or not, in any order: `{"items": [...]}`."""
     products = session.scalars(select(Product).where(Product.id.in_(lookup.product_ids)))
     return {"items": [ProductView.model_validate(product).to_dict() for product in products]}
 
 
 def list_products(session: Session, wanted: ProductFilter, actor: Actor) -> dict[str, Any]:
-    """Return a page of the products; inactive ones are the administrator's (PermissionDenied)."""
+    """Return a page of the products. Raises PermissionDenied if a customer asks for inactive ones."""
     if not wanted.only_active:
         actor.require_admin()
     products, cursor = fetch_page(
@@ -71,7 +71,7 @@ def _matching(wanted: ProductFilter) -> Select[Product]:
 
 
 def _contains(text: str) -> ColumnElement[bool]:
-    # As an ILIKE, which the trigram index serves. % and _ are what the client typed, not wildcards.
+    # The trigram index serves ILIKE. % and _ in the client's text are not wildcards.
     escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     columns = (Product.name, Product.sku, Product.description)
     return or_(*(column.ilike(f"%{escaped}%", escape="\\") for column in columns))

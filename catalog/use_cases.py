@@ -43,10 +43,10 @@ def update_product(
     publish: Publish,
     if_match: Sequence[str] | None = None,
 ) -> ProductView:
-    """Change the stated fields; what is already so changes nothing and counts no version.
+    """Change the stated fields. If all have that value already, the version stays and no event is published.
 
-    Raises ValidationFailed where no field is stated, ProductNotFound, PreconditionFailed where `if_match` does not
-    have the product's entity tag, SkuAlreadyExists.
+    Raises ValidationFailed if no field is stated, ProductNotFound, PreconditionFailed if `if_match` lacks the
+    product's entity tag, SkuAlreadyExists.
     """
     if not request.changes:
         raise ValidationFailed.field("", "state at least one of sku, name, price, description, is_active")
@@ -63,7 +63,7 @@ def update_product(
 
 def _apply(session: Session, product: Product, changes: dict[str, object]) -> None:
     try:
-        # A savepoint: a sku that is taken leaves the transaction usable.
+        # A savepoint keeps the transaction usable when the sku is taken.
         with session.begin_nested():
             for field, value in changes.items():
                 setattr(product, field, value)

@@ -192,6 +192,15 @@ class Received(Generic[E]):
     traceparent: str
 
 
+@dataclass(frozen=True, slots=True)
+class StoredCause:
+    """What was stored of a received message, so that a later event can name it as its cause."""
+
+    message_id: UUID
+    request_id: str
+    traceparent: str
+
+
 class Cause(Protocol):
     """What led to an event: one that was Received, or the request that is being answered."""
 

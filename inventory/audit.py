@@ -1,4 +1,4 @@
-"""What inventory says of its own books, for the comparison with the orders."""
+"""What inventory contributes to the consistency audit."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from extensions.operations.audits import Fingerprints, Range, Span, check, finge
 from inventory.models import Reservation, ReservationLine
 from inventory.rules import Status
 
-# Each finds the products that break one invariant.
+# Each query finds the products that break one invariant.
 UNSOUND = "SELECT product_id FROM stock WHERE NOT (0 <= reserved AND reserved <= on_hand)"
 
 RESERVED_DIFFERS = """
@@ -22,7 +22,7 @@ RESERVED_DIFFERS = """
     WHERE coalesce(stock.reserved, 0) <> coalesce(held.quantity, 0)
 """
 
-# The first stock and the corrections are what people entered; what orders took is in their reservations.
+# Movements without an order are entered by people; what orders took is in their reservations.
 TAKEN_DIFFERS = """
     SELECT product_id
     FROM stock
@@ -36,7 +36,7 @@ TAKEN_DIFFERS = """
     WHERE coalesce(entered.quantity, 0) - coalesce(taken.quantity, 0) <> coalesce(stock.on_hand, 0)
 """
 
-# Every entry begins where the one before it ended, and the last ends where the stock is.
+# Each entry continues the balance of the entry before it, and the last balance equals the stock.
 LEDGER_DIFFERS = """
     SELECT product_id
     FROM stock FULL JOIN (
@@ -55,7 +55,7 @@ LEDGER_DIFFERS = """
 
 
 def checks(session: Session) -> list[dict[str, Any]]:
-    """Return the invariants that inventory can judge alone."""
+    """Return the invariants that inventory can check without the other services."""
     return [
         check(session, "stock_in_bounds", UNSOUND),
         check(session, "stock_reserved", RESERVED_DIFFERS),
@@ -66,7 +66,7 @@ def checks(session: Session) -> list[dict[str, Any]]:
 
 def held(session: Session, span: Span) -> dict[str, Fingerprints]:
     """Return the fingerprints of the reservations and of their lines."""
-    # A tombstone is never announced: the order goes on without an answer.
+    # A tombstone publishes no event, so the order still says PENDING.
     status = case((Reservation.status == Status.CANCELLED_BEFORE, "PENDING"), else_=Reservation.status)
     return {
         "stock": fingerprints(session, span, Reservation.order_id, [status]),

@@ -1,4 +1,4 @@
-"""Writes stock and its ledger together, so that one never says anything that the other does not."""
+"""Writes stock and its ledger together, so that they always agree."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ class Ledger:
     def enter(
         self, product_id: UUID, change: Change, kind: str, *, order_id: UUID | None = None, reason: str | None = None
     ) -> None:
-        """Change the balance of a product that has a stock row, because of an order or for a reason."""
+        """Change the balance of a product that has a stock row; the cause is an order or a stated reason."""
         balance = self.stock[product_id] = self.stock[product_id].plus(change)
         self._entries.append(
             {
@@ -41,7 +41,7 @@ class Ledger:
         )
 
     def write(self, session: Session) -> None:
-        """Store the entries and the balances that they end in."""
+        """Store the entries and the new balances."""
         if not self._entries:
             return
         changed = {entry["product_id"]: self.stock[entry["product_id"]] for entry in self._entries}

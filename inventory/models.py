@@ -41,12 +41,12 @@ class Stock(Base):
 
     @property
     def available(self) -> int:
-        """What can still be reserved."""
+        """Units that can still be reserved."""
         return self.on_hand - self.reserved
 
 
 class Reservation(Base):
-    """What became of the stock that an order asked for: one row an order, tombstones included."""
+    """The stock reservation of an order, or its tombstone: one row for each order."""
 
     __tablename__ = "reservations"
     __table_args__ = (
@@ -71,17 +71,17 @@ class ReservationLine(Base):
 
 
 class Movement(Base):
-    """One entry of the stock ledger, never changed: what changed, why, and the balance after it.
+    """One entry of the stock ledger, never changed: the change, its cause, and the balance after it.
 
-    The sum of a product's `on_hand_delta` is its `on_hand`, that of its `reserved_delta` is its `reserved`.
+    The sum of a product's `on_hand_delta` is its `on_hand`; the sum of its `reserved_delta` is its `reserved`.
     """
 
     __tablename__ = "movements"
     __table_args__ = (Index(None, "product_id", "entry"), {"info": APPEND_ONLY})
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    # Entries are made under the lock of the stock row, so this numbers a product's entries in their true order;
-    # ids do not, since they come from the clocks of several processes.
+    # Entries are written under the lock of the stock row, so this numbers a product's entries in order. Ids do not:
+    # they depend on the clocks of several processes.
     entry: Mapped[int] = mapped_column(Identity(always=True))
     product_id: Mapped[UUID]
     kind: Mapped[str]

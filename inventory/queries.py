@@ -1,6 +1,6 @@
-"""What reads inventory's data. The functions named lock_* also hold what they read until the transaction ends.
+"""What reads inventory. The functions named lock_* also lock the rows until the transaction ends.
 
-Whoever locks more than one thing locks orders first, then reservations, then stock, each sorted: nobody deadlocks.
+Lock order, which prevents deadlocks: orders, then reservations, then stock; within each, sorted by id.
 """
 
 from collections.abc import Iterable, Mapping
@@ -45,10 +45,10 @@ def list_movements(session: Session, product_id: UUID, wanted: PageRequest, acto
 
 
 def lock_reservations(session: Session, order_ids: Iterable[UUID]) -> dict[UUID, Status]:
-    """Return the status of each order's reservation; an order that has none is locked as well, but absent."""
+    """Return the status of each order's reservation. An order without one is locked too, but is not in the result."""
     wanted = sorted(set(order_ids))
-    # A row that does not exist yet cannot be locked: without this, `order.created` and `order.cancelled` of one
-    # order, handled at the same time, would both find nothing. Two orders that share a key merely wait needlessly.
+    # A row that does not exist yet cannot be locked, so the order's id is: else `order.created` and `order.cancelled`
+    # of one order, handled at the same time, would both find no row. Two orders with the same key only wait longer.
     keys = sorted(int.from_bytes(order_id.bytes[-8:], signed=True) for order_id in wanted)
     session.execute(_LOCK_KEYS, {"keys": keys})
     found = session.execute(

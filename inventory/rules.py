@@ -1,6 +1,6 @@
-"""The life of a reservation, as data and pure functions: nothing here reads, writes or sends.
+"""The states of a reservation, as data and pure functions: no I/O.
 
-Every decision about stock is made in this module, so that it can be tested and explored without a database.
+All decisions about stock are made here, so that they can be tested and explored without a database.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +18,7 @@ OrderEvent = OrderCreated | OrderConfirmed | OrderCancelled
 
 
 class Status(StrEnum):
-    """Where the reservation of an order stands."""
+    """The state of an order's reservation."""
 
     RESERVED = "RESERVED"
     FAILED = "FAILED"
@@ -26,16 +26,16 @@ class Status(StrEnum):
     RELEASED = "RELEASED"
     RETURNED = "RETURNED"
     CANCELLED_BEFORE = "CANCELLED_BEFORE"
-    """A tombstone: the order was cancelled before we heard of it, so it never gets any stock."""
+    """A tombstone: `order.cancelled` came before `order.created`, so the order never gets stock."""
 
 
 class ReservationMissing(Exception):
-    """An order was confirmed of which inventory has never heard: impossible, unless an event was lost."""
+    """The confirmed order has no reservation: impossible, unless an event was lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What an event does to a reservation, and by how much per unit of its lines to the stock."""
+    """The new state of a reservation, and the change of stock for each unit of its lines."""
 
     becomes: Status
     on_hand: int = 0
@@ -52,7 +52,7 @@ STEPS: Mapping[tuple[Status | None, type[Event]], Step] = {
     ),
     (None, OrderCancelled): Step(Status.CANCELLED_BEFORE),
 }
-"""Whatever is not in this table changes nothing, but for a confirmation of nothing, which is an error."""
+"""Other combinations change nothing, except a confirmation without a reservation, which is an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Balance:
 
     @property
     def available(self) -> int:
-        """What can still be reserved."""
+        """Units that can still be reserved."""
         return self.on_hand - self.reserved
 
     def plus(self, change: "Change") -> "Balance":
@@ -74,7 +74,7 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """By how much the balance of one product changes; negative when it shrinks."""
+    """The change of one product's balance, in units; negative when it decreases."""
 
     on_hand: int = 0
     reserved: int = 0
@@ -82,7 +82,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of a reservation, how the stock of its products changes, and what is said about it."""
+    """The new state of a reservation, the changes of stock, and the event to publish."""
 
     status: Status
     changes: Mapping[UUID, Change]
@@ -90,7 +90,7 @@ class Decision:
 
 
 def step_for(status: Status | None, trigger: type[Event]) -> Step | None:
-    """Return what `trigger` does to a reservation in `status` (None: there is none); None when nothing."""
+    """Return the step for `trigger` in `status` (None: there is no reservation); None if nothing changes."""
     if status is None and trigger is OrderConfirmed:
         raise ReservationMissing("an order was confirmed that inventory has never heard of")
     return STEPS.get((status, trigger))
@@ -99,7 +99,7 @@ def step_for(status: Status | None, trigger: type[Event]) -> Step | None:
 def decide(
     status: Status | None, event: OrderEvent, lines: Mapping[UUID, int], stock: Mapping[UUID, Balance]
 ) -> Decision | None:
-    """Return what `event` leads to, or None when it changes nothing.
+    """Return the decision about `event`; None if it changes nothing.
 
     `lines` are the units per product that the order asks for (OrderCreated) or that its reservation has.
     Raises ReservationMissing for a confirmation without a reservation.
@@ -124,7 +124,7 @@ def merge(items: Iterable[OrderLine]) -> dict[UUID, int]:
 
 
 def shortages(lines: Mapping[UUID, int], stock: Mapping[UUID, Balance]) -> tuple[Shortage, ...]:
-    """Return the products of which less is available than `lines` ask for."""
+    """Return the products with fewer available units than `lines` ask for."""
     return tuple(
         Shortage(product_id=product_id, requested=quantity, available=available)
         for product_id, quantity in lines.items()
@@ -138,7 +138,7 @@ def set_level(balance: Balance, quantity: int) -> Change:
 
 
 def adjust(balance: Balance, delta: int) -> Change:
-    """Return the change of `delta` on hand; raises StockIsReserved or, over the greatest stock, ValidationFailed."""
+    """Return the change of `delta` on hand; raises StockIsReserved, or ValidationFailed above MAX_STOCK."""
     on_hand = balance.on_hand + delta
     if on_hand < 0:
         raise StockIsReserved(f"There are {balance.on_hand} on hand: that would leave less than nothing.")

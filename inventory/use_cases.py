@@ -20,14 +20,14 @@ _RESERVATIONS, _RESERVATION_LINES = (Base.metadata.tables[name] for name in ("re
 _NEW_STATUS = "(order_id) DO UPDATE SET status = excluded.status, updated_at = clock_timestamp()"
 
 FIRST, SET, ADJUSTED = "FIRST", "SET", "ADJUSTED"
-"""Kinds of ledger entries that people cause. Those that orders cause are named like the reservation's new status."""
+"""Kinds of ledger entries made by people. An entry caused by an order has the reservation's new status as its kind."""
 
 
 def follow_orders(session: Session, events: Sequence[Received[rules.OrderEvent]], publish: Publish) -> None:
-    """Reserve all lines of a new order or none, take a confirmed one's off the shelf, give a cancelled one's back.
+    """Reserve all lines of a new order or none, commit those of a confirmed order, release those of a cancelled order.
 
-    Locks what the events are about, lets the rules decide about each in turn, and writes it all at once. Raises
-    ReservationMissing, before it writes anything, for the confirmation of an order that it has never heard of.
+    Locks reservations and stock, applies the rules to each event, and writes all rows at the end. Raises
+    ReservationMissing, before it writes anything, for the confirmation of an order without a reservation.
     """
     order_ids = [received.event.order_id for received in events]
     statuses = queries.lock_reservations(session, order_ids)
@@ -100,7 +100,7 @@ def adjust_stock(session: Session, product_id: UUID, request: AdjustStock, actor
 
 
 def _lines(session: Session, events: Sequence[Received[rules.OrderEvent]]) -> dict[UUID, Mapping[UUID, int]]:
-    """Return the units per product of each order: those of its reservation, else those that it asks for."""
+    """Return the units per product of each order: from its reservation if there is one, else from the order."""
     lines: dict[UUID, Mapping[UUID, int]] = {}
     held = set()
     for received in events:
@@ -113,7 +113,7 @@ def _lines(session: Session, events: Sequence[Received[rules.OrderEvent]]) -> di
 
 
 def _add_empty(session: Session, product_id: UUID, sku: str) -> bool:
-    """Give the product a stock record of nothing unless it has one; return whether it had none."""
+    """Add a stock record of zero units if the product has none. Returns whether it was added."""
     row = {"product_id": product_id, "product_sku": sku, "on_hand": 0, "reserved": 0}
     added = session.execute(insert(Stock).values(row).on_conflict_do_nothing().returning(Stock.product_id))
     return added.first() is not None

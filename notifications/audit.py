@@ -1,4 +1,4 @@
-"""What notifications says of its own books, for the comparison with the orders."""
+"""What notifications contributes to the consistency audit."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,18 +13,18 @@ ABOUT_ORDERS = Notification.order_id.is_not(None)
 
 
 def held(session: Session, span: Span) -> dict[str, Fingerprints]:
-    """Return the fingerprints of what the customers were told about their orders."""
+    """Return the fingerprints of the notifications about orders."""
     return {"notifications": fingerprints(session, span, Notification.about_id, [Notification.kind], ABOUT_ORDERS)}
 
 
 def rows(session: Session, ranges: Sequence[Range]) -> dict[str, Any]:
-    """Return what was told about each of some ranges of orders, by the order's id. `age` is in seconds."""
+    """Return the kinds of notifications for each order of the ranges, by order id. `age` is in seconds."""
     age = seconds_since(Notification.created_at)
-    told: dict[str, Any] = {}
+    notified: dict[str, Any] = {}
     for order_id, kind, seconds in session.execute(
         select(Notification.about_id, Notification.kind, age).where(within(Notification.about_id, ranges), ABOUT_ORDERS)
     ):
-        about = told.setdefault(str(order_id), {"kinds": [], "age": seconds})
+        about = notified.setdefault(str(order_id), {"kinds": [], "age": seconds})
         about["kinds"].append(kind)
         about["age"] = min(about["age"], seconds)
-    return told
+    return notified

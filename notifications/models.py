@@ -27,17 +27,17 @@ class Notification(Base):
 
     __tablename__ = "notifications"
     __table_args__ = (
-        # Each thing happens once to an order or an account, so it is told once, whatever arrives how often.
+        # Each kind of event happens once to an order or an account, so duplicates of an event add no notification.
         UniqueConstraint("about_id", "kind"),
         Index(None, "user_id", "id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     user_id: Mapped[UUID]
-    # The order, or the user where it is about the account.
+    # The order; for a notification about the account, the user.
     about_id: Mapped[UUID]
     order_id: Mapped[UUID | None]
-    # The name of the event that it tells of.
+    # The name of the event.
     kind: Mapped[str]
     subject: Mapped[str]
     body: Mapped[str]

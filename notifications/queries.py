@@ -12,9 +12,9 @@ from notifications.models import Notification
 
 
 def list_notifications(session: Session, wanted: NotificationFilter, actor: Actor) -> dict[str, Any]:
-    """Return a page of NotificationView, newest first: the actor's own, everybody's for the operator."""
+    """Return a page of NotificationView, newest first: the actor's own, or all for the operator."""
     notifications = select(Notification)
-    if actor.user_id is not None:  # an administrator too reads only what was written to them
+    if actor.user_id is not None:  # administrators, too, read only their own
         notifications = notifications.where(Notification.user_id == actor.user_id)
     rows, cursor = fetch_page(session, notifications, keys=[Notification.id], limit=wanted.limit, cursor=wanted.cursor)
     return page_of([NotificationView.model_validate(row) for row in rows], cursor)

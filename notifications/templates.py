@@ -1,4 +1,4 @@
-"""What is said to the user about each event. The fields in braces are the event's own."""
+"""The text of the notification about each event. Fields in braces are fields of the event."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ REASONS: Mapping[CancelReason, str] = {
 
 
 def message_for(event: Event) -> Message:
-    """Return the finished message about `event`."""
+    """Return the message about `event`, with its fields filled in."""
     template = TEMPLATES[type(event)]
     fields = event.model_dump(mode="json")
     if isinstance(event, OrderCancelled):

@@ -16,13 +16,13 @@ from notifications.templates import message_for
 
 
 def notify(session: Session, events: Sequence[Received[Any]]) -> None:
-    """Tell the users what happened; nothing is told twice."""
+    """Store a notification for each event; a duplicate of an event stores none."""
     rows = [_row(received.event) for received in events]
     insert_rows(session, Base.metadata.tables["notifications"], rows, on_conflict="(about_id, kind) DO NOTHING")
 
 
 def mark_read(session: Session, notification_id: UUID, actor: Actor) -> None:
-    """Note that the user has read it; only the first time counts. Raises NotificationNotFound."""
+    """Record when the user read it first. Raises NotificationNotFound."""
     notification = session.get(Notification, notification_id, with_for_update=True)
     if notification is None or actor.user_id not in {None, notification.user_id}:
         raise NotificationNotFound

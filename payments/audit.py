@@ -1,4 +1,4 @@
-"""What payments says of its own books, for the comparison with the orders."""
+"""What payments contributes to the consistency audit."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ UNANNOUNCED = (State.PENDING, State.CANCELLED_BEFORE)
 
 def held(session: Session, span: Span) -> dict[str, Fingerprints]:
     """Return the fingerprints of the payments."""
-    # Of these the order has heard nothing yet, or never will.
+    # Payments has published no event about these, so the order still says PENDING.
     unannounced = Payment.status.in_(UNANNOUNCED)
     said = [
         case((unannounced, "PENDING"), else_=Payment.status),

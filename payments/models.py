@@ -7,9 +7,8 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, DateTime, Index, Numeric, Text, Uuid, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from contracts.base import Received
+from contracts.base import StoredCause
 from contracts.ids import new_id
-from contracts.orders import OrderCreated
 from contracts.payments import PaymentStatus
 from extensions.storage.tables import service_metadata
 from payments.rules import State
@@ -30,9 +29,9 @@ class Base(DeclarativeBase):
 
 
 class Payment(Base):
-    """The payment of an order, or the tombstone of one that never was: CANCELLED_BEFORE, without an amount.
+    """The payment of an order, or a tombstone (CANCELLED_BEFORE, no amount) for an order that was cancelled first.
 
-    Both in one table, so that its unique key makes them exclude each other.
+    Both are in one table, so that its unique key allows only one of them.
     """
 
     __tablename__ = "payments"
@@ -51,11 +50,11 @@ class Payment(Base):
     amount: Mapped[Decimal | None]
     currency: Mapped[str | None]
     status: Mapped[str]
-    # The order was cancelled while the provider was being asked.
+    # The order was cancelled while the provider was asked.
     cancel_requested: Mapped[bool] = mapped_column(server_default=text("false"))
     transaction_reference: Mapped[str | None]
     failure_reason: Mapped[str | None]
-    # The message that opened the payment: the provider's answer is published as caused by it.
+    # The message that opened the payment: the events about the provider's outcome name it as their cause.
     cause_message_id: Mapped[UUID]
     cause_request_id: Mapped[str]
     cause_traceparent: Mapped[str]
@@ -63,20 +62,11 @@ class Payment(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
     @property
-    def cause(self) -> Received[OrderCreated]:
-        """The message that opened the payment, as far as it is remembered: without the order's items."""
-        order = OrderCreated.model_validate(
-            {
-                "order_id": self.order_id,
-                "user_id": self.user_id,
-                "total_amount": self.amount,
-                "currency": self.currency,
-                "items": (),
-            }
-        )
-        return Received(order, self.cause_message_id, self.cause_request_id, self.cause_traceparent)
+    def cause(self) -> StoredCause:
+        """The message that opened the payment."""
+        return StoredCause(self.cause_message_id, self.cause_request_id, self.cause_traceparent)
 
     @property
     def state(self) -> State:
-        """The state that the rules speak of."""
+        """The state that rules.py works with."""
         return State.CANCELLING if self.status == State.PENDING and self.cancel_requested else State(self.status)

@@ -1,9 +1,9 @@
-"""The payment provider, simulated: what would be Stripe.
+"""The simulated payment provider, in the place of a service such as Stripe.
 
-Like a real one it is idempotent: the same call with the same key gives the same answer and moves money once, so a
-call that is repeated after a crash does no harm. It needs no memory for that, because its answers follow from the key.
-Without one it cannot refuse what contradicts an earlier call, as a real one must (ProviderRefuses). The tests of the
-model and of faults put one in its place that does.
+It is idempotent, as a real one is: calls with the same key have the same outcome and move money once, so a call may be
+repeated after a crash. It stores nothing: each outcome is computed from the key. Therefore it cannot refuse a call that
+contradicts an earlier one, as a real provider does (ProviderRefuses). The model and the fault tests replace it by one
+that stores its calls and refuses.
 """
 
 from dataclasses import dataclass
@@ -12,26 +12,26 @@ from hashlib import sha256
 
 
 class UnknownReference(Exception):
-    """The provider was asked about an authorisation that it never gave."""
+    """The call names an authorisation that the provider never gave."""
 
 
 class ProviderRefuses(Exception):
-    """The provider was asked for the opposite of what it has done: to void what it captured, to capture what it voided.
+    """The call contradicts an earlier one: a void after a capture, or a capture after a void. The provider did nothing.
 
-    Nothing was done. Every provider must refuse that; payments.rules.CATCH_UP says what it tells us.
+    payments.rules.CATCH_UP says what payments does then.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Approved:
-    """The money is held; `reference` names the authorisation from now on."""
+    """The money is held; `reference` identifies the authorisation in later calls."""
 
     reference: str
 
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """There will be no money, for this reason."""
+    """The provider refuses the payment, for this reason."""
 
     reason: str
 
@@ -46,21 +46,21 @@ class PaymentProvider:
         self.limit = limit
 
     def authorise(self, key: str, amount: Decimal, currency: str) -> Outcome:
-        """Hold `amount`. `key` is the idempotency key: one authorisation a key, whatever happens."""
+        """Hold `amount`. `key` is the idempotency key: there is at most one authorisation for each key."""
         if amount > self.limit:
             return Declined(f"amount over the limit of {self.limit:.2f}")
         return Approved(_reference("auth", f"{key}:{currency}"))
 
     def capture(self, reference: str, key: str) -> str:
-        """Take the money that is held; returns the provider's reference of the capture."""
+        """Take the money that is held. Returns the provider's reference of the capture."""
         return self._move("capture", reference, key)
 
     def void(self, reference: str, key: str) -> str:
-        """Let go of the money that is held; returns the provider's reference of that."""
+        """Release the money that is held. Returns the provider's reference of the void."""
         return self._move("void", reference, key)
 
     def refund(self, reference: str, key: str) -> str:
-        """Give back money that was captured; returns the provider's reference of the refund."""
+        """Give back money that was captured. Returns the provider's reference of the refund."""
         return self._move("refund", reference, key)
 
     def _move(self, kind: str, reference: str, key: str) -> str:

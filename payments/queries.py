@@ -1,6 +1,6 @@
-"""What reads payments' data. The functions named lock_* also hold what they read until the transaction ends.
+"""What reads payments. The functions named lock_* also lock the rows until the transaction ends.
 
-Payments are locked sorted by their order, so that nobody deadlocks.
+All of them lock payments in the order of their order ids, which prevents deadlocks.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ _LOCK_KEYS = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS b
 
 
 class Pending(NamedTuple):
-    """A payment about which the provider is to be asked."""
+    """A payment for which the provider has to be asked."""
 
     payment_id: UUID
     order_id: UUID
@@ -30,7 +30,7 @@ class Pending(NamedTuple):
 
 
 def list_payments(session: Session, wanted: PaymentFilter, actor: Actor) -> dict[str, Any]:
-    """Return a page of PaymentView, newest first: the actor's own, or everybody's for an administrator."""
+    """Return a page of PaymentView, newest first: the actor's own, or all for an administrator."""
     payments = _visible_to(actor)
     if wanted.order_id is not None:
         payments = payments.where(Payment.order_id == wanted.order_id)
@@ -55,7 +55,7 @@ def get_payment_of_order(session: Session, order_id: UUID, actor: Actor) -> Paym
 
 
 def pending_payments(session: Session, after: UUID | None, limit: int) -> Sequence[Pending]:
-    """Return the oldest payments that wait for the provider, those whose id is greater than `after`."""
+    """Return the oldest payments that wait for the provider and have an id greater than `after`."""
     waiting = select(Payment).where(Payment.status == State.PENDING).order_by(Payment.id).limit(limit)
     if after is not None:
         waiting = waiting.where(Payment.id > after)
@@ -64,10 +64,10 @@ def pending_payments(session: Session, after: UUID | None, limit: int) -> Sequen
 
 
 def lock_payments_of_orders(session: Session, order_ids: Iterable[UUID]) -> dict[UUID, Payment]:
-    """Return each order's payment or tombstone; an order that has neither is locked as well, but absent."""
+    """Return each order's payment or tombstone. An order that has neither is locked too, but is not in the result."""
     wanted = sorted(set(order_ids))
-    # A row that does not exist yet cannot be locked: without this, `order.created` and `order.cancelled` of one
-    # order, handled at the same time, would both find nothing. Two orders that share a key merely wait needlessly.
+    # A row that does not exist yet cannot be locked, so the order's id is: else `order.created` and `order.cancelled`
+    # of one order, handled at the same time, would both find no row. Two orders with the same key only wait longer.
     keys = sorted(int.from_bytes(order_id.bytes[-8:], signed=True) for order_id in wanted)
     session.execute(_LOCK_KEYS, {"keys": keys})
     payments = _locked(session, select(Payment).where(Payment.order_id.in_(wanted)))
@@ -75,7 +75,7 @@ def lock_payments_of_orders(session: Session, order_ids: Iterable[UUID]) -> dict
 
 
 def lock_payments(session: Session, payment_ids: Iterable[UUID]) -> Sequence[Payment]:
-    """Return these payments as they are now."""
+    """Return the current state of these payments."""
     return _locked(session, select(Payment).where(Payment.id.in_(set(payment_ids))))
 
 
@@ -85,7 +85,7 @@ def _locked(session: Session, payments: Select[Payment]) -> Sequence[Payment]:
 
 
 def _visible_to(actor: Actor) -> Select[Payment]:
-    """Payments that the actor may see; a tombstone is nobody's business."""
+    """Payments that the actor may see; tombstones are internal."""
     payments = select(Payment).where(Payment.status != State.CANCELLED_BEFORE)
     return payments if actor.is_admin else payments.where(Payment.user_id == actor.user_id)
 

@@ -1,4 +1,4 @@
-"""The life of a payment, as data and pure functions: nothing here reads, writes, sends or asks the provider."""
+"""The states of a payment, as data and pure functions: no I/O and no call of the provider."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,26 +10,26 @@ from payments.provider import Approved, Declined
 
 PaymentEvent = PaymentAuthorized | PaymentFailed | PaymentCaptured | PaymentVoided | PaymentRefunded
 Trigger = OrderCreated | OrderConfirmed | OrderCancelled | Approved | Declined
-"""An event about the order, or an answer of the provider."""
+"""An event about the order, or an outcome of the provider."""
 
 
 class State(StrEnum):
-    """Where the payment of an order stands: the contract's statuses, and two that the outside never sees."""
+    """The state of an order's payment: the statuses of the contract, and two internal ones."""
 
     PENDING = "PENDING"
     CANCELLING = "CANCELLING"
-    """The provider is being asked, and the order was cancelled meanwhile. The outside sees PENDING."""
+    """The order was cancelled while the provider was asked. Clients see PENDING."""
     AUTHORIZED = "AUTHORIZED"
     FAILED = "FAILED"
     CAPTURED = "CAPTURED"
     VOIDED = "VOIDED"
     REFUNDED = "REFUNDED"
     CANCELLED_BEFORE = "CANCELLED_BEFORE"
-    """A tombstone: the order was cancelled before we heard of it, so it is never charged. The outside sees nothing."""
+    """A tombstone: `order.cancelled` came before `order.created`; the order is never charged. Clients do not see it."""
 
 
 class Operation(StrEnum):
-    """What the provider is asked to do with an authorisation."""
+    """A call of the provider about an authorisation."""
 
     CAPTURE = "capture"
     VOID = "void"
@@ -37,12 +37,12 @@ class Operation(StrEnum):
 
 
 class PaymentMissing(Exception):
-    """An order was confirmed of which payments has never heard: impossible, unless an event was lost."""
+    """The confirmed order has no payment: impossible, unless an event was lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What becomes of a payment, what the provider is asked for, and what is said about it."""
+    """The new state of a payment, the call of the provider, and the event to publish."""
 
     becomes: State
     asks: Operation | None = None
@@ -56,29 +56,29 @@ STEPS: Mapping[tuple[State | None, type[Trigger]], Step] = {
     (State.AUTHORIZED, OrderConfirmed): Step(State.CAPTURED, Operation.CAPTURE, PaymentCaptured),
     (State.AUTHORIZED, OrderCancelled): Step(State.VOIDED, Operation.VOID, PaymentVoided),
     (State.CAPTURED, OrderCancelled): Step(State.REFUNDED, Operation.REFUND, PaymentRefunded),
-    # The cancellation overtakes the provider's answer, or the order itself. An authorisation that was never of
-    # use is not announced: only that it is void.
+    # The cancellation overtakes the provider's outcome, or `order.created`. An authorisation that was never used is
+    # not published, only that it was voided.
     (State.PENDING, OrderCancelled): Step(State.CANCELLING),
     (State.CANCELLING, Approved): Step(State.VOIDED, Operation.VOID, PaymentVoided),
     (State.CANCELLING, Declined): Step(State.FAILED, publishes=PaymentFailed),
     (None, OrderCancelled): Step(State.CANCELLED_BEFORE),
 }
-"""Whatever is not in this table changes nothing, but for a confirmation of nothing, which is an error."""
+"""Other combinations change nothing, except a confirmation without a payment, which is an error."""
 
 CATCH_UP: Mapping[Operation, tuple[Step, ...]] = {
     Operation.VOID: (STEPS[State.AUTHORIZED, OrderConfirmed], STEPS[State.CAPTURED, OrderCancelled]),
     Operation.CAPTURE: (STEPS[State.AUTHORIZED, OrderCancelled],),
 }
-"""What to do instead of what the provider refuses, because it has done the opposite already.
+"""The steps to take when the provider refuses an operation because it has done the opposite already.
 
-A crash after that undid our side of it, and another event about the order came before its event came again. So the
-provider's refusal stands for that event: a void is refused after a confirmation, a capture after a cancellation. When
-the event itself comes again, it changes nothing any more.
+This happens when a crash rolled back our transaction after the provider had acted, and another event about the order
+arrived before the first one was redelivered. A refused void means that the order was confirmed, a refused capture that
+it was cancelled. The redelivered event then changes nothing.
 """
 
 
 def step_for(state: State | None, trigger: type[Trigger]) -> Step | None:
-    """Return what `trigger` does to a payment in `state` (None: there is none); None when nothing.
+    """Return the step for `trigger` in `state` (None: there is no payment); None if nothing changes.
 
     Raises PaymentMissing for a confirmation without a payment.
     """

@@ -1,6 +1,6 @@
 """What changes payments. Nothing here commits: the entrypoint does.
 
-The provider is idempotent, and every call has a key that follows from the order: what a crash repeats, it does once.
+Every call of the provider has an idempotency key derived from the order, so a call repeated after a crash acts once.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from contracts.base import Publish, Received
+from contracts.base import Cause, Publish, Received
 from contracts.ids import new_id
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
 from extensions.storage.bulk import insert_rows, update_rows
@@ -29,13 +29,13 @@ def follow_orders(
 ) -> bool:
     """Open a payment for new orders, capture it for confirmed ones, void or refund it for cancelled ones.
 
-    Locks what the events are about, lets the rules decide about each in turn, and writes it all at once. Returns
+    Locks the payments of the orders, applies the rules to each event, and writes all rows in one statement. Returns
     whether a payment was opened: the provider is asked about it later, outside of this transaction. Raises
-    PaymentMissing for the confirmation of an order that payments has never heard of.
+    PaymentMissing for the confirmation of an order without a payment.
     """
     payments = queries.lock_payments_of_orders(session, [received.event.order_id for received in events])
     states = {order_id: payment.state for order_id, payment in payments.items()}
-    # First all of them: nobody is asked for anything before it is clear that this can be done.
+    # Check all events before the first call of the provider.
     due = [(each, step) for each in events if (step := _advance(states, each))]
     opened: dict[UUID, dict[str, Any]] = {}
     changed: dict[UUID, dict[str, Any]] = {}
@@ -54,7 +54,7 @@ def follow_orders(
 
 
 def ask_provider(pending: Iterable[queries.Pending], provider: PaymentProvider) -> dict[UUID, Outcome]:
-    """Ask the provider to hold the money for each payment. It takes its time, so call this outside a transaction."""
+    """Ask the provider to hold the money for each payment. This may be slow: call it outside a transaction."""
     return {
         payment.payment_id: provider.authorise(f"{payment.order_id}:authorise", payment.amount, payment.currency)
         for payment in pending
@@ -62,19 +62,19 @@ def ask_provider(pending: Iterable[queries.Pending], provider: PaymentProvider) 
 
 
 def record_outcomes(
-    session: Session, answers: Mapping[UUID, Outcome], provider: PaymentProvider, publish: Publish
+    session: Session, outcomes: Mapping[UUID, Outcome], provider: PaymentProvider, publish: Publish
 ) -> None:
-    """Enter what the provider answered, by payment id; what was cancelled meanwhile is voided."""
+    """Record the provider's outcomes, by payment id; a payment cancelled in the meantime is voided."""
     changed = []
-    for payment in queries.lock_payments(session, answers):
-        answer = answers[payment.id]
-        if step := rules.step_for(payment.state, type(answer)):  # None: another replica has recorded it
-            changed.append(_carry_out(step, payment, _row(payment, answer), provider, publish, payment.cause))
+    for payment in queries.lock_payments(session, outcomes):
+        outcome = outcomes[payment.id]
+        if step := rules.step_for(payment.state, type(outcome)):  # None: another replica has recorded it
+            changed.append(_carry_out(step, payment, _row(payment, outcome), provider, publish, payment.cause))
     _store(session, changed)
 
 
 def _advance(states: dict[UUID, State], received: Received[OrderEvent]) -> Step | None:
-    """Return the step that the event leads to and enter it in `states`, so that its repetition leads to none."""
+    """Return the step for the event, and update `states`, so that a duplicate of the event gets none."""
     order_id = received.event.order_id
     step = rules.step_for(states.get(order_id), type(received.event))
     if step:
@@ -99,15 +99,15 @@ def _new_row(received: Received[OrderEvent], step: Step) -> dict[str, Any]:
     }
 
 
-def _row(payment: Payment, answer: Outcome | None = None) -> dict[str, Any]:
-    """Return what can change of a payment, with the provider's answer in it."""
+def _row(payment: Payment, outcome: Outcome | None = None) -> dict[str, Any]:
+    """Return the columns of a payment that can change, with the provider's outcome."""
     return {
         "id": payment.id,
         "order_id": payment.order_id,
         "status": payment.status,
         "cancel_requested": payment.cancel_requested,
-        "transaction_reference": answer.reference if isinstance(answer, Approved) else payment.transaction_reference,
-        "failure_reason": answer.reason if isinstance(answer, Declined) else payment.failure_reason,
+        "transaction_reference": outcome.reference if isinstance(outcome, Approved) else payment.transaction_reference,
+        "failure_reason": outcome.reason if isinstance(outcome, Declined) else payment.failure_reason,
     }
 
 
@@ -117,9 +117,9 @@ def _carry_out(
     row: dict[str, Any],
     provider: PaymentProvider,
     publish: Publish,
-    cause: Received[Any],
+    cause: Cause,
 ) -> dict[str, Any]:
-    """Do what the step asks of the provider, announce it, and return the row as it is afterwards."""
+    """Call the provider as the step demands, publish the step's event, and return the new row."""
     try:
         steps = [(step, _take(step, row, provider))]
     except ProviderRefuses:
@@ -135,7 +135,7 @@ def _carry_out(
 
 
 def _take(step: Step, row: dict[str, Any], provider: PaymentProvider) -> dict[str, Any]:
-    """Do what the step asks of the provider, and return the row as it is afterwards."""
+    """Call the provider as the step demands, and return the new row."""
     key = f"{row['order_id']}:{step.asks}"
     match step.asks:
         case Operation.CAPTURE:
@@ -149,7 +149,7 @@ def _take(step: Step, row: dict[str, Any], provider: PaymentProvider) -> dict[st
     return row | {"status": step.becomes}
 
 
-def _announce(step: Step, payment: Payment, row: dict[str, Any], publish: Publish, cause: Received[Any]) -> None:
+def _announce(step: Step, payment: Payment, row: dict[str, Any], publish: Publish, cause: Cause) -> None:
     if step.publishes is None:
         return
     facts = {
@@ -160,9 +160,9 @@ def _announce(step: Step, payment: Payment, row: dict[str, Any], publish: Publis
         "currency": payment.currency,
         "reason": row["failure_reason"],
     }
-    publish(step.publishes.model_validate(facts), cause)  # each event takes those that it has
+    publish(step.publishes.model_validate(facts), cause)  # each event picks its own fields
 
 
 def _store(session: Session, rows: Sequence[dict[str, Any]]) -> None:
-    """Write what changed, in one statement."""
+    """Write the changed rows in one statement."""
     update_rows(session, _PAYMENTS, [{name: row[name] for name in _CHANGEABLE} for row in rows])

@@ -1,4 +1,4 @@
-"""Tables of users: accounts, and the refresh tokens that keep them logged in."""
+"""Tables of users: accounts, sessions and their refresh tokens."""
 
 from datetime import datetime
 from typing import Any, ClassVar
@@ -45,7 +45,7 @@ class User(Base):
 
 
 class RefreshFamily(Base):
-    """One login: every refresh token that descends from it. Revoked as a whole; its row lock orders its rotations."""
+    """One session: all refresh tokens since a login. Revoked as a whole; its row lock serialises the rotations."""
 
     __tablename__ = "refresh_families"
 
@@ -57,15 +57,15 @@ class RefreshFamily(Base):
 
     __table_args__ = (
         Index(None, "revoked_at", postgresql_where=text("revoked_at IS NOT NULL")),
-        # Its tokens go with it, which is the constraint's doing and not the service's.
+        # The foreign key's cascade deletes its tokens, so the service needs no DELETE on them.
         {"info": DELETABLE},
     )
 
 
 class RefreshToken(Base):
-    """One refresh token by its SHA-256, with what the access token beside it was made of.
+    """One refresh token, as its SHA-256, with the data from which the access token beside it was made.
 
-    That is kept so that a repeated rotation can answer with the same pair, byte for byte (users/tokens.py).
+    With this data a repeated rotation returns the same pair, byte for byte (users/tokens.py).
     """
 
     __tablename__ = "refresh_tokens"

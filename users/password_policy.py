@@ -7,8 +7,8 @@ from zxcvbn import matching, scoring
 
 from contracts.users import MIN_PASSWORD, WeakPassword
 
-# The 30,000 passwords that leaked most often, and what people type when a form insists on one. Compared without case,
-# and without the few digits and signs that are put around it: "Password123!" is "password".
+# The 30,000 passwords that leaked most often, and common choices. Compared without case and without the digits and
+# signs around them: "Password123!" counts as "password".
 _LEAKED = matching.RANKED_DICTIONARIES["passwords"]
 _WELL_KNOWN = frozenset(
     """
@@ -24,11 +24,11 @@ _WELL_KNOWN = frozenset(
     """.split()  # noqa: SIM905  (words read better without 80 pairs of quotes)
 )
 _DIGIT_RUNS = "01234567890123456789", "98765432109876543210"
-# At a hundred guesses in a quarter of an hour these take a hundred days.
+# At 100 guesses in 15 minutes (the limit of failed logins), this many guesses take about 100 days.
 MIN_GUESSES = 10**6
-# The matchers look at every part of a text, and at every part of that: so much of it at a time takes milliseconds.
+# Score this many characters at a time: the run time of the matchers grows faster than the length of the text.
 SCORED = 20
-# What people write for letters. Two signs stand for two letters each.
+# Signs that people write in place of letters. Two of the signs stand for two letters each, hence two tables.
 _LETTERS = tuple(
     str.maketrans("4@8({[<3690$5+%2!|17", letters) for letters in ("aabcccceggosstxziilt", "aabcccceggosstxzilil")
 )
@@ -46,7 +46,7 @@ _REPETITION = re.compile(r"(.+?)\1+", re.DOTALL)  # "aaaaaaaaaa", "passwordpassw
 
 
 def check_password(password: str, email: str) -> None:
-    """Raise WeakPassword, saying why, unless `password` is fit for the account of `email`."""
+    """Raise WeakPassword with the reason unless `password` is strong enough for the account of `email`."""
     reason = _weakness(password.casefold(), email.casefold())
     if reason is None and _guesses(password) < MIN_GUESSES:
         reason = "is easily guessed"
@@ -69,7 +69,7 @@ def _weakness(password: str, email: str) -> str | None:
 
 
 def _is_made_of(email: str, password: str) -> bool:
-    """Tell whether the address is in it, or its first part with too little besides."""
+    """Tell whether the password contains the address, or the address's first part and few other characters."""
     name = email.partition("@")[0]
     return email in password or (name in password and len(password) - len(name) < MIN_PASSWORD)
 
@@ -83,9 +83,9 @@ def _is_well_known(password: str) -> bool:
 
 
 def _guesses(password: str) -> float:
-    """Estimate, as zxcvbn does, how many guesses somebody needs who knows how people choose passwords.
+    """Estimate the number of guesses that an attacker needs who knows how people choose passwords, as zxcvbn does.
 
-    zxcvbn itself tries every way to read signs as letters, which takes seconds for a password that is made for it.
+    zxcvbn itself tries every way to read signs as letters, which takes seconds for a password crafted for that.
     """
     parts = (password[begin : begin + SCORED] for begin in range(0, len(password), SCORED))
     return math.prod(_guesses_of_part(part) for part in parts)

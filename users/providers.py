@@ -1,4 +1,4 @@
-"""What users needs from its process: password hashing off the event loop, and the key that signs access tokens."""
+"""Dependencies of users: password hashing in threads, failed-login counters, and the keys that sign access tokens."""
 
 import functools
 import hashlib
@@ -28,68 +28,68 @@ from users.use_cases import SessionPolicy
 MEMORY_KIB = 19_456
 PASSES = 2
 LANES = 1
-# As many at once as a small machine has cores; more would only take its memory.
+# Hashes at once: the cores of a small machine. More would use more memory and not be faster.
 AT_ONCE = 2
 MAX_WAIT_SECONDS = 3.0
-# Who logs in can wait better than who orders: where processors are short, hashing comes after everything else.
+# Low priority: when the processors are busy, orders come before logins.
 NICENESS = 10
 
 
 class Passwords(DependencyProvider):  # type: ignore[misc]  # Nameko has no types
-    """Gives a service `hash`, `matches` and `renewed`: 20 to 50 ms of pure computation, in threads of their own.
+    """Gives a service `hash`, `matches` and `renewed`. Each takes 20 to 50 ms of computation, in separate threads.
 
     A worker that calls them must hold no transaction open.
     """
 
     def __init__(self) -> None:
         self._hasher = PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES)
-        self._turns = Semaphore(AT_ONCE)
-        self._nobodys = ""
+        self._slots = Semaphore(AT_ONCE)
+        self._unknown_account_hash = ""
 
     def setup(self) -> None:
-        """Make the hash that nothing matches, for accounts that do not exist."""
-        self._nobodys = self._hasher.hash(secrets.token_urlsafe())
+        """Create the hash that is checked for accounts that do not exist, so that they take the same time."""
+        self._unknown_account_hash = self._hasher.hash(secrets.token_urlsafe())
 
     def get_dependency(self, _worker_ctx: Any) -> "Passwords":
-        """Return what all workers share."""
+        """Return this provider; all workers share it."""
         return self
 
     def hash(self, password: str) -> str:
-        """Return the argon2id hash of `password`, its salt and parameters included."""
-        return str(self._in_turn(self._hasher.hash, password))
+        """Return the argon2id hash of `password`, including its salt and parameters."""
+        return str(self._run_in_thread(self._hasher.hash, password))
 
     def matches(self, password: str, password_hash: str | None) -> bool:
-        """Tell whether `password` is the one that was hashed; without a hash it isn't, after just as long a time."""
+        """Tell whether `password` matches the hash. Without a hash: False, after the same time."""
         try:
-            self._in_turn(self._hasher.verify, password_hash or self._nobodys, password)
+            self._run_in_thread(self._hasher.verify, password_hash or self._unknown_account_hash, password)
         except (VerificationError, InvalidHashError):
             return False
         return password_hash is not None
 
     def fingerprint(self, password: str, email: str) -> str:
-        """Return what tells two passwords for one address apart, always the same for the same; as slow as `hash`.
+        """Return a deterministic hash of a password for one address, for comparisons. As slow as `hash`.
 
-        It may be stored, because it is as hard to turn back as the hash.
+        It may be stored: it is as hard to invert as the hash.
         """
         salt = hashlib.sha256(f"fingerprint for {email}".encode()).digest()
-        return str(self._in_turn(functools.partial(self._hasher.hash, salt=salt), password))
+        return str(self._run_in_thread(functools.partial(self._hasher.hash, salt=salt), password))
 
     def renewed(self, password: str, password_hash: str) -> str | None:
-        """Return a new hash where `password_hash` was made with other parameters than today's, else None."""
+        """Return a new hash if `password_hash` was made with other parameters than the current ones, else None."""
         return self.hash(password) if self._hasher.check_needs_rehash(password_hash) else None
 
-    def _in_turn(self, work: Any, *arguments: str) -> Any:
-        if not self._turns.acquire(timeout=MAX_WAIT_SECONDS):
+    def _run_in_thread(self, work: Any, *arguments: str) -> Any:
+        if not self._slots.acquire(timeout=MAX_WAIT_SECONDS):
             message = "Too many people are logging in at once. Try again shortly."
             raise ServiceUnavailable(message, retry_after=1)
         try:
-            return tpool.execute(_gently, work, *arguments)
+            return tpool.execute(_with_low_priority, work, *arguments)
         finally:
-            self._turns.release()
+            self._slots.release()
 
 
-def _gently(work: Callable[..., Any], *arguments: str) -> Any:
-    """Do `work` in this thread, which is for nothing else. On Linux each thread has a priority of its own."""
+def _with_low_priority(work: Callable[..., Any], *arguments: str) -> Any:
+    """Run `work` in this dedicated thread with a low priority, which Linux sets per thread."""
     thread = patcher.original("threading").get_native_id()
     if os.getpriority(os.PRIO_PROCESS, thread) < NICENESS:
         os.setpriority(os.PRIO_PROCESS, thread, NICENESS)
@@ -97,49 +97,49 @@ def _gently(work: Callable[..., Any], *arguments: str) -> Any:
 
 
 class FailedLogins(DependencyProvider):  # type: ignore[misc]  # as above
-    """Counts the failed logins of each account, for all replicas: guessing a password takes too long to be of use."""
+    """Counts the failed logins of each account for all replicas, so that guessing a password takes too long."""
 
     limits = RateLimits()
 
     def setup(self) -> None:
-        """Read the limits. Raises ValueError for one that is none."""
+        """Read the limits. Raises ValueError for an invalid one."""
         name = TooManyFailedLogins.policy
-        self._from_one_place = Policy.of(name, config.get("FAILED_LOGINS_PER_ACCOUNT_AND_ADDRESS"))
-        self._from_everywhere = Policy.of(name, config.get("FAILED_LOGINS_PER_ACCOUNT"))
+        self._per_address = Policy.of(name, config.get("FAILED_LOGINS_PER_ACCOUNT_AND_ADDRESS"))
+        self._per_account = Policy.of(name, config.get("FAILED_LOGINS_PER_ACCOUNT"))
 
     def get_dependency(self, _worker_ctx: Any) -> "FailedLogins":
-        """Return what all workers share."""
+        """Return this provider; all workers share it."""
         return self
 
     def of(self, email: str, address: str) -> "Failures":
-        """Return the counters of an account, there or not, for who comes from `address`."""
-        # A blank is in no e-mail address.
-        here = (self._from_one_place, f"{email} {address}") if self._from_one_place else None
-        everywhere = (self._from_everywhere, email) if self._from_everywhere else None
+        """Return the counters of an account, which need not exist, for a client at `address`."""
+        # An e-mail address contains no blank, so the two keys cannot collide.
+        here = (self._per_address, f"{email} {address}") if self._per_address else None
+        everywhere = (self._per_account, email) if self._per_account else None
         return Failures(self.limits, here, everywhere)
 
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """The failed logins of one account: from one place, and from everywhere; None is not limited."""
+    """The failed logins of one account: from one address, and in total. None means no limit."""
 
     limits: RateLimits
     here: tuple[Policy, str] | None
     everywhere: tuple[Policy, str] | None
 
     def check(self) -> None:
-        """Raise TooManyFailedLogins where no password is taken now."""
+        """Raise TooManyFailedLogins if a limit is reached."""
         _refuse_over(self.limits.look(*self._counters))
 
     def add(self) -> None:
-        """Count one; raise TooManyFailedLogins where others have used up what was left meanwhile.
+        """Count a failed login. Raises TooManyFailedLogins if concurrent logins reached the limit in the meantime.
 
-        Else many guesses at once would learn which of them was right: the only one that is refused.
+        Otherwise many concurrent guesses could see which of them was right: the only one that is refused.
         """
         _refuse_over(self.limits.spend(*self._counters))
 
-    def forget(self) -> None:
-        """The right one has come from here: that says nothing about the others."""
+    def reset(self) -> None:
+        """Reset the counter of this address after a successful login; the total counter stays."""
         if self.here is not None:
             self.limits.forget(*self.here)
 

@@ -19,13 +19,13 @@ MAX_CHANGED = 10_000
 
 
 def now(session: Session) -> datetime:
-    """Return the database's time, the one clock that all replicas share."""
+    """Return the database's time, the clock that all replicas share."""
     time: datetime = session.scalars(select(func.clock_timestamp())).one()
     return time
 
 
 def get_user(session: Session, user_id: UUID, actor: Actor) -> UserView:
-    """Return the account; raises UserNotFound, also for one that is not the actor's to see."""
+    """Return the account; raises UserNotFound, also for an account that the actor may not see."""
     user = session.get(User, user_id) if actor.may_see(user_id) else None
     if user is None:
         raise UserNotFound
@@ -41,13 +41,13 @@ def list_users(session: Session, page: PageRequest) -> dict[str, Any]:
 def list_changed(
     session: Session, within: timedelta, until: datetime | None = None
 ) -> tuple[list[UserUpdated], datetime | None]:
-    """Return what user.updated said within this time and `until` then, one for each account.
+    """Return the latest UserUpdated of each account that changed in the last `within`, up to `until`.
 
-    Where that is more than can be told at once it is the latest, and the time until which to ask for the rest.
+    At most about MAX_CHANGED, the latest first. The second value is the `until` of the next page, None on the last.
     """
-    # The time of the statement is the same for all rows, so that an index serves; that of the clock is not.
+    # statement_timestamp() is constant during the statement, so the index can be used; clock_timestamp() is not.
     since, latest = func.statement_timestamp() - within, until or func.statement_timestamp()
-    # A new account has not changed: its tokens were made from what it is.
+    # A new account has not changed since its tokens were made.
     statement = (
         select(User)
         .where(User.updated_at > since, User.updated_at <= latest, User.updated_at > User.created_at)
@@ -61,14 +61,14 @@ def list_changed(
         ended.setdefault(family.user_id, []).append(family.id)
     others = session.scalars(select(User).where(User.id.in_(ended.keys() - changed.keys())))
     users = [*changed.values(), *others]
-    told = [describe_change(user, user.updated_at, ended.get(user.id, ())) for user in users]
+    changes = [describe_change(user, user.updated_at, ended.get(user.id, ())) for user in users]
     oldest = [user.updated_at for user in list(changed.values())[MAX_CHANGED - 1 :]]
     oldest += [family.revoked_at for family in families[MAX_CHANGED - 1 :]]
-    return told, max(oldest, default=None)
+    return changes, max(oldest, default=None)
 
 
 def _families_revoked(session: Session, since: ColumnElement[Any], latest: Any) -> Sequence[Any]:
-    """Return (id, user_id, revoked_at) of the sessions that were revoked after `since`, the latest first."""
+    """Return (id, user_id, revoked_at) of the sessions revoked after `since`, the latest first."""
     statement = (
         select(RefreshFamily.id, RefreshFamily.user_id, RefreshFamily.revoked_at)
         .where(RefreshFamily.revoked_at > since, RefreshFamily.revoked_at <= latest)
@@ -79,7 +79,7 @@ def _families_revoked(session: Session, since: ColumnElement[Any], latest: Any) 
 
 
 def describe_change(user: User, at: datetime, ended_sessions: Sequence[UUID]) -> UserUpdated:
-    """Return the event that says what `user` is as of `at`."""
+    """Return the event with the state of `user` at `at`."""
     return UserUpdated.model_validate(
         {
             "user_id": user.id,
@@ -97,9 +97,9 @@ def find_by_email(session: Session, email: str) -> User | None:
 
 
 def describe_token(session: Session, token: AccessToken) -> VerifiedToken:
-    """Return what a genuine access token is good for now, with the roles of now.
+    """Return the content of a verified access token, with the account's current roles.
 
-    Raises TokenRevoked when its account is switched off or gone, or its session has ended.
+    Raises TokenRevoked if the account is inactive or deleted, or the session has ended.
     """
     user = session.get(User, token.user_id)
     if user is None or not user.is_active or _has_ended(session, token.session_id):
@@ -117,10 +117,10 @@ def _has_ended(session: Session, family_id: UUID | None) -> bool:
 
 
 def lock_user(session: Session, user_id: UUID, *, shared: bool = False) -> User | None:
-    """Return the account as it is now, locked until the transaction ends; None if there is none.
+    """Return the current account, locked until the transaction ends; None if there is none.
 
-    Whoever makes tokens takes the lock shared, whoever changes the account alone: no token is made from roles that are
-    being taken away, and every token with an `iat` after a change was made after it.
+    Transactions that issue tokens take a shared lock; those that change the account take an exclusive one. So no token
+    is issued with roles that are being removed, and a token whose `iat` is after a change was issued after it.
     """
     return session.get(User, user_id, with_for_update={"read": shared}, populate_existing=True)
 

@@ -96,7 +96,7 @@ class UsersService(operations.Operations):
             raise InvalidCredentials
         # Once more: of many guesses at once, all but the first few have failed by now.
         failures.check()
-        failures.forget()
+        failures.reset()
         renewed = self.passwords.renewed(credentials.password, user.password_hash)
         with self.work.transaction() as session:
             return use_cases.log_in(session, user.id, user.password_hash, self.sessions, renewed)

@@ -1,4 +1,4 @@
-"""The tokens that users hands out: signed access tokens, and opaque refresh tokens that replace one another."""
+"""Signed access tokens, and opaque refresh tokens that are replaced at each use."""
 
 import base64
 import hashlib
@@ -42,14 +42,14 @@ class SigningKey:
 
     @property
     def public(self) -> Ed25519PublicKey:
-        """The half that verifies."""
+        """The public key."""
         return self.private.public_key()
 
 
 def load_signing_keys(path: str | Path) -> tuple[SigningKey, ...]:
-    """Read the Ed25519 private keys of a PEM file; the first signs, the others have been rotated out.
+    """Read the Ed25519 private keys of a PEM file. The first one signs; the others are retired.
 
-    Raises TypeError if there is none or another kind of key in it.
+    Raises TypeError if the file has no such key or a key of another kind.
     """
     keys = [load_pem_private_key(block, password=None) for block in _PRIVATE_PEM.findall(Path(path).read_bytes())]
     ours = [SigningKey.of(key) for key in keys if isinstance(key, Ed25519PrivateKey)]
@@ -89,29 +89,29 @@ def new_refresh_token() -> str:
 
 
 def first_refresh_token(key: SigningKey, user_id: UUID) -> str:
-    """Return the refresh token of a registration with an idempotency key: the same when it is asked for again.
+    """Return the refresh token of a registration with an idempotency key; a retry gets the same one.
 
-    Only whoever has the signing key can make it, and they could sign access tokens anyway.
+    It can only be computed with the signing key, whose holder could sign access tokens anyway.
     """
     return _text(hashlib.sha256(key.private.sign(f"first refresh token of {user_id}".encode())).digest())
 
 
 def new_salt() -> bytes:
-    """Return what `successor` mixes in."""
+    """Return a random salt for `successor`."""
     return secrets.token_bytes(_SECRET_BYTES)
 
 
 def successor(refresh_token: str, salt: bytes) -> str:
     """Return the refresh token that replaces `refresh_token`.
 
-    It takes both the old token, which only the client has, and the salt, which only the database has: a stolen
-    database cannot make it, and a stolen old token cannot be wound forward to the present one.
+    It is computed from the old token, which only the client has, and the salt, which only the database has. So neither a
+    stolen database nor a stolen old token is enough to compute it.
     """
     return _text(hmac.digest(salt, refresh_token.encode(), "sha256"))
 
 
 def fingerprint(text: str) -> bytes:
-    """Return the SHA-256 of a refresh token: what is stored. With 256 random bits it needs no slow hash."""
+    """Return the SHA-256 of a refresh token, which is stored. A token of 256 random bits needs no slow hash."""
     return hashlib.sha256(text.encode()).digest()
 
 

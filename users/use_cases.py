@@ -41,10 +41,10 @@ CLEAN_UP_ROWS = 500
 
 @dataclass(frozen=True, slots=True)
 class SessionPolicy:
-    """What sessions are made with: the keys of access tokens, and how long a login lasts."""
+    """The keys that sign and verify access tokens, and the lifetime of a session."""
 
     signing_keys: tuple[tokens.SigningKey, ...]
-    """The first signs. Those that were rotated out are there to repeat what they have signed."""
+    """The first one signs. Retired keys reproduce the tokens that they signed, for retries."""
     public_keys: PublicKeys
     lifetime: timedelta
 
@@ -63,9 +63,9 @@ def register(
     *,
     repeatable: bool = False,
 ) -> SessionView:
-    """Open an account for a customer and log it in; raises UserAlreadyExists.
+    """Create a customer's account and its first session; raises UserAlreadyExists.
 
-    If `repeatable`, `repeat_registration` can give the same answer again.
+    If `repeatable`, `repeat_registration` can return the same result again.
     """
     values = {
         "id": new_id(),
@@ -83,28 +83,28 @@ def register(
 
 
 def repeat_registration(session: Session, user_id: UUID, policy: SessionPolicy) -> SessionView:
-    """Return what `register` answered, byte for byte; neither the answer nor its tokens were stored.
+    """Return the result of `register` again, byte for byte. Neither the result nor its tokens are stored.
 
-    Raises UserAlreadyExists once that first session is over and forgotten.
+    Raises UserAlreadyExists once that first session has been deleted.
     """
     user = session.get(User, user_id)
     for key in policy.signing_keys:
         refresh_token = tokens.first_refresh_token(key, user_id)
         token = session.get(RefreshToken, tokens.fingerprint(refresh_token))
         if token is not None and user is not None:
-            answer = _issue(user, token, refresh_token, key)
-            as_it_was = {"roles": (Role.CUSTOMER,), "is_active": True, "updated_at": user.created_at}
-            return answer.model_copy(update={"user": answer.user.model_copy(update=as_it_was)})
+            result = _issue(user, token, refresh_token, key)
+            original = {"roles": (Role.CUSTOMER,), "is_active": True, "updated_at": user.created_at}
+            return result.model_copy(update={"user": result.user.model_copy(update=original)})
     raise UserAlreadyExists
 
 
 def log_in(
     session: Session, user_id: UUID, password_hash: str, policy: SessionPolicy, renewed: str | None = None
 ) -> SessionView | None:
-    """Start a session for a user whose password was found to match `password_hash`, and keep its `renewed` hash.
+    """Start a session for a user whose password matched `password_hash`, and store the `renewed` hash if given.
 
-    None: the hash has changed in between. Raises InvalidCredentials for an account that is gone, UserInactive for one
-    that is switched off.
+    Returns None if the stored hash has changed in the meantime. Raises InvalidCredentials for a deleted account,
+    UserInactive for an inactive one.
     """
     user = queries.lock_user(session, user_id, shared=renewed is None)
     if user is None:
@@ -118,10 +118,11 @@ def log_in(
 
 
 def refresh(session: Session, refresh_token: str, policy: SessionPolicy, publish: Publish) -> SessionView | None:
-    """Replace `refresh_token` by a new pair; within 10 s of the first time, answer with that same pair again.
+    """Replace `refresh_token` by a new pair; a retry within REPLAY_WINDOW returns the same pair again.
 
-    None: it was replaced longer ago, so one of two holders stole it, and the whole family is revoked now. The caller
-    raises TokenRevoked *after* the commit. Raises InvalidToken, TokenRevoked or UserInactive where nothing is to keep.
+    Returns None if the token was replaced earlier than that: it was probably stolen, so the whole family is revoked, and
+    the caller raises TokenRevoked *after* the commit. Raises InvalidToken, TokenRevoked or UserInactive, with nothing to
+    commit.
     """
     family_id, user_id = _owner_of(session, refresh_token)
     user = queries.lock_user(session, user_id, shared=True)
@@ -133,7 +134,7 @@ def refresh(session: Session, refresh_token: str, policy: SessionPolicy, publish
         raise UserInactive
     if family.revoked_at is not None:
         raise TokenRevoked
-    # Read under the family's lock: two clients with the same token see one replacement.
+    # Read under the family's lock, so that two clients with the same token get the same replacement.
     token = session.get_one(RefreshToken, tokens.fingerprint(refresh_token))
     if token.replaced_at is not None and now - token.replaced_at > REPLAY_WINDOW:
         _end_session(session, user, family, publish)
@@ -142,7 +143,7 @@ def refresh(session: Session, refresh_token: str, policy: SessionPolicy, publish
 
 
 def log_out(session: Session, refresh_token: str, actor: Actor, publish: Publish) -> None:
-    """Revoke the family of `refresh_token`, once or again; raises InvalidToken for an unknown one or someone else's."""
+    """Revoke the family of `refresh_token`; repeating it is allowed. InvalidToken if unknown or another user's."""
     family_id, user_id = _owner_of(session, refresh_token)
     if actor.user_id not in (None, user_id):
         raise InvalidToken
@@ -155,10 +156,10 @@ def log_out(session: Session, refresh_token: str, actor: Actor, publish: Publish
 def update_user(
     session: Session, user_id: UUID, change: UpdateUser, publish: Publish, if_match: Sequence[str] | None = None
 ) -> UserView:
-    """Change what is stated, all of it or nothing; switching an account off ends its sessions.
+    """Change the stated fields; deactivating an account ends its sessions.
 
-    Raises ValidationFailed where nothing is stated, UserNotFound, PreconditionFailed where `if_match` does not have the
-    account's entity tag, InvalidState where nobody would be left who may do this.
+    Raises ValidationFailed if no field is stated, UserNotFound, PreconditionFailed if `if_match` lacks the account's
+    entity tag, InvalidState for the last active administrator.
     """
     if not change.model_fields_set:
         raise ValidationFailed.field("", "state roles, is_active or both")
@@ -169,7 +170,7 @@ def update_user(
         roles = [role.value for role in Role if role in change.roles]
     if "is_active" in change.model_fields_set:
         is_active = change.is_active
-    # Their access tokens stay dead when the account is switched on again.
+    # Their access tokens stay revoked when the account is activated again.
     ended = [] if is_active else _revoke_all(session, user_id)
     if (roles, is_active) != (user.roles, user.is_active):
         if not (is_active and Role.ADMIN in roles):
@@ -180,13 +181,13 @@ def update_user(
 
 
 def delete_expired_sessions(session: Session) -> int:
-    """Delete some of the families whose time is over, with their tokens, and return how many.
+    """Delete expired families with their tokens, at most CLEAN_UP_ROWS, and return how many.
 
-    Until then a used or revoked token is kept: it must be recognised.
+    Used and revoked tokens are kept until then, because they must be recognised.
     """
     expired = (
         select(RefreshFamily.id)
-        .where(RefreshFamily.expires_at < func.statement_timestamp())  # one time for all rows: an index serves it
+        .where(RefreshFamily.expires_at < func.statement_timestamp())  # constant, so that the index can be used
         .order_by(RefreshFamily.expires_at)
         .limit(CLEAN_UP_ROWS)
         .with_for_update(skip_locked=True)
@@ -261,10 +262,10 @@ def _lock(session: Session, user_id: UUID) -> User:
 
 
 def _require_another_admin(session: Session, user: User) -> None:
-    """Raise InvalidState if this account, which is locked and as it was, is the only administrator that is active."""
+    """Raise InvalidState if this account, locked and not yet changed, is the only active administrator."""
     if not user.is_active or Role.ADMIN not in user.roles:
         return
-    # Two administrators who take each other's role at the same time have locked different accounts.
+    # Two administrators who demote each other at the same time lock different accounts; this lock serialises them.
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("the last administrator", 0))))
     others = select(User.id).where(User.is_active, User.roles.contains([Role.ADMIN.value]), User.id != user.id)
     if session.scalars(others.limit(1)).first() is None:
@@ -277,14 +278,14 @@ def _updated(session: Session, user: User, publish: Publish, ended: Sequence[UUI
 
 
 def _end_session(session: Session, user: User, family: RefreshFamily, publish: Publish) -> None:
-    """Revoke a family, and let those know who hold its access tokens for good. The account is as it was."""
+    """Revoke a family, and publish it so that its access tokens are refused. The account does not change."""
     if family.revoked_at is None:
         family.revoked_at = queries.now(session)
         publish(queries.describe_change(user, family.revoked_at, [family.id]))
 
 
 def _revoke_all(session: Session, user_id: UUID) -> list[UUID]:
-    """Revoke the families of an account, and return those that have an access token which has not expired."""
+    """Revoke all families of an account, and return those with an unexpired access token."""
     statement = update(RefreshFamily).where(RefreshFamily.user_id == user_id, RefreshFamily.revoked_at.is_(None))
     revoked = session.scalars(statement.values(revoked_at=func.clock_timestamp()).returning(RefreshFamily.id)).all()
     alive = RefreshToken.issued_at > queries.now(session) - timedelta(seconds=ACCESS_TOKEN_SECONDS)

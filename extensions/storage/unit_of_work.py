@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
-from contracts.base import Cause, Event, Received
+from contracts.base import Cause, Event, Received, StoredCause
 from contracts.events import handler_name
 from contracts.ids import new_id
 from extensions.observability.metrics import Metrics
@@ -104,7 +104,7 @@ class UnitOfWork:
         message_id = new_id()
         cause = cause or current_trace()
         headers = {"x-request-id": cause.request_id, "traceparent": cause.traceparent}
-        if isinstance(cause, Received):
+        if isinstance(cause, Received | StoredCause):
             headers["causation-id"] = str(cause.message_id)
         self._outbox.append(
             {

@@ -355,7 +355,7 @@ REMEDIES = [
     Remedy(
         "12",
         "passwords are hashed in a thread (eventlet.tpool)",
-        [Patch("users/providers.py", "tpool.execute(_gently, work, *arguments)", "work(*arguments)")],
+        [Patch("users/providers.py", "tpool.execute(_with_low_priority, work, *arguments)", "work(*arguments)")],
         "tests/service/users/test_accounts.py::TestLogin::test_hashing_holds_up_nobody",
     ),
     Remedy(

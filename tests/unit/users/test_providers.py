@@ -40,10 +40,10 @@ def test_without_an_account_just_as_much_is_computed(passwords, monkeypatch):
 def test_too_many_at_once_are_turned_away(passwords, monkeypatch):
     monkeypatch.setattr(providers, "MAX_WAIT_SECONDS", 0.01)
     for _ in range(providers.AT_ONCE):
-        passwords._turns.acquire()
+        passwords._slots.acquire()
     with pytest.raises(ServiceUnavailable, match="logging in"):
         passwords.hash("x")
-    passwords._turns.release()
+    passwords._slots.release()
     assert passwords.hash("x")
 
 
@@ -71,6 +71,6 @@ def test_hashing_does_not_stop_the_process(passwords):
 def test_hashing_gives_way_to_everything_else(passwords):
     """In its own thread only: the service itself keeps its priority."""
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    nicenesses = {passwords._in_turn(lambda _: os.getpriority(os.PRIO_PROCESS, 0), "") for _ in range(5)}
+    nicenesses = {passwords._run_in_thread(lambda _: os.getpriority(os.PRIO_PROCESS, 0), "") for _ in range(5)}
     assert nicenesses == {max(own, providers.NICENESS)}
     assert os.getpriority(os.PRIO_PROCESS, 0) == own
