@@ -104,8 +104,8 @@ def new_salt() -> bytes:
 def successor(refresh_token: str, salt: bytes) -> str:
     """Return the refresh token that replaces `refresh_token`.
 
-    It is computed from the old token, which only the client has, and the salt, which only the database has. So neither a
-    stolen database nor a stolen old token is enough to compute it.
+    It is computed from the old token, which only the client has, and the salt, which only the database has. So neither
+    a stolen database nor a stolen old token is enough to compute it.
     """
     return _text(hmac.digest(salt, refresh_token.encode(), "sha256"))
 

@@ -120,9 +120,9 @@ def log_in(
 def refresh(session: Session, refresh_token: str, policy: SessionPolicy, publish: Publish) -> SessionView | None:
     """Replace `refresh_token` by a new pair; a retry within REPLAY_WINDOW returns the same pair again.
 
-    Returns None if the token was replaced earlier than that: it was probably stolen, so the whole family is revoked, and
-    the caller raises TokenRevoked *after* the commit. Raises InvalidToken, TokenRevoked or UserInactive, with nothing to
-    commit.
+    Returns None if the token was replaced earlier than that: it was probably stolen, so the whole family is revoked,
+    and the caller raises TokenRevoked *after* the commit. Raises InvalidToken, TokenRevoked or UserInactive, with
+    nothing to commit.
     """
     family_id, user_id = _owner_of(session, refresh_token)
     user = queries.lock_user(session, user_id, shared=True)
