@@ -20,12 +20,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.local.backoff import Backoff
 from deploy.local.process import PidFile, StartError, kill_tree, signal_process, spawn, tail, wait_until
+from extensions.runtime.backoff import Backoff
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("users", "catalog", "inventory", "payments", "notifications", "orders", "gateway")
 HOPELESS = 5  # deaths before the suite was ever ready
+FIRST_RESTART_SECONDS = 0.5
+LONGEST_RESTART_SECONDS = 10.0
+HEALTHY_SECONDS = 30.0  # a service that ran this long starts again with the shortest pause
+
+
+def restart_backoff() -> Backoff:
+    """Return the pauses of one service: 0.5, 1, 2, 4, 8, 10, 10 ... s, starting again after a run of 30 s."""
+    return Backoff(FIRST_RESTART_SECONDS, LONGEST_RESTART_SECONDS, jitter=0.0, healthy_after=HEALTHY_SECONDS)
 
 
 @dataclass
@@ -38,7 +46,7 @@ class _Service:
     wanted: bool = True  # shall it run? The supervisor starts it then, not before `start_at`
     start_at: float = 0.0
     restarts: int = 0
-    backoff: Backoff = field(default_factory=Backoff)
+    backoff: Backoff = field(default_factory=restart_backoff)
 
     @property
     def alive(self) -> bool:
@@ -104,7 +112,7 @@ class Suite:
                 self._was_ready = True
                 return
             for service in self._services.values():
-                if service.backoff.deaths >= HOPELESS and not self._was_ready:
+                if service.backoff.failures >= HOPELESS and not self._was_ready:
                     raise StartError(f"{service.name} keeps dying. The end of {service.log}:\n{tail(service.log)}")
             if time.monotonic() > deadline:
                 raise StartError(f"not ready after {timeout:.0f} s: {missing}{self._last_words()}")
@@ -212,7 +220,7 @@ class Suite:
         try:
             self._spawn(service)
         except OSError as error:  # out of memory, or of processes, or of files: for now
-            pause = service.backoff.pause(lived=0.0)
+            pause = service.backoff.next_pause()
             self._say(f"{service.name} could not be started ({error}); trying again in {pause:g} s")
             service.start_at = now + pause
         else:
@@ -220,7 +228,7 @@ class Suite:
 
     def _note_death(self, service: _Service, now: float) -> None:
         assert service.process is not None
-        pause = service.backoff.pause(lived=now - service.started)
+        pause = service.backoff.next_pause(ran_for=now - service.started)
         code = service.process.returncode
         self._say(f"{service.name} ended ({_how(code)}); starting it again in {pause:g} s; its log: {service.log}")
         service.process = None

@@ -1,1 +1,1 @@
-"""What every process needs: settings, backoff, interruptions."""
+"""What every process needs: settings, pauses between tries, and the interruptions of a greenlet."""

@@ -1,12 +1,12 @@
-"""What may come out of a method and is no Exception: Nameko's workers know only those."""
+"""Exceptions that can end a method and do not inherit from Exception. Nameko's workers catch only Exception."""
 
 import eventlet
 from greenlet import GreenletExit
 
 INTERRUPTIONS = (eventlet.Timeout, SystemExit, GreenletExit)
-"""A worker that let one of them pass would never answer nor ack, and with SystemExit take the whole process along.
+"""If one of them escaped, the worker would neither reply nor ack; SystemExit would also end the whole process.
 
-Each of our decorators turns them into an exception. KeyboardInterrupt is not among them: it is a person's Ctrl-C.
+Each of our decorators turns them into an exception. KeyboardInterrupt is not included: it is the operator's Ctrl-C.
 """
 
 

@@ -1,4 +1,4 @@
-"""Settings of config.yml that are more than one plain value."""
+"""Settings of config.yml that need interpretation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,24 +9,24 @@ ENVIRONMENTS = ("development", "test", "production")
 
 
 class UnknownEnvironment(ValueError):
-    """ENVIRONMENT is none of ENVIRONMENTS."""
+    """ENVIRONMENT is not one of ENVIRONMENTS."""
 
 
 def is_production(config: Mapping[str, Any]) -> bool:
-    """Tell whether this is production. Raises UnknownEnvironment for a word that only looks as if it were."""
+    """Tell whether ENVIRONMENT is production. Raises UnknownEnvironment for a value outside ENVIRONMENTS."""
     environment = config.get("ENVIRONMENT", "development")
     if environment not in ENVIRONMENTS:
-        raise UnknownEnvironment(f"ENVIRONMENT is {environment!r}, and has to be one of {', '.join(ENVIRONMENTS)}")
+        raise UnknownEnvironment(f"ENVIRONMENT is {environment!r}; it must be one of {', '.join(ENVIRONMENTS)}")
     return bool(environment == "production")
 
 
 def by_environment(name: str, default: Any = None) -> Any:
-    """Return what the setting `name` has under `production`, or under `elsewhere` where this is not production."""
+    """Return the value of the setting `name` under its key `production` or, in other environments, `elsewhere`."""
     where = "production" if is_production(config) else "elsewhere"
     return config.get(name, {}).get(where, default)
 
 
 def listed(setting: Any) -> list[str]:
-    """Return a setting that is a list, or one line with commas in it."""
+    """Return a setting as a list; it may be a list or a comma-separated string."""
     parts = setting.split(",") if isinstance(setting, str) else setting or []
     return [part.strip() for part in parts if part.strip()]

@@ -19,8 +19,8 @@ STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLE
 @pytest.fixture
 def suite(tmp_path, monkeypatch):
     """A suite of two sleepers; `programs` says what each runs."""
-    monkeypatch.setattr("deploy.local.backoff.FIRST", 0.05)
-    monkeypatch.setattr("deploy.local.backoff.LONGEST", 0.1)
+    monkeypatch.setattr("deploy.local.suite.FIRST_RESTART_SECONDS", 0.05)
+    monkeypatch.setattr("deploy.local.suite.LONGEST_RESTART_SECONDS", 0.1)
     made = Suite({"GATEWAY_ADDRESS": "127.0.0.1:1"}, log_dir=tmp_path / "log", services=["orders", "gateway"])
     made.programs = dict.fromkeys(("orders", "gateway"), SLEEPS)
 

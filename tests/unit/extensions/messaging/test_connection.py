@@ -1,4 +1,4 @@
-"""Pauses between tries, and what a message looks like when it leaves."""
+"""Lost connections, and what a message looks like when it leaves."""
 
 import itertools
 
@@ -6,29 +6,6 @@ import pytest
 
 from extensions.messaging.connection import BrokerUnavailable, broker_errors
 from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
-from extensions.runtime.backoff import Backoff
-
-
-def bounds(backoff, tries):
-    return [(pause, backoff.next_pause()) for pause in tries]
-
-
-def test_pauses_double_up_to_the_longest_and_are_shortened_by_half_at_most():
-    for limit, pause in bounds(Backoff(first=0.25, longest=10.0), [0.25, 0.5, 1, 2, 4, 8, 10, 10, 10]):
-        assert limit / 2 <= pause <= limit
-
-
-def test_pauses_begin_anew_after_a_success():
-    backoff = Backoff(first=1.0, longest=60.0)
-    for _ in range(10):
-        backoff.next_pause()
-    assert backoff.next_pause() >= 30.0
-    backoff.reset()
-    assert backoff.next_pause() <= 1.0
-
-
-def test_no_two_processes_come_back_at_the_same_moment():
-    assert len({Backoff().next_pause() for _ in range(50)}) > 40
 
 
 @pytest.mark.parametrize("failure", [OSError, TimeoutError, EOFError, ConnectionResetError])
