@@ -212,7 +212,7 @@ class OrdersService(operations.Operations):
         expired = use_cases.expire_orders(self.work.session, _deadline(), self._publish)
         self._forget(expired)
         if len(expired) == use_cases.EXPIRE_BATCH:
-            self.work.wake("expire_orders")
+            self.work.trigger("expire_orders")
 
     def _place(self, orders):
         """Store orders that were priced; returns each one's answer."""

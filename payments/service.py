@@ -71,7 +71,7 @@ class PaymentsService(operations.Operations):
         """Open a payment for new orders, capture it for confirmed ones, give it back for cancelled ones."""
         # Asked as soon as this is committed.
         if use_cases.follow_orders(self.work.session, events, self.provider, self.work.publish):
-            self.work.wake("authorize_pending")
+            self.work.trigger("authorize_pending")
 
     @periodic(seconds=1.0, transaction=False)
     def authorize_pending(self):

@@ -175,4 +175,4 @@ class UsersService(operations.Operations):
     def delete_expired_sessions(self):
         """Forget logins whose time is over."""
         if use_cases.delete_expired_sessions(self.work.session) == use_cases.CLEAN_UP_ROWS:
-            self.work.wake("delete_expired_sessions")
+            self.work.trigger("delete_expired_sessions")

@@ -307,7 +307,7 @@ def handles(event: type[Event], *more: type[Event]) -> Callable[[Callable[..., A
             start_trace({"x-request-id": first.request_id, "traceparent": first.traceparent}, self.name)
             try:
                 with self.work.transaction(lock_timeout):
-                    unseen = self.work.first_time(events)
+                    unseen = self.work.add_to_inbox(events)
                     if unseen:
                         method(self, unseen)
             except INTERRUPTIONS as error:

@@ -6,15 +6,13 @@ that one replica at a time does it, once per interval.
 
 import logging
 import time
-from datetime import timedelta
+from collections.abc import Sequence
 from typing import Any
 
 import eventlet
 from eventlet.event import Event as Signal
 from nameko.extensions import DependencyProvider, SharedExtension
-from sqlalchemy import Table, bindparam, delete, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from contracts.events import EVENTS, EXCHANGE
 from extensions.messaging.connection import BrokerUnavailable
@@ -23,6 +21,7 @@ from extensions.observability.instruments import UNKNOWN, OutboxInstruments
 from extensions.observability.metrics import Metrics
 from extensions.runtime.backoff import Backoff
 from extensions.storage import timers
+from extensions.storage.outbox import backlog, delete_rows, postpone_rows, select_due
 from extensions.storage.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -30,8 +29,6 @@ log = logging.getLogger(__name__)
 BATCH = 200
 SWEEP, SWEEP_SECONDS = "outbox", 1.0
 BACKLOG_SECONDS = 5.0
-MAX_COUNTED = 10_000
-LONGEST_RETURN_PAUSE_SECONDS = 60
 # Between the beginnings of two batches: what is committed meanwhile goes together.
 GATHER_SECONDS = 0.03
 
@@ -45,7 +42,7 @@ class OutboxRelay(SharedExtension):
 
     def __init__(self) -> None:
         super().__init__()
-        self._oldest: Any = None
+        self._select_due: Any = None
         self._instruments: Any = None
         self._wakeup = Signal()
         self._relay: Any = None
@@ -56,13 +53,7 @@ class OutboxRelay(SharedExtension):
         """Begin to relay, with what an earlier process left behind first."""
         if self._relay is not None:
             return
-        table = self.storage.table("outbox")
-        now = func.clock_timestamp()
-        # What is put back for longer than we ever do is from a clock that has been set back since.
-        due = or_(table.c.due_at <= now, table.c.due_at > now + timedelta(seconds=LONGEST_RETURN_PAUSE_SECONDS))
-        self._oldest = (
-            select(table).where(due).order_by(table.c.id).limit(BATCH).with_for_update(skip_locked=True)
-        )  # built once: it is asked many times a second
+        self._select_due = select_due(self.storage.table("outbox"), BATCH)
         if self.metrics.is_served:
             self._watch = self.container.spawn_managed_thread(self._watch_backlog, identifier="outbox.backlog")
         self._relay = self.container.spawn_managed_thread(self._run, identifier="outbox.relay")
@@ -119,18 +110,17 @@ class OutboxRelay(SharedExtension):
         with self.storage.sessions.begin() as session:
             if not woken and not timers.claim(session, self.storage.table("timers"), SWEEP, SWEEP_SECONDS):
                 return 0
-            rows = session.execute(self._oldest).all()
+            rows = session.execute(self._select_due).all()
             if not rows:
                 return 0
             returned = self.publisher.publish([self._to_message(row) for row in rows])
-            delivered = [row.id for row in rows if str(row.message_id) not in returned]
-            if delivered:
-                session.execute(delete(outbox).where(outbox.c.id.in_(delivered)))
-            if returned:
-                self._put_back(session, [row for row in rows if str(row.message_id) in returned])
-        self._instruments.relayed(
-            (row.event_type for row in rows if str(row.message_id) not in returned), len(returned)
-        )
+            delivered = [row for row in rows if str(row.message_id) not in returned]
+            delete_rows(session, outbox, delivered)
+            # Events that no queue took are tried again later; the others are not held up by them.
+            postponed = [row for row in rows if str(row.message_id) in returned]
+            _log_returned(postponed)
+            postpone_rows(session, outbox, postponed)
+        self._instruments.relayed((row.event_type for row in delivered), len(returned))
         return len(rows)
 
     def _watch_backlog(self) -> None:
@@ -138,25 +128,10 @@ class OutboxRelay(SharedExtension):
         while True:
             try:
                 with self.storage.sessions() as session:
-                    self._instruments.backlog = _backlog(session, self.storage.table("outbox"))
+                    self._instruments.backlog = backlog(session, self.storage.table("outbox"))
             except SQLAlchemyError:
                 self._instruments.backlog = UNKNOWN
             eventlet.sleep(BACKLOG_SECONDS)
-
-    def _put_back(self, session: Session, rows: list[Any]) -> None:
-        """Keep events that no queue took, for later and later tries; the others are not held up by them."""
-        outbox = self.storage.table("outbox")
-        for row in rows:
-            log.error("no queue took %s %s (try %d)", row.event_type, row.message_id, row.attempts + 1)
-        session.execute(
-            update(outbox)
-            .where(outbox.c.id == bindparam("row_id"))
-            .values(
-                attempts=outbox.c.attempts + 1,
-                due_at=func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("pause")),
-            ),
-            [{"row_id": row.id, "pause": float(min(2**row.attempts, LONGEST_RETURN_PAUSE_SECONDS))} for row in rows],
-        )
 
     def _to_message(self, row: Any) -> OutgoingMessage:
         event = EVENTS.get(row.event_type)
@@ -183,9 +158,6 @@ class Outbox(DependencyProvider):
         return self.relay
 
 
-def _backlog(session: Session, outbox: Table) -> tuple[float, float]:
-    """Return how many events wait, MAX_COUNTED at most, and for how many seconds the oldest has."""
-    waiting = select(outbox.c.created_at).order_by(outbox.c.id).limit(MAX_COUNTED).subquery()
-    age = func.extract("epoch", func.clock_timestamp() - func.min(waiting.c.created_at))
-    count, oldest = session.execute(select(func.count(), age).select_from(waiting)).one()
-    return float(count), max(0.0, float(oldest or 0))
+def _log_returned(rows: Sequence[Any]) -> None:
+    for row in rows:
+        log.error("no queue took %s %s (try %d)", row.event_type, row.message_id, row.attempts + 1)

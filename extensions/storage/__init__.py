@@ -1,1 +1,1 @@
-"""PostgreSQL: engine, unit of work, outbox, inbox, timers, migrations. Knows no AMQP and no HTTP."""
+"""PostgreSQL: engine, unit of work, outbox, inbox, timers, migrations. Imports no AMQP and no HTTP library."""

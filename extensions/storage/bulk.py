@@ -1,4 +1,7 @@
-"""Many rows by one statement, whose text is the same however many they are: it is compiled once, not for each batch."""
+"""Bulk inserts and updates by one statement.
+
+The rows are passed as arrays, so the text of the statement is the same for any number of rows and is compiled once.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,9 +14,9 @@ from sqlalchemy.orm import Session
 
 
 def insert_rows(session: Session, table: Table, rows: Sequence[Mapping[str, Any]], *, on_conflict: str = "") -> None:
-    """Insert `rows` in their order; all have the same columns. `on_conflict` is what follows ON CONFLICT in SQL.
+    """Insert `rows` in their order; all have the same columns. `on_conflict` is the SQL after ON CONFLICT.
 
-    Defaults of the model do not apply, those of the table do.
+    The server defaults of the table apply, the Python defaults of the model do not.
     """
     if rows:
         columns = tuple(rows[0])
@@ -21,9 +24,9 @@ def insert_rows(session: Session, table: Table, rows: Sequence[Mapping[str, Any]
 
 
 def update_rows(session: Session, table: Table, rows: Sequence[Mapping[str, Any]], *, key: str = "id") -> None:
-    """Give the row of `table` with each one's `key` its other values, and note when.
+    """Update the rows of `table` that have the `key` of a row in `rows`; sets updated_at too.
 
-    All rows have the same columns. Nothing of this is seen by objects that the session has loaded before.
+    All rows have the same columns. Objects that the session has loaded before are not refreshed.
     """
     if rows:
         columns = tuple(rows[0])
@@ -31,7 +34,7 @@ def update_rows(session: Session, table: Table, rows: Sequence[Mapping[str, Any]
 
 
 def _arrays(table: Table, columns: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the rows' values by column, as psycopg2 takes them."""
+    """Return the values of `rows` by column, in the form that psycopg2 expects."""
     arrays = {column: [row[column] for row in rows] for column in columns}
     for column in columns:
         if isinstance(table.c[column].type, JSON):
@@ -42,7 +45,7 @@ def _arrays(table: Table, columns: tuple[str, ...], rows: Sequence[Mapping[str, 
 @lru_cache
 def _insertion(table: Table, columns: tuple[str, ...], on_conflict: str) -> TextClause:
     return text(
-        f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT * FROM {_unnested(table, columns)}"  # noqa: S608  (names of our own)
+        f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT * FROM {_unnested(table, columns)}"  # noqa: S608  (our own names)
         + (f" ON CONFLICT {on_conflict}" if on_conflict else "")
     )
 
@@ -51,7 +54,7 @@ def _insertion(table: Table, columns: tuple[str, ...], on_conflict: str) -> Text
 def _update(table: Table, key: str, columns: tuple[str, ...]) -> TextClause:
     changes = ", ".join(f"{column} = after.{column}" for column in columns if column != key)
     return text(
-        f"UPDATE {table.name} SET {changes}, updated_at = clock_timestamp()"  # noqa: S608  (names of our own)
+        f"UPDATE {table.name} SET {changes}, updated_at = clock_timestamp()"  # noqa: S608  (our own names)
         f" FROM {_unnested(table, columns)} AS after ({', '.join(columns)}) WHERE {table.name}.{key} = after.{key}"
     )
 

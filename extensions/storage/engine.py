@@ -1,4 +1,4 @@
-"""The way to PostgreSQL: every wait for it has an end, and what its errors mean."""
+"""Connections to PostgreSQL: every wait has a deadline, and errors are classified."""
 
 import json
 import time
@@ -15,16 +15,16 @@ from contracts.errors import ServiceUnavailable, UpstreamTimeout
 from extensions.storage.response_timeout import response_timeout_or
 
 CONNECT_TIMEOUT_SECONDS = 5
-# Longer than a statement may take, where its greenlet has no more patience. A peer whose kernel acknowledges and whose
-# process says nothing keeps TCP content.
-UNANSWERED_SECONDS = 15
+# Longer than statement_timeout. TCP timeouts do not cover this case: the kernel of the peer acknowledges, but its
+# process does not respond. `response_timeout` overrides it for one greenlet.
+RESPONSE_TIMEOUT_SECONDS = 15
 POOL_TIMEOUT_SECONDS = 3
-# A connection that was used so shortly ago is taken to live still.
-RESTED_SECONDS = 1.0
+# Skip the liveness check for connections used within the last second.
+UNCHECKED_SECONDS = 1.0
 SESSION_SETTINGS = {
     "statement_timeout": "10s",
-    # Twice that must be less: who is not the first to want a row waits for its turn, and then for the row. A lock that
-    # is held for too long is an outage, a statement that takes too long is not.
+    # Twice this must be less than statement_timeout: the second transaction that waits for a row waits first for its
+    # place in the queue and then for the row. LockTimeout is an outage, a statement timeout is not.
     "lock_timeout": "4s",
     "idle_in_transaction_session_timeout": "30s",
     "timezone": "UTC",
@@ -38,28 +38,28 @@ TCP_SETTINGS = {
 SERIALIZATION_FAILURE, DEADLOCK_DETECTED, QUERY_CANCELED = "40001", "40P01", "57014"
 LOCK_NOT_AVAILABLE = "55P03"
 # Class 57P: the server shuts down or starts. 53: out of disk, memory or connections. 08: connection. 25006: read-only.
-# A statement that takes too long (57014) is the message's own fault.
+# A statement timeout (57014) is the fault of the message.
 OUTAGE_STATES = ("57P", "53", "08", "25006", LOCK_NOT_AVAILABLE)
 
 
 class DatabaseUnavailable(ServiceUnavailable):
-    """PostgreSQL cannot be reached or cannot serve now; nothing was done."""
+    """PostgreSQL cannot be reached or cannot serve now; nothing was changed."""
 
     code, status, detail = "SERVICE_UNAVAILABLE", 503, "A database is unavailable. Try again shortly."
 
 
 class LockTimeout(DatabaseUnavailable):
-    """Somebody has held a row that this transaction needs for too long; what needs other rows can be done."""
+    """Another transaction held a row for longer than lock_timeout. Transactions on other rows can succeed."""
 
 
 class CommitUnknown(UpstreamTimeout):
-    """The connection was lost during the commit; whether it took place is unknown."""
+    """The connection was lost during the commit; whether the commit took place is unknown."""
 
-    detail = "The database was lost while it answered; whether it acted is unknown."
+    detail = "The connection to the database was lost during the commit; whether it took place is unknown."
 
 
 def is_outage(error: BaseException) -> bool:
-    """Tell whether `error` is the infrastructure's fault and not the message's: worth trying again for ever."""
+    """Tell whether `error` was caused by the infrastructure and not by the message: retry without a limit."""
     if isinstance(error, ServiceUnavailable | CommitUnknown | PoolTimeout):
         return True
     if not isinstance(error, DBAPIError):
@@ -71,28 +71,28 @@ def is_outage(error: BaseException) -> bool:
 
 
 def is_statement_timeout(error: BaseException) -> bool:
-    """Tell whether PostgreSQL gave a statement up because it took too long: no outage, but whoever waits may retry."""
+    """Tell whether PostgreSQL cancelled a statement at its timeout. It is not an outage, but a caller may retry."""
     return isinstance(error, DBAPIError) and sqlstate(error) == QUERY_CANCELED
 
 
 def sqlstate(error: DBAPIError) -> str:
-    """Return what PostgreSQL calls the error; nothing where it did not come to say."""
+    """Return the SQLSTATE of an error, "" if it does not come from PostgreSQL itself."""
     return getattr(error.orig, "pgcode", None) or ""
 
 
 def bound_every_wait() -> None:
-    """Bound every wait of psycopg2 for PostgreSQL, in this process."""
+    """Give every wait of psycopg2 for PostgreSQL a deadline, in this process."""
     psycopg2.extensions.set_wait_callback(_wait)
 
 
 def _wait(connection: Any) -> None:
     """Eventlet's own wait callback, with a deadline; psycopg2 closes a connection whose wait has failed.
 
-    libpq's connect_timeout does not hold where somebody else does the waiting.
+    libpq's connect_timeout does not apply when a wait callback does the waiting.
     """
     is_open = connection.status != psycopg2.extensions.STATUS_SETUP
-    seconds = response_timeout_or(UNANSWERED_SECONDS) if is_open else CONNECT_TIMEOUT_SECONDS
-    silence = psycopg2.OperationalError(f"PostgreSQL said nothing for {seconds} s")
+    seconds = response_timeout_or(RESPONSE_TIMEOUT_SECONDS) if is_open else CONNECT_TIMEOUT_SECONDS
+    no_response = psycopg2.OperationalError(f"PostgreSQL did not respond for {seconds} s")
     deadline = time.monotonic() + seconds
     while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
         trampoline(
@@ -100,12 +100,12 @@ def _wait(connection: Any) -> None:
             read=state == psycopg2.extensions.POLL_READ,
             write=state == psycopg2.extensions.POLL_WRITE,
             timeout=max(0, deadline - time.monotonic()),
-            timeout_exc=silence,
+            timeout_exc=no_response,
         )
 
 
 def make_engine(url: str) -> Engine:
-    """Return an engine whose every wait is bounded."""
+    """Return an engine with a bounded pool, bounded statements and bounded waits."""
     pool = int(config.get("DATABASE_POOL", 10))
     options = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
     engine = create_engine(
@@ -113,25 +113,25 @@ def make_engine(url: str) -> Engine:
         pool_size=pool,
         max_overflow=pool,
         pool_timeout=POOL_TIMEOUT_SECONDS,
-        # Errors go to the log, and what was bound may be a password's hash or an address.
+        # Errors are logged, and bound values may be password hashes or addresses.
         hide_parameters=True,
-        # The JSON of a JSONB column may hold whatever a broken message held.
+        # A JSONB column may have to store any value that a broken message contained.
         json_serializer=lambda value: json.dumps(value, default=str),
         connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS, "options": options, **TCP_SETTINGS},
     )
-    for begins_to_rest in ("connect", "checkin"):
-        event.listen(engine, begins_to_rest, _note_rest)
-    event.listen(engine, "checkout", _ping_after_rest)
+    for last_use in ("connect", "checkin"):
+        event.listen(engine, last_use, _note_last_use)
+    event.listen(engine, "checkout", _check_liveness)
     return engine
 
 
-def _note_rest(_connection: Any, record: Any) -> None:
-    record.info["resting_since"] = time.monotonic()
+def _note_last_use(_connection: Any, record: Any) -> None:
+    record.info["last_used"] = time.monotonic()
 
 
-def _ping_after_rest(connection: Any, record: Any, _proxy: Any) -> None:
-    """Find out whether a connection that was not used for a while still lives: asking every time costs a round trip."""
-    if time.monotonic() - record.info["resting_since"] < RESTED_SECONDS:
+def _check_liveness(connection: Any, record: Any, _proxy: Any) -> None:
+    """Check a connection that was idle for UNCHECKED_SECONDS; a check of every checkout would cost a round trip."""
+    if time.monotonic() - record.info["last_used"] < UNCHECKED_SECONDS:
         return
     try:
         connection.autocommit = True
@@ -139,4 +139,4 @@ def _ping_after_rest(connection: Any, record: Any, _proxy: Any) -> None:
             cursor.execute("SELECT")
         connection.autocommit = False
     except psycopg2.Error as error:
-        raise InvalidatePoolError from error  # this one, and all that are as old: with new ones instead
+        raise InvalidatePoolError from error  # the pool replaces this connection and all older ones

@@ -1,4 +1,4 @@
-"""What the Alembic environments of all services share."""
+"""Functions shared by the Alembic environments of all services."""
 
 import os
 from typing import Any
@@ -9,17 +9,17 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from extensions.storage.tables import privileges
 
-MIGRATION_LOCK = 7_305_511  # any number, the same for every migrating process
-HELD = text(
+MIGRATION_LOCK = 7_305_511  # an arbitrary number, the same for all processes
+GRANTED_PRIVILEGES = text(
     "SELECT table_name, privilege_type FROM information_schema.role_table_grants"
     " WHERE table_schema = 'public' AND grantee = :role"
 )
 
 
 def run_migrations(context: Any, metadata: MetaData, service: str) -> None:
-    """Bring the database of `service` up to date; of several processes that try at once, one does it.
+    """Apply the pending migrations of `service`; an advisory lock lets one process at a time do it.
 
-    It is done by the database's owner, and the service's role may use the tables afterwards.
+    They run as the owner of the database. Afterwards the role of the service gets its privileges on the tables.
     """
     owner_url, url = context.config.attributes.get("addresses") or _addresses(service)
     engine = create_engine(owner_url, poolclass=pool.NullPool, connect_args={"connect_timeout": 5})
@@ -34,7 +34,7 @@ def run_migrations(context: Any, metadata: MetaData, service: str) -> None:
 
 
 def _addresses(service: str) -> tuple[str, str]:
-    """Return the owner's address and the service's own, for who calls `alembic` by hand."""
+    """Return the database URLs of the owner and of the service, for calls of `alembic` by hand."""
     url = os.environ.get(
         f"{service.upper()}_DATABASE_URL", f"postgresql+psycopg2://{service}:{service}@127.0.0.1:5432/{service}"
     )
@@ -42,21 +42,21 @@ def _addresses(service: str) -> tuple[str, str]:
 
 
 def grant(connection: Connection, metadata: MetaData, role: str) -> None:
-    """Let `role` do with the rows of each table what extensions/storage/tables.py says, and nothing else."""
-    there = set(sa.inspect(connection).get_table_names())
-    tables = [table for table in metadata.sorted_tables if table.name in there]
-    meant = {(table.name, privilege) for table in tables for privilege in privileges(table)}
-    held = {(table, privilege) for table, privilege in connection.execute(HELD, {"role": role})}
+    """Give `role` exactly the privileges that extensions/storage/tables.py states for each table."""
+    existing = set(sa.inspect(connection).get_table_names())
+    tables = [table for table in metadata.sorted_tables if table.name in existing]
+    wanted = {(table.name, privilege) for table in tables for privilege in privileges(table)}
+    held = {(table, privilege) for table, privilege in connection.execute(GRANTED_PRIVILEGES, {"role": role})}
     quote = connection.dialect.identifier_preparer.quote
     connection.execute(text(f"GRANT USAGE ON SCHEMA public TO {quote(role)}"))
-    for table, privilege in sorted(meant - held):
+    for table, privilege in sorted(wanted - held):
         connection.execute(text(f"GRANT {privilege} ON {quote(table)} TO {quote(role)}"))
-    for table, privilege in sorted(held - meant):
+    for table, privilege in sorted(held - wanted):
         connection.execute(text(f"REVOKE {privilege} ON {quote(table)} FROM {quote(role)}"))
 
 
 def create_messaging_tables(op: Any) -> None:
-    """Create outbox, inbox, dead letters and idempotency keys as they were in the first revision of every service."""
+    """Create outbox, inbox, dead letters and idempotency keys: part of the first revision of every service."""
     op.create_table(
         "outbox",
         sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
@@ -115,7 +115,7 @@ def drop_messaging_tables(op: Any) -> None:
 
 
 def create_timers(op: Any) -> None:
-    """Create the timers, and the name of whoever replays a dead letter, in the second revision of every service."""
+    """Create the timers, and the column for who replayed a dead letter: the second revision of every service."""
     op.create_table(
         "timers",
         sa.Column("name", sa.Text, nullable=False),

@@ -1,4 +1,4 @@
-"""Cursor pagination: pages that stay right while rows are inserted."""
+"""Cursor pagination: pages stay correct while rows are inserted."""
 
 import base64
 import hashlib
@@ -28,7 +28,8 @@ def fetch_page(
 ) -> tuple[list[Any], str | None]:
     """Return one page of the entities that `statement` selects, and the cursor of the next one (None at the end).
 
-    `keys` are the columns to sort by; together they must be unique. Raises ValidationFailed for a foreign cursor.
+    `keys` are the columns to sort by; together they must be unique. Raises ValidationFailed for a cursor that
+    does not belong to this list.
     """
     mark = _mark(keys, descending)
     if cursor is not None:
@@ -46,21 +47,22 @@ def fetch_page(
 def equal_in_order(column: InstrumentedAttribute[Any], value: Any) -> ColumnElement[bool]:
     """Return the SQL for `column` being `value`, for a page whose first key is `column`.
 
-    Said by `=`, PostgreSQL takes the column out of the order, and where the value is a frequent one it goes by an index
-    of the other keys, past all rows that have other values. So the index on all of the keys is the one that serves.
+    With `=`, PostgreSQL drops the column from the sort order. For a frequent value it may then scan an index on the
+    other keys and skip all rows with other values. BETWEEN keeps the column in the order, so that the index on all keys
+    is used.
     """
     return column.between(value, value)
 
 
 def _mark(keys: Sequence[InstrumentedAttribute[Any]], descending: bool) -> str:
-    """Return what tells the cursors of one list and order from those of others."""
+    """Return a short hash that is the same for all cursors of one list and sort order."""
     name = f"{[str(key) for key in keys]} {descending}"
     return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
 def _encode(values: Sequence[Any]) -> str:
     plain = [value.isoformat() if isinstance(value, datetime) else str(value) for value in values]
-    text = json.dumps(plain, ensure_ascii=False)  # short: all of it stands in a URL
+    text = json.dumps(plain, ensure_ascii=False)  # short, because it becomes part of a URL
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
@@ -93,13 +95,13 @@ def _integer(text: str) -> int:
 
 
 def _text(text: str) -> str:
-    text.encode()  # a lone surrogate is no text, and PostgreSQL takes no NUL
+    text.encode()  # fails for a lone surrogate; PostgreSQL rejects NUL too
     if "\x00" in text:
         raise ValueError(text)
     return text
 
 
-# What the database could not compare must not get there: a cursor comes from outside.
+# A cursor is client input: values that the database cannot compare are rejected here.
 _PARSERS: dict[type, Callable[[str], Any]] = {
     datetime: _instant,
     Decimal: _number,

@@ -1,4 +1,4 @@
-"""Work that is done every so many seconds, or sooner when a transaction asks for it."""
+"""Periodic methods: run at an interval, or sooner when a transaction triggers them."""
 
 import functools
 import logging
@@ -21,74 +21,74 @@ PAUSE_AFTER_FAILURE_SECONDS = 1.0
 
 
 class PeriodicMethods(SharedExtension):
-    """Wakes the periodic methods of a service by name."""
+    """The periodic methods of a service, by name."""
 
     def __init__(self) -> None:
         super().__init__()
         self._periodic: dict[str, Periodic] = {}
 
     def register(self, periodic: "Periodic") -> None:
-        """Make `periodic` known under its method's name."""
+        """Add `periodic` under its method's name."""
         self._periodic[periodic.method_name] = periodic
 
-    def ring(self, method: str) -> None:
-        """Run `method` now, or once more when it is running."""
-        self._periodic[method].wake()
+    def trigger(self, method: str) -> None:
+        """Run `method` now, or once more after the current run."""
+        self._periodic[method].trigger()
 
 
 class Periodic(Entrypoint):
-    """Looks every `seconds` whether its method is due, or is woken; never twice at once in one process."""
+    """Runs its method every `seconds`, and when it is triggered; one run at a time in a process."""
 
-    alarms = PeriodicMethods()
+    periodic_methods = PeriodicMethods()
 
     def __init__(self, seconds: float, after_gap: float = 0.0) -> None:
         super().__init__()
         self.seconds = seconds
         self.after_gap = after_gap
-        self._wakeup = Signal()
+        self._triggered = Signal()
         self._loop: Any = None
         self._stopping = False
 
     def setup(self) -> None:
-        """Become wakeable."""
-        self.alarms.register(self)
+        """Register, so that the method can be triggered."""
+        self.periodic_methods.register(self)
 
     def start(self) -> None:
-        """Begin to fire, at once for the first time: a restarted process has something to catch up with."""
+        """Start the loop. The first run is immediate: after a restart there may be work to catch up with."""
         self._loop = self.container.spawn_managed_thread(self._run, identifier=f"periodic.{self.method_name}")
 
-    def wake(self) -> None:
-        """Fire now, or once more after the run that is under way."""
-        if not self._wakeup.ready():
-            self._wakeup.send("woken")
+    def trigger(self) -> None:
+        """Run now, or once more after the current run."""
+        if not self._triggered.ready():
+            self._triggered.send("triggered")
 
     def stop(self) -> None:
-        """Fire no more; a run that is under way is finished by the container."""
+        """Start no further run. The container waits for the current one."""
         self._stopping = True
-        self.wake()
+        self.trigger()
         if self._loop is not None:
             self._loop.wait()
 
     def kill(self) -> None:
-        """Fire no more; the container kills the loop."""
+        """Start no further run; the container kills the loop."""
         self._stopping = True
 
     def _run(self) -> None:
         fired_at = -math.inf
         at_once = False
         while not self._stopping:
-            self._wakeup = Signal()
+            self._triggered = Signal()
             if self.after_gap and time.monotonic() - fired_at > self.seconds + self.after_gap:
-                self._wakeup.wait(timeout=self.after_gap)
+                self._triggered.wait(timeout=self.after_gap)
                 fired_at = time.monotonic()
                 continue
             succeeded = self._fire(at_once)
             fired_at = time.monotonic()
             pause = self.seconds if succeeded else min(self.seconds, PAUSE_AFTER_FAILURE_SECONDS)
-            at_once = self._wakeup.wait(timeout=pause) is not None or not succeeded
+            at_once = self._triggered.wait(timeout=pause) is not None or not succeeded
 
     def _fire(self, at_once: bool) -> bool:
-        """Run the method in a worker, if it is due or has to run `at_once`. Tells whether that succeeded."""
+        """Run the method in a worker if it is due, or even if it is not (`at_once`). Returns whether it succeeded."""
         done = Signal()
 
         def handle_result(_worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
@@ -105,12 +105,12 @@ class Periodic(Entrypoint):
 def periodic(
     *, seconds: float, transaction: bool = True, every_process: bool = False, after_gap: float = 0.0
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Run the decorated method once every `seconds`, however many replicas there are, and when it is woken.
+    """Run the decorated method every `seconds`, once for all replicas together, and when it is triggered.
 
-    With `transaction`, it runs in one, and in one replica at a time; without, the method opens its own. With
-    `every_process`, each replica runs it, for what it keeps in its own memory; then nothing is asked of a database.
-    With `after_gap`, it holds back for so many seconds at the start and whenever the process has been standing still.
-    A failure is logged, and tried again after a second.
+    With `transaction`, the method runs in a transaction, in one replica at a time; without, it opens its own. With
+    `every_process`, each replica runs it, without any access to the database: for methods that maintain the memory of
+    their process. With `after_gap`, the first run waits for that many seconds, and so does the next run after the
+    process was suspended. A run that fails is logged and repeated after PAUSE_AFTER_FAILURE_SECONDS.
     """
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -128,10 +128,10 @@ def periodic(
             try:
                 fire(self, at_once)
             except (ServiceUnavailable, UpstreamTimeout) as error:
-                log.info("%s waits: %s", method.__name__, error)
+                log.info("%s is postponed: %s", method.__name__, error)
                 return False
             except (Exception, *INTERRUPTIONS):
-                log.exception("%s failed; it runs again soon", method.__name__)
+                log.exception("%s failed and will be repeated soon", method.__name__)
                 return False
             return True
 

@@ -1,4 +1,4 @@
-"""How long a greenlet waits for a response of PostgreSQL, where that is not the default."""
+"""An override of the response timeout of PostgreSQL for the current greenlet."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ _seconds: ContextVar[float | None] = ContextVar("response_timeout", default=None
 
 @contextmanager
 def response_timeout(seconds: float) -> Iterator[None]:
-    """Wait up to so many seconds for each answer."""
+    """Wait up to `seconds` for each response of PostgreSQL inside this block."""
     before = _seconds.set(seconds)
     try:
         yield
@@ -18,5 +18,5 @@ def response_timeout(seconds: float) -> Iterator[None]:
 
 
 def response_timeout_or(default: float) -> float:
-    """Return the seconds to wait, `default` where nothing else was said."""
+    """Return the override in seconds, `default` if there is none."""
     return _seconds.get() or default

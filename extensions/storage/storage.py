@@ -1,4 +1,4 @@
-"""What a service's extensions need of its database outside of a worker's transaction."""
+"""Access to the service's database for extensions, outside of a worker's transaction."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 
 class Storage(SharedExtension):
-    """The session factory and the tables of one service. Work fills it; relay and dead letters use it."""
+    """The session factory and the tables of one service. Work sets them; the outbox relay and dead letters use them."""
 
     def __init__(self) -> None:
         super().__init__()

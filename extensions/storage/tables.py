@@ -1,8 +1,9 @@
 """The tables that every service with a database has: outbox, inbox, dead letters, idempotency keys and timers.
 
-They are Core tables, because they are only ever written and read in bulk.
+They are Core tables because they are written and read in bulk only.
 
-And what a service may do with the rows of a table. Locking a row takes UPDATE, whoever deletes in batches locks too.
+A table's `info` states the privileges of the service's role. Row locks need UPDATE; so do deletions in batches, which
+lock the rows first.
 """
 
 from sqlalchemy import (
@@ -28,19 +29,19 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 
-# For a table's `info`. Without either, rows are added and changed, and stay.
+# Values for a table's `info`. The default is SELECT, INSERT and UPDATE.
 APPEND_ONLY = {"privileges": ("SELECT", "INSERT")}
 DELETABLE = {"privileges": ("SELECT", "INSERT", "UPDATE", "DELETE")}
 
 
 def privileges(table: Table) -> tuple[str, ...]:
-    """Return what the service's role may do with this table."""
+    """Return the privileges of the service's role on this table."""
     allowed: tuple[str, ...] = table.info.get("privileges", ("SELECT", "INSERT", "UPDATE"))
     return allowed
 
 
 def service_metadata() -> MetaData:
-    """Return the metadata for one service's Base, with the messaging tables already in it."""
+    """Return the metadata for one service's Base; it contains the messaging tables."""
     metadata = MetaData(naming_convention=NAMING)
     _outbox(metadata)
     _inbox(metadata)
@@ -55,7 +56,7 @@ def _now() -> Column:
 
 
 def _outbox(metadata: MetaData) -> None:
-    """Events written with the change that caused them, until the broker has confirmed them."""
+    """Events stored in the transaction that caused them, until the broker has confirmed them."""
     table = Table(
         "outbox",
         metadata,
@@ -74,7 +75,7 @@ def _outbox(metadata: MetaData) -> None:
 
 
 def _inbox(metadata: MetaData) -> None:
-    """Messages that a handler has dealt with: the second delivery of one changes nothing."""
+    """Messages that a handler has handled: a second delivery changes nothing."""
     table = Table(
         "inbox",
         metadata,
@@ -108,7 +109,7 @@ def _dead_letters(metadata: MetaData) -> None:
 
 
 def _idempotency_keys(metadata: MetaData) -> None:
-    """First answers of calls that create something, so that a repeated call gets the same again."""
+    """Stored results of calls with an idempotency key; a repeated call gets the stored result."""
     table = Table(
         "idempotency_keys",
         metadata,
@@ -124,7 +125,7 @@ def _idempotency_keys(metadata: MetaData) -> None:
 
 
 def _timers(metadata: MetaData) -> None:
-    """When each timer of the service is due, for all its replicas together."""
+    """The due time of each timer, shared by all replicas of the service."""
     Table(
         "timers",
         metadata,

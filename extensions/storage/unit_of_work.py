@@ -1,7 +1,8 @@
 """The unit of work: one transaction around a service method, with its outbox and its inbox in it.
 
-Whoever opens the transaction commits it *before* the message is acked or the reply is sent (see events.py, rpc.py);
-use cases never commit. What was published becomes visible to the relay by that same commit.
+The entrypoint that opens the transaction commits it *before* it acks the message or sends the reply (see
+messaging/event_handler.py and rpc/server.py); use cases never commit. The same commit makes the published events
+visible to the outbox relay.
 """
 
 import logging
@@ -13,17 +14,15 @@ from uuid import UUID
 import psycopg2.extensions
 from nameko import config
 from nameko_sqlalchemy import Database
-from sqlalchemy import Table, Text, Uuid, text
+from sqlalchemy import Table, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
-from contracts.base import Cause, Event, Received, StoredCause
-from contracts.events import handler_name
-from contracts.ids import new_id
+from contracts.base import Cause, Event, Received
 from extensions.observability.metrics import Metrics
 from extensions.observability.traces import current_trace
-from extensions.storage import timers
+from extensions.storage import inbox, outbox, timers
 from extensions.storage.bulk import insert_rows
 from extensions.storage.engine import (
     LOCK_NOT_AVAILABLE,
@@ -40,17 +39,11 @@ from extensions.storage.storage import Storage
 
 log = logging.getLogger(__name__)
 
-# The same text however many messages there are, so that it is compiled once.
-ENTER_INBOX = text(
-    "INSERT INTO inbox (message_id, handler)"
-    " SELECT * FROM unnest(CAST(:message_ids AS uuid[]), CAST(:handlers AS text[]))"
-    " ON CONFLICT DO NOTHING RETURNING message_id, handler"
-).columns(message_id=Uuid, handler=Text)
 SET_LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', :value, true)")
 
 
 class UnitOfWork:
-    """What a worker gets as `self.work`."""
+    """The transactions of one worker, which gets it as `self.work`."""
 
     def __init__(self, provider: "Work") -> None:
         self._provider = provider
@@ -61,7 +54,7 @@ class UnitOfWork:
 
     @property
     def session(self) -> Session:
-        """The session of the open transaction; the database is asked for nothing before its first use."""
+        """The session of the open transaction. It takes no connection before its first statement."""
         if self._session is None:
             message = "no transaction is open: use `with self.work.transaction()`"
             raise RuntimeError(message)
@@ -71,8 +64,8 @@ class UnitOfWork:
     def transaction(self, lock_timeout: str = "") -> Iterator[Session]:
         """Open a transaction: committed at the end of the block, rolled back by any exception.
 
-        `lock_timeout` ("500ms") is for those with less patience than the others. Raises DatabaseUnavailable or
-        CommitUnknown where PostgreSQL is the cause.
+        `lock_timeout` ("500ms") overrides the default of the engine. Raises LockTimeout for a row that another
+        transaction holds, DatabaseUnavailable or CommitUnknown for an outage of PostgreSQL.
         """
         if self._session is not None:
             message = "a transaction is open already"
@@ -94,44 +87,37 @@ class UnitOfWork:
         finally:
             self._session.close()
             self._session = None
-            self.withdraw()
+            self._discard_pending()
 
     def publish(self, event: Event, cause: Cause | None = None) -> UUID:
-        """Write `event` to the outbox of this transaction. Returns the message id that it will have."""
+        """Write `event` to the outbox of this transaction. Returns its message id.
+
+        `cause` is the request or the received event that led to it; the current trace by default.
+        """
         if self._provider.storage.on_outbox_commit is None:
             message = "nothing relays the outbox of this service: let it inherit from Operations"
             raise RuntimeError(message)
-        message_id = new_id()
-        cause = cause or current_trace()
-        headers = {"x-request-id": cause.request_id, "traceparent": cause.traceparent}
-        if isinstance(cause, Received | StoredCause):
-            headers["causation-id"] = str(cause.message_id)
-        self._outbox.append(
-            {
-                "message_id": message_id,
-                "event_type": event.event_type,
-                "body": event.to_json(),
-                "correlation_id": event.correlation_id,
-                "headers": headers,
-            }
-        )
+        row = outbox.new_row(event, cause or current_trace())
+        self._outbox.append(row)
+        message_id: UUID = row["message_id"]
         return message_id
 
     def around_commit(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call `call(*arguments)` just before the commit and again after it.
 
-        For invalidations: before, so that a crash right after the commit leaves nothing stale behind; after, for what
-        was read from the database in between. Also where nobody knows whether the commit took place.
+        For cache invalidations. The call before the commit holds even if the process crashes right after the commit;
+        the call after it removes what was read from the database and cached in between. If the result of the commit
+        is unknown, both calls are made.
         """
         self._before_commit.append((call, arguments))
         self.after_commit(call, *arguments)
 
     def after_commit(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Call `call(*arguments)` once the transaction is committed; its failure is logged and harms nothing."""
+        """Call `call(*arguments)` once the transaction is committed. A failure of the call is only logged."""
         self._after_commit.append((call, arguments))
 
     def is_healthy(self) -> bool:
-        """Tell whether the database answers; raises DatabaseUnavailable or answers True."""
+        """Return True if the database responds. Raises DatabaseUnavailable otherwise."""
         with self.transaction() as session:
             return session.scalar(text("SELECT 1")) == 1
 
@@ -139,27 +125,23 @@ class UnitOfWork:
         """Return one of the service's messaging tables."""
         return self._provider.table(name)
 
-    def withdraw(self) -> None:
-        """Forget what was published and hooked in this transaction so far: its changes were rolled back."""
+    def trigger(self, method: str) -> None:
+        """Run the service's @periodic `method` as soon as the transaction is committed."""
+        self.after_commit(self._provider.periodic_methods.trigger, method)
+
+    def claim_timer(self, name: str, seconds: float, *, at_once: bool = False) -> bool:
+        """Tell whether this transaction is to run the timer `name` in this interval of `seconds`."""
+        return timers.claim(self.session, self.table("timers"), name, seconds, at_once=at_once)
+
+    def add_to_inbox(self, events: Sequence[Received[Any]]) -> list[Received[Any]]:
+        """Add `events` to the inbox and return those that this service has not handled yet, in their order."""
+        return inbox.add_new(self.session, events)
+
+    def _discard_pending(self) -> None:
+        """Discard the events and hooks of the transaction that ended."""
         self._outbox.clear()
         self._before_commit.clear()
         self._after_commit.clear()
-
-    def wake(self, method: str) -> None:
-        """Run the service's @periodic `method` as soon as the transaction is committed."""
-        self.after_commit(self._provider.alarms.ring, method)
-
-    def claim_timer(self, name: str, seconds: float, *, at_once: bool = False) -> bool:
-        """Tell whether this transaction is the one to run the timer `name` in this interval of `seconds`."""
-        return timers.claim(self.session, self.table("timers"), name, seconds, at_once=at_once)
-
-    def first_time(self, events: Sequence[Received[Any]]) -> list[Received[Any]]:
-        """Enter `events` into the inbox and return those that this service has not dealt with yet, in their order."""
-        entries = {(received.message_id, handler_name(type(received.event))): received for received in events}
-        message_ids, handlers = zip(*sorted(entries), strict=True)  # sorted: two replicas wait for each other in turn
-        entered = self.session.execute(ENTER_INBOX, {"message_ids": [*message_ids], "handlers": [*handlers]})
-        fresh = {tuple(row) for row in entered}
-        return [received for entry, received in entries.items() if entry in fresh]
 
     def _commit(self) -> None:
         session = self.session
@@ -172,8 +154,8 @@ class UnitOfWork:
             session.commit()
         except Exception as error:
             if isinstance(error, DBAPIError) and sqlstate(error):
-                raise  # PostgreSQL says itself that nothing was done
-            _call_all(self._before_commit)  # it may have taken place: then these are due as after any other
+                raise  # PostgreSQL reports that it did not commit
+            _call_all(self._before_commit)  # the commit may have taken place: make the calls that are due after it
             raise CommitUnknown from error
         if self._outbox and self._provider.storage.on_outbox_commit is not None:
             self._provider.storage.on_outbox_commit()
@@ -192,11 +174,11 @@ class Work(Database):
     """Gives a service its database: `work = Work(Base)`."""
 
     storage = Storage()
-    alarms = PeriodicMethods()
+    periodic_methods = PeriodicMethods()
     metrics = Metrics()
 
     def setup(self) -> None:
-        """Make the engine and check that database calls do not block the whole process."""
+        """Make the engine. Raises RuntimeError where database calls would block the whole process."""
         if psycopg2.extensions.get_wait_callback() is None:
             message = "psycopg2 is not green: start services with `nameko run`, which lets eventlet patch it"
             raise RuntimeError(message)
@@ -217,10 +199,10 @@ class Work(Database):
         return UnitOfWork(self)
 
     def stop(self) -> None:
-        """Close the connections; a second time does no harm."""
+        """Close the connections; calling it again does nothing."""
         self.engine.dispose()
 
     kill = stop
 
     def worker_teardown(self, worker_ctx: Any) -> None:
-        """Nothing is left to close: transaction() has done it."""
+        """Do nothing: transaction() has closed the session."""

@@ -119,7 +119,7 @@ class TestEnds:
         assert me(api, out) == me(api, gone) == (200, None)
         # By itself it asks again before this; a try that fails, twice, still leaves it within the minute.
         assert asks.catch_up_with_users.seconds <= 30
-        asks.catch_up_with_users.wake()
+        asks.catch_up_with_users.trigger()
         eventually(lambda: me(api, gone) == (401, "TOKEN_REVOKED"))
         eventually(lambda: me(api, out) == (403, "USER_INACTIVE"))
 

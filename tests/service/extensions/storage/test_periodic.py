@@ -42,7 +42,7 @@ class Clock(operations.Operations):
 
     @rpc
     def wake(self, pause=0.0, fail=False):
-        self.work.wake("chime")
+        self.work.trigger("chime")
         eventlet.sleep(pause)
         if fail:
             raise RuntimeError("after all")
