@@ -20,7 +20,7 @@ from deploy.permissions import User, users
 from deploy.settings import load
 from extensions.messaging import topology
 from extensions.runtime.settings import UnknownEnvironment, is_production
-from extensions.security.production import is_known
+from extensions.security.production import is_common_password
 
 VHOST = "/"
 
@@ -36,7 +36,7 @@ def build(environ: Mapping[str, str], *, production: bool) -> dict[str, Any]:
     name, password = administrator_of(environ)
     everybody = users(name, topology.retry_delays())
     passwords = {user.name: password_of(user.name, environ) for user in everybody} | {name: password}
-    weak = sorted(user for user, password in passwords.items() if is_known(user, password))
+    weak = sorted(user for user, password in passwords.items() if is_common_password(user, password))
     if production and weak:
         raise DefinitionsError(f"ENVIRONMENT is production: give {', '.join(weak)} passwords of their own")
     return {

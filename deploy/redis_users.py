@@ -17,7 +17,7 @@ from contracts.users import TooManyFailedLogins
 from deploy.accounts import redis_password_of
 from deploy.settings import load
 from extensions.runtime.settings import UnknownEnvironment, is_production
-from extensions.security.production import is_known
+from extensions.security.production import is_common_password
 
 ADMINISTRATOR = "default"  # who sends no name
 
@@ -52,7 +52,9 @@ def build(environ: Mapping[str, str], *, production: bool) -> str:
     """
     administrators = environ.get("REDIS_PASSWORD") or ""
     passwords = {service: redis_password_of(service, environ) for service in RULES}
-    weak = [user for user, word in {**passwords, ADMINISTRATOR: administrators}.items() if is_known(user, word)]
+    weak = [
+        user for user, word in {**passwords, ADMINISTRATOR: administrators}.items() if is_common_password(user, word)
+    ]
     if production and weak:
         raise WeakPassword(f"ENVIRONMENT is production: give {', '.join(sorted(weak))} passwords of their own in Redis")
     lines = [f"user {ADMINISTRATOR} on {_login(administrators)} ~* &* +@all"]

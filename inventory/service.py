@@ -66,7 +66,7 @@ class InventoryService(operations.Operations):
         Actor.of(actor).require_admin()
         return audit.rows(self.work.session, audits.parse_ranges(ranges))
 
-    def own_books(self, session, span):
+    def audit_own_data(self, session, span):
         """Return what the comparison with the orders needs."""
         return {"checks": audit.checks(session), "fingerprints": audit.held(session, span)}
 

@@ -8,7 +8,16 @@ from uuid import UUID
 from sqlalchemy import case, func, select, text
 from sqlalchemy.orm import Session
 
-from extensions.operations.audits import SHOWN, Fingerprints, Range, Span, check, fingerprints, seconds_since, within
+from extensions.operations.audits import (
+    SHOWN_IDS,
+    Fingerprints,
+    Range,
+    Span,
+    check,
+    fingerprints,
+    seconds_since,
+    within,
+)
 from orders.models import UNDECIDED, UNSETTLED, Order, OrderItem, TimelineEvent
 
 RANGE = 100
@@ -73,7 +82,7 @@ def span(session: Session, since: UUID) -> Span:
 
 def checks(session: Session, span: Span) -> list[dict[str, Any]]:
     """Return the invariants that orders can check without the other services."""
-    odd, odd_ids, moved, moved_ids = session.execute(DECISIONS, {"since": span.since, "shown": SHOWN}).one()
+    odd, odd_ids, moved, moved_ids = session.execute(DECISIONS, {"since": span.since, "shown": SHOWN_IDS}).one()
     return [
         check(session, "orders_decided", UNDECIDED_ORDERS),
         {"name": "decided_once", "count": odd, "ids": odd_ids},

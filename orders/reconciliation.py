@@ -13,7 +13,7 @@ from typing import Any
 from contracts.errors import ServiceError
 from contracts.operations import CheckView, ConsistencyView
 from extensions.observability.traces import current_trace
-from extensions.operations.audits import MAX_ROWS, SHOWN, Range, Span, differing, read_snapshot, unsent
+from extensions.operations.audits import MAX_ROWS, SHOWN_IDS, Range, Span, differing, outbox_summary, read_snapshot
 from extensions.rpc.scatter_gather import call_each
 from orders import audit
 from orders.comparison import ORDER_CHECKS, broken_by, last_change
@@ -52,7 +52,7 @@ class Findings:
     def add(self, name: str, key: str) -> None:
         """Count one more order that breaks the invariant `name`."""
         self.counts[name] += 1
-        if len(self.ids[name]) < SHOWN:
+        if len(self.ids[name]) < SHOWN_IDS:
             self.ids[name].append(key)
 
     def checks(self) -> list[CheckView]:
@@ -89,8 +89,8 @@ class Reconciliation:
         with read_snapshot(self.work, self.seconds) as session:
             count, ranges = audit.unsettled(session, span)
             return {
-                "outbox": unsent(self.work),
-                "dead_letters": self.dead_letters.summary(session, SHOWN),
+                "outbox": outbox_summary(self.work),
+                "dead_letters": self.dead_letters.summary(session, SHOWN_IDS),
                 "checks": audit.checks(session, span),
                 "fingerprints": audit.expected(session, span),
                 "unsettled": count,
@@ -146,7 +146,7 @@ def _view(summaries: Mapping[str, Any], findings: Findings) -> ConsistencyView:
         *(CheckView(**check) for name in (ORDERS, *OTHERS) for check in summaries[name]["checks"]),
         *findings.checks(),
         CheckView(name="outboxes_empty", count=written, ids=_first(outboxes)),
-        CheckView(name="queues_empty", count=undelivered, ids=tuple(sorted(waiting))[:SHOWN]),
+        CheckView(name="queues_empty", count=undelivered, ids=tuple(sorted(waiting))[:SHOWN_IDS]),
         CheckView(name="no_dead_letters", count=sum(letter["count"] for letter in letters), ids=_first(letters)),
     ]
     in_flight = written + undelivered + own["unsettled"] + findings.settling
@@ -154,4 +154,4 @@ def _view(summaries: Mapping[str, Any], findings: Findings) -> ConsistencyView:
 
 
 def _first(summaries: list[dict[str, Any]]) -> tuple[str, ...]:
-    return tuple(sorted((one for summary in summaries for one in summary["ids"]), reverse=True)[:SHOWN])
+    return tuple(sorted((one for summary in summaries for one in summary["ids"]), reverse=True)[:SHOWN_IDS])

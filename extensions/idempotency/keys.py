@@ -26,7 +26,7 @@ from contracts.errors import (
     ServiceUnavailable,
     ValidationFailed,
 )
-from extensions.observability.traces import Trace, current_trace, following
+from extensions.observability.traces import Trace, current_trace, use_trace
 from extensions.storage.engine import CommitUnknown, DatabaseUnavailable, is_outage
 from extensions.storage.unit_of_work import UnitOfWork
 
@@ -102,7 +102,7 @@ def run_many(work: UnitOfWork, calls: Sequence[Call], do: Do) -> list[Any]:
     """
     if len(calls) > 1:
         try:
-            with following(calls[0].trace):
+            with use_trace(calls[0].trace):
                 return _make_together(work, calls, do)
         except Exception as error:
             if is_outage(error):  # CommitUnknown is among them: they may have been made
@@ -214,7 +214,7 @@ def _make_one_by_one(work: UnitOfWork, calls: Sequence[Call], do: Do) -> list[An
     outcomes: list[Any] = []
     for call in calls:
         try:
-            with following(call.trace):
+            with use_trace(call.trace):
                 outcomes.append(
                     run_once(work, call.method, call.key, call.arguments, lambda: do([call.prepare()])[0])  # noqa: B023
                 )
@@ -274,7 +274,7 @@ class _Turn:
     @contextmanager
     def _ending(self, *, keep: bool = False) -> Iterator[None]:
         """Do something for the request that asked; an error of it is the outcome of this call, and of no other."""
-        with following(self._call.trace):
+        with use_trace(self._call.trace):
             try:
                 yield
             except Exception as error:  # noqa: BLE001  (its caller raises it)

@@ -24,7 +24,7 @@ from extensions.messaging.listener import Listener
 from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
 from extensions.observability.instruments import DeadLetterInstruments
 from extensions.observability.metrics import Metrics
-from extensions.observability.traces import travelling
+from extensions.observability.traces import propagated_headers
 from extensions.runtime.backoff import Backoff
 from extensions.storage.storage import Storage
 
@@ -131,7 +131,7 @@ class DeadLetters(SharedExtension):
             log.error("dead letter %s in %s: %s", row["id"], row["queue"], row["error"])
         with self.storage.sessions.begin() as session:
             session.execute(insert(self.storage.table("dead_letters")), rows)
-        self._instruments.buried(row["queue"] for row in rows)
+        self._instruments.stored(row["queue"] for row in rows)
 
     @staticmethod
     def _row(queue: str, message: amqp.Message, error: str, attempts: int, *, with_body: bool = True) -> dict[str, Any]:
@@ -223,7 +223,7 @@ class DeadLetters(SharedExtension):
             message_id=message_id,
             event_type=row.event_type,
             correlation_id=row.correlation_id,
-            headers=travelling(row.headers),
+            headers=propagated_headers(row.headers),
         )
         if not self.publisher.publish([message]):
             return
@@ -282,7 +282,7 @@ def copy_of(message: amqp.Message, exchange: str, routing_key: str) -> OutgoingM
         app_id=properties.get("app_id"),
         correlation_id=properties.get("correlation_id"),
         # Carried over, x-death would make the broker drop the copy as one that goes in circles.
-        headers=travelling(message.headers),
+        headers=propagated_headers(message.headers),
     )
 
 

@@ -1,6 +1,6 @@
-"""What the extensions measure: one class for each of them, so that each has a line or two of it and no more.
+"""The metrics of the extensions: one class per extension, so that the extension itself needs a line or two.
 
-Names and meanings are part of what operators rely on; docs/metrics.md lists them.
+Operators rely on the names and meanings; docs/metrics.md lists them.
 """
 
 import math
@@ -23,14 +23,14 @@ OTHER = "other"
 
 
 class CallInstruments:
-    """RPC calls, by their outcome: ok, refused (a 4xx), unavailable, timeout, failed."""
+    """Durations of RPC calls by outcome: ok, refused (4xx), unavailable, timeout, failed."""
 
     def __init__(self, metrics: Metrics, name: str, text: str, *labels: str) -> None:
         self._metrics, self._name, self._text, self._labels = metrics, name, text, labels
         self._series: dict[tuple[str, ...], Any] = {}
 
     def ended(self, seconds: float, error: BaseException | None, *values: str) -> None:
-        """Note a call; `values` belong to the labels."""
+        """Record a call that took `seconds`; `values` are those of the labels."""
         key = (*values, outcome_of(error))
         series = self._series.get(key)
         if series is None:
@@ -40,7 +40,7 @@ class CallInstruments:
 
 
 def outcome_of(error: BaseException | None) -> str:
-    """Return in one word how a call ended."""
+    """Return the outcome of a call that ended with `error`, as a label value."""
     if error is None:
         return "ok"
     status = error.status if isinstance(error, ServiceError) else 500
@@ -48,7 +48,7 @@ def outcome_of(error: BaseException | None) -> str:
 
 
 class HandlerInstruments:
-    """The events of one handler."""
+    """The metrics of one event handler."""
 
     def __init__(self, metrics: Metrics, handler: str) -> None:
         self._handled = metrics.counter(
@@ -69,7 +69,7 @@ class HandlerInstruments:
         )
 
     def handled(self, count: int, began: float, first: UUID) -> None:
-        """Note a batch that was committed: how many, since when (time.monotonic()), the id of its first message."""
+        """Record a committed batch: its size, its start (time.monotonic()), the message id of its first event."""
         self._handled.inc(count)
         self._batch.observe(count)
         self._seconds.observe(time.monotonic() - began)
@@ -79,24 +79,24 @@ class HandlerInstruments:
 
 
 class DeadLetterInstruments:
-    """What was given up, by the queue that it came from."""
+    """Stored dead letters by original queue."""
 
     def __init__(self, metrics: Metrics, service: str) -> None:
-        # All at once: what begins with one and not with zero is no increase to Prometheus.
+        # Create all series now: Prometheus sees no increase in a series whose first value is 1.
         queues = [queue_name(service, event) for event in EVENTS.values() if service in event.consumers]
         self._series = {
             queue: metrics.counter("dead_letters_total", "Messages kept as dead letters.", queue=queue)
             for queue in (*queues, f"rpc-{service}", OTHER)
         }
 
-    def buried(self, queues: Iterable[str]) -> None:
-        """Note those that were stored. A message can claim to come from anywhere."""
+    def stored(self, queues: Iterable[str]) -> None:
+        """Record stored dead letters by queue. An unknown queue counts as OTHER: the name comes from the message."""
         for queue in queues:
             self._series.get(queue, self._series[OTHER]).inc()
 
 
 class OutboxInstruments:
-    """What leaves the outbox, and what waits in it."""
+    """Events that left the outbox, and events still in it."""
 
     def __init__(self, metrics: Metrics, service: str) -> None:
         events = [name for name, event in EVENTS.items() if event.producer == service]
@@ -106,13 +106,13 @@ class OutboxInstruments:
         }
         self._returned = metrics.counter("outbox_returned_total", "Times that no queue took an event.")
         self.backlog = UNKNOWN
-        """How many events wait, and for how many seconds the oldest has; all replicas see the same table."""
+        """The number of events, and the age of the oldest in seconds. All replicas read the same table."""
         counted, age = "Events in the outbox, counted to 10000.", "How long the oldest event of the outbox has waited."
         metrics.gauge("outbox_backlog", counted, lambda: self.backlog[0])
         metrics.gauge("outbox_oldest_seconds", age, lambda: self.backlog[1])
 
     def relayed(self, event_types: Iterable[str], returned: int) -> None:
-        """Note a batch: the types of what was confirmed, and how many no queue took."""
+        """Record a batch: the types of the confirmed events, and the number of events that no queue took."""
         for event, count in Tally(event_types).items():
             self._relayed.get(event, self._relayed[OTHER]).inc(count)
         if returned:
@@ -120,14 +120,14 @@ class OutboxInstruments:
 
 
 class CacheInstruments:
-    """How often a read was answered by the cache, by the kind of thing."""
+    """Cache hits and misses by kind of entry."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._series: dict[tuple[str, bool], Any] = {}
 
     def read(self, kind: str, *, hit: bool) -> None:
-        """Note a read; while Redis is away every one is a miss."""
+        """Record a read; while Redis is unavailable every read is a miss."""
         series = self._series.get((kind, hit))
         if series is None:
             labels = {"kind": kind, "result": "hit" if hit else "miss"}

@@ -1,4 +1,4 @@
-"""Log lines, for people or for machines; each names the request that it belongs to."""
+"""Log lines as text or as JSON, each with the id of its request."""
 
 import json
 import logging
@@ -7,23 +7,23 @@ from functools import lru_cache
 
 from extensions.observability.traces import existing_trace
 
-# No log line shows these, and finding them out for each line costs as much as writing it.
+# No log line contains these, and collecting them costs as much as writing the line.
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 class LogFormatter(logging.Formatter):
-    """One line a record: `text` for people, `json` for machines. Both carry the request's id and trace."""
+    """Formats a record as one line: `text` for people, `json` for log collectors. Both contain the request id."""
 
     def __init__(self, style: str = "text") -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(service)s %(name)s [%(request_id)s] %(message)s")
         self.as_json = style == "json"
 
     def formatTime(self, record: logging.LogRecord, _format: str | None = None) -> str:  # noqa: N802  (logging's name)
-        """Return when it was, as logging does; of the lines of a second each has the same but for the milliseconds."""
+        """Return the time in logging's own format; the part up to the second is cached."""
         return f"{_second(int(record.created))},{int(record.msecs):03}"
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the finished line."""
+        """Return the line for `record`."""
         trace = existing_trace()
         service, request_id = (trace.service, trace.request_id) if trace else ("-", "-")
         if not self.as_json:

@@ -1,11 +1,11 @@
-"""What a process counts of itself, served as Prometheus text at `GET /metrics` on a port of its own.
+"""The metrics of a process, served in the Prometheus text format at `GET /metrics` on a separate port.
 
     metrics = Metrics()
     ...
     self._handled = self.metrics.counter("events_handled_total", "Events handled.", handler=self.method_name)
 
-A series is looked up once, when an extension is set up; for a message or a request an addition is left. What there is
-to measure stands in measures.py, and for people in docs/metrics.md. Labels have few values: never an id or a path.
+A series is looked up once, in the setup of an extension, so that a message or a request costs one addition. The metrics
+of the extensions are in instruments.py; docs/metrics.md describes all. A label has few values: never an id or a path.
 """
 
 import logging
@@ -30,11 +30,11 @@ from prometheus_client import (
 )
 from prometheus_client.metrics import MetricWrapperBase
 
-disable_created_metrics()  # a series more for each counter and histogram, which nobody asks for
+disable_created_metrics()  # saves one unused series for each counter and histogram
 
 log = logging.getLogger(__name__)
 server_log = logging.getLogger("extensions.observability.metrics.server")
-server_log.setLevel(logging.WARNING)  # it has a word for every start, every stop and every connection
+server_log.setLevel(logging.WARNING)  # it would log every start, stop and connection
 
 PREFIX = "suite"
 PATHS = frozenset({"/metrics", "/metrics/"})
@@ -46,24 +46,24 @@ _ADDRESS = re.compile(r"([^:\s]+):(\d{1,5})(?:-(\d{1,5}))?")
 
 
 class Metrics(SharedExtension):
-    """The registry of one service in one process. Where METRICS_ADDRESSES has no address for it, nobody is served."""
+    """The registry of one service in one process. It is served if METRICS_ADDRESSES has an address for the service."""
 
     def __init__(self) -> None:
         super().__init__()
         self.registry = CollectorRegistry()
         self.port = 0
-        """The port it listens on, 0 while it does not."""
+        """The port that it listens on, 0 while it does not listen."""
         self._families: dict[str, Any] = {}
         self._addresses: list[tuple[str, int]] = []
         self._server: Any = None
 
     @property
     def is_served(self) -> bool:
-        """Tell whether anybody can ask: what costs more than an addition need not be measured otherwise."""
+        """Tell whether the metrics are served. If not, skip measurements that cost more than an addition."""
         return bool(self._addresses)
 
     def setup(self) -> None:
-        """Read the address, so that a wrong one stops the service at its start; measure the process as a whole."""
+        """Read the address, so that a wrong one stops the service at its start; register the metrics of the process."""
         service = self.container.service_name
         self._addresses = addresses((config.get("METRICS_ADDRESSES") or {}).get(service))
         ProcessCollector(registry=self.registry)
@@ -73,12 +73,12 @@ class Metrics(SharedExtension):
         self.gauge("workers_limit", "Workers that may run at once.", lambda: pool.size)
 
     def start(self) -> None:
-        """Listen, where there is an address to."""
+        """Start to listen, if there is an address."""
         if self.is_served:
             self._server = self.container.spawn_managed_thread(self._serve, identifier="metrics")
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._server is not None:
             self._server.kill()
 
@@ -89,11 +89,11 @@ class Metrics(SharedExtension):
         return self._series(Counter, name, text, labels)
 
     def histogram(self, name: str, text: str, buckets: Sequence[float] = SECONDS, **labels: str) -> Histogram:
-        """Return the series `suite_<name>` with these labels, to observe with."""
+        """Return the series `suite_<name>` with these labels, to observe values with."""
         return self._series(Histogram, name, text, labels, buckets=buckets)
 
     def gauge(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:
-        """Have `suite_<name>` with these labels read at each scrape; `read` waits for nothing."""
+        """Register `suite_<name>` with these labels; each scrape calls `read`, which must not block."""
         self._series(Gauge, name, text, labels).set_function(read)
 
     def _series(
@@ -108,7 +108,7 @@ class Metrics(SharedExtension):
     # Serving
 
     def _serve(self) -> None:
-        """Answer scrapes for as long as the service lives, which nothing here may end."""
+        """Serve scrapes until the service stops. No failure here may end the service."""
         app = only_metrics(make_wsgi_app(self.registry, disable_compression=True))
         while True:
             try:
@@ -125,17 +125,17 @@ class Metrics(SharedExtension):
                         max_size=MAX_SCRAPES,
                         socket_timeout=SOCKET_SECONDS,
                     )
-            except Exception as error:  # noqa: BLE001  (no port, no files left, or a defect there)
-                log.warning("nobody is served metrics (%s); next try in %.0f s", error, RETRY_SECONDS)
+            except Exception as error:  # noqa: BLE001  (no free port, no file descriptors, or a bug)
+                log.warning("metrics are not served (%s); next try in %.0f s", error, RETRY_SECONDS)
             self.port = 0
             eventlet.sleep(RETRY_SECONDS)
 
 
 def addresses(setting: str | None) -> list[tuple[str, int]]:
-    """Return the addresses that `host:port` or `host:first-last` stands for, in the order to try them; none for none.
+    """Return the addresses of a setting `host:port` or `host:first-last`, in the order to try them; [] for no setting.
 
-    Raises ConfigurationError. Of a range each process takes the first port that is free, so that several processes of
-    a service find room on one machine.
+    Each process takes the first free port of a range, so that several processes of a service can run on one machine.
+    Raises ConfigurationError.
     """
     if not setting:
         return []
@@ -148,11 +148,11 @@ def addresses(setting: str | None) -> list[tuple[str, int]]:
 
 
 def _listen(wanted: Sequence[tuple[str, int]]) -> Any:
-    """Return a socket that listens on the first free address. Raises OSError where there is none."""
+    """Return a socket that listens on the first free address. Raises OSError if there is none."""
     problem = OSError("no address")
     for address in wanted:
         try:
-            # Not shared, as eventlet would have it: a scrape would find this process or another one by chance.
+            # reuse_port is eventlet's default: a scrape would then reach a random process.
             return eventlet.listen(address, reuse_port=False)
         except OSError as error:
             problem = error
@@ -160,7 +160,7 @@ def _listen(wanted: Sequence[tuple[str, int]]) -> Any:
 
 
 def only_metrics(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-    """Return `app`, which would answer at any path, with 404 at all but one."""
+    """Return `app`, which responds at any path, restricted to PATHS; other paths are 404."""
 
     def at_its_path(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ["PATH_INFO"] in PATHS:

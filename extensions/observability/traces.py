@@ -1,4 +1,4 @@
-"""Who asked for what is being done now: the request's id and trace, carried through RPC, events and every log line."""
+"""The trace of the current request: its id, traceparent and deadline, carried by RPC calls, events and log lines."""
 
 import re
 import secrets
@@ -23,7 +23,7 @@ def _new_traceparent() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One request's identity. `deadline` is in seconds of time.monotonic(), None where nobody waits."""
+    """The identity of a request. `deadline` is a value of time.monotonic(), None if no caller waits."""
 
     request_id: str = field(default_factory=lambda: str(new_id()))
     traceparent: str = field(default_factory=_new_traceparent)
@@ -32,29 +32,29 @@ class Trace:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What travels on messages and HTTP requests."""
+        """The headers for outgoing messages and HTTP requests."""
         return {"x-request-id": self.request_id, "traceparent": self.traceparent}
 
     def remaining(self, limit: float) -> float:
-        """Return how many seconds may still be spent, `limit` at most and 0 at least."""
+        """Return the seconds until the deadline, between 0 and `limit`."""
         if self.deadline is None:
             return limit
         return max(0.0, min(limit, self.deadline - time.monotonic()))
 
 
-TRAVELLING_HEADERS = ("x-request-id", "traceparent", "causation-id")
-"""What a message that is sent once more takes along; whatever else stood in its headers was for one delivery."""
+PROPAGATED_HEADERS = ("x-request-id", "traceparent", "causation-id")
+"""The headers that a republished message keeps; all others belonged to one delivery."""
 
 _current: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
 def existing_trace() -> Trace | None:
-    """Return the trace of what is being done now, None where there is none."""
+    """Return the trace of this greenlet, None if it has none."""
     return _current.get()
 
 
 def current_trace() -> Trace:
-    """Return the trace of what is being done now; a fresh one when there is none."""
+    """Return the trace of this greenlet; a new one if it has none."""
     trace = _current.get()
     if trace is None:
         trace = Trace()
@@ -63,47 +63,47 @@ def current_trace() -> Trace:
 
 
 def trace_of(headers: dict[str, Any], service: str, budget: float | None = None) -> Trace:
-    """Return the trace that `headers` continue, a fresh one where they hold none that is sane.
+    """Return the trace that `headers` continue; missing or malformed parts are replaced by new ones.
 
-    `budget` is how many seconds the caller will wait for an answer.
+    `budget` is the caller's timeout in seconds.
     """
     request_id, traceparent = (_string(headers.get(name)) for name in ("x-request-id", "traceparent"))
     match = _TRACEPARENT.fullmatch(traceparent)
     return Trace(
         request_id=request_id if _REQUEST_ID.fullmatch(request_id) else str(new_id()),
-        # The trace stays, the span is ours.
+        # The trace id is kept, the span id is new.
         traceparent=f"00-{match[1]}-{secrets.token_hex(8)}-{match[2]}" if match else _new_traceparent(),
         deadline=None if budget is None else time.monotonic() + budget,
         service=service,
     )
 
 
-def travelling(headers: dict[str, Any] | None) -> dict[str, str]:
-    """Return those headers of a message that belong to what it says, where they are sane."""
-    found = {name: (headers or {}).get(name) for name in TRAVELLING_HEADERS}
+def propagated_headers(headers: dict[str, Any] | None) -> dict[str, str]:
+    """Return the well-formed PROPAGATED_HEADERS of a message."""
+    found = {name: (headers or {}).get(name) for name in PROPAGATED_HEADERS}
     return {name: value for name, value in found.items() if isinstance(value, str) and len(value) <= MAX_HEADER}
 
 
 def _string(value: Any) -> str:
-    """Return a string, or nothing: a header of AMQP can also be a list of lists that is too deep to be written out."""
+    """Return `value` if it is a string, else "": an AMQP header can be any structure, even one too deep to format."""
     return value if isinstance(value, str) else ""
 
 
 def start_trace(headers: dict[str, Any], service: str, budget: float | None = None) -> Trace:
-    """Make `trace_of(...)` what this greenlet does from now on, for its log lines, calls and events."""
+    """Set the trace of this greenlet to `trace_of(...)`, for its log lines, calls and events."""
     trace = trace_of(headers, service, budget)
     _current.set(trace)
     return trace
 
 
 def continue_trace(trace: Trace, service: str, budget: float) -> None:
-    """Make `trace` what this greenlet does from now on, for `budget` seconds."""
+    """Set the trace of this greenlet to `trace`, with a deadline in `budget` seconds."""
     _current.set(replace(trace, service=service, deadline=time.monotonic() + budget))
 
 
 @contextmanager
-def following(trace: Trace) -> Iterator[None]:
-    """Do what is done in this block for the request of `trace`."""
+def use_trace(trace: Trace) -> Iterator[None]:
+    """Set the trace of this greenlet inside the block."""
     before = _current.set(trace)
     try:
         yield

@@ -1,1 +1,1 @@
-"""What every service offers its operators: health, dead letters, consistency audits."""
+"""For operators, in every service: health, dead letters, consistency audits."""

@@ -1,4 +1,4 @@
-"""What every service offers its operators: its health, and its dead letters."""
+"""The methods for operators that every service with a database inherits."""
 
 import logging
 from typing import Any
@@ -14,7 +14,7 @@ from extensions.cache.connection import Redis
 from extensions.messaging.dead_letters import DeadLetterStore
 from extensions.messaging.outbox_relay import Outbox
 from extensions.observability.traces import current_trace, start_trace
-from extensions.operations.audits import SHOWN, Span, read_snapshot, unsent
+from extensions.operations.audits import SHOWN_IDS, Span, outbox_summary, read_snapshot
 from extensions.rpc.server import rpc
 from extensions.storage import retention
 from extensions.storage.periodic import periodic
@@ -22,15 +22,15 @@ from extensions.storage.periodic import periodic
 log = logging.getLogger(__name__)
 
 AUDIT_SECONDS = 300
-# Less than the gateway waits for a service's health: a silent database is named, and not the service.
+# Less than the gateway's timeout for a health call, so that the report names the database and not the service.
 DATABASE_SECONDS = 1.0
 
 
 class Tracing(DependencyProvider):
-    """Continues the caller's trace in the worker of an RPC call."""
+    """Continues the trace of the caller in the worker of an RPC call."""
 
     def worker_setup(self, worker_ctx: Any) -> None:
-        """Read the trace, and how long the caller waits, from the call's message."""
+        """Read the trace and the caller's timeout from the message of the call."""
         message = worker_ctx.data.pop("message", None)
         if message is None:
             return
@@ -42,7 +42,7 @@ class Tracing(DependencyProvider):
 class Operations:
     """RPC methods that every service with a database inherits."""
 
-    work: Any  # the service's own: work = Work(Base)
+    work: Any  # set by the service: work = Work(Base)
     outbox = Outbox()
     dead_letters = DeadLetterStore()
     tracing = Tracing()
@@ -50,7 +50,7 @@ class Operations:
 
     @rpc(transaction=False)
     def health(self):
-        """Tell what works: {"status": "ok" | "failing", "parts": {part: "ok" | what is wrong}}."""
+        """Return {"status": "ok" | "failing", "parts": {part: "ok" | description of the problem}}."""
         parts = {"database": "ok", "redis": "ok" if self.redis.ping() else "down: reads are slower"}
         try:
             with eventlet.Timeout(DATABASE_SECONDS):
@@ -63,12 +63,12 @@ class Operations:
 
     @periodic(seconds=300, transaction=False)
     def forget_old_messages(self):
-        """Keep the tables of messaging bounded: forget what the inbox and the idempotency keys need no longer."""
-        retention.forget(self.work)
+        """Delete old rows of the inbox, the idempotency keys and the dead letters, so that the tables stay bounded."""
+        retention.delete_expired(self.work)
 
     @rpc
     def list_dead_letters(self, limit=20, cursor=None, queue=None, event=None, replayed=False, actor=None):
-        """List what could not be handled and was not replayed yet (or was), newest first."""
+        """List dead letters that were not replayed yet (or that were, with `replayed`), newest first."""
         Actor.of(actor).require_admin()
         wanted = DeadLetterFilter.parse(
             {"limit": limit, "cursor": cursor, "queue": queue, "event": event, "replayed": replayed}
@@ -88,7 +88,7 @@ class Operations:
 
     @rpc
     def replay_dead_letter(self, dead_letter_id, actor=None):
-        """Put a dead letter back into the queue it came from; it stays on record, with the time of the replay."""
+        """Publish a dead letter to its original queue again; it is kept, with the time of the replay."""
         who = Actor.of(actor)
         who.require_admin()
         by = str(who.user_id or "the operator")
@@ -96,22 +96,22 @@ class Operations:
 
     @rpc
     def discard_dead_letter(self, dead_letter_id, actor=None):
-        """Give a dead letter up for good: what it said will not be done."""
+        """Delete a dead letter without replaying it: it will never be handled."""
         Actor.of(actor).require_admin()
         self.dead_letters.discard(self.work.session, parse_id("dead_letter_id", dead_letter_id))
 
     @rpc(transaction=False)
     def audit(self, since, bounds=(), actor=None):
-        """Tell what of this service's books can be told without the others': see orders/reconciliation.py."""
+        """Return the checks of this service's own data and its fingerprints: see orders/reconciliation.py."""
         Actor.of(actor).require_admin()
         span = Span.of(since, bounds)
         with read_snapshot(self.work, current_trace().remaining(AUDIT_SECONDS)) as session:
             return {
-                "outbox": unsent(self.work),
-                "dead_letters": self.dead_letters.summary(session, SHOWN),
-                **self.own_books(session, span),
+                "outbox": outbox_summary(self.work),
+                "dead_letters": self.dead_letters.summary(session, SHOWN_IDS),
+                **self.audit_own_data(session, span),
             }
 
-    def own_books(self, _session, _span):
-        """Return the checks that the service can make alone, and the fingerprints of what it holds for orders."""
+    def audit_own_data(self, _session, _span):
+        """Return the checks that the service can make alone, and the fingerprints of its rows about orders."""
         return {"checks": [], "fingerprints": {}}

@@ -1,1 +1,1 @@
-"""Access tokens, key files, and the checks of a production configuration. Knows no AMQP and no HTTP."""
+"""Access tokens, key files, and the checks of a production configuration. Imports no AMQP and no HTTP library."""

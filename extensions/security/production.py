@@ -1,4 +1,4 @@
-"""What is good enough for development, and refuses to start when ENVIRONMENT is production."""
+"""Checks that stop a service in production if its settings are fit for development only."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,18 +11,18 @@ COMMON_PASSWORDS = frozenset({"", "guest", "suite", "postgres", "redis", "rabbit
 
 
 class UnfitForProduction(RuntimeError):
-    """Settings of development; the text names them."""
+    """A production service has settings of development; the text names them."""
 
 
-def is_known(user: str, password: str) -> bool:
-    """Tell whether `password` is one that everybody would try for `user`."""
+def is_common_password(user: str, password: str) -> bool:
+    """Tell whether `password` is among the first that an attacker would try for `user`."""
     return password.casefold() in COMMON_PASSWORDS | {user.casefold()}
 
 
 def require_own_secrets(config: Mapping[str, Any], service: str, *, redis: bool = False) -> None:
-    """Raise UnfitForProduction where `service` would run in production with a password that everybody knows.
+    """Raise UnfitForProduction if `service` would run in production with a common password.
 
-    With `redis`, that is looked at, and otherwise whatever else the service connects to.
+    With `redis`, the address of Redis is checked; without, those of the broker and of the database.
     """
     if not is_production(config):
         return
@@ -39,7 +39,7 @@ def require_own_secrets(config: Mapping[str, Any], service: str, *, redis: bool 
 
 
 def _addresses(config: Mapping[str, Any], service: str) -> dict[str, str]:
-    """Return the addresses of the service's broker and database, by the variables that set them."""
+    """Return the addresses of the service's broker and database by environment variable."""
     own = (config.get("AMQP_URIS") or {}).get(service)
     broker = {f"{service.upper()}_AMQP_URI": own} if own else {"AMQP_URI": config["AMQP_URI"]}
     database = config.get("DB_URIS", {}).get(f"{service}:Base")
@@ -52,9 +52,9 @@ def _redis_address(config: Mapping[str, Any], service: str) -> dict[str, str]:
 
 
 def has_own_password(url: str) -> bool:
-    """Tell whether an address has a password that is not known to everybody."""
+    """Tell whether the URL has a password that is not a common one."""
     address = urlsplit(url)
-    return not is_known(unquote(address.username or ""), unquote(address.password or ""))
+    return not is_common_password(unquote(address.username or ""), unquote(address.password or ""))
 
 
 def _is_readable(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Access tokens as everybody can check them: with the public key alone. Only users can make them (users/tokens.py)."""
+"""Verification of access tokens with the public key. Only the users service can issue them (users/tokens.py)."""
 
 import base64
 import hashlib
@@ -28,7 +28,7 @@ from contracts.users import (
 )
 
 PublicKeys = Mapping[str, Ed25519PublicKey]
-"""The keys that verify access tokens, by their `kid`: more than one while they are being rotated."""
+"""The keys that verify access tokens, by `kid`; more than one during a rotation."""
 
 _REQUIRED = ["iss", "aud", "sub", "roles", "iat", "exp", "jti"]
 _PUBLIC_PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
@@ -36,9 +36,9 @@ _PUBLIC_PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY----
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """What a genuine, unexpired access token says. `issued_at` and `expires_at` are whole seconds, in UTC.
+    """The content of a valid access token. `issued_at` and `expires_at` are whole seconds, in UTC.
 
-    Whether the account still stands is not in it: compare `issued_at` with the `at` of user.updated.
+    It does not tell whether the account is still active: compare `issued_at` with the `at` of user.updated.
     """
 
     user_id: UUID
@@ -46,11 +46,11 @@ class AccessToken:
     issued_at: datetime
     expires_at: datetime
     session_id: UUID | None = None
-    """The login that it belongs to."""
+    """The login session of the token."""
 
 
 def load_public_keys(path: str | Path) -> PublicKeys:
-    """Read the Ed25519 public keys of a PEM file; raises TypeError if there is none or another kind of key in it."""
+    """Read the Ed25519 public keys of a PEM file. Raises TypeError if it has none, or a key of another kind."""
     keys = [load_pem_public_key(block) for block in _PUBLIC_PEM.findall(Path(path).read_bytes())]
     ours = [key for key in keys if isinstance(key, Ed25519PublicKey)]
     if not ours or len(ours) < len(keys):
@@ -60,12 +60,13 @@ def load_public_keys(path: str | Path) -> PublicKeys:
 
 
 def verify(token: str, keys: PublicKeys) -> AccessToken:
-    """Return what `token` says.
+    """Return the content of `token`.
 
-    Raises InvalidToken unless one of `keys` signed it as an access token of ours, TokenExpired if that is over.
+    Raises InvalidToken unless it is an access token of this suite signed by one of `keys`, TokenExpired if it has
+    expired.
     """
     try:
-        if "." not in token:  # refresh tokens have none
+        if "." not in token:  # a refresh token contains no dot
             raise NotAnAccessToken
         _check_signature_spelling(token)
         decoded = jwt.decode_complete(
@@ -74,26 +75,26 @@ def verify(token: str, keys: PublicKeys) -> AccessToken:
             algorithms=[ACCESS_TOKEN_ALGORITHM],
             issuer=ACCESS_TOKEN_ISSUER,
             audience=ACCESS_TOKEN_AUDIENCE,
-            # The clock of the machine that issued it may be ahead of ours: iat is no reason to refuse it.
+            # The clock of the issuing machine may be ahead of ours, so a future iat is accepted.
             options={"require": _REQUIRED, "verify_iat": False},
         )
         return _read(decoded["payload"])
-    except jwt.ExpiredSignatureError:  # the signature itself was looked at before
+    except jwt.ExpiredSignatureError:  # PyJWT verifies the signature before the expiry
         raise TokenExpired from None
-    # A token is a stranger's text: nested too deep, with numbers too large, with types that are not ours.
+    # A token is untrusted input: it may be nested too deep, or have huge numbers or unexpected types.
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         raise InvalidToken from None
 
 
 def _check_signature_spelling(token: str) -> None:
-    """Refuse other spellings of the same signature: one token is one string, or what is kept by it can be evaded."""
+    """Refuse other encodings of the same signature: they would bypass whatever is stored by token string."""
     signature = token.rpartition(".")[2]
     if _base64url(base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))) != signature:
         raise InvalidToken
 
 
 def _key_for(header: dict[str, Any], keys: PublicKeys) -> Ed25519PublicKey:
-    """Return the key that a token names. Its header is no more and no less than ours: no `jwk`, no `jku`, no `crit`."""
+    """Return the key that the header names. Any other header than ours is refused: no `jwk`, no `jku`, no `crit`."""
     kid = header.get("kid")
     key = keys.get(kid) if isinstance(kid, str) else None
     if key is None or header != {"alg": ACCESS_TOKEN_ALGORITHM, "typ": ACCESS_TOKEN_TYPE, "kid": kid}:
@@ -103,7 +104,7 @@ def _key_for(header: dict[str, Any], keys: PublicKeys) -> Ed25519PublicKey:
 
 def _read(claims: dict[str, Any]) -> AccessToken:
     issued, expires = claims["iat"], claims["exp"]
-    # PyJWT rounds and converts; we state whole numbers, and no longer life than users gives.
+    # PyJWT rounds and converts. Our tokens have integers, and no longer lifetime than ACCESS_TOKEN_SECONDS.
     if type(issued) is not int or type(expires) is not int or expires - issued > ACCESS_TOKEN_SECONDS:
         raise InvalidToken
     return AccessToken(
@@ -116,13 +117,13 @@ def _read(claims: dict[str, Any]) -> AccessToken:
 
 
 def jwks(keys: Iterable[Ed25519PublicKey]) -> dict[str, list[dict[str, str]]]:
-    """Return the JSON Web Key Set (RFC 7517, RFC 8037) that lets others verify our access tokens."""
+    """Return the JSON Web Key Set (RFC 7517, RFC 8037) for verifying our access tokens."""
     about = {"use": "sig", "alg": ACCESS_TOKEN_ALGORITHM}
     return {"keys": [{**_public_members(key), "kid": key_id(key), **about} for key in keys]}
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """Return the key's RFC 7638 thumbprint, the `kid` of the tokens that it verifies."""
+    """Return the RFC 7638 thumbprint of the key: the `kid` of the tokens that it verifies."""
     canonical = json.dumps(_public_members(key), sort_keys=True, separators=(",", ":"))
     return _base64url(hashlib.sha256(canonical.encode()).digest())
 

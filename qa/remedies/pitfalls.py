@@ -310,7 +310,7 @@ REMEDIES = [
         [
             Patch(
                 "extensions/messaging/dead_letters.py",
-                "headers=travelling(message.headers),",
+                "headers=propagated_headers(message.headers),",
                 "headers=dict(message.headers or {}),",
             )
         ],
@@ -322,7 +322,7 @@ REMEDIES = [
         [
             Patch(
                 "extensions/messaging/dead_letters.py",
-                "headers=travelling(message.headers),",
+                "headers=propagated_headers(message.headers),",
                 "headers=dict(message.headers or {}),",
             )
         ],

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from catalog.service import CatalogService
 from contracts.errors import PermissionDenied, UpstreamTimeout, ValidationFailed
 from contracts.ids import new_id
-from extensions.operations.audits import SHOWN, read_snapshot
+from extensions.operations.audits import SHOWN_IDS, read_snapshot
 from inventory.service import InventoryService
 from notifications.service import NotificationsService
 from orders import audit, reconciliation
@@ -301,7 +301,7 @@ def test_what_is_damaged_everywhere_is_counted_and_shown_in_part(shop, monkeypat
     run("inventory", copies, {})
     (orphans,) = (check for check in shop.look()["checks"] if check["count"])
     run("inventory", "DELETE FROM reservations WHERE status = 'FAILED' AND order_id <> :sold_out", shop.ids)
-    assert (orphans["name"], orphans["count"], len(orphans["ids"])) == ("no_orphans", 50, SHOWN)
+    assert (orphans["name"], orphans["count"], len(orphans["ids"])) == ("no_orphans", 50, SHOWN_IDS)
     assert shop.broken() == {}
 
 

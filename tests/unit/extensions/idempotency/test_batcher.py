@@ -9,7 +9,7 @@ from greenlet import GreenletExit
 
 from contracts.errors import InvalidState, ServiceUnavailable, UpstreamTimeout
 from extensions.idempotency.batcher import AT_MOST, Batcher
-from extensions.observability.traces import Trace, following
+from extensions.observability.traces import Trace, use_trace
 
 
 class Door:
@@ -42,7 +42,7 @@ def ask(together, door, item, budget=None):
     """Ask in a greenlet of its own; returns it when it waits."""
 
     def call():
-        with following(Trace(deadline=None if budget is None else time.monotonic() + budget)):
+        with use_trace(Trace(deadline=None if budget is None else time.monotonic() + budget)):
             return together(item, door.run)
 
     asked = eventlet.spawn(call)

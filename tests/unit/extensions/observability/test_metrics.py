@@ -102,7 +102,7 @@ def test_who_finds_no_port_serves_later_and_works_meanwhile(start, ports, monkey
     first = start(f"127.0.0.1:{ports[0]}")
     eventually(lambda: of(first).port)
     second = start(f"127.0.0.1:{ports[0]}")
-    eventually(lambda: "nobody is served metrics" in caplog.text)
+    eventually(lambda: "metrics are not served" in caplog.text)
     assert not second._died.ready()
     first.stop()
     eventually(lambda: of(second).port == ports[0])

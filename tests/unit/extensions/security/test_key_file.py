@@ -13,7 +13,7 @@ def load(path):
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    monkeypatch.setattr(key_file, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(key_file, "CHECK_SECONDS", 0)
     (tmp_path / "keys").write_text("one")
     return tmp_path / "keys"
 
@@ -51,7 +51,7 @@ def test_at_the_start_it_has_to_be_usable(file):
 
 
 def test_it_is_looked_at_once_a_second(file, monkeypatch):
-    monkeypatch.setattr(key_file, "LOOK_SECONDS", 60)
+    monkeypatch.setattr(key_file, "CHECK_SECONDS", 60)
     keys = KeyFile(file, load)
     file.write_text("and two")
     assert keys.get() == ["one"]
