@@ -15,8 +15,10 @@ from contracts.orders import CreateOrder, OrderFilter, OrderNotFound, SagaFilter
 from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
 from extensions.cache.local_replica import ReplicaOf
 from extensions.cache.versioned_cache import Cache
-from extensions.idempotency import keys as idempotency
+from extensions.idempotency import keys
 from extensions.idempotency.batcher import BatcherProvider
+from extensions.idempotency.calls import Call, run_many
+from extensions.idempotency.stored_results import has_stored_result
 from extensions.messaging.event_handler import handles
 from extensions.messaging.queue_depths import Queues
 from extensions.observability.metrics import Metrics
@@ -94,7 +96,7 @@ class OrdersService(operations.Operations):
         try:
             products = self._products_of(request)
         except (ServiceUnavailable, UpstreamTimeout):
-            if not idempotency.is_known(self.work, "create_order", idempotency_key, actor):
+            if not has_stored_result(self.work, "create_order", idempotency_key, actor):
                 raise
             products = None  # an order that was taken before is answered for without them
 
@@ -104,10 +106,10 @@ class OrdersService(operations.Operations):
             return NewOrder(price_order(request, products), user_id, current_trace())
 
         arguments = {"items": items, "total_amount": total_amount, "actor": actor}
-        call = idempotency.Call("create_order", idempotency_key, arguments, price)
+        call = Call("create_order", idempotency_key, arguments, price)
         # With those that are asked for at the same moment: one transaction, and its round trips, for all.
-        with idempotency.under_way(call):
-            return self.batcher(call, lambda calls: idempotency.run_many(self.work, calls, self._place))
+        with keys.in_use("create_order", idempotency_key, actor):
+            return self.batcher(call, lambda calls: run_many(self.work, calls, self._place))
 
     @rpc
     def get_order(self, order_id, actor=None):
@@ -231,7 +233,7 @@ class OrdersService(operations.Operations):
 
     def _require_room(self, actor, idempotency_key):
         """Raise Overloaded for a new order when too many are undecided; what was taken before is still answered for."""
-        if not self.admission.has_room(self._count_waiting) and not idempotency.is_known(
+        if not self.admission.has_room(self._count_waiting) and not has_stored_result(
             self.work, "create_order", idempotency_key, actor
         ):
             detail = "Too many orders wait for their decision. Nothing was done; try again shortly."

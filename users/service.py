@@ -15,7 +15,7 @@ from contracts.users import (
     UpdateUser,
     VerifyToken,
 )
-from extensions.idempotency import keys as idempotency
+from extensions.idempotency.calls import run_once
 from extensions.operations import operations
 from extensions.rpc.server import rpc
 from extensions.security import tokens
@@ -61,7 +61,7 @@ class UsersService(operations.Operations):
             )
             return {"user_id": str(account.user.id)}
 
-        answer = idempotency.run_once(self.work, "register", idempotency_key, asked, open_account)
+        answer = run_once(self.work, "register", idempotency_key, asked, open_account)
         # Tokens are stored nowhere: the first answer, like every other, is made from what is.
         try:
             with self.work.transaction() as session:

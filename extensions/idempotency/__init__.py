@@ -1,1 +1,1 @@
-"""Use cases that run at most once for each idempotency key, alone or in batches."""
+"""Calls that create something: at most once per idempotency key, and several in one transaction."""

@@ -1,8 +1,8 @@
-"""What many ask for at the same moment is done by one run; whoever asks alone waits for nobody.
+"""Combines concurrent calls into batches (group commit). A single caller runs immediately.
 
-`together(item, run)` hands an item in and returns what became of it. Where nothing is under way, a run begins at once.
-What comes while one is under way waits for its end, and is then done by the next one, all of it together. A run that
-takes long is not waited for: one that hangs must not keep everybody else from what they want.
+`batcher(item, run)` adds an item and returns its outcome. If no batch is running, one starts at once. Items that arrive
+while a batch is running wait for its end and form the next batch. If a batch takes longer than MAX_DELAY_SECONDS, the
+next one starts beside it, so that one that hangs does not block the others.
 """
 
 from collections import deque
@@ -18,20 +18,20 @@ from contracts.errors import ServiceUnavailable, UpstreamTimeout
 from extensions.observability.traces import current_trace
 from extensions.runtime.interruptions import INTERRUPTIONS
 
-# A batch that fails is done again one by one, so it must not be too many.
-AT_MOST = 50
-# So long a run may keep others waiting; then the next one begins beside it.
-PATIENCE_SECONDS = 0.25
-# For those whose caller has not said how long it waits.
-LONGEST_WAIT_SECONDS = 30.0
+# The calls of a batch that fails are repeated one by one, so a batch must not be too large.
+MAX_BATCH = 50
+# The longest time that a running batch delays the next one.
+MAX_DELAY_SECONDS = 0.25
+# For calls without a deadline.
+DEFAULT_TIMEOUT_SECONDS = 30.0
 
 Run = Callable[[Sequence[Any]], Sequence[Any]]
-"""Does some items; returns the outcome of each, which is an exception where its caller is to get one."""
+"""Processes a batch of items; returns the outcome of each. An exception among the outcomes is raised by its caller."""
 
 
 @dataclass(slots=True, eq=False)
-class _Seat:
-    """Somebody who waits, and with what."""
+class _Waiter:
+    """A caller that waits for the outcome of its item."""
 
     item: Any
     run: Run
@@ -39,34 +39,35 @@ class _Seat:
 
 
 class Batcher:
-    """One for each process and each thing that is done together. Each run is of AT_MOST items."""
+    """The batches of one kind of call in one process. A batch has at most MAX_BATCH items."""
 
     def __init__(self) -> None:
-        self._waiting: deque[_Seat] = deque()
+        self._waiting: deque[_Waiter] = deque()
         self._leader: object | None = None
 
     def __call__(self, item: Any, run: Run) -> Any:
-        """Return what became of `item`, or raise it. Of those that come together, the first one's `run` is called.
+        """Return the outcome of `item`, or raise it. A batch is processed by the `run` of its first item.
 
-        It runs in a greenlet of its own: who waits can be killed or lose patience, and the others never notice. Such
-        a one is taken out; once its run has begun, nobody can tell any more what comes of it. Raises ServiceUnavailable
-        and UpstreamTimeout where the caller's time was over before and after that.
+        The batch runs in a greenlet of its own, because waiting callers may be cancelled or time out; the other calls
+        of the batch are not affected. A cancelled waiter is removed from the queue. Raises ServiceUnavailable if the
+        caller's deadline passes before its batch starts, UpstreamTimeout if it passes afterwards: then the outcome is
+        unknown.
         """
-        seat = _Seat(item, run)
-        self._waiting.append(seat)
+        waiter = _Waiter(item, run)
+        self._waiting.append(waiter)
         if self._leader is None:
-            self._lead()
+            self._start_leader()
         trace = current_trace()
         try:
-            outcome = seat.outcome.wait(trace.remaining(PATIENCE_SECONDS))
+            outcome = waiter.outcome.wait(trace.remaining(MAX_DELAY_SECONDS))
             if outcome is None and trace.remaining(1.0):
-                if seat in self._waiting:
-                    self._lead()
-                outcome = seat.outcome.wait(trace.remaining(LONGEST_WAIT_SECONDS))
+                if waiter in self._waiting:
+                    self._start_leader()
+                outcome = waiter.outcome.wait(trace.remaining(DEFAULT_TIMEOUT_SECONDS))
         finally:
-            was_waiting = seat in self._waiting
+            was_waiting = waiter in self._waiting
             if was_waiting:
-                self._waiting.remove(seat)
+                self._waiting.remove(waiter)
         if outcome is None:
             raise ServiceUnavailable(retry_after=1) if was_waiting else UpstreamTimeout
         (result,) = outcome
@@ -74,41 +75,41 @@ class Batcher:
             raise result
         return result
 
-    def _lead(self) -> None:
-        """Have a new leader, who runs what waits until nobody does; the one before, if any, ends after its run."""
+    def _start_leader(self) -> None:
+        """Start a greenlet that runs batches until the queue is empty. A previous leader ends after its batch."""
         self._leader = object()
         eventlet.spawn(self._run_all, self._leader)
 
     def _run_all(self, leader: object) -> None:
         try:
             while self._waiting and self._leader is leader:
-                _run([self._waiting.popleft() for _ in range(min(AT_MOST, len(self._waiting)))])
+                _run([self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))])
         finally:
             if self._leader is leader:
                 self._leader = None
-                if self._waiting:  # this greenlet was killed: nobody is left behind
-                    self._lead()
+                if self._waiting:  # this greenlet was killed: another one serves the remaining callers
+                    self._start_leader()
 
 
-def _run(seats: Sequence[_Seat]) -> None:
-    """Let all of `seats` know what became of them, whatever happens."""
-    told: Sequence[tuple[_Seat, Any]] = [(seat, UpstreamTimeout()) for seat in seats]
+def _run(batch: Sequence[_Waiter]) -> None:
+    """Process a batch and send each waiter its outcome, whatever happens."""
+    outcomes: Sequence[tuple[_Waiter, Any]] = [(waiter, UpstreamTimeout()) for waiter in batch]
     try:
-        told = list(zip(seats, seats[0].run([seat.item for seat in seats]), strict=True))
-    except (Exception, *INTERRUPTIONS) as error:  # noqa: BLE001  (it is raised by those who wait)
-        told = [(seat, error) for seat in seats]
+        outcomes = list(zip(batch, batch[0].run([waiter.item for waiter in batch]), strict=True))
+    except (Exception, *INTERRUPTIONS) as error:  # noqa: BLE001  (each caller raises it)
+        outcomes = [(waiter, error) for waiter in batch]
     finally:
-        for seat, outcome in told:
-            seat.outcome.send((outcome,))
+        for waiter, outcome in outcomes:
+            waiter.outcome.send((outcome,))
 
 
 class BatcherProvider(DependencyProvider):
-    """Gives a service a Gathering: `together = Together()`."""
+    """Gives a service a Batcher: `batcher = BatcherProvider()`."""
 
     def setup(self) -> None:
-        """Begin with nobody waiting."""
-        self.gathering = Batcher()
+        """Create the batcher."""
+        self.batcher = Batcher()
 
     def get_dependency(self, worker_ctx: Any) -> Batcher:
-        """Return what gathers; all workers share it."""
-        return self.gathering
+        """Return the batcher; all workers share it."""
+        return self.batcher

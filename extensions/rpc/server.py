@@ -23,7 +23,7 @@ from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
 
 from contracts.base import Replayed, View
 from contracts.errors import BadCall, InternalError, ServiceError, ServiceUnavailable, UpstreamTimeout
-from extensions.idempotency import keys as idempotency
+from extensions.idempotency.calls import run_once
 from extensions.messaging.connection import CONNECTION_ERRORS, ack
 from extensions.messaging.dead_letters import DeadLetters
 from extensions.messaging.inbound import Undecodable, require_json, require_routing
@@ -216,7 +216,7 @@ def rpc(
         arguments = dict(signature.bind(self, *args, **kwargs).arguments)
         del arguments["self"]
         key = arguments.get("idempotency_key") if idempotent else None
-        return idempotency.run_once(self.work, method.__name__, key, arguments, lambda: call(self, *args, **kwargs))
+        return run_once(self.work, method.__name__, key, arguments, lambda: call(self, *args, **kwargs))
 
     run = call_in_transaction if transaction else call
 

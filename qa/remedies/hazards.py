@@ -150,7 +150,7 @@ REMEDIES = [
         [
             Patch(
                 "extensions/idempotency/keys.py",
-                "    if name in _under_way:\n        raise IdempotencyKeyInUse(retry_after=1)\n",
+                "    if name in _in_use:\n        raise IdempotencyKeyInUse(retry_after=1)\n",
             )
         ],
         f"{PLACING}::test_a_key_that_comes_twice_at_once_is_in_use_the_second_time",
@@ -160,7 +160,7 @@ REMEDIES = [
         "after a COMMIT whose answer is lost, no order of those that were placed together is placed again",
         [
             Patch(
-                "extensions/idempotency/keys.py",
+                "extensions/idempotency/calls.py",
                 "            if is_outage(error):  # CommitUnknown is among them: they may have been made\n",
                 "            if isinstance(error, DatabaseUnavailable):\n",
             )

@@ -37,7 +37,7 @@ class Counter:
 
     def __init__(self, container):
         self.container = container
-        self.gathering = next(each for each in container.dependencies if isinstance(each, BatcherProvider)).gathering
+        self.batcher = next(each for each in container.dependencies if isinstance(each, BatcherProvider)).batcher
 
     @contextmanager
     def busy(self):
@@ -52,7 +52,7 @@ class Counter:
         asked = []
         for call in calls:
             asked.append(ask(**call))
-            eventually(lambda: len(self.gathering._waiting) == len(asked))
+            eventually(lambda: len(self.batcher._waiting) == len(asked))
         return asked
 
     def serve(self, *calls):
@@ -71,7 +71,7 @@ class Counter:
                 eventually(lambda: stuck() == 2)
             first.wait()
             lock.wait()
-            eventually(lambda: not self.gathering._waiting and stuck() == 1)
+            eventually(lambda: not self.batcher._waiting and stuck() == 1)
             yield asked
 
 
@@ -126,7 +126,7 @@ def stored():
 
 @pytest.fixture
 def counter(run_service, monkeypatch):
-    monkeypatch.setattr("extensions.idempotency.batcher.PATIENCE_SECONDS", 30.0)  # who waits here waits for a reason
+    monkeypatch.setattr("extensions.idempotency.batcher.MAX_DELAY_SECONDS", 30.0)  # who waits here waits for a reason
     catalog = Mock()
     catalog.catalog.get_products = lambda product_ids: {
         "items": [item for item in (PEN, BOOK, GONE) if item["id"] in product_ids]
@@ -341,8 +341,8 @@ def test_who_is_killed_while_waiting_leaves_nothing_and_who_is_in_the_midst_all(
 def test_who_loses_patience_while_waiting_is_not_served(counter):
     with counter.busy() as first:
         impatient = ask(key="k", timeout=0.5)
-        eventually(lambda: len(counter.gathering._waiting) == 1)
-        eventually(lambda: not counter.gathering._waiting)
+        eventually(lambda: len(counter.batcher._waiting) == 1)
+        eventually(lambda: not counter.batcher._waiting)
         assert isinstance(impatient.wait(), OSError)
     assert first.wait()["status"] == "CREATED"
     assert stored() == (1, 1, 1, 0)

@@ -1,4 +1,4 @@
-"""What is asked for at the same moment is done together, and nobody pays for another one's fate."""
+"""Concurrent calls are batched; a call that is cancelled, times out or fails does not affect the others."""
 
 import time
 
@@ -8,12 +8,12 @@ from eventlet.event import Event
 from greenlet import GreenletExit
 
 from contracts.errors import InvalidState, ServiceUnavailable, UpstreamTimeout
-from extensions.idempotency.batcher import AT_MOST, Batcher
+from extensions.idempotency.batcher import MAX_BATCH, Batcher
 from extensions.observability.traces import Trace, use_trace
 
 
-class Door:
-    """A run that waits, and remembers who was in it."""
+class BlockedRun:
+    """A run that blocks until it is opened, and records its batches."""
 
     def __init__(self):
         self.batches, self.opened = [], Event()
@@ -28,160 +28,160 @@ class Door:
 
 
 @pytest.fixture
-def door():
+def blocked():
     with eventlet.Timeout(5):
-        yield Door()
+        yield BlockedRun()
 
 
 @pytest.fixture
-def together():
+def batcher():
     return Batcher()
 
 
-def ask(together, door, item, budget=None):
-    """Ask in a greenlet of its own; returns it when it waits."""
+def ask(batcher, blocked, item, budget=None):
+    """Call the batcher in a new greenlet; returns the greenlet once it waits."""
 
     def call():
         with use_trace(Trace(deadline=None if budget is None else time.monotonic() + budget)):
-            return together(item, door.run)
+            return batcher(item, blocked.run)
 
     asked = eventlet.spawn(call)
     eventlet.sleep(0)
     return asked
 
 
-def test_who_asks_alone_waits_for_nobody(together, door):
-    door.open()
-    assert [together(1, door.run), together(2, door.run)] == [10, 20]
-    assert door.batches == [[1], [2]]
+def test_a_single_caller_runs_immediately(batcher, blocked):
+    blocked.open()
+    assert [batcher(1, blocked.run), batcher(2, blocked.run)] == [10, 20]
+    assert blocked.batches == [[1], [2]]
 
 
-def test_who_comes_while_one_is_under_way_is_done_with_the_others(together, door):
-    asked = [ask(together, door, number) for number in range(5)]
-    assert door.batches == [[0]]
-    door.open()
+def test_calls_that_arrive_during_a_batch_form_the_next_batch(batcher, blocked):
+    asked = [ask(batcher, blocked, number) for number in range(5)]
+    assert blocked.batches == [[0]]
+    blocked.open()
     assert [one.wait() for one in asked] == [0, 10, 20, 30, 40]
-    assert door.batches == [[0], [1, 2, 3, 4]]
+    assert blocked.batches == [[0], [1, 2, 3, 4]]
 
 
-def test_a_run_that_takes_long_keeps_nobody_for_long(together, door, monkeypatch):
-    monkeypatch.setattr("extensions.idempotency.batcher.PATIENCE_SECONDS", 0.05)
-    hangs, opened = Door(), Door()
+def test_a_slow_batch_delays_the_next_one_only_for_a_moment(batcher, blocked, monkeypatch):
+    monkeypatch.setattr("extensions.idempotency.batcher.MAX_DELAY_SECONDS", 0.05)
+    hangs, opened = BlockedRun(), BlockedRun()
     opened.open()
-    hanging = ask(together, hangs, 0)
-    asked = [ask(together, opened, number) for number in range(1, 5)]
+    hanging = ask(batcher, hangs, 0)
+    asked = [ask(batcher, opened, number) for number in range(1, 5)]
     assert [one.wait() for one in asked] == [10, 20, 30, 40]
     assert opened.batches == [[1, 2, 3, 4]]
-    late = [ask(together, door, number) for number in (5, 6)]  # who leads now is the only one
+    late = [ask(batcher, blocked, number) for number in (5, 6)]  # the new leader is the only one
     hangs.open()
     assert hanging.wait() == 0
-    assert door.batches == [[5]]
-    door.open()
+    assert blocked.batches == [[5]]
+    blocked.open()
     assert [one.wait() for one in late] == [50, 60]
-    assert door.batches == [[5], [6]]
+    assert blocked.batches == [[5], [6]]
 
 
-def test_a_batch_is_bounded(together, door):
-    asked = [ask(together, door, number) for number in range(2 * AT_MOST + 2)]
-    door.open()
-    assert [one.wait() for one in asked] == [10 * number for number in range(2 * AT_MOST + 2)]
-    assert [len(batch) for batch in door.batches] == [1, AT_MOST, AT_MOST, 1]
+def test_a_batch_is_bounded(batcher, blocked):
+    asked = [ask(batcher, blocked, number) for number in range(2 * MAX_BATCH + 2)]
+    blocked.open()
+    assert [one.wait() for one in asked] == [10 * number for number in range(2 * MAX_BATCH + 2)]
+    assert [len(batch) for batch in blocked.batches] == [1, MAX_BATCH, MAX_BATCH, 1]
 
 
-def test_who_is_killed_while_waiting_is_taken_out(together, door):
-    asked = [ask(together, door, number) for number in range(4)]
+def test_a_cancelled_waiter_is_removed_from_the_batch(batcher, blocked):
+    asked = [ask(batcher, blocked, number) for number in range(4)]
     asked[2].kill()
-    door.open()
+    blocked.open()
     assert [asked[number].wait() for number in (0, 1, 3)] == [0, 10, 30]
-    assert door.batches == [[0], [1, 3]]
+    assert blocked.batches == [[0], [1, 3]]
 
 
-def test_who_began_a_run_can_be_killed_and_harms_nobody(together, door):
-    asked = [ask(together, door, number) for number in range(3)]
+def test_the_caller_that_started_a_batch_can_be_cancelled_without_effect_on_the_others(batcher, blocked):
+    asked = [ask(batcher, blocked, number) for number in range(3)]
     asked[0].kill()
-    door.open()
+    blocked.open()
     assert [one.wait() for one in asked[1:]] == [10, 20]
-    assert door.batches == [[0], [1, 2]]
-    assert together(7, door.run) == 70
+    assert blocked.batches == [[0], [1, 2]]
+    assert batcher(7, blocked.run) == 70
 
 
-def test_whose_time_is_over_before_the_run_is_told_that_nothing_was_done(together, door):
-    ask(together, door, 0)
-    late = ask(together, door, 1, budget=0.05)
-    with pytest.raises(ServiceUnavailable) as told:
+def test_a_deadline_before_the_batch_starts_means_that_nothing_was_done(batcher, blocked):
+    ask(batcher, blocked, 0)
+    late = ask(batcher, blocked, 1, budget=0.05)
+    with pytest.raises(ServiceUnavailable) as refusal:
         late.wait()
-    assert told.value.retry_after == 1
-    door.open()
-    assert together(2, door.run) == 20
-    assert [1] not in door.batches
+    assert refusal.value.retry_after == 1
+    blocked.open()
+    assert batcher(2, blocked.run) == 20
+    assert [1] not in blocked.batches
 
 
-def test_whose_time_is_over_in_the_run_is_told_that_nobody_knows(together, door):
-    late = ask(together, door, 0, budget=0.05)
+def test_a_deadline_during_the_batch_means_that_the_outcome_is_unknown(batcher, blocked):
+    late = ask(batcher, blocked, 0, budget=0.05)
     with pytest.raises(UpstreamTimeout):
         late.wait()
-    door.open()
+    blocked.open()
 
 
-def test_a_timeout_of_the_waiting_one_is_its_own(together, door):
-    first = ask(together, door, 0)
+def test_a_timeout_of_one_waiter_does_not_affect_the_others(batcher, blocked):
+    first = ask(batcher, blocked, 0)
 
-    def impatient():
+    def with_timeout():
         with eventlet.Timeout(0.05):
-            together(1, door.run)
+            batcher(1, blocked.run)
 
     with pytest.raises(eventlet.Timeout):
-        eventlet.spawn(impatient).wait()
-    door.open()
+        eventlet.spawn(with_timeout).wait()
+    blocked.open()
     assert first.wait() == 0
-    assert door.batches == [[0]]
+    assert blocked.batches == [[0]]
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit, GreenletExit, eventlet.Timeout])
-def test_a_run_that_fails_fails_for_all_of_it_and_for_nobody_after(together, door, error):
-    class Broken(Door):
+def test_a_failing_batch_fails_for_all_its_calls_and_for_no_later_one(batcher, blocked, error):
+    class Broken(BlockedRun):
         def run(self, items):
             super().run(items)
             raise error
 
     broken = Broken()
-    asked = [ask(together, broken, number) for number in range(3)]
+    asked = [ask(batcher, broken, number) for number in range(3)]
     broken.open()
     for one in asked:
         with pytest.raises(error):
             one.wait()
-    door.open()
-    assert together(1, door.run) == 10
+    blocked.open()
+    assert batcher(1, blocked.run) == 10
 
 
-def test_an_exception_among_the_outcomes_is_raised_by_whose_it_is(together, door):
-    door.open()
-    assert together(1, door.run) == 10
+def test_an_exception_among_the_outcomes_is_raised_to_its_caller_only(batcher, blocked):
+    blocked.open()
+    assert batcher(1, blocked.run) == 10
     with pytest.raises(InvalidState):
-        together(1, lambda _: [InvalidState()])
+        batcher(1, lambda _: [InvalidState()])
 
 
 @pytest.mark.parametrize("outcomes", [[], [1, 2]])
-def test_a_run_that_forgets_somebody_strands_nobody(together, outcomes):
+def test_a_run_with_a_wrong_number_of_outcomes_fails_and_blocks_no_caller(batcher, outcomes):
     with eventlet.Timeout(1), pytest.raises(ValueError, match="zip"):
-        together(1, lambda _: outcomes)
+        batcher(1, lambda _: outcomes)
 
 
-def test_a_run_whose_greenlet_is_killed_strands_nobody(together, door):
+def test_a_killed_batch_blocks_no_caller(batcher, blocked):
     running = []
 
     class Killed(BaseException):
-        """What nobody expects."""
+        """An exception that no code expects."""
 
-    class Known(Door):
+    class KillableRun(BlockedRun):
         def run(self, items):
             running.append(eventlet.getcurrent())
             return super().run(items)
 
-    known = Known()
-    asked = [ask(together, known, number) for number in range(3)]
+    killable = KillableRun()
+    asked = [ask(batcher, killable, number) for number in range(3)]
     eventlet.kill(running[0], Killed)
     with pytest.raises(UpstreamTimeout):
         asked[0].wait()
-    known.open()
+    killable.open()
     assert [one.wait() for one in asked[1:]] == [10, 20]

@@ -1,4 +1,4 @@
-"""A call with an idempotency key happens once, whoever repeats it and however often."""
+"""A call with an idempotency key is made once, however often it is repeated."""
 
 import json
 
@@ -29,7 +29,7 @@ CALLS = []
 
 
 class Maker(operations.Operations):
-    """Makes one thing a call: a row that stays, and an event."""
+    """Creates one thing per call: a row and an event."""
 
     name = "notifications"
     work = Work(Base)
@@ -94,7 +94,7 @@ def test_the_same_key_gives_the_same_result_with_its_fields_in_the_same_order(ma
     assert json.dumps(again) == json.dumps(first)
 
 
-def test_an_answer_that_was_stored_as_an_object_is_still_given(maker):
+def test_a_result_that_was_stored_as_an_object_is_still_replayed(maker):
     first = maker.make("pen", actor=ALICE, idempotency_key="k")
     with database("notifications").begin() as connection:
         as_object = "UPDATE idempotency_keys SET answer = CAST(answer #>> '{}' AS jsonb)"
@@ -102,19 +102,19 @@ def test_an_answer_that_was_stored_as_an_object_is_still_given(maker):
     assert maker.make("pen", actor=ALICE, idempotency_key="k") == first
 
 
-def test_without_a_key_every_call_makes_one(maker):
+def test_without_a_key_every_call_creates_a_thing(maker):
     assert maker.make("pen", actor=ALICE) != maker.make("pen", actor=ALICE)
     assert made("pen") == 2
 
 
-def test_a_key_stands_for_one_request(maker):
+def test_a_key_cannot_be_reused_for_another_request(maker):
     maker.make("pen", actor=ALICE, idempotency_key="k")
     with pytest.raises(IdempotencyKeyReused):
         maker.make("book", actor=ALICE, idempotency_key="k")
     assert made("book") == 0
 
 
-def test_a_key_belongs_to_who_sent_it_and_to_what_was_called(maker):
+def test_keys_are_separate_for_each_actor_and_method(maker):
     results = [
         maker.make("pen", actor=ALICE, idempotency_key="k"),
         maker.make("pen", actor=BOB, idempotency_key="k"),
@@ -126,14 +126,14 @@ def test_a_key_belongs_to_who_sent_it_and_to_what_was_called(maker):
     assert maker.make("pen", actor=BOB, idempotency_key="k") == results[1]
 
 
-def test_a_refusal_is_remembered_and_leaves_nothing_behind(maker, bus):
+def test_a_refusal_is_stored_and_its_changes_are_rolled_back(maker, bus):
     for _ in range(2):
         with pytest.raises(InvalidState, match="too late"):
             maker.fail("state", actor=ALICE, idempotency_key="k")
     assert CALLS == ["state"]
     assert made("state") == 0
     maker.make("pen", idempotency_key="after")
-    assert len(bus.wait_for("order.shipped")) == 1  # what it published went with it
+    assert len(bus.wait_for("order.shipped")) == 1  # the event of the refused call was rolled back too
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_refusal_is_remembered_and_leaves_nothing_behind(maker, bus):
         ("defect", InternalError),
     ],
 )
-def test_what_can_be_mended_is_tried_again_under_the_same_key(maker, error, kind):
+def test_a_failure_that_a_retry_can_fix_is_not_stored(maker, error, kind):
     for _ in range(2):
         with pytest.raises(kind):
             maker.fail(error, actor=ALICE, idempotency_key="k")
@@ -155,7 +155,7 @@ def test_what_can_be_mended_is_tried_again_under_the_same_key(maker, error, kind
         maker.fail("state", actor=ALICE, idempotency_key="k")
 
 
-def test_many_calls_at_once_with_one_key_make_one(maker):
+def test_concurrent_calls_with_one_key_create_one_thing(maker):
     def call(_):
         try:
             return Caller().notifications.make("pen", 0.2, actor=ALICE, idempotency_key="k")["id"]
@@ -169,7 +169,7 @@ def test_many_calls_at_once_with_one_key_make_one(maker):
     assert maker.make("pen", 0.2, actor=ALICE, idempotency_key="k")["id"] in answers
 
 
-def test_a_call_that_was_cut_off_holds_its_key_no_longer(maker, servers):
+def test_a_call_that_lost_its_connection_releases_its_key(maker, servers):
     call = eventlet.spawn(attempt, maker.make, "pen", 3.0, actor=ALICE, idempotency_key="k")
     eventually(lambda: CALLS == ["pen"])
     with pytest.raises(IdempotencyKeyInUse) as refusal:
@@ -191,13 +191,13 @@ def attempt(call, *args, **kwargs):
 @pytest.mark.parametrize(
     "key", ["", "x" * 256, "ş", "two\nlines", "\x00", 7, True, ["k"], {}], ids=lambda key: ascii(key)[:9]
 )
-def test_what_is_no_key_is_refused_by_its_name(maker, key):
+def test_a_malformed_key_is_refused_by_its_field(maker, key):
     with pytest.raises(ValidationFailed) as refusal:
         maker.make("pen", actor=ALICE, idempotency_key=key)
     assert [error.field for error in refusal.value.errors] == ["Idempotency-Key"]
     assert made("pen") == 0
 
 
-def test_the_longest_key(maker):
+def test_the_longest_key_is_accepted(maker):
     key = "~" * 255
     assert maker.make("pen", idempotency_key=key) == maker.make("pen", idempotency_key=key)
