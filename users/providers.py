@@ -18,7 +18,7 @@ from nameko.extensions import DependencyProvider
 
 from contracts.errors import ServiceUnavailable
 from contracts.users import TooManyFailedLogins
-from extensions.cache.rate_limits import Level, Policy, RateLimits
+from extensions.cache.rate_limits import Policy, Quota, RateLimits
 from extensions.security.key_file import KeyFile
 from extensions.security.tokens import PublicKeys, load_public_keys
 from users.tokens import SigningKey, load_signing_keys
@@ -129,27 +129,27 @@ class Failures:
 
     def check(self) -> None:
         """Raise TooManyFailedLogins if a limit is reached."""
-        _refuse_over(self.limits.look(*self._counters))
+        _refuse_over(self.limits.peek(*self._counters))
 
     def add(self) -> None:
         """Count a failed login. Raises TooManyFailedLogins if concurrent logins reached the limit in the meantime.
 
         Otherwise many concurrent guesses could see which of them was right: the only one that is refused.
         """
-        _refuse_over(self.limits.spend(*self._counters))
+        _refuse_over(self.limits.consume(*self._counters))
 
     def reset(self) -> None:
         """Reset the counter of this address after a successful login; the total counter stays."""
         if self.here is not None:
-            self.limits.forget(*self.here)
+            self.limits.reset(*self.here)
 
     @property
     def _counters(self) -> list[tuple[Policy, str]]:
         return [counter for counter in (self.here, self.everywhere) if counter is not None]
 
 
-def _refuse_over(levels: Sequence[Level]) -> None:
-    seconds = max((level.retry_after for level in levels), default=0)
+def _refuse_over(quotas: Sequence[Quota]) -> None:
+    seconds = max((quota.retry_after for quota in quotas), default=0)
     if seconds:
         raise TooManyFailedLogins(f"{TooManyFailedLogins.detail} Try again in {seconds} s.", retry_after=seconds)
 

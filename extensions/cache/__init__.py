@@ -1,1 +1,1 @@
-"""Redis: connection, versioned cache, local replicas, shared counters. Knows no AMQP and no HTTP."""
+"""Redis: connection, versioned cache, local replicas, shared counters. Imports no AMQP and no HTTP library."""

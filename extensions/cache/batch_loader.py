@@ -1,4 +1,4 @@
-"""Questions to a server, as few as there can be: to send and to receive costs the same for one key as for thirty."""
+"""A batch loader: concurrent reads share one round trip, which costs about the same for thirty keys as for one."""
 
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
@@ -11,43 +11,46 @@ T = TypeVar("T")
 
 
 class BatchLoader(Generic[T]):
-    """Answers about keys: who asks in the same moment, or while others are asked for, shares one round trip."""
+    """Loads values by key. Calls of `get` that arrive while a round trip is in progress share the next one."""
 
-    def __init__(self, ask: Callable[[list[str]], Mapping[str, T]]) -> None:
-        """`ask` makes the round trip."""
-        self._ask = ask
-        self._turn = Semaphore(1)
+    def __init__(self, load: Callable[[list[str]], Mapping[str, T]]) -> None:
+        """`load` makes the round trip: it returns the values that exist, by key."""
+        self._load = load
+        self._one_at_a_time = Semaphore(1)
         self._next: _Batch[T] = _Batch()
 
     def get(self, key: str) -> T | None:
-        """Return the answer about `key`, from after this call; None where it has none, or could not be asked for."""
-        trip = self._next
-        is_first = not trip.keys
-        trip.keys[key] = None
+        """Return the value of `key`, read after this call; None if there is none, or if it could not be loaded.
+
+        An error of `load` is raised to the first caller of the batch only.
+        """
+        batch = self._next
+        is_first = not batch.keys
+        batch.keys[key] = None
         if is_first:
-            self._make(trip)
-        return trip.found.wait().get(key)
+            self._run(batch)
+        return batch.values.wait().get(key)
 
-    def _make(self, trip: "_Batch[T]") -> None:
-        found: Mapping[str, T] = {}
+    def _run(self, batch: "_Batch[T]") -> None:
+        values: Mapping[str, T] = {}
         try:
-            with self._turn:
-                eventlet.sleep(0)  # who was woken in the same moment gets to ask as well
-                self._leave(trip)
-                found = self._ask(list(trip.keys))
-        finally:  # should this one be ended, the others are told that there is nothing
-            self._leave(trip)
-            trip.found.send(found)
+            with self._one_at_a_time:
+                eventlet.sleep(0)  # lets all greenlets that are ready to run join the batch
+                self._close(batch)
+                values = self._load(list(batch.keys))
+        finally:  # if this greenlet is killed, the others get no value
+            self._close(batch)
+            batch.values.send(values)
 
-    def _leave(self, trip: "_Batch[T]") -> None:
-        """Have who comes from now on asked for with the next: it must not be told what was before."""
-        if self._next is trip:
+    def _close(self, batch: "_Batch[T]") -> None:
+        """Let later calls join the next batch: this one may return values from before their call."""
+        if self._next is batch:
             self._next = _Batch()
 
 
 class _Batch(Generic[T]):
-    __slots__ = ("found", "keys")
+    __slots__ = ("keys", "values")
 
     def __init__(self) -> None:
-        self.keys: dict[str, None] = {}  # in their order, each once
-        self.found = Signal()
+        self.keys: dict[str, None] = {}  # an ordered set
+        self.values = Signal()

@@ -1,4 +1,4 @@
-"""Copies of what another service owns, kept in this process for as long as Redis says that nothing has changed."""
+"""Local replicas: copies of another service's data in this process, valid while its generation in Redis is the same."""
 
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -8,44 +8,45 @@ from nameko.extensions import DependencyProvider
 
 from extensions.cache.connection import RedisConnection
 
-# For so long at most is one kept whose owner is cut off from Redis.
-COPY_SECONDS = 5.0
+# Bounds the age of copies whose owner cannot reach Redis to invalidate them.
+MAX_AGE_SECONDS = 5.0
 MAX_COPIES = 10_000
 
 T = TypeVar("T")
 
 
 class LocalReplica(Generic[T]):
-    """What a worker gets as `self.products`, say: copies of what another service owns, as long as they are the latest.
+    """Copies of another service's data; a worker gets it as `self.products`, for example.
 
-    One question to Redis tells whether they are; only when something has changed is the owner asked again.
+    Each read compares the generation in Redis, one round trip. The owner is called only for missing or outdated copies.
     """
 
     def __init__(self, connection: RedisConnection, generation_key: str) -> None:
         self._connection, self._generation_key = connection, generation_key
         self._generation: str | None = None
-        self._kept: dict[str, T] = {}
-        self._forget_at = 0.0
+        self._copies: dict[str, T] = {}
+        self._expires_at = 0.0
 
-    def get(self, keys: Collection[str], ask: Callable[[list[str]], Mapping[str, T]]) -> dict[str, T]:
-        """Return those things that exist, by their keys; `ask` asks the owner about several of them."""
+    def get(self, keys: Collection[str], load: Callable[[list[str]], Mapping[str, T]]) -> dict[str, T]:
+        """Return the existing values of `keys`, by key. `load` calls the owner for several keys."""
         generation = self._connection.generation(self._generation_key)
-        if generation != self._generation or time.monotonic() > self._forget_at:
-            self._kept, self._generation = {}, generation
-            self._forget_at = time.monotonic() + COPY_SECONDS
-        kept = self._kept  # should all be forgotten while the owner is asked, then what it answers as well
-        result = {key: kept[key] for key in keys if key in kept}
-        missing = [key for key in keys if key not in kept]
+        if generation != self._generation or time.monotonic() > self._expires_at:
+            self._copies, self._generation = {}, generation
+            self._expires_at = time.monotonic() + MAX_AGE_SECONDS
+        copies = self._copies  # if they expire during load(), its values must not go into the new ones
+        result = {key: copies[key] for key in keys if key in copies}
+        missing = [key for key in keys if key not in copies]
         if missing:
-            found = ask(missing)
+            found = load(missing)
             result |= found
-            if generation is not None and len(kept) < MAX_COPIES:  # without one, nobody would tell us of a change
-                kept |= found
+            # Without a generation (Redis is unavailable) a change would go unnoticed.
+            if generation is not None and len(copies) < MAX_COPIES:
+                copies |= found
         return result
 
 
 class ReplicaOf(DependencyProvider):
-    """Gives a service copies of another's things: `products = CopiesOf("catalog", "products")`."""
+    """Gives a service a local replica of another service's data: `products = ReplicaOf("catalog", "products")`."""
 
     connection = RedisConnection()
 
@@ -54,9 +55,9 @@ class ReplicaOf(DependencyProvider):
         self._generation_key = f"{owner}:{kind}:generation"
 
     def setup(self) -> None:
-        """All workers share them."""
-        self.copies: LocalReplica[Any] = LocalReplica(self.connection, self._generation_key)
+        """Create the replica."""
+        self.replica: LocalReplica[Any] = LocalReplica(self.connection, self._generation_key)
 
     def get_dependency(self, _worker_ctx: Any) -> LocalReplica[Any]:
-        """Return the copies."""
-        return self.copies
+        """Return the replica; all workers share it."""
+        return self.replica

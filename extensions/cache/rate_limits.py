@@ -1,8 +1,8 @@
-"""Rate limits that hold for all replicas together: counted in Redis by the generic cell rate algorithm (GCRA).
+"""Rate limits shared by all replicas, counted in Redis by the generic cell rate algorithm (GCRA).
 
-Of each counter one number is kept: when, at the allowed rate, all that was spent would have been spent. So nothing
-jumps at the end of a window, and a counter takes the same room however high its quota is. While Redis is away nothing
-is limited.
+A counter is one number: the theoretical arrival time, at which the whole quota is available again. So the quota is
+refilled evenly and not at the end of a window, and the size of a counter does not depend on its quota. While Redis is
+unavailable nothing is limited.
 """
 
 import hashlib
@@ -18,19 +18,19 @@ from nameko.extensions import SharedExtension
 
 from extensions.cache.connection import RedisConnection
 
-# Fewer than the spare connections of the pool (cache.py): having none left would look like a Redis that is away.
-AT_ONCE = 32
+# Less than connection.SPARE_CONNECTIONS: an empty pool would look like an unavailable Redis.
+MAX_CONCURRENT = 32
 
 _POLICY = re.compile(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,5})")
 
-# KEYS: the counters. ARGV: 1 to spend, 0 to look; then the quota and the seconds of each. Either all are spent, or
-# none. Returns, in whole microseconds, of each: how long until one can be spent (0: at once), how long until nothing
-# counts as spent. Redis' own clock is the one that all replicas share. What is no counter of ours gives way; one from
-# before the clock was set back counts as full, and no longer.
-SPEND = """
+# KEYS: the counters. ARGV: 1 to consume, 0 to peek; then the quota and the seconds of each. All counters consume one
+# unit, or none does. Returns for each counter, in whole microseconds: the time until a unit is available (0: now), and
+# the time until the whole quota is. The clock is that of Redis, which all replicas share. A key of another type is
+# replaced; a counter from before the clock was set back is reset to a fully consumed quota.
+CONSUME = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local spent, answer, allowed = {}, {}, true
+local spent, result, allowed = {}, {}, true
 for i, key in ipairs(KEYS) do
   local kind = redis.call('TYPE', key).ok
   if kind ~= 'string' and kind ~= 'none' then redis.call('DEL', key) end
@@ -45,21 +45,21 @@ for i, key in ipairs(KEYS) do
   spent[i] = math.max(full_at, now) + step
   local wait = spent[i] - window - now
   if wait > 0 then allowed = false end
-  answer[2 * i - 1], answer[2 * i] = math.max(0, math.ceil(wait)), math.max(0, math.ceil(full_at - now))
+  result[2 * i - 1], result[2 * i] = math.max(0, math.ceil(wait)), math.max(0, math.ceil(full_at - now))
 end
 if allowed and ARGV[1] == '1' then
   for i, key in ipairs(KEYS) do
-    answer[2 * i] = math.ceil(spent[i] - now)
+    result[2 * i] = math.ceil(spent[i] - now)
     redis.call('SET', key, string.format('%.0f', spent[i]), 'PX', math.ceil((spent[i] - now) / 1000))
   end
 end
-return answer
+return result
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """So much in so many seconds: `quota` at once at most, and as much again, evenly, within each `seconds`."""
+    """`quota` units per `seconds`: a burst of at most `quota`, refilled evenly."""
 
     name: str
     quota: int
@@ -67,7 +67,7 @@ class Policy:
 
     @classmethod
     def of(cls, name: str, setting: Any) -> "Policy | None":
-        """Return what a setting such as `600/60` says, None for `off`. Raises ValueError."""
+        """Parse a setting such as `600/60`; None for `off`. Raises ValueError."""
         if setting in {"off", "", None, False}:  # in YAML, off is false
             return None
         match = _POLICY.fullmatch(str(setting))
@@ -79,57 +79,57 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """How a counter stands: what is left of its quota, and in how many seconds, at least one, it is whole again.
-
-    `retry_after`, in seconds, is 0 where there is something left.
-    """
+class Quota:
+    """The state of a counter. Times are in whole seconds."""
 
     policy: Policy
-    left: int
-    whole_in: int
+    remaining: int
+    """Units available now."""
+    reset_after: int
+    """Time until the whole quota is available, at least 1."""
     retry_after: int
+    """Time until one unit is available, 0 if one is available now."""
 
 
 class RateLimits(SharedExtension):
-    """The counters of all replicas. `subject` is whom a policy counts: it is stored only as a hash."""
+    """The counters of all replicas. `subject` is the user or address that is counted; only its hash is stored."""
 
     connection = RedisConnection()
 
     def __init__(self) -> None:
         super().__init__()
         self._script: Any = None
-        self._turns = Semaphore(AT_ONCE)
+        self._concurrent = Semaphore(MAX_CONCURRENT)
 
-    def spend(self, *counters: tuple[Policy, str]) -> list[Level]:
-        """Count one for each (policy, subject), or for none of them where one has nothing left.
+    def consume(self, *counters: tuple[Policy, str]) -> list[Quota]:
+        """Consume one unit of each (policy, subject), or of none if one of them has no unit available.
 
-        Returns how they stand then; nothing while Redis is away.
+        Returns the state afterwards; [] while Redis is unavailable.
         """
-        return self._ask(counters, spend=True)
+        return self._run(counters, consume=True)
 
-    def look(self, *counters: tuple[Policy, str]) -> list[Level]:
-        """Return how counters stand; nothing while Redis is away."""
-        return self._ask(counters, spend=False)
+    def peek(self, *counters: tuple[Policy, str]) -> list[Quota]:
+        """Return the state of counters; [] while Redis is unavailable."""
+        return self._run(counters, consume=False)
 
-    def forget(self, policy: Policy, subject: str) -> None:
-        """Let a counter begin anew."""
+    def reset(self, policy: Policy, subject: str) -> None:
+        """Make the whole quota available again."""
         self.connection.attempt(lambda client: client.unlink(_key(policy, subject)))
 
-    def _ask(self, counters: Sequence[tuple[Policy, str]], *, spend: bool) -> list[Level]:
+    def _run(self, counters: Sequence[tuple[Policy, str]], *, consume: bool) -> list[Quota]:
         if not counters:
             return []
         keys = [_key(policy, subject) for policy, subject in counters]
         arguments = [number for policy, _ in counters for number in (policy.quota, policy.seconds)]
-        with self._turns:
-            times = self.connection.attempt(lambda client: self._run(client, keys, [int(spend), *arguments]))
+        with self._concurrent:
+            times = self.connection.attempt(lambda client: self._run_script(client, keys, [int(consume), *arguments]))
         if times is None:
             return []
-        return [_level(policy, *times[2 * number : 2 * number + 2]) for number, (policy, _) in enumerate(counters)]
+        return [_quota(policy, *times[2 * number : 2 * number + 2]) for number, (policy, _) in enumerate(counters)]
 
-    def _run(self, client: redis.Redis, keys: list[str], arguments: list[int]) -> Any:
+    def _run_script(self, client: redis.Redis, keys: list[str], arguments: list[int]) -> Any:
         if self._script is None:
-            self._script = client.register_script(SPEND)
+            self._script = client.register_script(CONSUME)
         return self._script(keys=keys, args=arguments)
 
 
@@ -137,9 +137,9 @@ def _key(policy: Policy, subject: str) -> str:
     return f"limits:{policy.name}:{hashlib.sha256(subject.encode()).hexdigest()[:32]}"
 
 
-def _level(policy: Policy, wait: int, spent: int) -> Level:
-    """Build a level from microseconds: until one can be spent, and until nothing counts as spent."""
+def _quota(policy: Policy, wait: int, spent: int) -> Quota:
+    """Build the state from microseconds: until one unit is available, and until the whole quota is."""
     step = policy.seconds * 1_000_000 / policy.quota
-    # Both were rounded up, by less than a microsecond.
-    left = 0 if wait else math.floor((policy.seconds * 1_000_000 - spent + 1) / step)
-    return Level(policy, left, max(1, math.ceil(spent / 1_000_000)), math.ceil(wait / 1_000_000))
+    # Both were rounded up by less than a microsecond.
+    remaining = 0 if wait else math.floor((policy.seconds * 1_000_000 - spent + 1) / step)
+    return Quota(policy, remaining, max(1, math.ceil(spent / 1_000_000)), math.ceil(wait / 1_000_000))

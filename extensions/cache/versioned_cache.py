@@ -1,4 +1,4 @@
-"""Cached values with versions: a value is stored only if nothing newer is known."""
+"""A cache of versioned values: a value is stored only if the entry has no newer version."""
 
 import json
 from collections.abc import Mapping
@@ -11,34 +11,35 @@ from extensions.cache.connection import RedisConnection
 
 
 class VersionedCache:
-    """What a worker gets as `self.cache`."""
+    """The cache of a service; a worker gets it as `self.cache`."""
 
     def __init__(self, connection: RedisConnection, service: str, seconds: int) -> None:
         self._connection, self._service, self._seconds = connection, service, seconds
 
     def get(self, kind: str, key: object) -> dict[str, Any] | None:
-        """Return the cached value, None when there is none."""
+        """Return the cached value, None if there is none."""
         found = self._connection.entry(self._key(kind, key))
         self._connection.instruments.read(kind, hit=found is not None)
         return found
 
     def store(self, kind: str, key: object, value: dict[str, Any], version: int) -> None:
-        """Keep `value` unless something newer than `version` is known."""
+        """Store `value` unless the entry has a version newer than `version`."""
         self._connection.store(self._key(kind, key), json.dumps(value), version, self._seconds)
 
     def invalidate(self, kind: str, versions: Mapping[Any, int]) -> None:
-        """Forget what is older than these versions, by key, and refuse it from now on. Call it around the commit."""
+        """Remove values older than these versions, by key, and reject them from now on. Call it around the commit."""
         self._connection.invalidate({self._key(kind, key): each for key, each in versions.items()}, self._seconds)
 
     def generation(self, kind: str) -> str | None:
-        """Return what is another after every change to things of this kind, to be part of a key; None without Redis.
+        """Return a value that changes with every change of this kind of data; None if Redis is unavailable.
 
-        Whoever reads it before the database can store what is old only under an old key.
+        Make it part of the keys of lists, and read it before the database: an outdated list is then stored under an
+        outdated key.
         """
         return self._connection.generation(self._key(kind, "generation"))
 
     def next_generation(self, kind: str) -> None:
-        """Forget every list of this kind. Call it around the commit."""
+        """Invalidate every list of this kind. Call it around the commit."""
         self._connection.renew(self._key(kind, "generation"))
 
     def _key(self, kind: str, key: object) -> str:
@@ -46,7 +47,7 @@ class VersionedCache:
 
 
 class Cache(DependencyProvider):
-    """Gives a service its cache, `cache = Cache()`, or another's to read: `orders_cache = Cache("orders")`."""
+    """Gives a service its cache, `cache = Cache()`, or that of another service: `orders_cache = Cache("orders")`."""
 
     connection = RedisConnection()
 
@@ -55,10 +56,10 @@ class Cache(DependencyProvider):
         self._owner = owner
 
     def setup(self) -> None:
-        """All workers share it, its keys under its owner's name."""
+        """Create the cache; its keys start with the name of its owner."""
         owner = self._owner or self.container.service_name
         self.cache = VersionedCache(self.connection, owner, int(config.get("CACHE_SECONDS", 60)))
 
     def get_dependency(self, _worker_ctx: Any) -> VersionedCache:
-        """Return the cache."""
+        """Return the cache; all workers share it."""
         return self.cache

@@ -437,7 +437,7 @@ REMEDIES = [
     Remedy(
         "H15",
         "stored only if nothing newer is known",
-        [Patch("extensions/cache/connection.py", "if tonumber(ARGV[1]) < known then return 0 end\n")],
+        [Patch("extensions/cache/entries.py", "if tonumber(ARGV[1]) < known then return 0 end\n")],
         "tests/service/extensions/cache/test_versioned_cache.py::test_a_reader_that_began_before_the_change_cannot_store_what_it_read",
     ),
     Remedy(

@@ -8,8 +8,9 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from deploy.accounts import redis_variable
 from deploy.redis_users import LIMITS_OF_REQUESTS, RULES
-from extensions.cache.connection import PUT_IF_NEWER, RedisConnection
-from extensions.cache.rate_limits import SPEND, Policy, RateLimits
+from extensions.cache.connection import RedisConnection
+from extensions.cache.entries import PUT_IF_NEWER
+from extensions.cache.rate_limits import CONSUME, Policy, RateLimits
 from extensions.cache.versioned_cache import Cache, VersionedCache
 
 ENTRY = {"price": "1.00"}
@@ -95,7 +96,7 @@ def test_a_script_may_do_no_more_than_who_sends_it(mine, me, everything):
     if me in {"catalog", "orders"}:
         assert {key for key in KEYS if is_let_through(mine.eval, PUT_IF_NEWER, 1, key, 1, "", 60)} == changes
     elif changes:
-        assert {key for key in KEYS if is_let_through(mine.eval, SPEND, 1, key, 1, 10, 60)} == changes
+        assert {key for key in KEYS if is_let_through(mine.eval, CONSUME, 1, key, 1, 10, 60)} == changes
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_who_watches_a_limit_counts(as_service, service, names):
     _, limits = as_service(service)
     for name in names:
         policy = Policy(name, 2, 3600)
-        assert [limits.spend((policy, "me"))[0].left for _ in range(2)] == [1, 0]
-        assert limits.look((policy, "me"))[0].retry_after
-        limits.forget(policy, "me")
-        assert limits.look((policy, "me"))[0].left == 2
+        assert [limits.consume((policy, "me"))[0].remaining for _ in range(2)] == [1, 0]
+        assert limits.peek((policy, "me"))[0].retry_after
+        limits.reset(policy, "me")
+        assert limits.peek((policy, "me"))[0].remaining == 2

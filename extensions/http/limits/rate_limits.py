@@ -12,7 +12,7 @@ from nameko.extensions import SharedExtension
 
 from contracts.errors import RateLimited
 from contracts.users import TooManyFailedLogins
-from extensions.cache.rate_limits import Level, Policy, RateLimits
+from extensions.cache.rate_limits import Policy, Quota, RateLimits
 from extensions.http.message.errors import add_item
 from extensions.http.message.request import HttpRequest
 from extensions.runtime.settings import by_environment, listed
@@ -66,11 +66,13 @@ class RequestLimits(SharedExtension):
             self._spend(request, [PER_USER], str(request.token.user_id))
 
     def _spend(self, request: HttpRequest, names: Iterable[str], subject: str) -> None:
-        levels = self.limits.spend(*((self._policies[name], subject) for name in names))
-        for level in levels:
-            add_item(request.limit_headers, "RateLimit-Policy", _policy(level.policy))
-            add_item(request.limit_headers, "RateLimit", f'"{level.policy.name}";r={level.left};t={level.whole_in}')
-        refused = max(levels, key=_wait, default=None)
+        quotas = self.limits.consume(*((self._policies[name], subject) for name in names))
+        for quota in quotas:
+            add_item(request.limit_headers, "RateLimit-Policy", _policy(quota.policy))
+            add_item(
+                request.limit_headers, "RateLimit", f'"{quota.policy.name}";r={quota.remaining};t={quota.reset_after}'
+            )
+        refused = max(quotas, key=_wait, default=None)
         if refused is not None and refused.retry_after:
             raise RateLimited.by(refused.policy.quota, refused.policy.seconds, refused.retry_after)
 
@@ -119,5 +121,5 @@ def _policy(policy: Policy) -> str:
     return f'"{policy.name}";q={policy.quota};w={policy.seconds}'
 
 
-def _wait(level: Level) -> int:
-    return level.retry_after
+def _wait(quota: Quota) -> int:
+    return quota.retry_after

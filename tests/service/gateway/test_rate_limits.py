@@ -11,7 +11,7 @@ import pytest
 from nameko import config
 
 from contracts.ids import new_id
-from extensions.cache import versioned_cache as cache
+from extensions.cache import connection as cache
 from extensions.messaging import listener
 from qa.chaos.proxy import CACHE, Proxies
 from tests.service.gateway.shop import PASSWORD, ok

@@ -1,4 +1,4 @@
-"""The cache: never older than what its owner has said since, and no harm done when Redis is away."""
+"""The cache: never older than the last invalidation, and harmless while Redis is unavailable."""
 
 import os
 import signal
@@ -11,9 +11,10 @@ import sqlalchemy
 from nameko import config
 
 from contracts.errors import UpstreamTimeout
-from extensions.cache import versioned_cache as cache
+from extensions.cache import connection
+from extensions.cache.connection import MAX_PAUSE_SECONDS
 from extensions.cache.local_replica import ReplicaOf
-from extensions.cache.versioned_cache import REST_AFTER_FAILURE_SECONDS, Cache
+from extensions.cache.versioned_cache import Cache
 from extensions.operations import operations
 from extensions.rpc.server import rpc
 from extensions.storage.unit_of_work import Work
@@ -28,11 +29,11 @@ READ = []
 
 
 class Shelf:
-    """A service with a cache and nothing else, so that Redis alone decides."""
+    """A service with a cache and no database, so that the results depend on Redis only."""
 
     name = "notifications"
     cache = Cache()
-    copies = ReplicaOf("notifications", "thing")
+    replica = ReplicaOf("notifications", "thing")
 
     @rpc(transaction=False)
     def get(self, key):
@@ -61,15 +62,15 @@ class Shelf:
 
     @rpc(transaction=False)
     def copy(self, keys):
-        return self.copies.get(keys, lambda missing: {key: self._owned(key) for key in missing if key != "unknown"})
+        return self.replica.get(keys, lambda missing: {key: self._load(key) for key in missing if key != "unknown"})
 
-    def _owned(self, key):
+    def _load(self, key):
         ASKED.append(key)
         return OWNED["value"]
 
 
 class Owner(operations.Operations):
-    """A service that changes something that others keep copies of, one of whom looks while it commits."""
+    """A service that changes data and renews its generation; the generation is also read during the commit."""
 
     name = "notifications"
     work = Work(Base)
@@ -96,7 +97,7 @@ def shelf(run_service, caller):
 
 @pytest.fixture
 def outage(servers):
-    """Redis is away until `outage()` ends it."""
+    """Redis is stopped until `outage()` is called."""
     servers.redis.stop()
     yield servers.redis.start
     servers.redis.start()
@@ -117,7 +118,7 @@ def get(shelf, key="a"):
     return shelf.get(key)[0]
 
 
-def test_what_is_stored_is_found_under_its_own_key(shelf):
+def test_a_stored_value_is_found_under_its_key_until_it_is_invalidated(shelf):
     assert get(shelf) is None
     shelf.store("a", OLD, 1)
     assert get(shelf) == OLD
@@ -126,7 +127,7 @@ def test_what_is_stored_is_found_under_its_own_key(shelf):
     assert get(shelf) is None
 
 
-def test_entries_are_the_services_own_and_end_by_themselves(shelf):
+def test_entries_have_the_services_prefix_and_expire(shelf):
     shelf.store("a", OLD, 1)
     client = redis.Redis.from_url(config["REDIS_URL"])
     assert client.keys() == [b"notifications:thing:a"]
@@ -139,7 +140,7 @@ def test_an_older_version_never_overwrites_a_newer_one(shelf, versions):
     shelf.store("a", NEW, new)
     shelf.store("a", OLD, old)
     assert get(shelf) == NEW
-    shelf.invalidate("a", old)  # a late one
+    shelf.invalidate("a", old)  # a late invalidation
     assert get(shelf) == NEW
 
 
@@ -160,30 +161,30 @@ def test_without_redis_reads_miss_at_once_and_writes_are_no_error(shelf, outage)
         assert value is None
         assert seconds < 1.0
     outage()
-    eventually(lambda: shelf.store("a", NEW, 2) or get(shelf) == NEW, timeout=REST_AFTER_FAILURE_SECONDS + 5)
+    eventually(lambda: shelf.store("a", NEW, 2) or get(shelf) == NEW, timeout=MAX_PAUSE_SECONDS + 5)
 
 
-def test_a_redis_that_was_restarted_between_two_calls_is_found_again(shelf, servers):
+def test_a_restarted_redis_is_used_again(shelf, servers):
     shelf.store("a", OLD, 1)
     servers.redis.restart()  # the pool holds a dead connection now
     assert get(shelf) is None
-    eventually(lambda: shelf.store("a", NEW, 2) or get(shelf) == NEW, timeout=REST_AFTER_FAILURE_SECONDS + 5)
+    eventually(lambda: shelf.store("a", NEW, 2) or get(shelf) == NEW, timeout=MAX_PAUSE_SECONDS + 5)
 
 
-def test_what_could_not_be_invalidated_is_before_anything_is_read_again(shelf, outage):
+def test_a_pending_invalidation_is_sent_before_anything_is_read(shelf, outage):
     shelf.invalidate("a", 2)
     outage()
     client = redis.Redis.from_url(config["REDIS_URL"])
     # Redis kept the old value through the outage, as it does when only the network was gone.
     client.hset("notifications:thing:a", mapping={"version": 1, "value": '{"price": "1.00"}'})
-    eventually(lambda: client.hget("notifications:thing:a", "version") == b"2")  # nobody had to read for it
+    eventually(lambda: client.hget("notifications:thing:a", "version") == b"2")  # without a read by this process
     assert get(shelf) is None
     shelf.store("a", OLD, 1)
     assert get(shelf) is None
 
 
-def test_who_owes_something_does_not_rest_as_long_as_the_others(run_service, caller, servers, monkeypatch):
-    monkeypatch.setattr(cache, "REST_AFTER_FAILURE_SECONDS", 80.0)
+def test_pending_invalidations_are_retried_before_the_pause_is_over(run_service, caller, servers, monkeypatch):
+    monkeypatch.setattr(connection, "MAX_PAUSE_SECONDS", 80.0)
     run_service(Shelf)
     servers.redis.stop()
     try:
@@ -194,15 +195,16 @@ def test_who_owes_something_does_not_rest_as_long_as_the_others(run_service, cal
     eventually(lambda: client.hget("notifications:thing:a", "version") == b"2", timeout=5)
 
 
-def test_what_a_reader_could_not_make_good_is_owed_as_before(link, shelf, servers, monkeypatch):
-    monkeypatch.setattr(cache, "TIMEOUT_SECONDS", 0.2)  # of others' rest: a try may take longer, connecting included
+def test_an_invalidation_that_a_reader_could_not_send_stays_pending(link, shelf, servers, monkeypatch):
+    # Shortens the pause of the probe. The socket timeouts of the pool were set before.
+    monkeypatch.setattr(connection, "TIMEOUT_SECONDS", 0.2)
     with link.fault([CACHE], "stall"):
         shelf.invalidate("a", 2)
-        eventually(lambda: shelf.get("a")[1] > 0.5)  # in vain, and with all that is owed in its hands
-        servers.redis.restart()  # what was sent goes nowhere
+        eventually(lambda: shelf.get("a")[1] > 0.5)  # it failed to send all pending invalidations
+        servers.redis.restart()  # so that nothing that was sent arrives
     client = redis.Redis.from_url(servers.addresses()[CACHE])
     client.hset("notifications:thing:a", mapping={"version": 1, "value": '{"price": "1.00"}'})
-    eventually(lambda: client.hget("notifications:thing:a", "version") == b"2")  # nobody had to read for it
+    eventually(lambda: client.hget("notifications:thing:a", "version") == b"2")  # without a read by this process
 
 
 FOREIGN = {
@@ -216,7 +218,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("kind", FOREIGN)
 @pytest.mark.parametrize("touch", ["get", "store", "invalidate"])
-def test_what_somebody_else_put_under_a_key_harms_no_other_and_goes(shelf, kind, touch):
+def test_foreign_content_of_a_key_is_removed_and_affects_no_other_key(shelf, kind, touch):
     client = redis.Redis.from_url(config["REDIS_URL"])
     shelf.store("b", OLD, 1)
     FOREIGN[kind](client, "notifications:thing:a")
@@ -227,18 +229,20 @@ def test_what_somebody_else_put_under_a_key_harms_no_other_and_goes(shelf, kind,
     }[touch]()
     assert get(shelf, "b") == OLD
     shelf.invalidate("b", 2)
-    assert client.hget("notifications:thing:b", "value") == b""  # at once: other processes read the same entry
+    assert (
+        client.hget("notifications:thing:b", "value") == b""
+    )  # immediately, because other processes read the same entry
     shelf.store("a", NEW, 2)
     assert get(shelf) == NEW
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_what_somebody_else_put_under_a_key_harms_nobody_who_asks_in_the_same_moment(shelf, kind):
+def test_foreign_content_of_a_key_affects_no_other_key_of_the_same_batch(shelf, kind):
     client = redis.Redis.from_url(config["REDIS_URL"])
     shelf.store("b", OLD, 1)
     shelf.store("c", NEW, 1)
     FOREIGN[kind](client, "notifications:thing:a")
-    # A version is looked at only by who stores.
+    # Only a write reads the version.
     of_a = {} if kind == "a version that is no number" else None
     assert shelf.get_at_once(["b", "a", "c", "b", "unknown"]) == [OLD, of_a, NEW, OLD, None]
     assert client.exists("notifications:thing:a") == (of_a is not None)
@@ -246,7 +250,7 @@ def test_what_somebody_else_put_under_a_key_harms_nobody_who_asks_in_the_same_mo
 
 @pytest.mark.parametrize("kind", ["a string", "a list"])
 @pytest.mark.parametrize("touch", ["generation", "next_generation"])
-def test_a_generation_that_makes_no_sense_begins_anew(shelf, kind, touch):
+def test_a_generation_with_foreign_content_is_replaced(shelf, kind, touch):
     client = redis.Redis.from_url(config["REDIS_URL"])
     FOREIGN[kind](client, "notifications:thing:generation")
     getattr(shelf, touch)()
@@ -256,7 +260,7 @@ def test_a_generation_that_makes_no_sense_begins_anew(shelf, kind, touch):
     assert get(shelf, "b") == OLD
 
 
-def test_a_copy_is_kept_until_its_owner_says_that_something_has_changed(shelf):
+def test_a_copy_is_used_until_the_generation_changes(shelf):
     for _ in range(3):
         assert shelf.copy(["a", "b"]) == {"a": OLD, "b": OLD}
     assert sorted(ASKED) == ["a", "b"]
@@ -267,23 +271,23 @@ def test_a_copy_is_kept_until_its_owner_says_that_something_has_changed(shelf):
     assert shelf.copy(["a"]) == {"a": NEW}
 
 
-def test_a_copy_does_not_outlive_a_redis_that_has_forgotten_everything(shelf):
+def test_a_copy_becomes_invalid_when_redis_loses_all_its_data(shelf):
     client = redis.Redis.from_url(config["REDIS_URL"])
     shelf.next_generation()
     assert shelf.copy(["a"]) == {"a": OLD}
     OWNED["value"] = NEW
     client.flushall()
-    shelf.next_generation()  # as often as before
+    shelf.next_generation()  # the same number of times as before
     assert shelf.copy(["a"]) == {"a": NEW}
 
 
-def test_without_redis_the_owner_is_asked_every_time(shelf, outage):
+def test_without_redis_every_read_calls_the_owner(shelf, outage):
     for value in (OLD, NEW):
         OWNED["value"] = value
         assert shelf.copy(["a"]) == {"a": value}
 
 
-def test_a_commit_whose_reply_was_lost_ends_what_was_read_before_it(link, run_service, caller):
+def test_a_commit_with_an_unknown_outcome_invalidates_what_was_read_before_it(link, run_service, caller):
     READ.clear()
     run_service(Owner)
     with link.fault([DATABASE], "lostreply", count=100), pytest.raises(UpstreamTimeout):  # timers commit as well
@@ -291,7 +295,7 @@ def test_a_commit_whose_reply_was_lost_ends_what_was_read_before_it(link, run_se
     assert caller.notifications.generation() != READ[0]
 
 
-def test_who_is_killed_while_it_asks_for_all_leaves_no_answer_to_the_next_who_asks(servers, run_service):
+def test_a_killed_reader_of_a_batch_leaves_no_result_to_later_readers(servers, run_service):
     cache = next(each for each in run_service(Shelf).dependencies if isinstance(each, Cache)).cache
     connections = cache._connection._client.connection_pool._in_use_connections
     for key, value in (("a", OLD), ("b", NEW)):
@@ -300,7 +304,7 @@ def test_who_is_killed_while_it_asks_for_all_leaves_no_answer_to_the_next_who_as
         os.kill(servers.redis.pid, signal.SIGSTOP)
         try:
             asking = [eventlet.spawn(cache.get, "thing", key) for key in ("a", "b", "a")]
-            eventually(lambda: connections)  # it has been asked, and does not answer
+            eventually(lambda: connections)  # the request was sent, and Redis does not respond
             asking[0].kill()
             later = [eventlet.spawn(cache.get, "thing", key), eventlet.spawn(cache.get, "thing", "unknown")]
             with eventlet.Timeout(0.5):

@@ -1,4 +1,4 @@
-"""Questions that share round trips: none is told what was before it asked, and none waits for ever."""
+"""The batch loader: no read returns a value from before its call, and none blocks forever."""
 
 import eventlet
 import pytest
@@ -8,7 +8,7 @@ from extensions.cache.batch_loader import BatchLoader
 
 
 class Server:
-    """Answers each key with how often anything has been asked of it, once it is let."""
+    """Returns the number of round trips so far as the value of each key; blocks until it is opened."""
 
     def __init__(self):
         self.asked = []
@@ -27,50 +27,50 @@ def server():
 
 
 @pytest.fixture
-def trips(server):
+def loader(server):
     return BatchLoader(server.ask)
 
 
-def ask_for(trips, *keys):
-    """Ask for each key in a greenlet of its own, and let them come as far as they come."""
-    asking = [eventlet.spawn(trips.get, key) for key in keys]
+def ask_for(loader, *keys):
+    """Read each key in a greenlet of its own, and let these run until they block."""
+    asking = [eventlet.spawn(loader.get, key) for key in keys]
     for _ in range(3):
         eventlet.sleep(0)
     return asking
 
 
-def test_who_asks_in_the_same_moment_is_asked_for_together_and_each_key_once(trips, server):
-    asking = ask_for(trips, "a", "b", "a")
+def test_concurrent_reads_share_a_round_trip_with_each_key_once(loader, server):
+    asking = ask_for(loader, "a", "b", "a")
     server.open.send()
     assert [each.wait() for each in asking] == [1, 1, 1]
     assert server.asked == [["a", "b"]]
 
 
-def test_who_comes_while_others_are_asked_for_is_not_told_what_was_before(trips, server):
-    first = ask_for(trips, "a")
-    later = ask_for(trips, "a", "b", "c")
+def test_reads_during_a_round_trip_wait_for_the_next_one(loader, server):
+    first = ask_for(loader, "a")
+    later = ask_for(loader, "a", "b", "c")
     assert server.asked == [["a"]]
     server.open.send()
     assert [each.wait() for each in (*first, *later)] == [1, 2, 2, 2]
     assert server.asked == [["a"], ["a", "b", "c"]]
 
 
-def test_what_has_no_answer_is_none(server):
+def test_a_key_without_a_value_is_none(server):
     assert BatchLoader(lambda _keys: {}).get("a") is None
 
 
 @pytest.mark.parametrize("before", [[], ["busy"]])
-def test_when_the_one_who_asks_for_all_is_ended_the_others_are_told_and_the_next_can_ask(trips, server, before):
-    busy = ask_for(trips, *before)
-    leader, follower = ask_for(trips, "a", "b")
+def test_a_killed_leader_of_a_batch_blocks_neither_the_others_nor_the_next_batch(loader, server, before):
+    busy = ask_for(loader, *before)
+    leader, follower = ask_for(loader, "a", "b")
     leader.kill()
     assert follower.wait() is None
     server.open.send()
     assert [each.wait() for each in busy] == [1 for _ in before]
-    assert trips.get("c") == 2
+    assert loader.get("c") == 2
 
 
-def test_an_error_is_the_one_who_asked_alone(server):
+def test_an_error_is_raised_to_the_leader_of_the_batch_only(server):
     def fail(_keys):
         raise KeyError(0)
 
