@@ -1,4 +1,4 @@
-"""What is counted when things go wrong: failures, retries, dead letters, and an outbox that nobody empties."""
+"""Metrics of failures: retries, dead letters, and an outbox with a backlog."""
 
 import eventlet
 import pytest
@@ -24,7 +24,7 @@ FAILS = set()
 
 
 class Recorder(operations.Operations):
-    """Consumes one event in the place of notifications, and fails on demand."""
+    """Consumes one event in the place of notifications; fails on demand."""
 
     name = "notifications"
     work = Work(Base)
@@ -47,7 +47,7 @@ class Recorder(operations.Operations):
 
 @pytest.fixture
 def scrape(run_service, monkeypatch):
-    """Start the service; returns what scrapes it."""
+    """Start the service; returns a function that scrapes it."""
     FAILS.clear()
     monkeypatch.setattr(outbox, "BACKLOG_SECONDS", 0.05)
     (port,) = free_ports(1)
@@ -74,13 +74,13 @@ def test_failures_retries_and_dead_letters_are_counted(scrape, bus):
     assert seen("suite_events_handled_total", **HANDLER) == 1
 
 
-def test_an_event_from_elsewhere_whose_id_says_no_time_has_no_age(scrape, bus):
+def test_an_event_without_a_time_in_its_id_has_no_age(scrape, bus):
     bus.publish(shipped(), message_id="5f0c2a37-8f0b-4c5e-9d26-0d8b5a6b9a10")
     seen = eventually(lambda: (seen := scrape())("suite_events_handled_total", **HANDLER) == 1 and seen)
     assert seen("suite_events_age_seconds_count", **HANDLER) == 0
 
 
-def test_what_waits_in_the_outbox_is_seen_from_outside(scrape):
+def test_the_backlog_of_the_outbox_is_exported(scrape):
     row = {
         "event_type": "order.shipped",
         "body": shipped().to_json(),
@@ -99,10 +99,10 @@ def test_what_waits_in_the_outbox_is_seen_from_outside(scrape):
     with database("notifications").begin() as connection:
         connection.execute(sqlalchemy.update(table).values(due_at=sqlalchemy.func.clock_timestamp()))
     eventually(lambda: scrape()("suite_outbox_backlog") == 0)
-    eventually(lambda: scrape()("suite_outbox_relayed_total", event="other") == 3)  # notifications has none to tell
+    eventually(lambda: scrape()("suite_outbox_relayed_total", event="other") == 3)  # notifications publishes no events
 
 
-def test_connections_and_workers_in_use_are_seen(scrape, caller):
+def test_connections_and_workers_in_use_are_exported(scrape, caller):
     holders = [eventlet.spawn(caller.notifications.hold, 1.0) for _ in range(2)]
     seen = eventually(lambda: (seen := scrape())("suite_workers_busy") >= 2 and seen, timeout=5)
     assert seen("suite_database_connections_in_use") >= 2
@@ -112,7 +112,7 @@ def test_connections_and_workers_in_use_are_seen(scrape, caller):
     assert scrape()("suite_rpc_served_seconds_sum", method="hold") >= 2.0
 
 
-def test_a_defect_is_an_outcome_of_its_own(scrape, caller):
+def test_a_defect_is_counted_as_failed(scrape, caller):
     with pytest.raises(Exception, match="wrong on our side"):
         caller.notifications.fail()
     assert scrape()("suite_rpc_served_seconds_count", method="fail", outcome="failed") == 1

@@ -1,4 +1,4 @@
-"""The database's silence, and its locks: every wait for it ends, whatever the network says, and as an outage."""
+"""Waits for PostgreSQL: each has a deadline, whatever the network does, and ends as an outage."""
 
 import time
 
@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from extensions.storage import engine as database
-from extensions.storage.engine import patience
+from extensions.storage.response_timeout import response_timeout
 from qa.chaos.proxy import Proxies
 
 DATABASE = "ORDERS_DATABASE_URL"
@@ -16,8 +16,8 @@ DATABASE = "ORDERS_DATABASE_URL"
 
 @pytest.fixture
 def proxies(servers, monkeypatch):
-    """A proxy before PostgreSQL: its end of the connection lives, so that TCP's deadlines never come."""
-    monkeypatch.setattr(database, "UNANSWERED_SECONDS", 1.0)
+    """A proxy before PostgreSQL. It keeps the connection open, so that no TCP timeout applies."""
+    monkeypatch.setattr(database, "RESPONSE_TIMEOUT_SECONDS", 1.0)
     monkeypatch.setattr(database, "CONNECT_TIMEOUT_SECONDS", 1.0)
     database.bound_every_wait()
     proxies = Proxies()
@@ -28,7 +28,7 @@ def proxies(servers, monkeypatch):
 
 
 @pytest.mark.parametrize("silence", ["stall", "freeze"])
-def test_a_server_that_is_connected_and_silent_is_given_up_as_an_outage(proxies, silence):
+def test_a_connected_server_that_does_not_respond_is_an_outage(proxies, silence):
     engine = database.make_engine(proxies.url)
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))
@@ -37,12 +37,14 @@ def test_a_server_that_is_connected_and_silent_is_given_up_as_an_outage(proxies,
             connection.execute(text("SELECT 2"))
         assert 0.9 < time.monotonic() - began < 5
         assert database.is_outage(caught.value)
-    with engine.connect() as connection:  # the next one is new
+    with engine.connect() as connection:  # the next connection is a new one
         assert connection.scalar(text("SELECT 3")) == 3
 
 
-def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up_as_an_outage(proxies, monkeypatch):
-    monkeypatch.setattr(database, "UNANSWERED_SECONDS", 60.0)  # a shorter wait applies before there is a connection
+def test_a_server_that_accepts_a_connection_and_does_not_respond_is_an_outage(proxies, monkeypatch):
+    monkeypatch.setattr(
+        database, "RESPONSE_TIMEOUT_SECONDS", 60.0
+    )  # a shorter wait applies before there is a connection
     engine = database.make_engine(proxies.url)
     began = time.monotonic()
     with proxies.fault([DATABASE], "stall"), pytest.raises(OperationalError) as caught:
@@ -51,20 +53,20 @@ def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up_as_an_out
     assert database.is_outage(caught.value)
 
 
-def test_who_has_more_patience_waits_longer(proxies):
+def test_a_longer_response_timeout_applies_inside_its_block_only(proxies):
     with database.make_engine(proxies.url).connect() as connection:
-        with patience(3.0):
+        with response_timeout(3.0):
             assert connection.scalar(text("SELECT 4 FROM pg_sleep(1.5)")) == 4
         with pytest.raises(OperationalError):
             connection.scalar(text("SELECT 4 FROM pg_sleep(1.5)"))
 
 
-def test_a_slow_answer_is_waited_for(proxies):
+def test_a_slow_response_is_awaited(proxies):
     with database.make_engine(proxies.url).connect() as connection:
         assert connection.scalar(text("SELECT 4 FROM pg_sleep(0.7)")) == 4
 
 
-def test_a_row_that_somebody_holds_is_an_outage_to_all_who_wait_for_it(servers):
+def test_a_locked_row_is_an_outage_to_every_transaction_that_waits_for_it(servers):
     engine = database.make_engine(servers.addresses()[DATABASE])
     row, claim = "SELECT name FROM timers WHERE name = 'held' FOR UPDATE", "INSERT INTO timers VALUES ('held', now())"
     failures = []
@@ -80,30 +82,28 @@ def test_a_row_that_somebody_holds_is_an_outage_to_all_who_wait_for_it(servers):
         holder.execute(text(row))
         first = eventlet.spawn(wait_for_the_row)
         eventlet.sleep(a_share_of_the_lock_timeout())
-        second = eventlet.spawn(
-            wait_for_the_row
-        )  # waits for the first, which gives up in between, and then for the row
+        second = eventlet.spawn(wait_for_the_row)  # waits for the first, until that times out, and then for the row
         first.wait()
         second.wait()
     assert [database.is_outage(failure) for failure in failures] == [True, True]
 
 
 def a_share_of_the_lock_timeout():
-    """Return three eighths of the time that a lock is waited for: then the second waits longest in one statement."""
+    """Return three eighths of lock_timeout in seconds: with it, the statement of the second waits longest."""
     return int(database.SESSION_SETTINGS["lock_timeout"].removesuffix("s")) * 3 / 8
 
 
-def test_a_connection_that_died_while_it_rested_is_replaced_unnoticed(servers):
+def test_a_connection_that_was_lost_while_idle_is_replaced_without_an_error(servers):
     engine = database.make_engine(servers.addresses()[DATABASE])
     with engine.connect() as connection:
         dead = connection.scalar(text("SELECT pg_backend_pid()"))
     terminate(servers, dead)
-    eventlet.sleep(database.RESTED_SECONDS)
+    eventlet.sleep(database.UNCHECKED_SECONDS)
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT pg_backend_pid()")) != dead
 
 
-def test_a_connection_that_died_at_once_is_an_outage(servers):
+def test_a_connection_that_was_lost_right_after_its_use_is_an_outage(servers):
     engine = database.make_engine(servers.addresses()[DATABASE])
     with engine.connect() as connection:
         dead = connection.scalar(text("SELECT pg_backend_pid()"))

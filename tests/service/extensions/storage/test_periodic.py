@@ -1,4 +1,4 @@
-"""Periodic work: when it runs, when it does not, and that nothing ends it."""
+"""Periodic methods: when they run, when they do not, and that no failure ends them."""
 
 import time
 from itertools import pairwise
@@ -21,7 +21,7 @@ FAILURES = {"tick": [], "chime": []}
 
 
 class Clock(operations.Operations):
-    """One method that is due all the time, one that only runs when it is woken."""
+    """One method that is due all the time, one that runs at the start and when it is triggered."""
 
     name = "notifications"
     work = Work(Base)
@@ -41,7 +41,7 @@ class Clock(operations.Operations):
         fail("chime")
 
     @rpc
-    def wake(self, pause=0.0, fail=False):
+    def trigger(self, pause=0.0, fail=False):
         self.work.trigger("chime")
         eventlet.sleep(pause)
         if fail:
@@ -55,7 +55,7 @@ def fail(method):
 
 
 class Alone(operations.Operations):
-    """Opens its transactions itself."""
+    """A method that opens its transactions itself."""
 
     name = "notifications"
     work = Work(Base)
@@ -78,7 +78,7 @@ def ran(method, times):
     return lambda: RUNS.count(method) >= times
 
 
-def test_it_runs_at_the_start_and_then_every_so_often(run_service):
+def test_it_runs_at_the_start_and_then_once_per_interval(run_service):
     began = time.monotonic()
     run_service(Clock)
     eventually(ran("tick", 5))
@@ -86,21 +86,21 @@ def test_it_runs_at_the_start_and_then_every_so_often(run_service):
     assert RUNS.count("chime") == 1
 
 
-def test_a_transaction_wakes_it_when_it_is_committed_and_not_sooner(run_service, caller):
+def test_a_transaction_triggers_it_when_it_is_committed_and_not_sooner(run_service, caller):
     run_service(Clock)
     eventually(ran("chime", 1))
-    call = eventlet.spawn(caller.notifications.wake, 0.3)
+    call = eventlet.spawn(caller.notifications.trigger, 0.3)
     eventlet.sleep(0.2)
     assert RUNS.count("chime") == 1
     call.wait()
     eventually(ran("chime", 2))
 
 
-def test_a_transaction_that_is_rolled_back_wakes_nothing(run_service, caller):
+def test_a_transaction_that_is_rolled_back_triggers_nothing(run_service, caller):
     run_service(Clock)
     eventually(ran("chime", 1))
     with pytest.raises(Exception, match="our side"):
-        caller.notifications.wake(fail=True)
+        caller.notifications.trigger(fail=True)
     before = RUNS.count("tick")
     eventually(ran("tick", before + 2))
     assert RUNS.count("chime") == 1
@@ -110,13 +110,13 @@ def test_replicas_never_run_it_at_the_same_time(run_service):
     containers = [run_service(Clock) for _ in range(2)]
     eventually(ran("tick", 12))
     assert RUNNING["most"] == 1
-    containers[0].stop()  # and the other one goes on
+    containers[0].stop()  # the other replica continues
     before = RUNS.count("tick")
     eventually(ran("tick", before + 3))
 
 
 class Hourglass(operations.Operations):
-    """Fires every second, one time in a transaction of the timer's and one time without."""
+    """Two methods that run every second: one in the transaction of the timer, one without."""
 
     name = "notifications"
     work = Work(Base)
@@ -133,7 +133,7 @@ class Hourglass(operations.Operations):
 def test_it_fires_once_per_interval_however_many_replicas_run(run_service):
     for _ in range(3):
         run_service(Hourglass)
-        eventlet.sleep(0.3)  # so that the replicas look at different moments
+        eventlet.sleep(0.3)  # so that the replicas check at different times
     eventually(lambda: len(RUNS) >= 8)
     for timer in ("turn", "trickle"):
         fired = [at for name, at in RUNS if name == timer]
@@ -151,17 +151,17 @@ def test_a_clock_that_was_set_back_stops_no_timer(run_service):
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, ServiceUnavailable, eventlet.Timeout])
-def test_a_failing_run_is_not_the_last_one(run_service, caller, failure):
+def test_a_failed_run_is_repeated(run_service, caller, failure):
     FAILURES.update(tick=[failure] * 2, chime=[failure])
     run_service(Clock)
     eventually(lambda: FAILURES == {"tick": [], "chime": []})
     before = RUNS.count("tick")
     eventually(ran("tick", before + 3))
-    eventually(ran("chime", 2))  # it does not wait for an hour
+    eventually(ran("chime", 2))  # and not after an hour
     assert caller.notifications.health()["status"] == "ok"
 
 
-def test_it_goes_on_after_an_outage_of_the_database(run_service, servers):
+def test_it_continues_after_an_outage_of_the_database(run_service, servers):
     run_service(Clock)
     eventually(ran("tick", 1))
     servers.postgres.restart()
@@ -170,13 +170,13 @@ def test_it_goes_on_after_an_outage_of_the_database(run_service, servers):
     assert RUNNING["most"] == 1
 
 
-def test_without_a_transaction_it_opens_as_many_as_it_likes(run_service):
+def test_without_a_transaction_the_method_can_open_several(run_service):
     run_service(Alone)
     eventually(ran(1, 4))
 
 
-class Patient(operations.Operations):
-    """Lets what has been waiting go first."""
+class Delayed(operations.Operations):
+    """A method that is delayed after a gap, so that waiting messages are handled first."""
 
     name = "notifications"
     work = Work(Base)
@@ -186,20 +186,20 @@ class Patient(operations.Operations):
         RUNS.append(time.monotonic())
 
 
-def test_after_a_standstill_it_holds_back(run_service):
+def test_it_is_delayed_at_the_start_and_after_the_process_was_suspended(run_service):
     began = time.monotonic()
-    run_service(Patient)
+    run_service(Delayed)
     eventually(lambda: len(RUNS) >= 3)
     assert RUNS[0] - began >= 0.5
-    time_of_standstill()
-    stood_until = time.monotonic()
+    suspend()
+    suspended_until = time.monotonic()
     count = len(RUNS)
     eventually(lambda: len(RUNS) > count)
-    assert RUNS[count] - stood_until >= 0.4  # it woke into the standstill, and waited from then on
+    assert RUNS[count] - suspended_until >= 0.4  # its delay began during the suspension
 
 
-def time_of_standstill():
-    """Let no greenlet of this process run for longer than the gap, as a SIGSTOP would."""
+def suspend():
+    """Block all greenlets of this process for longer than the gap, as a SIGSTOP would."""
     stop = time.monotonic() + 0.7
     while time.monotonic() < stop:
         pass

@@ -1,4 +1,4 @@
-"""Messaging forgets what it needs no longer, and nothing sooner."""
+"""Old rows of the messaging tables are deleted, and no others."""
 
 import pytest
 import sqlalchemy
@@ -72,11 +72,11 @@ def no_run_yet(run_service):
         connection.execute(text("DELETE FROM timers"))
 
 
-def test_what_is_old_is_forgotten_and_what_is_young_is_kept(no_run_yet, run_service):
+def test_old_rows_are_deleted_and_young_rows_are_kept(no_run_yet, run_service):
     for hours in (1, 47, 49, 1000):
         handled(hours)
         answered(hours)
-    died(1000)  # nobody has dealt with it: it stays however old it is
+    died(1000)  # not replayed: kept at any age
     died(1000, replayed_hours=719)
     died(1000, replayed_hours=721)
     run_service(Keeper)
@@ -85,7 +85,7 @@ def test_what_is_old_is_forgotten_and_what_is_young_is_kept(no_run_yet, run_serv
     eventually(lambda: left("dead_letters", "error") == ["1000, 719", "1000, None"])
 
 
-def test_the_settings_say_how_old(no_run_yet, run_service, monkeypatch):
+def test_a_setting_states_the_age(no_run_yet, run_service, monkeypatch):
     monkeypatch.setitem(config.data, "INBOX_HOURS", 2)
     handled(1)
     handled(3)
@@ -93,7 +93,7 @@ def test_the_settings_say_how_old(no_run_yet, run_service, monkeypatch):
     eventually(lambda: left("inbox", "handler") == ["1"])
 
 
-def test_many_rows_go_in_short_transactions(no_run_yet, run_service, monkeypatch):
+def test_many_rows_are_deleted_in_several_batches(no_run_yet, run_service, monkeypatch):
     monkeypatch.setattr(retention, "BATCH", 3)
     for _ in range(10):
         handled(100)

@@ -1,4 +1,4 @@
-"""The port for metrics: who gets which, what it answers, and that nothing about it can harm its service."""
+"""The port for metrics: which one a process takes, what it serves, and that its failures do not affect the service."""
 
 import socket
 
@@ -32,7 +32,7 @@ class Thing:
 
 @pytest.fixture
 def start():
-    """Start one more process' worth of Thing: `start("127.0.0.1:9100")`; returns its Metrics."""
+    """Start a container of Thing, which stands for a process: `start("127.0.0.1:9100")`; returns it."""
     containers = []
 
     def start(address):
@@ -53,7 +53,7 @@ def of(container):
 
 @pytest.fixture
 def ports():
-    """Two neighbours, free both."""
+    """Two consecutive free ports."""
     return eventually(lambda: next(((port, port + 1) for port in free_ports(20) if _is_free(port + 1)), None))
 
 
@@ -62,7 +62,7 @@ def _is_free(port):
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_what_was_counted_is_served_with_what_the_process_uses(start):
+def test_counters_are_served_together_with_process_metrics(start):
     container = start("127.0.0.1:0")
     next(iter(container.dependencies)).counted.inc(3)
     scrape = Scrape(eventually(lambda: of(container).port))
@@ -74,7 +74,7 @@ def test_what_was_counted_is_served_with_what_the_process_uses(start):
         assert scrape(name) > 0
 
 
-def test_nothing_else_is_served(start):
+def test_other_paths_are_not_served(start):
     container = start("127.0.0.1:0")
     port = eventually(lambda: of(container).port)
     assert [httpx.get(f"http://127.0.0.1:{port}{path}").status_code for path in ("/", "/admin", "/metrics/x")] == [
@@ -84,7 +84,7 @@ def test_nothing_else_is_served(start):
 
 
 @pytest.mark.parametrize("address", ["", None])
-def test_without_an_address_nobody_is_served_and_all_is_counted(start, address):
+def test_without_an_address_metrics_are_counted_and_not_served(start, address):
     container = start(address)
     next(iter(container.dependencies)).counted.inc()
     assert not of(container).is_served
@@ -97,7 +97,7 @@ def test_each_process_takes_the_first_free_port_of_the_range(start, ports):
     assert eventually(lambda: {of(one).port, of(two).port} - {0} == set(ports))
 
 
-def test_who_finds_no_port_serves_later_and_works_meanwhile(start, ports, monkeypatch, caplog):
+def test_a_process_without_a_free_port_works_and_serves_later(start, ports, monkeypatch, caplog):
     monkeypatch.setattr(metrics, "RETRY_SECONDS", 0.05)
     first = start(f"127.0.0.1:{ports[0]}")
     eventually(lambda: of(first).port)
@@ -109,7 +109,7 @@ def test_who_finds_no_port_serves_later_and_works_meanwhile(start, ports, monkey
     assert Scrape(ports[0])("suite_things_total") == 0
 
 
-def test_who_says_nothing_keeps_nobody_else_waiting(start):
+def test_a_silent_connection_does_not_block_other_scrapes(start):
     container = start("127.0.0.1:0")
     port = eventually(lambda: of(container).port)
     with socket.create_connection(("127.0.0.1", port)):
@@ -117,11 +117,11 @@ def test_who_says_nothing_keeps_nobody_else_waiting(start):
 
 
 @pytest.mark.parametrize("wrong", ["9100", "127.0.0.1", ":9100", "h:1-", "h:2-1", "h:70000", "h:1-70000", "a b:1"])
-def test_a_wrong_address_stops_the_service_at_its_start(start, wrong):
+def test_a_malformed_address_stops_the_service_at_its_start(start, wrong):
     with pytest.raises(ConfigurationError, match="METRICS_ADDRESSES"):
         start(wrong)
 
 
-def test_addresses_are_tried_in_their_order():
+def test_addresses_are_tried_in_order():
     assert addresses("0.0.0.0:9100") == [("0.0.0.0", 9100)]
     assert addresses("localhost:9100-9102") == [("localhost", 9100), ("localhost", 9101), ("localhost", 9102)]

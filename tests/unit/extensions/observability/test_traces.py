@@ -1,4 +1,4 @@
-"""Whose trace is continued, whose is not, and how long anybody waits."""
+"""Traces: which headers are continued, which are replaced, and the deadline of a call."""
 
 import json
 import logging
@@ -11,28 +11,28 @@ from extensions.observability.logs import LogFormatter
 from extensions.observability.traces import Trace, continue_trace, current_trace, start_trace, trace_of
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-SANE = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+WELL_FORMED = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @pytest.mark.parametrize("request_id", ["7", "a.b_c:d/e+f=g@h-i", "x" * 128])
-def test_a_sane_request_id_is_kept(request_id):
+def test_a_well_formed_request_id_is_kept(request_id):
     assert trace_of({"x-request-id": request_id}, "orders").request_id == request_id
 
 
 @pytest.mark.parametrize(
     "request_id", ["", "x" * 129, "two words", "line\nbreak", "7\n", "<b>", "ş", "\x00", None, {"a": 1}], ids=ascii
 )
-def test_an_insane_request_id_is_replaced(request_id):
+def test_a_malformed_request_id_is_replaced(request_id):
     found = trace_of({"x-request-id": request_id}, "orders").request_id
     assert re.fullmatch(r"[0-9a-f-]{36}", found)
 
 
 @pytest.mark.parametrize("flags", ["00", "01"])
-def test_a_traceparent_keeps_its_trace_and_gets_a_span_of_ours(flags):
+def test_a_traceparent_keeps_its_trace_id_and_gets_a_new_span_id(flags):
     trace = trace_of({"traceparent": f"00-{TRACE}-{SPAN}-{flags}"}, "orders")
     version, trace_id, span, found = trace.traceparent.split("-")
     assert (version, trace_id, found) == ("00", TRACE, flags)
-    assert SANE.fullmatch(trace.traceparent)
+    assert WELL_FORMED.fullmatch(trace.traceparent)
     assert span != SPAN
 
 
@@ -50,26 +50,26 @@ def test_a_traceparent_keeps_its_trace_and_gets_a_span_of_ours(flags):
         f"00-{TRACE}-{SPAN}",
     ],
 )
-def test_an_insane_traceparent_is_replaced(traceparent):
+def test_a_malformed_traceparent_is_replaced(traceparent):
     found = trace_of({"traceparent": traceparent}, "orders").traceparent
-    assert SANE.fullmatch(found)
+    assert WELL_FORMED.fullmatch(found)
     assert TRACE not in found
 
 
-def test_no_two_fresh_traces_are_the_same():
+def test_new_traces_differ():
     one, other = trace_of({}, "orders"), trace_of({}, "orders")
     assert one.request_id != other.request_id
     assert one.traceparent != other.traceparent
 
 
-def test_what_travels_continues_the_same_request():
+def test_the_headers_of_a_trace_continue_the_same_request():
     trace = trace_of({}, "gateway")
     onward = trace_of(trace.headers, "orders")
     assert onward.request_id == trace.request_id
     assert onward.traceparent[:36] == trace.traceparent[:36]
 
 
-def test_a_budget_is_spent_and_never_negative():
+def test_the_remaining_time_decreases_and_is_never_negative():
     assert Trace().remaining(4.0) == 4.0
     trace = trace_of({}, "orders", budget=10.0)
     assert trace.remaining(4.0) == 4.0
@@ -78,7 +78,7 @@ def test_a_budget_is_spent_and_never_negative():
     assert trace_of({}, "orders", budget=0.0).remaining(4.0) == 0.0
 
 
-def test_a_continued_trace_is_the_same_request_under_its_own_deadline():
+def test_a_continued_trace_is_the_same_request_with_its_own_deadline():
     trace = Trace()
     continue_trace(trace, "gateway", 2.0)
     assert current_trace().headers == trace.headers
@@ -87,12 +87,12 @@ def test_a_continued_trace_is_the_same_request_under_its_own_deadline():
 
 
 @pytest.mark.parametrize("created", [0.0, 1.0005, 1.9996, 1_700_000_000.042, 1_700_000_000.987])
-def test_a_log_line_is_timed_as_logging_times_it(created):
+def test_the_time_of_a_log_line_has_the_format_of_logging(created):
     record = logging.makeLogRecord({"created": created, "msecs": created % 1 * 1000})
     assert LogFormatter().formatTime(record) == logging.Formatter().formatTime(record)
 
 
-def test_every_log_line_says_whose_request_it_is():
+def test_every_log_line_contains_the_request_id():
     trace = start_trace({"x-request-id": "r-7"}, "orders")
     assert current_trace() is trace
     record = logging.LogRecord("some.module", logging.ERROR, __file__, 1, "%s lost", ("it",), None)
@@ -102,7 +102,7 @@ def test_every_log_line_says_whose_request_it_is():
     assert "orders some.module [r-7] it lost" in LogFormatter().format(record)
 
 
-def test_a_log_line_for_machines_is_one_line_even_with_a_stack():
+def test_a_json_log_line_is_one_line_even_with_a_traceback():
     try:
         raise ValueError("broken\nin two")
     except ValueError as error:

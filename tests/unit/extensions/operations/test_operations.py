@@ -1,4 +1,4 @@
-"""What a service says of its own health, whatever its database does."""
+"""The health of a service is reported in time, whatever its database does."""
 
 from types import SimpleNamespace
 
@@ -14,14 +14,14 @@ def refuse():
 
 
 @pytest.mark.parametrize(
-    ("database", "said"),
+    ("database", "expected"),
     [(lambda: True, "ok"), (refuse, "unavailable"), (lambda: eventlet.sleep(5), "does not answer")],
-    ids=["well", "down", "silent"],
+    ids=["healthy", "unavailable", "no response"],
 )
-def test_the_state_of_the_database_is_told_soon(monkeypatch, database, said):
+def test_the_state_of_the_database_is_reported_in_time(monkeypatch, database, expected):
     monkeypatch.setattr(operations, "DATABASE_SECONDS", 0.05)
     redis, work = SimpleNamespace(ping=lambda: True), SimpleNamespace(is_healthy=database)
     with eventlet.Timeout(1):
         health = operations.Operations.health(SimpleNamespace(redis=redis, work=work))
-    assert said in health["parts"]["database"]
-    assert health["status"] == ("ok" if said == "ok" else "failing")
+    assert expected in health["parts"]["database"]
+    assert health["status"] == ("ok" if expected == "ok" else "failing")

@@ -18,19 +18,19 @@ def file(tmp_path, monkeypatch):
     return tmp_path / "keys"
 
 
-def test_the_same_file_is_the_same_object(file):
+def test_an_unchanged_file_gives_the_same_object(file):
     keys = KeyFile(file, load)
     assert keys.get() == ["one"]
     assert keys.get() is keys.get()
 
 
-def test_a_changed_file_is_read_again(file):
+def test_a_changed_file_is_loaded_again(file):
     keys = KeyFile(file, load)
     file.write_text("and two")
     assert keys.get() == ["and two"]
 
 
-def test_what_cannot_be_used_changes_nothing(file, caplog):
+def test_a_file_that_cannot_be_loaded_changes_nothing(file, caplog):
     keys = KeyFile(file, load)
     file.write_text("broken")
     assert keys.get() == ["one"]
@@ -41,7 +41,7 @@ def test_what_cannot_be_used_changes_nothing(file, caplog):
     assert keys.get() == ["mended"]
 
 
-def test_at_the_start_it_has_to_be_usable(file):
+def test_the_first_load_must_succeed(file):
     file.write_text("broken")
     with pytest.raises(ValueError, match="no key"):
         KeyFile(file, load)
@@ -50,7 +50,7 @@ def test_at_the_start_it_has_to_be_usable(file):
         KeyFile(file, load)
 
 
-def test_it_is_looked_at_once_a_second(file, monkeypatch):
+def test_the_file_is_checked_once_per_interval(file, monkeypatch):
     monkeypatch.setattr(key_file, "CHECK_SECONDS", 60)
     keys = KeyFile(file, load)
     file.write_text("and two")

@@ -34,8 +34,8 @@ def container_of(service):
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_no_service_starts_in_production_as_it_is(service, monkeypatch):
-    """Each names its settings; the development of which they are is what config.yml says."""
+def test_no_service_starts_in_production_with_the_default_settings(service, monkeypatch):
+    """Each service names the settings to change. The defaults of config.yml are those of development."""
     for name in ("AMQP_URI", "REDIS_URL", "JWT_PRIVATE_KEY_FILE", *(f"{one.upper()}_DATABASE_URL" for one in SERVICES)):
         monkeypatch.delenv(name, raising=False)
     with nameko.config.patch({}):
@@ -52,12 +52,12 @@ def test_no_service_starts_in_production_as_it_is(service, monkeypatch):
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_with_secrets_of_ones_own_it_starts(service, key_file):
+def test_a_service_with_its_own_secrets_starts(service, key_file):
     for redis in (False, True):
         require_own_secrets(OWN | {"JWT_PRIVATE_KEY_FILE": str(key_file)}, service, redis=redis)
 
 
-def test_elsewhere_nothing_is_asked():
+def test_other_environments_need_no_secrets():
     for environment in ({"ENVIRONMENT": "development"}, {"ENVIRONMENT": "test"}, {}):
         require_own_secrets(environment, "users")
         with nameko.config.patch(environment, clear=True):
@@ -65,8 +65,8 @@ def test_elsewhere_nothing_is_asked():
 
 
 @pytest.mark.parametrize("word", ["prod", "Production", "production ", "PRODUCTION", "live", "staging", "", None, True])
-def test_a_word_for_production_that_nobody_knows_is_not_taken_for_development(word, monkeypatch):
-    """Whoever decides by it refuses: no service starts, and the demo accounts are not made."""
+def test_an_unknown_environment_does_not_count_as_development(word, monkeypatch):
+    """No service starts, and the demo accounts are not created."""
     settings = OWN | {"ENVIRONMENT": word}
     with pytest.raises(UnknownEnvironment, match="development, test, production"):
         require_own_secrets(settings, "users")
@@ -78,7 +78,7 @@ def test_a_word_for_production_that_nobody_knows_is_not_taken_for_development(wo
 
 
 @pytest.mark.parametrize("password", ["", "guest", "suite", "Postgres", "admin", "password", "orders", "Orders"])
-def test_a_password_that_everybody_would_try_is_known(password):
+def test_a_password_that_an_attacker_would_try_first_is_common(password):
     assert is_common_password("orders", password)
     assert not is_common_password("orders", password + "-f3a9c1")
 
@@ -86,13 +86,13 @@ def test_a_password_that_everybody_would_try_is_known(password):
 @pytest.mark.parametrize(
     "url", ["amqp://suite:suite@b//", "amqp://orders:orders@b//", "amqp://b//", "amqp://orders:@b//"]
 )
-def test_a_broker_user_of_its_own_needs_a_password_of_its_own(url):
+def test_a_separate_broker_user_needs_its_own_password(url):
     with pytest.raises(UnfitForProduction, match="ORDERS_AMQP_URI"):
         require_own_secrets(OWN | {"AMQP_URIS": {"orders": url}}, "orders")
     require_own_secrets(OWN | {"AMQP_URIS": {"orders": url}}, "payments")
 
 
-def test_so_does_a_user_of_redis():
+def test_a_separate_redis_user_needs_its_own_password():
     for url in ("redis://orders:orders@r/0", "redis://orders@r/0"):
         settings = OWN | {"REDIS_URLS": {"orders": url}}
         with pytest.raises(UnfitForProduction, match="ORDERS_REDIS_URL"):
@@ -100,7 +100,7 @@ def test_so_does_a_user_of_redis():
         require_own_secrets(settings, "payments", redis=True)
 
 
-def test_the_private_key_is_nobody_elses(key_file):
+def test_the_private_key_must_not_be_readable_by_others(key_file):
     key_file.chmod(0o644)
     with pytest.raises(UnfitForProduction, match="JWT_PRIVATE_KEY_FILE"):
         require_own_secrets(OWN | {"JWT_PRIVATE_KEY_FILE": str(key_file)}, "users")

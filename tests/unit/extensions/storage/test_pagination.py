@@ -1,4 +1,4 @@
-"""Cursors: what goes out comes back, and what did not go out is refused."""
+"""Cursors: values survive a round trip, and anything else is refused."""
 
 import base64
 import json
@@ -36,11 +36,11 @@ def test_a_cursor_holds_the_values_of_a_row_with_their_types():
 
 
 @given(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])), st.integers(0, 2**31))
-def test_any_row_comes_back(name, version):
+def test_any_row_survives_a_round_trip(name, version):
     cursor = _encode([name, version])
     assert _decode(cursor, [Product.name, Product.version]) == [name, version]
     assert cursor.isascii()
-    assert not set("+/=&?# ") & set(cursor)  # it goes into a URL as it is
+    assert not set("+/=&?# ") & set(cursor)  # it needs no escaping in a URL
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_any_row_comes_back(name, version):
     ],
     ids=ascii,
 )
-def test_garbage_is_refused_by_its_field(cursor):
+def test_a_malformed_cursor_is_refused_by_its_field(cursor):
     assert refused(cursor, ONE_KEY)
 
 
@@ -92,7 +92,7 @@ def test_a_value_that_the_column_cannot_hold_is_refused(key, value):
 
 
 @given(st.text() | st.binary().map(lambda raw: base64.urlsafe_b64encode(raw).decode()))
-def test_nothing_a_client_sends_is_more_than_refused(cursor):
+def test_any_input_is_either_decoded_or_refused(cursor):
     try:
         _decode(cursor, KEYS)
     except ValidationFailed:
