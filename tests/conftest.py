@@ -18,7 +18,7 @@ ALL_RETRIES = "[50, 100, 200, 400, 800, 1600, 3200]"
 
 def pytest_collection_modifyitems(items):
     """Run the quick tests first, and last those whose processes listen on the same queues as the others' containers."""
-    order = ("unit", "bench", "remedies", "model", "service", "e2e", "chaos")
+    order = ("unit", "support", "bench", "remedies", "model", "service", "e2e", "chaos")
     items.sort(key=lambda item: order.index(item.path.relative_to(ROOT).parts[1]))
 
 

@@ -21,8 +21,8 @@ from deploy.local import postgres
 from deploy.local.postgres import SUPERUSER
 from deploy.local.servers import Servers, remove_data
 from deploy.local.suite import ROOT
-from tests.books import DATABASES
-from tests.own_suite import set_up
+from qa.support.consistency import DATABASES
+from qa.support.own_suite import set_up
 
 # A row's transaction then knows when it was committed, which is what "settled" is measured by.
 TRACK_COMMITS = {"track_commit_timestamp": "on"}

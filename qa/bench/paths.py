@@ -4,7 +4,7 @@ from datetime import timedelta
 from urllib.parse import quote
 from uuid import uuid4
 
-from qa.load import Client, place
+from qa.support.client import Client, place
 
 PASSWORD = "correct horse 7 battery"
 

@@ -2,7 +2,8 @@
 
 The suite runs on a small shop's databases and on one's with twenty times the customers, products and orders, open ones
 included, and does the same on both. PostgreSQL logs every statement with its plan and the rows that it looked at
-(tests/plans.py). A statement grows when it looks at more rows in the large shop, or reads a growing table whole there.
+(qa/support/query_plans.py). A statement grows when it looks at more rows in the large shop, or reads a growing table
+whole there.
 """
 
 import contextlib
@@ -18,8 +19,8 @@ from qa.bench.orders import generate, order_requests
 from qa.bench.paths import walk
 from qa.bench.shop import PASSWORD, Shop
 from qa.bench.stored import SERVICES, Stored
-from qa.load import ADMIN, Client, log_in
-from tests.plans import read, watched
+from qa.support.client import ADMIN, Client, log_in
+from qa.support.query_plans import read, watched
 from users.tokens import issue, load_signing_keys
 
 TIMES = 20

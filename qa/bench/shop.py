@@ -13,7 +13,7 @@ from deploy.local.suite import ROOT, SERVICES, Suite
 from qa.bench.ground import QUIET, free_port
 from qa.bench.orders import order_requests, percentile, place, requests_per_second
 from qa.bench.processes import Meter, resident_mib
-from qa.load import ADMIN, CUSTOMER, log_in
+from qa.support.client import ADMIN, CUSTOMER, log_in
 
 PASSWORD = "Demo-pass-2026!"
 PRODUCTS = 10

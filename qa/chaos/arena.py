@@ -27,9 +27,9 @@ from qa.chaos.clock_faults import Clock
 from qa.chaos.load import Account, Shopper
 from qa.chaos.points import CRASHABLE, FOLDER
 from qa.chaos.proxy import Proxies
-from qa.load import ADMIN, CUSTOMER
-from tests.books import DATABASES
-from tests.own_suite import set_up
+from qa.support.client import ADMIN, CUSTOMER
+from qa.support.consistency import DATABASES
+from qa.support.own_suite import set_up
 
 TWICE = ("inventory", "payments", "orders")
 PASSWORD = "Demo-pass-2026!"

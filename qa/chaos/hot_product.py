@@ -24,7 +24,7 @@ from deploy.local.suite import ROOT
 from qa.chaos.arena import arena
 from qa.chaos.load import NO_ANSWER, make_product
 from qa.chaos.verdict import read
-from tests.books import DECIDED_FOR, await_rest, report
+from qa.support.consistency import DECIDED_FOR, await_rest, report
 
 BUYERS, UNITS = 500, 100
 CHANGE_THEIR_MIND = 0.15

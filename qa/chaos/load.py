@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from qa.load import Client, make_products, place
+from qa.support.client import Client, make_products, place
 
 PATIENCE = 300.0  # seconds in which a request must be answered, whatever the faults
 TOKEN_SECONDS = 30.0  # in which a token must be had that is accepted: longer than a clock stays wrong

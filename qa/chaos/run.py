@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from qa.chaos.faults import NotStruck
 from qa.chaos.verdict import await_decided, judge, story
-from tests.books import report
+from qa.support.consistency import report
 
 DECIDED_WITHIN = 30.0  # seconds after the last fault has healed
 # What a fault runs into when another one has taken away what it needs.

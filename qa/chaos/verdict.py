@@ -7,7 +7,7 @@ import sqlalchemy
 
 from qa.chaos.load import ABUNDANT, NUMBERS, SCARCE
 from qa.chaos.provider import Memory
-from tests.books import DECIDED_FOR, Check, await_rest
+from qa.support.consistency import DECIDED_FOR, Check, await_rest
 
 ORDERS = "SELECT id, status, cancel_reason, total_amount, stock_status, payment_status FROM orders"
 LINES = "SELECT order_id, product_id, quantity FROM order_items"

@@ -11,9 +11,9 @@ import time
 from array import array
 from dataclasses import dataclass, field
 
-from qa.model.promises import Promises
+from qa.model.description import describe
+from qa.model.invariants import Invariants
 from qa.model.records import Broken
-from qa.model.telling import in_words
 from qa.model.world import World
 
 
@@ -46,28 +46,28 @@ def explore(scenario, limit=None):
     """Explore all of `scenario`, or until a promise is broken. More than `limit` states are a failure of their own."""
     began = time.process_time()
     world = World(scenario)
-    promises = Promises(world)
+    invariants = Invariants(world)
     start = world.canonical(world.start())
     numbers, states, parents = {start: 0}, [start], array("q", [-1])
     transitions = at_rest = current = 0
     broken = failed = None
     try:
-        promises.always(start)
+        invariants.always(start)
         while current < len(states):
             state = states[current]
             failed = None
-            if promises.is_at_rest(state):
+            if invariants.is_at_rest(state):
                 at_rest += 1
-                promises.at_rest(state)
-            elif not world.open.values[state[-1]] and not promises.can_move_on(state):
+                invariants.at_rest(state)
+            elif not world.open.values[state[-1]] and not invariants.can_move_on(state):
                 raise Broken("whatever is not at rest can move on", "stuck")
             for _, reached in world.next(state):
                 transitions += 1
                 failed = reached
-                promises.step(state, reached)
+                invariants.step(state, reached)
                 after = world.canonical(reached)
                 if after not in numbers:
-                    promises.always(after)
+                    invariants.always(after)
                     numbers[after] = len(states)
                     states.append(after)
                     parents.append(current)
@@ -94,5 +94,5 @@ def _path(world, states, parents, current, failed):
     state, steps = states[0], []
     for goal in wanted:  # a state's other names do as well: the path keeps to those with which it began
         said, state = next(found for found in world.next(state) if world.canonical(found[1]) == goal)
-        steps.append(in_words(world.scenario, said))
+        steps.append(describe(world.scenario, said))
     return steps

@@ -6,7 +6,7 @@ from qa.model.records import PERSON
 PRODUCTS = "ABCD"
 
 
-def in_words(scenario, said):
+def describe(scenario, said):
     """Say what happened; `said` is (what, which order, about which message or answer, what it would write)."""
     verb, number, what, *write = said
     if number == PERSON:

@@ -55,7 +55,7 @@ MONEY_AFTER = {
 }
 
 
-class Promises:
+class Invariants:
     """Judges the states of one world; raises Broken."""
 
     def __init__(self, world):

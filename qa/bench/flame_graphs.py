@@ -71,7 +71,7 @@ def _look(shop, seconds):
 
 
 def _parse():
-    parser = argparse.ArgumentParser(prog="python -m qa.bench.flames", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m qa.bench.flame_graphs", description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--rate", type=float, default=0.0, help="orders a second; 0: a closed loop of the clients")
