@@ -243,7 +243,7 @@ class Load:
             self.unexpected.append(f"POST /orders (key {order.key}): {order.status} {content}")
 
     def _plan(self, order, plans):
-        """Schedule follow-ups: some orders are cancelled at once or later; some are shipped, some of these delivered."""
+        """Some orders are cancelled at once or later, some are shipped, and some of these delivered."""
         now = time.monotonic()
         if plans < 0.10:
             self._follow_ups.append((now, "cancel", order))
