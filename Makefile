@@ -84,7 +84,7 @@ bench-quick: $(STAMP) $(BENCH)/.complete ## the same once and shortly, under two
 	@exec $(BIN)/python -W ignore -m qa.bench --quick $(ARGS)
 
 profile: $(STAMP) $(BENCH)/.complete ## a flame graph of each service under load, in var/profile (ARGS="--help" tells more)
-	@exec $(BIN)/python -W ignore -m qa.bench.flames $(ARGS)
+	@exec $(BIN)/python -W ignore -m qa.bench.flame_graphs $(ARGS)
 
 load: $(STAMP) ## many concurrent orders, then the invariants counted (ARGS="--help" tells more)
 	@$(WITH_ENV) exec $(BIN)/python -m qa.load $(ARGS)

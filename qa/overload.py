@@ -1,16 +1,16 @@
-"""Twice what the suite can carry: `python -m qa.overload` beside a running suite (or `make overload`).
+"""Offers twice the load that the suite can handle: `python -m qa.overload` beside a running suite (or `make overload`).
 
-1. peak: closed loops of clients that ask for one order after the other. What counts is orders decided on their merits
-   per second, from the first request to the last decision.
-2. normal: half the peak, at fixed times whatever the answers are (an open loop): what latencies are when all is well.
-3. overload: twice the peak, in the same way. Goodput is orders that the client was told of (201) and that were decided
-   on their merits (CONFIRMED, or CANCELLED for want of stock or payment; not TIMEOUT) per second. What is refused must
-   be refused at once, with Retry-After.
-4. recovery: half the peak again. How long until latencies are normal for good?
-5. rest: the invariants are counted.
+1. peak: closed loops, in which each client places one order after the other. The peak is the number of orders decided
+   on their merits per second, from the first request to the last decision.
+2. normal: an open loop, with requests at fixed times, at half the peak. It gives the normal latencies.
+3. overload: an open loop at twice the peak. Goodput is the number of orders per second that were accepted (201) and
+   decided on their merits (CONFIRMED, or CANCELLED because stock or payment is missing; not TIMEOUT). Refusals must be
+   immediate and have a Retry-After.
+4. recovery: half the peak again. It measures the time until latencies stay normal.
+5. rest: the invariants are checked.
 
-When an order was taken and decided is read from the database of orders afterwards, so that nothing polls meanwhile.
-The load generator runs on the same machine and takes its share of the processors. It ends by itself.
+The times at which orders were accepted and decided are read from the orders database afterwards, so nothing polls
+during the run. The load generator runs on the same machine and takes its share of the processors.
 """
 
 import argparse
@@ -27,13 +27,14 @@ from uuid import uuid4
 
 import sqlalchemy
 
-from qa.load import ADMIN, CUSTOMER, log_in, make_products, plan
-from tests.books import await_rest, database_urls, report
+from qa.load import plan
+from qa.support.client import ADMIN, CUSTOMER, log_in, make_products
+from qa.support.consistency import await_rest, database_urls, report
 
 GOAL_GOODPUT = 0.9
 GOAL_RECOVERY_SECONDS = 10.0
 MAX_CONNECTIONS = 1500
-ANSWER_SECONDS = 10.0
+RESPONSE_SECONDS = 10.0
 DECISION_SECONDS = 90.0
 PEAK_CLIENTS = (16, 64)
 DIFFERENT_BODIES = 600
@@ -47,19 +48,19 @@ DECISIONS = sqlalchemy.text("""
 
 
 @dataclass
-class Answer:
-    """One request: when it was due (time.time()), how many seconds its answer took from then, and what it was."""
+class Response:
+    """The response to one request. `due` is the scheduled time (time.time()), `seconds` the latency from then on."""
 
     due: float
     seconds: float
-    status: int  # 0: no answer
+    status: int  # 0: no response
     order_id: str | None = None
     retry_after: bool = False
     detail: str = ""
 
 
 class Generator:
-    """POSTs orders over keep-alive connections; plain sockets under asyncio, which cost little beside the suite."""
+    """POSTs orders over keep-alive connections. It uses plain asyncio sockets, which take little CPU from the suite."""
 
     def __init__(self, url, token, bodies):
         address = urlsplit(url)
@@ -72,10 +73,10 @@ class Generator:
         self._bodies = cycle([json.dumps(body).encode() for body in bodies])
         self._under_way = set()
         self.not_sent = 0
-        self.answers = []
+        self.responses = []
 
     async def closed_loop(self, clients, seconds):
-        """Keep `clients` requests under way for `seconds`."""
+        """Keep `clients` requests in flight for `seconds`."""
         end = time.time() + seconds
 
         async def client():
@@ -86,7 +87,7 @@ class Generator:
         await asyncio.gather(*(client() for _ in range(clients)))
 
     async def open_loop(self, rate, seconds):
-        """Send a request every 1/rate seconds for `seconds`; returns (began, ended) without waiting for answers."""
+        """Send a request every 1/rate seconds for `seconds`; returns (began, ended) without waiting for responses."""
         began = time.time()
         for number in range(int(rate * seconds)):
             due = began + number / rate
@@ -100,18 +101,18 @@ class Generator:
             task.add_done_callback(self._under_way.discard)
         return began, began + seconds
 
-    async def last_answer(self):
-        """Wait until everything that was sent is answered."""
+    async def last_response(self):
+        """Wait until every request has its response."""
         await asyncio.gather(*self._under_way)
 
     async def _post(self, due):
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                answer = await self._exchange(due)
+            async with asyncio.timeout(RESPONSE_SECONDS):
+                response = await self._exchange(due)
         except (OSError, EOFError, TimeoutError) as error:
-            answer = Answer(due, time.time() - due, 0, detail=type(error).__name__)
-        self.answers.append(answer)
-        return answer
+            response = Response(due, time.time() - due, 0, detail=type(error).__name__)
+        self.responses.append(response)
+        return response
 
     async def _exchange(self, due):
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(self._host, self._port)
@@ -129,32 +130,33 @@ class Generator:
             writer.close()
         else:
             self._idle.append((reader, writer))
-        status, said = int(status_line.split()[1]), json.loads(content)
-        return Answer(due, time.time() - due, status, said.get("id"), "retry-after" in headers, said.get("detail", ""))
+        status, body = int(status_line.split()[1]), json.loads(content)
+        seconds = time.time() - due
+        return Response(due, seconds, status, body.get("id"), "retry-after" in headers, body.get("detail", ""))
 
 
 @dataclass
 class Phase:
-    """The answers to what was due in a stretch of time, and the decisions about orders taken or decided in it."""
+    """A span of time, with the responses to the requests due in it and the decisions made in it."""
 
     name: str
     began: float
     ended: float
     offered: float = 0.0
 
-    def answers(self, generator):
-        """Those to requests due in this stretch."""
-        return [answer for answer in generator.answers if self.began <= answer.due < self.ended]
+    def responses(self, generator):
+        """The responses to the requests due in this phase."""
+        return [response for response in generator.responses if self.began <= response.due < self.ended]
 
     def goodput(self, generator, decisions):
-        """Orders decided on their merits per second of this stretch, of those whose clients know."""
-        known = {answer.order_id for answer in generator.answers}
+        """Orders decided on their merits per second of this phase. Only orders whose client got a 201 count."""
+        known = {response.order_id for response in generator.responses}
         good = [row for row in decisions if _is_good(row) and self.began <= row.decided < self.ended]
         return sum(str(row.id) in known for row in good) / (self.ended - self.began)
 
 
 def read_decisions(since):
-    """Return (id, created, decided, cancel_reason) of every order since, times as time.time()."""
+    """Return (id, created, decided, cancel_reason) of every order created since then; times as time.time()."""
     engine = sqlalchemy.create_engine(database_urls()["orders"], poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
         return connection.execute(DECISIONS, {"since": since}).all()
@@ -165,13 +167,13 @@ def _is_good(row):
 
 
 def percentile(values, share):
-    """Return a percentile in the values' unit; 0 where there are none."""
+    """Return a percentile in the values' unit; 0 without values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
 
 async def all_decided(since):
-    """Wait until every order since is decided; returns the decisions."""
+    """Wait until every order created since then is decided; returns the decisions."""
     deadline = time.time() + DECISION_SECONDS
     while True:
         decisions = read_decisions(since)
@@ -181,7 +183,7 @@ async def all_decided(since):
 
 
 async def find_peak(generator, seconds):
-    """Return the best of several closed loops, in orders decided on their merits per second."""
+    """Return the highest rate of several closed loops, in orders decided on their merits per second."""
     best = 0.0
     for clients in PEAK_CLIENTS:
         began = time.time()
@@ -189,25 +191,27 @@ async def find_peak(generator, seconds):
         accepted = time.time() - began
         good = [row for row in await all_decided(began) if _is_good(row)]
         rate = len(good) / (max(row.decided for row in good) - began)
-        print(f"closed loop of {clients}: {len(good)} orders, {len(good) / accepted:.0f}/s taken, {rate:.1f}/s decided")
+        print(
+            f"closed loop of {clients}: {len(good)} orders, {len(good) / accepted:.0f}/s accepted, {rate:.1f}/s decided"
+        )
         best = max(best, rate)
     return best
 
 
 def recovery_seconds(normal, after, generator, decisions):
-    """Return after how many seconds of `after` latencies were those of `normal` for good; None: never.
+    """Return the seconds of phase `after` until latencies stayed normal; None if they did not.
 
-    Normal is twice the 95th percentile of before, and a tenth of a second for accepting, half of one for deciding.
+    Normal is up to twice the 95th percentile of phase `normal`, plus 0.1 s for accepting or 0.5 s for deciding.
     """
-    accept_limit = 0.1 + 2 * percentile([answer.seconds for answer in normal.answers(generator)], 0.95)
+    accept_limit = 0.1 + 2 * percentile([response.seconds for response in normal.responses(generator)], 0.95)
     decide_limit = 0.5 + 2 * percentile(_times_to_decide(decisions, normal.began, normal.ended), 0.95)
     recovered, second = 0, 0
     while after.began + second < after.ended:
         began = after.began + second
         second += 1
-        answers = Phase("", began, began + 1).answers(generator)
-        refused = [answer for answer in answers if answer.status != 201]
-        accept = percentile([answer.seconds for answer in answers], 0.95)
+        responses = Phase("", began, began + 1).responses(generator)
+        refused = [response for response in responses if response.status != 201]
+        accept = percentile([response.seconds for response in responses], 0.95)
         decide = percentile(_times_to_decide(decisions, began, began + 1), 0.95)
         if refused or accept > accept_limit or decide > decide_limit:
             recovered = second
@@ -219,32 +223,32 @@ def _times_to_decide(decisions, began, ended):
 
 
 def print_phase(phase, generator, decisions):
-    """Print what became of a phase's requests."""
-    answers = phase.answers(generator)
-    accepted = [answer for answer in answers if answer.status == 201]
-    shed = [answer for answer in answers if answer.status == 503]
-    other = Counter(f"{answer.status} {answer.detail}".strip() for answer in answers if answer.status not in {201, 503})
+    """Print the results of a phase."""
+    responses = phase.responses(generator)
+    accepted = [response for response in responses if response.status == 201]
+    shed = [response for response in responses if response.status == 503]
+    other = Counter(f"{each.status} {each.detail}".strip() for each in responses if each.status not in {201, 503})
     late = [row for row in decisions if row.cancel_reason == "TIMEOUT" and phase.began <= row.created < phase.ended]
     seconds = phase.ended - phase.began
     goodput = phase.goodput(generator, decisions)
     print(f"{phase.name}: offered {phase.offered:.0f}/s for {seconds:.0f} s, goodput {goodput:.1f}/s")
-    print(f"  accepted {len(accepted) / seconds:.1f}/s {_spread([answer.seconds for answer in accepted])}")
+    print(f"  accepted {len(accepted) / seconds:.1f}/s {_spread([response.seconds for response in accepted])}")
     print(f"  time to decide {_spread(_times_to_decide(decisions, phase.began, phase.ended))}, TIMEOUT {len(late)}")
-    print(f"  refused with 503 {len(shed) / seconds:.1f}/s {_spread([answer.seconds for answer in shed])}")
-    for detail, count in Counter(answer.detail for answer in shed).most_common():
-        latencies = [answer.seconds for answer in shed if answer.detail == detail]
+    print(f"  refused with 503 {len(shed) / seconds:.1f}/s {_spread([response.seconds for response in shed])}")
+    for detail, count in Counter(response.detail for response in shed).most_common():
+        latencies = [response.seconds for response in shed if response.detail == detail]
         print(f"    {count} x {detail} {_spread(latencies)}")
-    print(f"  without Retry-After {sum(not answer.retry_after for answer in shed)}; others {dict(other) or 'none'}")
+    print(f"  without Retry-After {sum(not response.retry_after for response in shed)}; others {dict(other) or 'none'}")
 
 
 def print_course(phases, generator, decisions):
-    """Print every second: what was accepted, refused and decided, and how many orders were undecided at its end."""
+    """Print for every second the orders accepted, refused and decided, and those undecided at its end."""
     print("second  phase     accepted  503  other  decided  TIMEOUT  undecided")
     began = phases[0].began
     for second in range(int(phases[-1].ended - began)):
         now = Phase("", began + second, began + second + 1)
         phase = next((phase.name for phase in phases if phase.began <= now.began + 0.01 < phase.ended), "")
-        statuses = Counter(answer.status if answer.status in {201, 503} else 0 for answer in now.answers(generator))
+        statuses = Counter(each.status if each.status in {201, 503} else 0 for each in now.responses(generator))
         ends = [row for row in decisions if row.decided and now.began <= row.decided < now.ended]
         good = sum(map(_is_good, ends))
         waiting = sum(row.created < now.ended and (row.decided or now.ended) >= now.ended for row in decisions)
@@ -255,7 +259,7 @@ def print_course(phases, generator, decisions):
 
 
 async def run(asked, generator):
-    """Do everything but the invariants; returns whether the goals were met."""
+    """Run all phases without the check of the invariants; returns whether the goals were met."""
     began = time.time()
     peak = asked.peak or await find_peak(generator, asked.peak_seconds)
     phases = []
@@ -266,7 +270,7 @@ async def run(asked, generator):
     ):
         phases.append(Phase(name, *await generator.open_loop(peak * share, seconds), offered=peak * share))
     normal, overload, after = phases
-    await generator.last_answer()
+    await generator.last_response()
     decisions = await all_decided(began)
     if asked.course:
         print_course(phases, generator, decisions)
@@ -274,9 +278,9 @@ async def run(asked, generator):
         print_phase(phase, generator, decisions)
     goodput, recovered = overload.goodput(generator, decisions), recovery_seconds(normal, after, generator, decisions)
     known = {str(row.id) for row in decisions}
-    lost = [answer.order_id for answer in generator.answers if answer.status == 201 and answer.order_id not in known]
-    refusals = [answer.seconds for answer in overload.answers(generator) if answer.status == 503]
-    if not asked.peak:  # the machine may have become slower or faster meanwhile
+    lost = [each.order_id for each in generator.responses if each.status == 201 and each.order_id not in known]
+    refusals = [response.seconds for response in overload.responses(generator) if response.status == 503]
+    if not asked.peak:  # the speed of the machine may have changed
         print("the peak again:")
         peak = (peak + await find_peak(generator, asked.peak_seconds)) / 2
     print(
@@ -293,7 +297,7 @@ def _spread(seconds):
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m qa.overload", description=__doc__)
-    parser.add_argument("--peak", type=float, default=0.0, help="orders per second; 0: find out")
+    parser.add_argument("--peak", type=float, default=0.0, help="orders per second; 0: measure it")
     parser.add_argument("--peak-seconds", type=float, default=20.0)
     parser.add_argument("--factor", type=float, default=2.0)
     parser.add_argument("--seconds", type=float, default=40.0)

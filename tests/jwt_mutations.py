@@ -1,4 +1,4 @@
-"""Access tokens as an attacker would spell them: every one differs from a valid token, and none may be accepted.
+"""Forged access tokens: each differs from a valid token, and none may be accepted.
 
 for kind, token in mutations(valid_token, public_key, count=10_000, seed=1): ...
 """
@@ -41,7 +41,7 @@ CLAIMS = {
 
 
 def segment(value):
-    """The base64url of some text, some bytes or the JSON of anything else."""
+    """The base64url encoding of a text, of bytes, or of the JSON of any other value."""
     data = json.dumps(value) if not isinstance(value, str | bytes) else value
     data = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
@@ -53,7 +53,7 @@ def decoded(part):
 
 
 class Mutator:
-    """Makes mutations of one valid token. It has the public key, and keys of its own; never the key that signs."""
+    """Makes mutations of one valid token. It knows the public key and its own keys, but not the signing key."""
 
     def __init__(self, token, public_key, seed):
         self.token, self.chance = token, random.Random(seed)
@@ -78,7 +78,7 @@ class Mutator:
         return self.chance.choice(choices)
 
     def signed(self, header, payload, signature=None):
-        """A token with a signature of the attacker's own, or the given one."""
+        """A token signed with the attacker's key, or with the given signature."""
         signing_input = f"{header if isinstance(header, str) else segment(header)}.{payload}"
         own = segment(self.own.sign(signing_input.encode()))
         return f"{signing_input}.{own if signature is None else signature}"
@@ -95,7 +95,7 @@ class Mutator:
             ["", self.parts[2], None, segment(self.chance.randbytes(64)), segment(bytes(64)), "A", "." * 3]
         )
 
-    # Each of these returns one mutation.
+    # Each method below returns one mutation.
 
     def by_algorithm(self):
         header = {**self.header, "alg": self.pick(ALGORITHMS)}
@@ -109,7 +109,7 @@ class Mutator:
     def by_kid(self):
         return self.signed({**self.header, "kid": self.pick(KIDS)}, self.payload(), self.some_signature())
 
-    def by_a_key_of_ones_own(self):
+    def by_the_attackers_key(self):
         public = self.own.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
         jwk = {"kty": "OKP", "crv": "Ed25519", "x": segment(public), "kid": self.header["kid"]}
         extra = self.pick([
@@ -170,7 +170,7 @@ class Mutator:
         return ".".join(parts)
 
     def by_adding_the_order_to_s(self):
-        """The classic malleability of Ed25519: S + L is a signature of the same text where nobody checks the range."""
+        """The malleability of Ed25519: S + L is a valid signature if the verifier does not check the range of S."""
         order = 2**252 + 27742317777372353535851937790883648493
         data = base64.urlsafe_b64decode(self.parts[2] + "==")
         s = int.from_bytes(data[32:], "little") + order * self.chance.randrange(1, 15)
@@ -213,7 +213,7 @@ class Mutator:
 
 
 def foreign_tokens(token):
-    """The same claims, properly signed with real keys of other kinds."""
+    """The same claims, correctly signed with other keys."""
     header, claims = (decoded(part) for part in token.split(".")[:2])
     headers = {"typ": header["typ"], "kid": header["kid"]}
     for key, algorithm in (

@@ -1,6 +1,6 @@
-"""Messages that no service can do anything with: data, for every kind of queue.
+"""Poison messages: invalid messages for every kind of queue.
 
-A poison's `reason` is a piece of what the dead letter has to say about it.
+`reason` is a part of the reason that the dead letter must record.
 """
 
 import json
@@ -19,7 +19,7 @@ TRAP = Path(tempfile.gettempdir(), "order-suite-a-pickle-was-loaded")
 
 
 class Trap:
-    """Whoever unpickles it leaves a trace."""
+    """Unpickling it creates the file TRAP."""
 
     def __reduce__(self):
         return Path.touch, (TRAP,)
@@ -32,13 +32,13 @@ class Poison:
     body: bytes | str = b"{"
     properties: dict = field(default_factory=dict)
     raw: bytes | None = None
-    """The properties as they stand in the frame, where py-amqp would not write them."""
+    """The encoded properties, for values that py-amqp does not write."""
 
     def __str__(self):
         return self.name
 
     def publish(self, channel, exchange, routing_key, **properties):
-        """Publish it; `properties` are those that a good message in its place would have."""
+        """Publish it; `properties` are those of a valid message of this kind."""
         good = {"content_type": "application/json", "delivery_mode": 2, "message_id": str(new_id())}
         message = Unwritable(self.body, **(good | properties | self.properties))
         message.raw = self.raw
@@ -46,7 +46,7 @@ class Poison:
 
 
 class Unwritable(amqp.Message):
-    """A message that can have properties which py-amqp refuses to write."""
+    """A message with properties that py-amqp refuses to write."""
 
     raw = None
 
@@ -65,7 +65,7 @@ def shortstr(value):
 
 
 def nested_arrays(depth):
-    """An AMQP field of lists in lists; a frame has room for about 26,000 levels."""
+    """An AMQP field of nested lists. A frame has room for about 26,000 levels."""
     value = b"V"
     for _ in range(depth):
         value = b"A" + longstr(value)
@@ -80,7 +80,7 @@ def nested_tables(depth):
 
 
 def with_header(name, value):
-    """Properties that are JSON's, with one header and an answer's address, and a message id."""
+    """Properties of a JSON message with one header, a reply_to and a message id."""
     table = longstr(shortstr(name) + value)
     flags = 0x8000 | 0x2000 | 0x0200 | 0x0080
     kind, reply_to, message_id = b"application/json", b"nowhere", str(new_id()).encode()
@@ -97,7 +97,7 @@ UNREADABLE = [
     Poison("a content_type that is no UTF-8", "properties cannot be read", raw=pack(">H", 0x8000) + shortstr(b"\xff")),
 ]
 
-# What is wrong with a body or with what is said about it, whatever the body should be.
+# Invalid bodies and properties, for any kind of message.
 ANYWHERE = [
     *UNREADABLE,
     Poison("no properties at all", "content type", raw=pack(">H", 0)),
@@ -108,7 +108,7 @@ ANYWHERE = [
     Poison("zipped", "content encoding", b"\x1f\x8b\x08\x00", {"content_encoding": "gzip"}),
     Poison("another character set", "content encoding", "{}".encode("utf-16"), {"content_encoding": "utf-16"}),
     Poison(
-        "a codec that takes for ever",
+        "a codec of quadratic time",
         "encoding",
         b"a" * 250_000 + b"-" + b"a" * 750_000,
         {"content_encoding": "punycode"},
@@ -123,8 +123,11 @@ ANYWHERE = [
 ]
 
 
-def in_the_place_of_an_event(good, field, event_type):
-    """What is no such event. `good` is the JSON object of one, `field` one of its ids, `event_type` another's name."""
+def invalid_events(good, field, event_type):
+    """Invalid messages in place of an event.
+
+    `good` is the JSON object of a valid event, `field` one of its ids, `event_type` the name of another event.
+    """
     whole = json.dumps(good)
 
     def other(value):
@@ -136,7 +139,7 @@ def in_the_place_of_an_event(good, field, event_type):
         Poison("null", "must be an object", "null"),
         Poison("a missing field", f"{field}: is required", json.dumps({k: v for k, v in good.items() if k != field})),
         Poison("cut off", "JSON", whole[:-9]),
-        Poison("something behind it", "JSON", whole + "\x00"),
+        Poison("trailing bytes", "JSON", whole + "\x00"),
         Poison("a field twice", field, other('"7"')),
         Poison("half a surrogate pair", "JSON", other('"\\ud800"')),
         Poison("a number of 5,000 digits", "JSON", other("9" * 5_000)),
@@ -153,11 +156,11 @@ def _call_with(argument):
     return f'{{"args": [{argument}], "kwargs": {{}}}}'
 
 
-IN_THE_PLACE_OF_A_CALL = [
+INVALID_CALLS = [
     *ANYWHERE,
     Poison("no reply_to", "reply_to", '{"args": [], "kwargs": {}}', {"reply_to": None}),
     Poison("a list", "no call", "[]"),
-    Poison("arguments that are none", "no call", '{"args": 7, "kwargs": {}}'),
+    Poison("arguments that are no list", "no call", '{"args": 7, "kwargs": {}}'),
     Poison("a missing field", "no call", '{"args": []}'),
     Poison("a number of 5,000 digits", "JSON", _call_with("9" * 5_000)),
     Poison("NaN", "NaN", _call_with("NaN")),

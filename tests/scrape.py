@@ -1,4 +1,4 @@
-"""Metrics as Prometheus gets them: over HTTP, read by the parser of its own library."""
+"""Metrics as Prometheus reads them: over HTTP, with the parser of its client library."""
 
 import socket
 from contextlib import ExitStack
@@ -10,7 +10,7 @@ from tests.support import eventually
 
 
 def free_ports(count):
-    """Ports that nobody listens on at the moment."""
+    """Ports that are free now."""
     with ExitStack() as stack:
         taken = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in taken:
@@ -19,12 +19,12 @@ def free_ports(count):
 
 
 class Scrape:
-    """One answer of `/metrics`: `scrape("suite_http_requests_total", status="201")` adds up what has these labels."""
+    """One response of `/metrics`. `scrape("suite_http_requests_total", status="201")` is the sum over these labels."""
 
     def __init__(self, port):
-        answer = eventually(lambda: _get(port))
-        assert answer.status_code == 200, answer.text
-        self.text = answer.text
+        response = eventually(lambda: _get(port))
+        assert response.status_code == 200, response.text
+        self.text = response.text
         self.families = list(text_string_to_metric_families(self.text))
         self.samples = [sample for family in self.families for sample in family.samples]
 
@@ -42,4 +42,4 @@ def _get(port):
     try:
         return httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5)
     except httpx.TransportError:
-        return None  # not yet
+        return None  # it does not listen yet

@@ -1,4 +1,4 @@
-"""What must never be in a log: passwords, tokens, keys, addresses with a password in them."""
+"""Finds secrets in logs: passwords, tokens, keys, URLs with a password."""
 
 import re
 
@@ -6,14 +6,14 @@ SHAPES = {
     "a signed token": rb"eyJ[\w-]{10,}\.[\w-]{10,}",
     "a hash of a password": rb"\$argon2",
     "a private key": rb"PRIVATE KEY-----",
-    "an address with a password": rb"\w://[^/\s:@]*:[^/\s@*]+@",
+    "a URL with a password": rb"\w://[^/\s:@]*:[^/\s@*]+@",
     "an Authorization header": rb"Bearer [\w.-]{8,}",
 }
 
 
 def secrets_in(folder, *known):
-    """The lines of the logs in `folder` that hold a secret, by its shape or because it is a `known` one."""
-    shapes = SHAPES | {f"the {len(text)} characters of a known one": re.escape(text.encode()) for text in known}
+    """The lines of the logs in `folder` that contain a secret: one of these shapes, or one of the `known` texts."""
+    shapes = SHAPES | {f"the known secret of {len(text)} characters": re.escape(text.encode()) for text in known}
     return [
         f"{title} in {log.name}: {line.decode(errors='replace')}"
         for log in sorted(folder.glob("*.log"))

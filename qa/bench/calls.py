@@ -1,10 +1,10 @@
-"""RPC round trips a second between two processes, by stock Nameko and by the suite's own transport, on one broker."""
+"""RPC round trips per second between two processes, with stock Nameko and with the suite's own transport."""
 
 import json
 import subprocess
 import threading
 
-from qa.bench.ground import end
+from qa.bench.lab import end
 from qa.bench.stock import NAMEKO
 
 STOCK = ("qa/bench/stock.yml", "qa.bench.calls_stock")
@@ -15,37 +15,37 @@ STARTS = 3
 UNUSED = {"STOCK_ADDRESS": "127.0.0.1:0", "STOCK_ORDERS_URL": "''", "STOCK_NOTIFICATIONS_URL": "''"}
 
 
-def calls_per_second(ground, transport, seconds):
+def calls_per_second(lab, transport, seconds):
     """Return {"one": calls/s one at a time, "ten": calls/s ten at a time}."""
-    # A caller of stock Nameko that calls before its reply queue is there waits for ever: then both begin again.
+    # A stock Nameko caller that calls before its reply queue exists hangs. Then both processes are started again.
     for _ in range(STARTS):
-        rates = _time_calls(ground, transport, seconds)
+        rates = _time_calls(lab, transport, seconds)
         if rates:
             return rates
-    raise RuntimeError(f"the caller of {transport[1]} says nothing: see {_log(ground)}")
+    raise RuntimeError(f"the caller of {transport[1]} printed no result: see {_log(lab)}")
 
 
-def _time_calls(ground, transport, seconds):
-    """Start both processes; returns None where the caller has ended or had nothing to say in time."""
+def _time_calls(lab, transport, seconds):
+    """Start both processes; returns None if the caller ended, or printed no result in time."""
     config, module = transport
     environment = UNUSED | {"CALL_SECONDS": str(seconds)}
 
     def run(name, stdout=None):
         command = (NAMEKO, "run", "--config", config, f"{module}:{name}")
-        return ground.spawn(*command, log=_log(ground), environment=environment, stdout=stdout)
+        return lab.spawn(*command, log=_log(lab), environment=environment, stdout=stdout)
 
     processes = [run("Echo"), run("Caller", subprocess.PIPE)]
-    patience = threading.Timer(START_SECONDS + 2 * seconds, end, [processes])  # which ends the lines below, too
-    patience.start()
+    timeout = threading.Timer(START_SECONDS + 2 * seconds, end, [processes])  # it also ends the loop below
+    timeout.start()
     try:
         for line in processes[1].stdout:
             if line.startswith(MARK):
                 return json.loads(line.removeprefix(MARK))
         return None
     finally:
-        patience.cancel()
+        timeout.cancel()
         end(processes)
 
 
-def _log(ground):
-    return ground.folder / "log/calls.log"
+def _log(lab):
+    return lab.folder / "log/calls.log"

@@ -1,4 +1,4 @@
-"""The same call by the suite's own transport; qa/bench/calls.py runs both."""
+"""A call between two services with the suite's own transport; started by qa/bench/calls.py."""
 
 import os
 

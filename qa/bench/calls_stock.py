@@ -1,4 +1,4 @@
-"""A call between two services by stock Nameko; qa/bench/calls.py runs both."""
+"""A call between two services with stock Nameko; started by qa/bench/calls.py."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""How many calls a second one process gets answered by another, one at a time and ten at a time."""
+"""Measures calls per second between two processes, one at a time and ten at a time."""
 
 import json
 import time
@@ -12,15 +12,15 @@ AT_ONCE = 10
 
 def time_calls(call, seconds):
     """Print {"one": calls/s, "ten": calls/s} for a callable that makes one call, each for `seconds`."""
-    _await_answer(call)
+    _await_response(call)
     for _ in range(WARM_UP):
         call()
     rates = {"one": _rate(call, seconds, 1), "ten": _rate(call, seconds, AT_ONCE)}
     print(f"calls {json.dumps(rates)}", flush=True)
 
 
-def _await_answer(call):
-    """The other process is still starting: stock Nameko and ours say so in different words."""
+def _await_response(call):
+    """Repeat the call until the other process is ready. Stock Nameko and ours raise different errors before that."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:

@@ -1,9 +1,9 @@
-"""The same saga by FastAPI, FastStream and asyncpg, as their documentation would have one write it.
+"""The same saga with FastAPI, FastStream and asyncpg, written as their documentation suggests.
 
-No outbox and no inbox: an event is published after the commit, so a crash in between loses it, and a second delivery
-counts twice. Otherwise it does what the suite does on the way of an order that is confirmed, in the suite's tables:
-tokens are verified, prices come from the catalog, every answer goes into the timeline, stock has its ledger, the
-customer is told; quorum queues, persistent messages, publisher confirms (FastStream's own default).
+It has no outbox and no inbox: an event is published after the commit, so a crash in between loses it, and a second
+delivery is handled twice. Otherwise it does what the suite does for a confirmed order, in the suite's tables: it
+verifies tokens, reads prices from the catalog, records every reply in the timeline, keeps the stock ledger, and stores
+notifications. It uses quorum queues, persistent messages and publisher confirms (FastStream's default).
 
 One process for each of orders, catalog (`uvicorn qa.bench.faststream_app:orders`), inventory, payments and
 notifications (`python -m qa.bench.faststream_app`); each has the address of its database in BENCH_DSN.
@@ -27,7 +27,7 @@ from faststream import FastStream
 from faststream.rabbit import ExchangeType, QueueType, RabbitBroker, RabbitExchange, RabbitQueue
 from pydantic import BaseModel
 
-SECRET = "a secret of the bench, and of nothing else"
+SECRET = "a secret that only the benchmark uses"
 DEADLINE = timedelta(seconds=30)
 EXCHANGE = RabbitExchange("faststream.events", type=ExchangeType.TOPIC, durable=True)
 
@@ -40,7 +40,7 @@ class Line(BaseModel):
 
 
 class NewOrder(BaseModel):
-    """What a client sends."""
+    """The body of a request."""
 
     items: list[Line]
 
@@ -61,7 +61,7 @@ class OrderEvent(BaseModel):
     user_id: uuid.UUID | None = None
 
 
-class Place:
+class Resources:
     """A process's database and broker."""
 
     def __init__(self):
@@ -70,7 +70,7 @@ class Place:
 
     @asynccontextmanager
     async def open(self, _app=None):
-        """For the lifespan of the process."""
+        """Open the resources for the lifespan of the process."""
         self.pool = await asyncpg.create_pool(os.environ["BENCH_DSN"], min_size=2, max_size=10)
         self.client = httpx.AsyncClient(base_url=os.environ.get("BENCH_CATALOG", ""))
         yield
@@ -79,7 +79,7 @@ class Place:
 
     @asynccontextmanager
     async def open_with_broker(self, _app=None):
-        """The same, with the broker, where FastStream does not start it."""
+        """As `open`, and start the broker too, for processes in which FastStream does not start it."""
         async with self.open():
             await self.broker.start()
             yield
@@ -92,7 +92,7 @@ class Place:
             yield connection
 
     async def publish(self, name, event):
-        """Publish an event, confirmed."""
+        """Publish an event with a confirm."""
         await self.broker.publish(
             event,
             exchange=EXCHANGE,
@@ -103,23 +103,23 @@ class Place:
         )
 
 
-place = Place()
+resources = Resources()
 
 
 def consumes(service, event):
     """Subscribe a handler of `service` to an event."""
     queue = RabbitQueue(f"faststream.{service}.{event}", queue_type=QueueType.QUORUM, durable=True, routing_key=event)
-    return place.broker.subscriber(queue, EXCHANGE)
+    return resources.broker.subscriber(queue, EXCHANGE)
 
 
 # Catalog
 
-catalog = FastAPI(lifespan=place.open)
+catalog = FastAPI(lifespan=resources.open)
 
 
 @catalog.get("/products")
 async def get_products(ids: str):
-    rows = await place.pool.fetch(
+    rows = await resources.pool.fetch(
         "SELECT id, sku, price FROM products WHERE id = ANY($1) AND is_active",
         [uuid.UUID(one) for one in ids.split(",")],
     )
@@ -128,11 +128,11 @@ async def get_products(ids: str):
 
 # Orders
 
-orders = FastAPI(lifespan=place.open_with_broker)
+orders = FastAPI(lifespan=resources.open_with_broker)
 
 
 async def current_user(authorization: Annotated[str, Header()]):
-    """The user of the token."""
+    """Return the user of the token."""
     try:
         return uuid.UUID(jwt.decode(authorization.removeprefix("Bearer "), SECRET, algorithms=["HS256"])["sub"])
     except jwt.InvalidTokenError as error:
@@ -142,14 +142,14 @@ async def current_user(authorization: Annotated[str, Header()]):
 @orders.post("/orders", status_code=201)
 async def create_order(wanted: NewOrder, user_id: Annotated[uuid.UUID, Depends(current_user)]):
     ids = ",".join(sorted({str(item.product_id) for item in wanted.items}))
-    found = (await place.client.get("/products", params={"ids": ids})).json()
+    found = (await resources.client.get("/products", params={"ids": ids})).json()
     products = {uuid.UUID(one["id"]): one for one in found}
     if any(item.product_id not in products for item in wanted.items):
         raise HTTPException(422)
     order_id = uuid.uuid4()
     total = sum(Decimal(products[item.product_id]["price"]) * item.quantity for item in wanted.items)
     created = OrderCreated(order_id=order_id, user_id=user_id, total_amount=total, items=wanted.items)
-    async with place.transaction() as connection:
+    async with resources.transaction() as connection:
         await connection.execute(
             "INSERT INTO orders (id, user_id, status, total_amount, currency, stock_status, payment_status, version, "
             "deadline_at) VALUES ($1, $2, 'CREATED', $3, 'TRY', 'PENDING', 'PENDING', 1, clock_timestamp() + $4)",
@@ -165,12 +165,12 @@ async def create_order(wanted: NewOrder, user_id: Annotated[uuid.UUID, Depends(c
             ],
         )  # fmt: skip
         await record(connection, order_id, "order.created", created.model_dump_json())
-    await place.publish("order.created", created)
+    await resources.publish("order.created", created)
     return {"id": str(order_id), "status": "CREATED", "total_amount": str(total)}
 
 
 async def record(connection, order_id, name, data):
-    """One line of the timeline."""
+    """Add a line to the timeline."""
     await connection.execute(
         "INSERT INTO timeline (order_id, event, event_id, service, data) VALUES ($1, $2, $3, $4, $5)",
         order_id, name, uuid.uuid4(), name.partition(".")[0], data,
@@ -178,8 +178,8 @@ async def record(connection, order_id, name, data):
 
 
 async def handle(name, event, column, state):
-    """Record an answer, and confirm the order when both have agreed."""
-    async with place.transaction() as connection:
+    """Record a reply, and confirm the order after both positive replies."""
+    async with resources.transaction() as connection:
         order = await connection.fetchrow(
             "SELECT user_id, status, stock_status, payment_status FROM orders WHERE id = $1 FOR UPDATE", event.order_id
         )
@@ -196,7 +196,7 @@ async def handle(name, event, column, state):
         if confirms:
             await record(connection, event.order_id, "order.confirmed", json.dumps({"order_id": str(event.order_id)}))
     if confirms:
-        await place.publish("order.confirmed", OrderEvent(order_id=event.order_id, user_id=order["user_id"]))
+        await resources.publish("order.confirmed", OrderEvent(order_id=event.order_id, user_id=order["user_id"]))
 
 
 async def on_stock_reserved(event: OrderEvent):
@@ -220,7 +220,7 @@ async def on_payment_captured(event: OrderEvent):
 
 async def reserve_stock(event: OrderCreated):
     lines = sorted(event.items, key=lambda line: line.product_id)
-    async with place.transaction() as connection:
+    async with resources.transaction() as connection:
         await connection.execute("INSERT INTO reservations (order_id, status) VALUES ($1, 'RESERVED')", event.order_id)
         await connection.executemany(
             "INSERT INTO reservation_lines (order_id, product_id, quantity) VALUES ($1, $2, $3)",
@@ -228,11 +228,11 @@ async def reserve_stock(event: OrderCreated):
         )
         for line in lines:
             await move(connection, event.order_id, line.product_id, "RESERVED", 0, line.quantity)
-    await place.publish("inventory.stock_reserved", OrderEvent(order_id=event.order_id))
+    await resources.publish("inventory.stock_reserved", OrderEvent(order_id=event.order_id))
 
 
 async def commit_stock(event: OrderEvent):
-    async with place.transaction() as connection:
+    async with resources.transaction() as connection:
         lines = await connection.fetch(
             "SELECT product_id, quantity FROM reservation_lines WHERE order_id = $1 ORDER BY product_id", event.order_id
         )
@@ -242,11 +242,11 @@ async def commit_stock(event: OrderEvent):
         )
         for product_id, quantity in lines:
             await move(connection, event.order_id, product_id, "COMMITTED", -quantity, -quantity)
-    await place.publish("inventory.stock_committed", OrderEvent(order_id=event.order_id))
+    await resources.publish("inventory.stock_committed", OrderEvent(order_id=event.order_id))
 
 
 async def move(connection, order_id, product_id, kind, on_hand, reserved):
-    """Change the stock of a product, and write its ledger."""
+    """Change the stock of a product, and add to its ledger."""
     balance = await connection.fetchrow(
         "UPDATE stock SET on_hand = on_hand + $2, reserved = reserved + $3, updated_at = clock_timestamp() "
         "WHERE product_id = $1 AND on_hand + $2 >= reserved + $3 RETURNING on_hand, reserved",
@@ -263,39 +263,39 @@ async def move(connection, order_id, product_id, kind, on_hand, reserved):
 
 
 async def authorize(event: OrderCreated):
-    async with place.transaction() as connection:
+    async with resources.transaction() as connection:
         await connection.execute(
             "INSERT INTO payments (id, order_id, user_id, amount, currency, status, transaction_reference, "
             "cause_message_id, cause_request_id, cause_traceparent) "
             "VALUES ($1, $2, $3, $4, 'TRY', 'AUTHORIZED', 'faststream', $2, '', '')",
             uuid.uuid4(), event.order_id, event.user_id, event.total_amount,
         )  # fmt: skip
-    await place.publish("payment.authorized", OrderEvent(order_id=event.order_id))
+    await resources.publish("payment.authorized", OrderEvent(order_id=event.order_id))
 
 
 async def capture(event: OrderEvent):
-    async with place.transaction() as connection:
+    async with resources.transaction() as connection:
         await connection.execute(
             "UPDATE payments SET status = 'CAPTURED', updated_at = clock_timestamp() WHERE order_id = $1",
             event.order_id,
         )
-    await place.publish("payment.captured", OrderEvent(order_id=event.order_id))
+    await resources.publish("payment.captured", OrderEvent(order_id=event.order_id))
 
 
 # Notifications
 
 
 async def on_order_created(event: OrderCreated):
-    await tell(event, "order.created")
+    await notify(event, "order.created")
 
 
 async def on_order_confirmed(event: OrderEvent):
-    await tell(event, "order.confirmed")
+    await notify(event, "order.confirmed")
 
 
-async def tell(event, kind):
-    """One message to the user."""
-    async with place.transaction() as connection:
+async def notify(event, kind):
+    """Store a notification for the user."""
+    async with resources.transaction() as connection:
         await connection.execute(
             "INSERT INTO notifications (id, user_id, about_id, order_id, kind, subject, body) "
             "VALUES ($1, $2, $3, $3, $4, 'Your order', $5)",
@@ -316,7 +316,7 @@ HANDLERS = {
 }
 for _event, _handler in HANDLERS.get(os.environ.get("BENCH_SERVICE"), {}).items():
     consumes(os.environ["BENCH_SERVICE"], _event)(_handler)
-consumer = FastStream(place.broker, lifespan=place.open)
+consumer = FastStream(resources.broker, lifespan=resources.open)
 
 if __name__ == "__main__":
-    uvloop.run(consumer.run())  # the loop that uvicorn has, too
+    uvloop.run(consumer.run())  # uvicorn uses the same event loop

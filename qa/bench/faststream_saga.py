@@ -1,4 +1,4 @@
-"""Starts the FastStream version (faststream_app.py) in its own environment, and measures it over HTTP."""
+"""Starts the FastStream version (faststream_app.py) in its own virtual environment, and measures it over HTTP."""
 
 import base64
 import contextlib
@@ -11,7 +11,7 @@ import uuid
 
 from deploy.local.process import wait_until
 from qa.bench.floor_bus import connect
-from qa.bench.ground import dsn, end, free_port
+from qa.bench.lab import dsn, end, free_port
 from qa.bench.orders import connected, order_requests, place
 from qa.bench.processes import Meter
 
@@ -19,19 +19,19 @@ PYTHON = "var/bench-venv/bin/python"
 CONSUMERS = ("inventory", "payments", "notifications")
 DATABASES = ("orders", "catalog", *CONSUMERS)
 APP = "qa.bench.faststream_app"
-SECRET = b"a secret of the bench, and of nothing else"
+SECRET = b"a secret that only the benchmark uses"
 START_SECONDS = 30.0
 PRODUCTS = 10
 STOCK = 100_000_000
 
 
 class FastStreamSaga:
-    """Its processes: `with FastStreamSaga(ground) as saga: ...`."""
+    """The processes of the FastStream version: `with FastStreamSaga(lab) as saga: ...`."""
 
-    def __init__(self, ground):
-        self._ground = ground
-        self._log = ground.folder / "log/faststream.log"
-        self._urls = ground.databases_for("faststream", DATABASES)
+    def __init__(self, lab):
+        self._lab = lab
+        self._log = lab.folder / "log/faststream.log"
+        self._urls = lab.databases_for("faststream", DATABASES)
         self.address, self._catalog = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         self._products = [str(uuid.uuid4()) for _ in range(PRODUCTS)]
         self._processes = {}
@@ -51,8 +51,8 @@ class FastStreamSaga:
         end(self._processes.values())
 
     def place(self, seconds, clients):
-        """Place orders; returns (what became of them, processor ms an order by process)."""
-        servers = self._ground.servers
+        """Place orders; returns (Loaded, processor ms per order by process)."""
+        servers = self._lab.servers
         pids = {name: process.pid for name, process in self._processes.items()}
         requests = order_requests(self._products, {"Authorization": f"Bearer {_token()}"})
         with Meter(pids | {"rabbitmq": servers.rabbitmq.pid, "postgres": servers.postgres.pid}) as meter:
@@ -71,10 +71,10 @@ class FastStreamSaga:
         environment = {
             "BENCH_SERVICE": service,
             "BENCH_DSN": dsn(self._urls[service]),
-            "BENCH_AMQP": self._ground.amqp_uri.replace("pyamqp://", "amqp://"),
+            "BENCH_AMQP": self._lab.amqp_uri.replace("pyamqp://", "amqp://"),
             "BENCH_CATALOG": f"http://{self._catalog}",
         }
-        return self._ground.spawn("-m", module, *command, log=self._log, environment=environment, python=PYTHON)
+        return self._lab.spawn("-m", module, *command, log=self._log, environment=environment, python=PYTHON)
 
     def _make_products(self):
         with connected(self._urls["catalog"]) as catalog, connected(self._urls["inventory"]) as inventory:
@@ -90,7 +90,7 @@ class FastStreamSaga:
                 )
 
     def _is_ready(self):
-        """Both servers answer, and every queue has its consumer."""
+        """Whether both servers respond, and every queue has a consumer."""
         for address in (self.address, self._catalog):
             connection = http.client.HTTPConnection(address, timeout=2)
             with contextlib.closing(connection):
@@ -100,7 +100,7 @@ class FastStreamSaga:
                 except OSError:
                     return False
         try:
-            with contextlib.closing(connect(self._ground.amqp_uri)) as connection:
+            with contextlib.closing(connect(self._lab.amqp_uri)) as connection:
                 channel = connection.channel()
                 queues = [
                     f"faststream.{one}.{event}" for one in CONSUMERS for event in ("order.created", "order.confirmed")
@@ -108,12 +108,12 @@ class FastStreamSaga:
                 return all(channel.queue_declare(queue, passive=True).consumer_count for queue in queues)
         except OSError:
             return False
-        except Exception:  # noqa: BLE001 - amqp's NotFound, where a queue is not there yet
+        except Exception:  # noqa: BLE001 - amqp raises NotFound for a queue that does not exist yet
             return False
 
 
 def _token():
-    """A token of its own making, good for an hour: HS256, which is what its documentation shows."""
+    """A token that is valid for an hour, signed with HS256, as in FastAPI's documentation."""
     parts = [{"alg": "HS256", "typ": "JWT"}, {"sub": str(uuid.uuid4()), "exp": int(time.time()) + 3600}]
     signed = b".".join(_base64(json.dumps(part).encode()) for part in parts)
     return (signed + b"." + _base64(hmac.new(SECRET, signed, hashlib.sha256).digest())).decode()

@@ -1,4 +1,4 @@
-"""The floor's way through the broker: raw py-amqp, one thread, batches, confirms in a pipeline."""
+"""The floor's messaging: py-amqp in one thread, with batches and pipelined confirms."""
 
 import json
 import time
@@ -14,7 +14,7 @@ EXCHANGE = "floor.events"
 BATCH = 50
 CONFIRM_SECONDS = 20.0
 QUORUM = {"x-queue-type": "quorum", "x-delivery-limit": 20}
-CONSUMERS = {  # those of the contract, on the way of an order that is confirmed
+CONSUMERS = {  # the consumers of the contract for a confirmed order
     "order.created": ("inventory", "payments", "notifications"),
     "inventory.stock_reserved": ("orders",),
     "payment.authorized": ("orders",),
@@ -29,12 +29,12 @@ INBOX = "INSERT INTO inbox (message_id, handler) VALUES %s ON CONFLICT DO NOTHIN
 
 
 def queue_name(service, event):
-    """The queue in which a role gets an event."""
+    """The name of a role's queue for an event."""
     return f"floor.{service}.{event}"
 
 
 def connect(uri):
-    """A connection to the broker."""
+    """Open a connection to the broker."""
     address = parse_url(uri)
     connection = amqp.Connection(
         host=f"{address['hostname']}:{address['port']}",
@@ -48,7 +48,7 @@ def connect(uri):
 
 
 def declare(channel):
-    """Make the exchange and a quorum queue for each consumer of each event, all of them empty."""
+    """Declare the exchange and a quorum queue for each consumer of each event, and purge the queues."""
     channel.exchange_declare(EXCHANGE, "topic", durable=True, auto_delete=False)
     for event, services in CONSUMERS.items():
         for service in services:
@@ -59,7 +59,7 @@ def declare(channel):
 
 
 class Bus:
-    """What one role has of the broker and of its database."""
+    """One role's connections to the broker and to its database."""
 
     def __init__(self, uri, database, events=(), service=""):
         self.database = database
@@ -70,7 +70,7 @@ class Bus:
         self._out.events["basic_ack"].add(self._on_ack)
         self._sent = 0
         self._unconfirmed = set()
-        self._confirmed_rows = []  # in the outbox, still to be deleted
+        self._confirmed_rows = []  # outbox rows to delete
         self._waiting = {}
         for event in events:
             self._consume(event)
@@ -82,7 +82,7 @@ class Bus:
         self._waiting[event] = (channel, messages)
 
     def serve(self, handlers, is_over=lambda: False):
-        """Handle what arrives, a batch of one queue at a time, until `is_over()`."""
+        """Handle messages, a batch of one queue at a time, until `is_over()`."""
         while not is_over():
             if not self._drain(0.0 if any(messages for _, messages in self._waiting.values()) else 0.2):
                 self.sweep()
@@ -93,17 +93,17 @@ class Bus:
                     channel.basic_ack(batch[-1].delivery_tag, multiple=True)
 
     def _drain(self, seconds):
-        """Take in what is there, waiting for the first frame; tells whether there was any."""
-        heard = False
+        """Read all available frames, and wait for the first one; returns whether there was any."""
+        received = False
         try:
             while True:
-                self._connection.drain_events(timeout=0.0 if heard else seconds)
-                heard = True
+                self._connection.drain_events(timeout=0.0 if received else seconds)
+                received = True
         except (TimeoutError, BlockingIOError):
-            return heard
+            return received
 
     def _handle(self, event, batch, handle):
-        """One transaction: inbox, the effect, outbox. Then the relay."""
+        """Run one transaction (inbox, effect, outbox), and relay its events."""
         with self.database, self.database.cursor() as cursor:
             handler = f"on_{event}"
             fresh = {
@@ -119,7 +119,7 @@ class Bus:
         self.relay(events, rows)
 
     def write(self, cursor, events):
-        """Enter events into the outbox, and strike out those that were confirmed since; returns the new rows' ids."""
+        """Add events to the outbox, and delete the confirmed ones; returns the ids of the new rows."""
         self.sweep(cursor)
         if not events:
             return []
@@ -127,7 +127,7 @@ class Bus:
         return [row[0] for row in execute_values(cursor, OUTBOX, rows, fetch=True)]
 
     def relay(self, events, rows):
-        """Publish committed events, and wait until each is confirmed."""
+        """Publish committed events, and wait for all confirms."""
         for message_id, event, body, correlation_id in events:
             message = amqp.Message(
                 body,
@@ -149,7 +149,7 @@ class Bus:
         self._confirmed_rows += rows
 
     def sweep(self, cursor=None):
-        """Delete what was confirmed from the outbox: with the next transaction, or by itself when there is none."""
+        """Delete confirmed events from the outbox, in the next transaction if there is one, otherwise in their own."""
         if not self._confirmed_rows:
             return
         rows, self._confirmed_rows = self._confirmed_rows, []
@@ -164,5 +164,5 @@ class Bus:
 
 
 def event(name, order_id, **facts):
-    """An event on its way into the outbox: (message id, name, body, order id)."""
+    """Return an event for the outbox: (message id, name, body, order id)."""
     return str(new_id()), name, json.dumps({"order_id": order_id, **facts}), order_id

@@ -1,8 +1,7 @@
-"""The floor's way in: `python -m qa.bench.floor_intake <seconds>`.
+"""The floor's intake of orders: `python -m qa.bench.floor_intake <seconds>`.
 
-Without an address it makes orders by itself, in batches, as long as fewer than LIMIT are under way: no HTTP at all.
-With FLOOR_ADDRESS it is the thinnest HTTP front there can be: it takes whatever requests are waiting, stores them in
-one transaction, answers, and publishes.
+Without an address it creates orders itself, in batches, while fewer than LIMIT are open, without HTTP. With
+FLOOR_ADDRESS it is a minimal HTTP server: it stores all waiting requests in one transaction, responds, and publishes.
 """
 
 import json
@@ -42,69 +41,71 @@ KEY = re.compile(rb"\r\nidempotency-key: *(\S+)", re.IGNORECASE)
 
 
 class Intake:
-    """Stores orders, a batch in one transaction, and publishes them."""
+    """Stores batches of orders, each in one transaction, and publishes them."""
 
     def __init__(self, bus):
         self._bus = bus
 
-    def take(self, asked):
-        """Store orders of (idempotency key, items); returns their answers, and what `publish` needs."""
-        orders, items, timeline, keys, events, answers = [], [], [], [], [], []
-        for key, wanted in asked:
+    def take(self, requested):
+        """Store orders of (idempotency key, items); returns (responses, events, outbox rows)."""
+        orders, items, timeline, keys, events, responses = [], [], [], [], [], []
+        for key, wanted in requested:
             order_id = str(new_id())
             lines = [one | {"product_sku": "FLOOR", "price_snapshot": PRICE} for one in wanted]
             total = f"{float(PRICE) * sum(one['quantity'] for one in wanted):.2f}"
             facts = {"user_id": USER, "total_amount": total, "currency": "TRY", "items": lines}
             created = event("order.created", order_id, **facts)
-            answer = {"id": order_id, "status": "CREATED", **facts}
+            response = {"id": order_id, "status": "CREATED", **facts}
             orders.append((order_id, USER, total))
             items += [
                 (order_id, number, one["product_id"], "FLOOR", one["quantity"], PRICE)
                 for number, one in enumerate(lines)
             ]
             timeline.append((order_id, "order.created", created[0], "orders", Json(facts)))
-            keys.append((USER, "create_order", key, key, Json(answer)))
+            keys.append((USER, "create_order", key, key, Json(response)))
             events.append(created)
-            answers.append(answer)
+            responses.append(response)
         with self._bus.database, self._bus.database.cursor() as cursor:
             execute_values(cursor, NEW_ORDERS, orders, template=ORDER)
             execute_values(cursor, ITEMS, items)
             execute_values(cursor, TIMELINE, timeline)
             execute_values(cursor, KEYS, keys)
             rows = self._bus.write(cursor, events)
-        return answers, events, rows
+        return responses, events, rows
 
     def publish(self, events, rows):
-        """Take what `take` has stored to the broker."""
+        """Publish the events that `take` has stored."""
         self._bus.relay(events, rows)
 
-    def rest(self):
-        """Nothing is waiting: tidy up."""
+    def on_idle(self):
+        """Delete confirmed events while no request waits."""
         self._bus.sweep()
 
-    def under_way(self):
-        """How many orders are not settled yet."""
+    def open_orders(self):
+        """The number of orders that are not settled yet."""
         with self._bus.database, self._bus.database.cursor() as cursor:
             cursor.execute(UNDER_WAY)
             return cursor.fetchone()[0]
 
 
 def feed(intake, products, seconds):
-    """Make orders for `seconds`, never more than LIMIT under way."""
+    """Create orders for `seconds`, with at most LIMIT of them open."""
     pairs = cycle([(one, two) for number, one in enumerate(products) for two in products[number + 1 :]])
     end = time.time() + seconds
     while time.time() < end:
-        room = min(BATCH, LIMIT - intake.under_way())
+        room = min(BATCH, LIMIT - intake.open_orders())
         if room < BATCH // 2:
             time.sleep(COUNT_SECONDS)
             continue
-        asked = [(str(new_id()), [{"product_id": one, "quantity": 1} for one in pair]) for pair in islice(pairs, room)]
-        _answers, events, rows = intake.take(asked)
+        requested = [
+            (str(new_id()), [{"product_id": one, "quantity": 1} for one in pair]) for pair in islice(pairs, room)
+        ]
+        _responses, events, rows = intake.take(requested)
         intake.publish(events, rows)
 
 
 class Front:
-    """HTTP/1.1 over epoll: POST and nothing else, keep-alive, whole batches at a time."""
+    """A minimal HTTP/1.1 server over epoll: only POST, with keep-alive, in batches."""
 
     def __init__(self, port):
         self._listener = socket.create_server(("127.0.0.1", port), backlog=512)
@@ -114,13 +115,13 @@ class Front:
         self._connections = {}  # by file descriptor: [socket, bytes]
 
     def serve(self, intake, is_over):
-        """Answer until `is_over()`."""
+        """Serve requests until `is_over()`."""
         while not is_over():
             waiting = [one for descriptor, _ in self._poll.poll(0.2) for one in self._receive(descriptor)]
             if not waiting:
-                intake.rest()
+                intake.on_idle()
             for first in range(0, len(waiting), BATCH):
-                self._answer(intake, waiting[first : first + BATCH])
+                self._respond(intake, waiting[first : first + BATCH])
 
     def _receive(self, descriptor):
         if descriptor == self._listener.fileno():
@@ -141,17 +142,17 @@ class Front:
             entry[1] = b""
             yield entry[0], KEY.search(head).group(1).decode(), json.loads(body)["items"]
 
-    def _answer(self, intake, waiting):
-        answers, events, rows = intake.take([(key, items) for _, key, items in waiting])
-        for (connection, _, _), answer in zip(waiting, answers, strict=True):
-            body = json.dumps(answer).encode()
+    def _respond(self, intake, waiting):
+        responses, events, rows = intake.take([(key, items) for _, key, items in waiting])
+        for (connection, _, _), response in zip(waiting, responses, strict=True):
+            body = json.dumps(response).encode()
             head = f"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
             connection.sendall(head.encode() + body)
         intake.publish(events, rows)
 
 
 def main(seconds):
-    """Make orders for `seconds` and tell how many, or serve until SIGTERM."""
+    """Create orders for `seconds` and print the times, or serve until SIGTERM."""
     over = []
     signal.signal(signal.SIGTERM, lambda *_: over.append(True))
     bus = Bus(os.environ["AMQP_URI"], psycopg2.connect(os.environ["FLOOR_DSN"]), service="orders")

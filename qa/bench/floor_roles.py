@@ -1,6 +1,6 @@
-"""What each role of the floor writes, in as few statements as there can be: `python -m qa.bench.floor_roles <role>`.
+"""The floor's roles, each with the smallest number of statements: `python -m qa.bench.floor_roles <role>`.
 
-The tables are the suite's own. Every order succeeds: the ways out of one are the suite's business, not the floor's.
+They use the suite's tables. Every order succeeds: the floor has no failure paths.
 """
 
 import os
@@ -60,7 +60,7 @@ REPLIES = {
 
 
 def apply_replies(cursor, name, received):
-    """Orders: record the answers, and confirm what both have agreed to."""
+    """Orders: record the replies, and confirm orders with both positive replies."""
     column, state = REPLIES[name]
     cursor.execute(LOCK_ORDERS, ([body["order_id"] for body, _ in received],))
     fields = [one.name for one in cursor.description]
@@ -84,7 +84,7 @@ def apply_replies(cursor, name, received):
 
 
 def reserve_stock(cursor, _name, received):
-    """Inventory: all lines of each order."""
+    """Inventory: reserve all lines of each order."""
     reservations = [(body["order_id"], "RESERVED") for body, _ in received]
     lines = [(body["order_id"], item["product_id"], item["quantity"]) for body, _ in received for item in body["items"]]
     execute_values(cursor, "INSERT INTO reservations (order_id, status) VALUES %s", reservations)
@@ -94,7 +94,7 @@ def reserve_stock(cursor, _name, received):
 
 
 def commit_stock(cursor, _name, received):
-    """Inventory: what was reserved leaves the shelf."""
+    """Inventory: take the reserved units from the stock."""
     order_ids = [body["order_id"] for body, _ in received]
     cursor.execute(LINES, (order_ids,))
     lines = cursor.fetchall()
@@ -107,7 +107,7 @@ def commit_stock(cursor, _name, received):
 
 
 def _move_stock(cursor, kind, moves):
-    """Change the stock under its lock, and write the ledger with each balance; a balance below zero is refused."""
+    """Change the stock under its lock, and add each balance to the ledger. ValueError for a negative balance."""
     cursor.execute(LOCK_STOCK, (sorted({move[1] for move in moves}),))
     stock = {row[0]: (row[1], row[2]) for row in cursor.fetchall()}
     ledger = []
@@ -122,7 +122,7 @@ def _move_stock(cursor, kind, moves):
 
 
 def open_payments(cursor, _name, received):
-    """Payments: PENDING and committed before the provider is asked, as the contract has it; then its answer."""
+    """Payments: commit PENDING payments before the provider is called, as the contract requires; then authorise them."""
     rows = [
         (str(new_id()), one["order_id"], one["user_id"], one["total_amount"], one["currency"], "PENDING", key, key, key)
         for one, key in received
@@ -138,14 +138,14 @@ def open_payments(cursor, _name, received):
 
 
 def capture_payments(cursor, _name, received):
-    """Payments: take the money."""
+    """Payments: capture."""
     order_ids = [body["order_id"] for body, _ in received]
     cursor.execute(CAPTURE, (order_ids,))
     return [event("payment.captured", order_id) for order_id in order_ids]
 
 
 def notify(cursor, name, received):
-    """Notifications: a row for each."""
+    """Notifications: add a row for each event."""
     rows = [
         (str(new_id()), body["user_id"], body["order_id"], body["order_id"], name, "Your order", f"It is now {name}.")
         for body, _ in received
@@ -163,7 +163,7 @@ HANDLERS = {
 
 
 def check(cursors):
-    """What does not add up after a run, by name; cursors are by service. Empty where all is well."""
+    """Return the numbers of inconsistent records after a run, by name; empty if there are none."""
     facts = Counter()
     cursors["inventory"].execute("SELECT count(*) FROM stock WHERE reserved <> 0 OR on_hand < 0")
     facts["products with stock still reserved"] = cursors["inventory"].fetchone()[0]
@@ -181,7 +181,7 @@ def check(cursors):
 
 
 def main(role):
-    """Be one role until SIGTERM."""
+    """Run one role until SIGTERM."""
     over = []
     signal.signal(signal.SIGTERM, lambda *_: over.append(True))
     events = [name for name, services in CONSUMERS.items() if role in services]

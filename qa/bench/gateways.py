@@ -1,7 +1,7 @@
-"""Two gateways on one port against one: `python -m qa.bench --only gateways`.
+"""Compares two gateways on one port with one gateway: `python -m qa.bench --only gateways`.
 
-The kernel shares out the connections (SO_REUSEPORT). A second process can only help where a core is free for it, so the
-processor time that nobody used is told beside the rates, for the whole machine, load generator included.
+The kernel distributes the connections (SO_REUSEPORT). A second process helps only if a core is free, so the idle
+processor time of the whole machine, load generator included, is reported with the rates.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ LISTENING = "0A"
 
 @dataclass(frozen=True)
 class Lengths:
-    """How often each is measured, and seconds."""
+    """The number of measurements, and the seconds of each."""
 
     turns: int = 5
     warm_up: float = 2.0
@@ -32,27 +32,27 @@ TINY = Lengths(turns=1, warm_up=0.5, seconds=0.5)
 
 
 class IdleCores:
-    """How many cores' worth of time nobody used: `with IdleCores() as idle: ...`, then `idle.cores`."""
+    """The number of idle cores, on average: `with IdleCores() as idle: ...`, then `idle.cores`."""
 
     cores = 0.0
 
     def __enter__(self):
-        self._before = self._look()
+        self._before = self._read_ticks()
         return self
 
     def __exit__(self, *_error):
-        idle, total = (after - before for after, before in zip(self._look(), self._before, strict=True))
+        idle, total = (after - before for after, before in zip(self._read_ticks(), self._before, strict=True))
         self.cores = os.cpu_count() * idle / total if total else 0.0
 
-    def _look(self):
+    def _read_ticks(self):
         ticks = [int(one) for one in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
         return ticks[IDLE] + ticks[IOWAIT], sum(ticks)
 
 
-def measure(ground, lengths):
-    """Return the figures of each turn, in which now one gateway comes first and now two. Raises Unsound."""
+def measure(lab, lengths):
+    """Return the figures of each turn; turns begin alternately with one gateway and with two. Raises Inconsistent."""
     found = []
-    with Shop(ground) as shop:
+    with Shop(lab) as shop:
         shop.place(lengths.warm_up, clients=CLIENTS)
         for turn in range(lengths.turns):
             figures = {}
@@ -64,25 +64,25 @@ def measure(ground, lengths):
                 figures[f"gateways: GET /orders/{{id}}/s, {name}"] = rate
                 figures[f"gateways: cores left idle, {name}"] = idle.cores
             found.append(figures)
-        shop.require_sound()
+        shop.require_consistent()
     return found
 
 
 @contextlib.contextmanager
 def _second_gateway(shop):
-    """One more gateway process at the same address, which listens."""
+    """Run a second gateway process at the same address within the block."""
     port = int(shop.address.rpartition(":")[2])
-    second = Suite(shop.suite.env, log_dir=shop.ground.folder / "second/log", services=("gateway",))
+    second = Suite(shop.suite.env, log_dir=shop.lab.folder / "second/log", services=("gateway",))
     second.start()
     try:
         if not wait_until(lambda: listeners(port) == 2, seconds=START_SECONDS):
-            raise RuntimeError(f"no second gateway listens: see {second.log('gateway')}")
+            raise RuntimeError(f"the second gateway does not listen: see {second.log('gateway')}")
         yield
     finally:
         second.stop()
 
 
 def listeners(port):
-    """How many sockets listen on a port of this machine."""
+    """The number of sockets that listen on a port of this machine."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(fields[1].endswith(f":{port:04X}") and fields[3] == LISTENING for fields in lines)

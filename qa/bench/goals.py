@@ -1,4 +1,4 @@
-"""The goals, each as a figure or as a ratio of two figures of the same round, and whether it is met."""
+"""The goals. Each is a bound on a figure, or on a ratio of two figures of the same round."""
 
 import statistics
 from collections.abc import Callable
@@ -13,9 +13,9 @@ READS = ("suite: GET /orders/{id}/s", "suite: GET /products/{id}/s")
 
 @dataclass(frozen=True)
 class Goal:
-    """`of` gives a round's value, or raises KeyError where the round lacks a figure.
+    """`of` returns a round's value, or raises KeyError if the round lacks a figure.
 
-    `can_be_met` tells whether the machine allows it at all, by the same figures; where not, that is the verdict.
+    `can_be_met` tells by these figures whether the goal is possible on this machine; if not, the verdict is `unless`.
     """
 
     what: str
@@ -43,7 +43,7 @@ def least(names):
 
 
 def ratio(names, base):
-    """The least of some figures against another one of the same round."""
+    """The smallest of some figures, divided by another one of the same round."""
     return lambda one: min(one[name] for name in names) / one[base]
 
 
@@ -103,26 +103,26 @@ class Spread:
 
 
 def number(value):
-    """Three digits that matter."""
+    """Format with three significant digits."""
     if value == 0:
         return "0"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def spread(values):
-    """Of a figure over the rounds; None where no round has it."""
+    """Return the Spread of a figure over the rounds; None if no round has it."""
     values = list(values)
     return Spread(statistics.median(values), min(values), max(values), len(values)) if values else None
 
 
 def figures(rounds):
-    """{figure: Spread} over all rounds, in the order in which they were measured first."""
+    """Return {figure: Spread} over all rounds, in the order of their first measurement."""
     names = list(dict.fromkeys(name for one in rounds for name in one))
     return {name: spread(one[name] for one in rounds if name in one) for name in names}
 
 
 def judge(rounds):
-    """Yield (goal, Spread or None, verdict): met, not met, not measured. The median counts."""
+    """Yield (goal, Spread or None, verdict). The median decides whether a goal is met."""
     for goal in GOALS:
         values, could_be_met = [], False
         for one in rounds:

@@ -1,14 +1,14 @@
-"""The load generator, a process of its own: `python -m qa.bench.load <plan.json >result.json`.
+"""The load generator, a separate process: `python -m qa.bench.load <plan.json >result.json`.
 
-Sockets and one epoll, nothing but the standard library: it shares the machine with what it measures, so it must be
-cheap, and it tells what it took. The plan:
+It uses sockets and one epoll: it shares the machine with what it measures, so it must be cheap, and it reports its own
+processor time. The plan:
 
-    {"address": "127.0.0.1:8000", "requests": [{"method", "path", "headers", "body"}, ...],   taken in turn
-     "clients": 32, "seconds": 10}                        a closed loop: each client asks again when it is answered
-    {..., "rate": 50, "seconds": 10}                      an open loop: a request every 1/rate s, whatever happens
+    {"address": "127.0.0.1:8000", "requests": [{"method", "path", "headers", "body"}, ...],   used round-robin
+     "clients": 32, "seconds": 10}                        a closed loop: a client's next request follows its response
+    {..., "rate": 50, "seconds": 10}                      an open loop: a request every 1/rate s
 
-The result: {"began", "ended", "cpu_seconds", "not_sent", "answers": [[due, seconds, status, id], ...]}. Times are those
-of time.time(); `seconds` are counted from when the request was due, not from when it could be sent.
+The result: {"began", "ended", "cpu_seconds", "not_sent", "responses": [[due, seconds, status, id], ...]}. Times are
+those of time.time(); `seconds` is the latency from the time when the request was due, not when it was sent.
 """
 
 import heapq
@@ -24,16 +24,16 @@ from itertools import count, cycle
 from uuid import uuid4
 
 MAX_CONNECTIONS = 1500
-REFUSED_PAUSE = 0.1  # a client that was refused waits so long before it asks again
-LAST_ANSWERS = 10.0
-NO_ANSWER = 0
+REFUSED_PAUSE = 0.1  # a client waits so long after a refusal
+LAST_RESPONSE_SECONDS = 10.0
+NO_RESPONSE = 0
 LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 ID = re.compile(rb'"id": ?"([0-9a-f-]{36})"')
 CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 
 
 class Connection:
-    """One keep-alive connection; `due` is when the request under way should have been sent."""
+    """One keep-alive connection; `due` is the time at which its current request was due."""
 
     __slots__ = ("buffer", "due", "socket")
 
@@ -46,7 +46,7 @@ class Connection:
 
 
 class Generator:
-    """See the module."""
+    """Sends the requests; `responses` and `not_sent` are the result."""
 
     def __init__(self, address, requests):
         host, _, port = address.rpartition(":")
@@ -55,26 +55,26 @@ class Generator:
         self._poll = select.epoll()
         self._busy = {}  # by file descriptor
         self._idle = deque()
-        self.answers = []
+        self.responses = []
         self.not_sent = 0
 
     def closed_loop(self, clients, seconds):
-        """Keep `clients` requests under way for `seconds`."""
+        """Keep `clients` requests in flight for `seconds`."""
         end = time.time() + seconds
-        resting = []  # (when to ask again, tie-breaker)
+        paused = []  # (time of the next request, tie-breaker)
         for _ in range(clients):
             self._send(time.time())
         tie = count()
         while (now := time.time()) < end:
-            while resting and resting[0][0] <= now:
-                heapq.heappop(resting)
+            while paused and paused[0][0] <= now:
+                heapq.heappop(paused)
                 self._send(time.time())
-            pause = min(end, resting[0][0] if resting else end) - now
+            pause = min(end, paused[0][0] if paused else end) - now
             for status in self._receive(max(0.0, pause)):
                 if 200 <= status < 300:
                     self._send(time.time())
                 else:
-                    heapq.heappush(resting, (time.time() + REFUSED_PAUSE, next(tie)))
+                    heapq.heappush(paused, (time.time() + REFUSED_PAUSE, next(tie)))
         self._await_last()
 
     def open_loop(self, rate, seconds):
@@ -93,12 +93,12 @@ class Generator:
         self._await_last()
 
     def _await_last(self):
-        deadline = time.time() + LAST_ANSWERS
+        deadline = time.time() + LAST_RESPONSE_SECONDS
         while self._busy and time.time() < deadline:
             for _status in self._receive(0.1):
                 pass
         for connection in list(self._busy.values()):
-            self._done(connection, NO_ANSWER, None)
+            self._done(connection, NO_RESPONSE, None)
 
     def _send(self, due):
         while self._idle:
@@ -123,7 +123,7 @@ class Generator:
         return True
 
     def _receive(self, timeout):
-        """Yield the statuses of what was answered within `timeout` seconds, as soon as there is anything."""
+        """Wait at most `timeout` seconds for responses, and yield their statuses."""
         for descriptor, _event in self._poll.poll(timeout):
             connection = self._busy.get(descriptor)
             if connection is None:  # idle, and closed by the server
@@ -134,7 +134,7 @@ class Generator:
             except OSError:
                 received = b""
             if not received:
-                yield self._done(connection, NO_ANSWER, None)
+                yield self._done(connection, NO_RESPONSE, None)
                 continue
             connection.buffer += received
             head, separator, body = connection.buffer.partition(b"\r\n\r\n")
@@ -144,7 +144,7 @@ class Generator:
                 yield self._done(connection, int(head[9:12]), found and found.group(1).decode(), reusable=reusable)
 
     def _done(self, connection, status, made, *, reusable=False):
-        self.answers.append((connection.due, time.time() - connection.due, status, made))
+        self.responses.append((connection.due, time.time() - connection.due, status, made))
         del self._busy[connection.socket.fileno()]
         connection.buffer = b""
         if reusable:
@@ -161,7 +161,7 @@ class Generator:
 
 
 def _render(address, request):
-    """The head without its end, and the body: what is written for each request is between them."""
+    """Return the head without its end, and the body; each request adds its own header between them."""
     body = json.dumps(request["body"]).encode() if request.get("body") is not None else b""
     headers = {"Host": address, **request.get("headers", {})}
     if body:
@@ -184,7 +184,7 @@ def main():
         "ended": time.time(),
         "cpu_seconds": used.ru_utime + used.ru_stime,
         "not_sent": generator.not_sent,
-        "answers": generator.answers,
+        "responses": generator.responses,
     }
     json.dump(result, sys.stdout)
 

@@ -1,8 +1,8 @@
-"""Driving an HTTP yardstick with orders, and when each of them was settled.
+"""Places orders at a candidate over HTTP, and finds the time at which each was settled.
 
-Settled: stock committed, payment captured, the order knows of both, and the customer is told of the creation and of the
-confirmation, all of it committed. The time is that of the last of these commits, as PostgreSQL has recorded it
-(track_commit_timestamp): nothing has to poll while the load runs.
+An order is settled when its stock is committed, its payment is captured, its own row says so, and the customer's
+notifications of creation and confirmation are stored. The time is that of the last of these commits, as recorded by
+PostgreSQL (track_commit_timestamp), so nothing polls during the load.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import psycopg2
 
 from deploy.local.suite import ROOT
-from qa.bench.ground import QUIET, dsn
+from qa.bench.lab import QUIET, dsn
 
 SETTLE_SECONDS = 60.0
 POLL_SECONDS = 0.1
@@ -29,7 +29,7 @@ ORDERS = """
     WHERE created_at >= to_timestamp(%s)
     AND status = 'CONFIRMED' AND stock_status = 'COMMITTED' AND payment_status = 'CAPTURED'
 """
-TOLD = """
+NOTIFIED = """
     SELECT order_id::text, extract(epoch FROM max(pg_xact_commit_timestamp(xmin)))::float FROM notifications
     WHERE about_id = ANY(%s::uuid[]) AND kind IN ('order.created', 'order.confirmed')
     GROUP BY order_id HAVING count(*) = 2
@@ -38,40 +38,40 @@ TOLD = """
 
 @dataclass
 class Loaded:
-    """What a load led to. Times are those of time.time(), latencies are seconds."""
+    """The result of a load. Times are those of time.time(), latencies are seconds."""
 
     began: float
     ended: float
     cpu_seconds: float = 0.0
     not_sent: int = 0
-    accepted: dict = field(default_factory=dict)  # when each order's request was due, by id
+    accepted: dict = field(default_factory=dict)  # by order id: the time at which its request was due
     accept_seconds: list = field(default_factory=list)
     refused: Counter = field(default_factory=Counter)
-    settled: dict = field(default_factory=dict)  # when each order was settled, by id
+    settled: dict = field(default_factory=dict)  # by order id: the time at which it was settled
 
     @property
     def accepted_per_second(self):
-        """Orders accepted, from the first request to the last that was accepted."""
+        """Orders accepted per second, from the first request to the last accepted one."""
         return len(self.accepted) / (self.ended - self.began)
 
     @property
     def settled_per_second(self):
-        """Orders settled, from the first request to the last settlement."""
+        """Orders settled per second, from the first request to the last settlement."""
         return len(self.settled) / (max(self.settled.values()) - self.began) if self.settled else 0.0
 
     @property
     def settle_seconds(self):
-        """How long each settled order took, from when its request was due."""
+        """The seconds from the time at which each order's request was due until it was settled."""
         return [at - self.accepted[one] for one, at in self.settled.items() if one in self.accepted]
 
     @property
     def lost(self):
-        """Accepted and never settled: cancelled by the deadline, or stuck."""
+        """The number of accepted orders that were not settled: cancelled by the deadline, or stuck."""
         return len(self.accepted.keys() - self.settled.keys())
 
 
 def generate(address, requests, seconds, *, clients=0, rate=0.0):
-    """Run the load generator; returns what it did."""
+    """Run the load generator; returns its result."""
     plan = {"address": address, "requests": requests, "seconds": seconds}
     plan |= {"rate": rate} if rate else {"clients": clients}
     done = subprocess.run(
@@ -86,10 +86,10 @@ def generate(address, requests, seconds, *, clients=0, rate=0.0):
     )
     if done.returncode:
         raise RuntimeError(f"the load generator failed: {done.stderr[-2000:]}")
-    answer = json.loads(done.stdout)
-    loaded = Loaded(answer["began"], answer["ended"], answer["cpu_seconds"], answer["not_sent"])
+    result = json.loads(done.stdout)
+    loaded = Loaded(result["began"], result["ended"], result["cpu_seconds"], result["not_sent"])
     last = 0.0
-    for due, took, status, made in answer["answers"]:
+    for due, took, status, made in result["responses"]:
         if 200 <= status < 300:
             loaded.accept_seconds.append(took)
             if made:
@@ -97,22 +97,22 @@ def generate(address, requests, seconds, *, clients=0, rate=0.0):
             last = max(last, due + took)
         else:
             loaded.refused[status] += 1
-    # not when the generator gave up on what was never answered
-    loaded.ended = last if loaded.accept_seconds else answer["ended"]
+    # the time of the last response, not of the generator's timeout for missing ones
+    loaded.ended = last if loaded.accept_seconds else result["ended"]
     return loaded
 
 
 def requests_per_second(address, paths, seconds, clients, headers=None):
-    """The rate at which GETs of these paths are answered in a closed loop; anything but success is an error."""
+    """The rate of GETs of these paths in a closed loop. RuntimeError if a response is not a success."""
     requests = [{"method": "GET", "path": path, "headers": headers or {}} for path in paths]
     loaded = generate(address, requests, seconds, clients=clients)
     if loaded.refused or not loaded.accept_seconds:
-        raise RuntimeError(f"{paths[0]} was answered with {dict(loaded.refused)}")
+        raise RuntimeError(f"{paths[0]} returned {dict(loaded.refused)}")
     return len(loaded.accept_seconds) / (loaded.ended - loaded.began)
 
 
 def order_requests(product_ids, headers=None, path="/orders"):
-    """Orders of two items each, so that every product is in equally many."""
+    """Requests for orders of two items each; every product is in equally many of them."""
     pairs = [(one, two) for number, one in enumerate(product_ids) for two in product_ids[number + 1 :]]
     return [
         {
@@ -126,7 +126,7 @@ def order_requests(product_ids, headers=None, path="/orders"):
 
 
 def place(address, requests, urls, seconds, *, clients=0, rate=0.0):
-    """Place orders, and wait until every one of them is settled or a minute has passed."""
+    """Place orders, and wait until all are settled, for at most a minute."""
     since = time.time()
     loaded = generate(address, requests, seconds, clients=clients, rate=rate)
     await_settled(loaded, urls, since)
@@ -134,7 +134,7 @@ def place(address, requests, urls, seconds, *, clients=0, rate=0.0):
 
 
 def await_settled(loaded, urls, since):
-    """Fill in when the orders made since were settled."""
+    """Wait until the orders created since then are settled, and record their times in `loaded`."""
     with contextlib.ExitStack() as stack:
         look = {one: stack.enter_context(connected(urls[one])) for one in ("orders", "notifications")}
         deadline = time.monotonic() + SETTLE_SECONDS
@@ -152,7 +152,7 @@ def await_settled(loaded, urls, since):
 
 @contextlib.contextmanager
 def connected(url):
-    """A cursor on a database, each statement for itself."""
+    """A cursor on a database, with autocommit."""
     connection = psycopg2.connect(dsn(url))
     connection.autocommit = True
     try:
@@ -176,13 +176,13 @@ def _cancelled(orders, since):
 def _settled(look, since):
     look["orders"].execute(ORDERS, (since,))
     decided = dict(look["orders"].fetchall())
-    # By the orders: their time has no index there, and those of millions may be stored.
-    look["notifications"].execute(TOLD, (list(decided),))
-    told = dict(look["notifications"].fetchall())
-    return {one: max(at, told[one]) for one, at in decided.items() if one in told}
+    # Select notifications by order: they have no index on the time, and there may be millions of them.
+    look["notifications"].execute(NOTIFIED, (list(decided),))
+    notified = dict(look["notifications"].fetchall())
+    return {one: max(at, notified[one]) for one, at in decided.items() if one in notified}
 
 
 def percentile(values, share):
-    """A percentile in the values' unit; 0 where there are none."""
+    """A percentile in the values' unit; 0 without values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0

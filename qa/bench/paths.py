@@ -1,19 +1,19 @@
-"""The ways through the API that read or change what a shop has more and more of, each once."""
+"""One call of each API operation that reads or changes a growing table."""
 
 from datetime import timedelta
 from urllib.parse import quote
 from uuid import uuid4
 
-from qa.load import Client, place
+from qa.support.client import Client, place
 
 PASSWORD = "correct horse 7 battery"
 
 
 def walk(url, customer, admin, order, product):
-    """Go every way as a customer, as an administrator and as somebody new. Raises where one does not succeed.
+    """Call every operation as a customer, as an administrator and as a new user. Raises if one fails.
 
-    `customer` and `admin` are clients; `order` is (id, when) of one that the customer made long ago and that was
-    delivered, `product` a product that can be ordered.
+    `customer` and `admin` are clients; `order` is (id, creation time) of an old, delivered order of the customer;
+    `product` is a product that can be ordered.
     """
     for path in _reads(order, product):
         customer.must("GET", path)
@@ -53,7 +53,7 @@ def _life_of_orders(customer, admin, product):
     _, cancelled, _, _ = place(customer, body)
     customer.must("POST", f"/orders/{cancelled['id']}/cancel")
     _, delivered, _, _ = place(customer, body)
-    admin.must("POST", f"/orders/{delivered['id']}/ship")  # asked again until it is confirmed
+    admin.must("POST", f"/orders/{delivered['id']}/ship")  # repeated until the order is confirmed
     admin.must("POST", f"/orders/{delivered['id']}/deliver")
 
 
@@ -68,5 +68,5 @@ def _life_of_a_session(url):
     client.close()
 
 
-def _time(read_snapshot):
-    return quote(read_snapshot.isoformat())
+def _time(at):
+    return quote(at.isoformat())

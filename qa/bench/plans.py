@@ -1,8 +1,9 @@
-"""How the statements of the hot paths grow: `python -m qa.bench --only plans`.
+"""Finds statements whose cost grows with the stored data: `python -m qa.bench --only plans`.
 
-The suite runs on a small shop's databases and on one's with twenty times the customers, products and orders, open ones
-included, and does the same on both. PostgreSQL logs every statement with its plan and the rows that it looked at
-(tests/plans.py). A statement grows when it looks at more rows in the large shop, or reads a growing table whole there.
+The suite makes the same calls on the databases of a small shop, and on those of a large one with twenty times the
+customers, products and orders (also open ones). PostgreSQL logs every statement with its plan and the rows it read
+(qa/support/query_plans.py). A statement grows if it reads more rows in the large shop, or reads a growing table
+completely.
 """
 
 import contextlib
@@ -18,14 +19,14 @@ from qa.bench.orders import generate, order_requests
 from qa.bench.paths import walk
 from qa.bench.shop import PASSWORD, Shop
 from qa.bench.stored import SERVICES, Stored
-from qa.load import ADMIN, Client, log_in
-from tests.plans import read, watched
+from qa.support.client import ADMIN, Client, log_in
+from qa.support.query_plans import read, watched
 from users.tokens import issue, load_signing_keys
 
 TIMES = 20
-SLACK = 3  # batches are not the same each time; what grows with the shop looks at twenty times as many rows
+SLACK = 3  # batch sizes vary; a statement that grows reads twenty times as many rows
 FEW_ROWS = 20
-DEADLINE_SECONDS = 3600  # the open orders must not be cancelled for being late
+DEADLINE_SECONDS = 3600  # open orders must not expire
 SETTLE_SECONDS = 3.0
 OPEN = """
     UPDATE orders SET status = 'CREATED', stock_status = 'RESERVED', payment_status = 'PENDING', cancel_reason = NULL,
@@ -36,7 +37,7 @@ OPEN = """
 
 @dataclass(frozen=True)
 class Sizes:
-    """The small shop; the large one has TIMES as many of everything."""
+    """The sizes of the small shop; the large one has TIMES as many of everything."""
 
     orders: int = 5_000
     customers: int = 1_000
@@ -51,7 +52,7 @@ TINY = Sizes(orders=1_000, customers=200, open=5, seconds=2.0)
 
 @dataclass(frozen=True)
 class Statement:
-    """What one statement of a service looked at, as the median of its runs in each shop."""
+    """One statement of a service, and the median number of rows that it read in each shop."""
 
     service: str
     text: str
@@ -61,14 +62,14 @@ class Statement:
 
     @property
     def grows(self):
-        """Whether it looks at more rows in a larger shop."""
+        """Whether it reads more rows in the large shop."""
         return bool(self.read_whole) or self.rows_in_large > SLACK * max(self.rows, FEW_ROWS)
 
 
-def measure(ground, sizes, say):
-    """Return every statement that both shops' services sent."""
-    small = _statements(ground, sizes, 1, say)
-    large = _statements(ground, sizes, TIMES, say)
+def measure(lab, sizes, say):
+    """Return the statements that the services sent in both shops."""
+    small = _statements(lab, sizes, 1, say)
+    large = _statements(lab, sizes, TIMES, say)
     return [
         Statement(
             *key,
@@ -80,24 +81,24 @@ def measure(ground, sizes, say):
     ]
 
 
-def _statements(ground, sizes, times, say):
-    """Run a shop of that size; returns what was executed by (service, statement)."""
+def _statements(lab, sizes, times, say):
+    """Run a shop of that size; returns the executed statements by (service, statement)."""
     name = f"plans_{times}"
-    urls = ground.databases_for(name, SERVICES)
+    urls = lab.databases_for(name, SERVICES)
     try:
-        stored = _load(ground, name, sizes, times)
+        stored = _load(lab, name, sizes, times)
         found = defaultdict(list)
-        log = ground.servers.postgres.log
+        log = lab.servers.postgres.log
         offset = log.stat().st_size
-        with watched(ground.superuser, [f"{name}_{service}" for service in SERVICES]):
+        with watched(lab.superuser, [f"{name}_{service}" for service in SERVICES]):
             more = {"ORDER_DEADLINE_SECONDS": str(DEADLINE_SECONDS)}
-            with Shop(ground.with_databases(urls), more=more) as shop:
+            with Shop(lab.with_databases(urls), more=more) as shop:
                 headers = {"Authorization": f"Bearer {shop.token}"}
                 generate(shop.address, order_requests(shop.product_ids, headers), sizes.seconds, rate=sizes.rate)
-                _ask_for_everything(shop, stored)
-                time.sleep(SETTLE_SECONDS)  # for what timers do every second
+                _call_all_operations(shop, stored)
+                time.sleep(SETTLE_SECONDS)  # for timers that run every second
     finally:
-        ground.drop_databases(urls)
+        lab.drop_databases(urls)
     for one in read(log, offset):
         if one.database.startswith(f"{name}_"):
             found[one.database.removeprefix(f"{name}_"), one.statement].append(one)
@@ -105,10 +106,8 @@ def _statements(ground, sizes, times, say):
     return found
 
 
-def _load(ground, name, sizes, times):
-    stored = Stored(
-        lambda service: ground.superuser(f"{name}_{service}"), sizes.products * times, sizes.customers * times
-    )
+def _load(lab, name, sizes, times):
+    stored = Stored(lambda service: lab.superuser(f"{name}_{service}"), sizes.products * times, sizes.customers * times)
     stored.load(sizes.orders * times, with_recent=True)
     with contextlib.closing(stored.connect("orders")) as connection, connection.cursor() as cursor:
         cursor.execute(OPEN, {"open": sizes.open * times})
@@ -116,12 +115,12 @@ def _load(ground, name, sizes, times):
     return stored
 
 
-def _ask_for_everything(shop, stored):
+def _call_all_operations(shop, stored):
     url = f"http://{shop.address}"
     with contextlib.closing(stored.connect("orders")) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT id, created_at, user_id FROM orders WHERE status = 'DELIVERED' ORDER BY id LIMIT 1")
         *order, user_id = cursor.fetchone()
-    key = load_signing_keys(Path(shop.ground.environment["JWT_PRIVATE_KEY_FILE"]))[0]
+    key = load_signing_keys(Path(shop.lab.environment["JWT_PRIVATE_KEY_FILE"]))[0]
     token = issue(key, user_id=user_id, roles=["customer"], issued_at=datetime.now(UTC), token_id=new_id())
     customer, admin = Client(url, token), log_in(url, ADMIN, PASSWORD)
     product = admin.must("GET", f"/products/{shop.product_ids[0]}")

@@ -1,6 +1,6 @@
 """The plot of docs/performance.md: `python -m qa.bench.plot var/bench/result.json docs/performance.svg`.
 
-Runs in the bench's environment, for pygal. Throughput on the left axis, latency on the right one.
+It runs in the benchmark's virtual environment, which has pygal. The left axis is throughput, the right one latency.
 """
 
 import json
@@ -28,7 +28,7 @@ STYLE = Style(
 
 
 def draw(points):
-    """SVG of a sweep's points; without the scripts and the fonts of pygal, so that it is only a picture."""
+    """Return the SVG of a sweep's points, without pygal's scripts and fonts."""
     most = LINES * _step(max(point["offered"] for point in points))
     longest = LINES * _step(max(point["settle p99"] for point in points))
     chart = pygal.XY(
@@ -52,7 +52,7 @@ def draw(points):
 
 
 def _step(most):
-    """Of LINES such steps, `most` takes hardly fewer than all; each is a figure that is easily read."""
+    """Return a round number of which LINES steps are just enough for `most`."""
     least = most / LINES
     power = 10 ** math.floor(math.log10(least))
     return next(power * easy for easy in (1, 2, 2.5, 4, 5, 10) if power * easy >= least)

@@ -1,4 +1,4 @@
-"""What processes take, from /proc: processor time with that of their children, and resident memory."""
+"""Processor time and resident memory of processes, from /proc."""
 
 import os
 import time
@@ -8,16 +8,16 @@ from deploy.local.process import descendants
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
-USER, SYSTEM, CHILDREN_USER, CHILDREN_SYSTEM = 11, 12, 13, 14  # after the name, which may hold blanks
+USER, SYSTEM, CHILDREN_USER, CHILDREN_SYSTEM = 11, 12, 13, 14  # after the name, which may contain blanks
 
 
 def cpu_seconds(pid):
-    """Processor time of a process, of its children, and of those that it has already buried."""
+    """Processor time of a process and its descendants, including children that have ended."""
     return sum(map(_own_cpu, [pid, *descendants(pid)]))
 
 
 def resident_mib(pid):
-    """Resident memory of one process in MiB; 0 when it is gone."""
+    """Resident memory of one process in MiB; 0 if it has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE / 2**20
     except (OSError, IndexError):
@@ -33,7 +33,7 @@ def _own_cpu(pid):
 
 
 class Meter:
-    """Processor time of named processes over a stretch: `with Meter({"rabbitmq": pid}) as meter: ...`."""
+    """Measures the processor time of processes in a block: `with Meter({"rabbitmq": pid}) as meter: ...`."""
 
     def __init__(self, pids):
         self._pids = pids
@@ -50,13 +50,13 @@ class Meter:
         self.seconds = {name: cpu_seconds(pid) - self._before[name] for name, pid in self._pids.items()}
 
     def per_order(self, orders, **more):
-        """Milliseconds of processor time an order, by process; `more` are further processes' seconds."""
+        """Milliseconds of processor time per order, by process; `more` are the seconds of further processes."""
         taken = self.seconds | more
         return {name: 1000 * seconds / orders for name, seconds in taken.items()} if orders else {}
 
 
 def slope_per_hour(samples):
-    """The line through (seconds, MiB) samples, in MiB an hour; 0 where there are too few."""
+    """The slope of the regression line through (seconds, MiB) samples, in MiB per hour; 0 for too few samples."""
     if len(samples) < 2:
         return 0.0
     mean_x = sum(x for x, _ in samples) / len(samples)

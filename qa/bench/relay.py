@@ -1,4 +1,4 @@
-"""The outbox relay of the suite: how fast it empties a full outbox, and how long from commit to broker."""
+"""Measures the suite's outbox relay: the rate at which it empties an outbox, and the delay from commit to broker."""
 
 import contextlib
 import threading
@@ -26,14 +26,14 @@ COMMITTED = """
 
 
 def relayed_per_second(shop, rows):
-    """Fill the outbox of users with events for a queue whose consumer is stopped; the rate at which it empties.
+    """Fill the outbox of users with events for a queue without a consumer, and return the rate at which it empties.
 
-    Counted from the first batch that is gone, so that what wakes the relay does not count. Quorum queue, persistent
-    messages, confirmed. What was published is purged: nobody has registered.
+    The time starts after the first batch, so the delay until the relay starts does not count. The queue is a quorum
+    queue; messages are persistent and confirmed. The published events are purged, because they describe no real user.
     """
     shop.suite.stop_service("notifications")
     try:
-        with connected(shop.ground.database_urls["users"]) as users:
+        with connected(shop.lab.database_urls["users"]) as users:
             users.execute(FILL, (rows,))
             deadline = time.monotonic() + EMPTY_SECONDS
             while (left := _count(users)) == rows and time.monotonic() < deadline:
@@ -44,7 +44,7 @@ def relayed_per_second(shop, rows):
             if _count(users):
                 raise RuntimeError(f"the relay did not empty the outbox within {EMPTY_SECONDS:.0f} s")
             rate = left / (time.monotonic() - first)
-        with contextlib.closing(connect(shop.ground.amqp_uri)) as connection:
+        with contextlib.closing(connect(shop.lab.amqp_uri)) as connection:
             arrived = connection.channel().queue_purge(queue_name("notifications", UserRegistered))
         if arrived != rows:
             raise RuntimeError(f"{rows} events were relayed, {arrived} arrived")
@@ -60,16 +60,16 @@ def _count(users):
 
 
 class Listener:
-    """Hears every event of orders, and when; a queue of its own, without acks."""
+    """Records the arrival time of every event of orders, over its own queue, without acks."""
 
     def __init__(self, amqp_uri):
         self._connection = connect(amqp_uri)
         channel = self._connection.channel()
         queue = channel.queue_declare(f"bench.{uuid.uuid4()}", exclusive=True).queue
         channel.queue_bind(queue, EXCHANGE, "order.*")
-        channel.basic_consume(queue, no_ack=True, callback=self._hear)
+        channel.basic_consume(queue, no_ack=True, callback=self._record)
         self._since = time.time()
-        self._heard = {}
+        self._arrivals = {}
         self._over = False
         self._thread = threading.Thread(target=self._listen, daemon=True)
 
@@ -82,8 +82,8 @@ class Listener:
         self._thread.join()
         self._connection.close()
 
-    def _hear(self, message):
-        self._heard.setdefault(message.properties["message_id"], time.time())
+    def _record(self, message):
+        self._arrivals.setdefault(message.properties["message_id"], time.time())
 
     def _listen(self):
         while not self._over:
@@ -91,17 +91,17 @@ class Listener:
                 self._connection.drain_events(timeout=0.2)
 
     def commit_to_broker(self, orders_url):
-        """Seconds from the commit of each event to its arrival here, which is a little after the broker had it."""
+        """Seconds from the commit of each event to its arrival here, shortly after its arrival at the broker."""
         with connected(orders_url) as orders:
             orders.execute(COMMITTED, (self._since,))
-            return [self._heard[one] - at for one, at in orders.fetchall() if one in self._heard]
+            return [self._arrivals[one] - at for one, at in orders.fetchall() if one in self._arrivals]
 
 
 def commit_to_broker_p99(shop, seconds, rate):
-    """Milliseconds, with orders at `rate`; returns (p99, what became of the orders)."""
-    with Listener(shop.ground.amqp_uri) as listener:
+    """Place orders at `rate`; returns (p99 in milliseconds, Loaded)."""
+    with Listener(shop.lab.amqp_uri) as listener:
         loaded, _cpu = shop.place(seconds, rate=rate)
-    seconds_taken = listener.commit_to_broker(shop.ground.database_urls["orders"])
+    seconds_taken = listener.commit_to_broker(shop.lab.database_urls["orders"])
     if not seconds_taken:
-        raise RuntimeError("no event was heard")
+        raise RuntimeError("no event arrived")
     return 1000 * percentile(seconds_taken, 0.99), loaded

@@ -1,4 +1,4 @@
-"""The bench's results: a table for the terminal, docs/performance.md between its markers, and JSON to compare with."""
+"""The benchmark's results: text for the terminal, docs/performance.md between its markers, and JSON for comparisons."""
 
 import json
 import os
@@ -19,15 +19,15 @@ CLAIM_ROUNDS = 5
 SHOWN = 200  # characters of a statement
 LISTS = ("rounds", "cpu", "load_averages", "problems", "turns")
 SINGLE = ("sweep", "long_run", "plans", "memory")
-NOTEWORTHY = 0.05  # a median that differs by less is not mentioned in a comparison
+NOTEWORTHY = 0.05  # a comparison does not list smaller differences of medians
 
 
-class Unlike(Exception):
-    """There is nothing that this run's figures could be added to."""
+class Incomparable(Exception):
+    """The existing result is missing, or is of other code or lengths, so this run cannot be added to it."""
 
 
 def machine():
-    """What it ran on."""
+    """Describe this machine."""
     cpu = next((line for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ": unknown")
     memory = next((line for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), ": 0 kB")
     return {
@@ -40,7 +40,7 @@ def machine():
 
 
 def facts(measured, options, began):
-    """Everything, for a program."""
+    """Return the complete result, for JSON."""
     return {
         "began": time.strftime("%Y-%m-%d %H:%M", time.gmtime(began)),
         "seconds": time.time() - began,
@@ -52,26 +52,26 @@ def facts(measured, options, began):
 
 
 def earlier(path, options):
-    """Return the result that is there, to be put together with one of these options. Raises Unlike."""
+    """Return the existing result, to which a run with these options can be added. Raises Incomparable."""
     found = json.loads(path.read_text()) if path.exists() else None
     if found is None or found["commit"] != _commit():
         message = f"--add: {path} has no result of {_commit()}" + (f", but one of {found['commit']}" if found else "")
-        raise Unlike(message)
+        raise Incomparable(message)
     if any(found["options"][length] != options[length] for length in ("quick", "tiny")):
-        message = f"--add: the rounds of {path} are of other lengths"
-        raise Unlike(message)
+        message = f"--add: the rounds of {path} have other lengths"
+        raise Incomparable(message)
     return found
 
 
-def together(first, second):
-    """Two results as one; what both have measured counts as more rounds."""
+def combine(first, second):
+    """Combine two results: the rounds of both count."""
     lists = {name: first[name] + second[name] for name in LISTS}
     single = {name: second[name] or first[name] for name in SINGLE}
     return second | lists | single | {"began": first["began"], "seconds": first["seconds"] + second["seconds"]}
 
 
 def write_json(path, found):
-    """Keep the result; the one before stays beside it as old.json."""
+    """Write the result; the previous one is kept as old.json."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         path.replace(path.with_name("old.json"))
@@ -79,7 +79,7 @@ def write_json(path, found):
 
 
 def terminal(found):
-    """The result for a person at a terminal."""
+    """Return the result as text for a terminal."""
     lines = [_where(found), "", *(f"  FAILED: {problem}" for problem in found["problems"])]
     for goal, value, verdict in judge(_all(found)):
         lines.append(f"  {verdict:<13}{goal.what}: {value or '-'} (goal {goal.text})")
@@ -94,7 +94,7 @@ def terminal(found):
 
 
 def markdown(found):
-    """The same for docs/performance.md."""
+    """Return the result for docs/performance.md."""
     lines = [_where(found), "", *(f"**Failed: {problem.splitlines()[0]}**\n" for problem in found["problems"])]
     if len(found["rounds"]) < CLAIM_ROUNDS:
         lines += [f"**A quick look, not a claim: fewer than {CLAIM_ROUNDS} rounds.**", ""]
@@ -116,14 +116,14 @@ def markdown(found):
 
 
 def put_into_docs(found):
-    """Write the result between the markers."""
+    """Write the result between the markers of docs/performance.md."""
     before, _, rest = DOCS.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     DOCS.write_text(f"{before}{BEGIN}\n{markdown(found)}{END}{after}")
 
 
 def compare(old, new):
-    """Yield a line for every goal, and for every figure that has changed noticeably. Rates belong to one machine."""
+    """Yield a line for every goal, and for every figure with a notable change. Compare results of one machine only."""
     before, after = figures(_all(old)), figures(_all(new))
     yield f"against {old['commit']} of {old['began']}:"
     for (goal, was, _), (_, now, _) in zip(judge(_all(old)), judge(_all(new)), strict=True):
@@ -136,7 +136,7 @@ def compare(old, new):
 
 
 def _all(found):
-    """The rounds, and the turns of what was measured after them, which older results have not."""
+    """Return the rounds and the turns of the parts after them. Older results have no turns."""
     return found["rounds"] + found.get("turns", [])
 
 
@@ -155,23 +155,23 @@ def _where(found):
 
 
 def _cpu(rounds):
-    """The median over the rounds, largest first: {what: {process: ms}}."""
-    told = {}
+    """Return the medians over the rounds, largest first: {what: {process: ms}}."""
+    text = {}
     for what in dict.fromkeys(what for one in rounds for what in one):
         names = dict.fromkeys(name for one in rounds for name in one.get(what, {}))
         medians = {name: statistics.median(one[what][name] for one in rounds if what in one) for name in names}
-        told[what] = dict(sorted(medians.items(), key=lambda pair: -pair[1]))
-    return told
+        text[what] = dict(sorted(medians.items(), key=lambda pair: -pair[1]))
+    return text
 
 
 def _against_floor(rounds):
-    """Processor time hardly depends on what else the machine does, so this ratio says most on a busy one."""
+    """Compare the processor time, which depends least on other load on the machine."""
     totals = {what: sum(shares.values()) for what, shares in _cpu(rounds).items()}
     floor = totals.pop(FLOOR, 0.0)
     if not floor:
         return f"Without the {FLOOR} there is nothing to compare the processor time with."
-    told = ", ".join(f"{what} {total / floor:.2g} times" for what, total in totals.items())
-    return f"Processor time an order takes, against the {FLOOR}: {told}."
+    text = ", ".join(f"{what} {total / floor:.2g} times" for what, total in totals.items())
+    return f"Processor time an order takes, against the {FLOOR}: {text}."
 
 
 def _shares(shares):
@@ -184,27 +184,27 @@ def _long_run(run):
     if not run:
         return []
     growth = ", ".join(f"{service} {slope:+.1f}" for service, slope in run["MiB an hour"].items())
-    told = (
+    text = (
         f"{run['seconds'] / 60:.0f} minutes at {run['offered/s']:.0f} orders a second: {run['orders']} orders settled, "
         f"{run['refused']} refused, settle p99.9 {run['settle p99.9 ms']:.0f} ms. "
         f"Memory grew by, in MiB an hour: {growth}."
     )
-    return [told, ""]
+    return [text, ""]
 
 
 def _plans(statements):
-    """Those that look at more rows in a larger shop."""
-    told = []
+    """List the statements that read more rows in a larger shop."""
+    text = []
     for one in statements or ():
         if one["grows"]:
             whole = f", reads {', '.join(one['read_whole'])} whole" if one["read_whole"] else ""
             rows = f"{one['rows']:g} rows, and {one['rows_in_large']:g} in the large one"
-            told.append(f"- {one['service']}: {rows}{whole}: `{_shortened(one['text'])}`")
-    return ["Statements that look at more rows in a larger shop:", "", *told, ""] if told else []
+            text.append(f"- {one['service']}: {rows}{whole}: `{_shortened(one['text'])}`")
+    return ["Statements that look at more rows in a larger shop:", "", *text, ""] if text else []
 
 
 def _shortened(statement):
-    """The beginning of a statement, from where it says of which tables it is."""
+    """Return the beginning of a statement; of a SELECT, from its FROM clause on."""
     verb, _, rest = statement.partition(" ")
     return f"{verb} ... FROM {rest.partition(' FROM ')[2]}"[:SHOWN] if verb == "SELECT" else statement[:SHOWN]
 
@@ -212,17 +212,17 @@ def _shortened(statement):
 def _memory(run):
     if not run:
         return []
-    told = (
+    text = (
         f"Memory was looked at for {run['seconds'] / 60:.0f} minutes at {run['orders/s']:g} orders and "
         f"{run['reads/s']:g} reads a second: {run['orders']} orders settled, {run['reads']} reads, "
         f"{run['refused']} refused. The slopes are those of the second half; MiB at the beginning and at the end: "
     )
     levels = (f"{service} {first:.1f} and {last:.1f}" for service, (first, last) in run["levels"].items())
-    return [told + ", ".join(levels) + ".", ""]
+    return [text + ", ".join(levels) + ".", ""]
 
 
 def _commit():
-    """The last commit that changed anything but papers; more is added to it where files have changed since."""
+    """Return the last commit that changed more than documents, with `-dirty` if there are uncommitted changes."""
     code = ["--", ".", ":!docs", ":!*.md"]
     commit = _git("log", "-1", "--format=%h", *code)
     return f"{commit}-dirty" if _git("status", "--porcelain", *code) else commit or "unknown"

@@ -1,7 +1,7 @@
-"""What is measured, one round after the other, so that whatever else the machine does hits every yardstick alike.
+"""The rounds: each measures all candidates once, so that other load on the machine affects all of them.
 
-A figure's name is "<yardstick>: <what>"; a round is {figure: value}. The suite's figures of a round count only if its
-books add up at the end of the round.
+A figure's name is "<candidate>: <what>"; a round is {figure: value}. The suite's figures of a round count only if its
+consistency checks hold at the end of the round.
 """
 
 import os
@@ -15,7 +15,7 @@ from qa.bench.floor import Floor
 from qa.bench.orders import percentile
 from qa.bench.processes import slope_per_hour
 from qa.bench.relay import commit_to_broker_p99, relayed_per_second
-from qa.bench.shop import Shop, Unsound, latencies
+from qa.bench.shop import Inconsistent, Shop, latencies
 from qa.bench.stock import Stock
 
 FEW, MANY = 32, 128
@@ -25,7 +25,7 @@ MEMORY_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Lengths:
-    """Seconds of each part, and rows of the relay's outbox."""
+    """The seconds of each part, and the number of outbox rows for the relay."""
 
     warm_up: float = 5.0
     floor: float = 30.0
@@ -49,32 +49,32 @@ TINY = Lengths(
 
 @dataclass
 class Measured:
-    """Everything that a run of the bench has found."""
+    """The result of a run of the benchmark."""
 
     rounds: list = field(default_factory=list)
-    cpu: list = field(default_factory=list)  # {what: {process: ms an order}}, one a round
+    cpu: list = field(default_factory=list)  # {what: {process: ms per order}}, one per round
     load_averages: list = field(default_factory=list)
-    problems: list = field(default_factory=list)  # what did not add up, or could not be measured
+    problems: list = field(default_factory=list)  # failed consistency checks, and parts that could not be measured
     sweep: list = field(default_factory=list)
     long_run: dict = field(default_factory=dict)
-    turns: list = field(default_factory=list)  # {figure: value} of what is measured after the rounds (extras.py)
-    plans: list = field(default_factory=list)  # every statement of the hot paths, and the rows that it looked at
-    memory: dict = field(default_factory=dict)  # the load of the memory's part, and every sample
+    turns: list = field(default_factory=list)  # {figure: value} of the parts after the rounds (extras.py)
+    plans: list = field(default_factory=list)  # every statement of the hot paths, and the rows that it read
+    memory: dict = field(default_factory=dict)  # the load of the memory part, and every sample
 
 
 class Bench:
-    """The yardsticks on one ground."""
+    """Measures the candidates in one lab."""
 
-    def __init__(self, ground, lengths, say):
-        self._ground, self._lengths, self._say = ground, lengths, say
+    def __init__(self, lab, lengths, say):
+        self._lab, self._lengths, self._say = lab, lengths, say
         self.measured = Measured()
 
     @cached_property
     def _floor(self):
-        return Floor(self._ground)
+        return Floor(self._lab)
 
     def round(self, number, only=()):
-        """Measure everything once, beginning with another yardstick each time."""
+        """Measure every candidate once; each round begins with another one."""
         parts = [self._measure_floor, self._measure_faststream, self._measure_stock, self._measure_suite]
         if only:
             parts = [part for part in parts if part.__name__.removeprefix("_measure_") in only]
@@ -85,9 +85,9 @@ class Bench:
             self._figures, self._cpu = {}, {}
             try:
                 part()
-            except Exception as error:  # noqa: BLE001 - whatever it is, an hour of other figures need not suffer
+            except Exception as error:  # noqa: BLE001 - the other candidates are measured all the same
                 name = part.__name__.removeprefix("_measure_")
-                self._say(f"what was measured of {name} does not count: {type(error).__name__}: {error}")
+                self._say(f"the figures of {name} do not count: {type(error).__name__}: {error}")
                 self.measured.problems.append(f"{name}: {error}")
             else:
                 figures |= self._figures
@@ -115,7 +115,7 @@ class Bench:
         self._cpu["floor behind HTTP"] = cpu
 
     def _measure_faststream(self):
-        with FastStreamSaga(self._ground) as saga:
+        with FastStreamSaga(self._lab) as saga:
             saga.place(self._lengths.warm_up, FEW)
             loaded, cpu = saga.place(self._lengths.faststream, FEW)
         self._note(
@@ -127,7 +127,7 @@ class Bench:
         self._cpu["FastStream"] = cpu
 
     def _measure_stock(self):
-        with Stock(self._ground) as stock:
+        with Stock(self._lab) as stock:
             stock.accepted_per_second(self._lengths.warm_up, FEW)
             self._note(
                 {
@@ -137,11 +137,11 @@ class Bench:
                 }
             )
         for name, transport in (("stock Nameko", STOCK), ("suite", OURS)):
-            rates = calls_per_second(self._ground, transport, self._lengths.calls)
+            rates = calls_per_second(self._lab, transport, self._lengths.calls)
             self._note({f"{name}: RPC/s, one at a time": rates["one"], f"{name}: RPC/s, ten at a time": rates["ten"]})
 
     def _measure_suite(self):
-        shop = Shop(self._ground)
+        shop = Shop(self._lab)
         try:
             shop.start()
             self._note({f"memory at rest: {service}": mib for service, mib in shop.memory.items()})
@@ -150,7 +150,7 @@ class Bench:
             self._note({f"suite: GET /{things}/{{id}}/s": rate for things, rate in reads.items()})
             self._note({f"memory after load: {service}": mib for service, mib in shop.resident().items()})
             self._note({"suite: relay events/s": relayed_per_second(shop, self._lengths.outbox)})
-            shop.require_sound()
+            shop.require_consistent()
         finally:
             shop.stop()
 
@@ -176,12 +176,14 @@ class Bench:
         self._note({"suite: commit to broker p99 ms": p99})
 
     def sweep(self, seconds, peak):
-        """Throughput and latency over the offered load, for the plot."""
+        """Measure throughput and latency at several offered loads, for the plot."""
 
         def measure(shop):
             for share in SWEEP:
                 rate = share * peak
-                loaded, _cpu = shop.place(seconds, rate=rate, lost_share=1.0)  # too much is offered on purpose
+                loaded, _cpu = shop.place(
+                    seconds, rate=rate, lost_share=1.0
+                )  # the offered load is intentionally too high
                 point = {
                     "offered": rate,
                     "accepted": loaded.accepted_per_second,
@@ -196,7 +198,7 @@ class Bench:
             self.measured.sweep = []
 
     def long_run(self, seconds, rate):
-        """A steady load for long: latencies, and whether memory grows."""
+        """Measure latencies and the growth of memory under a long steady load."""
         self._with_shop(lambda shop: self._run_long(shop, seconds, rate))
 
     def _run_long(self, shop, seconds, rate):
@@ -219,15 +221,15 @@ class Bench:
         }
 
     def _with_shop(self, measure):
-        shop = Shop(self._ground)
+        shop = Shop(self._lab)
         try:
             shop.start()
             measure(shop)
-            shop.require_sound()
-        except Unsound as error:
+            shop.require_consistent()
+        except Inconsistent as error:
             self.measured.problems.append(str(error))
             self.measured.long_run = {}
-            self._say(f"UNSOUND: {error}")
+            self._say(f"INCONSISTENT: {error}")
             return False
         finally:
             shop.stop()

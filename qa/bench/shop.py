@@ -1,7 +1,7 @@
-"""The suite as a yardstick: its real processes, driven over HTTP, and what is measured of them.
+"""The suite as a candidate: its real processes, measured over HTTP.
 
-Every method that places orders ends with the comparison of all books (deploy/consistency.py); where something does not
-add up, or is lost, it raises Unsound, and there is no figure.
+A measurement ends with `require_consistent`, the consistency checks of all services (deploy/consistency.py). If a check
+fails or an order is lost, Inconsistent is raised, and the figures do not count.
 """
 
 import subprocess
@@ -10,42 +10,42 @@ import time
 from dataclasses import dataclass, field
 
 from deploy.local.suite import ROOT, SERVICES, Suite
-from qa.bench.ground import QUIET, free_port
+from qa.bench.lab import QUIET, free_port
 from qa.bench.orders import order_requests, percentile, place, requests_per_second
 from qa.bench.processes import Meter, resident_mib
-from qa.load import ADMIN, CUSTOMER, log_in
+from qa.support.client import ADMIN, CUSTOMER, log_in
 
 PASSWORD = "Demo-pass-2026!"
 PRODUCTS = 10
 STOCK = 100_000_000
 READY_SECONDS = 90.0
 AT_REST_SECONDS = 120.0
-LOOKED_AT = 100  # different orders that are read
-LOST_SHARE = 0.01  # that may end another way under a load that is too much: cancelled by their deadline
+LOOKED_AT = 100  # number of different orders that are read
+LOST_SHARE = 0.01  # of the orders may expire under overload
 
 
-class Unsound(Exception):
-    """The books do not add up after a run: none of its figures counts."""
+class Inconsistent(Exception):
+    """A consistency check failed after a run: its figures do not count."""
 
 
 @dataclass
 class Shop:
-    """One start of the suite on the ground's servers. `memory` is MiB by service, at rest."""
+    """One start of the suite on the lab's servers. `memory` is MiB by service before the load."""
 
-    ground: object
+    lab: object
     suite: Suite = None
     address: str = ""
     memory: dict = field(default_factory=dict)
     since: float = 0.0
     product_ids: list = field(default_factory=list)
-    more: dict = field(default_factory=dict)  # variables beside those of the ground
+    more: dict = field(default_factory=dict)  # further environment variables
     order_ids: list = field(default_factory=list)
 
     def start(self):
-        """Start all services, and make the products of the bench."""
+        """Start all services, and create the products."""
         self.address = f"127.0.0.1:{free_port()}"
-        environment = self.ground.environment | {"GATEWAY_ADDRESS": self.address} | self.more
-        self.suite = Suite(environment, log_dir=self.ground.folder / "log")
+        environment = self.lab.environment | {"GATEWAY_ADDRESS": self.address} | self.more
+        self.suite = Suite(environment, log_dir=self.lab.folder / "log")
         self.suite.start()
         self.suite.wait_ready(READY_SECONDS)
         self._run("deploy.seed")
@@ -84,7 +84,7 @@ class Shop:
 
     @property
     def token(self):
-        """A fresh access token of the customer; it lives for 15 minutes."""
+        """A new access token of the customer, valid for 15 minutes."""
         client = log_in(f"http://{self.address}", CUSTOMER, PASSWORD)
         client.close()
         return client.token
@@ -94,30 +94,32 @@ class Shop:
         return {service: resident_mib(self.suite.pid(service)) for service in SERVICES}
 
     def place(self, seconds, *, clients=0, rate=0.0, lost_share=LOST_SHARE):
-        """Place orders; returns (what became of them, processor ms an order by process)."""
+        """Place orders; returns (Loaded, processor ms per order by process). Raises Inconsistent."""
         headers = {"Authorization": f"Bearer {self.token}"}
-        servers = self.ground.servers
+        servers = self.lab.servers
         pids = {service: self.suite.pid(service) for service in SERVICES}
         pids |= {"rabbitmq": servers.rabbitmq.pid, "postgres": servers.postgres.pid, "redis": servers.redis.pid}
         with Meter(pids) as meter:
             loaded = place(
                 self.address,
                 order_requests(self.product_ids, headers),
-                self.ground.database_urls,
+                self.lab.database_urls,
                 seconds,
                 clients=clients,
                 rate=rate,
             )
         restarted = [service for service in SERVICES if self.suite.pid(service) != pids[service]]
         if restarted:
-            raise Unsound(f"restarted while it was measured: {', '.join(restarted)}")
+            raise Inconsistent(f"restarted during the measurement: {', '.join(restarted)}")
         if loaded.lost > lost_share * len(loaded.accepted) or not loaded.settled:
-            raise Unsound(f"{loaded.lost} of {len(loaded.accepted)} orders were not settled; {dict(loaded.refused)}")
+            raise Inconsistent(
+                f"{loaded.lost} of {len(loaded.accepted)} orders were not settled; {dict(loaded.refused)}"
+            )
         self.order_ids = list(loaded.settled)[:LOOKED_AT]
         return loaded, meter.per_order(len(loaded.settled), **{"load generator": loaded.cpu_seconds})
 
     def reads(self, seconds, clients, things=("orders", "products")):
-        """GETs by an authenticated user: requests a second of single orders, and of single products."""
+        """Return the rates of authenticated GETs of single orders and of single products, per second."""
         ids = {"orders": self.order_ids, "products": self.product_ids}
         headers = {"Authorization": f"Bearer {self.token}"}
         return {
@@ -125,14 +127,14 @@ class Shop:
             for one in things
         }
 
-    def require_sound(self, *, since_ever=False):
-        """Compare the books of all services about every order since the start, or since ever. Raises Unsound."""
+    def require_consistent(self, *, all_orders=False):
+        """Run the consistency checks over the orders since the start, or over all orders. Raises Inconsistent."""
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.since - 1))
-        asked = () if since_ever else ("--since", since)
-        self._run("deploy.consistency", "--timeout", str(AT_REST_SECONDS), *asked)
+        options = () if all_orders else ("--since", since)
+        self._run("deploy.consistency", "--timeout", str(AT_REST_SECONDS), *options)
 
     def _run(self, *module):
-        environment = QUIET | self.ground.environment | {"GATEWAY_ADDRESS": self.address}
+        environment = QUIET | self.lab.environment | {"GATEWAY_ADDRESS": self.address}
         done = subprocess.run(
             [sys.executable, "-m", *module],
             cwd=ROOT,
@@ -143,11 +145,11 @@ class Shop:
             timeout=600,
         )
         if done.returncode:
-            raise Unsound(f"{module[0]} says:\n{done.stdout}{done.stderr}")
+            raise Inconsistent(f"{module[0]} failed:\n{done.stdout}{done.stderr}")
 
 
 def latencies(loaded):
-    """The figures of an open loop, in milliseconds."""
+    """Return latency percentiles in milliseconds."""
     accept, settle = loaded.accept_seconds, loaded.settle_seconds
     return {
         "accept p50": 1000 * percentile(accept, 0.5),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deploy.local.process import wait_until
 from deploy.local.suite import ROOT
-from qa.bench.ground import QUIET, end, free_port
+from qa.bench.lab import QUIET, end, free_port
 from qa.bench.orders import connected, generate, order_requests, requests_per_second
 
 START_SECONDS = 20.0
@@ -21,13 +21,13 @@ PRODUCTS = 10
 
 
 class Stock:
-    """Its processes: `with Stock(ground) as stock: ...`."""
+    """The processes of stock Nameko: `with Stock(lab) as stock: ...`."""
 
-    def __init__(self, ground):
-        self._ground = ground
-        self._log = ground.folder / "log/stock.log"
+    def __init__(self, lab):
+        self._lab = lab
+        self._log = lab.folder / "log/stock.log"
         self.address = f"127.0.0.1:{free_port()}"
-        self._urls = ground.databases_for("stock", ("orders", "notifications"))
+        self._urls = lab.databases_for("stock", ("orders", "notifications"))
         self._environment = {
             "STOCK_ADDRESS": self.address,
             "STOCK_ORDERS_URL": self._urls["orders"],
@@ -37,41 +37,41 @@ class Stock:
 
     def __enter__(self):
         self._make_tables()
-        # A gateway that calls before the queue is there waits for ever for its answer: then all of it begins again.
+        # A gateway that calls before the service's queue exists hangs. Then all processes are started again.
         for _ in range(STARTS):
             self._start()
-            if wait_until(self._answers, seconds=START_SECONDS, poll=0.2):
+            if wait_until(self._is_ready, seconds=START_SECONDS, poll=0.2):
                 return self
             end(self._processes)
-        raise RuntimeError(f"stock Nameko does not answer: see {self._log}")
+        raise RuntimeError(f"stock Nameko does not respond: see {self._log}")
 
     def _start(self):
         self._processes = []
         for name in SERVICES:
             command = (NAMEKO, "run", "--config", CONFIG, f"qa.bench.stock_nameko:{name}")
-            self._processes.append(self._ground.spawn(*command, log=self._log, environment=self._environment))
+            self._processes.append(self._lab.spawn(*command, log=self._log, environment=self._environment))
 
     def __exit__(self, *_error):
         end(self._processes)
 
     def accepted_per_second(self, seconds, clients):
-        """Orders stored and announced; nothing decides them."""
+        """The rate of orders stored and published. No saga follows."""
         products = [str(uuid.uuid4()) for _ in range(PRODUCTS)]
         return generate(self.address, order_requests(products), seconds, clients=clients).accepted_per_second
 
     def constant_per_second(self, seconds, clients):
-        """An HTTP entrypoint that returns a constant: what Nameko's server can do at most."""
+        """The rate of an HTTP entrypoint that returns a constant: the maximum of Nameko's server."""
         return requests_per_second(self.address, ["/constant"], seconds, clients)
 
     def reads_per_second(self, seconds, clients):
-        """GET of an order, by one RPC."""
+        """The rate of GETs of an order, each with one RPC."""
         with connected(self._urls["orders"]) as orders:
             orders.execute("SELECT id::text FROM stock_orders LIMIT 100")
             paths = [f"/orders/{row[0]}" for row in orders.fetchall()]
         return requests_per_second(self.address, paths, seconds, clients)
 
     def _make_tables(self):
-        """It has tables of its own, few and plain, in databases that the others do not touch."""
+        """Create its own tables, in separate databases."""
         code = (
             "import sys, sqlalchemy; from qa.bench.stock_nameko import Base; "
             "[Base.metadata.create_all(sqlalchemy.create_engine(url)) for url in sys.argv[1:]]"
@@ -79,8 +79,8 @@ class Stock:
         command = [sys.executable, "-c", code, *self._urls.values()]
         subprocess.run(command, env=QUIET, cwd=ROOT, check=True, timeout=60)
 
-    def _answers(self):
-        """A whole order goes through: the HTTP server and the service behind it."""
+    def _is_ready(self):
+        """Whether an order can be placed, through the HTTP server and the service."""
         connection = http.client.HTTPConnection(self.address, timeout=5)
         body = json.dumps({"items": [{"product_id": str(uuid.uuid4()), "quantity": 1}]})
         try:

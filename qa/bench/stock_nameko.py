@@ -1,7 +1,7 @@
-"""Stock Nameko, as its own examples use it: HTTP to RPC to event to handler, nothing tuned, nothing of ours.
+"""Stock Nameko, used as in its examples: HTTP, RPC, event, handler, without tuning and without our extensions.
 
 `nameko run --config qa/bench/stock.yml qa.bench.stock_nameko:Gateway`, and so on. An order is committed and then
-dispatched: a crash in between loses its event. There is no saga behind it.
+its event is dispatched: a crash in between loses the event. No saga follows.
 """
 
 import json
@@ -18,7 +18,7 @@ PRICE = "10.90"
 
 
 class Base(DeclarativeBase):
-    """Its tables."""
+    """The base of the tables."""
 
 
 class Order(Base):
@@ -39,8 +39,8 @@ class Item(Base):
     price: Mapped[str] = mapped_column(Numeric(12, 2))
 
 
-class Told(Base):
-    __tablename__ = "stock_told"
+class Notification(Base):
+    __tablename__ = "stock_notified"
 
     order_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
 
@@ -79,9 +79,9 @@ class Orders:
         )
         self.session.add(order)
         self.session.commit()
-        answer = _view(order)
-        self.dispatch("order_created", answer)
-        return answer
+        view = _view(order)
+        self.dispatch("order_created", view)
+        return view
 
     @rpc
     def get_order(self, order_id):
@@ -94,7 +94,7 @@ class Notifications:
 
     @event_handler("stock_orders", "order_created")
     def on_order_created(self, order):
-        self.session.add(Told(order_id=uuid.UUID(order["id"])))
+        self.session.add(Notification(order_id=uuid.UUID(order["id"])))
         self.session.commit()
 
 

@@ -1,8 +1,8 @@
-"""`nameko`, but the service kills itself where a fault wants it:
+"""`nameko`, but the service kills itself at an armed point:
 `python -m qa.chaos.crashable run --config config.yml orders.service`.
 
-The product has no hooks for tests. This wraps the functions of the real extensions from outside, before Nameko loads
-the service, and gives the simulated payment provider the memory of a real one.
+The services have no hooks for tests. This module wraps functions of the real extensions before Nameko loads the
+service, and lets the simulated payment provider remember its payments.
 """
 
 import os
@@ -24,22 +24,22 @@ from extensions.rpc import server as rpc  # noqa: E402
 from extensions.storage import periodic  # noqa: E402
 from extensions.storage import unit_of_work as work  # noqa: E402
 from qa.chaos import points  # noqa: E402
-from qa.chaos.points import FOLDER, Point, Trap  # noqa: E402
+from qa.chaos.points import FOLDER, ArmedPoint, Point  # noqa: E402
 from qa.chaos.provider import Memory  # noqa: E402
 
 WRITING_METHODS = {"create_order", "cancel_order", "ship_order", "deliver_order", "adjust_stock"}
 
 
 class Crashes:
-    """The points of one service."""
+    """The crash points of one service."""
 
     def __init__(self, folder, service):
         self.service = service
-        self._traps = {point: Trap(folder, service, point) for point in points.POINTS}
+        self._armed_points = {point: ArmedPoint(folder, service, point) for point in points.POINTS}
 
     def reach(self, point: Point):
-        """Die here if a fault asks for it."""
-        if self._traps[point].spring():
+        """Kill this process if the point is armed."""
+        if self._armed_points[point].trigger():
             os.kill(os.getpid(), signal.SIGKILL)
 
     def wrap_all(self):
@@ -50,7 +50,7 @@ class Crashes:
         self._wrap_http()
 
     def _wrap_units_of_work(self):
-        """A unit of work knows whose it is, and comes by the point between its last write and its commit."""
+        """Record the entrypoint of each unit of work, and reach its point between the last write and the commit."""
 
         @around(work.Work, "get_dependency")
         def get_dependency(original, provider, worker_ctx):
@@ -79,7 +79,7 @@ class Crashes:
             return original(server, channel, message, result, error, **kwargs)
 
     def _wrap_relay(self):
-        """The publisher serves retries too; `_publish` runs under its lock, so one attribute tells whose turn it is."""
+        """The publisher sends retries too. `_publish` holds its lock, so an attribute can tell who uses it."""
 
         @around(publisher.ConfirmedPublisher, "_publish")
         def publish(original, sender, messages, *args, **kwargs):
@@ -105,29 +105,29 @@ class Crashes:
     def _wrap_http(self):
         @around(dispatch.HttpServer, "_run")
         def run(original, server, route, request, *args, **kwargs):
-            answer = original(server, route, request, *args, **kwargs)
+            response = original(server, route, request, *args, **kwargs)
             if (route.method, route.path) == ("POST", "/orders"):
-                self.reach(points.GATEWAY_BEFORE_ANSWER)
-            return answer
+                self.reach(points.GATEWAY_BEFORE_RESPONSE)
+            return response
 
     def wrap_payments(self, memory: Memory):
-        """Only in payments, and imported here, so that no other service loads it. Its provider gets a memory."""
+        """Wrap the provider, in payments only: the imports are here, so that no other service loads it."""
         from payments import use_cases
         from payments.provider import PaymentProvider
 
         @around(use_cases, "ask_provider")
         def ask_provider(original, pending, provider):
-            answers = original(pending, provider)
-            if answers:
+            outcomes = original(pending, provider)
+            if outcomes:
                 self.reach(points.PROVIDER_ANSWERED)
-            return answers
+            return outcomes
 
         @around(PaymentProvider, "authorise")
         def authorise(original, provider, key, amount, currency):
-            answer = original(provider, key, amount, currency)
-            if reference := getattr(answer, "reference", None):
+            outcome = original(provider, key, amount, currency)
+            if reference := getattr(outcome, "reference", None):
                 memory.authorised(key, amount, reference)
-            return answer
+            return outcome
 
         @around(PaymentProvider, "_move")
         def move(original, provider, kind, reference, key):
@@ -136,13 +136,13 @@ class Crashes:
 
 
 def _point_of(unit):
-    """The point before the commit of this unit of work; None where there is none."""
-    whose = unit.entrypoint
-    if isinstance(whose, events.EventHandler):
+    """The point before the commit of this unit of work, or None."""
+    entrypoint = unit.entrypoint
+    if isinstance(entrypoint, events.EventHandler):
         return points.HANDLER_BEFORE_COMMIT
-    if isinstance(whose, rpc.Rpc) and whose.method_name in WRITING_METHODS:
+    if isinstance(entrypoint, rpc.Rpc) and entrypoint.method_name in WRITING_METHODS:
         return points.RPC_BEFORE_COMMIT
-    if isinstance(whose, periodic.Periodic) and whose.method_name == "expire_orders" and unit._outbox:
+    if isinstance(entrypoint, periodic.Periodic) and entrypoint.method_name == "expire_orders" and unit._outbox:
         return points.TIMER_BEFORE_COMMIT
     return None
 
@@ -163,7 +163,7 @@ def around(owner, name):
 
 
 def main():
-    """Wrap what there is to wrap, and be `nameko`."""
+    """Wrap the extensions, and run `nameko`."""
     service = sys.argv[-1].partition(".")[0]
     folder = Path(os.environ[FOLDER])
     crashes = Crashes(folder, service)

@@ -1,7 +1,7 @@
-"""Full disks: PostgreSQL's, on a small file system of its own, and RabbitMQ's, by its own alarm.
+"""Disk faults: PostgreSQL's disk is full (a small file system), and RabbitMQ raises its disk alarm.
 
-The small file system is an ext4 in a sparse file, so that filling it touches nothing else on the machine. Mounting it
-needs root and a Linux with loop devices; elsewhere `can_mount()` says no, and only the broker's alarm is left.
+The small file system is an ext4 in a sparse file, so filling it affects nothing else on the machine. Mounting it needs
+root and Linux with loop devices. Elsewhere `can_mount()` is false, and only the broker's alarm is tested.
 """
 
 import os
@@ -38,7 +38,7 @@ def can_mount():
 
 @contextmanager
 def small_disk(servers):
-    """PostgreSQL's folder is a file system of its own within the block; start and stop the servers inside of it."""
+    """Mount a small file system on PostgreSQL's folder within the block; start and stop the servers inside it."""
     home = servers.data / "postgres"
     image = servers.data / "postgres.img"
     _unmount(home)
@@ -47,7 +47,7 @@ def small_disk(servers):
     with image.open("wb") as file:
         file.truncate(SIZE)
     try:
-        # Nobody pulls the plug of this machine, and without a journal an fsync is no dearer than on the disk below.
+        # Without a journal, an fsync costs no more than on the disk below. The machine does not lose power.
         _run("mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", str(image))
         _run("mount", "-o", "loop,discard", str(image), str(home))
         yield
@@ -57,7 +57,7 @@ def small_disk(servers):
 
 
 def _unmount(home):
-    """Also what an earlier run, that was killed, has left."""
+    """Unmount the folder, also after an earlier run that was killed."""
     while os.path.ismount(home):
         _run("umount", "--lazy", str(home))
 
@@ -70,7 +70,7 @@ def _run(tool, *arguments):
 
 @contextmanager
 def filled(folder):
-    """No byte is left on the file system of `folder` within the block."""
+    """Fill the file system of `folder` completely within the block."""
     ballast = folder / BALLAST
     try:
         with ballast.open("wb") as file:
@@ -87,25 +87,25 @@ def _allocate_all(descriptor, folder):
         try:
             os.posix_fallocate(descriptor, end, chunk)
             end += chunk
-        except OSError:  # the allocation itself needs some room, or others have taken it meanwhile
+        except OSError:  # the allocation needs metadata blocks, or PostgreSQL has taken some space
             chunk //= 2
 
 
 @dataclass(frozen=True)
 class DatabaseDiskFull:
     """PostgreSQL's disk is full for some seconds. Without `wal`, tables cannot grow, and statements fail. With it, the
-    next segment of the write-ahead log cannot be made: PostgreSQL panics, and cannot recover before there is room.
+    next segment of the write-ahead log cannot be created: PostgreSQL panics, and cannot recover until space is free.
     """
 
     name: str
     wal: bool
 
-    def strike(self, arena, chance):
-        postgres = arena.servers.postgres
+    def inject(self, sandbox, chance):
+        postgres = sandbox.servers.postgres
         if not os.path.ismount(postgres.home):
             raise RuntimeError("PostgreSQL has no small disk here: start its server within small_disk()")
         held = chance.uniform(2.0, 10.0)
-        with arena.exclusively("postgres"):
+        with sandbox.exclusively("postgres"):
             try:
                 with filled(postgres.home):
                     if self.wal:
@@ -114,11 +114,11 @@ class DatabaseDiskFull:
                     died = postgres.pid is None
             finally:
                 revive(postgres)
-        return f"{self.name} for {held:.1f} s{', it died of it' if died else ''}"
+        return f"{self.name} for {held:.1f} s{', PostgreSQL ended' if died else ''}"
 
 
 def exhaust_wal(postgres):
-    """Begin one new segment after the other, until there is no room for the next."""
+    """Switch WAL segments until there is no space for the next one."""
     password = (postgres.home / "superuser-password").read_text()
     with suppress(psycopg2.Error):
         connection = psycopg2.connect(
@@ -136,7 +136,7 @@ def exhaust_wal(postgres):
 
 
 def revive(postgres):
-    """There is room again: a PostgreSQL that is still trying to recover goes on, one that has given up is started."""
+    """Wait until PostgreSQL has recovered, and start it if its process has ended."""
     deadline = time.monotonic() + 10
     while postgres.pid is not None and not postgres.is_ready() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -147,23 +147,23 @@ def revive(postgres):
 
 @dataclass(frozen=True)
 class BrokerDiskAlarm:
-    """RabbitMQ takes its disk for full, and reads nothing more from those who publish."""
+    """RabbitMQ raises its disk alarm, and blocks all publishers."""
 
     name: str
 
-    def strike(self, arena, chance):
+    def inject(self, sandbox, chance):
         held = chance.uniform(3.0, 15.0)
-        with arena.exclusively("rabbitmq"):
+        with sandbox.exclusively("rabbitmq"):
             try:
-                set_disk_free_limit(arena.servers.rabbitmq, MORE_THAN_ANY_DISK)
+                set_disk_free_limit(sandbox.servers.rabbitmq, MORE_THAN_ANY_DISK)
                 time.sleep(held)
             finally:
-                set_disk_free_limit(arena.servers.rabbitmq, configured_limit())
+                set_disk_free_limit(sandbox.servers.rabbitmq, configured_limit())
         return f"{self.name} for {held:.1f} s"
 
 
 def set_disk_free_limit(rabbitmq, limit):
-    """Say below which free space RabbitMQ blocks its publishers."""
+    """Set the free disk space below which RabbitMQ blocks publishers."""
     control = install.rabbitmq().with_name("rabbitmqctl")
     done = subprocess.run(
         [str(control), "--quiet", "set_disk_free_limit", limit],
@@ -178,7 +178,7 @@ def set_disk_free_limit(rabbitmq, limit):
 
 
 def configured_limit():
-    """What the broker's configuration says."""
+    """The limit in the broker's configuration file."""
     return re.search(r"^disk_free_limit\.absolute\s*=\s*(\S+)", SHARED_CONFIG.read_text(), re.MULTILINE).group(1)
 
 

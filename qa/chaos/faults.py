@@ -1,24 +1,23 @@
-"""What a fault is: something that is broken for a while, and whole again afterwards."""
+"""The interface of a fault: it breaks something for a while, and repairs it."""
 
 import random
 from typing import Any, Protocol
 
 
-class NotStruck(Exception):
-    """The fault could not be done this time: its point was not reached, its target was down already."""
+class FaultNotInjected(Exception):
+    """The fault had no effect this time: its point was not reached, or its target was already down."""
 
 
 class Fault(Protocol):
     """One kind of fault.
 
-    `name` is the kind. A fault may say `long = True` when it holds for more than 25 seconds: the quick forms leave
-    such a kind out.
+    `name` is the kind. A fault that lasts more than 25 seconds has `long = True`; quick runs skip it.
     """
 
     name: str
 
-    def strike(self, arena: Any, chance: random.Random) -> str:
-        """Break something, hold it for 0.2 to 25 seconds, mend it, and return in words what was done.
+    def inject(self, sandbox: Any, chance: random.Random) -> str:
+        """Break something for 0.2 to 25 seconds, repair it, and return a description.
 
-        It is mended also when this raises. Raises NotStruck where there was nothing to break.
+        It is also repaired if this raises. Raises FaultNotInjected if there was nothing to break.
         """

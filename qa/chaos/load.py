@@ -1,7 +1,7 @@
-"""The load of a run: orders at a steady rate, with cancellations, shipments and deliveries mixed in, until the end.
+"""The load of a chaos run: orders at a steady rate, with cancellations, shipments and deliveries.
 
-Every order carries its number in the quantities of two products that cost next to nothing, so that the orders
-database itself tells which of them exist, and how often. Every answer is counted by its status.
+Every order encodes its number in the quantities of two cheap products, so the orders database tells which of the
+requested orders exist, and how often. Responses are counted by status.
 """
 
 import http.client
@@ -12,97 +12,97 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from qa.load import Client, make_products, place
+from qa.support.client import Client, make_products, place
 
-PATIENCE = 300.0  # seconds in which a request must be answered, whatever the faults
-TOKEN_SECONDS = 30.0  # in which a token must be had that is accepted: longer than a clock stays wrong
+RETRY_SECONDS = 300.0  # a request must get a final response within so many seconds, despite faults
+TOKEN_SECONDS = 30.0  # until a new token must be accepted: longer than a clock fault lasts
 NUMBERS = 10_000  # the largest quantity of one line
 ABUNDANT = 1_000_000_000
 SCARCE = 40
 RESTOCK = 25
-NO_ANSWER = (OSError, http.client.HTTPException)
+NO_RESPONSE = (OSError, http.client.HTTPException)
 
 
 class Account:
-    """A user and the token that all of the user's connections share."""
+    """A user's credentials, and the token that all connections of the user share."""
 
     def __init__(self, email, password):
         self.token, self._lock = None, threading.Lock()
         self._credentials = {"email": email, "password": password}
 
     def renew(self, client, refused):
-        """Log in again, once however many connections were refused the same token."""
+        """Log in again, once for all connections whose token was refused."""
         with self._lock:
             if self.token == refused:
-                status, answer = client.insist("POST", "/users/login", self._credentials)
+                status, content = client.request_until_final("POST", "/users/login", self._credentials)
                 if status != http.client.OK:
-                    raise RuntimeError(f"no login: {status} {answer}")
-                self.token = answer["access_token"]
+                    raise RuntimeError(f"no login: {status} {content}")
+                self.token = content["access_token"]
 
 
-class Shopper(Client):
-    """A user at the gateway, who logs in again when the token has expired; counts what it is answered."""
+class User(Client):
+    """A client of one user. It logs in again when the token has expired, and counts the responses."""
 
-    def __init__(self, url, account, answers=None):
+    def __init__(self, url, account, responses=None):
         super().__init__(url)
-        self.url, self.account, self.answers = url, account, Counter() if answers is None else answers
+        self.url, self.account, self.responses = url, account, Counter() if responses is None else responses
         if account.token is None:
             account.renew(self, None)
         self.token = account.token
 
-    def again(self, answers=None):
-        """The same user on another connection."""
-        return Shopper(self.url, self.account, self.answers if answers is None else answers)
+    def new_connection(self, responses=None):
+        """Return a client of the same user with its own connection."""
+        return User(self.url, self.account, self.responses if responses is None else responses)
 
     def request(self, method, path, body=None, headers=None):
-        """As Client.request; a token that is too old, or from a clock that has been set back since, is replaced."""
+        """As Client.request, but replaces a token that has expired or was issued by a clock that has jumped back."""
         deadline = time.monotonic() + TOKEN_SECONDS
         while True:
             try:
-                status, answer = super().request(method, path, body, headers)
-            except NO_ANSWER:
-                self.answers["no answer"] += 1
+                status, content = super().request(method, path, body, headers)
+            except NO_RESPONSE:
+                self.responses["no response"] += 1
                 raise
-            self.answers[f"{status} {answer.get('code', '')}".strip() if status >= 400 else str(status)] += 1
+            self.responses[f"{status} {content.get('code', '')}".strip() if status >= 400 else str(status)] += 1
             if status != 401 or path == "/users/login" or time.monotonic() > deadline:
-                return status, answer
+                return status, content
             time.sleep(0.5)
             self.account.renew(self, self.token)
             self.token = self.account.token
 
-    def insist(self, method, path, body=None, headers=None, patience=PATIENCE):
-        """Return (status, body) of the first answer that is one; 0 when there is none within `patience` seconds."""
-        deadline, tries = time.monotonic() + patience, 0
+    def request_until_final(self, method, path, body=None, headers=None, retry_seconds=RETRY_SECONDS):
+        """Repeat a request until its response is final; returns (status, body), status 0 after `retry_seconds`."""
+        deadline, tries = time.monotonic() + retry_seconds, 0
         while True:
             tries += 1
             try:
-                status, answer = self.request(method, path, body, headers)
-            except NO_ANSWER as error:
-                status, answer = 0, {"code": type(error).__name__}
-            in_use = status == 409 and answer.get("code") == "IDEMPOTENCY_KEY_IN_USE"
+                status, content = self.request(method, path, body, headers)
+            except NO_RESPONSE as error:
+                status, content = 0, {"code": type(error).__name__}
+            in_use = status == 409 and content.get("code") == "IDEMPOTENCY_KEY_IN_USE"
             if not (status in {0, 503, 504} or in_use) or time.monotonic() > deadline:
-                return status, answer
+                return status, content
             time.sleep(0.05 * min(tries, 10))
 
 
 @dataclass
-class Asked:
-    """One order that a client asked for. Times are seconds of time.time()."""
+class OrderRequest:
+    """One requested order. Times are seconds of time.time()."""
 
     number: int
     key: str
     began: float
     status: int = 0
-    answer: str = ""
+    response: str = ""
     order_id: str | None = None
     tries: int = 0
-    answered: float = 0.0
-    done: set = field(default_factory=set)  # commands that were answered with a success
+    responded: float = 0.0
+    done: set = field(default_factory=set)  # commands that were acknowledged
 
 
 @dataclass
 class Catalogue:
-    """The products of a run. `units` and `thousands` carry the orders' numbers."""
+    """The products of a run. The quantities of `low` and `high` encode the orders' numbers."""
 
     selling: list
     scarce: list
@@ -133,31 +133,31 @@ def make_product(admin, name, price, stock):
 
 
 class Load:
-    """Orders by `clients` connections at `rate` a second at most, all drawn from `chance`."""
+    """Places orders over `clients` connections, at most `rate` per second, chosen by `chance`."""
 
     def __init__(self, customer, admin, *, clients, rate, chance):
         self.catalogue = make_catalogue(admin)
-        self.answers, self.asked = Counter(), []
-        self.restocked = Counter()  # product id: units that the admin was told to have added
-        self.odd = []  # answers that no client should get
+        self.responses, self.requests = Counter(), []
+        self.restocked = Counter()  # product id: units whose addition was acknowledged
+        self.unexpected = []  # responses that no client should get
         self._customer, self._admin, self._chance, self._rate = customer, admin, chance, rate
         self._clients = clients
         self._lock, self._go, self._ended = threading.Lock(), threading.Event(), threading.Event()
-        self._chores = deque()  # (due, command, Asked), in no particular order of time
+        self._follow_ups = deque()  # (due, command, OrderRequest), in no particular order of time
         self._busy = 0
         self._threads = []
 
     def start(self):
-        """Begin."""
+        """Start the clients' threads."""
         self._began, self._handed_out = time.monotonic(), 0
-        jobs = [self._order] * self._clients + [self._do_chores] * 3 + [self._restock]
+        jobs = [self._order] * self._clients + [self._do_follow_ups] * 3 + [self._restock]
         self._threads = [threading.Thread(target=self._guard, args=[job], daemon=True) for job in jobs]
         for thread in self._threads:
             thread.start()
         self.resume()
 
     def pause(self, seconds):
-        """Ask for nothing new, and wait until everything that was asked is answered. False if that takes too long."""
+        """Send no new requests, and wait for the responses of the open ones. False if that takes too long."""
         self._go.clear()
         deadline = time.monotonic() + seconds
         while self._busy and time.monotonic() < deadline:
@@ -165,13 +165,13 @@ class Load:
         return not self._busy
 
     def resume(self):
-        """Go on."""
+        """Send requests again."""
         with self._lock:
             self._began, self._handed_out = time.monotonic(), 0
         self._go.set()
 
     def stop(self):
-        """End for good."""
+        """End all threads."""
         self._ended.set()
         self._go.set()
         for thread in self._threads:
@@ -179,30 +179,30 @@ class Load:
 
     @property
     def accepted(self):
-        """The orders that were accepted so far."""
-        return [asked for asked in list(self.asked) if asked.order_id]
+        """The orders accepted so far."""
+        return [order for order in list(self.requests) if order.order_id]
 
     def _guard(self, job):
-        """A client that gives up is a finding, not the end of the load."""
+        """Record an exception of a client as unexpected; it does not end the load."""
         try:
             job()
         except Exception as error:  # noqa: BLE001
-            self.odd.append(f"a client gave up: {type(error).__name__}: {error}")
+            self.unexpected.append(f"a client gave up: {type(error).__name__}: {error}")
 
     # Orders
 
     def _order(self):
-        client = self._customer.again(self.answers)
-        while self._next_turn():
+        client = self._customer.new_connection(self.responses)
+        while self._await_rate():
             with self._working():
-                asked, body, plans = self._draw()
-                self._place(client, asked, body)
-                if asked.order_id:
-                    self._plan(asked, plans)
+                order, body, plans = self._draw()
+                self._place(client, order, body)
+                if order.order_id:
+                    self._plan(order, plans)
         client.close()
 
-    def _next_turn(self):
-        """Wait for this client's turn, at the rate of the load. False when the load has ended."""
+    def _await_rate(self):
+        """Wait until the rate permits another order. False when the load has ended."""
         while not self._ended.is_set():
             self._go.wait()
             with self._lock:
@@ -216,11 +216,11 @@ class Load:
         return _Counted(self)
 
     def _draw(self):
-        """The next order: its record, its body, and what shall become of it."""
+        """Return the next order: its record, its body, and a random number that chooses its follow-up."""
         with self._lock:
-            chance, number = self._chance, len(self.asked) + 1
-            asked = Asked(number, str(uuid4()), time.time())
-            self.asked.append(asked)
+            chance, number = self._chance, len(self.requests) + 1
+            order = OrderRequest(number, str(uuid4()), time.time())
+            self.requests.append(order)
             kind, plans = chance.random(), chance.random()
             products = {p["id"]: chance.randint(1, 3) for p in chance.sample(self.catalogue.selling, 2)}
             if kind < 0.12:
@@ -231,69 +231,69 @@ class Load:
                 products[chance.choice(self.catalogue.scarce)["id"]] = chance.randint(1, 2)
         products[self.catalogue.low["id"]] = number % NUMBERS + 1
         products[self.catalogue.high["id"]] = number // NUMBERS + 1
-        return asked, {"items": [{"product_id": key, "quantity": count} for key, count in products.items()]}, plans
+        return order, {"items": [{"product_id": key, "quantity": count} for key, count in products.items()]}, plans
 
-    def _place(self, client, asked, body):
-        asked.status, answer, asked.tries, _ = place(client, body, asked.key, PATIENCE)
-        asked.answered = time.time()
-        if asked.status == 201:
-            asked.order_id = answer["id"]
+    def _place(self, client, order, body):
+        order.status, content, order.tries, _ = place(client, body, order.key, RETRY_SECONDS)
+        order.responded = time.time()
+        if order.status == 201:
+            order.order_id = content["id"]
         else:
-            asked.answer = str(answer)
-            self.odd.append(f"POST /orders (key {asked.key}): {asked.status} {answer}")
+            order.response = str(content)
+            self.unexpected.append(f"POST /orders (key {order.key}): {order.status} {content}")
 
-    def _plan(self, asked, plans):
-        """Some are cancelled at once, some a little later, some shipped, and some of those delivered."""
+    def _plan(self, order, plans):
+        """Some orders are cancelled at once or later, some are shipped, and some of these delivered."""
         now = time.monotonic()
         if plans < 0.10:
-            self._chores.append((now, "cancel", asked))
+            self._follow_ups.append((now, "cancel", order))
         elif plans < 0.22:
-            self._chores.append((now + plans * 30, "cancel", asked))  # 3 to 6.6 s: after the confirmation, as a rule
+            self._follow_ups.append((now + plans * 30, "cancel", order))  # 3 to 6.6 s: usually after the confirmation
         elif plans < 0.30:
-            self._chores.append((now + plans * 15, "ship", asked))
-        elif plans < 0.34:  # both at once: one wins
-            self._chores.append((now + 2, "ship", asked))
-            self._chores.append((now + 2, "cancel", asked))
+            self._follow_ups.append((now + plans * 15, "ship", order))
+        elif plans < 0.34:  # concurrently: one of them wins
+            self._follow_ups.append((now + 2, "ship", order))
+            self._follow_ups.append((now + 2, "cancel", order))
 
-    # What happens to orders later
+    # Follow-ups
 
-    def _do_chores(self):
-        admin, customer = self._admin.again(self.answers), self._customer.again(self.answers)
+    def _do_follow_ups(self):
+        admin, customer = self._admin.new_connection(self.responses), self._customer.new_connection(self.responses)
         while not self._ended.is_set():
             self._go.wait()
             with self._working():
-                chore = self._due_chore()
-                if chore:
-                    _, command, asked = chore
-                    self._command(customer if command == "cancel" else admin, command, asked)
-            if not chore:
+                follow_up = self._next_follow_up()
+                if follow_up:
+                    _, command, order = follow_up
+                    self._command(customer if command == "cancel" else admin, command, order)
+            if not follow_up:
                 time.sleep(0.05)
 
-    def _due_chore(self):
-        """A chore that is due; the deque is short."""
+    def _next_follow_up(self):
+        """Return a follow-up that is due, or None. The deque is short."""
         with self._lock, suppress(StopIteration):
-            chore = next(one for one in self._chores if one[0] <= time.monotonic())
-            self._chores.remove(chore)
-            return chore
+            follow_up = next(one for one in self._follow_ups if one[0] <= time.monotonic())
+            self._follow_ups.remove(follow_up)
+            return follow_up
         return None
 
-    def _command(self, client, command, asked):
-        status, answer = client.insist("POST", f"/orders/{asked.order_id}/{command}")
+    def _command(self, client, command, order):
+        status, content = client.request_until_final("POST", f"/orders/{order.order_id}/{command}")
         if status in {200, 202}:
-            asked.done.add(command)
+            order.done.add(command)
             if command == "ship" and self._chance.random() < 0.5:
-                self._chores.append((time.monotonic() + 1, "deliver", asked))
-        elif status != 409:  # 409: it came too late or too early, or its first answer was lost
-            self.odd.append(f"POST /orders/{asked.order_id}/{command}: {status} {answer}")
+                self._follow_ups.append((time.monotonic() + 1, "deliver", order))
+        elif status != 409:  # 409: too late or too early, or the first response was lost
+            self.unexpected.append(f"POST /orders/{order.order_id}/{command}: {status} {content}")
 
     def _restock(self):
-        """New units of what is scarce, now and then: each under a key, so that a repetition adds nothing."""
-        admin = self._admin.again(self.answers)
+        """Add units of scarce products from time to time, each under an idempotency key."""
+        admin = self._admin.new_connection(self.responses)
         while not self._ended.wait(1.5):
             self._go.wait()
             with self._working():
                 product = self._chance.choice(self.catalogue.scarce)["id"]
-                status, answer = admin.insist(
+                status, content = admin.request_until_final(
                     "POST",
                     f"/inventory/{product}/adjustments",
                     {"delta": RESTOCK, "reason": "delivery"},
@@ -302,11 +302,11 @@ class Load:
                 if status == 201:
                     self.restocked[product] += RESTOCK
                 elif not self._ended.is_set():
-                    self.odd.append(f"POST /inventory/{product}/adjustments: {status} {answer}")
+                    self.unexpected.append(f"POST /inventory/{product}/adjustments: {status} {content}")
 
 
 class _Counted:
-    """Counts who is under way, so that `pause` knows when nobody is."""
+    """Counts open requests, so that `pause` knows when there are none."""
 
     def __init__(self, load):
         self._load = load

@@ -1,4 +1,4 @@
-"""What goes wrong between the services and their servers: the faults of the proxy, with the numbers drawn by chance."""
+"""Network faults between the services and their servers: the faults of the proxy, with random parameters."""
 
 import random
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from qa.chaos.faults import NotStruck
+from qa.chaos.faults import FaultNotInjected
 
 Values = dict[str, Any]
 
@@ -20,12 +20,12 @@ def cache(proxies, _chance):
 
 
 def databases(proxies, _chance):
-    """All six: they are one PostgreSQL, and this is what its machine's network would do."""
+    """All six databases: a fault of PostgreSQL's network affects all of them."""
     return proxies.databases
 
 
 def some_databases(proxies, chance):
-    """Those of one to three services."""
+    """The databases of one to three services."""
     return sorted(chance.sample(proxies.databases, chance.randint(1, 3)))
 
 
@@ -35,9 +35,9 @@ def everything(proxies, _chance):
 
 @dataclass(frozen=True)
 class NetworkFault:
-    """One kind of proxy fault on the links that `where` chooses, held for a time between the two bounds of `seconds`.
+    """One kind of proxy fault on the links that `where` chooses, for a random time within the bounds `seconds`.
 
-    Those that strike a counted number of times heal as soon as they have.
+    A fault with a `count` ends as soon as it has had its effect so many times.
     """
 
     name: str
@@ -46,19 +46,19 @@ class NetworkFault:
     values: Callable[[random.Random], Values]
     seconds: tuple[float, float]
 
-    def strike(self, arena, chance):
-        links, values = self.where(arena.proxies, chance), self.values(chance)
+    def inject(self, sandbox, chance):
+        links, values = self.where(sandbox.proxies, chance), self.values(chance)
         held = chance.uniform(*self.seconds)
-        with arena.proxies.fault(links, self.kind, **values):
+        with sandbox.proxies.fault(links, self.kind, **values):
             if "count" in values:
-                arena.proxies.await_hits(links, values["count"] * len(links), held)
+                sandbox.proxies.await_hits(links, values["count"] * len(links), held)
             else:
                 time.sleep(held)
-            hits = arena.proxies.hits(links)
+            hits = sandbox.proxies.hits(links)
         if not hits:
-            raise NotStruck(f"nothing went over {', '.join(links)} in {held:.1f} s")
-        said = ", ".join(f"{name} {value}" for name, value in values.items()) or "no numbers"
-        return f"{self.name}: {', '.join(links)} ({said}) for {held:.1f} s, {hits} times"
+            raise FaultNotInjected(f"no traffic on {', '.join(links)} in {held:.1f} s")
+        parameters = ", ".join(f"{name} {value}" for name, value in values.items()) or "no parameters"
+        return f"{self.name}: {', '.join(links)} ({parameters}) for {held:.1f} s, {hits} times"
 
 
 def nothing(_chance):
@@ -66,7 +66,7 @@ def nothing(_chance):
 
 
 def cut(chance):
-    """Anything from the middle of the first frame to some thousand messages later."""
+    """After a number of bytes, from within the first frame up to some thousand messages."""
     return {
         "after": int(10 ** chance.uniform(0, 5)),
         "from_server": chance.random() < 0.5,
@@ -82,7 +82,7 @@ def a_few(chance):
     return {"count": chance.randint(1, 5)}
 
 
-# Longer than every deadline: the gateway's 5 s, a confirm's 10 s, a statement's 10 s, TCP_USER_TIMEOUT's 15 s.
+# Longer than every timeout: the gateway's 5 s, a confirm's 10 s, a statement's 10 s, TCP_USER_TIMEOUT's 15 s.
 LONG = (16.0, 22.0)
 
 FAULTS = [

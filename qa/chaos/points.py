@@ -1,14 +1,15 @@
 """The named points between write, commit, publish and ack at which a service is killed.
 
-A fault arms a point by a file `armed/<service>.<point>` in the folder of the run; the service that gets there
-renames it into `hit/` and dies on the spot (see crashable.py). One file, one rename: one process dies of it.
+A fault arms a point by a file `armed/<service>.<point>` in the folder of the run. The process that reaches the point
+renames the file into `hit/` and kills itself (see crashable.py). Only one process can rename the file, so only one
+dies.
 """
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = "CHAOS_FOLDER"  # the variable that tells a service where its traps are
+FOLDER = "CHAOS_FOLDER"  # the variable with the folder of the armed points
 CRASHABLE = (sys.executable, "-m", "qa.chaos.crashable")
 
 HANDLERS = ("inventory", "payments", "orders", "notifications")
@@ -17,7 +18,7 @@ RELAYS = ("orders", "inventory", "payments")
 
 @dataclass(frozen=True)
 class Point:
-    """`words` say where it is; `services` are those that get there under the load."""
+    """`words` describe the point; `services` are those that reach it under the load."""
 
     name: str
     words: str
@@ -32,9 +33,13 @@ RPC_BEFORE_REPLY = Point("rpc-before-reply", "RPC after commit, before reply", (
 RELAY_BEFORE_CONFIRM = Point("relay-before-confirm", "relay after publish, before confirm", RELAYS)
 RELAY_BEFORE_DELETION = Point("relay-before-deletion", "relay after confirm, before the row's deletion", RELAYS)
 RELAY_AFTER_DELETION = Point("relay-after-deletion", "relay after the row's deletion", RELAYS)
-PROVIDER_ANSWERED = Point("provider-answered", "payments after the provider's answer, before recording", ("payments",))
+PROVIDER_ANSWERED = Point(
+    "provider-answered", "payments after the provider's outcome, before recording it", ("payments",)
+)
 TIMER_BEFORE_COMMIT = Point("timer-before-commit", "timer after expiry, before commit", ("orders",))
-GATEWAY_BEFORE_ANSWER = Point("gateway-before-answer", "gateway after RPC answer, before HTTP answer", ("gateway",))
+GATEWAY_BEFORE_RESPONSE = Point(
+    "gateway-before-response", "gateway after RPC result, before HTTP response", ("gateway",)
+)
 
 POINTS = (
     HANDLER_BEFORE_COMMIT,
@@ -47,11 +52,11 @@ POINTS = (
     RELAY_AFTER_DELETION,
     PROVIDER_ANSWERED,
     TIMER_BEFORE_COMMIT,
-    GATEWAY_BEFORE_ANSWER,
+    GATEWAY_BEFORE_RESPONSE,
 )
 
 
-class Trap:
+class ArmedPoint:
     """One armed point of one service."""
 
     def __init__(self, folder: Path, service: str, point: Point) -> None:
@@ -67,8 +72,8 @@ class Trap:
     def disarm(self) -> None:
         self.armed.unlink(missing_ok=True)
 
-    def spring(self) -> bool:
-        """Called by the service at the point: True for the one process that is to die of it."""
+    def trigger(self) -> bool:
+        """Called by the service at the point. True if this process must kill itself."""
         try:
             self.armed.rename(self.hit)
         except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""The provider's side of every payment: what a real one remembers, and the simulated one does not.
+"""The payment provider's records, which a real provider keeps and the simulated one does not.
 
-It refuses to void what it has captured, and to capture what it has voided. Its memory is a folder of symbolic links,
-one for each decision, because making a link is atomic between processes and outlives whichever is killed.
+It refuses to void a captured payment and to capture a voided one. The records are a folder of symbolic links, one for
+each decision, because creating a link is atomic between processes and survives their crash.
 """
 
 import os
@@ -15,7 +15,7 @@ AUTHORISED = "authorised.log"
 
 
 class Memory:
-    """Shared by all replicas of payments, and read by the verdict."""
+    """The records, shared by all replicas of payments and read by the verdict."""
 
     def __init__(self, folder: Path):
         self._folder = folder / NAME
@@ -24,7 +24,7 @@ class Memory:
         self._writer = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def authorised(self, key, amount, reference):
-        """Note what is held for an order; one write makes a whole line."""
+        """Record the amount authorised for an order. One write appends a whole line atomically."""
         os.write(self._writer, f"{key.partition(':')[0]} {amount} {reference}\n".encode())
 
     def move(self, kind, reference):
@@ -37,7 +37,7 @@ class Memory:
             raise ProviderRefuses(f"{kind} of {reference}, which is a {self._decision(reference)} already")
 
     def accounts(self):
-        """{order id: (amount held, words for what became of it)}; the words are among capture, void, refund."""
+        """{order id: (amount authorised, operations)}; the operations are a subset of capture, void, refund."""
         moved = defaultdict(set)
         for link in self._folder.iterdir():
             if link.is_symlink():
@@ -49,7 +49,7 @@ class Memory:
         return str((self._folder / f"{reference}.decision").readlink())
 
     def _link(self, reference, name, word):
-        """Make the link unless it is there; what it says now."""
+        """Create the link unless it exists; returns its word."""
         path = self._folder / f"{reference}.{name}"
         try:
             path.symlink_to(word)

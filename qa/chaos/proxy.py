@@ -1,14 +1,14 @@
-"""A TCP proxy between the services and their servers, and what can be made to go wrong in it.
+"""A TCP proxy between the services and their servers, which injects network faults.
 
     proxies = Proxies()
     environment = proxies.start(servers.addresses())      # the same variables, with the proxies' addresses
     with proxies.fault(proxies.databases, "stall"):
-        ...                                                # healed at the end of the block, whatever happens in it
+        ...                                                # the fault ends with the block, also after an exception
     proxies.stop()
 
-The bytes flow through a process of its own (proxy_process.py), so that it works the same in a green process like
-pytest's. It ends with the process that started it. One proxy for the broker, one for the cache, and one for each
-service's database, so that a single service can be cut off.
+The proxies run in a separate process (proxy_process.py), so that they work in a process with eventlet, such as pytest.
+It ends with the process that started it. There is one proxy for the broker, one for the cache, and one for each
+service's database, so that a single service can be disconnected.
 """
 
 import json
@@ -23,20 +23,20 @@ from urllib.parse import urlsplit, urlunsplit
 ROOT = Path(__file__).resolve().parents[2]
 BROKER, CACHE = "AMQP_URI", "REDIS_URL"
 DATABASE_SUFFIX, OWNER_SUFFIX = "_DATABASE_URL", "_OWNER_DATABASE_URL"
-LONGEST_WAIT = 100.0  # seconds until earlier faults of the same links have healed
+LONGEST_WAIT = 100.0  # seconds to wait for earlier faults of the same links
 
 
 class Proxies:
-    """All proxies of an arena. A link is named after the variable whose address it took over."""
+    """All proxies of a sandbox. A link has the name of the variable whose address it replaces."""
 
     def __init__(self):
         self._process = None
-        self._lock = threading.Lock()  # one question at a time
-        self._taken = {}  # for each link the lock of the fault that it has now
+        self._lock = threading.Lock()  # one request to the process at a time
+        self._taken = {}  # by link: the lock that its current fault holds
         self.broker, self.cache, self.databases = [BROKER], [CACHE], []
 
     def start(self, environment):
-        """Start a proxy before each server named in `environment`; returns it with the proxies' addresses."""
+        """Start a proxy for each server in `environment`; returns `environment` with the proxies' addresses."""
         wanted = {name: url for name, url in environment.items() if name in {BROKER, CACHE} or _is_database(name)}
         self.databases = sorted(filter(_is_database, wanted))
         upstreams = {name: [urlsplit(url).hostname, urlsplit(url).port] for name, url in wanted.items()}
@@ -46,11 +46,11 @@ class Proxies:
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # a Ctrl-C is its parent's to handle
+            start_new_session=True,  # the parent handles Ctrl-C
             text=True,
         )
         ports = self._read()
-        # The services' own users come by the same proxy.
+        # The services' own users connect through the same proxy.
         own = {
             name: _at_port(url, ports[server])
             for server in {BROKER, CACHE} & set(ports)
@@ -61,9 +61,9 @@ class Proxies:
 
     @contextmanager
     def fault(self, links, kind, **values):
-        """Inject a fault (a class of proxy_process.py, by its name) into `links` for as long as the block lasts.
+        """Inject a fault (a class of proxy_process.py, by its name) into `links` for the duration of the block.
 
-        A link has one fault at a time: the next one waits for it, and its block begins later.
+        A link has one fault at a time: the next one waits until the first one ends.
         """
         with ExitStack() as stack:
             for link in sorted(links):
@@ -75,11 +75,11 @@ class Proxies:
             yield
 
     def hits(self, links):
-        """How often the latest fault of these links struck: connections cut, stalled, refused ..."""
+        """How often the latest fault of these links had an effect: connections cut, stalled, refused ..."""
         return self._ask(links=links, count=True)["hits"]
 
     def await_hits(self, links, count, seconds):
-        """Wait until the fault struck `count` times; returns how often it did within `seconds`."""
+        """Wait until the fault had an effect `count` times, at most `seconds`; returns the number."""
         deadline = time.monotonic() + seconds
         while (hits := self.hits(links)) < count and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -98,23 +98,23 @@ class Proxies:
         self._process.stdout.close()
         self._process = None
 
-    def _ask(self, **question):
+    def _ask(self, **request):
         with self._lock:
-            print(json.dumps(question), file=self._process.stdin, flush=True)
+            print(json.dumps(request), file=self._process.stdin, flush=True)
             return self._read()
 
     def _read(self):
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"the proxy ended (exit code {self._process.wait(timeout=5)})")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise ValueError(answer["error"])
-        return answer
+        result = json.loads(line)
+        if "error" in result:
+            raise ValueError(result["error"])
+        return result
 
 
 def _is_database(name):
-    """Tell whether it is a service's; owners only migrate."""
+    """Whether the variable holds a service's database address. Owners' addresses are for migrations only."""
     return name.endswith(DATABASE_SUFFIX) and not name.endswith(OWNER_SUFFIX)
 
 

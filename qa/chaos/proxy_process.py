@@ -1,7 +1,7 @@
-"""The process that the proxies of proxy.py live in: asyncio and nothing else, told what to do in lines of JSON.
+"""The process in which the proxies of proxy.py run, controlled by lines of JSON.
 
 It reads `{"links": [...], "kind": ..., "values": {...}}` (inject), `{"links": [...]}` (heal) and `{"links": [...],
-"count": true}` from its standard input, answers each with one line, and ends when the input ends.
+"count": true}` from its standard input, prints one line for each, and ends at the end of the input.
 """
 
 import asyncio
@@ -13,25 +13,25 @@ import struct
 import sys
 from collections import deque
 
-MOST_HELD = 1024 * 1024  # bytes of one direction of one connection; beyond them the sender is not read any more
-COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"  # the simple query that psycopg2 sends; no other text can hold these bytes
-# A frame of method basic.ack (60, 80): channel, size 13, tag, bit, end. Bodies are JSON, which has no control bytes.
+MOST_HELD = 1024 * 1024  # bytes held back per direction of a connection; above it, reading from the sender pauses
+COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"  # the simple query that psycopg2 sends; no other message contains these bytes
+# A frame of method basic.ack (60, 80): channel, size 13, tag, bit, end. Bodies are JSON, without control bytes.
 CONFIRM = re.compile(rb"\x01..\x00\x00\x00\x0d\x00\x3c\x00\x50.{8}[\x00\x01]\xce", re.DOTALL)
 
 
 class Side(asyncio.Protocol):
-    """One end of a connection: what it receives goes to the other end."""
+    """One end of a connection. It forwards what it receives to the other end."""
 
     def __init__(self, link, *, is_server):
         self.link, self.is_server = link, is_server
         self.transport = self.other = None
-        self.held = deque()  # (when due or None, bytes): what a fault keeps back
+        self.held = deque()  # (due time or None, bytes) that a fault holds back
         self.held_bytes = self.received = 0
-        self.muted = False  # what comes from here is lost
-        self.frozen = False  # nothing passes any more, and nobody is told
+        self.muted = False  # drop what is received here
+        self.frozen = False  # forward nothing, and report no error
         self.is_lost = False
 
-    # what asyncio calls
+    # called by asyncio
 
     def connection_made(self, transport):
         self.transport = transport
@@ -48,7 +48,7 @@ class Side(asyncio.Protocol):
     def connection_lost(self, _error):
         self.is_lost = True
         if self.held or self.frozen or (self.link.fault is not None and self.link.fault.holds_close):
-            self.hold(b"", self.held[-1][0] if self.held else None)  # the end comes after the rest
+            self.hold(b"", self.held[-1][0] if self.held else None)  # close after the held bytes
         else:
             self.other.close()
 
@@ -58,21 +58,21 @@ class Side(asyncio.Protocol):
     def resume_writing(self):
         _if_open(self.other, "resume_reading")
 
-    # what faults do with it
+    # called by faults
 
     def write(self, data):
         if self.transport is not None and not self.is_lost:
             self.transport.write(data)
 
     def hold(self, data, due=None):
-        """Keep bytes back; none of them mean the end of the connection."""
+        """Hold bytes back. Empty bytes mean the end of the connection."""
         self.held.append((due, data))
         self.held_bytes += len(data)
         if self.held_bytes > MOST_HELD:
             _if_open(self, "pause_reading")
 
     def release(self, now=None):
-        """Hand on what is held: all of it, or what is due at `now`."""
+        """Forward the held bytes: all of them, or those due at `now`."""
         while self.held and (now is None or (self.held[0][0] is not None and self.held[0][0] <= now)):
             _due, data = self.held.popleft()
             self.held_bytes -= len(data)
@@ -84,7 +84,7 @@ class Side(asyncio.Protocol):
             _if_open(self, "resume_reading")
 
     def close(self):
-        """Say goodbye after what was written."""
+        """Close the connection after pending writes."""
         if self.transport is not None:
             self.transport.close()
 
@@ -105,9 +105,9 @@ def _if_open(side, method):
 
 
 class Fault:
-    """What a link does with bytes while it is not well. Every class below is a kind, by its name in lower case."""
+    """How a faulty link treats bytes. Every class below is a kind of fault, named by its class in lower case."""
 
-    holds_close = False  # does the other end not even learn that a connection ended?
+    holds_close = False  # is the end of a connection held back as well?
 
     def __init__(self, link):
         self.link, self.hits = link, 0
@@ -119,13 +119,13 @@ class Fault:
         side.other.write(data)
 
     def end(self):
-        """Also called when the fault heals early: everything flows again."""
+        """End the fault, and forward the held bytes."""
         for side in list(self.link.sides):
             side.release()
 
 
 class Cut(Fault):
-    """Connections end after `after` more bytes from the server or from the client, with a FIN or a RST."""
+    """Close connections after `after` more bytes from the server or from the client, with a FIN or a RST."""
 
     def __init__(self, link, after, from_server, reset):
         super().__init__(link)
@@ -151,7 +151,7 @@ class Cut(Fault):
 
 
 class Delay(Fault):
-    """Everything arrives `seconds` later."""
+    """Forward everything `seconds` later."""
 
     def __init__(self, link, seconds):
         super().__init__(link)
@@ -165,7 +165,7 @@ class Delay(Fault):
 
 
 class Stall(Fault):
-    """Connections are accepted, and nothing is forwarded until it heals; then all of it is."""
+    """Accept connections, but forward nothing until the fault ends; then forward everything."""
 
     holds_close = True
 
@@ -175,7 +175,7 @@ class Stall(Fault):
 
 
 class Freeze(Fault):
-    """The connections of now are half-open: both ends believe in them and hear nothing. New ones work."""
+    """Make the existing connections half-open: neither end gets data or an error. New connections work."""
 
     def begin(self):
         self.frozen = list(self.link.sides)
@@ -184,13 +184,13 @@ class Freeze(Fault):
         self.hits = len(self.frozen) // 2
 
     def end(self):
-        """The machine at the other end is back and knows of no such connections."""
+        """Reset the connections, as a restarted machine at the other end would."""
         for side in self.frozen:
             side.reset()
 
 
 class Refuse(Fault):
-    """Connections break, and new ones are refused."""
+    """Reset connections, and refuse new ones."""
 
     def begin(self):
         self.link.close()
@@ -203,7 +203,7 @@ class Refuse(Fault):
 
 
 class LostReply(Fault):
-    """COMMIT reaches PostgreSQL and takes place; its reply is lost and the connection with it. `count` times."""
+    """`count` times: PostgreSQL executes a COMMIT, but its reply is lost and the connection is reset."""
 
     def __init__(self, link, count):
         super().__init__(link)
@@ -220,7 +220,7 @@ class LostReply(Fault):
 
 
 class LostCommit(LostReply):
-    """The same seen from the client, but the COMMIT never arrives, and PostgreSQL rolls back."""
+    """`count` times: a COMMIT is lost and the connection is reset, so PostgreSQL rolls back."""
 
     def on_data(self, side, data):
         if not side.is_server and self.hits < self.count and data.endswith(COMMIT):
@@ -231,7 +231,7 @@ class LostCommit(LostReply):
 
 
 class LostConfirm(Fault):
-    """RabbitMQ has taken a message; its confirm is lost and the connection with it. `count` times."""
+    """`count` times: RabbitMQ accepts a message, but its confirm is lost and the connection is reset."""
 
     def __init__(self, link, count):
         super().__init__(link)
@@ -260,7 +260,7 @@ class Link:
         self.fault, self.sides = None, set()
         self.server = None
         self.latest_hits = 0
-        # Bound and never listening: it keeps the port ours while connections are refused.
+        # This socket never listens. It reserves the port while connections are refused.
         self._holder = _bound(0)
         self.port = self._holder.getsockname()[1]
 
@@ -312,7 +312,7 @@ _tasks = set()
 
 
 def _keep(task):
-    """asyncio holds its tasks by weak references only."""
+    """Keep a reference to the task: asyncio keeps only weak ones."""
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
 
@@ -346,10 +346,10 @@ async def main(upstreams):
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     while line := await orders.readline():
         try:
-            answer = execute(links, json.loads(line))
-        except Exception as error:  # noqa: BLE001 - told to whoever asked
-            answer = {"error": repr(error)}
-        print(json.dumps(answer), flush=True)
+            result = execute(links, json.loads(line))
+        except Exception as error:  # noqa: BLE001 - reported to the caller
+            result = {"error": repr(error)}
+        print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

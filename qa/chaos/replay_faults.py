@@ -1,7 +1,7 @@
-"""Messages that come again: up to ten times, in another order, long after, and when nobody remembers them.
+"""Replay faults: old events are published again, up to ten times, shuffled, also after the inboxes were emptied.
 
-A spy keeps every event of the run in a stream, a queue on the broker's disk that is read from any place as often as one
-likes. Bound it early (`listen`): what was published before it is not in it.
+A RabbitMQ stream records every event of the run; it can be read repeatedly from any offset. Call `start_recording`
+early: the stream contains only events that are published after it.
 """
 
 import random
@@ -16,20 +16,20 @@ from kombu.utils.url import parse_url
 
 from contracts.events import EVENTS, EXCHANGE, queue_name
 
-SPY = "chaos.spy"
-COPY_HEADER = "x-chaos-copy"  # ours, so that a copy is not copied again
-SPY_ARGUMENTS = {"x-queue-type": "stream", "x-max-length-bytes": 500_000_000}
-AT_ONCE = 200  # messages that the broker sends ahead
-SAMPLE = 300  # messages that one strike takes from the stream
-MOST_READ = 20 * SAMPLE  # most of them may be our own copies
+RECORDER = "chaos.recorder"
+COPY_HEADER = "x-chaos-copy"  # marks copies, so that they are not copied again
+RECORDER_ARGUMENTS = {"x-queue-type": "stream", "x-max-length-bytes": 500_000_000}
+PREFETCH = 200
+SAMPLE = 300  # messages that one fault takes from the stream
+MOST_READ = 20 * SAMPLE  # most of the messages may be copies
 MOST_TIMES = 10
 DRAINED_WITHIN_SECONDS = 20.0
 
 
 @contextmanager
-def channel_of(arena):
-    """A channel to the broker itself, past the proxies."""
-    address = parse_url(arena.direct["AMQP_URI"])
+def channel_of(sandbox):
+    """A channel to the broker, without the proxy."""
+    address = parse_url(sandbox.direct["AMQP_URI"])
     connection = amqp.Connection(
         host=f"{address['hostname']}:{address['port']}",
         userid=address["userid"],
@@ -47,22 +47,22 @@ def channel_of(arena):
             connection.close()
 
 
-def listen(arena):
-    """Bind the spy; to repeat it changes nothing."""
-    with channel_of(arena) as channel:
+def start_recording(sandbox):
+    """Declare and bind the stream; idempotent."""
+    with channel_of(sandbox) as channel:
         _bind(channel)
 
 
 def _bind(channel):
     channel.exchange_declare(EXCHANGE, "topic", durable=True, auto_delete=False)
-    channel.queue_declare(SPY, durable=True, auto_delete=False, arguments=SPY_ARGUMENTS)
-    channel.queue_bind(SPY, EXCHANGE, "#")
+    channel.queue_declare(RECORDER, durable=True, auto_delete=False, arguments=RECORDER_ARGUMENTS)
+    channel.queue_bind(RECORDER, EXCHANGE, "#")
 
 
-def heard(channel, chance, count):
-    """Up to `count` events in a row, from anywhere in the run, oldest first, without our own copies."""
-    channel.basic_qos(0, AT_ONCE, False)
-    recorded = channel.queue_declare(SPY, passive=True).message_count
+def recorded_events(channel, chance, count):
+    """Return up to `count` consecutive events from a random offset of the stream, without copies."""
+    channel.basic_qos(0, PREFETCH, False)
+    recorded = channel.queue_declare(RECORDER, passive=True).message_count
     begin = chance.randrange(max(1, recorded - count))
     found, seen = [], 0
 
@@ -73,7 +73,7 @@ def heard(channel, chance, count):
         if COPY_HEADER not in (message.headers or {}):
             found.append(message)
 
-    tag = channel.basic_consume(SPY, callback=take, arguments={"x-stream-offset": begin})
+    tag = channel.basic_consume(RECORDER, callback=take, arguments={"x-stream-offset": begin})
     with suppress(TimeoutError):  # the end of the stream
         while len(found) < count and seen < MOST_READ:
             channel.connection.drain_events(timeout=1.0)
@@ -82,7 +82,7 @@ def heard(channel, chance, count):
 
 
 def copy_of(message, *, new_id):
-    """The message as its producer sent it; under a new id, it is the same fact that nobody has seen before."""
+    """Return the message as its producer sent it; with `new_id`, under a message id that no inbox contains."""
     properties = {
         name: value
         for name, value in message.properties.items()
@@ -94,8 +94,8 @@ def copy_of(message, *, new_id):
     return amqp.Message(message.body, delivery_mode=2, application_headers=headers | {COPY_HEADER: True}, **properties)
 
 
-def everywhere(message):
-    """(exchange, routing key) as its producer published it: to all who consume it."""
+def to_exchange(message):
+    """(exchange, routing key) of the event: a copy goes to all its consumers."""
     return [(EXCHANGE, message.delivery_info["routing_key"])]
 
 
@@ -107,19 +107,19 @@ def to_each_handler(message):
 
 @dataclass(frozen=True)
 class Replay:
-    """Events of the run are published again, each one to ten times, shuffled."""
+    """Publish old events again, each one to ten times, shuffled."""
 
     name: str
-    where: object = everywhere
+    where: object = to_exchange
     new_id: bool = False
-    forget: bool = False  # are the inboxes emptied before?
+    forget: bool = False  # empty the inboxes first
 
-    def strike(self, arena, chance: random.Random):
-        with channel_of(arena) as channel:
+    def inject(self, sandbox, chance: random.Random):
+        with channel_of(sandbox) as channel:
             _bind(channel)
-            messages = heard(channel, chance, SAMPLE)
+            messages = recorded_events(channel, chance, SAMPLE)
             if self.forget:
-                forget(arena)
+                empty_inboxes(sandbox)
             copies = [
                 (copy_of(message, new_id=self.new_id), exchange, routing_key)
                 for message in messages
@@ -130,27 +130,28 @@ class Replay:
             for copy, exchange, routing_key in copies:
                 channel.basic_publish(copy, exchange, routing_key)
             left = await_drained(channel)
-        return f"{self.name}: {len(messages)} events in {len(copies)} copies, {left} of them not yet taken"
+        return f"{self.name}: {len(messages)} events in {len(copies)} copies, {left} of them still in queues"
 
 
-def forget(arena):
-    """Delete all that the inboxes remember, as their clean-up will one day."""
-    for url in database_urls(arena).values():
+def empty_inboxes(sandbox):
+    """Delete all inbox rows, as the clean-up does with old ones."""
+    for url in database_urls(sandbox).values():
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 5})
         with engine.begin() as connection:
             connection.execute(sqlalchemy.text("SET lock_timeout = '5s'"))
             connection.execute(sqlalchemy.text("DELETE FROM inbox"))
 
 
-def database_urls(arena):
-    """Each service's database, past the proxies."""
+def database_urls(sandbox):
+    """Each service's database, without the proxies."""
     return {
-        name: arena.servers.postgres.url(name) for name in sorted({one for e in EVENTS.values() for one in e.consumers})
+        name: sandbox.servers.postgres.url(name)
+        for name in sorted({one for e in EVENTS.values() for one in e.consumers})
     }
 
 
 def await_drained(channel):
-    """Wait until the handlers have taken everything, a bounded time; returns how many messages are left."""
+    """Wait until the handlers' queues are empty, for a bounded time; returns the number of messages left."""
     queues = [queue_name(service, event) for event in EVENTS.values() for service in event.consumers]
     deadline = time.monotonic() + DRAINED_WITHIN_SECONDS
     while True:

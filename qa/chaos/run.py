@@ -1,7 +1,7 @@
-"""One run: rounds of faults under load, and after each round rest and a verdict.
+"""One run: rounds of faults under load; after each round the load pauses and the invariants are checked.
 
-All chance comes from one seed. The threads of clients and faults still meet by accident, so that a seed repeats the
-plan of a run (which faults, in which order, how long, against whom), not each interleaving.
+All random choices come from one seed. The timing of threads still varies, so a seed repeats the plan of a run (which
+faults, in which order, how long, on which targets), but not each interleaving.
 """
 
 import itertools
@@ -17,19 +17,19 @@ import psycopg2
 from amqp.exceptions import AMQPError
 from sqlalchemy.exc import DBAPIError
 
-from qa.chaos.faults import NotStruck
-from qa.chaos.verdict import await_decided, judge, story
-from tests.books import report
+from qa.chaos.faults import FaultNotInjected
+from qa.chaos.verdict import await_decided, judge, order_history
+from qa.support.consistency import report
 
 DECIDED_WITHIN = 30.0  # seconds after the last fault has healed
-# What a fault runs into when another one has taken away what it needs.
-UNREACHABLE = (NotStruck, OSError, AMQPError, psycopg2.Error, DBAPIError, TimeoutError)
-LONGEST_FAULT = 150.0  # with all its waits for servers that others have in hand
+# Errors of a fault whose target is down because of another fault.
+UNREACHABLE = (FaultNotInjected, OSError, AMQPError, psycopg2.Error, DBAPIError, TimeoutError)
+LONGEST_FAULT = 150.0  # including its waits for servers that other faults hold
 
 
 @dataclass
-class Struck:
-    """One fault that was dealt. Times are time.time()."""
+class InjectedFault:
+    """One injected fault. Times are time.time()."""
 
     kind: str
     began: float
@@ -46,28 +46,28 @@ class Struck:
 
 @dataclass
 class Plan:
-    """What a run is to do. It ends when it has lasted `seconds`, and has had its faults, each kind and its orders; or
-    when it has dealt three times as many faults as that should take.
+    """The plan of a run. It ends after `seconds`, when the numbers of faults, of each kind and of orders are reached;
+    or after three times the number of faults that this should take.
     """
 
     faults: int = 0
     orders: int = 0
     seconds: float = 0.0
-    each: int = 0  # how often every kind is to strike at least
+    each: int = 0  # minimum number of faults of each kind
     per_round: int = 40
-    pause: float = 3.0  # seconds from one fault to the next, on average
+    pause: float = 3.0  # average seconds from one fault to the next
     at_once: int = 4
     kinds: list = field(default_factory=list)
 
     @property
     def most(self):
-        """So many faults are dealt and no more, however many of them found nothing to strike."""
+        """The maximum number of faults, including those that had no effect."""
         return 3 * max(self.faults, self.each * len(self.kinds), self.per_round)
 
 
 @dataclass
 class Outcome:
-    """What a run saw."""
+    """The result of a run."""
 
     seed: int
     began: float
@@ -75,15 +75,15 @@ class Outcome:
     orders: int = 0
     journal: list = field(default_factory=list)
     checks: dict = field(default_factory=dict)  # name -> ids, over all rounds
-    recoveries: list = field(default_factory=list)  # seconds from the last healing to the last decision
-    answers: Counter = field(default_factory=Counter)
+    recoveries: list = field(default_factory=list)  # seconds from the end of the last fault to the last decision
+    responses: Counter = field(default_factory=Counter)
     commands: Counter = field(default_factory=Counter)
-    not_staged: list = field(default_factory=list)  # kinds that this machine cannot have
-    stories: list = field(default_factory=list)
-    problems: list = field(default_factory=list)  # what is wrong beside the invariants
+    not_staged: list = field(default_factory=list)  # kinds that are not possible on this machine
+    histories: list = field(default_factory=list)
+    problems: list = field(default_factory=list)  # problems other than violated invariants
 
     @property
-    def struck(self):
+    def injected(self):
         return Counter(one.kind for one in self.journal if not one.missed and not one.failed)
 
     @property
@@ -92,18 +92,18 @@ class Outcome:
 
 
 class Run:
-    """Deals faults to an arena with a load on it. `workers` must outlive the arena: a server that a fault starts ends
+    """Injects faults into a sandbox under load. `workers` must outlive the sandbox: a server that a fault starts ends
     with the thread that started it."""
 
-    def __init__(self, arena, load, plan: Plan, seed: int, workers: ThreadPoolExecutor, say=print):
-        self._arena, self._load, self._plan, self._say = arena, load, plan, say
+    def __init__(self, sandbox, load, plan: Plan, seed: int, workers: ThreadPoolExecutor, say=print):
+        self._sandbox, self._load, self._plan, self._say = sandbox, load, plan, say
         self._chance = random.Random(seed)
-        self._workers, self._hands = workers, threading.Semaphore(plan.at_once)
+        self._workers, self._slots = workers, threading.Semaphore(plan.at_once)
         self.outcome = Outcome(seed, time.time())
         self._deck = self._shuffled()
 
     def run(self) -> Outcome:
-        """All rounds; the load has ended after it."""
+        """Run all rounds, and stop the load."""
         began = time.monotonic()
         self._load.start()
         try:
@@ -118,17 +118,17 @@ class Run:
             self._load.stop()
         self.outcome.seconds = time.monotonic() - began
         self.outcome.orders = len(self._load.accepted)
-        self.outcome.answers = Counter(self._load.answers)
+        self.outcome.responses = Counter(self._load.responses)
         self.outcome.commands = Counter(command for one in self._load.accepted for command in one.done)
         return self.outcome
 
     def _is_enough(self, seconds):
-        plan, struck = self._plan, self.outcome.struck
+        plan, injected = self._plan, self.outcome.injected
         return (
             seconds >= plan.seconds
-            and struck.total() >= plan.faults
+            and injected.total() >= plan.faults
             and len(self._load.accepted) >= plan.orders
-            and all(struck[kind.name] >= plan.each for kind in plan.kinds)
+            and all(injected[kind.name] >= plan.each for kind in plan.kinds)
         )
 
     # One round
@@ -136,86 +136,86 @@ class Run:
     def _round(self, number):
         began = time.time()
         self._load.resume()
-        dealt = [self._deal() for _ in range(self._plan.per_round)]
-        for future in dealt:
+        faults = [self._start_fault() for _ in range(self._plan.per_round)]
+        for future in faults:
             future.result(timeout=LONGEST_FAULT)
-        healed_at = time.monotonic()
-        self._rest(number, began, healed_at)
+        self._check(number, began, healed_at=time.monotonic())
 
-    def _deal(self):
-        """Start the next fault when its time has come and one of the hands is free."""
-        if self._chance.random() > 0.25:  # else at once with the one before
+    def _start_fault(self):
+        """Start the next fault after a random pause, when fewer than `at_once` faults are active."""
+        if self._chance.random() > 0.25:  # otherwise together with the previous one
             time.sleep(self._chance.uniform(0.4, 2.2) * self._plan.pause)
-        self._hands.acquire()
+        self._slots.acquire()
         fault = next(self._deck)
-        struck = Struck(fault.name, time.time())
-        self.outcome.journal.append(struck)
-        return self._workers.submit(self._strike, fault, struck, random.Random(self._chance.random()))
+        injected = InjectedFault(fault.name, time.time())
+        self.outcome.journal.append(injected)
+        return self._workers.submit(self._inject, fault, injected, random.Random(self._chance.random()))
 
-    def _strike(self, fault, struck, chance):
+    def _inject(self, fault, injected, chance):
         try:
-            struck.what = fault.strike(self._arena, chance).removeprefix(f"{fault.name}: ")
+            injected.what = fault.inject(self._sandbox, chance).removeprefix(f"{fault.name}: ")
         except UNREACHABLE as reason:
-            struck.what, struck.missed = f"{type(reason).__name__}: {reason}".strip().splitlines()[0], True
-        except Exception as error:  # noqa: BLE001 - a fault that fails must not end the run, but it is a finding
-            struck.what, struck.failed = f"{type(error).__name__}: {error}", True
-            self.outcome.problems.append(f"a fault failed: {struck.kind}: {struck.what}")
+            injected.what, injected.missed = f"{type(reason).__name__}: {reason}".strip().splitlines()[0], True
+        except Exception as error:  # noqa: BLE001 - a fault that fails does not end the run, but is a problem
+            injected.what, injected.failed = f"{type(error).__name__}: {error}", True
+            self.outcome.problems.append(f"a fault failed: {injected.kind}: {injected.what}")
         finally:
-            struck.ended = time.time()
-            self._hands.release()
-        self._say(f"  {struck.line()}")
+            injected.ended = time.time()
+            self._slots.release()
+        self._say(f"  {injected.line()}")
 
     def _shuffled(self):
-        """All kinds, again and again, in a new order each time. With `each`, those that are still due come first."""
+        """Yield all kinds in a random order, again and again. With `each`, kinds below that number come first."""
         while True:
-            due = [kind for kind in self._plan.kinds if self.outcome.struck[kind.name] < self._plan.each]
+            due = [kind for kind in self._plan.kinds if self.outcome.injected[kind.name] < self._plan.each]
             kinds = list(due or self._plan.kinds)
             self._chance.shuffle(kinds)
             yield from kinds
 
-    def _rest(self, number, began, healed_at):
-        """Heal, wait, count."""
+    def _check(self, number, began, healed_at):
+        """Pause the load, wait until the suite is at rest, and check the invariants."""
         if not self._load.pause(90):
-            self.outcome.problems.append("requests were still unanswered 90 s after the last fault had healed")
-        recovery = await_decided(self._arena, healed_at)
+            self.outcome.problems.append("requests were still open 90 s after the last fault had ended")
+        recovery = await_decided(self._sandbox, healed_at)
         self.outcome.recoveries.append(recovery)
         if recovery > DECIDED_WITHIN:
             self.outcome.problems.append(
-                f"round {number}: the last order was decided {recovery:.1f} s after the last fault had healed"
+                f"round {number}: the last order was decided {recovery:.1f} s after the last fault had ended"
             )
         try:
-            self._arena.wait_ready(60)
-        except Exception as error:  # noqa: BLE001 - told with all the rest
+            self._sandbox.wait_ready(60)
+        except Exception as error:  # noqa: BLE001 - reported with the other problems
             self.outcome.problems.append(f"the suite is not ready again: {error}")
-        checks = judge(self._arena, self._load)
-        rested = time.monotonic() - healed_at
+        checks = judge(self._sandbox, self._load)
+        at_rest = time.monotonic() - healed_at
         for check in checks:
             self.outcome.checks[check.name] = check.ids
         self._say(
-            f"round {number}: {len(self._load.accepted)} orders, {self.outcome.struck.total()} faults, all decided "
-            f"{recovery:.1f} s and at rest {rested:.1f} s after the last fault healed; "
+            f"round {number}: {len(self._load.accepted)} orders, {self.outcome.injected.total()} faults, all decided "
+            f"{recovery:.1f} s and at rest {at_rest:.1f} s after the last fault ended; "
             f"{os.getloadavg()[0]:.1f} load; {'sound' if self.outcome.sound else 'NOT SOUND'}"
         )
         if not self.outcome.sound:
             self._say(report(checks))
-            self._tell(checks, began)
+            self._describe(checks, began)
 
-    def _tell(self, checks, began):
-        """The orders that a broken check names, with their timelines and the faults of their time."""
+    def _describe(self, checks, began):
+        """Describe the orders that a violated check names, with their timelines and the faults at that time."""
         named = list(dict.fromkeys(word for check in checks for key in check.ids for word in key.split()))
-        asked = {one.order_id: one for one in self._load.asked if one.order_id}
-        for order in [word for word in named if word in asked][:3]:
-            one = asked[order]
-            told = [story(self._arena, order), f"    asked for at {_clock(one.began)}, accepted {_clock(one.answered)}"]
-            told += [f"    {struck.line()}" for struck in self.outcome.journal if self._touches(struck, one)]
-            self.outcome.stories.append("\n".join(told))
-        if not self.outcome.stories:
-            told = [f"    {struck.line()}" for struck in self.outcome.journal if struck.began >= began]
-            self.outcome.stories.append("\n".join(["  the faults of this round:", *told]))
+        requested = {one.order_id: one for one in self._load.requests if one.order_id}
+        for order in [word for word in named if word in requested][:3]:
+            one = requested[order]
+            lines = [order_history(self._sandbox, order)]
+            lines.append(f"    requested {_clock(one.began)}, accepted {_clock(one.responded)}")
+            lines += [f"    {injected.line()}" for injected in self.outcome.journal if self._touches(injected, one)]
+            self.outcome.histories.append("\n".join(lines))
+        if not self.outcome.histories:
+            lines = [f"    {injected.line()}" for injected in self.outcome.journal if injected.began >= began]
+            self.outcome.histories.append("\n".join(["  the faults of this round:", *lines]))
 
-    def _touches(self, struck, one):
-        """Could this fault have to do with that order? Its saga may take as long as its deadline, and longer."""
-        return struck.began < one.answered + 90 and (not struck.ended or struck.ended > one.began - 15)
+    def _touches(self, injected, one):
+        """Whether the fault may have affected the order. A saga may take longer than its deadline."""
+        return injected.began < one.responded + 90 and (not injected.ended or injected.ended > one.began - 15)
 
 
 def _clock(at):

@@ -1,6 +1,6 @@
-"""A minute of faults on a suite of its own, as `python -m qa.chaos` does it for half an hour.
+"""A minute of faults on a private suite; `python -m qa.chaos` runs half an hour of them.
 
-In a process of its own: pytest's threads are eventlet's, and the faults need real ones.
+It runs in a separate process: pytest's threads are green threads of eventlet, and the faults need real ones.
 CHAOS_SEED chooses another plan.
 """
 
@@ -22,7 +22,7 @@ FORM = ("--quick", "--round", "14", "--pause", "2", "--hot-product", "2")
 
 @pytest.fixture(scope="module")
 def outcome():
-    """What the run wrote down, and what it printed."""
+    """The result of the run, and its output."""
     done = subprocess.run(
         [sys.executable, "-m", "qa.chaos", "--seed", SEED, *FORM],
         cwd=ROOT,
@@ -35,12 +35,12 @@ def outcome():
     return SimpleNamespace(**json.loads((ROOT / "var/chaos/result.json").read_text()), output=done.stdout)
 
 
-def test_nothing_is_lost_in_a_minute_of_faults(outcome):
+def test_all_invariants_hold_after_a_minute_of_faults(outcome):
     assert outcome.sound, outcome.output[-20_000:]
     assert sum(outcome.faults.values()) >= 10
     assert outcome.orders >= 100
 
 
-def test_exactly_as_many_of_the_hot_product_are_sold_as_there_were(outcome):
+def test_exactly_all_units_of_the_hot_product_are_sold(outcome):
     assert [one["sold"] for one in outcome.hot_product] == [100, 100], outcome.output[-20_000:]
     assert not any(one["problems"] for one in outcome.hot_product), outcome.output[-20_000:]

@@ -1,4 +1,4 @@
-"""The chaos clock in a Python process: the wall clock jumps and comes back, time that passes does not notice."""
+"""The clock of the clock faults in a Python process: the wall clock jumps, the monotonic clock does not."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def clock():
 
 @pytest.fixture
 def ask(clock):
-    """A process under the clock: what time.time() and datetime say there, and how long two naps of 0.1 s took."""
+    """A process under the clock: returns its time.time(), its datetime, and the duration of two sleeps of 0.1 s."""
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", TELLS_TIME],
         env=os.environ | clock.environment(),
@@ -55,7 +55,7 @@ def ask(clock):
     process.wait(timeout=10)
 
 
-def test_a_process_under_the_clock_jumps_with_it_and_its_naps_stay_as_long(clock, ask):
+def test_wall_time_jumps_with_the_clock_and_sleeps_keep_their_duration(clock, ask):
     for offset in (0, DAY, -3600, 0):
         clock.jump(offset)
         time.sleep(SEEN_WITHIN_SECONDS)
@@ -66,7 +66,7 @@ def test_a_process_under_the_clock_jumps_with_it_and_its_naps_stay_as_long(clock
         assert 0.2 <= slept < 5
 
 
-def test_the_clock_leaves_nothing_behind(clock):
+def test_stop_removes_the_clocks_folder(clock):
     folder = clock._file.parent
     clock.stop()
     assert not folder.exists()

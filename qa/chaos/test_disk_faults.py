@@ -1,4 +1,4 @@
-"""The small disk: full to the last byte, and nothing of it is left afterwards."""
+"""The small file system: it is filled completely, and removed afterwards."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from qa.chaos.disk_faults import can_mount, configured_limit, filled, small_disk
 
 
 @pytest.mark.skipif(not can_mount(), reason="mounting a file system needs root and loop devices")
-def test_a_filled_disk_takes_nothing_and_a_freed_one_does(tmp_path):
+def test_a_filled_disk_refuses_writes_until_it_is_freed(tmp_path):
     with small_disk(SimpleNamespace(data=tmp_path)):
         home = tmp_path / "postgres"
         with filled(home):
@@ -24,7 +24,7 @@ def test_a_filled_disk_takes_nothing_and_a_freed_one_does(tmp_path):
 
 
 @pytest.mark.skipif(not can_mount(), reason="mounting a file system needs root and loop devices")
-def test_a_disk_that_a_killed_run_left_mounted_is_replaced(tmp_path):
+def test_a_disk_left_mounted_by_a_killed_run_is_replaced(tmp_path):
     left = small_disk(SimpleNamespace(data=tmp_path))
     left.__enter__()
     (tmp_path / "postgres/old").touch()
@@ -33,5 +33,5 @@ def test_a_disk_that_a_killed_run_left_mounted_is_replaced(tmp_path):
     assert not os.path.ismount(tmp_path / "postgres")
 
 
-def test_the_brokers_alarm_goes_back_to_what_is_configured():
+def test_the_brokers_limit_is_read_from_its_configuration():
     assert configured_limit()[0].isdigit()

@@ -1,4 +1,4 @@
-"""The proxy itself: what is healthy passes unchanged, and each fault does what it is named after."""
+"""The proxy: without a fault it forwards data unchanged, and each fault has its documented effect."""
 
 import socket
 import threading
@@ -19,7 +19,7 @@ OWNERS = "ORDERS_OWNER_DATABASE_URL"
 
 @pytest.fixture(scope="module")
 def through(servers):
-    """(the proxies, the environment that leads through them)."""
+    """(the proxies, the environment with their addresses)."""
     proxies = Proxies()
     yield proxies, proxies.start(servers.addresses())
     proxies.stop()
@@ -27,11 +27,11 @@ def through(servers):
 
 @pytest.fixture
 def echo():
-    """A proxy before a server that says everything back."""
+    """A proxy for an echo server."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def serve(client):
-        with client, suppress(OSError):  # the proxy ends connections as rudely as it is asked to
+        with client, suppress(OSError):  # the proxy may reset the connection
             while data := client.recv(65536):
                 client.sendall(data)
 
@@ -64,12 +64,12 @@ def receive(connection, count):
 
 def is_broken(connection):
     try:
-        return connection.recv(10) == b""  # a green socket makes no difference between a RST and a FIN
+        return connection.recv(10) == b""  # a green socket does not distinguish a RST from a FIN
     except ConnectionResetError:
         return True
 
 
-def test_it_passes_on_what_it_gets_large_things_too(echo):
+def test_data_is_forwarded_unchanged_also_large_data(echo):
     _proxies, port = echo
     sent = bytes(range(256)) * 20_000
     with connect(port) as connection:
@@ -77,7 +77,7 @@ def test_it_passes_on_what_it_gets_large_things_too(echo):
         assert receive(connection, len(sent)) == sent
 
 
-def test_a_url_keeps_everything_but_its_port():
+def test_only_the_port_of_a_url_changes():
     proxies = Proxies()
     given = {"AMQP_URI": "pyamqp://guest:guest@127.0.0.1:5672//", "OTHER": "untouched"}
     given |= {"REDIS_URL": "redis://127.0.0.1:6379/0", "ORDERS_REDIS_URL": "redis://orders:o@127.0.0.1:6379/0"}
@@ -92,7 +92,7 @@ def test_a_url_keeps_everything_but_its_port():
 
 @pytest.mark.parametrize("reset", [True, False])
 @pytest.mark.parametrize("from_server", [True, False])
-def test_cut_ends_a_connection_after_so_many_bytes(echo, from_server, reset):
+def test_cut_closes_a_connection_after_a_number_of_bytes(echo, from_server, reset):
     proxies, port = echo
     with (
         connect(port) as connection,
@@ -113,7 +113,7 @@ def test_cut_ends_a_connection_after_so_many_bytes(echo, from_server, reset):
         assert receive(again, 30) == b"hello, and more than ten bytes"
 
 
-def test_delay_keeps_order_and_takes_its_time(echo):
+def test_delay_keeps_the_order_of_data(echo):
     proxies, port = echo
     with connect(port) as connection, proxies.fault(proxies.cache, "delay", seconds=0.1):
         began = time.monotonic()
@@ -123,7 +123,7 @@ def test_delay_keeps_order_and_takes_its_time(echo):
         assert time.monotonic() - began >= 0.2  # there and back
 
 
-def test_stall_holds_everything_until_it_heals(echo):
+def test_stall_holds_data_until_the_fault_ends(echo):
     proxies, port = echo
     with connect(port) as before:
         with proxies.fault(proxies.cache, "stall"), connect(port) as meanwhile:
@@ -136,7 +136,7 @@ def test_stall_holds_everything_until_it_heals(echo):
         assert receive(before, 4) == b"held"
 
 
-def test_freeze_leaves_half_open_connections_behind_and_lets_new_ones_in(echo):
+def test_freeze_makes_connections_half_open_and_accepts_new_ones(echo):
     proxies, port = echo
     with connect(port) as before:
         before.sendall(b"x")
@@ -152,7 +152,7 @@ def test_freeze_leaves_half_open_connections_behind_and_lets_new_ones_in(echo):
         assert is_broken(before)
 
 
-def test_refuse_breaks_and_refuses_until_it_heals(echo):
+def test_refuse_resets_and_refuses_connections_until_the_fault_ends(echo):
     proxies, port = echo
     with connect(port) as before:
         before.sendall(b"x")
@@ -166,7 +166,7 @@ def test_refuse_breaks_and_refuses_until_it_heals(echo):
         assert receive(after, 4) == b"back"
 
 
-def test_it_heals_when_the_block_raises_and_names_an_unknown_fault(echo):
+def test_a_fault_ends_when_the_block_raises_and_an_unknown_kind_is_an_error(echo):
     proxies, port = echo
     with pytest.raises(ZeroDivisionError), proxies.fault(proxies.cache, "stall"):
         1 / 0  # noqa: B018
@@ -179,7 +179,7 @@ def test_it_heals_when_the_block_raises_and_names_an_unknown_fault(echo):
 
 @pytest.fixture
 def marks(servers, through):
-    """An engine through the proxy on a table of numbers, and what is really in the table."""
+    """An engine that uses the proxy, and a function that reads the table of numbers without it."""
     direct = sqlalchemy.create_engine(servers.addresses()[OWNERS], poolclass=sqlalchemy.NullPool)
     with direct.begin() as connection:
         connection.execute(sqlalchemy.text("CREATE TABLE proxy_marks (number int)"))
@@ -196,7 +196,7 @@ def marks(servers, through):
 
 
 @pytest.mark.parametrize(("kind", "kept"), [("lostreply", [1]), ("lostcommit", [])])
-def test_a_commit_whose_reply_is_lost_took_place_and_one_that_is_lost_itself_did_not(through, marks, kind, kept):
+def test_a_commit_is_executed_if_its_reply_is_lost_but_not_if_the_commit_is_lost(through, marks, kind, kept):
     proxies, _environment = through
     engine, stored = marks
     with proxies.fault([DATABASE], kind, count=1):
@@ -227,7 +227,7 @@ def test_a_message_whose_confirm_is_lost_is_in_the_queue(through):
         publishing.collect()
 
 
-def test_one_database_can_be_cut_off_alone(through):
+def test_one_database_can_be_disconnected_alone(through):
     proxies, environment = through
     with proxies.fault([DATABASE], "refuse"):
         with pytest.raises(psycopg2.OperationalError):

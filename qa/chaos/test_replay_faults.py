@@ -1,4 +1,4 @@
-"""The spy and its copies, on the real broker."""
+"""The recorder of events and their copies, on a real broker."""
 
 import random
 from types import SimpleNamespace
@@ -7,67 +7,76 @@ import pytest
 
 from contracts.ids import new_id
 from contracts.users import UserRegistered
-from qa.chaos.replay_faults import COPY_HEADER, SPY, channel_of, copy_of, everywhere, heard, listen, to_each_handler
+from qa.chaos.replay_faults import (
+    COPY_HEADER,
+    RECORDER,
+    channel_of,
+    copy_of,
+    recorded_events,
+    start_recording,
+    to_each_handler,
+    to_exchange,
+)
 from tests.support import eventually
 
 COUNT = 20
 
 
 @pytest.fixture
-def arena(servers):
-    """As much of one as a replay needs."""
-    arena = SimpleNamespace(servers=servers, direct=servers.environment)
-    with channel_of(arena) as channel:
-        channel.queue_delete(SPY)
-    listen(arena)
-    yield arena
-    with channel_of(arena) as channel:
-        channel.queue_delete(SPY)
+def sandbox(servers):
+    """The parts of a sandbox that a replay needs."""
+    sandbox = SimpleNamespace(servers=servers, direct=servers.environment)
+    with channel_of(sandbox) as channel:
+        channel.queue_delete(RECORDER)
+    start_recording(sandbox)
+    yield sandbox
+    with channel_of(sandbox) as channel:
+        channel.queue_delete(RECORDER)
 
 
 @pytest.fixture
-def published(arena, bus):
-    """The message ids of a few events, as they were published."""
+def published(sandbox, bus):
+    """The message ids of some published events, in order."""
     ids = [bus.publish(UserRegistered(user_id=new_id(), email=f"{number}@example.com")) for number in range(COUNT)]
-    eventually(lambda: len(look(arena, COUNT)) == COUNT, timeout=20)
+    eventually(lambda: len(look(sandbox, COUNT)) == COUNT, timeout=20)
     return ids
 
 
-def look(arena, count):
-    with channel_of(arena) as channel:
-        return heard(channel, random.Random(1), count)
+def look(sandbox, count):
+    with channel_of(sandbox) as channel:
+        return recorded_events(channel, random.Random(1), count)
 
 
-def test_the_spy_has_every_event_of_the_run_in_its_order(arena, published):
-    assert [message.properties["message_id"] for message in look(arena, COUNT)] == published
+def test_the_recorder_has_every_event_in_order(sandbox, published):
+    assert [message.properties["message_id"] for message in look(sandbox, COUNT)] == published
 
 
-def test_it_can_be_asked_again_and_for_a_part(arena, published):
-    part = [message.properties["message_id"] for message in look(arena, 5)]
+def test_a_part_of_the_events_can_be_read(sandbox, published):
+    part = [message.properties["message_id"] for message in look(sandbox, 5)]
     assert len(part) == 5
     begin = published.index(part[0])
     assert part == published[begin : begin + 5]
 
 
-def test_a_copy_is_the_message_itself_and_no_source_of_copies(arena, published, bus):
-    original = look(arena, 1)[0]
-    with channel_of(arena) as channel:
-        [(exchange, routing_key)] = everywhere(original)
+def test_a_copy_equals_the_message_and_is_not_copied_again(sandbox, published, bus):
+    original = look(sandbox, 1)[0]
+    with channel_of(sandbox) as channel:
+        [(exchange, routing_key)] = to_exchange(original)
         channel.basic_publish(copy_of(original, new_id=False), exchange, routing_key)
 
     def copies():
-        bus.events()  # reads what has come
+        bus.events()  # reads new messages
         return [message for message in bus.heard if COPY_HEADER in (message.headers or {})]
 
     copy = eventually(copies)[0]
     assert copy.body == original.body
     assert copy.properties["message_id"] == original.properties["message_id"]
     assert copy.properties["content_type"] == "application/json"
-    assert len(look(arena, COUNT + 1)) == COUNT
+    assert len(look(sandbox, COUNT + 1)) == COUNT
 
 
-def test_under_a_new_id_only_the_id_is_another(arena, published):
-    original = look(arena, 1)[0]
+def test_a_copy_with_a_new_id_differs_only_in_its_id(sandbox, published):
+    original = look(sandbox, 1)[0]
     copy = copy_of(original, new_id=True)
     assert copy.body == original.body
     assert copy.properties["message_id"] != original.properties["message_id"]

@@ -1,4 +1,4 @@
-"""The verdict can fail: each of its own checks on a world in which just that is wrong."""
+"""Each check of the verdict fails on data that violates just its invariant."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from qa.chaos import verdict
-from qa.chaos.load import SCARCE, Asked
-from qa.chaos.points import HANDLER_BEFORE_ACK, Trap
+from qa.chaos.load import SCARCE, OrderRequest
+from qa.chaos.points import HANDLER_BEFORE_ACK, ArmedPoint
 from qa.chaos.provider import Memory, ProviderRefuses
 
 LOW, HIGH, RARE, NONE, SELLING = ({"id": name} for name in ("low", "high", "rare", "none", "selling"))
@@ -15,12 +15,12 @@ LOW, HIGH, RARE, NONE, SELLING = ({"id": name} for name in ("low", "high", "rare
 
 @pytest.fixture
 def load():
-    """Two orders, of which the second was cancelled by its buyer."""
+    """Two orders; the customer has cancelled the second one."""
     products = [LOW, HIGH, RARE, NONE, SELLING]
     catalogue = SimpleNamespace(low=LOW, high=HIGH, scarce=[RARE], without_stock=NONE, all=products)
-    asked = [Asked(number, f"key-{number}", 0.0, 201, order_id=f"order-{number}") for number in (1, 2)]
-    asked[1].done.add("cancel")
-    return SimpleNamespace(asked=asked, accepted=asked, catalogue=catalogue, restocked=Counter())
+    requests = [OrderRequest(number, f"key-{number}", 0.0, 201, order_id=f"order-{number}") for number in (1, 2)]
+    requests[1].done.add("cancel")
+    return SimpleNamespace(requests=requests, accepted=requests, catalogue=catalogue, restocked=Counter())
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def orders():
 
 @pytest.fixture
 def lines():
-    """The numbers 1 and 2, as the load writes them."""
+    """Order lines that encode the numbers 1 and 2, as the load writes them."""
     return {"order-1": Counter(low=2, high=1, rare=1), "order-2": Counter(low=3, high=1)}
 
 
@@ -41,36 +41,36 @@ def broken(checks):
     return {check.name: check.ids for check in checks if check.ids}
 
 
-def test_a_sound_world(load, orders, lines):
+def test_correct_data_passes_all_checks(load, orders, lines):
     assert not broken(verdict._existence(load, orders, lines))
-    assert not verdict._broken_promises(load, orders)
+    assert not verdict._reverted_commands(load, orders)
     assert not verdict._oversold(load, orders, lines)
     assert not broken(verdict._money(orders, {"order-1": ("10.00", {"capture"}), "order-2": ("20.00", {"void"})}))
 
 
-def test_a_lost_order(load, orders, lines):
+def test_a_lost_order_is_found(load, orders, lines):
     del orders["order-2"]
     assert broken(verdict._existence(load, orders, lines)) == {"no accepted order lost": ["order-2"]}
 
 
-def test_an_order_made_twice(load, orders, lines):
+def test_a_duplicated_order_is_found(load, orders, lines):
     orders["order-3"], lines["order-3"] = orders["order-1"], lines["order-1"]
     found = broken(verdict._existence(load, orders, lines))
     assert found["no order made twice"] == ["order-1 order-3"]
-    assert found["no order that no client asked for"] == ["order-3"]
+    assert found["no order that no client requested"] == ["order-3"]
 
 
-def test_an_order_from_nowhere(load, orders, lines):
+def test_an_unrequested_order_is_found(load, orders, lines):
     orders["order-9"], lines["order-9"] = orders["order-1"], Counter(low=10, high=1)
-    assert broken(verdict._existence(load, orders, lines)) == {"no order that no client asked for": ["order-9"]}
+    assert broken(verdict._existence(load, orders, lines)) == {"no order that no client requested": ["order-9"]}
 
 
-def test_a_cancellation_that_did_not_hold(load, orders):
+def test_a_reverted_cancellation_is_found(load, orders):
     orders["order-2"]["status"] = "CONFIRMED"
-    assert verdict._broken_promises(load, orders) == ["order-2 cancel"]
+    assert verdict._reverted_commands(load, orders) == ["order-2 cancel"]
 
 
-def test_more_sold_than_there_was(load, orders, lines):
+def test_overselling_is_found(load, orders, lines):
     lines["order-1"]["rare"] = SCARCE + 1
     assert verdict._oversold(load, orders, lines) == ["rare"]
     load.restocked["rare"] = 1
@@ -84,31 +84,31 @@ def test_more_sold_than_there_was(load, orders, lines):
     [
         (
             {"order-1": ("10.00", {"capture"}), "order-2": ("20.00", {"capture"})},
-            "provider: nobody charged without an order that stands",
+            "provider: only confirmed orders are charged",
             "order-2",
         ),
         (
             {"order-1": ("10.00", {"void"}), "order-2": ("20.00", {"void"})},
-            "provider: every order that stands is charged",
+            "provider: every confirmed order is charged",
             "order-1",
         ),
         (
             {"order-1": ("11.00", {"capture"}), "order-2": ("20.00", {"void"})},
-            "provider: charged is the order's total",
+            "provider: the charge is the order's total",
             "order-1",
         ),
         (
             {"order-1": ("10.00", {"capture"}), "order-2": ("20.00", set())},
-            "provider: nothing still held of a cancelled order",
+            "provider: no authorisation left of a cancelled order",
             "order-2",
         ),
     ],
 )
-def test_money_that_went_the_wrong_way(orders, accounts, name, order):
+def test_a_wrong_charge_is_found(orders, accounts, name, order):
     assert broken(verdict._money(orders, accounts)) == {name: [order]}
 
 
-def test_the_provider_remembers_and_refuses(tmp_path):
+def test_the_provider_refuses_contradictory_operations(tmp_path):
     provider, replica = Memory(tmp_path), Memory(tmp_path)
     provider.authorised("order-1:authorise", "10.00", "auth_1")
     provider.authorised("order-2:authorise", "20.00", "auth_2")
@@ -124,13 +124,13 @@ def test_the_provider_remembers_and_refuses(tmp_path):
     assert replica.accounts() == {"order-1": ("10.00", {"capture", "refund"}), "order-2": ("20.00", {"void"})}
 
 
-def test_one_process_dies_of_a_trap_and_only_once(tmp_path):
-    trap = Trap(tmp_path, "orders", HANDLER_BEFORE_ACK)
-    assert not trap.spring()
-    trap.arm()
-    assert trap.spring()
-    assert trap.hit.exists()
-    assert not trap.spring()
-    trap.arm()
-    trap.disarm()
-    assert not trap.spring()
+def test_an_armed_point_triggers_exactly_once(tmp_path):
+    armed_point = ArmedPoint(tmp_path, "orders", HANDLER_BEFORE_ACK)
+    assert not armed_point.trigger()
+    armed_point.arm()
+    assert armed_point.trigger()
+    assert armed_point.hit.exists()
+    assert not armed_point.trigger()
+    armed_point.arm()
+    armed_point.disarm()
+    assert not armed_point.trigger()

@@ -19,8 +19,8 @@ from deploy import migrate, seed
 from deploy.local.servers import Servers, remove_data
 from deploy.local.suite import Suite
 from qa.fuzz.run import ROOT, Run, run
-from qa.load import ADMIN, CUSTOMER
-from tests.own_suite import set_up
+from qa.support.client import ADMIN, CUSTOMER
+from qa.support.own_suite import set_up
 
 FOLDER = ROOT / "var/fuzz"
 PASSWORD = "Demo-pass-2026!"

@@ -1,4 +1,4 @@
-"""The long form, for a person at a terminal: python -m qa.model --states 1000000, or --mutants for their table."""
+"""Explores the large scenarios: python -m qa.model --states 1000000; or tests all mutants: --mutants."""
 
 import argparse
 import resource
@@ -12,23 +12,23 @@ from qa.model.tables import TABLES, Coverage
 
 
 def main():
-    """Explore, print, and exit with 1 if anything is broken, never seen, too few, or survives."""
+    """The command line. Exit code 1 if an invariant is violated, a row is not covered, or a mutant survives."""
     parser = argparse.ArgumentParser(prog="python -m qa.model", description=__doc__)
-    parser.add_argument("--states", type=int, default=1_000_000, help="fail unless so many distinct states are visited")
-    parser.add_argument("--mutants", action="store_true", help="hunt the mutants instead, and print their table")
+    parser.add_argument("--states", type=int, default=1_000_000, help="minimum number of distinct states")
+    parser.add_argument("--mutants", action="store_true", help="test the mutants, and print their table")
     arguments = parser.parse_args()
-    sys.exit(not (hunt() if arguments.mutants else visit(arguments.states)))
+    sys.exit(not (check_mutants() if arguments.mutants else explore_all(arguments.states)))
 
 
-def visit(wanted):
-    """Explore the long form's worlds to their ends; tells whether every promise is kept and every row was seen."""
+def explore_all(wanted):
+    """Explore all large scenarios; returns whether every invariant holds and every row was covered."""
     began, reports = time.monotonic(), []
     for scenario in (*LONG, *INBOX):
         report = explore(scenario)
         reports.append(report)
         print(report if scenario in LONG else f"{report} (not counted)", flush=True)
         if report.broken:
-            print(report.story)
+            print(report.trace)
     coverages = [Coverage.of(table, reports) for table in TABLES]
     print(*coverages, sep="\n")
     counted = reports[: len(LONG)]
@@ -44,19 +44,19 @@ def visit(wanted):
     return (
         states >= wanted
         and not any(report.broken for report in reports)
-        and not any(coverage.never or coverage.wrong for coverage in coverages)
+        and not any(coverage.missing or coverage.unexpected for coverage in coverages)
     )
 
 
-def hunt():
-    """Hunt every mutant and print what became of it; tells whether all were caught."""
-    print("| mutant | caught by: the promise that breaks | after states | in steps |\n|---|---|---:|---:|")
+def check_mutants():
+    """Explore every mutant and print which invariant it violates; returns whether all were caught."""
+    print("| mutant | violated invariant | after states | in steps |\n|---|---|---:|---:|")
     caught = True
     for mutant in MUTANTS:
-        report = mutant.hunt()
+        report = mutant.explore()
         caught = caught and report.broken is not None
-        promise = report.broken.args[0] if report.broken else "**SURVIVES**"
-        print(f"| {mutant.name} | {promise} | {report.states:,} | {len(report.path)} |", flush=True)
+        invariant = report.broken.args[0] if report.broken else "**SURVIVES**"
+        print(f"| {mutant.name} | {invariant} | {report.states:,} | {len(report.path)} |", flush=True)
     return caught
 
 

@@ -1,25 +1,25 @@
-"""Visits every reachable state of a scenario, breadth first, and judges each one.
+"""Visits every reachable state of a scenario, breadth first, and checks the invariants in each.
 
-Why every order comes to rest: each step that helps (a delivery that is due, the relay, the provider's answer, and the
-commit of such a transaction) sets a bit that nothing ever clears again, or takes a payment out of PENDING, to which
-nothing ever brings it back; both are asserted of every step. There are finitely many bits. In every state that is not
-at rest such a step is possible, which is asserted of every state; an open transaction can always commit. So wherever
-such steps are taken again and again, and not every transaction dies for ever, all is at rest after finitely many.
+Why every order comes to rest: each step that makes progress (a delivery that is due, the relay, the provider's outcome,
+and the commit of such a transaction) sets a bit that no step clears, or takes a payment out of PENDING, to which no
+step returns it. Both are asserted for every step. The number of bits is finite. In every state that is not at rest such
+a step is possible, which is asserted for every state; an open transaction can always commit. So a run in which such
+steps are taken repeatedly, and in which not every transaction crashes, is at rest after finitely many of them.
 """
 
 import time
 from array import array
 from dataclasses import dataclass, field
 
-from qa.model.promises import Promises
+from qa.model.description import describe
+from qa.model.invariants import Invariants
 from qa.model.records import Broken
-from qa.model.telling import in_words
 from qa.model.world import World
 
 
 @dataclass
 class Report:
-    """What an exploration found."""
+    """The result of an exploration."""
 
     name: str
     states: int
@@ -35,39 +35,39 @@ class Report:
         return f"{self.name}: {size}, {self.seconds:.1f} s of CPU"
 
     @property
-    def story(self):
-        """How the promise was broken, step by step."""
-        promise, seen = self.broken.args
+    def trace(self):
+        """The steps that lead to the violation."""
+        invariant, seen = self.broken.args
         steps = "\n".join(f"  {number}. {step}" for number, step in enumerate(self.path, 1))
-        return f"{self.name}: broken after {self.states:,} states: {promise}\n  seen: {seen}\n{steps}"
+        return f"{self.name}: violated after {self.states:,} states: {invariant}\n  seen: {seen}\n{steps}"
 
 
 def explore(scenario, limit=None):
-    """Explore all of `scenario`, or until a promise is broken. More than `limit` states are a failure of their own."""
+    """Explore all states of `scenario`, or stop at a violated invariant. More than `limit` states are one too."""
     began = time.process_time()
     world = World(scenario)
-    promises = Promises(world)
+    invariants = Invariants(world)
     start = world.canonical(world.start())
     numbers, states, parents = {start: 0}, [start], array("q", [-1])
     transitions = at_rest = current = 0
     broken = failed = None
     try:
-        promises.always(start)
+        invariants.always(start)
         while current < len(states):
             state = states[current]
             failed = None
-            if promises.is_at_rest(state):
+            if invariants.is_at_rest(state):
                 at_rest += 1
-                promises.at_rest(state)
-            elif not world.open.values[state[-1]] and not promises.can_move_on(state):
-                raise Broken("whatever is not at rest can move on", "stuck")
+                invariants.at_rest(state)
+            elif not world.open.values[state[-1]] and not invariants.can_progress(state):
+                raise Broken("every state that is not at rest permits progress", "stuck")
             for _, reached in world.next(state):
                 transitions += 1
                 failed = reached
-                promises.step(state, reached)
+                invariants.step(state, reached)
                 after = world.canonical(reached)
                 if after not in numbers:
-                    promises.always(after)
+                    invariants.always(after)
                     numbers[after] = len(states)
                     states.append(after)
                     parents.append(current)
@@ -84,7 +84,7 @@ def explore(scenario, limit=None):
 
 
 def _path(world, states, parents, current, failed):
-    """Return the steps from the start to the state that is broken, in words."""
+    """Return descriptions of the steps from the start to the state that violates an invariant."""
     line = [current]
     while parents[line[-1]] >= 0:
         line.append(parents[line[-1]])
@@ -92,7 +92,7 @@ def _path(world, states, parents, current, failed):
     if failed is not None:
         wanted.append(world.canonical(failed))
     state, steps = states[0], []
-    for goal in wanted:  # a state's other names do as well: the path keeps to those with which it began
-        said, state = next(found for found in world.next(state) if world.canonical(found[1]) == goal)
-        steps.append(in_words(world.scenario, said))
+    for goal in wanted:  # compare canonical states, but keep the names of the first state along the path
+        label, state = next(found for found in world.next(state) if world.canonical(found[1]) == goal)
+        steps.append(describe(world.scenario, label))
     return steps

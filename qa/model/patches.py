@@ -1,4 +1,4 @@
-"""How a bug is put into the real rules, and taken out again: each function returns a context manager's maker."""
+"""Patches that put bugs into the real rules: each function returns a factory of context managers."""
 
 import contextlib
 from dataclasses import replace
@@ -10,26 +10,26 @@ from orders import saga
 from orders import use_cases as order_use_cases
 from qa.model.scenario import Environment
 
-_DECIDE, HEAR, _APPLY, _DECIDE_STOCK = saga._decide, saga.apply_reply, order_use_cases._apply, stock.decide
+_DECIDE, APPLY_REPLY, _APPLY, _DECIDE_STOCK = saga._decide, saga.apply_reply, order_use_cases._apply, stock.decide
 
 
-def no(rules, *gone):
-    """Without these rows of a table of steps."""
+def without_row(rules, *gone):
+    """Remove these rows from a table of steps."""
     return lambda: mock.patch.object(rules, "STEPS", {key: rules.STEPS[key] for key in rules.STEPS if key not in gone})
 
 
-def also(rules, key, step):
-    """With this row of a table of steps, new or instead of the one that stood there."""
+def with_row(rules, key, step):
+    """Add this row to a table of steps, or replace the existing one."""
     return lambda: mock.patch.dict(rules.STEPS, {key: step})
 
 
-def instead(where, name, what):
-    """With another function or value under a name."""
+def with_replacement(where, name, what):
+    """Replace a function or value."""
     return lambda: mock.patch.object(where, name, what)
 
 
-def command(which, possible_in, becomes, reason=None):
-    """With a command possible where it is not, and with the transitions for it."""
+def with_command(which, possible_in, becomes, reason=None):
+    """Permit a command in these statuses, and add its transitions."""
 
     @contextlib.contextmanager
     def patch():
@@ -41,38 +41,38 @@ def command(which, possible_in, becomes, reason=None):
     return patch
 
 
-def without(lock):
-    """A scenario in which a lock is not taken."""
+def without_lock(lock):
+    """Return a scenario in which this lock is not taken."""
     return lambda scenario: replace(scenario, environment=Environment(locks=Environment().locks - {lock}))
 
 
-def lacking(scenario, **guarantee):
-    """A scenario whose environment does not guarantee something."""
+def without_guarantee(scenario, **guarantee):
+    """Return a scenario whose environment lacks a guarantee."""
     return replace(scenario, environment=Environment(**guarantee))
 
 
-def decide_on(sufficient):
-    """Confirm also what satisfies `sufficient`."""
+def confirm_on(sufficient):
+    """Confirm also orders that satisfy `sufficient`."""
 
     def decide(it):
         if it.status is OrderStatus.CREATED and sufficient(it):
             return saga._change_status(it, OrderStatus.CONFIRMED, None)
         return _DECIDE(it)
 
-    return instead(saga, "_decide", decide)
+    return with_replacement(saga, "_decide", decide)
 
 
-def decide_unless(ignored):
-    """Decide nothing about what satisfies `ignored`."""
+def ignore_when(ignored):
+    """Do not decide orders that satisfy `ignored`."""
 
     def decide(it):
         return it if ignored(it) else _DECIDE(it)
 
-    return instead(saga, "_decide", decide)
+    return with_replacement(saga, "_decide", decide)
 
 
-def decide_anew():
-    """Decide also what was cancelled already."""
+def confirm_after_cancellation():
+    """Confirm also cancelled orders."""
 
     @contextlib.contextmanager
     def patch():
@@ -89,7 +89,7 @@ def decide_anew():
 
 
 def swap_reasons(it):
-    """Decide right, and say the other reason."""
+    """Decide correctly, but with the other reason."""
     decided = _DECIDE(it)
     swapped = {
         CancelReason.OUT_OF_STOCK: CancelReason.PAYMENT_FAILED,
@@ -98,14 +98,14 @@ def swap_reasons(it):
     return replace(decided, cancel_reason=swapped.get(decided.cancel_reason, decided.cancel_reason))
 
 
-def hear_the_latest(it, answer, *, returned=False):
-    """Believe every answer, however late it is."""
-    part, status = saga.REPLIES[answer]
+def apply_stale_replies(it, reply, *, returned=False):
+    """Apply every reply, also late ones."""
+    part, status = saga.REPLIES[reply]
     return saga._decide(replace(it, **{part: "RETURNED" if returned else status}))
 
 
-def announce(how_often):
-    """Publish each announcement so many times."""
+def publish_times(how_often):
+    """Publish each status event `how_often(event)` times."""
 
     def apply(order, after, entries, publish):
         events = []
@@ -120,11 +120,11 @@ def announce(how_often):
                 publish(event)
         return changed
 
-    return instead(order_use_cases, "_apply", apply)
+    return with_replacement(order_use_cases, "_apply", apply)
 
 
-def reserve_what_there_is(status, event, lines, levels):
-    """Reserve the lines of which there is enough."""
+def reserve_available_lines(status, event, lines, levels):
+    """Reserve the lines with sufficient stock."""
     if isinstance(event, OrderCreated):
         short = {shortage.product_id for shortage in stock.shortages(lines, levels)}
         lines = {product: units for product, units in lines.items() if product not in short}

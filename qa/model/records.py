@@ -1,4 +1,4 @@
-"""The records that the model's states are made of, and the locks of a scenario."""
+"""The records of the model's states, and the locks of a scenario."""
 
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ ROWS = {"orders": ("order", 0), "inventory": ("reservation", 1), "payments": ("p
 
 
 class Broken(Exception):
-    """A promise does not hold; the arguments are the promise and what was seen instead."""
+    """An invariant is violated; the arguments are the invariant and what was seen."""
 
 
 class Order(NamedTuple):
-    """One order in all three services; the parts are numbers of interned values."""
+    """One order in all three services; the fields are numbers of interned values."""
 
     saga: int
     reservation: int
@@ -24,31 +24,31 @@ class Order(NamedTuple):
 
 
 class Transaction(NamedTuple):
-    """An open transaction: what it writes and says when it commits, and what it locks until then."""
+    """An open transaction: what it writes and publishes when it commits, and the locks that it holds until then."""
 
     number: int
     service: str
     cause: int | str
     handled: int
     write: tuple
-    says: int
+    publishes: int
     holds: int
     inserts: bool
 
 
 class Step(NamedTuple):
-    """What can happen to one order: it becomes `after`, and a transaction begins unless `opens` is None."""
+    """A step of one order: it becomes `after`, and a transaction begins unless `opens` is None."""
 
     words: tuple
     needs: int
     opens: int | None
     after: int
-    helps: bool
-    """Whether it brings the order nearer to its rest: such steps are always taken in the end."""
+    progress: bool
+    """Whether the step makes progress towards rest: such steps are always taken in the end."""
 
 
 class Interned:
-    """Numbers the distinct values that it is given."""
+    """Assigns numbers to distinct values."""
 
     def __init__(self):
         self.values = []
@@ -62,14 +62,14 @@ class Interned:
 
 
 class OpenSets(Interned):
-    """Numbers the sets of transactions that are open at the same time."""
+    """Assigns numbers to sets of concurrently open transactions."""
 
     def __init__(self, transactions):
         super().__init__()
         self._transactions, self._held = transactions, {}
 
     def holders(self, opened):
-        """Return the locks that are held, and the transactions."""
+        """Return the held locks, and the transactions."""
         if opened not in self._held:
             held = 0
             for transaction in self.values[opened]:
@@ -89,7 +89,7 @@ class OpenSets(Interned):
 
 
 class Locks:
-    """What each transaction locks, one bit a thing, as queries.py of inventory and payments and use_cases.py do it."""
+    """The locks of each transaction as bits, as queries.py of inventory and payments and use_cases.py take them."""
 
     def __init__(self, scenario):
         self._scenario = scenario
@@ -101,7 +101,7 @@ class Locks:
         return 1 << number * PER_ORDER + bit if name in self._taken else 0
 
     def inbox(self, number, handled):
-        """The inbox row of a message and handler: who comes second waits, and then finds it handled."""
+        """The inbox row of a message and handler: a second handler waits for it, and then skips the message."""
         return handled << number * PER_ORDER + 3 if self._scenario.inbox and "inbox" in self._taken else 0
 
     def stock(self, product):

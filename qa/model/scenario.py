@@ -1,4 +1,4 @@
-"""What the explorer explores: orders, products, what people and the provider may do, and how much is modelled."""
+"""The input of the explorer: orders, products, possible commands and provider outcomes, and the environment."""
 
 from dataclasses import dataclass, field
 
@@ -10,19 +10,19 @@ APPROVED, DECLINED = "approved", "declined"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One order: its lines as (product, quantity), what may be commanded, and what the provider may answer."""
+class OrderSpec:
+    """One order: its lines as (product, quantity), the possible commands, and the possible outcomes of the provider."""
 
     lines: tuple[tuple[int, int], ...]
     commands: frozenset = frozenset()
-    answers: tuple[str, ...] = (APPROVED,)
+    outcomes: tuple[str, ...] = (APPROVED,)
     foreign: bool = False
-    """Orders has never heard of it: all its events are a stranger's, so they come even where that cannot be."""
+    """The order does not exist in orders: its events are foreign, so they may also contradict each other."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What PostgreSQL, RabbitMQ and our extensions guarantee. A mutant takes one of these guarantees away."""
+    """The guarantees of PostgreSQL, RabbitMQ and our extensions. A mutant removes one of them."""
 
     locks: frozenset = frozenset({"order", "reservation", "payment", "stock", "inbox"})
     outbox_in_transaction: bool = True
@@ -36,15 +36,15 @@ class Scenario:
     """A closed world to explore exhaustively."""
 
     name: str
-    orders: tuple[Asked, ...]
+    orders: tuple[OrderSpec, ...]
     stock: tuple[int | None, ...]
-    """What is on hand of each product at first; None where it has no stock record."""
+    """The initial units on hand of each product; None without a stock record."""
     adjustments: tuple[tuple[int, int], ...] = ()
-    """What a person may change, each once and at any time: (product, delta)."""
+    """Stock adjustments by a person, each possible once and at any time: (product, delta)."""
     workers: int = 2
-    """So many transactions may be open at the same time, over all services and replicas."""
+    """The maximum number of concurrently open transactions, over all services and replicas."""
     inbox: bool = False
-    """False: the inbox has forgotten everything, so that every delivery again reaches the rules."""
+    """False: the inbox is always empty, so every repeated delivery reaches the rules."""
     relay: bool = False
-    """True: the outbox and its relay are steps of their own. False: what is committed can be delivered."""
+    """True: the relay's publish and delete are separate steps. False: a committed message can be delivered at once."""
     environment: Environment = field(default_factory=Environment)

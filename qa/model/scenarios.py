@@ -1,13 +1,13 @@
-"""Which worlds are explored: in every test run, and in the long form.
+"""The scenarios that every test run explores, and those of the long form.
 
-No two of a list can have a state in common: their orders ask for other things, or the stock is another at first. (An
-exploration with an inbox sees only states that the same one without it sees too, so those are not counted.)
+No two of a list have a state in common: their orders or their initial stock differ. (An exploration with an inbox sees
+only states that the one without an inbox also sees, so they are not counted.)
 """
 
 from dataclasses import replace
 
 from orders.saga import Command
-from qa.model.scenario import APPROVED, DECLINED, Asked, Scenario
+from qa.model.scenario import APPROVED, DECLINED, OrderSpec, Scenario
 
 USER, ADMIN, EXPIRE = Command.CANCEL_BY_USER, Command.CANCEL_BY_ADMIN, Command.EXPIRE
 SHIP, DELIVER = Command.SHIP, Command.DELIVER
@@ -16,14 +16,14 @@ EITHER = (APPROVED, DECLINED)
 ONE_A, TWO_A = ((0, 1),), ((0, 2),)
 
 
-def asks(*lines, may=(), provider=(APPROVED,)):
-    """An order of these lines, what may be commanded about it, and what the provider may answer."""
-    return Asked(tuple(lines), frozenset(may), tuple(provider))
+def order_of(*lines, may=(), provider=(APPROVED,)):
+    """Return an order of these lines, with the commands `may` and the outcomes `provider`."""
+    return OrderSpec(tuple(lines), frozenset(may), tuple(provider))
 
 
 def _scarce(one, two):
-    """Order 1 wants an A and a B, order 2 a B and two A; there are two A and one B: only one can have its way."""
-    return {"orders": (asks((0, 1), (1, 1), **one), asks((1, 1), (0, 2), **two)), "stock": (2, 1)}
+    """Order 1 wants one A and one B, order 2 two A and one B. The stock, two A and one B, is enough for one order."""
+    return {"orders": (order_of((0, 1), (1, 1), **one), order_of((1, 1), (0, 2), **two)), "stock": (2, 1)}
 
 
 def _with_inbox(scenario):
@@ -31,34 +31,34 @@ def _with_inbox(scenario):
 
 
 STRANGER = Scenario(
-    "a stranger's events about an order that never was",
-    orders=(Asked(ONE_A, answers=EITHER, foreign=True),),
+    "foreign events about an unknown order",
+    orders=(OrderSpec(ONE_A, outcomes=EITHER, foreign=True),),
     stock=(1,),
     adjustments=((0, -1),),
 )
 NOTHING_THERE = Scenario(
-    "a product without a stock record", orders=(asks((0, 1), (1, 1), may=(USER,)),), stock=(1, None)
+    "a product without a stock record", orders=(order_of((0, 1), (1, 1), may=(USER,)),), stock=(1, None)
 )
 ONE_ORDER = Scenario(
-    "one order, every command, either answer, three workers",
-    orders=(asks((0, 2), may=ALL, provider=EITHER),),
+    "one order, every command, either provider outcome, three workers",
+    orders=(order_of((0, 2), may=ALL, provider=EITHER),),
     stock=(2,),
     workers=3,
 )
 RELAY = Scenario(
     "one order, the outbox relay step by step, declined",
-    orders=(asks((0, 1), provider=EITHER),),
+    orders=(order_of((0, 1), provider=EITHER),),
     stock=(1,),
     relay=True,
 )
 PEOPLE = Scenario(
-    "two orders, a person takes and brings",
-    orders=(asks((0, 2)), asks((0, 1), provider=EITHER)),
+    "two orders, stock adjustments",
+    orders=(order_of((0, 2)), order_of((0, 1), provider=EITHER)),
     stock=(2,),
     adjustments=((0, 1), (0, -1)),
 )
 SCARCE = Scenario("two orders, two products, scarce", **_scarce({"may": (USER,)}, {"provider": EITHER}))
-TWINS = Scenario("two equal orders, stock for one", orders=(asks((0, 1)),) * 2, stock=(1,))
+TWINS = Scenario("two equal orders, stock for one", orders=(order_of((0, 1)),) * 2, stock=(1,))
 
 SHORT = (STRANGER, NOTHING_THERE, ONE_ORDER, RELAY, PEOPLE, SCARCE, TWINS, _with_inbox(TWINS))
 
@@ -69,12 +69,12 @@ LONG = (
     replace(
         RELAY,
         name="one order, the outbox relay step by step, cancelled or not",
-        orders=(asks((0, 1), may=(USER,), provider=EITHER),),
+        orders=(order_of((0, 1), may=(USER,), provider=EITHER),),
     ),
     replace(
         PEOPLE,
-        name="two orders, a person takes and brings, the user cancels",
-        orders=(asks((0, 2), may=(USER,)), asks((0, 1), provider=EITHER)),
+        name="two orders, stock adjustments, the user cancels",
+        orders=(order_of((0, 2), may=(USER,)), order_of((0, 1), provider=EITHER)),
     ),
     replace(
         SCARCE,
@@ -84,11 +84,11 @@ LONG = (
     replace(
         TWINS,
         name="two equal orders, stock for one, the users cancel",
-        orders=(asks((0, 1), may=(USER,), provider=EITHER),) * 2,
+        orders=(order_of((0, 1), may=(USER,), provider=EITHER),) * 2,
     ),
-    Scenario("three equal orders, stock for two", orders=(asks((0, 1)),) * 3, stock=(2,)),
+    Scenario("three equal orders, stock for two", orders=(order_of((0, 1)),) * 3, stock=(2,)),
 )
-"""Millions of states: minutes and gigabytes."""
+"""Millions of states: they take minutes and gigabytes."""
 
 INBOX = tuple(_with_inbox(scenario) for scenario in (SCARCE, TWINS))
-"""Explored in the long form as well, but not counted."""
+"""Explored by the long form too, but not counted."""

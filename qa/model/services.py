@@ -1,6 +1,6 @@
-"""One transaction of each service, decided by its real code: what it would write and say, given what it has read.
+"""One transaction of each service, decided by its real code: what it writes and publishes, given what it has read.
 
-Nothing is decided here. Orders: saga.apply_reply, saga.apply_command, use_cases._apply and ._status_event.
+This module decides nothing. Orders: saga.apply_reply, saga.apply_command, use_cases._apply and ._status_event.
 Inventory: rules.merge, .step_for, .decide and .adjust. Payments: rules.step_for, use_cases._carry_out and
 Payment.state.
 """
@@ -24,94 +24,94 @@ FIELDS = (("status", "status"), ("stock", "stock_status"), ("payment", "payment_
 
 
 class Outcome(NamedTuple):
-    """What a transaction writes, besides its inbox row, and which messages it puts into the outbox."""
+    """What a transaction writes, besides its inbox row, and the messages that it puts into the outbox."""
 
     write: tuple
-    says: tuple[int, ...] = ()
+    publishes: tuple[int, ...] = ()
     money: int = 0
 
 
 class Provider:
-    """A payment provider with a memory, strict and idempotent, as a real one is."""
+    """A payment provider that remembers its operations; strict and idempotent, as a real one is."""
 
     def __init__(self, money):
         self.money = money
 
     def capture(self, reference, key):
-        self._move(words.TAKEN, reference, unless=words.LET_GO)
+        self._move(words.CAPTURED, reference, unless=words.VOIDED)
 
     def void(self, reference, key):
-        self._move(words.LET_GO, reference, unless=words.TAKEN)
+        self._move(words.VOIDED, reference, unless=words.CAPTURED)
 
     def refund(self, reference, key):
-        if not self.money & words.TAKEN:
+        if not self.money & words.CAPTURED:
             raise ProviderRefuses
-        self._move(words.GIVEN_BACK, reference, unless=words.LET_GO)
+        self._move(words.REFUNDED, reference, unless=words.VOIDED)
 
     def _move(self, what, reference, unless):
-        if self.money & unless or reference is None or not self.money & words.HELD:
+        if self.money & unless or reference is None or not self.money & words.AUTHORIZED:
             raise ProviderRefuses
         self.money |= what
 
 
-# Orders. What is written are the columns that changed, as the ORM does it.
+# Orders. A transaction writes the changed columns, as the ORM does.
 
 
 def apply_reply(number, saga, message):
-    """Orders hears an answer."""
+    """Orders handles a reply."""
     event, returned = words.MESSAGES[message]
     return _apply(number, saga, saga_rules.apply_reply(saga, event, returned=returned))
 
 
 def apply_command(number, saga, command):
-    """A person or the clock commands."""
+    """A user, an admin or the deadline issues a command."""
     after = saga_rules.apply_command(saga, command)
     return None if after is None else _apply(number, saga, after)
 
 
 def _apply(number, saga, after):
-    row, said = words.order_row(number, saga), []
+    row, published = words.order_row(number, saga), []
 
     def publish(event, cause=None):
-        said.append(event)
+        published.append(event)
         return MESSAGE_ID
 
     if not order_use_cases._apply(row, after, [], publish):
         return None
     written = tuple((field, getattr(row, column)) for field, column in FIELDS)
     changed = tuple((field, value) for field, value in written if value != getattr(saga, field))
-    # order.shipped and order.delivered are heard by nobody who decides.
-    return Outcome(changed, tuple(words.index_of(event) for event in said if words.is_heard(event)))
+    # No deciding service consumes order.shipped and order.delivered.
+    return Outcome(changed, tuple(words.index_of(event) for event in published if words.is_consumed(event)))
 
 
-# Inventory. What is written is the reservation's status and lines, and the stock as computed from what was read.
+# Inventory. A transaction writes the reservation's status and lines, and the stock as computed from what it read.
 
 
 def settle_stock(number, reservation, message, lines, stock):
-    """Inventory hears about an order. Raises ReservationMissing."""
+    """Inventory handles an event of an order. Raises ReservationMissing."""
     event = words.received(number, message, lines).event
     status, held = reservation or (None, ())
     if not stock_rules.step_for(status, type(event)):
         return None
     if message == words.CREATED:
-        asked = stock_rules.merge(event.items)
+        requested = stock_rules.merge(event.items)
     else:
-        asked = {words.PRODUCTS[product]: quantity for product, quantity in held}
-    read = {product: stock[words.PRODUCT_OF[product]] for product in asked}
+        requested = {words.PRODUCTS[product]: quantity for product, quantity in held}
+    read = {product: stock[words.PRODUCT_OF[product]] for product in requested}
     read = {product: stock_rules.Balance(*balance) for product, balance in read.items() if balance is not None}
-    decision = stock_rules.decide(status, event, asked, read)
+    decision = stock_rules.decide(status, event, requested, read)
     if decision is None:
         return None
     if decision.status == stock_rules.Status.RESERVED:
         held = tuple(sorted((words.PRODUCT_OF[key], change.reserved) for key, change in decision.changes.items()))
     after = {words.PRODUCT_OF[key]: read[key].plus(change) for key, change in decision.changes.items()}
     balances = tuple(sorted((product, (balance.on_hand, balance.reserved)) for product, balance in after.items()))
-    says = (words.index_of(decision.event),) if decision.event else ()
-    return Outcome(((decision.status, held), balances), says)
+    publishes = (words.index_of(decision.event),) if decision.event else ()
+    return Outcome(((decision.status, held), balances), publishes)
 
 
 def adjust(balance, delta):
-    """A person adjusts the stock of a product; returns its new balance, None where that is refused."""
+    """A person adjusts the stock of a product; returns its new balance, or None if that is refused."""
     read = stock_rules.Balance(*balance)
     try:
         after = read.plus(stock_rules.adjust(read, delta))
@@ -120,11 +120,11 @@ def adjust(balance, delta):
     return after.on_hand, after.reserved
 
 
-# Payments. What is written is the whole row.
+# Payments. A transaction writes the whole row.
 
 
 def settle_payment(number, payment, message, money):
-    """Payments hears about an order. Raises PaymentMissing and ProviderRefuses."""
+    """Payments handles an event of an order. Raises PaymentMissing and ProviderRefuses."""
     received = words.received(number, message, ())
     row = None if payment is None else _row(number, payment, money)
     step = payment_rules.step_for(row and row.state, type(received.event))
@@ -136,26 +136,26 @@ def settle_payment(number, payment, message, money):
     return _take(step, row, payment_use_cases._row(row), money, received)
 
 
-def record_answer(number, payment, answer, money):
-    """The provider has answered, in time or late; the same answer to the same question."""
+def record_outcome(number, payment, result, money):
+    """Payments records the provider's outcome, in time or late. A repeated request has the same outcome."""
     row = _row(number, payment, money)
-    given = Approved("auth_1") if answer == APPROVED else Declined("over the limit")
-    step = payment_rules.step_for(row.state, type(given))
+    outcome = Approved("auth_1") if result == APPROVED else Declined("over the limit")
+    step = payment_rules.step_for(row.state, type(outcome))
     if step is None:
         return None
-    return _take(step, row, payment_use_cases._row(row, given), money, row.cause)
+    return _take(step, row, payment_use_cases._row(row, outcome), money, row.cause)
 
 
 def _take(step, row, before, money, cause):
-    provider, said = Provider(money), []
-    after = payment_use_cases._carry_out(step, row, before, provider, lambda event, _: said.append(event), cause)
+    provider, published = Provider(money), []
+    after = payment_use_cases._carry_out(step, row, before, provider, lambda event, _: published.append(event), cause)
     written = (str(after["status"]), after["cancel_requested"])
-    return Outcome(written, tuple(words.index_of(event) for event in said), provider.money)
+    return Outcome(written, tuple(words.index_of(event) for event in published), provider.money)
 
 
 def _row(number, payment, money):
     status, cancel_requested = payment
-    answered = status not in {"PENDING", "FAILED", "CANCELLED_BEFORE"}
+    authorised = status not in {"PENDING", "FAILED", "CANCELLED_BEFORE"}
     return Payment(
         id=PAYMENT,
         order_id=words.ORDERS[number],
@@ -164,7 +164,7 @@ def _row(number, payment, money):
         currency="TRY",
         status=status,
         cancel_requested=cancel_requested,
-        transaction_reference="auth_1" if answered else None,
+        transaction_reference="auth_1" if authorised else None,
         failure_reason=None,
         cause_message_id=MESSAGE_ID,
         cause_request_id="request",

@@ -1,4 +1,4 @@
-"""Which states are one and the same but for names: orders that ask alike and products that are asked for alike."""
+"""States that differ only in the names of equal orders or of equal products count as one."""
 
 from itertools import permutations
 
@@ -6,7 +6,7 @@ from qa.model.records import PER_ORDER, PERSON, Order
 
 
 def symmetries(scenario):
-    """Return every renaming of (orders, products) under which the scenario is the same, that of nothing first."""
+    """Return every renaming of (orders, products) that does not change the scenario; the identity comes first."""
     return [
         (orders, products)
         for orders in permutations(range(len(scenario.orders)))
@@ -20,16 +20,16 @@ def _is_same(scenario, orders, products):
         return False
     if any(scenario.stock[products[number]] != units for number, units in enumerate(scenario.stock)):
         return False
-    for number, asked in enumerate(scenario.orders):
+    for number, spec in enumerate(scenario.orders):
         other = scenario.orders[orders[number]]
-        if {(products[product], quantity) for product, quantity in asked.lines} != set(other.lines):
+        if {(products[product], quantity) for product, quantity in spec.lines} != set(other.lines):
             return False
-        if (asked.commands, asked.answers, asked.foreign) != (other.commands, other.answers, other.foreign):
+        if (spec.commands, spec.outcomes, spec.foreign) != (other.commands, other.outcomes, other.foreign):
             return False
     return True
 
 
-class Mirror:
+class Renaming:
     """Renames the orders and products of a world's states."""
 
     def __init__(self, world, orders, products):
@@ -37,7 +37,7 @@ class Mirror:
         self._memory = {}
 
     def __call__(self, state):
-        """Return the state under its new names."""
+        """Return the state with the new names."""
         *numbers, stock, opened = state
         renamed = [0] * len(numbers)
         for number, order in enumerate(numbers):

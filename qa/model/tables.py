@@ -1,4 +1,4 @@
-"""The two state tables of contract section 4 as data, and which of their rows an exploration went through."""
+"""The two state tables of contract section 4 as data, and the coverage of their rows by an exploration."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ ORDER_EVENTS = ("order.created", "order.confirmed", "order.cancelled")
 
 @dataclass(frozen=True)
 class Table:
-    """What must happen: {(status, trigger): every outcome that there is}, an outcome being (becomes, publishes)."""
+    """A state table: {(status, trigger): all possible outcomes}. An outcome is (becomes, publishes)."""
 
     name: str
     rows: dict
     also_unchanged: tuple
-    """The contract's last row, "any, anything else, or again", spelt out."""
+    """The contract's last row, "any, anything else, or again", as separate rows."""
 
     @property
     def every_row(self):
@@ -46,8 +46,8 @@ _PAYMENT = {
     (None, "order.created"): {("PENDING", ())},
     ("PENDING", "approved"): {("AUTHORIZED", ("payment.authorized",))},
     ("PENDING", "declined"): {("FAILED", ("payment.failed",))},
-    # The second outcomes: the provider has done the opposite already, and a crash undid our side of it. Its refusal
-    # stands for the event that is still to come again.
+    # The second outcomes: the provider has already done the opposite, and a crash has rolled back our transaction. Its
+    # refusal replaces the event that will be delivered again.
     ("AUTHORIZED", "order.confirmed"): {("CAPTURED", ("payment.captured",)), ("VOIDED", ("payment.voided",))},
     ("AUTHORIZED", "order.cancelled"): {
         ("VOIDED", ("payment.voided",)),
@@ -66,7 +66,7 @@ PAYMENT = Table(
     _PAYMENT,
     (
         *_others(_PAYMENT, _PAYMENT_STATUSES, ORDER_EVENTS),
-        # The provider's answer once more, from another replica. It never answers one question in two ways.
+        # The provider's outcome again, from another replica. A repeated request has the same outcome.
         *((status, "approved") for status in ("AUTHORIZED", "CAPTURED", "VOIDED", "REFUNDED")),
         ("FAILED", "declined"),
     ),
@@ -76,24 +76,24 @@ TABLES = (RESERVATION, PAYMENT)
 
 @dataclass
 class Coverage:
-    """What became of each row of a table."""
+    """The outcomes that were seen for each row of a table."""
 
     table: Table
     hit: dict
 
     @classmethod
     def of(cls, table, reports):
-        """Add up what the rules did in these explorations."""
+        """Collect the outcomes of these explorations."""
         hit = {}
         for report in reports:
             for (was, trigger), outcomes in report.hits[table.name].items():
                 seen = hit.setdefault((_status(was), trigger), set())
-                seen.update((_status(becomes), says) for becomes, says in outcomes)
+                seen.update((_status(becomes), publishes) for becomes, publishes in outcomes)
         return cls(table, hit)
 
     @property
-    def never(self):
-        """Outcomes of the contract that never came about."""
+    def missing(self):
+        """Outcomes of the contract that were not seen."""
         return [
             (*row, outcome)
             for row, outcomes in self.table.every_row.items()
@@ -101,8 +101,8 @@ class Coverage:
         ]
 
     @property
-    def wrong(self):
-        """What came about and is not in the contract."""
+    def unexpected(self):
+        """Outcomes that were seen but are not in the contract."""
         return [
             (*row, outcome)
             for row, outcomes in self.hit.items()
@@ -112,11 +112,11 @@ class Coverage:
     def __str__(self):
         rows = self.table.every_row
         outcomes = sum(map(len, rows.values()))
-        text = f"{self.table.name} table: {len(rows)} rows, {outcomes - len(self.never)} of {outcomes} outcomes seen"
+        text = f"{self.table.name} table: {len(rows)} rows, {outcomes - len(self.missing)} of {outcomes} outcomes seen"
         return (
             text
-            + "".join(f"\n  NEVER SEEN: {each}" for each in self.never)
-            + "".join(f"\n  NOT IN THE CONTRACT: {each}" for each in self.wrong)
+            + "".join(f"\n  NEVER SEEN: {each}" for each in self.missing)
+            + "".join(f"\n  NOT IN THE CONTRACT: {each}" for each in self.unexpected)
         )
 
 

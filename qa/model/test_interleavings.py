@@ -1,4 +1,4 @@
-"""Every order of events, crash and command in small worlds; `make model` explores the larger ones."""
+"""All interleavings of events, crashes and commands in small scenarios; `make model` explores larger ones."""
 
 from dataclasses import replace
 
@@ -14,36 +14,36 @@ LIMIT = 1_000_000
 
 @pytest.fixture(scope="module")
 def reports():
-    """The report of each world, explored once."""
+    """The report of each scenario; each is explored once."""
     return {scenario.name: explore(scenario, LIMIT) for scenario in scenarios.SHORT}
 
 
 @pytest.mark.parametrize("name", [scenario.name for scenario in scenarios.SHORT])
-def test_every_promise_holds_in_every_state(reports, name):
+def test_every_invariant_holds_in_every_state(reports, name):
     report = reports[name]
     print(report)
-    assert report.broken is None, report.story
+    assert report.broken is None, report.trace
     assert report.at_rest > 0
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_every_row_of_the_contract_s_tables_is_gone_through_and_no_other(reports, table):
+def test_exactly_the_rows_of_the_contracts_tables_are_covered(reports, table):
     coverage = Coverage.of(table, reports.values())
-    assert (coverage.never, coverage.wrong) == ([], []), str(coverage)
+    assert (coverage.missing, coverage.unexpected) == ([], []), str(coverage)
 
 
-def test_a_row_that_is_never_gone_through_is_noticed(reports):
+def test_a_row_that_is_not_covered_is_reported(reports):
     unaided = [reports[scenarios.ONE_ORDER.name]]
-    assert (None, "order.confirmed", ("an error", ())) in Coverage.of(PAYMENT, unaided).never
+    assert (None, "order.confirmed", ("an error", ())) in Coverage.of(PAYMENT, unaided).missing
     forged = replace(RESERVATION, rows=RESERVATION.rows | {("FAILED", "order.created"): {("RESERVED", ())}})
     coverage = Coverage.of(forged, reports.values())
-    assert coverage.never == [("FAILED", "order.created", ("RESERVED", ()))]
-    assert coverage.wrong == [("FAILED", "order.created", (None, ()))]
+    assert coverage.missing == [("FAILED", "order.created", ("RESERVED", ()))]
+    assert coverage.unexpected == [("FAILED", "order.created", (None, ()))]
 
 
-def test_what_is_broken_is_told_step_by_step():
-    [mutant] = [each for each in MUTANTS if each.name == "what is reserved counts as available"]
-    report = mutant.hunt()
+def test_a_violation_is_reported_with_its_steps():
+    [mutant] = [each for each in MUTANTS if each.name == "reserved units count as available"]
+    report = mutant.explore()
     assert report.broken.args[0] == "0 <= reserved <= on hand"
     assert report.path == [
         "order 1: inventory gets order.created -> RESERVED; A: 1 on hand, 1 reserved",
@@ -53,7 +53,7 @@ def test_what_is_broken_is_told_step_by_step():
     ]
 
 
-def test_states_that_differ_in_names_only_are_one(monkeypatch):
+def test_states_that_differ_only_in_names_count_as_one(monkeypatch):
     once = explore(scenarios.TWINS)
     monkeypatch.setattr(world, "symmetries", lambda scenario: symmetry.symmetries(scenario)[:1])
     twice = explore(scenarios.TWINS)
@@ -61,5 +61,5 @@ def test_states_that_differ_in_names_only_are_one(monkeypatch):
     assert once.states < twice.states <= 2 * once.states
 
 
-def test_without_its_bound_an_exploration_that_does_not_end_would_fail():
-    assert "more than 10" in explore(scenarios.ONE_ORDER, limit=10).story
+def test_an_exploration_beyond_its_limit_fails():
+    assert "more than 10" in explore(scenarios.ONE_ORDER, limit=10).trace

@@ -1,4 +1,4 @@
-"""Names for what the model speaks of: the messages of one order, who hears them, and the bits that record it."""
+"""The messages of one order, their consumers, and the bits that record their stages."""
 
 from decimal import Decimal
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, Order
 
 CREATED, CONFIRMED, CANCELLED = 0, 1, 2
 
-# (event, whether it is a release of committed stock). Each is published once an order, or the order is broken.
+# (event, whether it is a release of committed stock). Each may be published only once per order.
 MESSAGES = (
     ("order.created", False),
     ("order.confirmed", False),
@@ -41,8 +41,8 @@ CONSUMERS = [
     for index, (event, _) in enumerate(MESSAGES)
 ]
 
-# What the provider has done for an order; it remembers also what our transaction forgot by rolling back.
-HELD, REFUSED, TAKEN, LET_GO, GIVEN_BACK = 1, 2, 4, 8, 16
+# The provider's operations for an order. It also remembers those of our transactions that were rolled back.
+AUTHORIZED, DECLINED, CAPTURED, VOIDED, REFUNDED = 1, 2, 4, 8, 16
 
 PRODUCTS = [UUID(int=0xA0 + number) for number in range(4)]
 PRODUCT_OF = {product: number for number, product in enumerate(PRODUCTS)}
@@ -51,13 +51,13 @@ USER = UUID(int=0xFF)
 TOTAL = Decimal("20.00")
 
 
-def was(message: str, bits: int, *, returned: bool = False) -> bool:
-    """Tell whether the message was committed."""
+def was_published(message: str, bits: int, *, returned: bool = False) -> bool:
+    """Whether the message is committed to the outbox."""
     return bool(bits & STAGES[INDEX[message, returned]][0])
 
 
 def received(number: int, message: int, lines: tuple[tuple[int, int], ...]) -> Received:
-    """Return a delivery of one of the order's own messages, or of an answer about it."""
+    """Return a delivery of one of the order's messages, or of a reply to it."""
     order_id = ORDERS[number]
     facts = {"order_id": order_id, "user_id": USER, "total_amount": TOTAL, "currency": "TRY"}
     if message == CREATED:
@@ -70,17 +70,17 @@ def received(number: int, message: int, lines: tuple[tuple[int, int], ...]) -> R
 
 
 def index_of(event) -> int:
-    """Return which message an event is."""
+    """Return the message number of an event."""
     return INDEX[event.event_type, getattr(event, "returned", False)]
 
 
-def is_heard(event) -> bool:
-    """Tell whether anybody who decides something hears this event."""
+def is_consumed(event) -> bool:
+    """Whether a deciding service consumes this event."""
     return (event.event_type, getattr(event, "returned", False)) in INDEX
 
 
 def order_row(number: int, saga) -> SimpleNamespace:
-    """Return what use cases see of an order's row."""
+    """Return an order's row as the use cases read it."""
     return SimpleNamespace(
         id=ORDERS[number],
         user_id=USER,

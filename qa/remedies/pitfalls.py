@@ -193,7 +193,7 @@ REMEDIES = [
                 "        if False:\n",
             ),
         ],
-        f"{NO_CALL}[a codec that takes for ever]",
+        f"{NO_CALL}[a codec of quadratic time]",
     ),
     Remedy(
         "5",

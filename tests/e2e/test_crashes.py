@@ -4,8 +4,9 @@ import signal
 import threading
 from collections import Counter
 
-from qa.load import Client, make_products, place, place_orders, plan
-from tests.books import database_urls
+from qa.load import place_orders, plan
+from qa.support.client import Client, make_products, place
+from qa.support.consistency import database_urls
 from tests.support import eventually
 
 KILLED = ("inventory", "payments", "orders", "catalog", "users", "notifications", "gateway")

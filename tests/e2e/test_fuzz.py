@@ -6,7 +6,7 @@
 import pytest
 
 from qa.fuzz.run import ROOT, run
-from qa.load import ADMIN, CUSTOMER
+from qa.support.client import ADMIN, CUSTOMER
 
 SEED = 20261122
 

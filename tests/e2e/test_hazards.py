@@ -12,7 +12,7 @@ import sqlalchemy
 from contracts.events import EVENTS, queue_name
 from contracts.ids import new_id
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated, OrderLine
-from qa.load import Client
+from qa.support.client import Client
 from tests.e2e.conftest import DEADLINE_SECONDS
 from tests.support import connect, database, eventually
 

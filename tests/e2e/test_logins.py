@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 
-from qa.doors import Honest, asks, log_in_at_once
+from qa.hostile_clients import NormalClients, connector, log_in_concurrently
 
 LOGINS = 200
 SECONDS = 6
@@ -12,13 +12,13 @@ SECONDS = 6
 def test_orders_and_probes_are_served_during_a_storm_of_logins(shop):
     product = shop.product(stock=10_000)
     order = {"items": [{"product_id": product["id"], "quantity": 1}]}
-    orders = Honest(asks(shop.url, "POST", "/orders", shop.customer.token, lambda: order), 2)
-    live = Honest(asks(shop.url, "GET", "/health/live"), 2)
+    orders = NormalClients(connector(shop.url, "POST", "/orders", shop.customer.token, lambda: order), 2)
+    live = NormalClients(connector(shop.url, "GET", "/health/live"), 2)
     outcomes, over = [], threading.Event()
 
     def storm():
         while not over.is_set():
-            log_in_at_once(shop.url, "Demo-pass-2026!", LOGINS, outcomes)
+            log_in_concurrently(shop.url, "Demo-pass-2026!", LOGINS, outcomes)
 
     threads = [threading.Thread(target=storm), threading.Thread(target=live.run, args=(SECONDS,))]
     for thread in threads:
@@ -42,5 +42,5 @@ def test_orders_and_probes_are_served_during_a_storm_of_logins(shop):
 def log_in_succeeds(shop):
     """Once the storm is over, a person gets in."""
     outcomes = []
-    log_in_at_once(shop.url, "Demo-pass-2026!", 1, outcomes)
+    log_in_concurrently(shop.url, "Demo-pass-2026!", 1, outcomes)
     return outcomes[0][0] == 200

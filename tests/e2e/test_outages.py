@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy
 
 from deploy.local.suite import Suite
-from qa.load import Client
-from tests.books import database_urls
+from qa.support.client import Client
+from qa.support.consistency import database_urls
 from tests.e2e.conftest import ROOT, SERVICES
 from tests.e2e.strict import Traffic
 from tests.support import eventually

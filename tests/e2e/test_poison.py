@@ -15,7 +15,7 @@ def poison_everything(channel):
     """Publish it all; returns how many dead letters each service must have in the end."""
     expected = dict.fromkeys(SERVICES, 0)
     for service in SERVICES:
-        for one in poison.IN_THE_PLACE_OF_A_CALL:
+        for one in poison.INVALID_CALLS:
             one.publish(channel, RPC_EXCHANGE, f"{service}.health", reply_to="nowhere")
             expected[service] += 1
     for service in CONSUMERS:

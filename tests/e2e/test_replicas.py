@@ -8,7 +8,7 @@ import time
 import pytest
 
 from deploy.local.suite import Suite
-from qa.load import Client, place
+from qa.support.client import Client, place
 from tests.e2e.conftest import ROOT
 from tests.support import eventually
 

@@ -4,7 +4,7 @@ import time
 
 import sqlalchemy
 
-from tests.books import database_urls
+from qa.support.consistency import database_urls
 from tests.e2e.strict import Traffic
 from tests.support import eventually
 

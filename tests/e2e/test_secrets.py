@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qa.load import Client
+from qa.support.client import Client
 from tests.secrets_in_logs import secrets_in
 
 PASSWORD = "S3cret-of-this-test, only"

@@ -1,6 +1,6 @@
 """The four stories of an order, told over HTTP, with stock and money looked at afterwards."""
 
-from qa.load import Client
+from qa.support.client import Client
 
 
 def events_of(shop, order):

@@ -24,14 +24,14 @@ def test_a_part_that_fails_is_a_problem_and_the_next_one_is_measured(monkeypatch
     assert measured.turns == [{"growth": 1.0}]
 
 
-def test_the_first_half_is_not_in_the_slope_of_memory():
+def test_the_slope_of_memory_ignores_the_first_half():
     samples = [(second, 50.0 if second < 50 else 80 + second / 3600) for second in range(100)]
     slopes, levels = memory.summary({"orders": samples}, 100)
     assert slopes["orders"] == pytest.approx(1)
     assert levels["orders"] == [50.0, pytest.approx(80, abs=0.1)]
 
 
-def test_memory_is_looked_at_while_the_load_runs():
+def test_memory_is_sampled_during_the_load():
     shop = SimpleNamespace(resident=lambda: {"orders": 80.0})
     with memory.Sampler(shop, 0.01) as sampler:
         eventually(lambda: len(sampler.samples["orders"]) > 3)
@@ -47,7 +47,7 @@ def test_listening_sockets_of_a_port_are_counted():
 
 
 @pytest.mark.parametrize(("idle", "cores"), [(0, 0.0), (50, 1.0)])
-def test_cores_left_idle(monkeypatch, idle, cores):
+def test_idle_cores_are_counted(monkeypatch, idle, cores):
     looks = iter(["cpu 0 0 0 0 0 0 0 0 9 9\n", f"cpu {100 - idle} 0 0 {idle - idle // 2} {idle // 2} 0 0 0 9 9\n"])
     monkeypatch.setattr(Path, "read_text", lambda _path: next(looks))
     monkeypatch.setattr("qa.bench.gateways.os.cpu_count", lambda: 2)

@@ -2,7 +2,7 @@ from qa.bench.goals import figures, judge, spread
 
 
 def verdict(rounds, what):
-    return next((value, said) for goal, value, said in judge(rounds) if goal.what == what)
+    return next((value, result) for goal, value, result in judge(rounds) if goal.what == what)
 
 
 def a_round(suite, floor, **more):
@@ -19,8 +19,8 @@ FLOOR = "settled orders, the lesser of 32 and 128 clients / floor behind HTTP"
 
 def test_a_ratio_is_of_two_figures_of_the_same_round():
     rounds = [a_round(100, 100), a_round(10, 100), a_round(70, 70)]  # the medians of each alone would give 0.7
-    value, said = verdict(rounds, FLOOR)
-    assert (value.median, value.least, value.most, said) == (1.0, 0.1, 1.0, "met")
+    value, result = verdict(rounds, FLOOR)
+    assert (value.median, value.least, value.most, result) == (1.0, 0.1, 1.0, "met")
 
 
 def test_the_lesser_rate_counts():
@@ -34,17 +34,17 @@ def test_a_latency_must_not_be_larger():
     assert verdict([{name: 50.1}], "accept p99 at half of that rate")[1] == "NOT met"
 
 
-def test_the_largest_service_counts_for_memory():
+def test_memory_at_rest_is_that_of_the_largest_service():
     rounds = [{"memory at rest: users": 81.0, "memory at rest: orders": 40.0, "memory after load: orders": 99.0}]
-    value, said = verdict(rounds, "memory at rest, the largest service")
-    assert (value.median, said) == (81.0, "NOT met")
+    value, result = verdict(rounds, "memory at rest, the largest service")
+    assert (value.median, result) == (81.0, "NOT met")
 
 
-def test_what_no_round_has_is_neither_met_nor_missed():
-    assert {said for _, _, said in judge([{}])} == {"not measured"}
+def test_a_goal_without_figures_is_not_measured():
+    assert {result for _, _, result in judge([{}])} == {"not measured"}
 
 
-def test_a_round_that_lacks_a_figure_is_left_out_of_it():
+def test_rounds_without_a_figure_do_not_count_for_it():
     rounds = [{"a": 1.0}, {"a": 3.0, "b": 5.0}, {"a": 2.0}]
     found = figures(rounds)
     assert (found["a"].median, found["b"].runs) == (2.0, 1)
@@ -62,13 +62,13 @@ def gateways(ratio, idle):
     }
 
 
-def test_a_second_gateway_cannot_help_where_no_core_is_free():
+def test_the_goal_of_two_gateways_needs_a_free_core():
     assert verdict([gateways(1.2, 0.3)], TWO_GATEWAYS)[1] == "no core free"
     assert verdict([gateways(1.2, 1.1)], TWO_GATEWAYS)[1] == "NOT met"
     assert verdict([gateways(1.7, 1.1)], TWO_GATEWAYS)[1] == "met"
 
 
-def test_the_service_whose_memory_grows_most_counts():
+def test_growth_of_memory_is_that_of_the_service_that_grows_most():
     rounds = [{"memory: MiB an hour, orders": 2.1, "memory: MiB an hour, users": -3.0}]
-    value, said = verdict(rounds, "growth of memory under load, the service that grows most")
-    assert (value.median, said) == (2.1, "NOT met")
+    value, result = verdict(rounds, "growth of memory under load, the service that grows most")
+    assert (value.median, result) == (2.1, "NOT met")

@@ -8,7 +8,7 @@ import pytest
 from qa.bench.processes import Meter, resident_mib, slope_per_hour
 
 
-def test_a_meter_counts_the_children_too_those_that_have_ended_included():
+def test_a_meter_includes_children_that_have_ended():
     burn = "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
     with Meter({"me": os.getpid()}) as meter:
         subprocess.run([sys.executable, "-S", "-c", burn], check=True)
@@ -16,7 +16,7 @@ def test_a_meter_counts_the_children_too_those_that_have_ended_included():
     assert meter.per_order(10, other=1.0) == {"me": pytest.approx(100 * meter.seconds["me"]), "other": 100.0}
 
 
-def test_resident_memory():
+def test_resident_memory_is_in_mib():
     assert 5 < resident_mib(os.getpid()) < 5000
     assert resident_mib(2**22 + 1) == 0.0
 

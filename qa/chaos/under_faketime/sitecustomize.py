@@ -1,8 +1,8 @@
-"""Python runs this first wherever the chaos clock is in force (clock_faults.py).
+"""Python imports this module first in every process that uses the clock of clock_faults.py.
 
-libfaketime 0.9.10 hands clock_nanosleep a wrong time when the monotonic clock is not to be faked, so that time.sleep
-fails with EINVAL. select() measures the same pause and is left alone by it. Eventlet's hub keeps its own copy of the
-module `time`, and sleeps when it has no socket to wait for.
+libfaketime 0.9.10 passes a wrong time to clock_nanosleep when the monotonic clock is not faked, so time.sleep fails
+with EINVAL. It does not change select(), which can wait instead. Eventlet's hub keeps its own copy of the module
+`time`, and sleeps when it has no socket to wait for.
 """
 
 import select
@@ -19,6 +19,6 @@ def sleep(seconds):
 
 time.sleep = sleep
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # eventlet announces its end at every import
+    warnings.simplefilter("ignore")  # eventlet warns at every import that it is deprecated
     from eventlet.hubs import poll
 poll.time = SimpleNamespace(sleep=sleep)

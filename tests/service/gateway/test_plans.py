@@ -12,8 +12,8 @@ import pytest
 from deploy.local.postgres import SUPERUSER
 from qa.bench.paths import walk
 from qa.bench.stored import SERVICES, Stored
-from qa.load import Client
-from tests import plans
+from qa.support import query_plans
+from qa.support.client import Client
 from tests.service.gateway.conftest import SERVICES as REPLICAS
 from tests.support import empty_database, eventually
 
@@ -43,8 +43,8 @@ def explained(servers, superuser):
     """Have everything explained from now on: returns a function for what was."""
     offset = servers.postgres.log.stat().st_size
     # In a shop so small a table is read as quickly as its index: so that is made as dear as in a large one.
-    with plans.watched(superuser, SERVICES, enable_seqscan="off"):
-        yield lambda: list(plans.read(servers.postgres.log, offset))
+    with query_plans.watched(superuser, SERVICES, enable_seqscan="off"):
+        yield lambda: list(query_plans.read(servers.postgres.log, offset))
     for service in SERVICES:
         empty_database(service)
 

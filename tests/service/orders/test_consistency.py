@@ -24,7 +24,7 @@ from orders import audit, reconciliation
 from orders.reconciliation import SETTLING_SECONDS
 from orders.service import OrdersService
 from payments.service import PaymentsService
-from tests import books
+from qa.support import consistency
 from tests.service.conftest import prepare
 from tests.support import Caller, database, eventually, owned_database
 from users.service import UsersService
@@ -45,12 +45,13 @@ class Shop:
         return self.caller.orders.check_consistency(**arguments)
 
     def broken(self):
-        """What the endpoint's checks name."""
+        """The violations that the endpoint finds."""
         return {check["name"]: check["ids"] for check in self.look()["checks"] if check["count"]}
 
     def audited(self):
-        """What the auditor names."""
-        return {check.name: check.ids for check in books.check(books.read_books(books.database_urls())) if check.ids}
+        """The violations that the checks of qa/support/consistency.py find."""
+        checks = consistency.check(consistency.read_databases(consistency.database_urls()))
+        return {check.name: check.ids for check in checks if check.ids}
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +130,10 @@ DAMAGE = {
         "orders",
         "UPDATE orders SET status = 'CONFIRMED', cancel_reason = NULL WHERE id = :sold_out",
         "UPDATE orders SET status = 'CANCELLED', cancel_reason = 'OUT_OF_STOCK' WHERE id = :sold_out",
-        "sold out", "ended_for_good", "ended for good"),
+        "sold out", "ended_for_good", "no step after a final status"),
     "shipped after its delivery": (
-        "orders", TOLD.format("delivered", "order.shipped"), UNTOLD, "delivered", "ended_for_good", "ended for good"),
+        "orders", TOLD.format("delivered", "order.shipped"), UNTOLD,
+        "delivered", "ended_for_good", "no step after a final status"),
     "more reserved than there is": (
         "inventory",
         f"ALTER TABLE stock DROP CONSTRAINT {WITHIN}; UPDATE stock SET reserved = on_hand + 1 WHERE product_id = :tea",
@@ -196,11 +198,11 @@ DAMAGE = {
     "the order's view of its stock": (
         "orders", "UPDATE orders SET stock_status = 'RELEASED' WHERE id = :returned",
         "UPDATE orders SET stock_status = 'RETURNED' WHERE id = :returned",
-        "returned", "order_knows_stock", "order knows what became of its stock and payment"),
+        "returned", "order_knows_stock", "order has the statuses of its reservation and payment"),
     "the order's view of its payment": (
         "orders", "UPDATE orders SET payment_status = 'VOIDED' WHERE id = :returned",
         "UPDATE orders SET payment_status = 'REFUNDED' WHERE id = :returned",
-        "returned", "order_knows_payment", "order knows what became of its stock and payment"),
+        "returned", "order_knows_payment", "order has the statuses of its reservation and payment"),
     "a step not told": (
         "notifications",
         KEEP.format("notifications", "order_id = :delivered AND kind = 'order.shipped'"),
@@ -221,7 +223,7 @@ DAMAGE = {
         ("INSERT INTO dead_letters (id, queue, body, headers, error, attempts)"
         " VALUES (:stranger, 'catalog.on_nothing', '', '{}', 'none', 1)"),
         "DELETE FROM dead_letters",
-        "stranger", "no_dead_letters", books.DEAD_LETTERS),
+        "stranger", "no_dead_letters", consistency.DEAD_LETTERS),
 }  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def assert_well(victim, bus, caller):
     assert not poison.TRAP.exists()
 
 
-@pytest.mark.parametrize("what", poison.in_the_place_of_an_event(GOOD, "order_id", "order.delivered"), ids=str)
+@pytest.mark.parametrize("what", poison.invalid_events(GOOD, "order_id", "order.delivered"), ids=str)
 def test_pitfall_07_what_is_no_event_is_a_dead_letter_with_its_reason(victim, bus, caller, what):
     what.publish(bus.channel, "events", "order.shipped")
     letter = the_letter()
@@ -124,7 +124,7 @@ def test_pitfall_07_what_is_no_event_is_a_dead_letter_with_its_reason(victim, bu
     assert len(letters()) == 1
 
 
-@pytest.mark.parametrize("what", poison.IN_THE_PLACE_OF_A_CALL, ids=str)
+@pytest.mark.parametrize("what", poison.INVALID_CALLS, ids=str)
 def test_pitfall_05_what_is_no_call_is_a_dead_letter_with_its_reason(victim, bus, caller, what):
     what.publish(bus.channel, RPC_EXCHANGE, "notifications.echo", reply_to="nowhere")
     letter = the_letter()
@@ -274,7 +274,7 @@ UPDATED = {"user_id": str(new_id()), "roles": ["customer"], "is_active": False, 
 
 
 def test_pitfall_07_what_every_gateway_hears_harms_none(gateway, bus):
-    for what in poison.in_the_place_of_an_event(UPDATED, "user_id", "user.registered"):
+    for what in poison.invalid_events(UPDATED, "user_id", "user.registered"):
         what.publish(bus.channel, "events", "user.updated")
         update = UserUpdated.model_validate(UPDATED | {"user_id": str(new_id()), "at": time_now()})
         bus.publish(update)

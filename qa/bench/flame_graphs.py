@@ -1,7 +1,7 @@
 """A flame graph of each service under load, in var/profile/<service>.svg: `make profile`.
 
-py-spy looks at the processes from outside, a hundred times a second, while orders come at a steady rate (or, without
-one, as fast as a closed loop can). It needs the right to trace them: root, or kernel.yama.ptrace_scope=0.
+py-spy samples the processes from outside, a hundred times a second, while orders come at a steady rate (or, without
+one, from a closed loop). It needs the permission to trace them: root, or kernel.yama.ptrace_scope=0.
 """
 
 import argparse
@@ -12,45 +12,45 @@ from pathlib import Path
 
 from deploy.local.process import StartError
 from deploy.local.suite import SERVICES
-from qa.bench.ground import ground
-from qa.bench.shop import Shop, Unsound
+from qa.bench.lab import lab
+from qa.bench.shop import Inconsistent, Shop
 
 FOLDER = Path("var/bench")
 PROFILES = Path("var/profile")
 PY_SPY = "var/bench-venv/bin/py-spy"
 PER_SECOND = 100
 WARM_UP = 3.0
-MARGIN = 3.0  # the load outlives the profile, so that no service is seen resting
+MARGIN = 3.0  # the load lasts longer than the profile, so that no service is idle in it
 
 
 def main():
     """The command line."""
-    asked = _parse()
+    options = _parse()
     PROFILES.mkdir(parents=True, exist_ok=True)
     try:
-        with ground(FOLDER) as servers:
+        with lab(FOLDER) as servers:
             shop = Shop(servers)
             try:
                 shop.start()
-                shop.place(WARM_UP, clients=asked.clients)
-                looking = _look(shop, asked.seconds)
-                loaded, _cpu = shop.place(asked.seconds + MARGIN, clients=asked.clients, rate=asked.rate)
-                failed = [service for service, process in looking.items() if process.wait(timeout=60)]
-                shop.require_sound()
+                shop.place(WARM_UP, clients=options.clients)
+                profilers = _profile(shop, options.seconds)
+                loaded, _cpu = shop.place(options.seconds + MARGIN, clients=options.clients, rate=options.rate)
+                failed = [service for service, process in profilers.items() if process.wait(timeout=60)]
+                shop.require_consistent()
             finally:
                 shop.stop()
-    except (StartError, Unsound) as error:
+    except (StartError, Inconsistent) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{loaded.settled_per_second:.0f} orders settled a second while being watched; {PROFILES}/*.svg")
+    print(f"{loaded.settled_per_second:.0f} orders settled per second during the profile; {PROFILES}/*.svg")
     for service in failed:
         print(f"no profile of {service}: see {PROFILES / service}.log", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _look(shop, seconds):
+def _profile(shop, seconds):
     """Start py-spy on every service; returns its processes by service."""
-    looking = {}
+    profilers = {}
     for service in SERVICES:
         svg = PROFILES / f"{service}.svg"
         command = [
@@ -65,16 +65,16 @@ def _look(shop, seconds):
         ]
         command += ["--duration", str(int(seconds)), "--rate", str(PER_SECOND), "--nonblocking"]
         with (PROFILES / f"{service}.log").open("w") as log:
-            looking[service] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            profilers[service] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     time.sleep(1)  # py-spy reads the symbols first
-    return looking
+    return profilers
 
 
 def _parse():
-    parser = argparse.ArgumentParser(prog="python -m qa.bench.flames", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m qa.bench.flame_graphs", description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--rate", type=float, default=0.0, help="orders a second; 0: a closed loop of the clients")
+    parser.add_argument("--rate", type=float, default=0.0, help="orders per second; 0: a closed loop of the clients")
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
-"""Where all yardsticks run: private RabbitMQ, PostgreSQL and Redis in one folder, the same servers for all of them.
+"""The servers of a benchmark: private RabbitMQ, PostgreSQL and Redis, the same for all candidates.
 
-Each yardstick has databases of its own there, made by the suite's migrations, so that all write the same tables with
-the same indexes and one query tells what is settled.
+Each candidate has its own databases, created by the suite's migrations. So all write the same tables with the same
+indexes, and the same query finds settled orders.
 """
 
 import contextlib
@@ -21,35 +21,35 @@ from deploy.local import postgres
 from deploy.local.postgres import SUPERUSER
 from deploy.local.servers import Servers, remove_data
 from deploy.local.suite import ROOT
-from tests.books import DATABASES
-from tests.own_suite import set_up
+from qa.support.consistency import DATABASES
+from qa.support.own_suite import set_up
 
-# A row's transaction then knows when it was committed, which is what "settled" is measured by.
+# PostgreSQL then records the commit time of each row's transaction, from which settling times are computed.
 TRACK_COMMITS = {"track_commit_timestamp": "on"}
 READY_SECONDS = 30.0
-# The bench starts processes that import what it imports; eventlet's announcement of its end is not for them.
+# For processes that the benchmark starts: its import path, and no deprecation warning of eventlet.
 QUIET = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
 
 
 def dsn(url):
-    """A SQLAlchemy address as libpq wants it."""
+    """Convert a SQLAlchemy URL to a libpq one."""
     return url.replace("+psycopg2", "")
 
 
 def name_in(url):
-    """The database that an address leads to."""
+    """The name of the database in a URL."""
     return url.rpartition("/")[2]
 
 
 def free_port():
-    """A port that nobody has at this moment."""
+    """A port that is free now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
 
 
-class Ground:
-    """The servers, and what must exist before the first process of a yardstick starts."""
+class Lab:
+    """The servers, and the databases and settings of the candidates."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -67,27 +67,27 @@ class Ground:
         return {service: self.environment[database_variable(service)] for service in DATABASES}
 
     def start(self):
-        """Start the servers on no data, and make the suite's tables."""
+        """Start the servers without data, and create the suite's tables."""
         postgres.SETTINGS.update(TRACK_COMMITS)
         remove_data(self.servers.root)
         self.environment = set_up(self.folder, self.servers.start())
         migrate.migrate(say=lambda _line: None)
 
     def stop(self):
-        """Stop the servers, and delete what they hold: gigabytes after an hour or two, and worth nothing."""
+        """Stop the servers, and delete their data: gigabytes after a long run."""
         self.servers.stop()
         remove_data(self.servers.root)
 
     def drop_databases(self, urls):
-        """Delete databases that `databases_for` made, and whatever is in them."""
+        """Drop databases that `databases_for` created."""
         for url in urls.values():
             self._as_superuser(f"DROP DATABASE {name_in(url)} WITH (FORCE)")
 
-    def databases_for(self, yardstick, services):
-        """Make databases with the suite's tables for a yardstick; returns their addresses by service."""
+    def databases_for(self, candidate, services):
+        """Create databases with the suite's tables for a candidate; returns their URLs by service."""
         urls = {}
         for service in services:
-            name = f"{yardstick}_{service}"
+            name = f"{candidate}_{service}"
             with contextlib.suppress(psycopg2.errors.DuplicateDatabase):
                 self._as_superuser(f"CREATE DATABASE {name} OWNER {service}")
             urls[service] = self.database_urls[service].rpartition("/")[0] + f"/{name}"
@@ -95,13 +95,13 @@ class Ground:
         return urls
 
     def with_databases(self, urls):
-        """The same servers, for a suite that uses these databases, by service."""
+        """Return a lab with the same servers, in which the suite uses these databases (by service)."""
         other = copy.copy(self)
         other.environment = self.environment | {database_variable(service): url for service, url in urls.items()}
         return other
 
     def superuser(self, database="postgres"):
-        """A connection of the one who may do everything; each statement is a transaction."""
+        """A superuser's connection, with autocommit."""
         connection = psycopg2.connect(
             host="127.0.0.1",
             port=self.servers.postgres.port,
@@ -117,7 +117,7 @@ class Ground:
             cursor.execute(statement)
 
     def spawn(self, *command, log, environment=None, python=sys.executable, stdout=None):
-        """Start `python <command>` of a yardstick in the project's folder."""
+        """Start `python <command>` in the project's folder."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as errors:
             return subprocess.Popen(
@@ -132,9 +132,9 @@ class Ground:
 
 
 @contextlib.contextmanager
-def ground(folder: Path):
-    """The servers, up for the block."""
-    made = Ground(folder)
+def lab(folder: Path):
+    """Start the servers for the duration of the block."""
+    made = Lab(folder)
     try:
         made.start()
         yield made
@@ -143,7 +143,7 @@ def ground(folder: Path):
 
 
 def end(processes, seconds=10.0):
-    """End processes that the bench has started: ask, wait, insist."""
+    """End processes: SIGTERM, and SIGKILL after `seconds`."""
     for process in processes:
         process.terminate()
     for process in processes:

@@ -1,4 +1,4 @@
-"""The steps of a path in words."""
+"""Descriptions of the steps of a path."""
 
 from qa.model import vocabulary as words
 from qa.model.records import PERSON
@@ -6,9 +6,9 @@ from qa.model.records import PERSON
 PRODUCTS = "ABCD"
 
 
-def in_words(scenario, said):
-    """Say what happened; `said` is (what, which order, about which message or answer, what it would write)."""
-    verb, number, what, *write = said
+def describe(scenario, label):
+    """Describe a step; `label` is (verb, order number, message or provider outcome, what it writes)."""
+    verb, number, what, *write = label
     if number == PERSON:
         product, delta = scenario.adjustments[what]
         return f"{verb} {PRODUCTS[product]} by {delta:+d}"
@@ -19,10 +19,10 @@ def in_words(scenario, said):
 
 
 def _plain(write):
-    """What a transaction would write: of orders, inventory or payments."""
+    """Format what a transaction of orders, inventory or payments writes."""
     if isinstance(write, str):
         return write
-    if not isinstance(write[0], tuple):  # a payment's status, and whether its cancellation is remembered
+    if not isinstance(write[0], tuple):  # a payment's status, and whether a cancellation is requested
         return f"{write[0]}, cancelled" if write[0] == "PENDING" and write[1] else str(write[0])
     if len(write) == 2 and isinstance(write[0][1], tuple):  # a reservation, and stock levels
         (status, _), balances = write

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.plans import Executed, read, without_values
+from qa.support.query_plans import Executed, read, without_values
 
 
 def scan(kind, table="orders", rows=1, **more):

@@ -1,8 +1,8 @@
-"""A running suite and everything that a fault needs, in a folder and on servers of its own.
+"""A running suite for fault injection, with its own servers, in its own folder.
 
-    with arena(Path("var/chaos"), say=print) as running: ...
+    with sandbox(Path("var/chaos"), say=print) as running: ...
 
-inventory, payments and orders run twice, so that what a stopped or cut off process holds is taken up by another.
+inventory, payments and orders have two processes each, so that one can take over what a stopped process holds.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ from deploy.local.servers import Servers, remove_data
 from deploy.local.suite import SERVICES, Suite
 from qa.chaos import disk_faults, replay_faults
 from qa.chaos.clock_faults import Clock
-from qa.chaos.load import Account, Shopper
+from qa.chaos.load import Account, User
 from qa.chaos.points import CRASHABLE, FOLDER
 from qa.chaos.proxy import Proxies
-from qa.load import ADMIN, CUSTOMER
-from tests.books import DATABASES
-from tests.own_suite import set_up
+from qa.support.client import ADMIN, CUSTOMER
+from qa.support.consistency import DATABASES
+from qa.support.own_suite import set_up
 
 TWICE = ("inventory", "payments", "orders")
 PASSWORD = "Demo-pass-2026!"
@@ -49,33 +49,33 @@ class Instance:
         return self.suite.pid(self.service)
 
     def signal(self, number: signal.Signals) -> int | None:
-        """Send a signal; the pid that it went to, None while the process is down."""
+        """Send a signal; returns the pid, or None while the process is down."""
         pid = self.pid
         if pid is not None:
             self.suite.kill(self.service, number)
         return pid
 
     def await_restart(self, dead_pid: int, seconds: float = 25.0) -> None:
-        """Wait until the supervisor has started it again."""
+        """Wait until the supervisor has restarted it."""
         if not wait_until(lambda: self.pid not in {None, dead_pid}, seconds=seconds):
-            raise RuntimeError(f"{self.name} was not started again within {seconds:.0f} s")
+            raise RuntimeError(f"{self.name} was not restarted within {seconds:.0f} s")
 
 
 @dataclass
-class Arena:
-    """See the module."""
+class Sandbox:
+    """The suite, its servers, proxies and clock."""
 
     folder: Path
     servers: Servers
     suite: Suite
     second: Suite
     environment: dict[str, str]  # of the services
-    direct: dict[str, str]  # the servers' own addresses, past the proxies
+    direct: dict[str, str]  # addresses of the servers themselves, not of the proxies
     url: str
-    admin: Shopper
-    customer: Shopper
+    admin: User
+    customer: User
     proxies: Proxies
-    clock: Clock | None  # None where libfaketime is not on the machine
+    clock: Clock | None  # None without libfaketime
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
     _locks_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -87,12 +87,12 @@ class Arena:
 
     @property
     def database_urls(self) -> dict[str, str]:
-        """Each service's database, past the proxies."""
+        """Each service's database, without the proxies."""
         return {service: self.direct[database_variable(service)] for service in DATABASES}
 
     @contextlib.contextmanager
     def exclusively(self, *targets: str, seconds: float = 60.0) -> Iterator[None]:
-        """Have `postgres`, `rabbitmq`, `redis` or a service to oneself: two faults do not start one server at once."""
+        """Hold the locks of these servers or services within the block, so that only one fault at a time stops each."""
         with contextlib.ExitStack() as stack:
             for target in sorted(targets):
                 with self._locks_lock:
@@ -103,7 +103,7 @@ class Arena:
             yield
 
     def superuser(self, database: str = "postgres") -> "psycopg2.extensions.connection":
-        """A connection to PostgreSQL that may do everything, past the proxies."""
+        """A connection to PostgreSQL as superuser, without the proxies."""
         postgres = self.servers.postgres
         connection = psycopg2.connect(
             host="127.0.0.1",
@@ -126,10 +126,10 @@ class Arena:
 
 
 @contextlib.contextmanager
-def arena(folder: Path, *, small_disk: bool = False, say=lambda text: print(text, flush=True)) -> Iterator[Arena]:
-    """The suite, up, seeded and with a fresh set of data; everything is down after the block.
+def sandbox(folder: Path, *, small_disk: bool = False, say=lambda text: print(text, flush=True)) -> Iterator[Sandbox]:
+    """Start the suite with new data and the demo seed; stop everything at the end of the block.
 
-    With `small_disk`, PostgreSQL has a file system of its own, which can be filled.
+    With `small_disk`, PostgreSQL has its own file system, which a fault can fill.
     """
     servers = Servers(folder, environ={})
     _clear(folder, servers)
@@ -141,7 +141,7 @@ def arena(folder: Path, *, small_disk: bool = False, say=lambda text: print(text
             stack.enter_context(disk_faults.small_disk(servers))
         stack.callback(servers.stop)
         direct = servers.start()
-        if clock is not None:  # PostgreSQL keeps the deadlines, so it lives by the same clock as the services
+        if clock is not None:  # PostgreSQL compares deadlines, so it needs the services' clock
             servers.postgres.environment = clock.environment
             servers.postgres.restart()
         direct = set_up(folder, direct | {"ORDER_DEADLINE_SECONDS": str(ORDER_DEADLINE_SECONDS)})
@@ -150,9 +150,9 @@ def arena(folder: Path, *, small_disk: bool = False, say=lambda text: print(text
         environment = proxies.start(direct) | {FOLDER: str(folder)}
         if clock is not None:
             environment |= clock.environment()
-        suite = Suite(environment, log_dir=folder / "log", command=CRASHABLE, say=_teller(folder, "suite"))
+        suite = Suite(environment, log_dir=folder / "log", command=CRASHABLE, say=_logger(folder, "suite"))
         second = Suite(
-            environment, log_dir=folder / "second/log", services=TWICE, command=CRASHABLE, say=_teller(folder, "second")
+            environment, log_dir=folder / "second/log", services=TWICE, command=CRASHABLE, say=_logger(folder, "second")
         )
         for one in (suite, second):
             stack.callback(one.stop)
@@ -161,8 +161,8 @@ def arena(folder: Path, *, small_disk: bool = False, say=lambda text: print(text
         second.wait_ready(30)
         seed.run(say=lambda _line: None)
         url = f"http://{direct['GATEWAY_ADDRESS']}"
-        say(f"the suite is up at {url}, its logs are in {folder / 'log'} and {folder / 'second/log'}")
-        running = Arena(
+        say(f"the suite runs at {url}; logs: {folder / 'log'} and {folder / 'second/log'}")
+        running = Sandbox(
             folder,
             servers,
             suite,
@@ -170,34 +170,34 @@ def arena(folder: Path, *, small_disk: bool = False, say=lambda text: print(text
             environment,
             direct,
             url,
-            Shopper(url, Account(ADMIN, PASSWORD)),
-            Shopper(url, Account(CUSTOMER, PASSWORD)),
+            User(url, Account(ADMIN, PASSWORD)),
+            User(url, Account(CUSTOMER, PASSWORD)),
             proxies,
             clock,
         )
-        replay_faults.listen(running)
+        replay_faults.start_recording(running)
         yield running
 
 
 def _clear(folder: Path, servers: Servers) -> None:
-    """Every run begins from nothing, so that its counts are its own. The last run's result stays."""
+    """Remove the data of the previous run, except its result."""
     folder.mkdir(parents=True, exist_ok=True)
-    disk_faults._unmount(servers.data / "postgres")  # a run that was killed leaves its small disk
+    disk_faults._unmount(servers.data / "postgres")  # a killed run leaves its file system mounted
     remove_data(folder)
     for name in ("log", "second", "armed", "hit", "provider"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _clock() -> Clock | None:
-    """The services' clock. Without it the clock faults are not staged, which the report of the run says."""
+    """The services' clock, or None. Without it there are no clock faults, and the report lists them as not staged."""
     try:
         return Clock()
     except StartError:
         return None
 
 
-def _teller(folder: Path, name: str):
-    """What a supervisor has to say goes to a log beside those of the services."""
+def _logger(folder: Path, name: str):
+    """Return a function that writes a supervisor's messages to a log beside those of the services."""
     log = folder / "log" / f"supervisor-{name}.log"
 
     def say(text: str) -> None:

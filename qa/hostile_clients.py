@@ -1,11 +1,11 @@
-"""What honest clients notice of rude ones, on a running suite: `python -m qa.doors slow`, or `logins`.
+"""Measures on a running suite how hostile clients slow down normal ones: `python -m qa.hostile_clients slow|logins`.
 
-slow: two thousand sockets that dribble a request's head or body, or do not read their answers, come back whenever they
-are dropped. Honest clients read products meanwhile, half of them with a new connection for each request.
+slow: 2,000 sockets send a request's head or body byte by byte, or never read their responses, and reconnect whenever
+they are dropped. Meanwhile normal clients read products, half of them with a new connection for each request.
 
-logins: two hundred logins at the same moment, again and again. Meanwhile orders are placed and /health/live is asked.
+logins: 200 concurrent logins, again and again. Meanwhile other clients place orders and request /health/live.
 
-Both print the latencies before and during, and end by themselves.
+Both print the latencies before and during the attack.
 """
 
 import argparse
@@ -20,10 +20,10 @@ from collections import Counter
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from qa.load import ADMIN, CUSTOMER, Client, log_in, make_products
+from qa.support.client import ADMIN, CUSTOMER, Client, log_in, make_products
 
-PACE_SECONDS = 0.1  # between two requests of an honest client
-HONEST = 8
+PACE_SECONDS = 0.1  # between two requests of a normal client
+NORMAL_CLIENTS = 8
 HEAD = (
     b"POST /users/refresh-token HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n"
 )
@@ -31,13 +31,13 @@ UNREAD = b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"
 BEGINNINGS = (b"GET /products HTTP/1.1\r\nHost: x\r\nX-Slow: ", HEAD, UNREAD)
 
 
-class Honest:
-    """Threads that make one request after the other at a steady pace; `seconds` and `statuses` of all of them."""
+class NormalClients:
+    """Threads that send requests at a steady pace. `seconds` holds the latencies, `statuses` counts the statuses."""
 
-    def __init__(self, what, clients, *, every_second_reconnects=False):
-        """`what(client)` makes a request and returns its status."""
+    def __init__(self, connect, clients, *, every_second_reconnects=False):
+        """`connect()` opens a connection and returns a function that makes a request and returns its status."""
         self.seconds, self.statuses = [], Counter()
-        self._what, self._over = what, threading.Event()
+        self._connect, self._over = connect, threading.Event()
         self._threads = [
             threading.Thread(target=self._work, args=(number, every_second_reconnects and number % 2))
             for number in range(clients)
@@ -46,7 +46,7 @@ class Honest:
     def _work(self, number, reconnect):
         client, due = None, time.monotonic() + PACE_SECONDS * number / len(self._threads)
         while not self._over.wait(max(0, due - time.monotonic())):
-            client = client or self._what()
+            client = client or self._connect()
             began = time.monotonic()
             try:
                 status = client()
@@ -58,7 +58,7 @@ class Honest:
             due = max(due + PACE_SECONDS, time.monotonic())
 
     def run(self, seconds):
-        """Run for so long; return what happened in words."""
+        """Run for so many seconds; returns self, whose `str` is the result."""
         self.seconds, self.statuses = [], Counter()
         self._over.clear()
         for thread in self._threads:
@@ -70,7 +70,7 @@ class Honest:
         return self
 
     def percentile(self, share):
-        """In milliseconds."""
+        """The latency in milliseconds under which this share of the requests lies."""
         ordered = sorted(self.seconds)
         return 1000 * ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
@@ -79,8 +79,8 @@ class Honest:
         return f"median {p50:.0f} ms, p99 {p99:.0f} ms, worst {worst:.0f} ms; {dict(self.statuses)}"
 
 
-def asks(url, method, path, token=None, body=None):
-    """Return a function that makes a client: a function that makes this request and returns the status."""
+def connector(url, method, path, token=None, body=None):
+    """Return a function that connects a client; it returns a function that makes this request for its status."""
 
     def connect():
         client = Client(url, token)
@@ -93,7 +93,7 @@ def asks(url, method, path, token=None, body=None):
 
 
 async def be_slow(host, port, beginning, pause, counts):
-    """Be one slow client: dribble a byte every `pause` seconds, read nothing, and come back when dropped."""
+    """One slow client: sends a byte every `pause` seconds, reads nothing, and reconnects when it is dropped."""
     while True:
         try:
             reader, writer = await asyncio.open_connection(host, port, limit=1)
@@ -112,8 +112,8 @@ async def be_slow(host, port, beginning, pause, counts):
 
 
 def swarm(url, sockets, pause, ready, counts_queue, over):
-    """Be many slow clients, in a process of one's own, until `over`."""
-    os.setsid()  # strangers have machines of their own: where processors are shared by sessions, theirs has a share
+    """Run many slow clients in this process until `over` is set."""
+    os.setsid()  # some kernels share processors by session: real clients would not run on this machine
     address = urlsplit(url)
 
     async def run():
@@ -122,7 +122,7 @@ def swarm(url, sockets, pause, ready, counts_queue, over):
         for number in range(sockets):
             beginning = BEGINNINGS[number % len(BEGINNINGS)]
             tasks.append(asyncio.create_task(be_slow(address.hostname, address.port, beginning, pause, counts)))
-            await asyncio.sleep(0.004)  # one after the other: strangers neither come nor send at the same moment
+            await asyncio.sleep(0.004)  # real clients do not connect all at once
         ready.set()
         await asyncio.to_thread(over.wait)
         counts_queue.put(dict(counts))
@@ -133,22 +133,23 @@ def swarm(url, sockets, pause, ready, counts_queue, over):
 
 
 def slow(asked):
-    """Measure what slow clients do to honest ones."""
+    """Measure how much slow clients slow down normal ones."""
 
-    def honest():
-        return Honest(asks(asked.url, "GET", "/products?limit=5"), HONEST, every_second_reconnects=True)
+    def normal():
+        connect = connector(asked.url, "GET", "/products?limit=5")
+        return NormalClients(connect, NORMAL_CLIENTS, every_second_reconnects=True)
 
-    honest().run(2)
-    before = honest().run(asked.seconds)
-    print(f"without them: {before}")
+    normal().run(2)
+    before = normal().run(asked.seconds)
+    print(f"without slow sockets: {before}")
     ready, over, counts = multiprocessing.Event(), multiprocessing.Event(), multiprocessing.Queue()
     process = multiprocessing.Process(target=swarm, args=(asked.url, asked.sockets, 2.0, ready, counts, over))
     process.start()
     ready.wait(60)
-    during = honest().run(asked.seconds)
+    during = normal().run(asked.seconds)
     over.set()
     print(f"with {asked.sockets} slow sockets: {during}")
-    print(f"the slow: {counts.get(timeout=10)}")
+    print(f"slow sockets: {counts.get(timeout=10)}")
     process.join(timeout=10)
     process.kill()
     ratio = during.percentile(0.99) / before.percentile(0.99)
@@ -159,13 +160,13 @@ def slow(asked):
 # Logins
 
 
-def log_in_at_once(url, password, count, outcomes):
-    """Log in so often at the same moment; notes how each ended and how long it took."""
-    together = threading.Barrier(count)
+def log_in_concurrently(url, password, count, outcomes):
+    """Run `count` concurrent logins; appends (status, seconds) of each to `outcomes`."""
+    barrier = threading.Barrier(count)
 
     def one():
         client = Client(url)
-        together.wait()
+        barrier.wait()
         began = time.monotonic()
         try:
             status = client.request("POST", "/users/login", {"email": CUSTOMER, "password": password})[0]
@@ -181,15 +182,15 @@ def log_in_at_once(url, password, count, outcomes):
 
 
 def logins(asked):
-    """Measure what many logins do to everything else."""
+    """Measure how much many logins slow down other requests."""
     password = os.environ.get("DEMO_PASSWORD", "Demo-pass-2026!")
     product = make_products(log_in(asked.url, ADMIN, password))[0][0]
     token = log_in(asked.url, CUSTOMER, password).token
     order = {"items": [{"product_id": product["id"], "quantity": 1}]}
 
     def measure(title):
-        orders = Honest(asks(asked.url, "POST", "/orders", token, lambda: order), 4)
-        live = Honest(asks(asked.url, "GET", "/health/live"), 2)
+        orders = NormalClients(connector(asked.url, "POST", "/orders", token, lambda: order), 4)
+        live = NormalClients(connector(asked.url, "GET", "/health/live"), 2)
         other = threading.Thread(target=live.run, args=(asked.seconds,))
         other.start()
         orders.run(asked.seconds)
@@ -201,7 +202,7 @@ def logins(asked):
 
     def storm():
         while not over.is_set():
-            log_in_at_once(asked.url, password, asked.logins, outcomes)
+            log_in_concurrently(asked.url, password, asked.logins, outcomes)
 
     storming = threading.Thread(target=storm)
     storming.start()
@@ -210,13 +211,13 @@ def logins(asked):
     storming.join()
     took = sorted(seconds for status, seconds in outcomes if status == 200)
     print(f"logins: {dict(Counter(status for status, _ in outcomes))}", end="")
-    print(f", of those that succeeded the slowest took {took[-1]:.1f} s" if took else "")
+    print(f", the slowest successful one took {took[-1]:.1f} s" if took else "")
     return 0
 
 
 def main():
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m qa.doors", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m qa.hostile_clients", description=__doc__)
     parser.add_argument("what", choices=["slow", "logins"])
     parser.add_argument("--sockets", type=int, default=2000)
     parser.add_argument("--logins", type=int, default=200)

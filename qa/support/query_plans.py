@@ -1,9 +1,9 @@
-"""How PostgreSQL carries out the statements that services really send, by its own log (auto_explain).
+"""The plans with which PostgreSQL executes the services' statements, read from its log (auto_explain).
 
-with watched(connect, databases):  # connections made from now on are logged
+with watched(connect, databases):  # statements of new connections are logged
     ...
-for one in read(log, offset):  # what the log has had to say since
-    one.statement, one.examined, one.read_whole
+for executed in read(log, offset):  # what was logged after this offset
+    executed.statement, executed.examined, executed.read_whole
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from deploy.local.postgres import SUPERUSER
 
-# What there is more of with every customer, product or order; other tables are emptied again, or never full.
+# Tables that grow with customers, products or orders. Other tables are emptied again or stay small.
 GROWING = {
     "users", "refresh_families", "refresh_tokens", "products", "orders", "order_items", "timeline", "reservations",
     "reservation_lines", "stock", "movements", "payments", "notifications", "inbox", "idempotency_keys",
@@ -27,20 +27,21 @@ SETTINGS = {
     "auto_explain.log_format": "json",
     "auto_explain.log_nested_statements": "on",  # the look-ups of foreign keys
 }
-# Of what these hold a setting bounds how much there is (MAX_UNDECIDED_ORDERS), or it is what hangs: not what is stored.
+# The size of these partial indexes does not grow with the stored data: a setting bounds it (MAX_UNDECIDED_ORDERS), or
+# they hold only orders that are stuck.
 BOUNDED = {"ix_orders_undecided", "ix_orders_unsettled"}
-FEW = 100  # more rows than this a limit does not let a scan drop
+FEW = 100  # a scan under a LIMIT may drop at most so many rows by its filter
 BEGIN = re.compile(r" (\S+)@(\S+) LOG:  duration: [0-9.]+ ms  plan:$")
-# Values are in the text, since psycopg2 puts them there. How many they are does not make it another statement.
+# psycopg2 writes values into the statement. Statements that differ only in values, or in their number, count as one.
 VALUE = re.compile(r"E?'(?:[^']|'')*'|\b[0-9]+(?:\.[0-9]+)?\b|\$[0-9]+")
 CAST = r"\?(?:::\w+(?:\[\])?)?"
 VALUES = re.compile(rf"{CAST}(?:, {CAST})*")
-PASSED_ON_AT_ONCE = {"LockRows", "Nested Loop", "Result", "Subquery Scan", "ModifyTable"}
+STREAMING_NODES = {"LockRows", "Nested Loop", "Result", "Subquery Scan", "ModifyTable"}
 
 
 @dataclass(frozen=True)
 class Executed:
-    """One statement that was run in a database, without its values, and its plan."""
+    """One executed statement, without its values, and its plan."""
 
     database: str
     statement: str
@@ -48,20 +49,20 @@ class Executed:
 
     @property
     def examined(self):
-        """How many rows of tables were looked at, those that a filter dropped included."""
+        """The number of table rows that were read, including those that a filter dropped."""
         return sum(_examined(node) for node, _ in nodes(self.plan) if "Relation Name" in node and not _is_bounded(node))
 
     @property
     def read_whole(self):
-        """The growing tables of which nothing bounds how much is read: neither an index's condition nor a limit."""
+        """The growing tables that are read without a bound: neither an index condition nor a LIMIT."""
         return sorted({node["Relation Name"] for node, above in nodes(self.plan) if _reads_whole(node, above)})
 
 
 @contextlib.contextmanager
 def watched(connect, databases, **settings):
-    """Have everything explained that is done in these databases over connections which begin within the block.
+    """Log the plan of every statement in these databases over connections that are opened within the block.
 
-    `connect(database)` gives a connection of the superuser; `settings` are further ones for those connections.
+    `connect(database)` returns a connection of the superuser. `settings` are set on the new connections as well.
     """
     _alter(connect, databases, [f"SET {name} = '{value}'" for name, value in (SETTINGS | settings).items()])
     try:
@@ -73,13 +74,13 @@ def watched(connect, databases, **settings):
 def _alter(connect, databases, changes):
     for database in databases:
         with contextlib.closing(connect(database)) as connection, connection.cursor() as cursor:
-            cursor.execute("LOAD 'auto_explain'")  # or nobody knows its settings
+            cursor.execute("LOAD 'auto_explain'")  # defines its settings
             for change in changes:
                 cursor.execute(f"ALTER DATABASE {database} {change}")
 
 
 def read(log, offset=0) -> Iterator[Executed]:
-    """Yield what was explained in a server's log after so many bytes, but for what a test or the bench did itself."""
+    """Yield the plans in a server's log after `offset` bytes, except those of the superuser (the test or the bench)."""
     with log.open() as file:
         file.seek(offset)
         database, lines = None, []
@@ -96,17 +97,17 @@ def read(log, offset=0) -> Iterator[Executed]:
 
 
 def _executed(database, explained):
-    told = json.loads(explained)
-    return Executed(database, without_values(told["Query Text"]), told["Plan"])
+    entry = json.loads(explained)
+    return Executed(database, without_values(entry["Query Text"]), entry["Plan"])
 
 
 def without_values(statement):
-    """A statement as it was written: `?` for a value, or for several of them in a row."""
+    """The statement with `?` in place of a value, or of several values in a row."""
     return VALUES.sub("?", VALUE.sub("?", " ".join(statement.split())))
 
 
 def nodes(plan, above=()):
-    """Yield (node, the nodes above it, from the top) for a plan and all its parts."""
+    """Yield (node, its ancestors from the top) for a plan and all its parts."""
     yield plan, above
     for part in plan.get("Plans", ()):
         yield from nodes(part, (*above, plan))
@@ -128,15 +129,15 @@ def _reads_whole(node, above):
 
 
 def _is_bounded(node):
-    """Whether it reads only what one of the partial indexes holds."""
+    """Whether the node reads only the rows of a bounded partial index."""
     return any(part.get("Index Name") in BOUNDED for part, _ in nodes(node))
 
 
 def _is_limited(above):
-    """Whether a limit above stops the scan: not where a sort or the like needs all of it first."""
+    """Whether a LIMIT above stops the scan. It does not if a node between them, such as a sort, needs all rows."""
     for node in reversed(above):
         if node["Node Type"] == "Limit":
             return True
-        if node["Node Type"] not in PASSED_ON_AT_ONCE:
+        if node["Node Type"] not in STREAMING_NODES:
             return False
     return False

@@ -1,4 +1,4 @@
-"""What a suite of one's own needs beside its servers: keys, and an address for its gateway."""
+"""Settings for a suite that a proof starts for itself: signing keys, and a free address for its gateway."""
 
 import os
 import socket
@@ -9,16 +9,16 @@ from deploy import keys
 
 
 def free_address() -> str:
-    """Return an address on which nobody listens at this moment."""
+    """Return a loopback address with a port that is free now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def set_up(folder: Path, servers: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of a suite on these servers, with keys in `folder`.
+    """Return the environment variables of a suite on these servers, with keys in `folder`.
 
-    They hold for this process as well, in which migrations and seed run.
+    They are also set in this process, which runs the migrations and the seed.
     """
     private, public = folder / "keys/jwt-private.pem", folder / "keys/jwt-public.pem"
     keys.ensure(private, public)

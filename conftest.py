@@ -1,4 +1,4 @@
-"""Real servers for every test that needs one: started privately, once a run, migrated, and stopped at the end."""
+"""Fixtures for tests/ and qa/: private servers, started and migrated once for a test run, and stopped at its end."""
 
 import os
 from pathlib import Path
@@ -11,14 +11,14 @@ from deploy.local.process import StartError
 from deploy.local.servers import Servers, remove_data
 from tests.support import Bus, Caller
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent
 FAST_RETRIES = "[50, 100, 200]"
 ALL_RETRIES = "[50, 100, 200, 400, 800, 1600, 3200]"
 
 
 def pytest_collection_modifyitems(items):
-    """Run the quick tests first, and last those whose processes listen on the same queues as the others' containers."""
-    order = ("unit", "bench", "remedies", "model", "service", "e2e", "chaos")
+    """Run the quick tests first, and last those whose processes consume the same queues as the service tests."""
+    order = ("unit", "support", "bench", "remedies", "model", "service", "e2e", "chaos")
     items.sort(key=lambda item: order.index(item.path.relative_to(ROOT).parts[1]))
 
 
@@ -26,12 +26,12 @@ def pytest_collection_modifyitems(items):
 def servers():
     """Private RabbitMQ, PostgreSQL and Redis; `servers.environment` holds their addresses."""
     folder = ROOT / os.environ.get("ORDER_SUITE_TEST_DATA", "var/test")
-    remove_data(folder)  # every run begins from nothing, migrations included
+    remove_data(folder)  # every run starts with empty servers and runs all migrations
     servers = Servers(folder)
     os.environ["RETRY_DELAYS_MS"] = ALL_RETRIES  # for the broker's definitions
     try:
         environment = servers.start()
-    except StartError as error:  # once, and not from each of the tests that need them
+    except StartError as error:  # report it once, not for each test
         pytest.exit(f"the tests need real servers: {error}", returncode=2)
     private, public = ROOT / "var/test-keys/jwt-private.pem", ROOT / "var/test-keys/jwt-public.pem"
     keys.ensure(private, public)
@@ -41,27 +41,28 @@ def servers():
         "RETRY_DELAYS_MS": FAST_RETRIES,
     }
     servers.environment = environment
-    # Those for the processes of a suite. In this one services may do everything: many are toys with borrowed names.
+    # Services in this process connect as administrators, because many tests define services named like real ones.
+    # The services' own addresses are for the processes of a suite.
     os.environ.update(environment)
     for name in [name for name in os.environ if name.endswith(("_AMQP_URI", "_REDIS_URL"))]:
         del os.environ[name]
     with (ROOT / "config.yml").open("rb") as file:
         setup_config(file)
-    migrate.migrate()  # reads the settings too: before the next line
-    os.environ["RETRY_DELAYS_MS"] = ALL_RETRIES  # again: a broker that is restarted has its definitions made anew
+    migrate.migrate()  # it reads the settings, so it runs before the next line
+    os.environ["RETRY_DELAYS_MS"] = ALL_RETRIES  # a restarted broker gets new definitions
     yield servers
     servers.stop()
 
 
 @pytest.fixture(scope="session")
 def environment(servers):
-    """The variables under which a service finds the servers."""
+    """The environment variables with the addresses of the servers."""
     return servers.environment
 
 
 @pytest.fixture
 def caller(servers):
-    """RPC, as a person at `nameko shell` would use it."""
+    """An RPC client for all services."""
     return Caller()
 
 
