@@ -122,7 +122,7 @@ def _move_stock(cursor, kind, moves):
 
 
 def open_payments(cursor, _name, received):
-    """Payments: commit PENDING payments before the provider is called, as the contract requires; then authorise them."""
+    """Payments: commit PENDING payments before the provider call, as the contract requires; then authorise them."""
     rows = [
         (str(new_id()), one["order_id"], one["user_id"], one["total_amount"], one["currency"], "PENDING", key, key, key)
         for one, key in received
