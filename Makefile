@@ -52,7 +52,7 @@ lint: $(STAMP) $(AUDIT)/.complete ## ruff, mypy, the walls between the modules, 
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@$(BIN)/python -m qa.walls
 	@timeout 120 $(PIP_AUDIT) > $(AUDIT)/report 2>&1 || ! grep --quiet "known vulnerabilit" $(AUDIT)/report \
 		|| { cat $(AUDIT)/report; exit 1; }
 	@grep --quiet "could not be audited\|Traceback" $(AUDIT)/report && echo "Known vulnerabilities: none, but not all could" \

@@ -1,6 +1,7 @@
-"""One realistic example of every body and answer of the REST API, all out of the same story.
+"""One realistic example of every request body and response body of the REST API, all from one story.
 
-Ayşe buys two packs of Turkish coffee. Documents show the examples; a test holds each against its model.
+Ayşe buys two packs of Turkish coffee. The OpenAPI document shows the examples. tests/unit/contracts/test_examples.py
+compares them with the code: queues, events, errors, texts.
 """
 
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from contracts import catalog, inventory, notifications, operations, orders, payments, users
+from contracts.events import queue_name
+from contracts.services import SERVICES
 
 AYSE = "019aac5e-7c00-7f31-9d20-5b1f0a6d4c11"
 COFFEE = "019aac5e-7c00-72b4-8c35-e1d7a90b2f64"
@@ -40,9 +43,9 @@ _PRODUCT: dict[str, Any] = {
     "updated_at": EARLIER,
 }
 _TIMELINE_ENTRY: dict[str, Any] = {
-    "event": "inventory.stock_reserved",
+    "event": inventory.StockReserved.event_type,
     "event_id": EVENT,
-    "service": "inventory",
+    "service": inventory.StockReserved.producer,
     "at": NOW,
     "data": {"order_id": ORDER},
 }
@@ -154,7 +157,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "amount": "299.80",
         "currency": "TRY",
         "status": "CAPTURED",
-        "transaction_reference": "SIM-019aac60-1b20",
+        "transaction_reference": "auth_444969de38e3f894207537e50d89dbf0",
         "failure_reason": None,
         "created_at": NOW,
         "updated_at": NOW,
@@ -163,7 +166,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
     notifications.NotificationView: {
         "id": "019aac60-2f10-7b86-a0c4-57e3d2198f6b",
         "order_id": ORDER,
-        "kind": "order.confirmed",
+        "kind": orders.OrderConfirmed.event_type,
         "subject": "Your order is confirmed",
         "body": f"Your order {ORDER} of 299.80 TRY is paid, and we are packing it.",
         "channel": "IN_APP",
@@ -175,14 +178,14 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
     operations.DeadLetterView: {
         "id": "019aac61-0d3c-7f58-93a1-b64c8e2075fd",
         "service": "notifications",
-        "queue": "notifications.order.confirmed",
-        "event": "order.confirmed",
+        "queue": queue_name("notifications", orders.OrderConfirmed),
+        "event": orders.OrderConfirmed.event_type,
         "message_id": EVENT,
         "correlation_id": ORDER,
-        "body": '{"order_id": "not an id"}',
+        "body": f'{{"order_id": "1", "user_id": "{AYSE}", "total_amount": "299.80", "currency": "TRY"}}',
         "headers": {"x-request-id": "a1b2c3"},
-        "error": "ValidationError: order_id: must be a UUID",
-        "attempts": 1,
+        "error": "this is no OrderConfirmed: order_id: must be a UUID",
+        "attempts": 0,
         "died_at": NOW,
         "replayed_at": None,
         "replayed_by": None,
@@ -195,6 +198,6 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
     operations.LivenessView: {"status": "ok"},
     operations.ReadinessView: {
         "status": "ok",
-        "services": {"orders": {"broker": "ok", "database": "ok", "redis": "ok"}},
+        "services": {service: {"broker": "ok", "database": "ok", "redis": "ok"} for service in SERVICES},
     },
 }

@@ -1,13 +1,17 @@
 """What every service tells its operators, and what they may ask: dead letters, and whether everything adds up."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import Field, StrictBool
 
 from contracts.base import Instant, PageRequest, Request, Text, View
+from contracts.services import SERVICES
 
-ServiceName = Literal["users", "catalog", "orders", "inventory", "payments", "notifications"]
+if TYPE_CHECKING:
+    ServiceName = str  # a type checker cannot read the registry
+else:
+    ServiceName = Literal[SERVICES]
 Name = Annotated[Text, Field(min_length=1, max_length=255)]
 
 # Requests

@@ -19,3 +19,5 @@ class Services:
 
 SERVICES: tuple[str, ...] = tuple(Services.__annotations__)
 GATEWAY = "gateway"
+PROCESSES = (*SERVICES, GATEWAY)
+"""Every kind of process, in the order in which they start: the gateway needs the others."""

@@ -1,4 +1,4 @@
-"""The names and passwords with which somebody logs in to the servers, and the variables that hold such addresses.
+"""The users of the servers and their passwords. extensions/runtime/addresses.py has the variables of the addresses.
 
 What each may do: in the broker deploy/permissions.py, in the databases deploy/databases.py, in Redis
 deploy/redis_users.py.
@@ -10,29 +10,9 @@ OPERATOR = "operator"
 ADMINISTRATOR_DATABASE = "ADMINISTRATOR_DATABASE_URL"
 
 
-def uri_variable(user: str) -> str:
-    """Return the variable of config.yml that holds a user's address of the broker: ORDERS_AMQP_URI for orders."""
-    return f"{user.upper()}_AMQP_URI"
-
-
-def database_variable(service: str) -> str:
-    """Return the variable that holds the address of a service's database: ORDERS_DATABASE_URL for orders."""
-    return f"{service.upper()}_DATABASE_URL"
-
-
-def owner_variable(service: str) -> str:
-    """Return the variable that holds the address of its owner, for migrations: ORDERS_OWNER_DATABASE_URL."""
-    return f"{service.upper()}_OWNER_DATABASE_URL"
-
-
 def password_of(user: str, environ: Mapping[str, str]) -> str:
     """Return a user's password: from ORDERS_BROKER_PASSWORD for orders, else, in development, the user's name."""
     return environ.get(f"{user.upper()}_BROKER_PASSWORD") or user
-
-
-def redis_variable(service: str) -> str:
-    """Return the variable of config.yml that holds a service's address of Redis: ORDERS_REDIS_URL for orders."""
-    return f"{service.upper()}_REDIS_URL"
 
 
 def redis_password_of(service: str, environ: Mapping[str, str]) -> str:

@@ -9,12 +9,12 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, get_args
+from typing import Any
 
 from amqp.exceptions import AMQPError
 from kombu.exceptions import OperationalError
 
-from contracts.operations import ServiceName
+from contracts.services import SERVICES
 from deploy.healthcheck import Unhealthy, ask
 from deploy.settings import load
 
@@ -59,7 +59,7 @@ def report(seen: dict[str, Any]) -> Iterable[str]:
 
 def require_all(amqp_uri: str) -> None:
     """Raise Unhealthy where a service is away: the comparison would wait for it as long as for a large one."""
-    for service in get_args(ServiceName):
+    for service in SERVICES:
         try:
             ask(amqp_uri, service)
         except TimeoutError:

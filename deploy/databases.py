@@ -17,8 +17,10 @@ from psycopg2.extensions import connection, cursor
 from psycopg2.sql import SQL, Identifier
 from sqlalchemy.engine import URL, make_url
 
-from deploy.accounts import ADMINISTRATOR_DATABASE, database_variable, owner_variable
+from contracts.services import SERVICES
+from deploy.accounts import ADMINISTRATOR_DATABASE
 from deploy.settings import load
+from extensions.runtime.addresses import database_url, database_variable, owner_database_url, owner_variable
 from extensions.runtime.settings import is_production
 from extensions.security.production import has_own_password
 
@@ -47,9 +49,7 @@ class Database:
 def configured() -> dict[str, Database]:
     """Return each service's database. One without an owner's address belongs to its service."""
     settings = load()
-    urls = {key.partition(":")[0]: url for key, url in settings["DB_URIS"].items()}
-    owners = settings["DB_OWNER_URIS"]
-    return {service: Database(service, url, owners.get(service) or url) for service, url in urls.items()}
+    return {one: Database(one, database_url(settings, one), owner_database_url(settings, one)) for one in SERVICES}
 
 
 def make(administrator: str, databases: Iterable[Database]) -> list[str]:

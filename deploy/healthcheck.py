@@ -106,6 +106,7 @@ def main(names: list[str]) -> int:
         print("which service? for example: python -m deploy.healthcheck orders", file=sys.stderr)
         return 2
     from deploy.settings import load
+    from extensions.runtime.addresses import amqp_uri
 
     settings = load(Path(CONFIG))
     for name in names:
@@ -113,7 +114,7 @@ def main(names: list[str]) -> int:
             if name == "gateway":
                 ask_gateway(settings["WEB_SERVER_ADDRESS"])
             else:
-                check(settings["AMQP_URIS"].get(name) or settings["AMQP_URI"], name)
+                check(amqp_uri(settings, name), name)
         except TimeoutError:
             print(f"{name} did not answer within {TIMEOUT:g} s", file=sys.stderr)
             return 1

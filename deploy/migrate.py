@@ -1,5 +1,7 @@
 """Bring the services' databases to their newest revision: `python -m deploy.migrate [users orders ...]`.
 
+`python -m deploy.alembic` runs any other command of Alembic on one service.
+
 Several at once (two containers, two terminals) do no harm: extensions/storage/migrations.py lets one at a time.
 """
 
@@ -43,10 +45,21 @@ def upgrade(database: Database) -> tuple[str | None, str | None]:
     )
     with wait_for(engine, database.service) as connection:
         before = _revision(connection)
-        config = Config(str(ROOT / "alembic.ini"), ini_section=database.service)
-        config.attributes["addresses"] = (database.owner_url, database.url)
-        command.upgrade(config, "head")
+        command.upgrade(alembic_config(database), "head")
         return before, _revision(connection)
+
+
+def alembic_config(database: Database) -> Config:
+    """Return Alembic's configuration for one service: the environment of all services, and the service's revisions."""
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "extensions/storage/alembic"))
+    config.set_main_option("version_locations", str(ROOT / database.service / "migrations"))
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("prepend_sys_path", str(ROOT))
+    config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
+    config.attributes["service"] = database.service
+    config.attributes["addresses"] = (database.owner_url, database.url)
+    return config
 
 
 def wait_for(engine: sqlalchemy.Engine, service: str) -> sqlalchemy.Connection:

@@ -12,6 +12,7 @@ from typing import Any
 
 from contracts.errors import ServiceError
 from contracts.operations import CheckView, ConsistencyView
+from contracts.services import SERVICES
 from extensions.observability.traces import current_trace
 from extensions.operations.audits import MAX_ROWS, SHOWN_IDS, Range, Span, differing, outbox_summary, read_snapshot
 from extensions.rpc.scatter_gather import call_each
@@ -19,8 +20,8 @@ from orders import audit
 from orders.comparison import ORDER_CHECKS, broken_by, last_change
 
 PARTICIPANTS = ("inventory", "payments", "notifications")
-OTHERS = ("users", "catalog", *PARTICIPANTS)
 ORDERS, BROKER = "orders", "the broker"
+OTHERS = tuple(service for service in SERVICES if service != ORDERS)
 EVERYTHING_COMPARED = "everything_compared"
 CHUNK = 20
 MARGIN_SECONDS = 1.5

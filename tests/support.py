@@ -3,6 +3,7 @@
 import json
 import time
 from contextlib import suppress
+from importlib import import_module
 from uuid import uuid4
 
 import amqp
@@ -16,6 +17,7 @@ from contracts.events import EVENTS, EXCHANGE, queue_name
 from contracts.ids import new_id
 from extensions.messaging import topology
 from extensions.messaging.topology import RPC_EXCHANGE
+from extensions.runtime.addresses import database_url, owner_database_url
 
 
 def connect(uri=None):
@@ -155,14 +157,20 @@ class Bus:
         self.connection.close()
 
 
+def service_class(service):
+    """The class of a service by its name: `service_class("orders")` is OrdersService."""
+    module = import_module(f"{service}.service")
+    return next(one for one in vars(module).values() if getattr(one, "name", None) == service)
+
+
 def database(service):
     """An engine for looking into a service's database, with the service's own role."""
-    return sqlalchemy.create_engine(config["DB_URIS"][f"{service}:Base"], poolclass=sqlalchemy.NullPool)
+    return sqlalchemy.create_engine(database_url(config, service), poolclass=sqlalchemy.NullPool)
 
 
 def owned_database(service):
     """An engine that may do anything to a service's tables: the role of migrations."""
-    url = config["DB_OWNER_URIS"][service] or config["DB_URIS"][f"{service}:Base"]
+    url = owner_database_url(config, service)
     return sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
 
 

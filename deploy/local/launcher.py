@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from deploy.accounts import OPERATOR, uri_variable
+from contracts.services import PROCESSES
+from deploy.accounts import OPERATOR
 from deploy.local import environment, ports
 from deploy.local.process import PidFile, StartError, spawn, tail, wait_until
 from deploy.local.servers import OURS, Servers
-from deploy.local.suite import ROOT, SERVICES, Suite
+from deploy.local.suite import ROOT, Suite
+from extensions.runtime.addresses import uri_variable
 from extensions.runtime.settings import is_production
 
 VAR = ROOT / "var"
@@ -58,7 +60,7 @@ class Launcher:
             self._task("preparing keys and tables", "deploy.prepare")
             servers.wait_ready()
             self.suite = Suite(self.env, log_dir=VAR / "log", say=self.say)
-            self.say("starting the seven services")
+            self.say("starting the services")
             self.suite.start()
             self.suite.wait_ready(90)
             self.say("all services are ready")
@@ -101,7 +103,7 @@ class Launcher:
             "JWT_PRIVATE_KEY_FILE": str(keys / "jwt-private.pem"),
             "JWT_PUBLIC_KEY_FILE": str(keys / "jwt-public.pem"),
             "ENVIRONMENT": "development",
-            **ports.metrics_addresses(VAR, SERVICES),
+            **ports.metrics_addresses(VAR, PROCESSES),
         }
         return {
             **addresses,

@@ -11,11 +11,11 @@ from pathlib import Path
 import psycopg2
 
 from contracts.services import SERVICES
-from deploy.accounts import database_variable, owner_variable
 from deploy.databases import Database, make
 from deploy.local import install
 from deploy.local.process import StartError, pids, signal_process, spawn, started_at, tail, wait_until
 from deploy.local.server import Server
+from extensions.runtime.addresses import database_variable, owner_variable
 
 SUPERUSER = "postgres"
 
@@ -29,11 +29,6 @@ SETTINGS = {
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] %u@%d ",
 }
-
-
-def services() -> list[str]:
-    """The services that have a database: all but the gateway."""
-    return list(SERVICES)
 
 
 class Postgres(Server):
@@ -65,7 +60,7 @@ class Postgres(Server):
 
     def databases(self) -> list[Database]:
         """The services' databases, each with the address of its service and that of its owner."""
-        return [Database(one, self.url(one), self.url(f"{one}_owner", one)) for one in services()]
+        return [Database(one, self.url(one), self.url(f"{one}_owner", one)) for one in SERVICES]
 
     def urls(self) -> dict[str, str]:
         """The same, by the variables of config.yml."""

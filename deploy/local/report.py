@@ -46,7 +46,7 @@ def render(env: Mapping[str, str]) -> str:
         amqp=env["AMQP_URI"],
         redis=env["REDIS_URL"],
         postgres=f"{example} (and five more: one database per service)",
-        metrics=f"http://{env['GATEWAY_METRICS_ADDRESS'].partition('-')[0]}/metrics (and six more: docs/metrics.md)",
+        metrics=f"http://{env['GATEWAY_METRICS_ADDRESS'].partition('-')[0]}/metrics (the others: docs/metrics.md)",
         password=env.get("DEMO_PASSWORD") or DEFAULT_PASSWORD,
         customer=CUSTOMER,
         admin=ADMIN,

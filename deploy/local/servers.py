@@ -21,13 +21,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from deploy.accounts import database_variable, owner_variable
+from contracts.services import SERVICES
 from deploy.local import install, ports
-from deploy.local.postgres import Postgres, services
+from deploy.local.postgres import Postgres
 from deploy.local.process import StartError
 from deploy.local.rabbitmq import RabbitMQ
 from deploy.local.redis import Redis
 from deploy.local.server import Server
+from extensions.runtime.addresses import database_variable, owner_variable
 
 # var/env exports this one too: addresses that come from there are ours, not ones that the user wants used instead
 OURS = "ORDER_SUITE_ENV"
@@ -37,12 +38,12 @@ def given_addresses(environ: Mapping[str, str]) -> dict[str, str]:
     """The addresses that the user gave. StartError when there are some database URLs but not all."""
     if OURS in environ:
         return {}
-    databases = [database_variable(service) for service in services()]
+    databases = [database_variable(service) for service in SERVICES]
     brokers = ["AMQP_URI", *(name for name in environ if name.endswith("_AMQP_URI"))] if environ.get("AMQP_URI") else []
     caches = (
         ["REDIS_URL", *(name for name in environ if name.endswith("_REDIS_URL"))] if environ.get("REDIS_URL") else []
     )
-    owners = [owner_variable(service) for service in services()]
+    owners = [owner_variable(service) for service in SERVICES]
     given = {name: environ[name] for name in (*brokers, *caches, *databases, *owners) if environ.get(name)}
     missing = [name for name in databases if name not in given]
     if missing and len(missing) < len(databases):

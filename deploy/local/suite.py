@@ -20,11 +20,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from contracts.services import GATEWAY, PROCESSES
 from deploy.local.process import PidFile, StartError, kill_tree, signal_process, spawn, tail, wait_until
 from extensions.runtime.backoff import Backoff
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVICES = ("users", "catalog", "inventory", "payments", "notifications", "orders", "gateway")
 HOPELESS = 5  # deaths before the suite was ever ready
 FIRST_RESTART_SECONDS = 0.5
 LONGEST_RESTART_SECONDS = 10.0
@@ -61,7 +61,7 @@ class Suite:
         env: Mapping[str, str],
         *,
         log_dir: Path,
-        services: Sequence[str] = SERVICES,
+        services: Sequence[str] = PROCESSES,
         config: str = "config.yml",
         command: Sequence[str] = (),
         say: Callable[[str], None] | None = None,
@@ -126,8 +126,8 @@ class Suite:
         with self._lock:
             for service in self._services.values():
                 service.wanted = False
-        self._end([service for service in self._services.values() if service.name == "gateway"], grace)
-        self._end([service for service in self._services.values() if service.name != "gateway"], grace)
+        self._end([service for service in self._services.values() if service.name == GATEWAY], grace)
+        self._end([service for service in self._services.values() if service.name != GATEWAY], grace)
         for service in self._services.values():
             service.pid_file.remove()
         self._finished.set()
@@ -239,7 +239,7 @@ class Suite:
         down = [service.name for service in self._services.values() if not service.alive]
         if down:
             return f"{', '.join(down)} not running"
-        if "gateway" in self._services:
+        if GATEWAY in self._services:
             return self._gateway_says()
         from deploy import healthcheck
 

@@ -19,6 +19,7 @@ from extensions.cache.batch_loader import BatchLoader
 from extensions.cache.pending_invalidations import Invalidation, PendingInvalidations
 from extensions.observability.instruments import CacheInstruments
 from extensions.observability.metrics import Metrics
+from extensions.runtime.addresses import redis_url
 from extensions.runtime.backoff import Backoff
 from extensions.security.production import require_own_secrets
 
@@ -64,7 +65,7 @@ class RedisConnection(SharedExtension):
         require_own_secrets(config, service, redis=True)
         self._pending = PendingInvalidations(f"{service}:")
         self._client = redis.Redis.from_url(
-            (config.get("REDIS_URLS") or {}).get(service) or config.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
+            redis_url(config, service),
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
             # Enough for all workers and the other greenlets: an empty pool would look like an unavailable Redis.

@@ -13,6 +13,7 @@ from nameko import config
 from contracts.errors import ServiceUnavailable
 from extensions.messaging.wire.connection import SharedConnection
 from extensions.messaging.wire.properties import frame_handler
+from extensions.runtime.addresses import amqp_uri, own_amqp_uri
 
 CONNECT_TIMEOUT_SECONDS = 5
 # A zombie or a dead peer is noticed by TCP as well, not only by heartbeats.
@@ -35,12 +36,12 @@ class BrokerUnavailable(ServiceUnavailable):
 
 def has_own_user(service: str) -> bool:
     """Tell whether the configuration gives `service` a user of its own, with the few permissions that it needs."""
-    return bool((config.get("AMQP_URIS") or {}).get(service))
+    return bool(own_amqp_uri(config, service))
 
 
 def connect(heartbeat: int, service: str = "") -> amqp.Connection:
     """Return an open connection to the broker, with the user of `service` where there is one, else with AMQP_URI's."""
-    address = parse_url(config["AMQP_URIS"][service] if has_own_user(service) else config["AMQP_URI"])
+    address = parse_url(amqp_uri(config, service))
     connection = SharedConnection(
         host=f"{address['hostname']}:{address['port'] or 5672}",
         userid=address["userid"] or "guest",

@@ -30,6 +30,8 @@ from prometheus_client import (
 )
 from prometheus_client.metrics import MetricWrapperBase
 
+from extensions.runtime.addresses import metrics_address
+
 disable_created_metrics()  # saves one unused series for each counter and histogram
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ _ADDRESS = re.compile(r"([^:\s]+):(\d{1,5})(?:-(\d{1,5}))?")
 
 
 class Metrics(SharedExtension):
-    """The registry of one service in one process. It is served if METRICS_ADDRESSES has an address for the service."""
+    """The registry of one service in one process. It is served if the service has an address for it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +67,7 @@ class Metrics(SharedExtension):
     def setup(self) -> None:
         """Read the address, so that a wrong one stops the service at its start; register the metrics of the process."""
         service = self.container.service_name
-        self._addresses = addresses((config.get("METRICS_ADDRESSES") or {}).get(service))
+        self._addresses = addresses(metrics_address(config, service))
         ProcessCollector(registry=self.registry)
         self.gauge("service_info", "Which service this process runs.", lambda: 1, service=service)
         pool = self.container._worker_pool  # noqa: SLF001

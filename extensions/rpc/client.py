@@ -14,8 +14,9 @@ from nameko import config
 from nameko.extensions import DependencyProvider, SharedExtension
 
 from contracts.base import Replayed
+from contracts.calls import require_allowed
 from contracts.errors import ServiceError, ServiceUnavailable, UpstreamTimeout
-from extensions.messaging.connection import BrokerUnavailable, broker_errors
+from extensions.messaging.connection import BrokerUnavailable, broker_errors, has_own_user
 from extensions.messaging.listener import Listener
 from extensions.messaging.topology import RPC_EXCHANGE, reply_queue
 from extensions.observability.instruments import CallInstruments
@@ -47,10 +48,12 @@ class PendingCalls(SharedExtension):
         self._address = ""
         self._pending: dict[str, Signal] = {}
         self._channel: Any = None
+        self._is_restricted = False
         self._instruments = _instruments(self.metrics)
 
     def setup(self) -> None:
         """Subscribe to replies."""
+        self._is_restricted = has_own_user(self.container.service_name)
         self._instruments = _instruments(self.metrics)  # the container's own by now
         self.listener.subscribe(self)
 
@@ -77,7 +80,8 @@ class PendingCalls(SharedExtension):
     def call(self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float) -> Any:
         """Call and wait `timeout` seconds at most.
 
-        Raises the callee's ServiceError; ServiceUnavailable where nothing was sent or nobody listens; UpstreamTimeout.
+        Raises the callee's ServiceError; ServiceUnavailable where nothing was sent or nobody listens; UpstreamTimeout;
+        CallNotAllowed where contracts/calls.py does not allow the call.
         """
         began = time.monotonic()
         try:
@@ -89,6 +93,8 @@ class PendingCalls(SharedExtension):
         return answer
 
     def _call(self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float) -> Any:
+        if self._is_restricted:  # the broker would refuse the call and close the channel of all calls
+            require_allowed(self.container.service_name, service, method)
         if len(self._pending) >= MAX_PENDING:
             raise ServiceUnavailable(retry_after=1)
         trace = current_trace()

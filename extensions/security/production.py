@@ -5,6 +5,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from contracts.services import SERVICES
+from extensions.runtime.addresses import (
+    database_url,
+    database_variable,
+    own_amqp_uri,
+    own_redis_url,
+    redis_variable,
+    uri_variable,
+)
 from extensions.runtime.settings import is_production
 
 COMMON_PASSWORDS = frozenset({"", "guest", "suite", "postgres", "redis", "rabbitmq", "admin", "password", "secret"})
@@ -40,15 +49,14 @@ def require_own_secrets(config: Mapping[str, Any], service: str, *, redis: bool 
 
 def _addresses(config: Mapping[str, Any], service: str) -> dict[str, str]:
     """Return the addresses of the service's broker and database by environment variable."""
-    own = (config.get("AMQP_URIS") or {}).get(service)
-    broker = {f"{service.upper()}_AMQP_URI": own} if own else {"AMQP_URI": config["AMQP_URI"]}
-    database = config.get("DB_URIS", {}).get(f"{service}:Base")
-    return broker | ({f"{service.upper()}_DATABASE_URL": database} if database else {})
+    own = own_amqp_uri(config, service)
+    broker = {uri_variable(service): own} if own else {"AMQP_URI": config["AMQP_URI"]}
+    return broker | ({database_variable(service): database_url(config, service)} if service in SERVICES else {})
 
 
 def _redis_address(config: Mapping[str, Any], service: str) -> dict[str, str]:
-    own = (config.get("REDIS_URLS") or {}).get(service)
-    return {f"{service.upper()}_REDIS_URL": own} if own else {"REDIS_URL": config["REDIS_URL"]}
+    own = own_redis_url(config, service)
+    return {redis_variable(service): own} if own else {"REDIS_URL": config["REDIS_URL"]}
 
 
 def has_own_password(url: str) -> bool:

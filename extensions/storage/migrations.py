@@ -1,6 +1,5 @@
 """Functions shared by the Alembic environments of all services."""
 
-import os
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,12 +15,12 @@ GRANTED_PRIVILEGES = text(
 )
 
 
-def run_migrations(context: Any, metadata: MetaData, service: str) -> None:
-    """Apply the pending migrations of `service`; an advisory lock lets one process at a time do it.
+def run_migrations(context: Any, metadata: MetaData) -> None:
+    """Apply the pending migrations of one service; an advisory lock lets one process at a time do it.
 
     They run as the owner of the database. Afterwards the role of the service gets its privileges on the tables.
     """
-    owner_url, url = context.config.attributes.get("addresses") or _addresses(service)
+    owner_url, url = context.config.attributes["addresses"]
     engine = create_engine(owner_url, poolclass=pool.NullPool, connect_args={"connect_timeout": 5})
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
@@ -31,14 +30,6 @@ def run_migrations(context: Any, metadata: MetaData, service: str) -> None:
         role = make_url(url).username
         if role and role != make_url(owner_url).username:
             grant(connection, metadata, role)
-
-
-def _addresses(service: str) -> tuple[str, str]:
-    """Return the database URLs of the owner and of the service, for calls of `alembic` by hand."""
-    url = os.environ.get(
-        f"{service.upper()}_DATABASE_URL", f"postgresql+psycopg2://{service}:{service}@127.0.0.1:5432/{service}"
-    )
-    return os.environ.get(f"{service.upper()}_OWNER_DATABASE_URL") or url, url
 
 
 def grant(connection: Connection, metadata: MetaData, role: str) -> None:

@@ -22,6 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from contracts.base import Cause, Event, Received
 from extensions.observability.metrics import Metrics
 from extensions.observability.traces import current_trace
+from extensions.runtime.addresses import database_url
 from extensions.storage import inbox, outbox, timers
 from extensions.storage.bulk import insert_rows
 from extensions.storage.engine import (
@@ -183,7 +184,7 @@ class Work(Database):
             message = "psycopg2 is not green: start services with `nameko run`, which lets eventlet patch it"
             raise RuntimeError(message)
         bound_every_wait()
-        self.engine = make_engine(config["DB_URIS"][f"{self.container.service_name}:{self.declarative_base.__name__}"])
+        self.engine = make_engine(database_url(config, self.container.service_name, self.declarative_base.__name__))
         pool: Any = self.engine.pool
         self.metrics.gauge("database_connections_in_use", "Connections lent out by the pool.", pool.checkedout)
         self.Session = sessionmaker(bind=self.engine, expire_on_commit=False)

@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from contracts.services import PROCESSES
 from deploy.local.process import StartError
-from deploy.local.suite import SERVICES
 from qa.bench.lab import lab
 from qa.bench.shop import Inconsistent, Shop
 
@@ -51,7 +51,7 @@ def main():
 def _profile(shop, seconds):
     """Start py-spy on every service; returns its processes by service."""
     profilers = {}
-    for service in SERVICES:
+    for service in PROCESSES:
         svg = PROFILES / f"{service}.svg"
         command = [
             PY_SPY,

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import psycopg2
 
+from contracts.services import SERVICES
 from deploy import migrate
-from deploy.accounts import database_variable
 from deploy.databases import Database
 from deploy.local import postgres
 from deploy.local.postgres import SUPERUSER
 from deploy.local.servers import Servers, remove_data
 from deploy.local.suite import ROOT
-from qa.support.consistency import DATABASES
+from extensions.runtime.addresses import database_variable
 from qa.support.own_suite import set_up
 
 # PostgreSQL then records the commit time of each row's transaction, from which settling times are computed.
@@ -64,7 +64,7 @@ class Lab:
     @property
     def database_urls(self):
         """The addresses of the suite's own databases, by service."""
-        return {service: self.environment[database_variable(service)] for service in DATABASES}
+        return {service: self.environment[database_variable(service)] for service in SERVICES}
 
     def start(self):
         """Start the servers without data, and create the suite's tables."""

@@ -9,7 +9,8 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from deploy.local.suite import ROOT, SERVICES, Suite
+from contracts.services import PROCESSES
+from deploy.local.suite import ROOT, Suite
 from qa.bench.lab import QUIET, free_port
 from qa.bench.orders import order_requests, percentile, place, requests_per_second
 from qa.bench.processes import Meter, resident_mib
@@ -91,13 +92,13 @@ class Shop:
 
     def resident(self):
         """Resident memory by service, in MiB."""
-        return {service: resident_mib(self.suite.pid(service)) for service in SERVICES}
+        return {service: resident_mib(self.suite.pid(service)) for service in PROCESSES}
 
     def place(self, seconds, *, clients=0, rate=0.0, lost_share=LOST_SHARE):
         """Place orders; returns (Loaded, processor ms per order by process). Raises Inconsistent."""
         headers = {"Authorization": f"Bearer {self.token}"}
         servers = self.lab.servers
-        pids = {service: self.suite.pid(service) for service in SERVICES}
+        pids = {service: self.suite.pid(service) for service in PROCESSES}
         pids |= {"rabbitmq": servers.rabbitmq.pid, "postgres": servers.postgres.pid, "redis": servers.redis.pid}
         with Meter(pids) as meter:
             loaded = place(
@@ -108,7 +109,7 @@ class Shop:
                 clients=clients,
                 rate=rate,
             )
-        restarted = [service for service in SERVICES if self.suite.pid(service) != pids[service]]
+        restarted = [service for service in PROCESSES if self.suite.pid(service) != pids[service]]
         if restarted:
             raise Inconsistent(f"restarted during the measurement: {', '.join(restarted)}")
         if loaded.lost > lost_share * len(loaded.accepted) or not loaded.settled:

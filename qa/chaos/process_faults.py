@@ -8,8 +8,8 @@ import time
 import psycopg2
 import redis
 
+from contracts.services import PROCESSES
 from deploy.local.process import signal_process, wait_until
-from deploy.local.suite import SERVICES
 from qa.chaos.faults import Fault, FaultNotInjected
 from qa.chaos.points import POINTS, TIMER_BEFORE_COMMIT, ArmedPoint, Point
 from qa.chaos.sandbox import Instance, Sandbox
@@ -242,7 +242,7 @@ def _bounce(sandbox: Sandbox, name: str, end, seconds: float) -> str:
 
 
 FAULTS: list[Fault] = [
-    *(KillService(service) for service in SERVICES),
+    *(KillService(service) for service in PROCESSES),
     *(KillAtExpiry(point) if point is TIMER_BEFORE_COMMIT else KillAtPoint(point) for point in POINTS),
     DeadlinesFallDue(),
     StopService("SIGSTOP for a moment", 0.5, 10.0),

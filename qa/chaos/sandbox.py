@@ -16,19 +16,19 @@ from pathlib import Path
 
 import psycopg2
 
+from contracts.services import PROCESSES, SERVICES
 from deploy import migrate, seed
-from deploy.accounts import database_variable
 from deploy.local.postgres import SUPERUSER
 from deploy.local.process import StartError, wait_until
 from deploy.local.servers import Servers, remove_data
-from deploy.local.suite import SERVICES, Suite
+from deploy.local.suite import Suite
+from extensions.runtime.addresses import database_variable
 from qa.chaos import disk_faults, replay_faults
 from qa.chaos.clock_faults import Clock
 from qa.chaos.load import Account, User
 from qa.chaos.points import CRASHABLE, FOLDER
 from qa.chaos.proxy import Proxies
 from qa.support.client import ADMIN, CUSTOMER
-from qa.support.consistency import DATABASES
 from qa.support.own_suite import set_up
 
 TWICE = ("inventory", "payments", "orders")
@@ -82,13 +82,13 @@ class Sandbox:
     @property
     def instances(self) -> list[Instance]:
         """Every process of the suite."""
-        first = [Instance(self.suite, service, service) for service in SERVICES]
+        first = [Instance(self.suite, service, service) for service in PROCESSES]
         return first + [Instance(self.second, service, f"{service} (2)") for service in TWICE]
 
     @property
     def database_urls(self) -> dict[str, str]:
         """Each service's database, without the proxies."""
-        return {service: self.direct[database_variable(service)] for service in DATABASES}
+        return {service: self.direct[database_variable(service)] for service in SERVICES}
 
     @contextlib.contextmanager
     def exclusively(self, *targets: str, seconds: float = 60.0) -> Iterator[None]:

@@ -426,7 +426,7 @@ REMEDIES = [
         "the database's own CHECK",
         [
             Patch(
-                "inventory/migrations/versions/0001_stock_reservations_and_ledger.py",
+                "inventory/migrations/0001_stock_reservations_and_ledger.py",
                 '"0 <= reserved AND reserved <= on_hand"',
                 '"true"',
             )

@@ -1,7 +1,7 @@
 """Consistency checks over all databases: orders, reservations, stock, payments, notifications, outboxes, dead letters.
 
 `python -m qa.support.consistency` waits until the suite is at rest, prints each check with the number of its
-violations, and exits with 1 if there is one. It reads the six databases directly, which no service may do: so it is
+violations, and exits with 1 if there is one. It reads all databases directly, which no service may do: so it is
 independent of the comparison that the services make themselves (`make check-consistency`).
 """
 
@@ -15,11 +15,12 @@ from typing import Any
 
 import sqlalchemy
 
+from contracts.services import SERVICES
 from deploy.settings import load
+from extensions.runtime.addresses import database_url
 
 SHOWN = 20
 DEAD_LETTERS = "no dead letters"
-DATABASES = ("users", "catalog", "orders", "inventory", "payments", "notifications")
 ENDS = {"order.cancelled", "order.delivered"}
 DECISIONS = {"order.confirmed", "order.cancelled"}
 DECIDED_FOR = {"CONFIRMED", "SHIPPED", "DELIVERED"}
@@ -80,10 +81,10 @@ def read_databases(urls: Mapping[str, str]) -> Databases:
             (row["order_id"], row["kind"])
             for row in query["notifications"]("SELECT order_id, kind FROM notifications WHERE order_id IS NOT NULL")
         },
-        outbox={service: len(query[service]("SELECT id FROM outbox")) for service in DATABASES},
+        outbox={service: len(query[service]("SELECT id FROM outbox")) for service in SERVICES},
         dead_letters={
             service: [str(row["id"]) for row in query[service]("SELECT id FROM dead_letters WHERE replayed_at IS NULL")]
-            for service in DATABASES
+            for service in SERVICES
         },
     )
 
@@ -259,7 +260,8 @@ def _reader(url: str) -> Callable[[str], list[Row]]:
 
 def database_urls() -> dict[str, str]:
     """Return each service's database address, from config.yml and the environment."""
-    return {key.partition(":")[0]: url for key, url in load()["DB_URIS"].items()}
+    settings = load()
+    return {service: database_url(settings, service) for service in SERVICES}
 
 
 def report(checks: Iterable[Check]) -> str:

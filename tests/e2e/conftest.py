@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from contracts.services import PROCESSES, SERVICES
 from deploy import seed
 from deploy.local import ports
 from deploy.local.suite import Suite
@@ -17,7 +18,6 @@ from tests.secrets_in_logs import secrets_in
 from tests.support import empty_database, eventually, purge_queues
 
 ROOT = Path(__file__).parent.parent.parent
-SERVICES = ("users", "catalog", "orders", "inventory", "payments", "notifications")
 DEADLINE_SECONDS = 15
 PASSWORD = "Demo-pass-2026!"
 
@@ -106,7 +106,7 @@ def running(servers, tmp_path_factory):
         "GATEWAY_ADDRESS": address,
         "ORDER_DEADLINE_SECONDS": str(DEADLINE_SECONDS),
         "RETRY_DELAYS_MS": "[200, 400, 800, 1600, 3200]",
-        **ports.metrics_addresses(servers.data, (*SERVICES, "gateway")),
+        **ports.metrics_addresses(servers.data, PROCESSES),
     }
     cache = redis.Redis.from_url(environment["REDIS_URL"])
     cache.acl_log_reset()
@@ -128,7 +128,7 @@ def twin(shop):
     """A second process of every service, on the same queues, databases and port."""
     twin = Suite(shop.suite.env, log_dir=ROOT / "var/test-twin/log")
     twin.start()
-    for service in (*SERVICES, "gateway"):
+    for service in PROCESSES:
         ready = " routes" if service == "gateway" else "listening on RabbitMQ"
         eventually(lambda service=service, ready=ready: ready in twin.log(service).read_text(), timeout=60)
     yield twin
@@ -139,6 +139,6 @@ def twin(shop):
 def shop(running):
     """The running suite; a test that stopped something starts it again, or this does."""
     yield running
-    for service in (*SERVICES, "gateway"):
+    for service in PROCESSES:
         running.suite.start_service(service)
     running.suite.wait_ready(60)

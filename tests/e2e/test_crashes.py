@@ -4,12 +4,11 @@ import signal
 import threading
 from collections import Counter
 
+from contracts.services import PROCESSES
 from qa.load import place_orders, plan
 from qa.support.client import Client, make_products, place
 from qa.support.consistency import database_urls
 from tests.support import eventually
-
-KILLED = ("inventory", "payments", "orders", "catalog", "users", "notifications", "gateway")
 
 
 def run_load(shop, orders, disturb):
@@ -44,7 +43,7 @@ def test_a_thousand_orders_with_every_service_killed_and_the_broker_restarted(sh
     before = placed(shop)
 
     def disturb():
-        for number, service in enumerate(KILLED, start=1):
+        for number, service in enumerate(PROCESSES, start=1):
             eventually(lambda number=number: placed(shop) >= before + number * 100, timeout=90)
             shop.suite.kill(service, signal.SIGKILL)
         eventually(lambda: placed(shop) >= before + 800, timeout=90)

@@ -2,7 +2,7 @@
 
 import httpx
 
-from deploy.local.suite import SERVICES
+from contracts.services import PROCESSES
 from extensions.observability.metrics import addresses
 from tests.scrape import Scrape
 from tests.support import eventually
@@ -22,7 +22,7 @@ def processes(shop, service):
 
 
 def test_every_process_answers_for_itself_and_an_order_is_counted_once(shop, twin):
-    for service in SERVICES:
+    for service in PROCESSES:
         two = eventually(lambda service=service: len(found := processes(shop, service)) == 2 and found, timeout=30)
         assert [scrape("suite_service_info", service=service) for scrape in two] == [1, 1]
         assert len({scrape("process_start_time_seconds") for scrape in two}) == 2

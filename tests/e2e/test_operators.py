@@ -8,7 +8,8 @@ from contracts.errors import DeadLetterNotFound
 from contracts.ids import new_id
 from contracts.services import SERVICES
 from deploy import healthcheck
-from deploy.accounts import OPERATOR, uri_variable
+from deploy.accounts import OPERATOR
+from extensions.runtime.addresses import uri_variable
 from tests.support import eventually
 
 QUEUE = "inventory.on_order_confirmed"

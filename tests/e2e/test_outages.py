@@ -9,10 +9,11 @@ from uuid import uuid4
 import pytest
 import sqlalchemy
 
+from contracts.services import PROCESSES, SERVICES
 from deploy.local.suite import Suite
 from qa.support.client import Client
 from qa.support.consistency import database_urls
-from tests.e2e.conftest import ROOT, SERVICES
+from tests.e2e.conftest import ROOT
 from tests.e2e.strict import Traffic
 from tests.support import eventually
 
@@ -42,7 +43,7 @@ class Logs:
 
     def __init__(self, suite):
         self._suite = suite
-        self._read = {name: len(suite.log(name).read_text()) for name in (*SERVICES, "gateway")}
+        self._read = {name: len(suite.log(name).read_text()) for name in PROCESSES}
 
     def of(self, name):
         return self._suite.log(name).read_text()[self._read[name] :]
@@ -92,7 +93,7 @@ def test_the_broker_goes_away_and_comes_back(shop):
         is_back(shop)
         traffic.goes_on(20)
     assert_honest(traffic)
-    for name in (*SERVICES, "gateway"):
+    for name in PROCESSES:
         assert "listening on RabbitMQ" in logs.of(name), name
         grown = pauses(logs.of(name), "RabbitMQ is unavailable")
         assert grown[:4] == sorted(grown[:4]), (name, grown)

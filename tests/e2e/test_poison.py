@@ -3,9 +3,9 @@
 import sqlalchemy
 
 from contracts.events import EVENTS, queue_name
+from contracts.services import PROCESSES, SERVICES
 from extensions.messaging.topology import RPC_EXCHANGE, dead_letter_queue
 from tests import poison
-from tests.e2e.conftest import SERVICES
 from tests.support import connect, database, eventually
 
 CONSUMERS = sorted({service for event in EVENTS.values() for service in event.consumers})
@@ -44,7 +44,7 @@ def discard_all(rpc):
 def test_no_poison_ends_or_stalls_a_process(shop, caller):
     pen = shop.product(stock=5)
     shop.assert_sound()
-    restarts = {service: shop.suite.restart_count(service) for service in (*SERVICES, "gateway")}
+    restarts = {service: shop.suite.restart_count(service) for service in PROCESSES}
     with connect() as connection:
         expected = poison_everything(connection.channel())
     try:

@@ -4,12 +4,12 @@ import time
 
 import sqlalchemy
 
+from contracts.services import PROCESSES
 from qa.support.consistency import database_urls
 from tests.e2e.strict import Traffic
 from tests.support import eventually
 
 GRACE = 15.0
-ROLLING = ("users", "catalog", "inventory", "payments", "notifications", "orders", "gateway")
 
 
 def restart(suite, name):
@@ -53,7 +53,7 @@ def test_a_rolling_restart_of_everything_fails_no_request_and_makes_no_order_una
     pen = shop.product(stock=100_000)
     before = order_ids()
     with Traffic(shop.url, shop.customer.token, ordering(pen)) as traffic:
-        for name in ROLLING:
+        for name in PROCESSES:
             restart(shop.suite, name)
         twin.stop()  # the others go away for good
         traffic.goes_on(20)

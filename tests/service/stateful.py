@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from contracts.base import Received
 from contracts.ids import new_id
+from extensions.runtime.addresses import database_url
 
 # A test run does the same every time; with STATEFUL_EXAMPLES=1000 it looks for what is new.
 EXAMPLES = os.environ.get("STATEFUL_EXAMPLES")
@@ -36,7 +37,7 @@ class Transactions:
     """Runs use cases in transactions of their own, with what they publish."""
 
     def __init__(self, service):
-        url = config["DB_URIS"][f"{service}:Base"]
+        url = database_url(config, service)
         # Nothing here kills the database, so no commit need wait for the disk.
         self.engine = sqlalchemy.create_engine(url, connect_args={"options": "-c synchronous_commit=off"})
         self._reader = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)

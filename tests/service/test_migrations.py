@@ -7,10 +7,9 @@ import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from deploy.local.postgres import services
+from contracts.services import SERVICES
 from tests.support import database
 
-SERVICES = services()
 # Columns that no code of this version knows. The version before writes them, and runs on while this one is rolled out,
 # so the next one drops them.
 LEFT_OVER = {"users": [("users", "registration_key")]}
@@ -37,7 +36,3 @@ def test_the_rules_that_alembic_does_not_compare_agree_too(servers, service):
         for table in metadata_of(service).sorted_tables:
             rules = {rule.name for rule in table.constraints if isinstance(rule, sqlalchemy.CheckConstraint)}
             assert {rule["name"] for rule in inspector.get_check_constraints(table.name)} == rules, table.name
-
-
-def test_there_are_six():
-    assert len(SERVICES) == 6

@@ -14,10 +14,11 @@ from contracts.calls import CALLS, bus_services
 from contracts.events import EVENTS, EXCHANGE, queue_name
 from contracts.ids import new_id
 from contracts.services import GATEWAY, SERVICES
-from deploy.accounts import OPERATOR, uri_variable
+from deploy.accounts import OPERATOR
 from extensions.messaging import topology
 from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
 from extensions.messaging.topology import AGAIN, DEAD_LETTERS, RPC_EXCHANGE
+from extensions.runtime.addresses import uri_variable
 from tests.support import connect, purge_queues
 
 HANDLERS = [(service, queue_name(service, event)) for event in EVENTS.values() for service in event.consumers]

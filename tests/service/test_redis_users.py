@@ -6,12 +6,12 @@ import redis
 from nameko.extensions import DependencyProvider
 from redis.exceptions import NoPermissionError, ResponseError
 
-from deploy.accounts import redis_variable
 from deploy.redis_users import LIMITS_OF_REQUESTS, RULES
 from extensions.cache.connection import RedisConnection
 from extensions.cache.entries import PUT_IF_NEWER
 from extensions.cache.rate_limits import CONSUME, Policy, RateLimits
 from extensions.cache.versioned_cache import Cache, VersionedCache
+from extensions.runtime.addresses import redis_variable
 
 ENTRY = {"price": "1.00"}
 # One key of each kind that there is, and one that nobody has.

@@ -3,10 +3,12 @@
 What can go wrong with a route is told by openapi_problems, the shapes of bodies and answers by openapi_schemas.
 """
 
+import logging
 import re
 from collections.abc import Iterator
 
 from nameko.extensions import ENTRYPOINT_EXTENSIONS_ATTR
+from pydantic import BaseModel
 
 from contracts.examples import EXAMPLES
 from extensions.http.message.conditional import NOT_MODIFIED
@@ -21,6 +23,8 @@ from extensions.http.openapi.problems import (
 )
 from extensions.http.openapi.schemas import Schema, page, page_name, query_fields, reference, schemas
 from extensions.http.routing.route import Route
+
+log = logging.getLogger(__name__)
 
 HTTP_NO_CONTENT = 204
 TAG_PATTERN = r'^(\*|(W/)?"[!#-~]*")$'
@@ -115,7 +119,7 @@ class _Operation:
         if route.body is not None:
             told["requestBody"] = {
                 "required": True,
-                "content": {"application/json": {"schema": reference(route.body), "example": EXAMPLES[route.body]}},
+                "content": {"application/json": {"schema": reference(route.body), **_example_of(route.body)}},
             }
         return {key: value for key, value in told.items() if value or key == "security"}
 
@@ -215,13 +219,19 @@ def _not_modified(route: Route) -> Schema:
 def _content(route: Route) -> Schema:
     if route.answer is None:
         return {"schema": {"type": "object" if route.produces == "application/json" else "string"}}
-    example: Schema = EXAMPLES[route.answer]
-    if route.paged:
-        return {
-            "schema": {"$ref": f"#/components/schemas/{page_name(route.answer)}"},
-            "example": {"items": [example], "next_cursor": None},
-        }
-    return {"schema": reference(route.answer), "example": example}
+    example = _example_of(route.answer)
+    if not route.paged:
+        return {"schema": reference(route.answer), **example}
+    page: Schema = {"schema": {"$ref": f"#/components/schemas/{page_name(route.answer)}"}}
+    return page | {name: {"items": [one], "next_cursor": None} for name, one in example.items()}
+
+
+def _example_of(model: type[BaseModel]) -> Schema:
+    """Return the `example` of a body or of an answer, nothing where contracts/examples.py has none for the model."""
+    if model not in EXAMPLES:
+        log.warning("contracts/examples.py has no example of %s.%s", model.__module__, model.__qualname__)
+        return {}
+    return {"example": EXAMPLES[model]}
 
 
 def _says(route: Route) -> str:

@@ -18,6 +18,7 @@ from contracts.errors import InternalError, ServiceUnavailable, UpstreamTimeout
 from contracts.events import EVENTS, queue_name
 from contracts.ids import new_id
 from contracts.orders import OrderDelivered, OrderShipped
+from contracts.services import PROCESSES
 from deploy.local import install
 from extensions.http.message.request import Access
 from extensions.http.routing.dispatcher import HttpServer
@@ -209,8 +210,8 @@ def test_pitfall_10_a_retry_takes_along_what_it_needs(subject, bus, channel):
 
 
 def test_pitfall_13_no_service_uses_the_standalone_client():
-    rooms = ("contracts", "extensions", "gateway", "users", "catalog", "orders", "inventory", "payments")
-    for file in [path for room in (*rooms, "notifications") for path in (ROOT / room).rglob("*.py")]:
+    folders = ("contracts", "extensions", *PROCESSES)
+    for file in [path for folder in folders for path in (ROOT / folder).rglob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text())):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

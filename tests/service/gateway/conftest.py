@@ -4,20 +4,15 @@ import httpx
 import pytest
 from nameko import config
 
-from catalog.service import CatalogService
 from contracts.ids import new_id
+from contracts.services import SERVICES
 from extensions.http.routing.dispatcher import HttpServer
 from gateway.service import GatewayService
-from inventory.service import InventoryService
-from notifications.service import NotificationsService
-from orders.service import OrdersService
-from payments.service import PaymentsService
 from tests.service.gateway.shop import PASSWORD, bearer, ok
-from tests.support import eventually
-from users.service import UsersService
+from tests.support import eventually, service_class
 from users.tokens import issue, load_signing_keys
 
-SERVICES = (UsersService, CatalogService, OrdersService, InventoryService, PaymentsService, NotificationsService)
+SERVICE_CLASSES = tuple(map(service_class, SERVICES))
 
 
 @pytest.fixture
@@ -53,7 +48,7 @@ def login(servers):
 @pytest.fixture
 def api(gateway, run_service):
     """The gateway with every service behind it."""
-    for service in SERVICES:
+    for service in SERVICE_CLASSES:
         run_service(service)
     api = gateway()
     eventually(lambda: api.get("/health/ready").status_code == 200)

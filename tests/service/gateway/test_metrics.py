@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from nameko import config
 
+from contracts.services import PROCESSES
 from tests.scrape import Scrape, free_ports
 from tests.service.gateway.shop import bearer, ok
 from tests.support import eventually
 
-SERVICES = ("users", "catalog", "orders", "inventory", "payments", "notifications", "gateway")
 DOCS = (Path(__file__).parents[3] / "docs/metrics.md").read_text()
 AN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-")
 
@@ -18,7 +18,7 @@ AN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-")
 @pytest.fixture(autouse=True)
 def ports(servers):
     """Where each service is asked; before any of them starts."""
-    ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+    ports = dict(zip(PROCESSES, free_ports(len(PROCESSES)), strict=True))
     with config.patch({"METRICS_ADDRESSES": {name: f"127.0.0.1:{port}" for name, port in ports.items()}}):
         yield ports
 
@@ -95,7 +95,7 @@ def test_a_refused_call_is_told_from_one_that_failed(api, admin, product, ports)
 
 
 def test_labels_are_few_and_every_metric_is_documented(told, ports):
-    for name in SERVICES:
+    for name in PROCESSES:
         scrape = Scrape(ports[name])
         assert not [value for value in scrape.label_values if AN_ID.search(value)]
         assert len(scrape.samples) < 3000

@@ -14,7 +14,7 @@ from qa.bench.paths import walk
 from qa.bench.stored import SERVICES, Stored
 from qa.support import query_plans
 from qa.support.client import Client
-from tests.service.gateway.conftest import SERVICES as REPLICAS
+from tests.service.gateway.conftest import SERVICE_CLASSES
 from tests.support import empty_database, eventually
 
 ORDERS, PRODUCTS, CUSTOMERS = 2_000, 4_000, 200
@@ -72,7 +72,7 @@ def test_no_hot_statement_reads_a_growing_table_whole(explained, api, stored, lo
     for service in SERVICES:  # one more process of each: what timers do, they do at their start
         with contextlib.closing(stored.connect(service)) as connection, connection.cursor() as cursor:
             cursor.execute("DELETE FROM timers")
-    for service in REPLICAS:
+    for service in SERVICE_CLASSES:
         run_service(service)
     walk(url, customer, admin, order, product)
 

@@ -12,6 +12,7 @@ from contracts.catalog import ProductNotFound
 from contracts.errors import ServiceUnavailable, UpstreamTimeout
 from contracts.ids import new_id
 from contracts.orders import OrderNotFound
+from contracts.services import SERVICES
 from contracts.users import InvalidToken, TokenExpired, UserUpdated
 from tests.support import connect, eventually
 
@@ -242,9 +243,8 @@ class TestHealth:
     @pytest.fixture(autouse=True)
     def health(self, services):
         """What each service answers; change it for the test."""
-        names = ("users", "catalog", "orders", "inventory", "payments", "notifications")
         within = services.within.return_value
-        for name in names:
+        for name in SERVICES:
             getattr(within, name).health.return_value = {"status": "ok", "parts": {"database": "ok", "redis": "ok"}}
         return within
 

@@ -1,6 +1,6 @@
 """The comparison of the books, broken in one place at a time: it names what is broken, and so does the auditor's own.
 
-All six services run here on real servers; the orders are real, the damage is done by SQL.
+All services run here on real servers; the orders are real, the damage is done by SQL.
 """
 
 import os
@@ -14,29 +14,24 @@ import sqlalchemy
 from nameko.containers import ServiceContainer
 from sqlalchemy.orm import Session
 
-from catalog.service import CatalogService
 from contracts.errors import PermissionDenied, UpstreamTimeout, ValidationFailed
 from contracts.ids import new_id
+from contracts.services import SERVICES
 from extensions.operations.audits import SHOWN_IDS, read_snapshot
-from inventory.service import InventoryService
-from notifications.service import NotificationsService
 from orders import audit, reconciliation
 from orders.reconciliation import SETTLING_SECONDS
-from orders.service import OrdersService
-from payments.service import PaymentsService
 from qa.support import consistency
 from tests.service.conftest import prepare
-from tests.support import Caller, database, eventually, owned_database
-from users.service import UsersService
+from tests.support import Caller, database, eventually, owned_database, service_class
 
-SERVICES = (UsersService, CatalogService, OrdersService, InventoryService, PaymentsService, NotificationsService)
+SERVICE_CLASSES = tuple(map(service_class, SERVICES))
 ALICE = {"user_id": str(new_id()), "roles": ["customer"]}
 STRANGER = str(new_id())
 
 
 @dataclass
 class Shop:
-    """Six services, two products, and an order of each kind. `ids` are what the damage is done to."""
+    """All services, two products, and an order of each kind. `ids` are what the damage is done to."""
 
     caller: Caller
     ids: dict[str, str]
@@ -56,7 +51,7 @@ class Shop:
 
 @pytest.fixture(scope="module")
 def shop(servers):
-    containers = [ServiceContainer(service) for service in SERVICES]
+    containers = [ServiceContainer(service) for service in SERVICE_CLASSES]
     for container in containers:
         prepare(container.service_name)
         container.start()

@@ -3,10 +3,10 @@
 import pytest
 from nameko import config
 
+from contracts.services import SERVICES
 from deploy import databases
 from deploy.accounts import ADMINISTRATOR_DATABASE
 from deploy.databases import Database, DatabasesError, check_passwords, configured
-from deploy.local.postgres import services
 
 ADDRESS = "postgresql+psycopg2://{}:{}@db:5432/orders"
 ADMINISTRATOR = ADDRESS.format("postgres", "r8vq")
@@ -52,11 +52,11 @@ def test_without_an_administrator_nothing_is_made(monkeypatch):
 
 
 def test_a_database_without_an_owners_address_belongs_to_its_service(settings, monkeypatch):
-    for service in services():
+    for service in SERVICES:
         monkeypatch.delenv(f"{service.upper()}_OWNER_DATABASE_URL", raising=False)
     monkeypatch.setenv("ORDERS_OWNER_DATABASE_URL", "postgresql+psycopg2://somebody@db/orders")
     found = configured()
-    assert set(found) == set(services())
+    assert set(found) == set(SERVICES)
     assert found["users"].owner_url == found["users"].url
     assert found["orders"].owner_url == "postgresql+psycopg2://somebody@db/orders"
     assert "somebody" not in found["orders"].url

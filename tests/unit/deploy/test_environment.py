@@ -5,17 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.accounts import database_variable
+from contracts.services import SERVICES
 from deploy.local import environment
 from deploy.local.process import StartError
 from deploy.local.servers import OURS, data_folder, given_addresses
+from extensions.runtime.addresses import database_variable
 
 NAMES = st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True)
 VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n", exclude_categories=("Cs", "Cc", "Zl", "Zp")))
-DATABASES = {
-    database_variable(s): f"postgresql+psycopg2://h/{s}"
-    for s in ("users", "catalog", "orders", "inventory", "payments", "notifications")
-}
+DATABASES = {database_variable(s): f"postgresql+psycopg2://h/{s}" for s in SERVICES}
 
 
 @given(st.dictionaries(NAMES, VALUES))

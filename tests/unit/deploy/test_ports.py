@@ -3,8 +3,8 @@ import socket
 
 import pytest
 
+from contracts.services import PROCESSES
 from deploy.local import ports
-from deploy.local.suite import SERVICES
 from extensions.observability import metrics
 
 
@@ -83,9 +83,9 @@ def test_preferred_ports_lie_below_those_of_outgoing_connections(tmp_path):
 def test_each_service_of_each_clone_has_ports_for_metrics_to_itself(tmp_path):
     for number in range(200):
         root = tmp_path / str(number)
-        addresses = ports.metrics_addresses(root, SERVICES)
-        assert set(addresses) == {f"{service.upper()}_METRICS_ADDRESS" for service in SERVICES}
+        addresses = ports.metrics_addresses(root, PROCESSES)
+        assert set(addresses) == {f"{service.upper()}_METRICS_ADDRESS" for service in PROCESSES}
         found = [address for setting in addresses.values() for address in metrics.addresses(setting)]
-        assert len(set(found)) == len(found) == ports.REPLICAS * len(SERVICES)
+        assert len(set(found)) == len(found) == ports.REPLICAS * len(PROCESSES)
         assert all(host == "127.0.0.1" and 22_500 < port < 32_768 for host, port in found)
         assert not {port for _, port in found} & set(ports.preferred(root).values())

@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 
+from contracts.services import PROCESSES
 from deploy import redis_users
-from deploy.local.suite import SERVICES
 from deploy.redis_users import ADMINISTRATOR, LIMITS_OF_REQUESTS, RULES, WeakPassword, build
 from deploy.settings import ROOT, load
 
@@ -19,7 +19,7 @@ def users(text):
 
 def test_every_service_has_a_user_and_one_alone_may_do_everything():
     made = users(build({}, production=False))
-    assert set(made) == {*SERVICES, ADMINISTRATOR}
+    assert set(made) == {*PROCESSES, ADMINISTRATOR}
     assert [name for name, words in made.items() if "+@all" in words or "~*" in words] == [ADMINISTRATOR]
     assert all("-@all" in words for name, words in made.items() if name != ADMINISTRATOR)
 

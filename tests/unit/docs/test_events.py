@@ -26,6 +26,15 @@ def test_every_consumer_that_a_contract_names_has_its_handler():
     assert named - handlers == set()
 
 
+def test_every_handler_is_among_the_consumers_of_its_event():
+    """The broker makes the queues of `consumers` only, and lets no service read another one."""
+    for name, consumers in generate_events.find_consumers().items():
+        expected = {queue_name(service, EVENTS[name]): service for service in EVENTS[name].consumers}
+        for queue, service in ((one.queue.strip("`"), one.service) for one in consumers if one.queue.startswith("`")):
+            module = EVENTS[name].__module__.replace(".", "/")
+            assert queue in expected, f"{service} handles {name}: add it to the event's `consumers` in {module}.py"
+
+
 def test_events_are_json_objects_that_name_all_their_fields():
     for name in EVENTS:
         assert f"## {name}\n" in GENERATED["events.md"]

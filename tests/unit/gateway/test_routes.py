@@ -9,6 +9,7 @@ from contracts.base import PageRequest
 from extensions.http.routing.route import NoFields, Route
 from extensions.http.routing.table import RouteTable
 from gateway.service import GatewayService
+from tests.e2e.access import CASES
 
 CONTRACT = """
 POST  /users/register                      anyone   201
@@ -76,7 +77,15 @@ def test_the_contract_is_kept(line):
 
 
 def test_there_is_no_other_route():
-    assert sorted(BY_NAME) == sorted((method, path) for method, path, *_ in EXPECTED)
+    declared, listed = set(BY_NAME), {(method, path) for method, path, *_ in EXPECTED}
+    assert declared - listed == set(), "add the route to CONTRACT, above in this file"
+    assert listed - declared == set(), "the gateway no longer has these routes"
+    assert len(EXPECTED) == len(listed)
+
+
+def test_every_route_says_who_may_call_it():
+    missing = set(HANDLERS.values()) - set(CASES)
+    assert missing == set(), "add who may call it to CASES in tests/e2e/access.py"
 
 
 @pytest.mark.parametrize("line", EXPECTED, ids=lambda line: f"{line[0]} {line[1]}")

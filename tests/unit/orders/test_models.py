@@ -39,7 +39,7 @@ def test_a_locked_order_has_the_types_of_the_model(field):
 
 
 def test_the_conditions_are_those_of_the_indexes_that_the_migration_made():
-    migration = (ROOT / "orders/migrations/versions/0001_orders.py").read_text()
+    migration = (ROOT / "orders/migrations/0001_orders.py").read_text()
     literals = "".join(re.findall(r'"([^"]*)"', migration))
     assert UNDECIDED.text in literals
     assert UNSETTLED.text.removeprefix("(").removesuffix(")") in literals

@@ -109,7 +109,7 @@ def link(servers, monkeypatch):
     proxies = Proxies()
     addresses = proxies.start(servers.addresses())
     monkeypatch.setitem(config.data, CACHE, addresses[CACHE])
-    monkeypatch.setitem(config["DB_URIS"], "notifications:Base", addresses[DATABASE])
+    monkeypatch.setitem(config.data, "DB_URIS", {"notifications:Base": addresses[DATABASE]})
     yield proxies
     proxies.stop()
 

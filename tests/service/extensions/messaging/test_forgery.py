@@ -15,13 +15,13 @@ from contracts.events import EVENTS, EXCHANGE
 from contracts.ids import new_id
 from contracts.orders import OrderShipped
 from contracts.users import UserUpdated
-from deploy.accounts import uri_variable
 from extensions.messaging import topology
 from extensions.messaging.broadcast import on_broadcast
 from extensions.messaging.event_handler import handles
 from extensions.messaging.topology import AGAIN, RPC_EXCHANGE
 from extensions.operations import operations
 from extensions.rpc.server import rpc
+from extensions.runtime.addresses import uri_variable
 from extensions.storage.unit_of_work import Work
 from notifications.models import Base
 from tests.support import connect, database, eventually

@@ -1,22 +1,21 @@
-import importlib
-
 import nameko
 import pytest
 from nameko.containers import ServiceContainer
 
+from contracts.services import PROCESSES, SERVICES
 from deploy import seed
 from deploy.settings import ROOT, load
 from extensions.cache.connection import RedisConnection
 from extensions.messaging.listener import Listener
 from extensions.runtime.settings import UnknownEnvironment, by_environment
 from extensions.security.production import UnfitForProduction, is_common_password, require_own_secrets
+from tests.support import service_class
 
-SERVICES = ("users", "catalog", "orders", "inventory", "payments", "notifications", "gateway")
 OWN = {
     "ENVIRONMENT": "production",
     "AMQP_URI": "pyamqp://suite:f3a9c1@broker:5672//",
     "REDIS_URL": "redis://:f3a9c1@redis:6379/0",
-    "DB_URIS": {f"{name}:Base": f"postgresql+psycopg2://{name}:f3a9c1@db:5432/{name}" for name in SERVICES[:-1]},
+    "DB_URIS": {f"{name}:Base": f"postgresql+psycopg2://{name}:f3a9c1@db:5432/{name}" for name in SERVICES},
 }
 
 
@@ -28,12 +27,10 @@ def key_file(tmp_path):
 
 
 def container_of(service):
-    module = importlib.import_module(f"{service}.service")
-    name = f"{service.capitalize()}Service"
-    return ServiceContainer(getattr(module, name))
+    return ServiceContainer(service_class(service))
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", PROCESSES)
 def test_no_service_starts_in_production_with_the_default_settings(service, monkeypatch):
     """Each service names the settings to change. The defaults of config.yml are those of development."""
     for name in ("AMQP_URI", "REDIS_URL", "JWT_PRIVATE_KEY_FILE", *(f"{one.upper()}_DATABASE_URL" for one in SERVICES)):
@@ -51,7 +48,7 @@ def test_no_service_starts_in_production_with_the_default_settings(service, monk
                 container.shared_extensions[RedisConnection].setup()
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", PROCESSES)
 def test_a_service_with_its_own_secrets_starts(service, key_file):
     for redis in (False, True):
         require_own_secrets(OWN | {"JWT_PRIVATE_KEY_FILE": str(key_file)}, service, redis=redis)
