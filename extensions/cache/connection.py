@@ -98,7 +98,7 @@ class RedisConnection(SharedExtension):
             self._retry_invalidations()
             return None
         if self._is_unavailable:
-            log.info("Redis is available again")
+            log.info("Redis is back")
             self._is_unavailable = False
             self._paused_until = 0.0
             self._backoff.reset()

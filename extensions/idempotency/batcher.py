@@ -1,8 +1,8 @@
 """Combines concurrent calls into batches (group commit). A single caller runs immediately.
 
-`batcher(item, run)` adds an item and returns its outcome. If no batch is running, one starts at once. Items that arrive
-while a batch is running wait for its end and form the next batch. If a batch takes longer than MAX_DELAY_SECONDS, the
-next one starts beside it, so that one that hangs does not block the others.
+`batcher(item, run)` adds an item and returns its outcome. If no batch is running, one starts immediately. Items that
+arrive while a batch is running wait for its end and form the next batch. If a batch takes longer than
+MAX_DELAY_SECONDS, the next one starts beside it, so that a batch that hangs does not block the others.
 """
 
 from collections import deque
@@ -48,7 +48,7 @@ class Batcher:
     def __call__(self, item: Any, run: Run) -> Any:
         """Return the outcome of `item`, or raise it. A batch is processed by the `run` of its first item.
 
-        The batch runs in a greenlet of its own, because waiting callers may be cancelled or time out; the other calls
+        The batch runs in a separate greenlet, because waiting callers may be cancelled or time out; the other calls
         of the batch are not affected. A cancelled waiter is removed from the queue. Raises ServiceUnavailable if the
         caller's deadline passes before its batch starts, UpstreamTimeout if it passes afterwards: then the outcome is
         unknown.

@@ -1,7 +1,7 @@
 """Calls that create something, made at most once per idempotency key.
 
 The key and the result are committed with the change itself: a client that lost the response repeats the call and gets
-the stored result. `run_once` makes one call in a transaction of its own, `run_many` several in one transaction.
+the stored result. `run_once` makes one call in its own transaction, `run_many` several in one transaction.
 """
 
 import logging
@@ -50,7 +50,7 @@ class Call:
 def run_once(
     work: UnitOfWork, method: str, key: str | None, arguments: Mapping[str, Any], call: Callable[[], Any]
 ) -> Any:
-    """Return the result of `call()`, run in a transaction of its own; with a key, the result of its first run.
+    """Return the result of `call()`, run in its own transaction; with a key, the result of its first run.
 
     With a key the result must be an object; it is Replayed if it was stored before. Raises IdempotencyKeyReused for
     other arguments, IdempotencyKeyInUse while the first call is still running, and the ServiceError of a first call

@@ -19,7 +19,7 @@ LONGEST_PAUSE_SECONDS = 60
 
 
 def new_row(event: Event, cause: Cause) -> dict[str, Any]:
-    """Return the row for `event`, with a message id of its own and the trace and causation id of `cause`."""
+    """Return the row for `event`, with a new message id and the trace and causation id of `cause`."""
     headers = {"x-request-id": cause.request_id, "traceparent": cause.traceparent}
     if isinstance(cause, Received | StoredCause):
         headers["causation-id"] = str(cause.message_id)

@@ -32,7 +32,7 @@ class Recorder(operations.Operations):
     @handles(OrderShipped)
     def on_order_shipped(self, events):
         if FAILS & {str(received.event.order_id) for received in events}:
-            raise RuntimeError("told to fail")
+            raise RuntimeError("fails on demand")
 
     @rpc(transaction=False)
     def hold(self, seconds):

@@ -32,7 +32,7 @@ def loader(server):
 
 
 def ask_for(loader, *keys):
-    """Read each key in a greenlet of its own, and let these run until they block."""
+    """Read each key in a separate greenlet, and let these run until they block."""
     asking = [eventlet.spawn(loader.get, key) for key in keys]
     for _ in range(3):
         eventlet.sleep(0)
