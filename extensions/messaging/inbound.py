@@ -1,4 +1,4 @@
-"""What a message has to be before anybody acts on it."""
+"""Validation of received messages: content type, size, routing, and the event that the body holds."""
 
 import re
 from typing import Any
@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from contracts.base import Event, Received
 from contracts.events import queue_name
 from contracts.validation import field_errors
-from extensions.messaging.wire.properties import UNREADABLE_HEADER
+from extensions.messaging.wire.connection import UNREADABLE_HEADER
 from extensions.observability.traces import trace_of
 
 MAX_BODY_BYTES = 1024 * 1024
 ENCODINGS = {"utf-8", "utf8"}
-# `retry` is what they were called before 0.2.
+# Version 0.1.0 named the retry queues `retry.<n>ms`. A broker keeps them when the suite is upgraded (docs/security.md).
 RETRY_QUEUE = re.compile(r"(again|retry)\.[0-9]+ms")
 
 

@@ -14,6 +14,7 @@ from nameko.extensions import SharedExtension
 
 from extensions.messaging import topology
 from extensions.messaging.connection import CONNECTION_ERRORS, close_quietly, connect
+from extensions.messaging.wire.connection import connection_class
 from extensions.runtime.backoff import Backoff
 from extensions.security.production import require_own_secrets
 
@@ -86,6 +87,7 @@ class Listener(SharedExtension):
     def setup(self) -> None:
         """Refuse to start in production with what is for development; every service listens, so it is done here."""
         require_own_secrets(config, self.container.service_name)
+        connection_class(config)  # raises where AMQP_WIRE names no implementation
 
     def start(self) -> None:
         """Connect, however long that takes: a service that cannot listen is not started."""
