@@ -164,7 +164,7 @@ class RpcServer(SharedExtension):
 
     def _bury(self, channel: Any, message: amqp.Message, reason: str) -> None:
         try:
-            self.dead_letters.bury(self.queue, message, reason, attempts=0, with_body=False)
+            self.dead_letters.store(self.queue, message, reason, attempts=0, with_body=False)
         except Exception:
             log.exception("a message that is no call could not be kept: %s", reason)
         ack(channel, message.delivery_tag)

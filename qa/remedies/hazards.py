@@ -273,7 +273,7 @@ REMEDIES = [
         [
             Patch(
                 "extensions/messaging/retries.py",
-                "        return lambda: self._put_off(queue, message, delay, attempts)\n",
+                "        return lambda: self._delay(queue, message, delay, attempts)\n",
                 "        return lambda: None\n",
             )
         ],

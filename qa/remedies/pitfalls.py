@@ -39,8 +39,8 @@ REMEDIES = [
         [
             Patch(
                 "extensions/messaging/event_handler.py",
-                "        for ending in [eventlet.spawn(self.listener.unsubscribe, queue) for queue in self._queues]:\n",
-                "        for ending in [eventlet.spawn(self.listener.stop)]:\n",
+                "[eventlet.spawn(self.listener.unsubscribe, queue) for queue in self._queues]",
+                "[eventlet.spawn(self.listener.stop)]",
             ),
         ],
         f"{PITFALLS}::test_pitfall_01_what_is_being_handled_at_the_stop_is_acked",
@@ -179,16 +179,16 @@ REMEDIES = [
     Remedy(
         "5",
         "properties that py-amqp cannot read are left out",
-        [Patch("extensions/messaging/connection.py", "        frame_handler=frame_handler,\n")],
+        [Patch("extensions/messaging/wire/fast.py", "frame_handler=frame_handler, ")],
         f"{NO_CALL}[headers 10,000 lists deep]",
     ),
     Remedy(
         "5",
         "bodies stay bytes: the sender chooses no codec (nor for what is delivered: both taken out)",
         [
-            Patch("extensions/messaging/wire/connection.py", "auto_decode=False", "auto_decode=True"),
+            Patch("extensions/messaging/wire/fast.py", "auto_decode=False", "auto_decode=True"),
             Patch(
-                "extensions/messaging/wire/connection.py",
+                "extensions/messaging/wire/fast.py",
                 "        if method_sig == DELIVER and not self.is_closing:\n",
                 "        if False:\n",
             ),
@@ -207,8 +207,8 @@ REMEDIES = [
             ),
             Patch(
                 "extensions/rpc/server.py",
-                "channel.send(channel.acknowledgement(message.delivery_tag) + answer)\n",
-                "channel.send(answer + channel.acknowledgement(message.delivery_tag))\n",
+                "channel.send(*operations)\n",
+                "channel.send(*reversed(operations))\n",
             ),
         ],
         f"{POISON}::test_pitfall_05_a_forged_address_that_makes_the_broker_hang_up_does_so_once",
@@ -250,8 +250,8 @@ REMEDIES = [
         [
             Patch(
                 "extensions/messaging/event_handler.py",
-                "        if undecodable and not self._persist(",
-                "        if False and not self._persist(",
+                "        if undecodable and not self._repeat_through_outages(",
+                "        if False and not self._repeat_through_outages(",
             )
         ],
         f"{NO_EVENT}[broken JSON]",
@@ -298,7 +298,7 @@ REMEDIES = [
         [
             Patch(
                 "extensions/messaging/retries.py",
-                "        return lambda: self._put_off(queue, message, delay, attempts)\n",
+                "        return lambda: self._delay(queue, message, delay, attempts)\n",
                 "        return lambda: None\n",
             )
         ],
@@ -309,7 +309,7 @@ REMEDIES = [
         "a retry takes along the trace and nothing else",
         [
             Patch(
-                "extensions/messaging/dead_letters.py",
+                "extensions/messaging/publisher.py",
                 "headers=propagated_headers(message.headers),",
                 "headers=dict(message.headers or {}),",
             )
@@ -321,7 +321,7 @@ REMEDIES = [
         "headers of any size and shape stall no retry",
         [
             Patch(
-                "extensions/messaging/dead_letters.py",
+                "extensions/messaging/publisher.py",
                 "headers=propagated_headers(message.headers),",
                 "headers=dict(message.headers or {}),",
             )

@@ -110,14 +110,14 @@ def declare_queue():
 
 
 def test_what_kills_its_consumer_every_time_dies_alone(service, bus, monkeypatch):
-    monkeypatch.setattr(dead_letters, "MORE_LIVES", 1)
+    monkeypatch.setattr(dead_letters, "MAX_REQUEUES", 1)
     declare_queue()
     before = [bus.publish(product_created()) for _ in range(4)]
     killer = bus.publish(product_created())
     after = [bus.publish(product_created()) for _ in range(6)]
     KILLERS.add(killer)
     service(buried)
-    assert [tuple(row) for row in buried()] == [(killer, QUEUE, "the broker gave up: delivery_limit")]
+    assert [tuple(row) for row in buried()] == [(killer, QUEUE, "dead-lettered by the broker: delivery_limit")]
     service(lambda: len(HANDLED) >= len(before + after))
     assert sorted(HANDLED) == sorted(before + after)
     assert len(KILLS) == 2 * (LIMIT + 1)

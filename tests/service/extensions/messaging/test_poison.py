@@ -15,7 +15,7 @@ from contracts.ids import new_id
 from contracts.orders import OrderShipped
 from contracts.users import UserUpdated
 from extensions.messaging import topology
-from extensions.messaging.dead_letters import LIVES_HEADER, MORE_LIVES
+from extensions.messaging.dead_letters import MAX_REQUEUES, REQUEUES_HEADER
 from extensions.messaging.event_handler import handles
 from extensions.messaging.retries import attempts_of as tries_before
 from extensions.messaging.topology import DEAD_LETTERS, RPC_EXCHANGE
@@ -26,7 +26,7 @@ from gateway.service import GatewayService
 from notifications.models import Base
 from tests import poison
 from tests.poison import Poison, longstr, nested_arrays, with_header
-from tests.support import Caller, connect, database, eventually
+from tests.support import IS_PLAIN_WIRE, Caller, connect, database, eventually
 
 QUEUE = queue_name("notifications", OrderShipped)
 SOON = 2.0
@@ -165,6 +165,7 @@ def test_pitfall_05_a_forged_address_that_makes_the_broker_hang_up_does_so_once(
     assert_well(victim, bus, caller)
 
 
+@pytest.mark.skipif(IS_PLAIN_WIRE, reason="py-amqp cannot read a routing key that is not UTF-8")
 @pytest.mark.parametrize("method", [b"\xff", b"echo\xc3", b"\xed\xa0\x80"])
 def test_pitfall_05_a_method_whose_name_is_no_text_harms_nobody(victim, bus, caller, method):
     call = {"reply_to": "nowhere", "correlation_id": "c"}
@@ -211,9 +212,15 @@ DEATHS = {
 DEEP_REASON = b"A" + longstr(b"F" + longstr(b"\x06reason" + nested_arrays(900)))
 RAW_DEATHS = {"a reason 900 lists deep": with_header(b"x-death", DEEP_REASON)}
 IN_THE_DEAD_LETTER_QUEUE = [
-    *(Poison(name, "the broker gave up", properties={"application_headers": it}) for name, it in DEATHS.items()),
-    *(Poison(name, "the broker gave up", raw=raw) for name, raw in RAW_DEATHS.items()),
-    *(Poison(f"with {one}", "the broker gave up", one.body, one.properties, one.raw) for one in poison.ANYWHERE),
+    *(
+        Poison(name, "dead-lettered by the broker", properties={"application_headers": it})
+        for name, it in DEATHS.items()
+    ),
+    *(Poison(name, "dead-lettered by the broker", raw=raw) for name, raw in RAW_DEATHS.items()),
+    *(
+        Poison(f"with {one}", "dead-lettered by the broker", one.body, one.properties, one.raw)
+        for one in poison.ANYWHERE
+    ),
 ]
 
 
@@ -255,7 +262,7 @@ def test_pitfall_04_no_interruption_of_a_handler_ends_the_service(victim, bus, c
 
 
 def test_what_the_broker_gives_up_on_is_collected_too(victim, bus):
-    headers = {"x-death": [{"queue": QUEUE, "reason": "delivery_limit", "count": 20}], LIVES_HEADER: MORE_LIVES}
+    headers = {"x-death": [{"queue": QUEUE, "reason": "delivery_limit", "count": 20}], REQUEUES_HEADER: MAX_REQUEUES}
     bus.publish_raw("notifications", shipped().to_json(), exchange=DEAD_LETTERS, application_headers=headers)
     letter = the_letter()
     assert (letter.queue, letter.attempts) == (QUEUE, 20)

@@ -62,7 +62,7 @@ def test_a_message_arrives_as_it_was_sent(wire):
     headers = {"x-request-id": "ürgent"}
     with connect(heartbeat=0) as connection:
         channel, received = connection.channel(), []
-        queue = channel.queue_declare(exclusive=True).queue
+        queue = channel.queue_declare(exclusive=True, auto_delete=False).queue
         channel.basic_consume(queue, callback=received.append)
         for body in ('"ğ"', "x" * 300_000):  # the second takes several frames
             message = channel.message(
@@ -82,7 +82,7 @@ def test_a_message_arrives_as_it_was_sent(wire):
 def test_an_acknowledged_message_does_not_come_again(wire, by_send):
     with connect(heartbeat=0) as connection:
         channel, received = connection.channel(), []
-        queue = channel.queue_declare(exclusive=True).queue
+        queue = channel.queue_declare(exclusive=True, auto_delete=False).queue
         channel.basic_consume(queue, callback=received.append)
         channel.send(channel.message("1", "", queue), channel.message("2", "", queue))
         while len(received) < 2:

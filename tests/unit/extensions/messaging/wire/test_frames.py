@@ -176,7 +176,7 @@ def test_a_peer_that_reads_no_more_is_given_up_whoever_waits_to_write(ends, monk
     writing = fill(transport, theirs)
     beating = SimpleNamespace(transport=transport, heartbeat_tick=lambda: transport.write(b"a heartbeat"))
     with eventlet.Timeout(5):
-        eventlet.spawn(Listener()._tick, beating)
+        eventlet.spawn(Listener()._send_heartbeats, beating)
         with pytest.raises(OSError, match="closed"):
             transport.read_frame()
         assert "Broken pipe" in writing.wait()

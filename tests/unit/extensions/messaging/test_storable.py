@@ -2,7 +2,7 @@
 
 import json
 
-from extensions.messaging.dead_letters import MAX_HEADER_DEPTH, plain_headers
+from extensions.messaging.storable import MAX_HEADER_DEPTH, plain_headers
 
 
 def nested(depth):
