@@ -121,6 +121,6 @@ def test_a_service_handles_events_and_replies_to_calls(subject, wire, bus, calle
 
 
 def test_many_greenlets_call_over_one_connection(subject, caller):
-    body = "x" * 200_000  # more than a socket takes at once
-    calls = [eventlet.spawn(caller.notifications.ask, "notifications", body, number) for number in range(20)]
-    assert [call.wait() for call in calls] == [[body, number] for number in range(20)]
+    body = "x" * 200_000  # several frames; and fewer calls than RPC_PREFETCH, for the service calls itself
+    calls = [eventlet.spawn(caller.notifications.ask, "notifications", body, number) for number in range(8)]
+    assert [call.wait() for call in calls] == [[body, number] for number in range(8)]
