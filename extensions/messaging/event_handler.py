@@ -8,7 +8,7 @@ How it handles failures:
 * a single message fails: it goes to a retry queue, after each attempt for longer, and finally to the dead letters;
 * a message cannot be decoded: it goes to the dead letters at once;
 * a message was delivered several times without an acknowledgement (a suspect, see event_queue.py): it may crash this
-  process, so it is handled in a batch of its own.
+  process, so it is handled in a separate batch.
 """
 
 import functools
@@ -154,7 +154,7 @@ class EventHandler(Entrypoint):
         return bool(self._waiting or self._suspects)
 
     def _next_batch(self) -> list[Delivery]:
-        """Remove and return the next batch. A suspect is a batch of its own, after all other messages.
+        """Remove and return the next batch. A suspect is a separate batch, after all other messages.
 
         Suspects are taken in random order: behind one that crashes this process each time, the others would all reach
         their delivery limit.

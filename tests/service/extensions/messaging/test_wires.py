@@ -58,7 +58,7 @@ def inbox():
         return connection.scalar(sqlalchemy.text("SELECT count(*) FROM inbox"))
 
 
-def test_a_message_arrives_as_it_was_sent(wire):
+def test_a_message_is_received_as_it_was_sent(wire):
     headers = {"x-request-id": "ürgent"}
     with connect(heartbeat=0) as connection:
         channel, received = connection.channel(), []
@@ -92,7 +92,7 @@ def test_an_acknowledged_message_does_not_come_again(wire, by_send):
         else:
             ack(channel, received[0].delivery_tag)
         channel.close()
-        channel = connection.channel()  # what was not acknowledged is in its queue again
+        channel = connection.channel()  # unacknowledged messages have returned to the queue
         assert channel.basic_get(queue).body == b"2"
         assert channel.basic_get(queue) is None
 
@@ -113,9 +113,9 @@ def test_a_service_handles_events_and_replies_to_calls(subject, wire, bus, calle
     bus.publish(event, message_id=message_id)
     eventually(inbox)
     assert caller.notifications.ask("notifications", "ğ", 1) == ["ğ", 1]
-    with pytest.raises(ServiceUnavailable, match="nobody"):
-        caller.notifications.ask("nobody")
-    subject.stop()  # what was not acked would go back to its queue
+    with pytest.raises(ServiceUnavailable, match="absent"):
+        caller.notifications.ask("absent")
+    subject.stop()  # unacknowledged messages would return to the queue
     assert bus.is_drained(QUEUE)
     assert inbox() == 1
 
