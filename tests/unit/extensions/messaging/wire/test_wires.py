@@ -5,8 +5,12 @@ from contextlib import nullcontext
 import pytest
 from amqp.exceptions import RecoverableConnectionError
 from amqp.method_framing import frame_writer
+from nameko import config
+from nameko.containers import ServiceContainer
 from nameko.exceptions import ConfigurationError
+from nameko.extensions import DependencyProvider
 
+from extensions.messaging.listener import Listener
 from extensions.messaging.wire.connection import WIRES, connection_class
 from extensions.messaging.wire.fast import FastChannel, FastConnection
 from extensions.messaging.wire.plain import PlainChannel, PlainConnection
@@ -30,6 +34,20 @@ def test_the_setting_chooses_the_class():
 def test_any_other_value_is_an_error_that_names_the_setting(value):
     with pytest.raises(ConfigurationError, match=r"AMQP_WIRE .* fast, plain"):
         connection_class({"AMQP_WIRE": value})
+
+
+def test_a_service_with_another_value_does_not_start():
+    class Service:
+        name = "service"
+        listener = Receiving()
+
+    container = ServiceContainer(Service)
+    with config.patch({"AMQP_WIRE": "quick"}), pytest.raises(ConfigurationError, match="AMQP_WIRE"):
+        container.shared_extensions[Listener].setup()
+
+
+class Receiving(DependencyProvider):
+    listener = Listener()
 
 
 @pytest.mark.parametrize("connection", [FastConnection, PlainConnection])
