@@ -12,7 +12,7 @@ WITH_ENV := set -a; [ ! -f var/env ] || . var/env; set +a;
 # A person calls services, and needs no other permission in the broker.
 AS_OPERATOR := $(WITH_ENV) [ -z "$$OPERATOR_AMQP_URI" ] || export AMQP_URI="$$OPERATOR_AMQP_URI";
 
-.PHONY: help run demo docs release-api fuzz stop test test-unit test-service test-e2e lint load bench bench-quick profile overload remedies chaos chaos-quick hot-product migrate shell clean requirements audit sbom venv model check-consistency
+.PHONY: help run demo docs release-api fuzz stop test test-unit test-service test-e2e test-plain lint load bench bench-quick profile overload remedies chaos chaos-quick hot-product migrate shell clean requirements audit sbom venv model check-consistency
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test-service: $(STAMP) ## each service in a real container on real servers
 
 test-e2e: $(STAMP) ## the real processes over HTTP: the stories and the saga's hazards
 	@$(TESTS) tests/e2e
+
+test-plain: $(STAMP) ## tests/service and tests/e2e without the overrides of py-amqp and Nameko (AMQP_WIRE=plain)
+	@AMQP_WIRE=plain SERVICE_CONTAINER_CLS=nameko.containers.ServiceContainer $(TESTS) tests/service tests/e2e
 
 fuzz: $(STAMP) ## 100,000 generated requests at a suite of its own, held against openapi.json (ARGS="--help" tells more)
 	@exec $(BIN)/python -W ignore -m qa.fuzz $(ARGS)

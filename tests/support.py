@@ -1,6 +1,7 @@
 """What tests drive the suite with: RPC as `nameko shell` does it, the events exchange as a foreign program would."""
 
 import json
+import os
 import time
 from contextlib import suppress
 from importlib import import_module
@@ -18,6 +19,9 @@ from contracts.ids import new_id
 from extensions.messaging import topology
 from extensions.messaging.topology import RPC_EXCHANGE
 from extensions.runtime.addresses import database_url, owner_database_url
+
+IS_PLAIN_WIRE = os.environ.get("AMQP_WIRE") == "plain"
+"""Whether this run is `make test-plain`, without our overrides of py-amqp and Nameko."""
 
 
 def connect(uri=None):

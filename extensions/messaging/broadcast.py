@@ -1,6 +1,6 @@
-"""Events that every process of a service hears, to keep what it remembers right; nothing is kept for one that is away.
+"""Events that every process of a service receives, to keep its in-memory data current.
 
-For anything that must not be missed there is extensions.messaging.event_handler.
+A process that is down misses them. For events that must not be missed, use extensions.messaging.event_handler.
 """
 
 import functools
@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 
 
 class Broadcast(Entrypoint):
-    """Consumes a queue of this process's own, which dies with its connection."""
+    """Consumes an exclusive queue of this process, which the broker deletes with the connection."""
 
     listener = Listener()
     no_ack = False
-    # One after the other: the rest waits in the queue, and no more workers are taken than are spare.
+    # One event at a time: the others wait in the queue and occupy no workers.
     prefetch = 1
 
     def __init__(self, event: type[Event]) -> None:
@@ -46,7 +46,7 @@ class Broadcast(Entrypoint):
         self.listener.subscribe(self)
 
     def stop(self) -> None:
-        """Hear no more."""
+        """Unsubscribe."""
         self.listener.unsubscribe(self)
 
     def on_connected(self, channel: amqp.Channel) -> None:
@@ -56,19 +56,19 @@ class Broadcast(Entrypoint):
         self._channel = channel
 
     def on_message(self, message: amqp.Message) -> None:
-        """Run the method on one event; what is no such event is of no interest."""
+        """Run the method on one event. A message that is not such an event is acknowledged and ignored."""
         try:
             require_routing(message, self.event.event_type)
             event = self.event.model_validate_json(message.body)
         except (ValidationError, Undecodable) as error:
-            log.warning("%s got something else: %s", self.queue, error)
+            log.warning("%s: ignoring an invalid message: %s", self.queue, error)
             ack(self._channel, message.delivery_tag)
             return
         run = functools.partial(self._run, self._channel, message, event)
         self.container.spawn_managed_thread(run, identifier=self.queue)
 
     def on_disconnected(self) -> None:
-        """Forget the channel: the queue has gone with it."""
+        """Discard the channel; the broker has deleted the queue."""
         self._channel = None
 
     def _run(self, channel: amqp.Channel, message: amqp.Message, event: Event) -> None:
@@ -87,7 +87,7 @@ class Broadcast(Entrypoint):
 
 
 def on_broadcast(event: type[Event]) -> Callable[..., Any]:
-    """Decorate a method that every process of the service runs with every such event from now on."""
+    """Decorate a method that every process of the service calls with every such event published while it runs."""
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
@@ -96,7 +96,7 @@ def on_broadcast(event: type[Event]) -> Callable[..., Any]:
             try:
                 method(self, received)
             except (Exception, *INTERRUPTIONS):
-                log.exception("%s failed; what it would have remembered is caught up with later", method.__name__)
+                log.exception("%s failed; its data is stale until the next refresh", method.__name__)
 
         register_entrypoint(run, Broadcast(event))
         return run

@@ -1,4 +1,4 @@
-"""Connections to RabbitMQ: how they are opened, closed and tried again."""
+"""Connections to RabbitMQ: opening, closing, acknowledging, and the errors of a lost one."""
 
 import socket
 from collections.abc import Iterator
@@ -11,12 +11,11 @@ from kombu.utils.url import parse_url
 from nameko import config
 
 from contracts.errors import ServiceUnavailable
-from extensions.messaging.wire.connection import SharedConnection
-from extensions.messaging.wire.properties import frame_handler
+from extensions.messaging.wire.connection import connection_class
 from extensions.runtime.addresses import amqp_uri, own_amqp_uri
 
 CONNECT_TIMEOUT_SECONDS = 5
-# A zombie or a dead peer is noticed by TCP as well, not only by heartbeats.
+# TCP keepalive and TCP_USER_TIMEOUT (in milliseconds) find a dead peer as well, not only heartbeats.
 SOCKET_SETTINGS = {
     socket.TCP_USER_TIMEOUT: 15_000,
     socket.TCP_KEEPIDLE: 10,
@@ -24,25 +23,28 @@ SOCKET_SETTINGS = {
     socket.TCP_KEEPCNT: 3,
 }
 
-
 CONNECTION_ERRORS = (AMQPError, OSError, EOFError)
 
 
 class BrokerUnavailable(ServiceUnavailable):
-    """RabbitMQ cannot be reached, or did not confirm; nothing is known to have been sent."""
+    """RabbitMQ cannot be reached or did not confirm. Whether anything was sent is unknown."""
 
     code, status, detail = "SERVICE_UNAVAILABLE", 503, "The message broker is unavailable. Try again shortly."
 
 
 def has_own_user(service: str) -> bool:
-    """Tell whether the configuration gives `service` a user of its own, with the few permissions that it needs."""
+    """Tell whether the configuration gives `service` its own RabbitMQ user, which has only the permissions it needs."""
     return bool(own_amqp_uri(config, service))
 
 
 def connect(heartbeat: int, service: str = "") -> amqp.Connection:
-    """Return an open connection to the broker, with the user of `service` where there is one, else with AMQP_URI's."""
+    """Return an open connection to the broker.
+
+    It uses the RabbitMQ user of `service` if it has one, else the user in AMQP_URI. `heartbeat` is in seconds, 0 for
+    none. Raises CONNECTION_ERRORS.
+    """
     address = parse_url(amqp_uri(config, service))
-    connection = SharedConnection(
+    connection = connection_class(config)(
         host=f"{address['hostname']}:{address['port'] or 5672}",
         userid=address["userid"] or "guest",
         password=address["password"] or "guest",
@@ -50,14 +52,13 @@ def connect(heartbeat: int, service: str = "") -> amqp.Connection:
         heartbeat=heartbeat,
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         socket_settings=SOCKET_SETTINGS,
-        frame_handler=frame_handler,
     )
     connection.connect()
     return connection
 
 
 def close_quietly(connection: amqp.Connection) -> None:
-    """Close a connection that may be broken already, waiting two seconds at most."""
+    """Close a connection that may be broken already. Waits two seconds at most and raises nothing."""
     with suppress(Exception), eventlet.Timeout(2, False):
         connection.close()
     with suppress(Exception):
@@ -65,7 +66,7 @@ def close_quietly(connection: amqp.Connection) -> None:
 
 
 def ack(channel: amqp.Channel, tag: int, *, multiple: bool = False) -> None:
-    """Acknowledge; on a lost connection there is nothing to do, the message will come again."""
+    """Acknowledge a message. On a lost connection this does nothing: the broker delivers the message again."""
     with suppress(*CONNECTION_ERRORS, AttributeError):
         channel.basic_ack(tag, multiple=multiple)
 

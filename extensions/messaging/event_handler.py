@@ -1,13 +1,14 @@
-"""The event handler: takes what is waiting in its queues, handles it in one transaction, then acks.
+"""The event handler: it handles the waiting messages of its queues in one transaction, then acknowledges them.
 
-What can go wrong, and what happens then:
+How it handles failures:
 
-* the database or the broker is away, or a deadlock: wait and try the same messages again, for as long as it takes;
-* somebody else holds a row that a message needs: it steps aside for a while, and its neighbours pass;
-* a batch fails: its messages are handled one by one, so that only the faulty one suffers;
-* one message fails: it goes to a retry queue, with a longer pause each time, and in the end to the dead letters;
-* a message cannot be decoded: to the dead letters at once;
-* a message keeps coming back unanswered: it or a neighbour kills this process, so each is handled by itself.
+* the database or the broker is unavailable, or a deadlock: the same messages are handled again until it succeeds;
+* another transaction holds a row that a message needs: the message goes to a retry queue, the others are handled;
+* a batch fails: its messages are handled one by one, so that only the faulty one fails;
+* a single message fails: it goes to a retry queue, after each attempt for longer, and finally to the dead letters;
+* a message cannot be decoded: it goes to the dead letters at once;
+* a message was delivered several times without an acknowledgement (a suspect, see event_queue.py): it may crash this
+  process, so it is handled in a separate batch.
 """
 
 import functools
@@ -16,9 +17,8 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import amqp
 import eventlet
 from eventlet.event import Event as Signal
 from nameko import config
@@ -26,11 +26,11 @@ from nameko.exceptions import ConfigurationError, ContainerBeingKilled
 from nameko.extensions import Entrypoint, register_entrypoint
 
 from contracts.base import Event, Received
-from contracts.events import handler_name, queue_name
-from extensions.messaging import topology
-from extensions.messaging.connection import ack, has_own_user
-from extensions.messaging.dead_letters import LIVES_HEADER, DeadLetters
-from extensions.messaging.inbound import Undecodable, require_event
+from contracts.events import handler_name
+from extensions.messaging.connection import ack
+from extensions.messaging.dead_letters import DeadLetters
+from extensions.messaging.event_queue import Delivery, EventQueue
+from extensions.messaging.inbound import Undecodable
 from extensions.messaging.listener import Listener
 from extensions.messaging.publisher import ConfirmedPublisher
 from extensions.messaging.retries import Retries
@@ -44,58 +44,16 @@ from extensions.storage.engine import LockTimeout, is_outage
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0
-SUSPECT_DELIVERIES = 3
-# Once a row was found locked for too long, waiting for it as long again and again would hold up everybody else.
-IMPATIENT_SECONDS, IMPATIENT_LOCK_TIMEOUT = 60.0, "500ms"
-# A batch begins so long after the one before, unless it is full: a transaction for many messages costs hardly more than
-# one for a single message. The first message after a rest waits for nothing.
-GATHER_SECONDS = 0.06
-
-
-class EventQueue:
-    """One queue of a handler, `<service>.on_<event>`: where its deliveries come from and are acked."""
-
-    no_ack = False
-
-    def __init__(self, handler: "EventHandler", event: type[Event]) -> None:
-        self.event = event
-        self.service = handler.container.service_name
-        self.queue = queue_name(self.service, event)
-        self.prefetch = 2 * handler.batch
-        self.channel: Any = None
-        self._handler = handler
-
-    def on_connected(self, channel: amqp.Channel) -> None:
-        """Declare the queue: a consumer that the contract does not name brings its own, if it may."""
-        if not has_own_user(self.service):
-            topology.declare_dead_letter_queue(channel, self.service)
-            topology.declare_event_queue(channel, self.service, self.event)
-        self.channel = channel
-
-    def on_message(self, message: amqp.Message) -> None:
-        """Pass one delivery on; the prefetch bounds how many there can be."""
-        self._handler.take_in(Delivery(self, self.channel, message))
-
-    def on_disconnected(self) -> None:
-        """Forget the channel, and the deliveries that came over it."""
-        self.channel = None
-        self._handler.forget()
-
-
-class Delivery(NamedTuple):
-    """A message, the queue that it came from, and the channel that it came over."""
-
-    source: EventQueue
-    channel: amqp.Channel
-    message: amqp.Message
-
-    def decode(self) -> Received[Any]:
-        """Return the event that it holds. Raises Undecodable."""
-        return require_event(self.message, self.source.event, self.source.service)
+# After a lock timeout, a shorter one is used for a while: messages that need the same locked row would each delay all
+# others by the full timeout.
+SHORT_LOCK_TIMEOUT, SHORT_LOCK_TIMEOUT_SECONDS = "500ms", 60.0
+# The least time between the starts of two batches, unless a batch is full: a transaction for many messages costs hardly
+# more than one for a single message. A message that arrives after an idle period is handled immediately.
+BATCH_INTERVAL_SECONDS = 0.06
 
 
 class EventHandler(Entrypoint):
-    """Consumes the queue of each of its events, and hands its method a list of received ones, of all kinds."""
+    """Consumes the queues of its events, and calls its method with a list of received events of all these kinds."""
 
     listener = Listener()
     publisher = ConfirmedPublisher()
@@ -109,93 +67,97 @@ class EventHandler(Entrypoint):
         self._queues: list[EventQueue] = []
         self._waiting: deque[Delivery] = deque()
         self._suspects: list[Delivery] = []
-        self._arrived = Signal()
+        self._wakeup = Signal()
         self._instruments: Any = None
         self._retries: Any = None
         self._loop: Any = None
         self._stopping = False
         self._stop_by = 0.0
-        self._impatient_until = 0.0
-        self._began = 0.0
+        self._short_lock_timeout_until = 0.0
+        self._batch_started_at = 0.0
 
     def setup(self) -> None:
-        """Subscribe. A method that handles a single event is named like its queue."""
+        """Subscribe. Raises ConfigurationError where the method of a single event is not named after its queue."""
         first, *others = self.events
         if not others and self.method_name != handler_name(first):
-            message = f"{self.method_name} handles {first.__name__}: call it {handler_name(first)}"
+            message = f"{self.method_name} handles {first.__name__}: rename it to {handler_name(first)}"
             raise ConfigurationError(message)
         self.batch = max(1, int(config.get("EVENT_BATCH", 50)))
         self._instruments = HandlerInstruments(self.metrics, self.method_name)
         self._retries = Retries(self.publisher, self.dead_letters, self._instruments)
-        self._queues = [EventQueue(self, event) for event in self.events]
+        service, prefetch = self.container.service_name, 2 * self.batch
+        self._queues = [
+            EventQueue(service, event, prefetch, self.add_delivery, self.discard_deliveries) for event in self.events
+        ]
         for queue in self._queues:
             self.listener.subscribe(queue)
-        self.dead_letters.collect()
+        self.dead_letters.subscribe()
 
     def start(self) -> None:
-        """Begin to handle what arrives."""
+        """Start the loop that handles deliveries."""
         self._loop = self.container.spawn_managed_thread(self._run, identifier=f"events.{self.method_name}")
 
     def stop(self) -> None:
-        """Take no more, and handle what was taken, within STOP_SECONDS: what goes back counts as delivered in vain."""
-        for ending in [eventlet.spawn(self.listener.unsubscribe, queue) for queue in self._queues]:
-            ending.wait()
+        """Stop consuming, and handle all deliveries within STOP_SECONDS; each one not handled counts as a delivery."""
+        for greenlet in [eventlet.spawn(self.listener.unsubscribe, queue) for queue in self._queues]:
+            greenlet.wait()
         self._stop_by = time.monotonic() + STOP_SECONDS
         self._stopping = True
-        self._ring()
+        self._wake()
         if self._loop is not None:
             self._loop.wait()
 
     def kill(self) -> None:
-        """Take no more; the container kills the loop, and the broker delivers again what was not acked."""
+        """Start no other batch. The container kills the loop, and the broker redelivers unacknowledged messages."""
         self._stopping = True
 
     # Called by the queues
 
-    def take_in(self, delivery: Delivery) -> None:
-        """Have one delivery handled soon."""
-        (self._suspects if _is_suspect(delivery.message) else self._waiting).append(delivery)
-        self._ring()
+    def add_delivery(self, delivery: Delivery) -> None:
+        """Add one delivery to those that the loop handles."""
+        (self._suspects if delivery.is_suspect else self._waiting).append(delivery)
+        self._wake()
 
-    def forget(self) -> None:
-        """Forget all deliveries: the connection is lost, and the broker will deliver them again."""
+    def discard_deliveries(self) -> None:
+        """Discard all waiting deliveries: the connection is lost, and the broker will deliver them again."""
         self._waiting.clear()
         self._suspects.clear()
 
     # The loop
 
-    def _ring(self) -> None:
-        if not self._arrived.ready():
-            self._arrived.send()
+    def _wake(self) -> None:
+        if not self._wakeup.ready():
+            self._wakeup.send()
 
     def _run(self) -> None:
-        while self._await_messages():
-            self._began = time.monotonic()
-            batch = self._take()
+        while self._await_batch():
+            self._batch_started_at = time.monotonic()
+            batch = self._next_batch()
             if not self._handle(batch):
                 return
             self._ack(batch)
 
-    def _await_messages(self) -> bool:
-        """Wait until there is something to handle. False when the service has stopped."""
-        while not self._is_due():
+    def _await_batch(self) -> bool:
+        """Wait until a batch is due. Returns False when the service has stopped."""
+        while not self._is_batch_due():
             if self._stopping:
                 return False
-            self._arrived = Signal()
-            self._arrived.wait()
+            self._wakeup = Signal()
+            self._wakeup.wait()
         return not self._stopping or time.monotonic() < self._stop_by
 
-    def _is_due(self) -> bool:
-        """Tell whether there is something to handle, after what there is has had the time to become more."""
-        pause = self._began + GATHER_SECONDS - time.monotonic()
+    def _is_batch_due(self) -> bool:
+        """Tell whether a delivery waits, after the rest of BATCH_INTERVAL_SECONDS unless a full batch waits."""
+        pause = self._batch_started_at + BATCH_INTERVAL_SECONDS - time.monotonic()
         if pause > 0 and 0 < len(self._waiting) < self.batch and not self._stopping:
             eventlet.sleep(pause)
         return bool(self._waiting or self._suspects)
 
-    def _take(self) -> list[Delivery]:
-        """Take the next batch, its suspects last and each by itself.
+    def _next_batch(self) -> list[Delivery]:
+        """Remove and return the next batch. A suspect is a separate batch, after all other messages.
 
-        In no order: behind one that kills us every time, the others would wait until the broker gives up on all.
+        Suspects are taken in random order: behind one that crashes this process each time, the others would all reach
+        their delivery limit.
         """
         if not self._waiting:
             return [self._suspects.pop(random.randrange(len(self._suspects)))]  # noqa: S311  (no secret)
@@ -205,58 +167,58 @@ class EventHandler(Entrypoint):
         last: dict[EventQueue, Delivery] = {}
         for delivery in batch:
             if delivery.channel is not delivery.source.channel:
-                continue  # the connection was lost meanwhile: it will come again, and the inbox knows it
+                continue  # the connection was lost meanwhile: it is redelivered, and the inbox recognises it
             if self._suspects:
                 ack(delivery.channel, delivery.message.delivery_tag)
             else:
                 last[delivery.source] = delivery
         for delivery in last.values():
-            # Apart from suspects, a queue is handled in its order: everything up to the last tag is done.
+            # Without suspects, a queue is handled in its order: all messages up to the last tag are handled.
             ack(delivery.channel, delivery.message.delivery_tag, multiple=True)
 
     def _handle(self, batch: list[Delivery]) -> bool:
-        """Deal with every delivery of `batch`: handle, retry later, or bury. False when the service stops first."""
+        """Handle, delay or store as a dead letter each delivery. Returns False when the service stops first."""
         events, undecodable = [], []
         for delivery in batch:
             try:
                 events.append((delivery, delivery.decode()))
             except Undecodable as error:
                 undecodable.append((delivery.source.queue, delivery.message, str(error)))
-        if undecodable and not self._persist(lambda: self.dead_letters.bury_all(undecodable)):
+        if undecodable and not self._repeat_through_outages(lambda: self.dead_letters.store_all(undecodable)):
             return False
         if not events:
             return True
         began = time.monotonic()
-        failure = self._persist_or_failure([received for _, received in events])
+        failure = self._run_through_outages([received for _, received in events])
         if failure is None:
             self._instruments.handled(len(events), began, events[0][1].message_id)
             return True
         if isinstance(failure, ContainerBeingKilled) or (self._stopping and isinstance(failure, Interrupted)):
-            return False  # the broker will deliver them again
+            return False  # the broker will redeliver them
         if len(events) == 1:
             delivery = events[0][0]
             start_trace(delivery.message.headers or {}, self.container.service_name)
-            return self._persist(self._retries.after(delivery.source.queue, delivery.message, failure))
+            return self._repeat_through_outages(self._retries.after(delivery.source.queue, delivery.message, failure))
         return all(self._handle([delivery]) for delivery, _ in events)
 
-    def _persist_or_failure(self, events: list[Received[Any]]) -> BaseException | None:
-        """Run the method on `events`, through every outage. Returns what the method itself failed with."""
+    def _run_through_outages(self, events: list[Received[Any]]) -> BaseException | None:
+        """Run the method, again as long as an outage makes it fail. Returns its exception, None on success."""
         failures: list[BaseException | None] = []
 
         def attempt() -> None:
             failure = self._run_method(events)
             if isinstance(failure, LockTimeout):
-                self._impatient_until = time.monotonic() + IMPATIENT_SECONDS
+                self._short_lock_timeout_until = time.monotonic() + SHORT_LOCK_TIMEOUT_SECONDS
             elif failure is not None and is_outage(failure):
                 raise failure
             failures.append(failure)
 
-        if not self._persist(attempt):
+        if not self._repeat_through_outages(attempt):
             return ContainerBeingKilled()
         return failures[0]
 
-    def _persist(self, attempt: Callable[[], object]) -> bool:
-        """Repeat `attempt` until the infrastructure lets it through. False when the service stops first."""
+    def _repeat_through_outages(self, attempt: Callable[[], object]) -> bool:
+        """Call `attempt` again as long as an outage makes it fail. Returns False when the service stops first."""
         backoff = Backoff(first=0.1, longest=5.0)
         while True:
             try:
@@ -275,29 +237,22 @@ class EventHandler(Entrypoint):
 
     def _run_method(self, events: list[Received[Any]]) -> BaseException | None:
         """Run the service method in a worker. Returns its exception, None when it succeeded."""
-        outcome = Signal()
+        finished = Signal()
 
         def handle_result(_worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
-            outcome.send(exc_info[1] if exc_info else None)
-            return result, None  # dealt with here: retried, or buried with its reason
+            finished.send(exc_info[1] if exc_info else None)
+            return result, None  # handled here: retried, or stored as a dead letter with its reason
 
-        lock_timeout = IMPATIENT_LOCK_TIMEOUT if time.monotonic() < self._impatient_until else ""
+        lock_timeout = SHORT_LOCK_TIMEOUT if time.monotonic() < self._short_lock_timeout_until else ""
         self.container.spawn_worker(self, (events, lock_timeout), {}, handle_result=handle_result)
-        return outcome.wait()
-
-
-def _is_suspect(message: amqp.Message) -> bool:
-    """Tell whether the message came back so often that it may be the one that kills its consumers."""
-    headers = message.headers or {}
-    count = headers.get("x-delivery-count")
-    return LIVES_HEADER in headers or (isinstance(count, int) and count >= SUSPECT_DELIVERIES)
+        return finished.wait()
 
 
 def handles(event: type[Event], *more: type[Event]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Handle these events with the decorated method, which gets a list of those that this service has not handled yet.
+    """Handle these events with the decorated method. It is called with a list of events not handled before.
 
-    The method runs in one transaction together with the inbox; it is committed before the messages are acked. Events
-    that change the same things belong into one method: it takes them all at once, and locks what they need once.
+    The method and the inbox share one transaction, which is committed before the messages are acknowledged. Let one
+    method handle the events that change the same rows: it handles them together, and locks each row once.
     """
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -311,7 +266,7 @@ def handles(event: type[Event], *more: type[Event]) -> Callable[[Callable[..., A
                     if unseen:
                         method(self, unseen)
             except INTERRUPTIONS as error:
-                raise Interrupted(f"{method.__name__} was ended by {type(error).__name__}: {error}") from error
+                raise Interrupted(f"{method.__name__} was interrupted by {type(error).__name__}: {error}") from error
 
         register_entrypoint(run, EventHandler(event, *more))
         return run

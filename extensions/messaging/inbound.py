@@ -1,4 +1,4 @@
-"""What a message has to be before anybody acts on it."""
+"""Validation of received messages: content type, size, routing, and the event that the body holds."""
 
 import re
 from typing import Any
@@ -10,21 +10,21 @@ from pydantic import ValidationError
 from contracts.base import Event, Received
 from contracts.events import queue_name
 from contracts.validation import field_errors
-from extensions.messaging.wire.properties import UNREADABLE_HEADER
+from extensions.messaging.wire.connection import UNREADABLE_HEADER
 from extensions.observability.traces import trace_of
 
 MAX_BODY_BYTES = 1024 * 1024
 ENCODINGS = {"utf-8", "utf8"}
-# `retry` is what they were called before 0.2.
+# Version 0.1.0 named the retry queues `retry.<n>ms`. A broker keeps them when the suite is upgraded (docs/security.md).
 RETRY_QUEUE = re.compile(r"(again|retry)\.[0-9]+ms")
 
 
 class Undecodable(Exception):
-    """The message is not what its queue holds, and says why; trying again cannot help."""
+    """The message is not one that its queue may hold. The text is the reason. A retry cannot succeed."""
 
 
 def require_json(message: amqp.Message) -> None:
-    """Raise Undecodable unless `message` is of a bearable length and says that it is JSON."""
+    """Raise Undecodable unless `message` declares JSON as its content and has at most MAX_BODY_BYTES."""
     if len(message.body) > MAX_BODY_BYTES:
         reason = f"the body has {len(message.body)} bytes, {MAX_BODY_BYTES} are allowed"
         raise Undecodable(reason)
@@ -41,26 +41,26 @@ def require_json(message: amqp.Message) -> None:
 
 
 def require_routing(message: amqp.Message, *addresses: str) -> None:
-    """Raise Undecodable unless `message` was sent to one of these routing keys and came on a way of ours.
+    """Raise Undecodable unless `message` was published to one of these routing keys, and through our queues only.
 
-    The broker asks who may send to a routing key, but not who may to those that a sender adds in the headers CC and
-    BCC, nor to what a queue of one's own dead-letters to. What came in one of these ways still tells: by where it was
-    sent, or by the queues that it died in.
+    The broker checks permission for the routing key of a message, but not for the keys that a sender adds in the
+    headers CC and BCC, nor for the target to which a sender's own queue dead-letters. A message that came by such a
+    route is recognised by its routing key, or by the queues in its x-death header.
     """
     sent_to = message.delivery_info["routing_key"]
     if sent_to not in addresses:
-        reason = f"it was sent to {sent_to!r} and came here by its headers"
+        reason = f"it was published to {sent_to!r} and routed here by its headers"
         raise Undecodable(reason)
     deaths = (message.headers or {}).get("x-death") or []
     for death in deaths if isinstance(deaths, list) else [deaths]:
         queue = death.get("queue") if isinstance(death, dict) else death
         if not RETRY_QUEUE.fullmatch(str(queue)):
-            reason = f"it came by way of the queue {str(queue)[:255]!r}"
+            reason = f"it was dead-lettered by the queue {str(queue)[:255]!r}"
             raise Undecodable(reason)
 
 
 def require_event(message: amqp.Message, kind: type[Event], service: str) -> Received[Any]:
-    """Return the event of this `kind` that `message` holds; `service` is who takes it. Raises Undecodable."""
+    """Return the event of this `kind` that `message` holds for its consumer `service`. Raises Undecodable."""
     require_json(message)
     require_routing(message, kind.event_type, queue_name(service, kind))
     properties = message.properties
@@ -77,5 +77,5 @@ def require_event(message: amqp.Message, kind: type[Event], service: str) -> Rec
         event = kind.model_validate_json(message.body)
     except ValidationError as error:
         wrong = "; ".join(f"{one.field or 'body'}: {one.message}" for one in field_errors(error))
-        raise Undecodable(f"this is no {kind.__name__}: {wrong}") from None
+        raise Undecodable(f"not a valid {kind.__name__}: {wrong}") from None
     return Received(event=event, message_id=message_id, request_id=trace.request_id, traceparent=trace.traceparent)

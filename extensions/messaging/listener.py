@@ -1,4 +1,4 @@
-"""The connection that a service listens on, and what can listen on it."""
+"""The connection on which a service consumes its queues: its subscriptions, heartbeats and reconnection."""
 
 import gc
 import logging
@@ -14,36 +14,37 @@ from nameko.extensions import SharedExtension
 
 from extensions.messaging import topology
 from extensions.messaging.connection import CONNECTION_ERRORS, close_quietly, connect
+from extensions.messaging.wire.connection import connection_class
 from extensions.runtime.backoff import Backoff
 from extensions.security.production import require_own_secrets
 
 log = logging.getLogger(__name__)
 
-# The broker gives a silent peer up after two of them, and so do we.
+# Broker and client each close the connection after two intervals without a frame from the other.
 HEARTBEAT_SECONDS = 10
 CANCEL_TIMEOUT_SECONDS = 3
 SETUP_TIMEOUT_SECONDS = 15
 
 
 class Subscription(Protocol):
-    """Something that consumes one queue on the service's listening connection."""
+    """What the listener calls for one queue that the service consumes."""
 
     prefetch: int
     queue: str
     no_ack: bool
 
     def on_connected(self, channel: amqp.Channel) -> None:
-        """Declare what is needed; called on every (re)connection, before consuming begins."""
+        """Declare what is needed. Called after each connection is opened, before consuming begins."""
 
     def on_message(self, message: amqp.Message) -> None:
-        """Take one message. Must not block: it runs in the greenlet that reads the connection."""
+        """Receive one message. Must not block: it runs in the greenlet that reads the connection."""
 
     def on_disconnected(self) -> None:
-        """Forget what came over the lost connection; the broker will deliver it again."""
+        """Discard what was received over the lost connection. The broker will deliver it again."""
 
 
 class Listener(SharedExtension):
-    """The connection a service listens on: a single reader greenlet, a channel for each subscription."""
+    """One connection per service: a single greenlet reads it, and each subscription has its own channel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,22 +56,22 @@ class Listener(SharedExtension):
         self._stopping = False
 
     def is_consuming(self, subscription: Subscription) -> bool:
-        """Tell whether messages for `subscription` would arrive now."""
+        """Tell whether the broker delivers messages for `subscription` at present."""
         return subscription in self._consumers
 
     def subscribe(self, subscription: Subscription, *, last: bool = False) -> None:
-        """Consume `subscription.queue` from the start of the service on; call this in setup().
+        """Consume `subscription.queue` once the service has started. Call this in setup().
 
-        The `last` one begins when all others are there: whoever gets an answer from it finds the service complete.
+        The `last` subscription begins after all others, so that a service that replies to calls is complete.
         """
         if subscription not in self._subscriptions:
             self._subscriptions.insert(len(self._subscriptions) if last else 0, subscription)
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Take no more messages for `subscription`; returns when none can come any more. All can still be acked.
+        """Stop consuming for `subscription`. Returns after its last message; all messages can still be acknowledged.
 
-        The broker confirms the end of a consumer after its last delivery; what arrives until then is served as ever,
-        because what we let go back would count as delivered twice.
+        The broker confirms the end of a consumer after its last delivery. Messages that arrive until then are still
+        handled: a message that returned to its queue would count as delivered twice.
         """
         channel, tag = self._consumers.pop(subscription, (None, ""))
         if subscription in self._subscriptions:
@@ -78,32 +79,33 @@ class Listener(SharedExtension):
         if channel is None:
             return
         with suppress(*CONNECTION_ERRORS, AttributeError), eventlet.Timeout(CANCEL_TIMEOUT_SECONDS, False):
-            # Not basic_cancel(), which would read the answer itself and steal frames from the reader.
+            # Not basic_cancel(): it would read the confirmation itself, and take frames from the reader.
             channel.send_method(amqp.spec.Basic.Cancel, "sb", (tag, False))
             while tag in channel.callbacks:
                 eventlet.sleep(0.01)
 
     def setup(self) -> None:
-        """Refuse to start in production with what is for development; every service listens, so it is done here."""
+        """Check the settings: no development secrets in production, and a known AMQP_WIRE. Every service listens."""
         require_own_secrets(config, self.container.service_name)
+        connection_class(config)
 
     def start(self) -> None:
-        """Connect, however long that takes: a service that cannot listen is not started."""
+        """Connect, however long it takes: a service without its queues has not started."""
         if self._reader is None:
             self._reader = self.container.spawn_managed_thread(self._run, identifier="broker.listener")
         self._first_connection.wait()
-        # What was imported lives as long as the process. Looking at all of it again and again, in search of garbage,
-        # took a tenth of a second each time, in which nobody was answered.
-        if not gc.get_freeze_count():  # once: what several services of one process drop should still be found
+        # Imported objects live as long as the process. Each full garbage collection spent a tenth of a second on them,
+        # during which no call was served.
+        if not gc.get_freeze_count():  # once per process: objects that a second service drops must still be collected
             gc.freeze()
 
     def await_connection(self, seconds: float) -> None:
-        """Return when the service listens for the first time, or after `seconds`."""
+        """Wait until the service is connected for the first time, `seconds` at most."""
         if not self._first_connection.ready():
             self._first_connection.wait(timeout=seconds)
 
     def stop(self) -> None:
-        """Close the connection; what is unacked goes back to its queues."""
+        """Close the connection. The broker requeues unacknowledged messages."""
         self._stopping = True
         self._let_start_return()
         if self._reader is not None:
@@ -111,10 +113,10 @@ class Listener(SharedExtension):
         self._disconnect()
 
     def kill(self) -> None:
-        """End at once."""
+        """End the reader and drop the connection without closing it."""
         self._stopping = True
         self._let_start_return()
-        # First: a reader that waited for a closed socket would meet whatever gets its number next.
+        # First: a reader that waits on a closed socket would read from the next socket with the same number.
         if self._reader is not None and self._reader is not eventlet.getcurrent():
             self._reader.kill()
         if self._connection is not None:
@@ -128,7 +130,7 @@ class Listener(SharedExtension):
         backoff = Backoff()
         while not self._stopping:
             try:
-                with eventlet.Timeout(SETUP_TIMEOUT_SECONDS, TimeoutError("the broker did not finish the set-up")):
+                with eventlet.Timeout(SETUP_TIMEOUT_SECONDS, TimeoutError("the broker did not complete the set-up")):
                     self._connect()
                 backoff.reset()
                 self._read()
@@ -154,23 +156,23 @@ class Listener(SharedExtension):
 
     def _read(self) -> None:
         connection = self._connection
-        ticking = eventlet.spawn(self._tick, connection)
+        heartbeats = eventlet.spawn(self._send_heartbeats, connection)
         try:
             while not self._stopping:
                 connection.drain_events()
         finally:
-            ticking.kill()
+            heartbeats.kill()
 
-    def _tick(self, connection: amqp.Connection) -> None:
-        """Send heartbeats. Where none came back, the reader, which waits without a deadline, is to see the end."""
+    def _send_heartbeats(self, connection: amqp.Connection) -> None:
+        """Send heartbeats. Shut the socket down when none is received, to end the reader, which has no timeout."""
         try:
             while True:
                 eventlet.sleep(1.0)
-                # It waits for those who write, and they for a peer that may never read again.
-                with eventlet.Timeout(HEARTBEAT_SECONDS, TimeoutError("it takes nothing any more")):
+                # The heartbeat waits for other writers, and they may wait for a broker that no longer reads.
+                with eventlet.Timeout(HEARTBEAT_SECONDS, TimeoutError("the broker does not read")):
                     connection.heartbeat_tick()
         except (*CONNECTION_ERRORS, AttributeError) as error:
-            log.warning("the connection to RabbitMQ is given up: %s", error or type(error).__name__)
+            log.warning("closing the connection to RabbitMQ: %s", error or type(error).__name__)
             with suppress(OSError, AttributeError):
                 connection.transport.sock.shutdown(socket.SHUT_RDWR)
 

@@ -1,7 +1,7 @@
-"""The outbox relay: takes committed events to the broker, in their order, until each is confirmed.
+"""The outbox relay publishes committed events to the broker in their order, and deletes each once it is confirmed.
 
-It is woken by the commit that wrote an event. Behind that it sweeps up what a crash in between has left: a timer, so
-that one replica at a time does it, once per interval.
+The commit that wrote an event wakes the relay. Once per interval, one replica also looks for events that a crash
+between commit and publish has left.
 """
 
 import logging
@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 BATCH = 200
 SWEEP, SWEEP_SECONDS = "outbox", 1.0
 BACKLOG_SECONDS = 5.0
-# Between the beginnings of two batches: what is committed meanwhile goes together.
-GATHER_SECONDS = 0.03
+# The least time between the starts of two batches: events that are committed meanwhile form one batch.
+BATCH_INTERVAL_SECONDS = 0.03
 
 
 class OutboxRelay(SharedExtension):
@@ -50,7 +50,7 @@ class OutboxRelay(SharedExtension):
         self._stopping = False
 
     def start(self) -> None:
-        """Begin to relay, with what an earlier process left behind first."""
+        """Start the relay. It begins with the events that an earlier process left."""
         if self._relay is not None:
             return
         self._select_due = select_due(self.storage.table("outbox"), BATCH)
@@ -59,17 +59,17 @@ class OutboxRelay(SharedExtension):
         self._relay = self.container.spawn_managed_thread(self._run, identifier="outbox.relay")
 
     def setup(self) -> None:
-        """Get ready to be measured, and be told of commits."""
+        """Create the instruments, and register for commits."""
         self.storage.on_outbox_commit = self.wake
         self._instruments = OutboxInstruments(self.metrics, self.container.service_name)
 
     def wake(self) -> None:
-        """Say that something was committed."""
+        """Wake the relay: events were committed."""
         if not self._wakeup.ready():
             self._wakeup.send("woken")
 
     def stop(self) -> None:
-        """Relay what the last workers committed, within a few seconds, and end."""
+        """Publish what the last workers committed, within five seconds, and end."""
         self._stopping = True
         self.wake()
         if self._relay is not None:
@@ -85,12 +85,12 @@ class OutboxRelay(SharedExtension):
         while True:
             stopping = self._stopping
             self._wakeup = Signal()
-            next_batch = time.monotonic() + GATHER_SECONDS
+            next_batch = time.monotonic() + BATCH_INTERVAL_SECONDS
             try:
                 while self._relay_batch(woken=woken) == BATCH:
-                    woken = True  # there is more: it need not be due
+                    woken = True  # a full batch: there may be more, whether the sweep is due or not
                 if missing:
-                    log.info("the outbox goes on: %s is back", missing)
+                    log.info("the outbox continues: %s is available again", missing)
                 backoff.reset()
                 pause, missing = SWEEP_SECONDS, ""
             except (BrokerUnavailable, SQLAlchemyError) as error:
@@ -105,7 +105,7 @@ class OutboxRelay(SharedExtension):
                 eventlet.sleep(max(0.0, next_batch - time.monotonic()))
 
     def _relay_batch(self, *, woken: bool) -> int:
-        """Publish the oldest events that are due, delete those that were confirmed, return how many there were."""
+        """Publish the oldest due events and delete the confirmed ones. Returns how many were due, BATCH at most."""
         outbox = self.storage.table("outbox")
         with self.storage.sessions.begin() as session:
             if not woken and not timers.claim(session, self.storage.table("timers"), SWEEP, SWEEP_SECONDS):
@@ -116,7 +116,7 @@ class OutboxRelay(SharedExtension):
             returned = self.publisher.publish([self._to_message(row) for row in rows])
             delivered = [row for row in rows if str(row.message_id) not in returned]
             delete_rows(session, outbox, delivered)
-            # Events that no queue took are tried again later; the others are not held up by them.
+            # Events that no queue accepted are retried later. They do not delay other events.
             postponed = [row for row in rows if str(row.message_id) in returned]
             _log_returned(postponed)
             postpone_rows(session, outbox, postponed)
@@ -124,7 +124,7 @@ class OutboxRelay(SharedExtension):
         return len(rows)
 
     def _watch_backlog(self) -> None:
-        """Look at what waits, now and then. Not in the sweep: while there is much to relay, or no broker, it rests."""
+        """Measure the backlog periodically. Not in the sweep, which does not run during outages and high load."""
         while True:
             try:
                 with self.storage.sessions() as session:
@@ -160,4 +160,4 @@ class Outbox(DependencyProvider):
 
 def _log_returned(rows: Sequence[Any]) -> None:
     for row in rows:
-        log.error("no queue took %s %s (try %d)", row.event_type, row.message_id, row.attempts + 1)
+        log.error("no queue accepted %s %s (try %d)", row.event_type, row.message_id, row.attempts + 1)

@@ -1,4 +1,4 @@
-"""Publishing that is confirmed: for what must not be lost."""
+"""Publishing with publisher confirms, for messages that must not be lost."""
 
 import logging
 import time
@@ -13,6 +13,7 @@ from nameko.extensions import SharedExtension
 
 from extensions.messaging import topology
 from extensions.messaging.connection import CONNECTION_ERRORS, BrokerUnavailable, close_quietly, connect
+from extensions.observability.traces import propagated_headers
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ CONFIRM_TIMEOUT_SECONDS = 10
 
 @dataclass(slots=True)
 class OutgoingMessage:
-    """A message on its way out. `message_id` is what a returned message is recognised by."""
+    """A message to publish. A message that the broker returns is identified by its `message_id`."""
 
     exchange: str
     routing_key: str
@@ -52,10 +53,26 @@ class OutgoingMessage:
         )
 
 
-class ConfirmedPublisher(SharedExtension):
-    """Publishes persistent messages and returns only when the broker has taken responsibility for them.
+def copy_of(message: amqp.Message, exchange: str, routing_key: str) -> OutgoingMessage:
+    """Return a copy of `message` with another address. It keeps the identity and the trace, and no other headers."""
+    properties = message.properties
+    return OutgoingMessage(
+        exchange=exchange,
+        routing_key=routing_key,
+        body=message.body if isinstance(message.body, str) else message.body.decode(),
+        message_id=str(properties["message_id"]),
+        event_type=properties.get("type"),
+        app_id=properties.get("app_id"),
+        correlation_id=properties.get("correlation_id"),
+        # Without x-death: it would make the broker drop the copy as a dead-letter cycle.
+        headers=propagated_headers(message.headers),
+    )
 
-    A connection of its own, opened when it is first needed. One batch at a time.
+
+class ConfirmedPublisher(SharedExtension):
+    """Publishes persistent messages, and returns after the broker has confirmed them.
+
+    It has its own connection, which the first publish opens. It publishes one batch at a time.
     """
 
     def __init__(self) -> None:
@@ -70,8 +87,8 @@ class ConfirmedPublisher(SharedExtension):
     def publish(self, messages: Sequence[OutgoingMessage]) -> set[str]:
         """Publish all of `messages` and wait for their confirms.
 
-        Returns the message ids that no queue took (returned or refused). Raises BrokerUnavailable when the
-        connection failed: any of the messages may or may not have arrived, so publish them all again.
+        Returns the ids of the messages that the broker returned as unroutable or refused. Raises BrokerUnavailable
+        when the connection failed: each message may or may not have arrived, so publish all of them again.
         """
         with self._lock:
             try:
@@ -79,10 +96,10 @@ class ConfirmedPublisher(SharedExtension):
             except CONNECTION_ERRORS as error:
                 self._drop()
                 if isinstance(error, AccessRefused):
-                    log.error("the broker does not let this service send that: %s", error.reply_text)  # noqa: TRY400
+                    log.error("the broker refuses this service permission to publish: %s", error.reply_text)  # noqa: TRY400
                 raise BrokerUnavailable from error
             except BaseException:
-                # Cut off half-way (a deadline, a kill): confirms of this batch must not be taken for the next one's.
+                # Interrupted by a timeout or a kill: late confirms of this batch must not count for the next batch.
                 self._drop()
                 raise
 
@@ -103,16 +120,16 @@ class ConfirmedPublisher(SharedExtension):
     def _await_confirms(self) -> None:
         deadline = time.monotonic() + CONFIRM_TIMEOUT_SECONDS
         while self._unconfirmed:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 message = "the broker did not confirm in time"
                 raise TimeoutError(message)
-            self._connection.drain_events(timeout=left)
+            self._connection.drain_events(timeout=remaining)
 
     def _open_channel(self) -> amqp.Channel:
         if self._channel is None or not self._connection.connected:
             self._drop()
-            # No heartbeat: it may lie idle for long, and a dead connection is found by the next publish.
+            # No heartbeats: the connection may be idle for long, and the next publish finds out that it is lost.
             self._connection = connect(heartbeat=0, service=self.container.service_name)
             topology.ensure(self._connection, self.container.service_name)
             channel = self._connection.channel()
@@ -144,7 +161,7 @@ class ConfirmedPublisher(SharedExtension):
             close_quietly(connection)
 
     def stop(self) -> None:
-        """Close the connection, but not under a batch that still awaits its confirms."""
+        """Close the connection, after a batch that still awaits its confirms."""
         is_idle = self._lock.acquire(timeout=CONFIRM_TIMEOUT_SECONDS)
         self._drop()
         if is_idle:

@@ -1,4 +1,4 @@
-"""How many messages wait in the broker: in the queues of the handlers, for a retry, or as dead letters of its own."""
+"""The number of messages in the queues of event handlers, in retry queues, and in dead-letter queues."""
 
 from typing import Any
 
@@ -15,15 +15,15 @@ TIMEOUT_SECONDS = 4
 
 
 class QueueDepths:
-    """What a worker gets as `self.queues`."""
+    """The dependency `self.queues` of a worker."""
 
     def __init__(self, service: str = "") -> None:
         self._service = service
 
     def waiting(self) -> dict[str, int]:
-        """Return the number of messages that are ready in each queue that has any.
+        """Return the number of ready messages of each queue that is not empty.
 
-        What a consumer has in its hands is not among them: the broker does not tell. Raises BrokerUnavailable.
+        Messages that a consumer holds unacknowledged are not counted. Raises BrokerUnavailable.
         """
         timeout = eventlet.Timeout(TIMEOUT_SECONDS, BrokerUnavailable())
         connection = None
@@ -42,12 +42,12 @@ class Queues(DependencyProvider):
     """Gives a service the depths of the queues: `queues = Queues()`."""
 
     def get_dependency(self, worker_ctx: Any) -> QueueDepths:
-        """Return what asks; it has no state."""
+        """Return the depths; nothing is read before waiting() is called."""
         return QueueDepths(worker_ctx.service_name)
 
 
 def known_queues() -> list[str]:
-    """Return every queue through which an event can go."""
+    """Return the names of all queues that can hold an event."""
     consumers = {service for event in EVENTS.values() for service in event.consumers}
     return [
         *(queue_name(service, event) for event in EVENTS.values() for service in event.consumers),

@@ -1,17 +1,17 @@
-"""Everything that exists in the broker, derived from the contracts and there before anything is published.
+"""All exchanges, queues and bindings, derived from the contracts, and declared before anything is published.
 
     events (topic) --<event type>--> <service>.on_<event>      one quorum queue for each consumer of each event
-    again (topic) --<queue>--> <service>.on_<event>            once more, to this one consumer
-    again.<n>ms (topic) --> again.<n>ms --after n ms--> again  the same, later
-    dead-letters (direct) --<service>--> <service>.dead_letters    deliveries that killed their consumer too often
-    nameko-rpc (topic) --<service>.*--> rpc-<service>          calls; and their answers, to an address without a dot
+    again (topic) --<queue>--> <service>.on_<event>            a redelivery to this one consumer
+    again.<n>ms (topic) --> again.<n>ms --after n ms--> again  a redelivery after a delay
+    dead-letters (direct) --<service>--> <service>.dead_letters    messages that exceeded their queue's delivery limit
+    nameko-rpc (topic) --<service>.*--> rpc-<service>          calls; and results, to an address without a dot
 
-The exchanges are topics so that the broker can tell by the routing key who may send what (deploy/permissions.py). No
-service may write to the default exchange, where anybody reaches any queue.
+The exchanges are topics so that RabbitMQ can check by routing key who may publish what (deploy/permissions.py). No
+service may write to the default exchange, from which every queue can be reached.
 
-A service publishes an event only after the queues of all its consumers exist, so that none can miss it (H8). A broker
-with our users in it has them from its start (deploy/definitions.py), and a service with a user of its own only looks;
-a service with every permission declares them itself.
+A service publishes an event only after the queues of all its consumers exist, so that no consumer misses it (H8). A
+broker with a user per service loads the topology at its start (deploy/definitions.py), and a service with its own user
+only checks that it exists. A service whose user has every permission declares it.
 """
 
 from typing import Any
@@ -27,16 +27,16 @@ from extensions.messaging.connection import BrokerUnavailable, has_own_user
 AGAIN = "again"
 RPC_EXCHANGE = "nameko-rpc"
 DEAD_LETTERS = "dead-letters"
-# No setting: the broker refuses another limit for a queue that exists.
+# Not a setting: the broker refuses to change the limit of an existing queue.
 DELIVERY_LIMIT = 20
 
 
 class TopologyMissing(BrokerUnavailable):
-    """The broker lacks something that only its definitions can give it."""
+    """The broker lacks an exchange or a queue that this service may not declare."""
 
 
 class Plan:
-    """Stands in for a channel, and records what is declared: {name: type}, {name: arguments}, bindings."""
+    """Has the declaring methods of a channel, and records the calls: {name: type}, {name: arguments}, bindings."""
 
     def __init__(self) -> None:
         self.exchanges: dict[str, str] = {}
@@ -57,7 +57,7 @@ class Plan:
 
 
 def ensure(connection: amqp.Connection, service: str) -> None:
-    """See that all of it is there. Raises Incomplete where it is not, and `service` may not change that."""
+    """Declare the topology; where `service` may not, check that it exists. Raises TopologyMissing."""
     if not has_own_user(service):
         declare(connection.channel())
         return
@@ -74,7 +74,7 @@ def ensure(connection: amqp.Connection, service: str) -> None:
 
 
 def declare(channel: amqp.Channel | Plan) -> None:
-    """Declare all of it. Repeating it changes nothing."""
+    """Declare the whole topology. This is idempotent."""
     channel.exchange_declare(EXCHANGE, "topic", durable=True, auto_delete=False)
     channel.exchange_declare(RPC_EXCHANGE, "topic", durable=True, auto_delete=False)
     channel.exchange_declare(DEAD_LETTERS, "direct", durable=True, auto_delete=False)
@@ -89,9 +89,9 @@ def declare(channel: amqp.Channel | Plan) -> None:
 
 
 def declare_event_queue(channel: amqp.Channel | Plan, service: str, event: type[Event]) -> None:
-    """Declare the queue in which `service` gets `event`, and bind it."""
+    """Declare and bind the queue from which `service` consumes `event`."""
     queue = queue_name(service, event)
-    # No length limit: a stopped consumer must not stop the saga; the broker's disk alarm is the bound.
+    # No length limit: a stopped consumer must not stop the saga. The broker's disk alarm is the bound.
     channel.queue_declare(
         queue,
         durable=True,
@@ -103,7 +103,7 @@ def declare_event_queue(channel: amqp.Channel | Plan, service: str, event: type[
 
 
 def declare_dead_letter_queue(channel: amqp.Channel | Plan, service: str) -> None:
-    """Declare the queue for what the broker itself gives up on; the service moves it into its dead_letters table."""
+    """Declare the queue for messages that the broker dead-letters; the service moves them into its table."""
     channel.queue_declare(
         dead_letter_queue(service), durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"}
     )
@@ -111,29 +111,29 @@ def declare_dead_letter_queue(channel: amqp.Channel | Plan, service: str) -> Non
 
 
 def dead_letter_queue(service: str) -> str:
-    """Return the name of that queue."""
+    """Return the name of the queue for messages that the broker dead-letters for `service`."""
     return f"{service}.dead_letters"
 
 
 def reply_queue(caller: str, address: str) -> str:
-    """Return the name of the queue in which `caller` awaits its answers, as Nameko's own client names it."""
+    """Return the name of the queue in which `caller` receives results, as Nameko's own client names it."""
     return f"rpc.reply-{caller}-{address}"
 
 
 def retry_delays() -> list[int]:
-    """Return the pauses between tries of a failing handler, in milliseconds; their number bounds the tries."""
+    """Return the delays between attempts of a failing handler in milliseconds; their number bounds the attempts."""
     return [int(delay) for delay in config.get("RETRY_DELAYS_MS", [1000, 2000, 4000, 8000, 16000])]
 
 
 def retry_exchange(delay: int) -> str:
-    """Return the exchange whose messages come back to the queue in their routing key after `delay` milliseconds."""
+    """Return the exchange that sends a message, after `delay` milliseconds, to the queue named by its routing key."""
     return f"{AGAIN}.{delay}ms"
 
 
 def _declare_retry(channel: amqp.Channel | Plan, delay: int) -> None:
     name = retry_exchange(delay)
     channel.exchange_declare(name, "topic", durable=True, auto_delete=False)
-    # Expired messages go on under their own routing key: the handler's queue.
+    # Expired messages keep their routing key, which is the handler's queue.
     arguments = _quorum(AGAIN, None, {"x-message-ttl": delay})
     channel.queue_declare(name, durable=True, auto_delete=False, arguments=arguments)
     channel.queue_bind(name, name, "#")
@@ -143,7 +143,7 @@ def _quorum(dead_letter_exchange: str, routing_key: str | None, more: dict[str, 
     arguments = {
         "x-queue-type": "quorum",
         "x-dead-letter-exchange": dead_letter_exchange,
-        # The hop to the next queue must not lose the message either; this needs reject-publish.
+        # Dead-lettering must not lose the message either. At-least-once needs reject-publish.
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",
     }

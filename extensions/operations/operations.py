@@ -11,7 +11,7 @@ from contracts.errors import ServiceError
 from contracts.ids import parse_id
 from contracts.operations import DeadLetterFilter
 from extensions.cache.connection import Redis
-from extensions.messaging.dead_letters import DeadLetterStore
+from extensions.messaging.dead_letter_store import DeadLetterStore
 from extensions.messaging.outbox_relay import Outbox
 from extensions.observability.traces import current_trace, start_trace
 from extensions.operations.audits import SHOWN_IDS, Span, outbox_summary, read_snapshot

@@ -1,4 +1,8 @@
-"""The container of a service: Nameko's, without what it writes down about every worker and nobody reads."""
+"""Our overrides of Nameko's container: they omit its debug logging and its call ids for each worker.
+
+The setting SERVICE_CONTAINER_CLS chooses between Container and Nameko's own `nameko.containers.ServiceContainer`. All
+extensions work with either.
+"""
 
 import sys
 from functools import cached_property
@@ -9,9 +13,9 @@ from nameko.exceptions import ContainerBeingKilled
 
 
 class Worker(WorkerContext):
-    """A worker's context. Its call id is made when somebody asks for it, which Nameko does for its debug log."""
+    """A worker's context whose call id is generated on first use, not for each worker."""
 
-    def __init__(  # not super().__init__(), which makes an id and a stack of ids
+    def __init__(  # not super().__init__(), which generates a call id and a stack of call ids
         self, container: Any, service: Any, entrypoint: Any, args: Any, kwargs: Any, data: dict[str, Any] | None
     ) -> None:
         self.container, self.service, self.entrypoint = container, service, entrypoint
@@ -21,17 +25,17 @@ class Worker(WorkerContext):
 
     @cached_property
     def call_id(self) -> str:
-        """Which call this is."""
+        """The id of this call, in Nameko's format."""
         return f"{self.service_name}.{self.entrypoint.method_name}.{new_call_id()}"
 
     @property
     def call_id_stack(self) -> list[str]:
-        """Our calls carry a traceparent instead of the ids of those that led to them."""
+        """Only this call: our calls carry a traceparent instead of the ids of their callers."""
         return [self.call_id]
 
 
 class Container(ServiceContainer):
-    """Runs a service. What extensions can rely on is the same as ever, and so is the order of it."""
+    """Runs a service. It calls the hooks of extensions in the same order as Nameko's container."""
 
     def spawn_worker(
         self,
@@ -41,7 +45,7 @@ class Container(ServiceContainer):
         context_data: dict[str, Any] | None = None,
         handle_result: Any = None,
     ) -> WorkerContext:
-        """Run the entrypoint's method in a greenlet of its own. Raises ContainerBeingKilled."""
+        """Run the entrypoint's method in a new greenlet. Raises ContainerBeingKilled."""
         if self._being_killed:
             raise ContainerBeingKilled
         worker = Worker(self, self.service_cls(), entrypoint, args, kwargs, context_data)
@@ -58,10 +62,10 @@ class Container(ServiceContainer):
             result = getattr(worker_ctx.service, worker_ctx.entrypoint.method_name)(
                 *worker_ctx.args, **worker_ctx.kwargs
             )
-        except Exception:  # noqa: BLE001  (the entrypoint decides what becomes of it, and logs it)
+        except Exception:  # noqa: BLE001  (the entrypoint handles and logs it)
             exc_info = sys.exc_info()
         if handle_result is not None:
             result, exc_info = handle_result(worker_ctx, result, exc_info)
         self._worker_result(worker_ctx, result, exc_info)
-        del exc_info  # it holds the frame that holds it
+        del exc_info  # it is in a reference cycle with this frame
         self._worker_teardown(worker_ctx)

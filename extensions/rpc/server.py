@@ -149,22 +149,22 @@ class RpcServer(SharedExtension):
             return  # the connection is gone; the caller will be told when the call is delivered again
         reply_to = str(message.properties["reply_to"])
         envelope = {"result": result, "error": _serialize(error), "replayed": isinstance(result, Replayed)}
-        answer = b""
+        operations = [channel.acknowledgement(message.delivery_tag)]
         if "." in reply_to:  # a service's address, or direct reply-to, where nobody may send: RabbitMQ would hang up
             log.warning("a caller asked for its answer at %r, which is no address of an answer", reply_to)
         else:
             body = _encode(envelope)
             correlation_id = str(message.properties.get("correlation_id", ""))
-            answer = channel.message(body, RPC_EXCHANGE, reply_to, correlation_id=correlation_id)
+            operations.append(channel.message(body, RPC_EXCHANGE, reply_to, correlation_id=correlation_id))
         try:
             # In one piece, the acknowledgement first: whatever becomes of the answer, the call was made.
-            channel.send(channel.acknowledgement(message.delivery_tag) + answer)
+            channel.send(*operations)
         except (*CONNECTION_ERRORS, AttributeError) as failure:
             log.warning("a reply could not be sent: %s", failure)
 
     def _bury(self, channel: Any, message: amqp.Message, reason: str) -> None:
         try:
-            self.dead_letters.bury(self.queue, message, reason, attempts=0, with_body=False)
+            self.dead_letters.store(self.queue, message, reason, attempts=0, with_body=False)
         except Exception:
             log.exception("a message that is no call could not be kept: %s", reason)
         ack(channel, message.delivery_tag)

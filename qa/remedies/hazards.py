@@ -118,7 +118,7 @@ REMEDIES = [
         "H5",
         "the inbox: a message is handled once",
         [NO_INBOX],
-        f"{DELIVERY}::test_what_is_waiting_is_handled_together_and_a_duplicate_not_at_all",
+        f"{DELIVERY}::test_waiting_events_are_handled_in_batches_and_duplicates_once",
     ),
     Remedy(
         "H5",
@@ -211,7 +211,7 @@ REMEDIES = [
                 "        self._wakeup.wait()\n        while True:\n            stopping = self._stopping\n",
             )
         ],
-        "tests/service/extensions/messaging/test_outbox.py::test_what_was_left_before_the_start_is_relayed_too",
+        "tests/service/extensions/messaging/test_outbox.py::test_events_committed_before_the_start_are_relayed",
     ),
     Remedy(
         "H7",
@@ -265,7 +265,7 @@ REMEDIES = [
                 "mandatory=bool(event and event.consumers and False)",
             )
         ],
-        "tests/service/extensions/messaging/test_outbox.py::test_an_event_that_no_queue_takes_waits_and_holds_up_no_other",
+        "tests/service/extensions/messaging/test_outbox.py::test_an_unroutable_event_waits_and_delays_no_other",
     ),
     Remedy(
         "H9",
@@ -273,11 +273,11 @@ REMEDIES = [
         [
             Patch(
                 "extensions/messaging/retries.py",
-                "        return lambda: self._put_off(queue, message, delay, attempts)\n",
+                "        return lambda: self._delay(queue, message, delay, attempts)\n",
                 "        return lambda: None\n",
             )
         ],
-        f"{DELIVERY}::test_a_failure_is_tried_again_and_its_neighbours_are_not_held_up",
+        f"{DELIVERY}::test_a_failed_event_is_retried_and_delays_no_other",
     ),
     Remedy(
         "H9",
@@ -286,7 +286,7 @@ REMEDIES = [
             Patch("extensions/messaging/retries.py", "        if attempts > len(delays):\n", "        if False:\n"),
             Patch("extensions/messaging/retries.py", "delays[attempts - 1]", "delays[min(attempts, len(delays)) - 1]"),
         ],
-        f"{DELIVERY}::test_what_always_fails_becomes_a_dead_letter_and_can_be_replayed_once",
+        f"{DELIVERY}::test_an_event_that_always_fails_becomes_a_dead_letter_that_can_be_replayed_once",
     ),
     Remedy(
         "H9",
@@ -297,7 +297,7 @@ REMEDIES = [
                 "            elif failure is not None and is_outage(failure):\n                raise failure\n",
             )
         ],
-        f"{DELIVERY}::test_an_outage_of_the_database_spends_no_retries",
+        f"{DELIVERY}::test_an_outage_of_the_database_uses_no_retries",
         own_servers=True,
     ),
     Remedy(

@@ -28,8 +28,8 @@ PITFALLS = "tests/service/extensions/test_pitfalls.py"
 POISON = "tests/service/extensions/messaging/test_poison.py"
 PROCESS = "tests/service/extensions/test_process.py"
 OUTBOX = "tests/service/extensions/messaging/test_outbox.py"
-NO_EVENT = f"{POISON}::test_pitfall_07_what_is_no_event_is_a_dead_letter_with_its_reason"
-NO_CALL = f"{POISON}::test_pitfall_05_what_is_no_call_is_a_dead_letter_with_its_reason"
+NO_EVENT = f"{POISON}::test_pitfall_07_an_invalid_event_becomes_a_dead_letter_with_the_reason"
+NO_CALL = f"{POISON}::test_pitfall_05_an_invalid_call_becomes_a_dead_letter_with_the_reason"
 INTERRUPTED = f"{POISON}::test_pitfall_04_no_interruption_of_a_handler_ends_the_service"
 
 REMEDIES = [
@@ -39,11 +39,11 @@ REMEDIES = [
         [
             Patch(
                 "extensions/messaging/event_handler.py",
-                "        for ending in [eventlet.spawn(self.listener.unsubscribe, queue) for queue in self._queues]:\n",
-                "        for ending in [eventlet.spawn(self.listener.stop)]:\n",
+                "[eventlet.spawn(self.listener.unsubscribe, queue) for queue in self._queues]",
+                "[eventlet.spawn(self.listener.stop)]",
             ),
         ],
-        f"{PITFALLS}::test_pitfall_01_what_is_being_handled_at_the_stop_is_acked",
+        f"{PITFALLS}::test_pitfall_01_an_event_in_progress_at_the_stop_is_acknowledged",
     ),
     Remedy(
         "2",
@@ -55,19 +55,19 @@ REMEDIES = [
         "2",
         "the call expires with its caller",
         [Patch("extensions/rpc/client.py", "                    expiration=str(int(budget * 1000)),\n")],
-        f"{PITFALLS}::test_pitfall_02_a_call_that_nobody_waits_for_is_not_made_any_more",
+        f"{PITFALLS}::test_pitfall_02_a_call_expires_with_the_deadline_of_its_caller",
     ),
     Remedy(
         "2",
         "`mandatory`: a call to nobody comes back at once",
         [Patch("extensions/rpc/client.py", "                    mandatory=True,\n")],
-        f"{PITFALLS}::test_pitfall_02_a_call_to_nobody_fails_at_once",
+        f"{PITFALLS}::test_pitfall_02_a_call_to_a_missing_service_fails_at_once",
     ),
     Remedy(
         "2",
         "the pending entry is taken out, whatever happens",
         [Patch("extensions/rpc/client.py", "self._pending.pop(call_id, None)", "pass")],
-        f"{PITFALLS}::test_pitfall_02_no_call_is_remembered_for_ever",
+        f"{PITFALLS}::test_pitfall_02_no_pending_call_is_left",
     ),
     Remedy(
         "3",
@@ -108,7 +108,7 @@ REMEDIES = [
                 "LEAKED = []\nlog = logging.getLogger()\n",
             ),
         ],
-        f"{PITFALLS}::test_pitfall_03_a_timeout_that_escapes_gives_its_connection_back",
+        f"{PITFALLS}::test_pitfall_03_a_timeout_in_a_method_releases_its_database_connection",
     ),
     Remedy(
         "4",
@@ -179,16 +179,16 @@ REMEDIES = [
     Remedy(
         "5",
         "properties that py-amqp cannot read are left out",
-        [Patch("extensions/messaging/connection.py", "        frame_handler=frame_handler,\n")],
+        [Patch("extensions/messaging/wire/fast.py", "frame_handler=frame_handler, ")],
         f"{NO_CALL}[headers 10,000 lists deep]",
     ),
     Remedy(
         "5",
         "bodies stay bytes: the sender chooses no codec (nor for what is delivered: both taken out)",
         [
-            Patch("extensions/messaging/wire/connection.py", "auto_decode=False", "auto_decode=True"),
+            Patch("extensions/messaging/wire/fast.py", "auto_decode=False", "auto_decode=True"),
             Patch(
-                "extensions/messaging/wire/connection.py",
+                "extensions/messaging/wire/fast.py",
                 "        if method_sig == DELIVER and not self.is_closing:\n",
                 "        if False:\n",
             ),
@@ -207,11 +207,11 @@ REMEDIES = [
             ),
             Patch(
                 "extensions/rpc/server.py",
-                "channel.send(channel.acknowledgement(message.delivery_tag) + answer)\n",
-                "channel.send(answer + channel.acknowledgement(message.delivery_tag))\n",
+                "channel.send(*operations)\n",
+                "channel.send(*reversed(operations))\n",
             ),
         ],
-        f"{POISON}::test_pitfall_05_a_forged_address_that_makes_the_broker_hang_up_does_so_once",
+        f"{POISON}::test_pitfall_05_a_forged_address_makes_the_broker_close_the_connection_once_at_most",
     ),
     Remedy(
         "6",
@@ -228,7 +228,7 @@ REMEDIES = [
                 "        except ZeroDivisionError as failure:\n",
             ),
         ],
-        f"{PITFALLS}::test_pitfall_06_an_outage_of_the_broker_during_a_reply_ends_nothing",
+        f"{PITFALLS}::test_pitfall_06_a_service_survives_an_outage_of_the_broker_during_a_reply",
         own_servers=True,
     ),
     Remedy(
@@ -250,8 +250,8 @@ REMEDIES = [
         [
             Patch(
                 "extensions/messaging/event_handler.py",
-                "        if undecodable and not self._persist(",
-                "        if False and not self._persist(",
+                "        if undecodable and not self._repeat_through_outages(",
+                "        if False and not self._repeat_through_outages(",
             )
         ],
         f"{NO_EVENT}[broken JSON]",
@@ -278,7 +278,7 @@ REMEDIES = [
         "7",
         "what the broker itself gives up on is collected",
         [Patch("extensions/messaging/dead_letters.py", "        self.listener.subscribe(self)\n", "        return\n")],
-        f"{POISON}::test_what_the_broker_gives_up_on_is_collected_too",
+        f"{POISON}::test_messages_that_the_broker_dead_letters_are_stored",
     ),
     Remedy(
         "8",
@@ -290,7 +290,7 @@ REMEDIES = [
                 "mandatory=bool(event and event.consumers and False)",
             )
         ],
-        f"{OUTBOX}::test_an_event_that_no_queue_takes_waits_and_holds_up_no_other",
+        f"{OUTBOX}::test_an_unroutable_event_waits_and_delays_no_other",
     ),
     Remedy(
         "9",
@@ -298,35 +298,35 @@ REMEDIES = [
         [
             Patch(
                 "extensions/messaging/retries.py",
-                "        return lambda: self._put_off(queue, message, delay, attempts)\n",
+                "        return lambda: self._delay(queue, message, delay, attempts)\n",
                 "        return lambda: None\n",
             )
         ],
-        f"{DELIVERY}::test_a_failure_is_tried_again_and_its_neighbours_are_not_held_up",
+        f"{DELIVERY}::test_a_failed_event_is_retried_and_delays_no_other",
     ),
     Remedy(
         "10",
         "a retry takes along the trace and nothing else",
         [
             Patch(
-                "extensions/messaging/dead_letters.py",
+                "extensions/messaging/publisher.py",
                 "headers=propagated_headers(message.headers),",
                 "headers=dict(message.headers or {}),",
             )
         ],
-        f"{PITFALLS}::test_pitfall_10_a_retry_takes_along_what_it_needs",
+        f"{PITFALLS}::test_pitfall_10_a_retry_keeps_only_the_trace_headers",
     ),
     Remedy(
         "10",
         "headers of any size and shape stall no retry",
         [
             Patch(
-                "extensions/messaging/dead_letters.py",
+                "extensions/messaging/publisher.py",
                 "headers=propagated_headers(message.headers),",
                 "headers=dict(message.headers or {}),",
             )
         ],
-        f"{POISON}::test_pitfall_09_a_failure_with_odd_headers_ends_as_any_other",
+        f"{POISON}::test_pitfall_09_a_failed_event_with_invalid_headers_becomes_a_dead_letter",
     ),
     Remedy(
         "11",
@@ -381,14 +381,14 @@ REMEDIES = [
                 "            with broker_errors():\n",
             ),
         ],
-        f"{PITFALLS}::test_pitfall_14_calls_leave_no_queue_behind_and_declare_none",
+        f"{PITFALLS}::test_pitfall_14_calls_declare_no_queues_and_leave_none",
         own_servers=True,
     ),
     Remedy(
         "15",
         "gateways share a port on purpose",
         [Patch("extensions/http/server/listener.py", "reuse_port=port != 0", "reuse_port=False, reuse_addr=False")],
-        f"{PITFALLS}::test_pitfall_15_two_gateways_share_a_port_and_one_can_go",
+        f"{PITFALLS}::test_pitfall_15_two_gateways_share_a_port_and_one_can_stop",
     ),
     Remedy(
         "15",

@@ -1,14 +1,14 @@
-"""AMQP's frames for what is sent all the time: an acknowledgement, and a JSON message that need not outlive the broker.
+"""AMQP frames of the two methods that are sent most often: an acknowledgement, and a transient JSON message.
 
-py-amqp can write them too, but takes a field at a time and a system call a method. Of these bytes most are always the
-same, and those of several methods go out in one piece: `channel.send(acknowledgement(...) + message(...))`.
+py-amqp encodes them field by field and makes one system call per method. Here most bytes are constants, and the frames
+of several methods are written together: `channel.send(acknowledgement(...), message(...))`.
 """
 
 import functools
 import struct
 from collections.abc import Mapping
 
-# AMQP 0-9-1, 4.2.3: type, channel, length, payload, end.
+# AMQP 0-9-1, 4.2.3: a frame is its type, channel, length, payload and end.
 METHOD, HEADER, BODY = 1, 2, 3
 END = b"\xce"
 FRAME = struct.Struct(">BHI")
@@ -21,20 +21,20 @@ _DELIVERY = struct.Struct(">Q?")
 _PUBLISH = struct.Struct(">HHH")
 _HEADER = struct.Struct(">HHQH")
 
-# Which properties there are, in their order in the frame.
+# Flags of the properties that are present, in the order of the properties in the frame.
 TYPE_AND_ENCODING, HEADERS, CORRELATION_ID, REPLY_TO, EXPIRATION = 0xC000, 0x2000, 0x0400, 0x0200, 0x0100
 JSON = b"\x10application/json\x05utf-8"
 
 
 def acknowledgement(channel_id: int, tag: int) -> bytes:
-    """Acknowledge one message."""
+    """Return the frame that acknowledges one message."""
     return _ACK.pack(METHOD, channel_id, 13, BASIC, ACK, tag, 0, END[0])
 
 
 def delivery(method: bytes) -> tuple[str, int, bool, str, str]:
-    """Return what basic.deliver says: consumer tag, delivery tag, whether it came before, exchange, routing key.
+    """Return the arguments of basic.deliver: consumer tag, delivery tag, redelivered, exchange, routing key.
 
-    A routing key may be any bytes, and what is no text in it must not end whoever reads.
+    A routing key may be any bytes. Bytes that are not UTF-8 are replaced: an error here would end the reader.
     """
     end = 5 + method[4]
     tag, redelivered = _DELIVERY.unpack_from(method, end)
@@ -61,7 +61,10 @@ def message(
     reply_to: str = "",
     expiration: str = "",
 ) -> bytes:
-    """Publish a transient message with a JSON body. Raises ValueError where a name or an id has more than 255 bytes."""
+    """Return the frames that publish a transient message with a JSON body.
+
+    Raises ValueError where a name or an id has more than 255 bytes.
+    """
     content = body.encode()
     flags, properties = TYPE_AND_ENCODING, JSON
     if headers:

@@ -16,19 +16,19 @@ READ_BYTES = 64 * 1024
 
 
 class BufferedTransport(TCPTransport):
-    """Reads as much as there is, and not each frame in three pieces; what greenlets write does not mix."""
+    """Reads all available bytes at once, where py-amqp makes three calls per frame. One greenlet writes at a time."""
 
     def __init__(self, host: str, **options: Any) -> None:
         super().__init__(host, **options)
         self._data, self._at = b"", 0
-        self._is_empty = False
-        self._turn = Semaphore(1)
+        self._is_drained = False
+        self._write_lock = Semaphore(1)
 
     def _setup_transport(self) -> None:
         self._write = self._write_whole
 
     def read_frame(self, *_unpack: Any) -> tuple[int, int, bytes]:
-        """Return the type, the channel and the payload of the next frame. What came of it stays if there is no rest."""
+        """Return the type, the channel and the payload of the next frame. A timeout keeps a partial frame."""
         while True:
             data, at = self._data, self._at
             if len(data) - at >= FRAME_OVERHEAD:
@@ -45,8 +45,8 @@ class BufferedTransport(TCPTransport):
     def _fill(self) -> None:
         sock = self._open_socket()
         try:
-            if self._is_empty and isinstance(sock, GreenSocket) and sock.gettimeout() is None:
-                trampoline(sock, read=True)  # it was read to its end: no need to be told so
+            if self._is_drained and isinstance(sock, GreenSocket) and sock.gettimeout() is None:
+                trampoline(sock, read=True)  # the last read drained the socket: another read would only return EAGAIN
             more = sock.recv(READ_BYTES)
         except TimeoutError:
             raise
@@ -56,17 +56,17 @@ class BufferedTransport(TCPTransport):
         if not more:
             self.connected = False
             raise OSError("Server unexpectedly closed connection")
-        self._is_empty = len(more) < READ_BYTES
+        self._is_drained = len(more) < READ_BYTES
         self._data = self._data[self._at :] + more
         self._at = 0
 
     def _write_whole(self, data: bytes) -> None:
-        with self._turn:
+        with self._write_lock:
             sock = self._open_socket()
             try:
                 sock.sendall(data)
             except BaseException:
-                # Part of it may be out, and what came next would be read as the rest of it: nothing comes next.
+                # A part may be sent already. The broker would read the next write as the rest of it, so there is none.
                 self.connected = False
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Nameko's pitfalls, by their numbers in docs/reliability.md: each of these fails when our guard is taken out."""
+"""Nameko's pitfalls, by their numbers in docs/reliability.md. Each test fails when our remedy is taken out."""
 
 import ast
 import contextlib
@@ -12,7 +12,7 @@ import eventlet
 import nameko
 import pytest
 import sqlalchemy
-from nameko.containers import ServiceContainer
+from nameko.containers import get_container_cls
 
 from contracts.errors import InternalError, ServiceUnavailable, UpstreamTimeout
 from contracts.events import EVENTS, queue_name
@@ -37,12 +37,12 @@ from tests.support import Caller, connect, database, eventually
 ROOT = Path(__file__).parent.parent.parent.parent
 QUEUE = queue_name("notifications", OrderShipped)
 SEEN = []
-DOORS = {}
+GATES = {}
 FAILURES = {}
 
 
 class Subject(operations.Operations):
-    """Does in the place of notifications what Nameko would stumble over."""
+    """Takes the place of notifications, and does what stock Nameko fails at."""
 
     name = "notifications"
     work = Work(Base)
@@ -53,8 +53,8 @@ class Subject(operations.Operations):
         for received in events:
             order_id = str(received.event.order_id)
             SEEN.append(order_id)
-            if order_id in DOORS:
-                DOORS[order_id].wait()
+            if order_id in GATES:
+                GATES[order_id].wait()
             if FAILURES.get(order_id):
                 raise FAILURES[order_id].pop()
             self.work.publish(OrderDelivered(order_id=received.event.order_id, user_id=new_id()), cause=received)
@@ -64,9 +64,9 @@ class Subject(operations.Operations):
         return list(args)
 
     @rpc(transaction=False)
-    def rest(self, seconds):
+    def sleep(self, seconds):
         eventlet.sleep(seconds)
-        return "rested"
+        return "slept"
 
     @rpc(transaction=False)
     def ask(self, service, method, timeout, *args):
@@ -81,7 +81,7 @@ class Subject(operations.Operations):
 @pytest.fixture
 def subject(run_service):
     SEEN.clear()
-    DOORS.clear()
+    GATES.clear()
     FAILURES.clear()
     return run_service(Subject)
 
@@ -109,14 +109,14 @@ def pending(container):
     return container.shared_extensions[PendingCalls]._pending
 
 
-def test_pitfall_01_what_is_being_handled_at_the_stop_is_acked(subject, bus, channel):
+def test_pitfall_01_an_event_in_progress_at_the_stop_is_acknowledged(subject, bus, channel):
     event = shipped()
-    DOORS[str(event.order_id)] = eventlet.Event()
+    GATES[str(event.order_id)] = eventlet.Event()
     bus.publish(event)
     eventually(lambda: SEEN)
     stopping = eventlet.spawn(subject.stop)
-    eventlet.sleep(0.2)  # it waits for the handler; nothing outside shows it
-    DOORS[str(event.order_id)].send()
+    eventlet.sleep(0.2)  # it waits for the handler, which cannot be observed
+    GATES[str(event.order_id)].send()
     stopping.wait()
     assert count("inbox") == 1
     assert waiting(channel, QUEUE) == 0
@@ -125,7 +125,7 @@ def test_pitfall_01_what_is_being_handled_at_the_stop_is_acked(subject, bus, cha
 
 @pytest.fixture
 def silent(channel):
-    """A service whose queue is there, and which never answers."""
+    """A service with a queue, which never replies."""
     queue = channel.queue_declare("rpc-silent", exclusive=True).queue
     channel.queue_bind(queue, RPC_EXCHANGE, "silent.*")
     return queue
@@ -138,28 +138,28 @@ def test_pitfall_02_a_call_has_a_deadline(subject, caller, silent):
     assert time.monotonic() - began < 3
 
 
-def test_pitfall_02_a_call_that_nobody_waits_for_is_not_made_any_more(subject, caller, silent, channel):
+def test_pitfall_02_a_call_expires_with_the_deadline_of_its_caller(subject, caller, silent, channel):
     with pytest.raises(UpstreamTimeout):
         caller.notifications.ask("silent", "anything", 0.5)
     eventually(lambda: waiting(channel, silent) == 0, timeout=3)
 
 
-def test_pitfall_02_a_call_to_nobody_fails_at_once(subject, caller):
+def test_pitfall_02_a_call_to_a_missing_service_fails_at_once(subject, caller):
     began = time.monotonic()
-    with pytest.raises(ServiceUnavailable, match="nobody"):
-        caller.notifications.ask("nobody", "anything", 4.0)
+    with pytest.raises(ServiceUnavailable, match="absent"):
+        caller.notifications.ask("absent", "anything", 4.0)
     assert time.monotonic() - began < 2
 
 
-def test_pitfall_02_no_call_is_remembered_for_ever(subject, caller, silent):
-    for service in ("silent", "nobody", "notifications"):
+def test_pitfall_02_no_pending_call_is_left(subject, caller, silent):
+    for service in ("silent", "absent", "notifications"):
         with contextlib.suppress(UpstreamTimeout, ServiceUnavailable):
             caller.notifications.ask(service, "echo", 0.3)
     assert pending(subject) == {}
 
 
-def test_pitfall_03_a_timeout_that_escapes_gives_its_connection_back(subject, caller):
-    for _ in range(60):  # more than there are workers, and more than the pool has connections
+def test_pitfall_03_a_timeout_in_a_method_releases_its_database_connection(subject, caller):
+    for _ in range(60):  # more than the workers, and more than the connections of the pool
         with pytest.raises(InternalError):
             caller.notifications.run_into_a_timeout_with_the_database()
     assert caller.notifications.echo("still") == ["still"]
@@ -167,11 +167,11 @@ def test_pitfall_03_a_timeout_that_escapes_gives_its_connection_back(subject, ca
     eventually(lambda: work.engine.pool.checkedout() == 0, timeout=2)
 
 
-def test_pitfall_06_an_outage_of_the_broker_during_a_reply_ends_nothing(subject, servers):
-    call = eventlet.spawn(attempt, lambda: Caller(timeout=30).notifications.rest(1.0))
-    eventlet.sleep(0.4)  # the call is under way; nothing outside shows it
+def test_pitfall_06_a_service_survives_an_outage_of_the_broker_during_a_reply(subject, servers):
+    call = eventlet.spawn(attempt, lambda: Caller(timeout=30).notifications.sleep(1.0))
+    eventlet.sleep(0.4)  # the call is in progress, which cannot be observed
     servers.rabbitmq.stop()
-    eventlet.sleep(1.0)  # it wants to answer, and cannot
+    eventlet.sleep(1.0)  # it tries to reply, and cannot
     servers.rabbitmq.start()
     assert eventually(lambda: attempt(lambda: Caller().notifications.echo(1)) == [1], timeout=30)
     assert not subject._died.ready()
@@ -185,20 +185,20 @@ def attempt(call):
         return None
 
 
-def test_pitfall_10_what_stood_in_a_message_does_not_travel_on(subject, bus, caller):
+def test_pitfall_10_headers_of_a_message_are_not_copied_to_later_ones(subject, bus, caller):
     event = shipped()
     FAILURES[str(event.order_id)] = [RuntimeError("once")]
     bus.publish(event, application_headers={"x-request-id": "r-1", "x-secret": "s"})
     bus.wait_for("order.delivered", str(event.order_id))
     assert len(SEEN) == 2
-    (told,) = [one for one in bus.heard if one.properties.get("type") == "order.delivered"]
-    assert set(told.headers) == {"x-request-id", "traceparent", "causation-id"}
-    assert told.headers["x-request-id"] == "r-1"
+    (published,) = [one for one in bus.heard if one.properties.get("type") == "order.delivered"]
+    assert set(published.headers) == {"x-request-id", "traceparent", "causation-id"}
+    assert published.headers["x-request-id"] == "r-1"
 
 
-def test_pitfall_10_a_retry_takes_along_what_it_needs(subject, bus, channel):
+def test_pitfall_10_a_retry_keeps_only_the_trace_headers(subject, bus, channel):
     event = shipped()
-    FAILURES[str(event.order_id)] = [RuntimeError("for ever")] * 100
+    FAILURES[str(event.order_id)] = [RuntimeError("always")] * 100
     bus.publish(event, application_headers={"x-request-id": "r-1", "x-secret": "s"})
     eventually(lambda: count("dead_letters"))
     with database("notifications").connect() as connection:
@@ -218,7 +218,7 @@ def test_pitfall_13_no_service_uses_the_standalone_client():
             assert not any(name.startswith("nameko.standalone") for name in names), file
 
 
-def test_pitfall_14_calls_leave_no_queue_behind_and_declare_none(subject, caller, servers):
+def test_pitfall_14_calls_declare_no_queues_and_leave_none(subject, caller, servers):
     before = queues(servers.rabbitmq)
     declared = []
     listening = subject.shared_extensions[Listener]._connection
@@ -231,16 +231,16 @@ def test_pitfall_14_calls_leave_no_queue_behind_and_declare_none(subject, caller
     assert queues(servers.rabbitmq) == before
     known = {queue_name(service, event) for event in EVENTS.values() for service in event.consumers}
     known |= {topology.dead_letter_queue(queue.partition(".")[0]) for queue in known}
-    known |= {name for name in before if name.startswith(f"{topology.AGAIN}.")}  # other tests' pauses too
-    answers = {name for name in before if name.startswith("rpc.reply-notifications-")}
-    assert len(answers) == 1
-    assert {name for name in before - known - answers if not name.startswith("rpc-")} == set()
+    known |= {name for name in before if name.startswith(f"{topology.AGAIN}.")}  # retry queues of other tests too
+    reply_queues = {name for name in before if name.startswith("rpc.reply-notifications-")}
+    assert len(reply_queues) == 1
+    assert {name for name in before - known - reply_queues if not name.startswith("rpc-")} == set()
     subject.stop()
-    assert not answers & queues(servers.rabbitmq)
+    assert not reply_queues & queues(servers.rabbitmq)
 
 
 def queues(rabbitmq):
-    """The names of all queues, by the broker's own tool."""
+    """The names of all queues, listed by rabbitmqctl."""
     tool = install.rabbitmq().with_name("rabbitmqctl")
     user, group = rabbitmq.user() or (None, None)
     answer = subprocess.run(
@@ -257,20 +257,20 @@ def queues(rabbitmq):
     return set(answer.stdout.split())
 
 
-class Door:
-    """Answers on a port that it may have to share."""
+class Gateway:
+    """Serves one route on a port that another gateway may share."""
 
     @route("GET", "/who", access=Access.ANYONE)
     def who(self, _request):
         return {}
 
 
-def test_pitfall_15_two_gateways_share_a_port_and_one_can_go(servers):
+def test_pitfall_15_two_gateways_share_a_port_and_one_can_stop(servers):
     import httpx
 
     with nameko.config.patch({"WEB_SERVER_ADDRESS": f"127.0.0.1:{free_port()}"}):
         address = nameko.config["WEB_SERVER_ADDRESS"]
-        first, second = (start_door(name) for name in ("one", "two"))
+        first, second = (start_gateway(name) for name in ("one", "two"))
         try:
             assert first.shared_extensions[HttpServer].port == second.shared_extensions[HttpServer].port
             first.stop()
@@ -281,8 +281,8 @@ def test_pitfall_15_two_gateways_share_a_port_and_one_can_go(servers):
                 container.stop()
 
 
-def start_door(name):
-    container = ServiceContainer(type("NamedDoor", (Door,), {"name": name}))
+def start_gateway(name):
+    container = get_container_cls()(type("NamedGateway", (Gateway,), {"name": name}))
     container.start()
     return container
 

@@ -1,4 +1,4 @@
-"""A service that misbehaves on demand, for `nameko run --config config.yml tests.service.extensions.toy`."""
+"""A service whose methods fail on demand, for `nameko run --config config.yml tests.service.extensions.toy`."""
 
 import gc
 
@@ -10,7 +10,7 @@ from extensions.rpc.server import rpc
 
 
 class Bomb(DependencyProvider):
-    """Ends a thread of the container with an error, as a defect in an extension would."""
+    """Raises an error in a managed thread of the container, as a defect in an extension would."""
 
     def get_dependency(self, worker_ctx):
         return lambda: self.container.spawn_managed_thread(lambda: 1 / 0)

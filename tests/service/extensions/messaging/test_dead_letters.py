@@ -1,4 +1,4 @@
-"""What operators do with dead letters by RPC: list, narrow down, page through, replay once, with a record of it."""
+"""What operators do with dead letters by RPC: list, filter and page through them, and replay each once, recorded."""
 
 import pytest
 import sqlalchemy
@@ -20,7 +20,7 @@ SEEN = []
 
 
 class Recorder(operations.Operations):
-    """Consumes one event in the place of notifications."""
+    """Takes the place of notifications, and consumes one event."""
 
     name = "notifications"
     work = Work(Base)
@@ -32,18 +32,18 @@ class Recorder(operations.Operations):
 
 @pytest.fixture
 def letters(run_service, caller):
-    """The RPC methods of a service that has no dead letters yet."""
+    """The RPC methods of a service without dead letters."""
     SEEN.clear()
     run_service(Recorder)
     return caller.notifications
 
 
-def bury(queue=QUEUE, body="", event_type="order.shipped", **values):
-    """Put a dead letter into the table; returns its id."""
+def store(queue=QUEUE, body="", event_type="order.shipped", **values):
+    """Insert a dead letter into the table; returns its id."""
     row = {"id": new_id(), "queue": queue, "body": body, "event_type": event_type, "headers": "{}"} | values
     statement = (
         "INSERT INTO dead_letters (id, queue, event_type, message_id, correlation_id, body, headers, error, attempts)"
-        " VALUES (:id, :queue, :event_type, :id, '', :body, :headers, 'told to fail', 6)"
+        " VALUES (:id, :queue, :event_type, :id, '', :body, :headers, 'intended failure', 6)"
     )
     with database("notifications").begin() as connection:
         connection.execute(sqlalchemy.text(statement), row)
@@ -54,28 +54,28 @@ def shipped():
     return OrderShipped(order_id=new_id(), user_id=new_id())
 
 
-def test_a_letter_tells_what_died_where_and_why(letters):
+def test_a_dead_letter_shows_the_message_its_queue_and_the_reason(letters):
     event = shipped()
-    dead = bury(body=event.to_json(), headers='{"x-request-id": "r-1"}')
+    dead = store(body=event.to_json(), headers='{"x-request-id": "r-1"}')
     (letter,) = letters.list_dead_letters()["items"]
     assert (letter["id"], letter["service"], letter["queue"]) == (dead, "notifications", QUEUE)
     assert (letter["event"], letter["message_id"], letter["attempts"]) == ("order.shipped", dead, 6)
-    assert (letter["error"], letter["body"]) == ("told to fail", event.to_json())
+    assert (letter["error"], letter["body"]) == ("intended failure", event.to_json())
     assert letter["headers"] == {"x-request-id": "r-1"}
     assert letter["died_at"].endswith("Z")
     assert (letter["replayed_at"], letter["replayed_by"]) == (None, None)
 
 
-def test_of_a_long_body_only_the_beginning_is_shown(letters):
-    bury(body="x" * 3_000_000)
+def test_a_long_body_is_cut_off(letters):
+    store(body="x" * 3_000_000)
     (letter,) = letters.list_dead_letters()["items"]
     assert letter["body"] == "x" * 2000
 
 
-def test_pages_are_newest_first_and_stay_right_while_more_die(letters):
-    dead = [bury() for _ in range(5)]
+def test_pages_are_newest_first_and_stable_while_letters_are_added(letters):
+    dead = [store() for _ in range(5)]
     first = letters.list_dead_letters(limit=2)
-    bury()
+    store()
     second = letters.list_dead_letters(limit=2, cursor=first["next_cursor"])
     third = letters.list_dead_letters(limit=2, cursor=second["next_cursor"])
     pages = [first, second, third]
@@ -86,7 +86,7 @@ def test_pages_are_newest_first_and_stay_right_while_more_die(letters):
 
 
 def test_filters(letters):
-    here, there = bury(), bury(queue="rpc-notifications", event_type=None)
+    here, there = store(), store(queue="rpc-notifications", event_type=None)
     assert [letter["id"] for letter in letters.list_dead_letters(queue=QUEUE)["items"]] == [here]
     assert [letter["id"] for letter in letters.list_dead_letters(event="order.shipped")["items"]] == [here]
     assert [letter["id"] for letter in letters.list_dead_letters(queue="rpc-notifications")["items"]] == [there]
@@ -95,7 +95,7 @@ def test_filters(letters):
 
 def test_a_replay_is_handled_recorded_and_done_once(letters):
     event = shipped()
-    dead = bury(body=event.to_json())
+    dead = store(body=event.to_json())
     replayed = letters.replay_dead_letter(dead, actor=ADMIN)
     assert replayed["replayed_by"] == ADMIN["user_id"]
     eventually(lambda: event in SEEN)
@@ -108,13 +108,13 @@ def test_a_replay_is_handled_recorded_and_done_once(letters):
     assert [event] == SEEN
 
 
-def test_the_operator_is_on_record_too(letters):
-    assert letters.replay_dead_letter(bury(body=shipped().to_json()))["replayed_by"] == "the operator"
+def test_a_replay_without_an_actor_is_recorded_as_the_operator_s(letters):
+    assert letters.replay_dead_letter(store(body=shipped().to_json()))["replayed_by"] == "the operator"
 
 
 @pytest.mark.parametrize("queue", ["rpc-notifications", "inventory.on_order_created", "notifications.on_nothing", ""])
-def test_what_no_handler_of_the_service_takes_cannot_be_replayed(letters, queue):
-    dead = bury(queue=queue)
+def test_a_message_without_a_handler_in_the_service_cannot_be_replayed(letters, queue):
+    dead = store(queue=queue)
     with pytest.raises(InvalidState, match="only events"):
         letters.replay_dead_letter(dead)
     (letter,) = letters.list_dead_letters()["items"]
@@ -123,13 +123,13 @@ def test_what_no_handler_of_the_service_takes_cannot_be_replayed(letters, queue)
     assert letters.list_dead_letters()["items"] == []
 
 
-def test_a_queue_that_is_gone_takes_no_replay(letters):
-    dead = bury(queue="notifications.on_payment_failed")  # an event of ours, that nobody here hears any more
+def test_a_replay_into_a_deleted_queue_is_refused(letters):
+    dead = store(queue="notifications.on_payment_failed")  # this service has no handler for it
     with pytest.raises(InvalidState, match="does not exist any more"):
         letters.replay_dead_letter(dead)
 
 
-def test_an_unknown_letter(letters):
+def test_an_unknown_dead_letter_is_not_found(letters):
     for act in (letters.replay_dead_letter, letters.discard_dead_letter):
         with pytest.raises(DeadLetterNotFound):
             act(str(new_id()))
@@ -137,8 +137,8 @@ def test_an_unknown_letter(letters):
             act("42")
 
 
-def test_customers_have_no_business_here(letters):
-    dead = bury()
+def test_customers_are_refused(letters):
+    dead = store()
     for ask in (
         letters.list_dead_letters,
         lambda actor: letters.replay_dead_letter(dead, actor),
@@ -148,19 +148,19 @@ def test_customers_have_no_business_here(letters):
             ask(actor=CUSTOMER)
 
 
-def test_what_is_replayed_outlives_its_service(run_service, caller, bus):
-    """The queue is durable and the message persistent: it is handled when somebody listens again."""
+def test_a_replayed_message_waits_for_a_stopped_handler(run_service, caller, bus):
+    """The queue is durable and the message persistent."""
     SEEN.clear()
 
-    class Deaf(operations.Operations):
-        """Has the dead letters, but nobody who handles the event."""
+    class WithoutHandler(operations.Operations):
+        """Has dead letters, but no handler of the event."""
 
         name = "notifications"
         work = Work(Base)
 
-    run_service(Deaf)
+    run_service(WithoutHandler)
     event = shipped()
-    caller.notifications.replay_dead_letter(bury(body=event.to_json()))
+    caller.notifications.replay_dead_letter(store(body=event.to_json()))
     assert not bus.is_drained(QUEUE)
     message = bus.channel.basic_get(QUEUE)
     assert message.properties["delivery_mode"] == 2

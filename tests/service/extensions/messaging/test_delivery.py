@@ -1,4 +1,4 @@
-"""How events are delivered: once in effect, again after a failure, never lost in an outage, buried when hopeless."""
+"""Delivery of events: each takes effect once, is retried after a failure, survives outages, or is a dead letter."""
 
 import amqp
 import eventlet
@@ -27,7 +27,7 @@ ROW = sqlalchemy.text("SELECT name FROM timers WHERE name = 'held' FOR UPDATE")
 
 
 class Recorder(operations.Operations):
-    """Consumes two events in the place of notifications, and fails on demand."""
+    """Takes the place of notifications, consumes two events, and fails on demand."""
 
     name = "notifications"
     work = Work(Base)
@@ -41,7 +41,7 @@ class Recorder(operations.Operations):
             left = FAILS_ON.get(str(received.event.order_id), 0)
             if left:
                 FAILS_ON[str(received.event.order_id)] = left - 1
-                raise FAILURE.get("kind", RuntimeError)("told to fail")
+                raise FAILURE.get("kind", RuntimeError)("intended failure")
 
     @rpc
     def ping(self):
@@ -78,7 +78,7 @@ def dead_letters(caller):
     return caller.notifications.list_dead_letters()["items"]
 
 
-def test_what_is_waiting_is_handled_together_and_a_duplicate_not_at_all(recorder, bus):
+def test_waiting_events_are_handled_in_batches_and_duplicates_once(recorder, bus):
     events = [shipped() for _ in range(40)]
     for event in events:
         message_id = bus.publish(event)
@@ -90,7 +90,7 @@ def test_what_is_waiting_is_handled_together_and_a_duplicate_not_at_all(recorder
     assert count("inbox") == 40
 
 
-def test_events_of_all_kinds_are_handled_together(recorder, bus):
+def test_events_of_all_kinds_share_a_batch(recorder, bus):
     shipments, deliveries = [shipped() for _ in range(20)], [delivered() for _ in range(20)]
     for shipment, delivery in zip(shipments, deliveries, strict=True):
         bus.publish(shipment)
@@ -99,13 +99,13 @@ def test_events_of_all_kinds_are_handled_together(recorder, bus):
     assert [times_seen(event) for event in (*shipments, *deliveries)] == [1] * 40
     sent = {str(event.order_id) for event in shipments}
     assert any(sent & set(batch) and set(batch) - sent for batch in SEEN)
-    assert count("inbox", "handler = 'on_order_delivered'") == 20  # as it was with a handler of its own
-    recorder.stop()  # what was not acked would go back to its queue
+    assert count("inbox", "handler = 'on_order_delivered'") == 20  # the same as with a handler per event
+    recorder.stop()  # unacknowledged messages would return to the queue
     assert bus.is_drained(QUEUE)
     assert bus.is_drained(OTHER_QUEUE)
 
 
-def test_a_failure_of_one_kind_goes_back_to_its_own_queue(recorder, bus, caller):
+def test_a_failed_event_is_retried_in_the_queue_of_its_kind(recorder, bus, caller):
     bad, good = delivered(), [shipped() for _ in range(5)]
     FAILS_ON[str(bad.order_id)] = 1000
     bus.publish(bad)
@@ -119,7 +119,7 @@ def test_a_failure_of_one_kind_goes_back_to_its_own_queue(recorder, bus, caller)
     eventually(lambda: count("inbox", "handler = 'on_order_delivered'") == 1)
 
 
-def test_a_failure_is_tried_again_and_its_neighbours_are_not_held_up(recorder, bus):
+def test_a_failed_event_is_retried_and_delays_no_other(recorder, bus):
     bad, good = shipped(), [shipped() for _ in range(5)]
     FAILS_ON[str(bad.order_id)] = 3  # in the batch, alone, and at the first retry
     bus.publish(bad)
@@ -129,16 +129,16 @@ def test_a_failure_is_tried_again_and_its_neighbours_are_not_held_up(recorder, b
     assert count("dead_letters") == 0
 
 
-def test_a_timeout_that_escapes_is_a_failure_like_any_other(recorder, bus):
+def test_a_timeout_that_a_handler_raises_counts_as_a_failure(recorder, bus):
     bad, after = shipped(), shipped()
-    FAILURE["kind"] = lambda _message: eventlet.Timeout(3600)  # no Exception, and not ours to swallow
+    FAILURE["kind"] = lambda _message: eventlet.Timeout(3600)  # not an Exception
     FAILS_ON[str(bad.order_id)] = 2
     bus.publish(bad)
     bus.publish(after)
     eventually(lambda: count("inbox") == 2)
 
 
-def test_what_always_fails_becomes_a_dead_letter_and_can_be_replayed_once(recorder, bus, caller):
+def test_an_event_that_always_fails_becomes_a_dead_letter_that_can_be_replayed_once(recorder, bus, caller):
     bad = shipped()
     FAILS_ON[str(bad.order_id)] = 1000
     message_id = bus.publish(bad)
@@ -146,7 +146,7 @@ def test_what_always_fails_becomes_a_dead_letter_and_can_be_replayed_once(record
     assert letter["message_id"] == message_id
     assert letter["queue"] == QUEUE
     assert letter["attempts"] == len(topology.retry_delays()) + 1 == times_seen(bad)
-    assert "told to fail" in letter["error"]
+    assert "intended failure" in letter["error"]
 
     FAILS_ON.clear()
     caller.notifications.replay_dead_letter(letter["id"])
@@ -156,36 +156,36 @@ def test_what_always_fails_becomes_a_dead_letter_and_can_be_replayed_once(record
         caller.notifications.replay_dead_letter(letter["id"])
 
 
-def test_an_outage_of_the_database_spends_no_retries(recorder, bus, servers):
+def test_an_outage_of_the_database_uses_no_retries(recorder, bus, servers):
     servers.postgres.stop()
     event = shipped()
     bus.publish(event)
-    eventually(lambda: bus.is_drained(QUEUE))  # taken, and held until the database is back
-    eventlet.sleep(2.0)  # for longer than all its tries would take
+    eventually(lambda: bus.is_drained(QUEUE))  # received, and held until the database is available
+    eventlet.sleep(2.0)  # for longer than all its attempts would take
     servers.postgres.start()
     eventually(lambda: count("inbox") == 1, timeout=30)
     assert times_seen(event) == 1
     assert count("dead_letters") == 0
 
 
-def test_a_row_that_somebody_holds_holds_up_only_those_that_need_it(recorder, bus, caller, monkeypatch):
+def test_a_locked_row_delays_only_the_events_that_need_it(recorder, bus, caller, monkeypatch):
     monkeypatch.setattr(postgres, "SESSION_SETTINGS", postgres.SESSION_SETTINGS | {"lock_timeout": "1s"})
-    database_of_ours = database("notifications")
-    hindered, free = [shipped() for _ in range(3)], shipped()
-    NEEDS_ROW.update(str(event.order_id) for event in hindered)
-    with database_of_ours.begin() as setup:
+    engine = database("notifications")
+    blocked, free = [shipped() for _ in range(3)], shipped()
+    NEEDS_ROW.update(str(event.order_id) for event in blocked)
+    with engine.begin() as setup:
         setup.execute(sqlalchemy.text("INSERT INTO timers VALUES ('held', now()) ON CONFLICT DO NOTHING"))
-    with database_of_ours.begin() as holder:
+    with engine.begin() as holder:
         holder.execute(ROW)
-        for event in hindered:
+        for event in blocked:
             bus.publish(event)
         eventually(lambda: bus.is_drained(QUEUE))
         bus.publish(free)
         eventually(lambda: count("inbox") == 1, timeout=8)
-        # For longer than all tries would take: they come back again and again, and spend none.
-        eventually(lambda: min(map(times_seen, hindered)) > 2 * len(topology.retry_delays()), timeout=40)
+        # For longer than all attempts would take: each return of the events uses none.
+        eventually(lambda: min(map(times_seen, blocked)) > 2 * len(topology.retry_delays()), timeout=40)
     eventually(lambda: count("inbox") == 4, timeout=15)
-    assert times_seen(free) <= 2  # once, or once more where it was in one batch with the others
+    assert times_seen(free) <= 2  # twice if it was in one batch with the others
     assert dead_letters(caller) == []
 
 
@@ -212,13 +212,13 @@ def survives(call):
         return False
 
 
-def test_events_leave_in_the_transaction_or_not_at_all(run_service, bus):
+def test_events_are_published_only_if_the_transaction_commits(run_service, bus):
     class Publisher(operations.Operations):
         name = "notifications"
         work = Work(Base)
 
         @rpc
-        def tell(self, order_id, fail):
+        def publish_event(self, order_id, fail):
             self.work.publish(OrderShipped(order_id=order_id, user_id=order_id))
             if fail:
                 raise RuntimeError("after publish")
@@ -226,10 +226,10 @@ def test_events_leave_in_the_transaction_or_not_at_all(run_service, bus):
     run_service(Publisher)
     from tests.support import Caller
 
-    told, untold = str(new_id()), str(new_id())
+    committed, failed = str(new_id()), str(new_id())
     with pytest.raises(Exception, match="our side"):
-        Caller().notifications.tell(untold, True)
-    Caller().notifications.tell(told, False)
-    bus.wait_for("order.shipped", told)
-    assert bus.events("order.shipped", untold) == []
+        Caller().notifications.publish_event(failed, True)
+    Caller().notifications.publish_event(committed, False)
+    bus.wait_for("order.shipped", committed)
+    assert bus.events("order.shipped", failed) == []
     eventually(lambda: count("outbox") == 0)

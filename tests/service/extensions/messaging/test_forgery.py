@@ -1,7 +1,7 @@
-"""The ways round the broker's permissions, and why they lead nowhere: a consumer looks by which way a message came.
+"""Messages that bypass the broker's permissions are refused: a consumer checks by which route a message came.
 
-RabbitMQ asks who may publish to the routing key of a message, but not about the keys in its headers CC and BCC, nor
-about those that a queue of one's own dead-letters to.
+RabbitMQ checks permission for the routing key of a message, but not for the keys in its headers CC and BCC, nor for
+the target to which a sender's own queue dead-letters.
 """
 
 import json
@@ -27,12 +27,12 @@ from notifications.models import Base
 from tests.support import connect, database, eventually
 
 DONE = []
-# Who forges, and a routing key that its user may publish to: in `events`, in `nameko-rpc`.
+# The service that forges, and a routing key that its user may publish to in `events` and in `nameko-rpc`.
 FORGER, OWN_KEYS = "payments", {EXCHANGE: "payment.captured", RPC_EXCHANGE: "payments.health"}
 
 
 class Victim(operations.Operations):
-    """Takes an event, a call and a broadcast in the place of notifications."""
+    """Takes the place of notifications, and receives an event, a call and a broadcast."""
 
     name = "notifications"
     work = Work(Base)
@@ -84,16 +84,16 @@ def by_a_queue_that_dead_letters(channel, exchange, key, body, **properties):
     channel.basic_publish(message, RPC_EXCHANGE, address)
 
 
-WAYS = {"CC": by_header("CC"), "BCC": by_header("BCC"), "dead-lettering": by_a_queue_that_dead_letters}
+ROUTES = {"CC": by_header("CC"), "BCC": by_header("BCC"), "dead-lettering": by_a_queue_that_dead_letters}
 
 
-@pytest.fixture(params=WAYS.values(), ids=WAYS)
+@pytest.fixture(params=ROUTES.values(), ids=ROUTES)
 def send(request):
     return request.param
 
 
 def letters_of(*message_ids):
-    """The dead letters that these messages became; what an earlier test has left on its way may become others here."""
+    """The dead letters of these messages; messages of an earlier test may have become others."""
     with database("notifications").connect() as connection:
         statement = sqlalchemy.text("SELECT * FROM dead_letters WHERE message_id = ANY(:ids)")
         return connection.execute(statement, {"ids": list(message_ids)}).all()
@@ -109,7 +109,7 @@ def test_a_forged_event_is_a_dead_letter(victim, forger, send, bus):
     identity = {"content_type": "application/json", "message_id": str(new_id()), "type": "order.shipped"}
     send(forger, EXCHANGE, "order.shipped", forged.to_json(), **identity)
     letter = the_letter(identity["message_id"])
-    assert "it came by way of" in letter.error or "came here by its headers" in letter.error
+    assert "it was dead-lettered by" in letter.error or "routed here by its headers" in letter.error
     bus.publish(genuine)
     eventually(lambda: str(genuine.order_id) in DONE)
     assert str(forged.order_id) not in DONE
@@ -126,19 +126,19 @@ def test_a_forged_call_is_a_dead_letter(victim, forger, send, caller):
     assert forged not in DONE
 
 
-def test_a_forged_broadcast_is_not_heard(victim, forger, send, bus, caplog):
+def test_a_forged_broadcast_is_ignored(victim, forger, send, bus, caplog):
     forged, genuine = (
         UserUpdated(user_id=new_id(), roles=["admin"], is_active=True, at=datetime.now(UTC)) for _ in range(2)
     )
     send(forger, EXCHANGE, "user.updated", forged.to_json())
-    eventually(lambda: "got something else" in caplog.text)
+    eventually(lambda: "ignoring an invalid message" in caplog.text)
     bus.publish(genuine)
     eventually(lambda: str(genuine.user_id) in DONE)
     assert str(forged.user_id) not in DONE
 
 
-def test_a_copy_sent_to_ones_own_queue_reaches_no_other(victim, forger):
-    """By way of the retries, whose queues are everybody's."""
+def test_a_bcc_of_a_retry_to_another_service_becomes_a_dead_letter(victim, forger):
+    """Every service may publish to the retry queues."""
     own = next(f"{FORGER}.on_{name.replace('.', '_')}" for name in EVENTS if FORGER in EVENTS[name].consumers)
     forged = OrderShipped(order_id=new_id(), user_id=new_id())
     headers = {"BCC": ["notifications.on_order_shipped"]}
@@ -153,8 +153,8 @@ def test_a_copy_sent_to_ones_own_queue_reaches_no_other(victim, forger):
     assert str(forged.order_id) not in DONE
 
 
-def test_what_waits_in_the_retry_queues_of_an_older_version_is_handled(victim):
-    """They were fanouts, and went back over the default exchange. A broker keeps them over an update."""
+def test_messages_in_retry_queues_of_version_0_1_are_handled(victim):
+    """Their exchanges were fanouts, and they dead-lettered to the default exchange. An upgraded broker keeps them."""
     event = OrderShipped(order_id=new_id(), user_id=new_id())
     with connect() as administrator:
         channel, old = administrator.channel(), "retry.50ms"

@@ -1,4 +1,4 @@
-"""A message that kills its consumer ends as a dead letter, and takes none of its neighbours along."""
+"""A message that crashes its consumer becomes a dead letter, and no other message does."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -6,7 +6,7 @@ from decimal import Decimal
 import eventlet
 import pytest
 import sqlalchemy
-from nameko.containers import ServiceContainer
+from nameko.containers import get_container_cls
 from nameko.extensions import DependencyProvider
 
 from contracts.catalog import ProductCreated
@@ -26,48 +26,48 @@ QUEUE = queue_name("notifications", ProductCreated)
 HANDLED, KILLERS, KILLS = [], set(), []
 
 
-class Death(DependencyProvider):
-    """Kills the container, as a crash would kill its process."""
+class Crash(DependencyProvider):
+    """Kills the container, as a crash kills its process."""
 
     def get_dependency(self, worker_ctx):
-        def die():
+        def crash():
             eventlet.spawn(self.container.kill)
             eventlet.sleep(60)
 
-        return die
+        return crash
 
 
 class Fragile(operations.Operations):
-    """Consumes an event that nothing else of the suite hears, and dies of some."""
+    """Consumes an event that no other service consumes, and crashes on some messages."""
 
     name = "notifications"
     work = Work(Base)
-    die = Death()
+    crash = Crash()
 
     @handles(ProductCreated)
     def on_product_created(self, events):
         ids = [str(received.message_id) for received in events]
         if KILLERS.intersection(ids):
             KILLS.append(ids)
-            self.die()
+            self.crash()
         self.work.after_commit(HANDLED.extend, ids)
 
 
 @pytest.fixture
 def service(servers, monkeypatch):
-    """Run the service, and start it again whenever it dies, until something is true."""
+    """Run the service, and restart it after each crash, until a condition is true."""
     prepare("notifications")
-    delete_event_queues()  # to be declared anew with another limit
+    delete_event_queues()  # to be declared with another limit
     for known in (HANDLED, KILLERS, KILLS):
         known.clear()
     running = []
 
     def run_until(done):
         while not done():
-            running[:] = [ServiceContainer(Fragile)]
+            running[:] = [get_container_cls()(Fragile)]
             running[0].start()
-            death = eventlet.spawn(running[0].wait)
-            eventually(lambda death=death: death.dead or done(), timeout=30)
+            crash = eventlet.spawn(running[0].wait)
+            eventually(lambda crash=crash: crash.dead or done(), timeout=30)
 
     monkeypatch.setattr(topology, "DELIVERY_LIMIT", LIMIT)
     yield run_until
@@ -98,43 +98,43 @@ def product_created():
     )
 
 
-def buried():
+def dead_lettered():
     with database("notifications").connect() as connection:
         return connection.execute(sqlalchemy.text("SELECT message_id, queue, error FROM dead_letters")).all()
 
 
 def declare_queue():
-    container = ServiceContainer(Fragile)
+    container = get_container_cls()(Fragile)
     container.start()
     container.stop()
 
 
-def test_what_kills_its_consumer_every_time_dies_alone(service, bus, monkeypatch):
-    monkeypatch.setattr(dead_letters, "MORE_LIVES", 1)
+def test_only_the_message_that_crashes_its_consumer_becomes_a_dead_letter(service, bus, monkeypatch):
+    monkeypatch.setattr(dead_letters, "MAX_REQUEUES", 1)
     declare_queue()
     before = [bus.publish(product_created()) for _ in range(4)]
     killer = bus.publish(product_created())
     after = [bus.publish(product_created()) for _ in range(6)]
     KILLERS.add(killer)
-    service(buried)
-    assert [tuple(row) for row in buried()] == [(killer, QUEUE, "the broker gave up: delivery_limit")]
+    service(dead_lettered)
+    assert [tuple(row) for row in dead_lettered()] == [(killer, QUEUE, "dead-lettered by the broker: delivery_limit")]
     service(lambda: len(HANDLED) >= len(before + after))
     assert sorted(HANDLED) == sorted(before + after)
     assert len(KILLS) == 2 * (LIMIT + 1)
 
 
-def test_a_storm_of_crashes_buries_nobody_who_is_innocent(service, bus):
+def test_messages_that_reach_the_delivery_limit_by_unrelated_crashes_are_handled(service, bus):
     declare_queue()
-    death = [{"queue": QUEUE, "reason": "delivery_limit", "count": 1, "exchange": "events"}]
-    innocent = bus.publish(product_created())
-    died = new_id()
+    x_death = [{"queue": QUEUE, "reason": "delivery_limit", "count": 1, "exchange": "events"}]
+    harmless = bus.publish(product_created())
+    requeued = new_id()
     bus.publish_raw(
         "notifications",
         product_created().to_json(),
         exchange=DEAD_LETTERS,
-        message_id=str(died),
-        application_headers={"x-death": death},
+        message_id=str(requeued),
+        application_headers={"x-death": x_death},
     )
     service(lambda: len(HANDLED) == 2)
-    assert set(HANDLED) == {innocent, str(died)}
-    assert buried() == []
+    assert set(HANDLED) == {harmless, str(requeued)}
+    assert dead_lettered() == []

@@ -1,4 +1,4 @@
-"""The outbox: every committed event arrives, whatever happens to its neighbours, its process or its queue."""
+"""The outbox: every committed event is delivered, whatever happens to other events, its process or its queue."""
 
 import json
 import time
@@ -23,14 +23,14 @@ SHIPPED, DELIVERED = queue_name("notifications", OrderShipped), queue_name("noti
 KINDS = {"order.shipped": OrderShipped, "order.delivered": OrderDelivered}
 
 
-class Teller(operations.Operations):
-    """Publishes what it is told to, and listens to nothing: what arrives stays in its queue."""
+class Publisher(operations.Operations):
+    """Publishes the given events and consumes none: they stay in their queues."""
 
     name = "notifications"
     work = Work(Base)
 
     @rpc
-    def tell(self, *events):
+    def publish_events(self, *events):
         for event_type, order_id in events:
             self.work.publish(KINDS[event_type](order_id=order_id, user_id=order_id))
 
@@ -42,13 +42,13 @@ def channel(servers):
 
 
 @pytest.fixture
-def teller(run_service, caller):
-    run_service(Teller)
+def publisher(run_service, caller):
+    run_service(Publisher)
     return caller.notifications
 
 
 def arrived(channel, queue):
-    """Take what waits in a queue; returns the orders' ids in their order."""
+    """Take all messages of a queue; returns the order ids in their order."""
     orders = []
     while message := channel.basic_get(queue, no_ack=True):
         orders.append(json.loads(message.body)["order_id"])
@@ -61,7 +61,7 @@ def waiting():
 
 
 def leave_behind(count, **values):
-    """Write committed events into the outbox, as a process did that died before it relayed them."""
+    """Write committed events into the outbox, as a process does that crashes before it relays them."""
     events = [OrderShipped(order_id=new_id(), user_id=new_id()) for _ in range(count)]
     rows = [
         {
@@ -78,25 +78,27 @@ def leave_behind(count, **values):
     return [str(event.order_id) for event in events]
 
 
-def test_events_arrive_in_the_order_in_which_they_were_published(teller, channel):
+def test_events_arrive_in_the_order_in_which_they_were_published(publisher, channel):
     ids = [str(new_id()) for _ in range(25)]
-    teller.tell(*[("order.shipped", order_id) for order_id in ids])
+    publisher.publish_events(*[("order.shipped", order_id) for order_id in ids])
     eventually(lambda: waiting() == [])
     assert arrived(channel, SHIPPED) == ids
 
 
-def test_an_event_that_no_queue_takes_waits_and_holds_up_no_other(teller, channel):
-    teller.tell(("order.delivered", str(new_id())))  # the publisher is connected, and will declare nothing any more
+def test_an_unroutable_event_waits_and_delays_no_other(publisher, channel):
+    publisher.publish_events(
+        ("order.delivered", str(new_id()))
+    )  # the publisher is connected, and declares nothing later
     eventually(lambda: arrived(channel, DELIVERED))
     channel.queue_delete(SHIPPED)
     lost, others = str(new_id()), [str(new_id()) for _ in range(3)]
-    teller.tell(("order.shipped", lost), *[("order.delivered", order_id) for order_id in others])
+    publisher.publish_events(("order.shipped", lost), *[("order.delivered", order_id) for order_id in others])
 
     eventually(lambda: (rows := waiting()) and rows[0].attempts >= 1)
     assert [row.event_type for row in waiting()] == ["order.shipped"]
     assert arrived(channel, DELIVERED) == others
     late = str(new_id())
-    teller.tell(("order.delivered", late))
+    publisher.publish_events(("order.delivered", late))
     eventually(lambda: arrived(channel, DELIVERED) == [late])
 
     topology.declare_event_queue(channel, "notifications", OrderShipped)
@@ -104,63 +106,63 @@ def test_an_event_that_no_queue_takes_waits_and_holds_up_no_other(teller, channe
     assert arrived(channel, SHIPPED) == [lost]
 
 
-def test_what_a_crashed_process_left_is_relayed_by_the_next_one(run_service, teller, channel):
-    left = leave_behind(450)  # more than two batches; nobody wakes the relay
+def test_events_of_a_crashed_process_are_relayed_by_the_next_one(run_service, publisher, channel):
+    left = leave_behind(450)  # more than two batches; no commit wakes the relay
     eventually(lambda: waiting() == [])
     assert arrived(channel, SHIPPED) == left
 
 
-def test_what_was_left_before_the_start_is_relayed_too(run_service, channel):
-    class Late(Teller):
-        """Starts after the crash; run_service has emptied the tables before, for the one that crashed."""
+def test_events_committed_before_the_start_are_relayed(run_service, channel):
+    class Late(Publisher):
+        """Starts after the crash; run_service emptied the tables for the first process."""
 
-    run_service(Teller).stop()
+    run_service(Publisher).stop()
     left = leave_behind(3)
     run_service(Late)
     eventually(lambda: waiting() == [])
     assert arrived(channel, SHIPPED) == left
 
 
-def test_what_another_replica_is_publishing_is_left_to_it(teller, channel):
+def test_events_that_another_replica_publishes_are_skipped(publisher, channel):
     outbox = Base.metadata.tables["outbox"]
     with database("notifications").connect() as other:
         held = leave_behind(1, due_at=sqlalchemy.text("clock_timestamp() + interval '0.5 s'"))
         other.execute(sqlalchemy.select(outbox).with_for_update())
         mine = leave_behind(1)
         eventually(lambda: arrived(channel, SHIPPED) == mine)
-        eventlet.sleep(1.0)  # the one that is held is due by now, and the relay has looked again
+        eventlet.sleep(1.0)  # the locked event is due by now, and the relay has looked again
         assert arrived(channel, SHIPPED) == []
         mine = leave_behind(1)
         eventually(lambda: arrived(channel, SHIPPED) == mine)
-        other.rollback()  # it died
+        other.rollback()  # it crashed
     eventually(lambda: arrived(channel, SHIPPED) == held)
 
 
-def test_replicas_publish_everything_and_leave_nothing(run_service, teller, channel):
-    run_service(Teller)
+def test_replicas_publish_every_event_once(run_service, publisher, channel):
+    run_service(Publisher)
     published = []
     for _ in range(5):
         published += leave_behind(200)
-        told = [str(new_id()) for _ in range(20)]
-        teller.tell(*[("order.shipped", order_id) for order_id in told])
-        published += told
+        fresh = [str(new_id()) for _ in range(20)]
+        publisher.publish_events(*[("order.shipped", order_id) for order_id in fresh])
+        published += fresh
     eventually(lambda: waiting() == [], timeout=20)
-    heard = arrived(channel, SHIPPED)
-    assert set(heard) == set(published)
-    assert len(heard) == len(published)  # nothing went wrong, so nothing was sent twice
+    received = arrived(channel, SHIPPED)
+    assert set(received) == set(published)
+    assert len(received) == len(published)  # without a failure, no event is sent twice
 
 
-def test_a_clock_that_was_set_back_holds_no_event_up(run_service, teller, channel):
+def test_a_clock_that_was_set_back_delays_no_event(run_service, publisher, channel):
     orders = leave_behind(3, due_at=sqlalchemy.func.now() + sqlalchemy.text("interval '1 day'"))
     eventually(lambda: not waiting())
     assert arrived(channel, SHIPPED) == orders
 
 
-def test_replicas_sweep_once_per_interval_together(run_service, monkeypatch):
+def test_one_replica_sweeps_per_interval(run_service, monkeypatch):
     sweeps = []
     monkeypatch.setattr(timers, "claim", lambda *args, **named: sweeps.append(claim(*args, **named)) or sweeps[-1])
     began = time.monotonic()
     for _ in range(3):
-        run_service(Teller)
+        run_service(Publisher)
     eventually(lambda: len(sweeps) >= 12)
     assert sum(sweeps) <= time.monotonic() - began + 1

@@ -1,4 +1,4 @@
-"""How many messages wait in the broker, as the comparison of the books counts them."""
+"""The number of messages in the broker, as the consistency check counts them."""
 
 import socket
 
@@ -22,7 +22,7 @@ def _no_messages(servers):
     purge_queues()
 
 
-def test_what_waits_is_counted_by_queue(bus):
+def test_ready_messages_are_counted_by_queue(bus):
     assert QueueDepths().waiting() == {}
     for _ in range(3):
         bus.publish(OrderShipped(order_id=new_id(), user_id=new_id()))
@@ -31,21 +31,21 @@ def test_what_waits_is_counted_by_queue(bus):
     eventually(lambda: QueueDepths().waiting() == expected)
 
 
-def test_what_waits_for_a_retry_is_counted(bus):
+def test_messages_in_retry_queues_are_counted(bus):
     delay = max(topology.retry_delays())
     bus.publish_raw(QUEUE, "{}", exchange=topology.retry_exchange(delay))
     eventually(lambda: QueueDepths().waiting() == {topology.retry_exchange(delay): 1}, pause=0.001)
 
 
-def test_a_queue_that_does_not_exist_holds_nothing():
+def test_a_missing_queue_counts_as_empty():
     with connect() as connection:
         connection.channel().queue_delete(QUEUE)
     assert QueueDepths().waiting() == {}
 
 
 def test_without_a_broker_it_is_unavailable():
-    with socket.socket() as nobody, config.patch({"AMQP_URI": ""}):
-        nobody.bind(("127.0.0.1", 0))  # taken, but nobody listens
-        config["AMQP_URI"] = f"pyamqp://guest:guest@127.0.0.1:{nobody.getsockname()[1]}//"
+    with socket.socket() as unused, config.patch({"AMQP_URI": ""}):
+        unused.bind(("127.0.0.1", 0))  # bound, but not listening
+        config["AMQP_URI"] = f"pyamqp://guest:guest@127.0.0.1:{unused.getsockname()[1]}//"
         with pytest.raises(BrokerUnavailable):
             QueueDepths().waiting()

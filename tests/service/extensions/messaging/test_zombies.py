@@ -1,11 +1,11 @@
-"""A process that stood still while its connection died, and goes on with what others have been given meanwhile."""
+"""Two processes handle one message: the first was suspended when it lost its connection, and continues afterwards."""
 
 import socket
 
 import eventlet
 import pytest
 from eventlet.event import Event as Signal
-from nameko.containers import ServiceContainer
+from nameko.containers import get_container_cls
 
 from contracts.errors import UpstreamTimeout
 from contracts.events import queue_name
@@ -24,8 +24,8 @@ QUEUE = queue_name("notifications", OrderShipped)
 ENTERED, EFFECTS = [], []
 
 
-class Sleepwalker(operations.Operations):
-    """The first that handles anything stands still in the middle of it."""
+class Suspended(operations.Operations):
+    """The first call or event blocks until the test continues it."""
 
     name = "notifications"
     work = Work(Base)
@@ -33,16 +33,16 @@ class Sleepwalker(operations.Operations):
 
     @handles(OrderShipped)
     def on_order_shipped(self, events):
-        self._stand_still()
+        self._block_the_first()
         self.work.after_commit(EFFECTS.extend, [str(received.event.order_id) for received in events])
 
     @rpc(transaction=False)
     def act(self):
-        self._stand_still()
+        self._block_the_first()
         EFFECTS.append("acted")
         return "done"
 
-    def _stand_still(self):
+    def _block_the_first(self):
         ENTERED.append(1)
         if len(ENTERED) == 1:
             self.go_on.wait()
@@ -53,11 +53,11 @@ def start(servers):
     prepare("notifications")
     ENTERED.clear()
     EFFECTS.clear()
-    Sleepwalker.go_on = Signal()
+    Suspended.go_on = Signal()
     containers = []
 
     def run():
-        containers.append(ServiceContainer(Sleepwalker))
+        containers.append(get_container_cls()(Suspended))
         containers[-1].start()
         return containers[-1]
 
@@ -70,23 +70,23 @@ def cut(container):
     container.shared_extensions[Listener]._connection.transport.sock.shutdown(socket.SHUT_RDWR)
 
 
-def test_an_event_that_both_handle_has_its_effect_once(start, bus):
+def test_an_event_that_two_processes_handle_takes_effect_once(start, bus):
     zombie = start()
     event, after = (OrderShipped(order_id=new_id(), user_id=new_id()) for _ in range(2))
     bus.publish(event)
     eventually(lambda: ENTERED)
     start()
-    cut(zombie)  # the broker gives the message to the other, who has to wait for the zombie's transaction
+    cut(zombie)  # the broker redelivers to the other process, which waits for the zombie's transaction
     eventually(lambda: zombie.shared_extensions[Listener]._connection)
     eventlet.sleep(0.5)
-    Sleepwalker.go_on.send()
+    Suspended.go_on.send()
     bus.publish(after)
     eventually(lambda: str(after.order_id) in EFFECTS)
     eventually(lambda: bus.is_drained(QUEUE))
     assert sorted(EFFECTS) == sorted([str(event.order_id), str(after.order_id)])
 
 
-def test_a_call_that_was_taken_twice_is_made_once_and_its_caller_told_that_nobody_knows(start, caller):
+def test_a_redelivered_call_is_not_repeated_and_its_result_is_unknown(start, caller):
     zombie = start()
     call = eventlet.spawn(caller.notifications.act)
     eventually(lambda: ENTERED)
@@ -94,7 +94,7 @@ def test_a_call_that_was_taken_twice_is_made_once_and_its_caller_told_that_nobod
     cut(zombie)
     with pytest.raises(UpstreamTimeout, match="unknown"):
         call.wait()
-    Sleepwalker.go_on.send()
+    Suspended.go_on.send()
     eventually(lambda: EFFECTS)
     assert caller.notifications.act() == "done"
-    assert EFFECTS == ["acted", "acted"]  # the zombie's, and this last one
+    assert EFFECTS == ["acted", "acted"]  # by the zombie, and by this last call

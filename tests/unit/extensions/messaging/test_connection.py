@@ -1,4 +1,4 @@
-"""Lost connections, and what a message looks like when it leaves."""
+"""Connection errors, outgoing messages, and publisher confirms."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
 
 
 @pytest.mark.parametrize("failure", [OSError, TimeoutError, EOFError, ConnectionResetError])
-def test_a_lost_connection_is_told_as_such(failure):
+def test_a_lost_connection_becomes_broker_unavailable(failure):
     with pytest.raises(BrokerUnavailable), broker_errors():
         raise failure
     with pytest.raises(ZeroDivisionError), broker_errors():
@@ -29,7 +29,7 @@ def test_a_message_is_persistent_json_with_its_identity():
     assert not {"app_id", "correlation_id"} & set(message.properties)  # AMQP has no null
 
 
-def test_a_confirm_settles_one_message_or_all_up_to_it():
+def test_a_confirm_is_for_one_message_or_for_all_up_to_it():
     for tag, multiple in itertools.product((2, 3), (False, True)):
         publisher = ConfirmedPublisher()
         publisher._unconfirmed = {1, 2, 3, 4}

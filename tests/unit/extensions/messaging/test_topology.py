@@ -1,4 +1,4 @@
-"""What a service declares before it publishes: the queues of everybody who must hear."""
+"""The topology that a service declares before it publishes: the queues of all consumers."""
 
 from collections import Counter
 from unittest.mock import Mock
@@ -13,7 +13,7 @@ SERVICES = {service for _, service in CONSUMERS}
 
 
 class Channel:
-    """Records what is declared, and refuses to bind what is not there yet, as the broker would."""
+    """Records what is declared. Like the broker, it refuses to bind an undeclared queue or exchange."""
 
     def __init__(self):
         self.exchanges, self.queues, self.bindings = {}, {}, set()
@@ -48,37 +48,37 @@ def test_every_consumer_has_its_queue_for_every_event(channel, event, service):
     arguments = channel.queues[queue]
     assert arguments["x-queue-type"] == "quorum"
     assert arguments["x-delivery-limit"] == 20
-    # What it gives up on goes to the dead letters of the same service.
+    # The broker dead-letters to the queue of the same service.
     assert (arguments["x-dead-letter-exchange"], arguments["x-dead-letter-routing-key"]) == ("dead-letters", service)
 
 
-def test_nobody_else_hears_events(channel):
-    heard = Counter(queue for queue, exchange, _ in channel.bindings if exchange == EXCHANGE)
-    assert heard == Counter(queue_name(service, event) for event, service in CONSUMERS)
+def test_only_consumers_have_queues_for_events(channel):
+    bound = Counter(queue for queue, exchange, _ in channel.bindings if exchange == EXCHANGE)
+    assert bound == Counter(queue_name(service, event) for event, service in CONSUMERS)
 
 
 @pytest.mark.parametrize("service", sorted(SERVICES))
-def test_every_consumer_has_its_dead_letters(channel, service):
+def test_every_consumer_has_its_dead_letter_queue(channel, service):
     queue = topology.dead_letter_queue(service)
     assert (queue, topology.DEAD_LETTERS, service) in channel.bindings
-    # A dead letter stays until it is in the service's table.
+    # No message expires before it is in the service's table.
     assert channel.queues[queue] == {"x-queue-type": "quorum"}
 
 
-def test_a_retry_comes_back_to_its_queue_after_its_pause(channel):
+def test_a_retry_returns_to_its_queue_after_its_delay(channel):
     for delay in (50, 100):
         name = f"again.{delay}ms"
         assert channel.exchanges[name] == "topic"
         assert (name, name, "#") in channel.bindings
         assert channel.queues[name]["x-message-ttl"] == delay
-        # No routing key of its own: the message's is the name of the handler's queue.
+        # Messages keep their routing key, which is the name of the handler's queue.
         assert channel.queues[name]["x-dead-letter-exchange"] == topology.AGAIN
         assert "x-dead-letter-routing-key" not in channel.queues[name]
     for event, service in CONSUMERS:
         assert (queue_name(service, event), topology.AGAIN, queue_name(service, event)) in channel.bindings
 
 
-def test_no_queue_drops_anything(channel):
+def test_no_queue_drops_messages(channel):
     for arguments in channel.queues.values():
         assert not {"x-max-length", "x-max-length-bytes", "x-expires"} & set(arguments)
         if "x-dead-letter-exchange" in arguments:
@@ -86,13 +86,13 @@ def test_no_queue_drops_anything(channel):
             assert arguments["x-overflow"] == "reject-publish"
 
 
-def test_declaring_again_changes_nothing(channel):
+def test_declaring_is_idempotent(channel):
     before = (dict(channel.exchanges), dict(channel.queues), set(channel.bindings))
     topology.declare(channel)
     assert (channel.exchanges, channel.queues, channel.bindings) == before
 
 
-def test_a_consumer_that_no_contract_names_brings_its_own_queue():
+def test_a_consumer_missing_from_the_contracts_declares_its_own_queue():
     event, channel = EVENTS["product.updated"], Mock()
     topology.declare_event_queue(channel, "search", event)
     assert channel.queue_declare.call_args.args == ("search.on_product_updated",)

@@ -1,4 +1,4 @@
-"""Workers run as in Nameko's own container: the same steps in the same order, whatever the method does."""
+"""Our container runs the same steps in the same order as Nameko's, whatever the method does."""
 
 import pytest
 from nameko.containers import ServiceContainer
@@ -9,7 +9,7 @@ from extensions.rpc.container import Container
 
 
 class Recorder(DependencyProvider):
-    """Notes what it is asked."""
+    """Records the calls of its hooks."""
 
     def __init__(self):
         self.seen = []
@@ -39,7 +39,7 @@ class Halving:
 
 
 def steps(kind, arguments):
-    """Run a worker in a container of this kind; returns what was seen of it."""
+    """Run a worker in a container of this class; returns the recorded steps."""
     container = kind(Halving)
     (recorder,), (entrypoint,) = container.dependencies, container.entrypoints
 
@@ -57,21 +57,21 @@ def steps(kind, arguments):
 
 
 @pytest.mark.parametrize("arguments", [(4,), (0,), ()], ids=["result", "exception", "wrong arguments"])
-def test_the_steps_are_those_of_nameko(arguments):
+def test_workers_run_the_same_steps_as_in_nameko(arguments):
     ours = steps(Container, arguments)
     assert ours == steps(ServiceContainer, arguments)
     assert ours[0] == "dependency"
     assert ours[-1] == "teardown"
 
 
-def test_what_is_being_killed_takes_no_more():
+def test_a_container_that_is_being_killed_starts_no_worker():
     container = Container(Halving)
     container.kill()
     with pytest.raises(ContainerBeingKilled):
         container.spawn_worker(next(iter(container.entrypoints)), (1,), {})
 
 
-def test_a_worker_has_a_name_for_those_who_ask():
+def test_a_worker_has_a_call_id_on_demand():
     container = Container(Halving)
     worker = container.spawn_worker(next(iter(container.entrypoints)), (1,), {})
     assert worker.call_id.startswith("halving.half.")

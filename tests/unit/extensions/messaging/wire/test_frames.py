@@ -1,4 +1,4 @@
-"""What is written without py-amqp is what py-amqp would write, and what it would read."""
+"""Our frames are the bytes that py-amqp writes, and our transport reads what py-amqp reads."""
 
 import socket
 from types import SimpleNamespace
@@ -48,7 +48,7 @@ def test_an_acknowledgement():
 
 
 @pytest.mark.parametrize("name", ["correlation_id", "reply_to", "expiration"])
-def test_what_is_too_long_for_amqp_is_an_error(name):
+def test_an_id_that_is_too_long_for_amqp_is_an_error(name):
     assert frames.message(3, FRAME_MAX, "{}", "rpc", "users.login", **{name: "x" * 255})
     with pytest.raises(ValueError, match="256"):
         frames.message(3, FRAME_MAX, "{}", "rpc", "users.login", **{name: "x" * 256})
@@ -76,7 +76,7 @@ SENT = frames.acknowledgement(3, 7) + frames.message(1, FRAME_MAX, "x" * 5000, "
 
 
 @pytest.mark.parametrize("pieces", [7, 1000, len(SENT)])
-def test_frames_are_read_however_they_arrive(ends, pieces):
+def test_frames_are_read_from_pieces_of_any_size(ends, pieces):
     transport, theirs = ends
     transport.sock.settimeout(0.001)
     read = []
@@ -85,7 +85,7 @@ def test_frames_are_read_however_they_arrive(ends, pieces):
         try:
             while True:
                 read.append(transport.read_frame())
-        except TimeoutError:  # what came of the next frame is not lost
+        except TimeoutError:  # a partial frame is not lost
             assert transport.connected
     assert [kind for kind, _channel, _payload in read] == [1, 1, 2, 3, 3]
     assert b"".join(payload for kind, _channel, payload in read if kind == frames.BODY) == b"x" * 5000
@@ -100,7 +100,7 @@ def test_a_connection_that_ends_in_the_middle_of_a_frame_is_lost(ends):
     assert not transport.connected
 
 
-def test_what_is_no_frame_is_an_error(ends):
+def test_invalid_frame_bytes_are_an_error(ends):
     transport, theirs = ends
     theirs.sendall(frames.acknowledgement(3, 7)[:-1] + b"\x00")
     with pytest.raises(UnexpectedFrame):
@@ -111,9 +111,9 @@ def test_what_is_no_frame_is_an_error(ends):
 
 
 def write(transport, data):
-    """Write in a greenlet of its own, which returns what became of it.
+    """Write in a new greenlet, which returns "written" or the error.
 
-    It raises nothing: eventlet's hub would wake who waits at that socket, and again when it waits elsewhere.
+    It raises nothing: eventlet's hub would raise the error again in a greenlet that waits on that socket.
     """
 
     def attempt():
@@ -127,17 +127,17 @@ def write(transport, data):
 
 
 def fill(transport, theirs):
-    """Have a greenlet stand in the middle of a write; returns it."""
+    """Start a greenlet that blocks in the middle of a write; returns it."""
     writing = write(transport, b"x" * 10_000_000)
-    theirs.recv(1)  # it has begun
+    theirs.recv(1)  # the write has started
     eventlet.sleep(0)
     assert not writing.dead
     return writing
 
 
 @pytest.mark.parametrize("waiting", [0, 2])
-def test_a_write_that_is_cut_off_is_the_last_of_its_connection(ends, waiting):
-    """What came after half of a frame would be read as its other half."""
+def test_an_interrupted_write_ends_its_connection(ends, waiting):
+    """The broker would read the next write as the rest of the frame."""
     transport, theirs = ends
     writing = fill(transport, theirs)
     others = [write(transport, SENT) for _ in range(waiting)]
@@ -155,33 +155,33 @@ def test_a_write_that_is_cut_off_is_the_last_of_its_connection(ends, waiting):
             transport.read_frame()
 
 
-def test_who_is_killed_before_its_turn_to_write_cuts_nothing_off(ends):
+def test_a_writer_that_is_killed_while_it_waits_interrupts_no_write(ends):
     transport, theirs = ends
     writing = fill(transport, theirs)
-    impatient, patient = write(transport, b"y"), write(transport, b"z")
+    killed, waiting = write(transport, b"y"), write(transport, b"z")
     eventlet.sleep(0)
-    impatient.kill()
+    killed.kill()
     with eventlet.Timeout(5):
         read = b""
         while not read.endswith(b"z"):
             read += theirs.recv(65536)
-        assert writing.wait() == patient.wait() == "written"
+        assert writing.wait() == waiting.wait() == "written"
     assert read.strip(b"x") == b"z"
     assert transport.connected
 
 
-def test_a_peer_that_reads_no_more_is_given_up_whoever_waits_to_write(ends, monkeypatch):
+def test_a_connection_whose_peer_does_not_read_is_closed(ends, monkeypatch):
     monkeypatch.setattr("extensions.messaging.listener.HEARTBEAT_SECONDS", 0.1)
     transport, theirs = ends
     writing = fill(transport, theirs)
     beating = SimpleNamespace(transport=transport, heartbeat_tick=lambda: transport.write(b"a heartbeat"))
     with eventlet.Timeout(5):
-        eventlet.spawn(Listener()._tick, beating)
+        eventlet.spawn(Listener()._send_heartbeats, beating)
         with pytest.raises(OSError, match="closed"):
             transport.read_frame()
         assert "Broken pipe" in writing.wait()
 
 
-def test_a_routing_key_that_is_no_text_is_read_all_the_same():
+def test_a_routing_key_that_is_not_utf_8_is_decoded_with_replacement():
     payload = dumps("BB", (60, 60)) + dumps("sLbss", ("a tag", 7, False, "nameko-rpc", b"users.\xff"))
     assert frames.delivery(payload) == ("a tag", 7, False, "nameko-rpc", "users.\N{REPLACEMENT CHARACTER}")

@@ -1,0 +1,138 @@
+"""What an operator does with dead letters: list, count, discard and replay them."""
+
+import logging
+from datetime import UTC
+from typing import Any
+from uuid import UUID
+
+from nameko.extensions import DependencyProvider
+from sqlalchemy import Row, Select, Table, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from contracts.errors import DeadLetterNotFound, InvalidState
+from contracts.events import EVENTS, queue_name
+from contracts.ids import new_id
+from contracts.operations import DeadLetterView
+from extensions.messaging import topology
+from extensions.messaging.connection import BrokerUnavailable
+from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
+from extensions.observability.traces import propagated_headers
+from extensions.storage.storage import Storage
+
+log = logging.getLogger(__name__)
+
+SHOWN_BODY = 2000
+
+
+class DeadLetterStore(DependencyProvider):
+    """Gives a service its dead letters: `dead_letters = DeadLetterStore()`."""
+
+    publisher = ConfirmedPublisher()
+    storage = Storage()
+
+    def get_dependency(self, worker_ctx: Any) -> "DeadLetterStore":
+        """Return this provider; all workers share it."""
+        return self
+
+    def _table(self) -> Table:
+        return self.storage.table("dead_letters")
+
+    def list(
+        self, session: Session, limit: int, before: UUID | None, *, replayed: bool = False, **equal: str | None
+    ) -> list[dict[str, Any]]:
+        """Return the newest dead letters older than `before`: those that wait, or those that were replayed.
+
+        `equal` filters by `queue` or `event_type`. A body is cut off after SHOWN_BODY characters.
+        """
+        letters = self._table()
+        state = letters.c.replayed_at.is_not(None) if replayed else letters.c.replayed_at.is_(None)
+        wanted = [letters.c[name] == value for name, value in equal.items() if value is not None]
+        statement = self._select().where(state, *wanted).order_by(letters.c.id.desc()).limit(limit)
+        if before is not None:
+            statement = statement.where(letters.c.id < before)
+        return [self._view(row) for row in session.execute(statement)]
+
+    def summary(self, session: Session, shown: int) -> dict[str, Any]:
+        """Return the number of dead letters that wait, and the ids of the newest `shown`."""
+        letters = self._table()
+        waiting = select(letters.c.id).where(letters.c.replayed_at.is_(None))
+        newest = waiting.order_by(letters.c.id.desc()).limit(shown)
+        count = session.scalar(select(func.count()).select_from(waiting.subquery()))
+        return {"count": count, "ids": [str(letter) for letter in session.scalars(newest)]}
+
+    def discard(self, session: Session, dead_letter_id: UUID) -> None:
+        """Delete a dead letter; a log line records it. Raises DeadLetterNotFound, and InvalidState if replayed."""
+        row = self._lock_waiting(session, dead_letter_id)
+        session.execute(delete(self._table()).where(self._table().c.id == dead_letter_id))
+        log.warning("dead letter %s discarded: %s %s: %s", dead_letter_id, row.queue, row.message_id, row.error)
+
+    def replay(self, session: Session, dead_letter_id: UUID, by: str) -> dict[str, Any]:
+        """Publish a dead letter to its queue, with all its attempts, and record when and by whom it was replayed.
+
+        The row is locked until the broker has confirmed, so that two operators cannot replay it twice. Raises
+        DeadLetterNotFound, and InvalidState where it was replayed already or its queue cannot take it.
+        """
+        row = self._lock_waiting(session, dead_letter_id)
+        self._publish(row)
+        replayed = update(self._table()).where(self._table().c.id == dead_letter_id)
+        session.execute(replayed.values(replayed_at=func.clock_timestamp(), replayed_by=by))
+        log.warning("dead letter %s replayed into %s by %s", dead_letter_id, row.queue, by)
+        return self._view(session.execute(self._select().where(self._table().c.id == dead_letter_id)).one())
+
+    def _lock_waiting(self, session: Session, dead_letter_id: UUID) -> Row[Any]:
+        """Lock and return a dead letter that was not replayed yet."""
+        letters = self._table()
+        row = session.execute(select(letters).where(letters.c.id == dead_letter_id).with_for_update()).one_or_none()
+        if row is None:
+            raise DeadLetterNotFound
+        if row.replayed_at is not None:
+            when = row.replayed_at.astimezone(UTC)
+            raise InvalidState(
+                f"This dead letter was replayed already, at {when:%Y-%m-%dT%H:%M:%SZ} by {row.replayed_by}."
+            )
+        return row
+
+    def _publish(self, row: Row[Any]) -> None:
+        """Publish a dead letter to its queue, with confirms."""
+        service = self.container.service_name
+        if row.queue not in {queue_name(service, event) for event in EVENTS.values()}:
+            # The body of a call is not stored, and its caller no longer waits. No other queue has an event handler.
+            raise InvalidState(f"A message of {row.queue} cannot be replayed: only events can, to their handler.")
+        message_id = row.message_id or str(new_id())
+        message = OutgoingMessage(
+            exchange=topology.AGAIN,
+            routing_key=row.queue,
+            body=row.body,
+            message_id=message_id,
+            event_type=row.event_type,
+            correlation_id=row.correlation_id,
+            headers=propagated_headers(row.headers),
+        )
+        if not self.publisher.publish([message]):
+            return
+        if any(queue_name(consumer, event) == row.queue for event in EVENTS.values() for consumer in event.consumers):
+            raise BrokerUnavailable  # the topology has the queue, but it did not accept the message
+        raise InvalidState(f"The queue {row.queue} does not exist any more.")
+
+    def _select(self) -> Select[Any]:
+        """Select what an operator sees. A body can have megabytes, so only its beginning is read."""
+        columns = [column for column in self._table().c if column.name != "body"]
+        return select(*columns, func.left(self._table().c.body, SHOWN_BODY).label("body"))
+
+    def _view(self, row: Row[Any]) -> dict[str, Any]:
+        view = DeadLetterView(
+            id=row.id,
+            service=self.container.service_name,
+            queue=row.queue,
+            event=row.event_type,
+            message_id=row.message_id,
+            correlation_id=row.correlation_id,
+            body=row.body,
+            headers=row.headers,
+            error=row.error,
+            attempts=row.attempts,
+            died_at=row.created_at,
+            replayed_at=row.replayed_at,
+            replayed_by=row.replayed_by,
+        )
+        return view.to_dict()
