@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 from uuid import UUID
 
 from pydantic import (
@@ -139,6 +139,9 @@ Sku = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 Quantity = Annotated[int, Field(strict=True, ge=1, le=MAX_QUANTITY)]
 StockLevel = Annotated[int, Field(strict=True, ge=0, le=MAX_STOCK)]
+PageLimit = Annotated[int, Field(strict=True, ge=1, le=MAX_PAGE)]
+# The longest one holds a name of 200 letters of four bytes each.
+Cursor = Annotated[str, Field(max_length=2048)]
 
 
 def at_most(count: int) -> BeforeValidator:
@@ -220,14 +223,24 @@ class Publish(Protocol):
         """Publish `event`; `cause` led to it, where that is not what is being done now. Returns its message id."""
 
 
+T = TypeVar("T")
+
+
+class Json(dict[str, Any], Generic[T]):
+    """A view `T` as it travels: `Json[OrderView]` is an OrderView in plain JSON types.
+
+    Only a type, for mypy and the reader. At run time it is a plain dict, which the gateway passes on unread.
+    """
+
+
 class View(BaseModel):
-    """What an RPC method answers; `to_dict` gives plain JSON types."""
+    """The result of an RPC method, or a part of one."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: strings, numbers, booleans, lists, dicts and null."""
-        return self.model_dump(mode="json")
+    def to_dict(self) -> Json[Self]:
+        """Return it in plain JSON types: strings, numbers, booleans, lists, dicts and null."""
+        return cast("Json[Self]", self.model_dump(mode="json"))
 
 
 class Request(BaseModel):
@@ -245,7 +258,7 @@ class Request(BaseModel):
 
 
 class Replayed(dict[str, Any]):
-    """The answer of a call that was made before under the same idempotency key: the first one, once more."""
+    """The result of a call that was made before under the same idempotency key: that of the first call."""
 
 
 ABSENT: Any = None
@@ -255,22 +268,23 @@ ABSENT: Any = None
 class PageRequest(Request):
     """How much of a list, and from where on."""
 
-    limit: Annotated[int, Field(strict=True, ge=1, le=MAX_PAGE)] = DEFAULT_PAGE
-    # The longest one holds a name of 200 letters of four bytes each.
-    cursor: Annotated[str, Field(max_length=2048)] | None = None
+    limit: PageLimit = DEFAULT_PAGE
+    cursor: Cursor | None = None
 
 
 class Actor(Request):
-    """Who asks. RPC methods take it as a plain dict; absent means the operator, who may do everything."""
+    """The user on whose behalf a call is made. A call without an actor is the operator's, who may do everything."""
 
     user_id: UUID | None = None
     roles: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, data: Mapping[str, Any] | None) -> "Actor":
-        """The actor of a call, the operator where there is none. Raises ValidationFailed for an actor nobody is."""
+    def of(cls, data: "Actor | Mapping[str, Any] | None") -> "Actor":
+        """Return the actor of a call, the operator where there is none. Raises ValidationFailed."""
         if data is None:
             return OPERATOR
+        if isinstance(data, Actor):
+            return data
         if not isinstance(data, Mapping) or data.get("user_id") is None:
             raise ValidationFailed.field("actor.user_id", "say who asks, or leave the actor out to act as the operator")
         return cls.parse(data)
@@ -293,6 +307,13 @@ class Actor(Request):
 OPERATOR = Actor()
 
 
-def page_of(items: Sequence[View], next_cursor: str | None) -> dict[str, Any]:
-    """The answer of every list method: `{"items": [...], "next_cursor": "..." | None}`."""
-    return {"items": [item.to_dict() for item in items], "next_cursor": next_cursor}
+V = TypeVar("V", bound=View)
+
+
+class Page(Generic[V]):
+    """One page of a list: `Json[Page[OrderView]]` is `{"items": [...], "next_cursor": "..." | None}`. Only a type."""
+
+
+def page_of(items: Sequence[V], next_cursor: str | None) -> Json[Page[V]]:
+    """Return the result of a list method."""
+    return cast("Json[Page[V]]", {"items": [item.to_dict() for item in items], "next_cursor": next_cursor})

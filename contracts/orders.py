@@ -1,13 +1,30 @@
-"""What orders says: its events, views, requests and errors."""
+"""The contract of orders: its events, requests, views, RPC interface and errors."""
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 from uuid import UUID
 
 from pydantic import Field, StrictBool
 
-from contracts.base import Currency, Event, Id, Instant, Money, PageRequest, Quantity, Request, Sku, View, at_most
+from contracts.base import (
+    OPERATOR,
+    Actor,
+    Currency,
+    Event,
+    Id,
+    Instant,
+    Json,
+    Money,
+    Page,
+    PageRequest,
+    Quantity,
+    Request,
+    Sku,
+    View,
+    at_most,
+)
 from contracts.errors import NotFound, ServiceError
+from contracts.operations import ConsistencyRequest, ConsistencyView, OperatedRpc
 
 MAX_LINES = 100
 
@@ -197,6 +214,48 @@ class SagaView(View):
     since: Instant
     created_at: Instant
     deadline_at: Instant
+
+
+# RPC
+
+
+class OrdersRpc(OperatedRpc, Protocol):
+    """RPC methods of orders."""
+
+    def create_order(
+        self, order: CreateOrder, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[OrderView]:
+        """Price an order by the catalog, store it, and start its saga. Returns the order, CREATED.
+
+        Raises ProductUnavailable, PriceChanged, Overloaded.
+        """
+
+    def get_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[OrderView]:
+        """Return an order. Raises OrderNotFound, also for someone else's order."""
+
+    def list_orders(self, wanted: OrderFilter, *, actor: Actor = OPERATOR) -> Json[Page[OrderView]]:
+        """List the actor's orders, for an administrator those of all users, newest first."""
+
+    def get_timeline(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[TimelineView]:
+        """Return every event of an order's saga, oldest first. Raises OrderNotFound."""
+
+    def cancel_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[OrderView]:
+        """Cancel an order that has not been shipped. Raises OrderNotFound, InvalidState."""
+
+    def ship_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[OrderView]:
+        """Record that a confirmed order was shipped (admin). Raises OrderNotFound, InvalidState."""
+
+    def deliver_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[OrderView]:
+        """Record that a shipped order was delivered (admin). Raises OrderNotFound, InvalidState."""
+
+    def list_sagas(self, wanted: SagaFilter, *, actor: Actor = OPERATOR) -> Json[Page[SagaView]]:
+        """List the orders that wait for a service, with what they wait for (admin)."""
+
+    def list_stuck(self, wanted: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[SagaView]]:
+        """List the orders that have waited for a service for longer than the saga's deadline (admin)."""
+
+    def check_consistency(self, wanted: ConsistencyRequest, *, actor: Actor = OPERATOR) -> Json[ConsistencyView]:
+        """Compare the records of all services, and count what breaks an invariant (admin)."""
 
 
 # Errors

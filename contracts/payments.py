@@ -1,11 +1,12 @@
-"""What payments says: its events, views, requests and errors."""
+"""The contract of payments: its events, requests, views, RPC interface and errors."""
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Protocol
 from uuid import UUID
 
-from contracts.base import Currency, Event, Id, Instant, Money, PageRequest, View
+from contracts.base import OPERATOR, Actor, Currency, Event, Id, Instant, Json, Money, Page, PageRequest, View
 from contracts.errors import NotFound
+from contracts.operations import ParticipantRpc
 
 
 class PaymentStatus(StrEnum):
@@ -104,6 +105,19 @@ class PaymentView(View):
     failure_reason: str | None
     created_at: Instant
     updated_at: Instant
+
+
+class PaymentsRpc(ParticipantRpc, Protocol):
+    """RPC methods of payments."""
+
+    def list_payments(self, wanted: PaymentFilter, *, actor: Actor = OPERATOR) -> Json[Page[PaymentView]]:
+        """List the actor's payments, for an administrator those of all users, newest first."""
+
+    def get_payment(self, payment_id: UUID, *, actor: Actor = OPERATOR) -> Json[PaymentView]:
+        """Return one payment. Raises PaymentNotFound."""
+
+    def get_payment_of_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[PaymentView]:
+        """Return the payment of an order. Raises PaymentNotFound."""
 
 
 class PaymentNotFound(NotFound):

@@ -1,15 +1,30 @@
-"""What users says: its events, views, requests and errors."""
+"""The contract of users: its events, requests, views, RPC interface and errors."""
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypedDict
 from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StringConstraints
 
-from contracts.base import ABSENT, Event, Instant, Request, Text, View, at_most
+from contracts.base import (
+    ABSENT,
+    OPERATOR,
+    Actor,
+    Event,
+    Instant,
+    Json,
+    Page,
+    PageRequest,
+    Request,
+    Text,
+    View,
+    at_most,
+)
 from contracts.errors import NotFound, RateLimited, ServiceError
+from contracts.operations import OperatedRpc
 
 ACCESS_TOKEN_ISSUER = "order-suite"
 ACCESS_TOKEN_AUDIENCE = "order-suite-api"
@@ -127,7 +142,7 @@ class UpdateUser(Request):
 
 
 class ChangesWithin(Request):
-    """How far back a gateway looks that was not there, and from when on, where that is not now."""
+    """The period whose user.updated events a gateway asks for: `seconds` back from `until`, by default from now."""
 
     seconds: Annotated[int, Field(strict=True, ge=1, le=24 * 3600)]
     until: Instant | None = None
@@ -148,7 +163,7 @@ class UserView(View):
 
 
 class SessionView(View):
-    """What register, login and refresh answer. `expires_in` is in seconds, of the access token."""
+    """The result of register, login and refresh. `expires_in` is the lifetime of the access token in seconds."""
 
     user: UserView
     access_token: str
@@ -181,6 +196,72 @@ class KeySet(View):
     """A JSON Web Key Set."""
 
     keys: tuple[PublicKey, ...]
+
+
+class Changes(TypedDict):
+    """Some user.updated events in plain JSON. There are more where `until` is not None: ask again with it."""
+
+    items: list[dict[str, Any]]
+    until: str | None
+
+
+# RPC
+
+
+class UsersRpc(OperatedRpc, Protocol):
+    """RPC methods of users."""
+
+    def register(
+        self, credentials: Credentials, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[SessionView]:
+        """Open a customer's account and log in. Raises UserAlreadyExists, WeakPassword."""
+
+    def login(self, credentials: Credentials, address: str = "") -> Json[SessionView]:
+        """Start a session. Raises InvalidCredentials, UserInactive, TooManyFailedLogins.
+
+        `address` is the client's network address: most failed logins are counted for each address separately.
+        """
+
+    def refresh(self, token: RefreshToken) -> Json[SessionView]:
+        """Replace a refresh token by a new pair of tokens. For 10 s the old one still returns the same pair.
+
+        Raises InvalidToken, TokenRevoked, UserInactive.
+        """
+
+    def logout(self, token: RefreshToken, *, actor: Actor = OPERATOR) -> None:
+        """End the session of this refresh token at once, and its access token within a minute."""
+
+    def verify(self, token: VerifyToken) -> Json[VerifiedToken]:
+        """Check an access token. Raises InvalidToken, TokenRevoked."""
+
+    def get_user(self, user_id: UUID, *, actor: Actor = OPERATOR) -> Json[UserView]:
+        """Return one account, to a customer only their own. Raises UserNotFound."""
+
+    def list_users(self, page: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[UserView]]:
+        """List accounts, newest first (admin)."""
+
+    def list_changed(self, wanted: ChangesWithin, *, actor: Actor = OPERATOR) -> Changes:
+        """List the user.updated events of a period, for a process that may have missed them (admin)."""
+
+    def update_user(
+        self,
+        user_id: UUID,
+        *,
+        actor: Actor = OPERATOR,
+        if_match: Sequence[str] | None = None,
+        changes: UpdateUser,
+    ) -> Json[UserView]:
+        """Change the stated fields of an account (admin).
+
+        `if_match` are entity tags, one of which the account must have. Raises UserNotFound, InvalidState,
+        PreconditionFailed.
+        """
+
+    def set_roles(self, user_id: UUID, roles: Sequence[Role], *, actor: Actor = OPERATOR) -> Json[UserView]:
+        """Give an account exactly these roles (admin), such as `["customer", "admin"]`."""
+
+    def set_active(self, user_id: UUID, is_active: bool, *, actor: Actor = OPERATOR) -> Json[UserView]:
+        """Switch an account on or off (admin); off ends its sessions."""
 
 
 # Errors

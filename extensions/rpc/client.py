@@ -4,8 +4,9 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from functools import cache
 from secrets import token_hex
-from typing import Any
+from typing import Any, get_type_hints
 from uuid import uuid4
 
 import amqp
@@ -15,17 +16,22 @@ from nameko.extensions import DependencyProvider, SharedExtension
 
 from contracts.base import Replayed
 from contracts.errors import ServiceError, ServiceUnavailable, UpstreamTimeout
+from contracts.services import Services
 from extensions.messaging.connection import BrokerUnavailable, broker_errors
 from extensions.messaging.listener import Listener
 from extensions.messaging.topology import RPC_EXCHANGE, reply_queue
 from extensions.observability.instruments import CallInstruments
 from extensions.observability.metrics import Metrics
 from extensions.observability.traces import current_trace
+from extensions.rpc.signature import WireSignature, rpc_methods
 
 log = logging.getLogger(__name__)
 
 MAX_PENDING = 1000
 FIRST_CONNECTION_SECONDS = 1.0
+
+Call = Callable[[str, str, tuple[Any, ...], dict[str, Any], float], Any]
+"""Calls a service: its name, the method, positional and named arguments in plain JSON, how many seconds it may take."""
 
 _encode = json.JSONEncoder(default=str).encode
 
@@ -149,35 +155,61 @@ def _result(answer: Any, service: str) -> Any:
     return Replayed(reply["result"]) if reply.get("replayed") else reply["result"]
 
 
-class _Service:
-    """`self.services.<service>.<method>(...)`."""
+class RemoteServices(Services):
+    """What a worker gets as `self.services`: every service of a registry, with the methods of its RPC interface."""
 
-    def __init__(self, call: Callable[..., Any], service: str, timeout: float) -> None:
-        self._call, self._service, self._timeout = call, service, timeout
+    def __init__(self, call: Call, timeout: float, registry: type = Services) -> None:
+        """`call` makes a call, with `timeout` seconds for it. `registry` has a service and its Protocol per line."""
+        self._call, self._registry = call, registry
+        for name, remote in _remotes(registry).items():
+            setattr(self, name, remote(name, call, timeout))
 
-    def __getattr__(self, method: str) -> Callable[..., Any]:
-        return lambda *args, **kwargs: self._call(self._service, method, args, kwargs, self._timeout)
-
-
-class Services:
-    """What a worker gets as `self.services`."""
-
-    def __init__(self, call: Callable[..., Any], timeout: float) -> None:
-        self._call, self._timeout = call, timeout
-
-    def __getattr__(self, service: str) -> _Service:
-        return _Service(self._call, service, self._timeout)
-
-    def within(self, seconds: float) -> "Services":
+    def within(self, seconds: float) -> "RemoteServices":
         """Return the same with another deadline per call."""
-        return Services(self._call, seconds)
+        return RemoteServices(self._call, seconds, self._registry)
 
 
 class RpcClient(DependencyProvider):
-    """Gives a service the others: `services = RpcClient()`."""
+    """Gives a service the others: `services: Services = RpcClient()`."""
 
     calls = PendingCalls()
 
+    def __init__(self, registry: type = Services) -> None:
+        """`registry` names other services than the suite's, for the benchmark."""
+        super().__init__()
+        self._registry = registry
+
+    def setup(self) -> None:
+        """Read how long a call may take."""
+        self._services = RemoteServices(
+            self.calls.call, float(config.get("RPC_TIMEOUT_SECONDS", 4)), registry=self._registry
+        )
+
     def get_dependency(self, worker_ctx: Any) -> Services:
-        """Return the callable services."""
-        return Services(self.calls.call, float(config.get("RPC_TIMEOUT_SECONDS", 4)))
+        """Return the callable services; all workers share them."""
+        return self._services
+
+
+@cache
+def _remotes(registry: type) -> dict[str, type]:
+    """Return for each service of a registry a class with the methods of its interface, which call it."""
+    return {name: _remote(interface) for name, interface in get_type_hints(registry).items()}
+
+
+def _remote(interface: type) -> type:
+    methods = {name: _caller(name, WireSignature(method)) for name, method in rpc_methods(interface).items()}
+    return type(interface.__name__, (_Remote,), methods)
+
+
+class _Remote:
+    """One service, seen from another."""
+
+    def __init__(self, service: str, call: Call, timeout: float) -> None:
+        self._service, self._call, self._timeout = service, call, timeout
+
+
+def _caller(name: str, signature: WireSignature) -> Callable[..., Any]:
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._call(self._service, name, (), signature.encode(args, kwargs), self._timeout)
+
+    return call

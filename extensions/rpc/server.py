@@ -7,12 +7,11 @@
 """
 
 import functools
-import inspect
 import json
 import logging
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Container
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 import amqp
 import eventlet
@@ -21,7 +20,7 @@ from nameko import config
 from nameko.exceptions import ContainerBeingKilled, serialize
 from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
 
-from contracts.base import Replayed, View
+from contracts.base import Actor, Replayed
 from contracts.errors import BadCall, InternalError, ServiceError, ServiceUnavailable, UpstreamTimeout
 from extensions.idempotency.calls import run_once
 from extensions.messaging.connection import CONNECTION_ERRORS, ack
@@ -31,6 +30,7 @@ from extensions.messaging.listener import Listener
 from extensions.messaging.topology import RPC_EXCHANGE
 from extensions.observability.instruments import CallInstruments
 from extensions.observability.metrics import Metrics
+from extensions.rpc.signature import WireSignature, rpc_methods
 from extensions.runtime.interruptions import INTERRUPTIONS
 from extensions.storage.engine import is_outage, is_statement_timeout
 
@@ -71,6 +71,13 @@ class RpcServer(SharedExtension):
     def register(self, method: "Rpc") -> None:
         """Make `method` callable, until the end: what arrives while we stop is answered too."""
         self._methods[method.method_name] = method
+
+    def start(self) -> None:
+        """Refuse to start a service that lacks a method of its RPC interface, or has one that is no entrypoint."""
+        missing = missing_methods(self.container.service_cls, self._methods)
+        if missing:
+            problem = f"{self.container.service_name} does not serve: {', '.join(missing)}. Decorate each with @rpc."
+            raise NotImplementedError(problem)
 
     def finish(self) -> None:
         """Take no more calls; the container waits for the workers of those that were taken, STOP_SECONDS at most."""
@@ -184,46 +191,85 @@ class Rpc(Entrypoint):
         self.server.finish()
 
     @functools.cached_property
-    def _signature(self) -> inspect.Signature:
-        return inspect.signature(getattr(self.container.service_cls, self.method_name))
+    def _signature(self) -> WireSignature:
+        signature: WireSignature = getattr(self.container.service_cls, self.method_name).wire_signature
+        return signature
 
     def check_arguments(self, args: Any, kwargs: Any) -> None:
         """Raise BadCall where the method cannot be called like that."""
         try:
-            self._signature.bind(None, *args, **kwargs)
+            self._signature.bind(args, kwargs)
         except TypeError as error:
             detail = f"{self.container.service_name}.{self.method_name}: {error}."
             raise BadCall(detail) from None
 
 
+def missing_methods(service: type, served: Container[str]) -> list[str]:
+    """Return the methods of the Protocols that `service` inherits that are not `served`: `<Protocol>.<method>`."""
+    interfaces = [kind for kind in service.__mro__ if getattr(kind, "_is_protocol", False) and kind is not Protocol]
+    return [
+        f"{interface.__name__}.{name}"
+        for interface in interfaces
+        for name in rpc_methods(interface)
+        if name in vars(interface) and name not in served
+    ]
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@overload
+def rpc(method: Callable[P, R], /) -> Callable[P, R]: ...
+
+
+@overload
 def rpc(
-    method: Callable[..., Any] | None = None, *, transaction: bool = True, idempotent: bool = False
+    *, transaction: bool = True, idempotent: bool = False, admin: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+
+def rpc(
+    method: Callable[..., Any] | None = None,
+    /,
+    *,
+    transaction: bool = True,
+    idempotent: bool = False,
+    admin: bool = False,
 ) -> Callable[..., Any]:
-    """Make a method callable by RPC. Its result is plain JSON; a View becomes a dict.
+    """Make a method callable by RPC. It gets typed arguments (see signature.py), and returns plain JSON.
 
     With `transaction`, it runs in one; without, it opens its own. With `idempotent`, its `idempotency_key` makes it
-    run once. A ServiceError reaches the caller as itself; anything else is logged and becomes InternalError.
+    run once. With `admin`, the actor's role is checked before the other arguments are parsed. A ServiceError reaches
+    the caller as itself; anything else is logged and becomes InternalError.
+
+    The decorated method is for Nameko, which calls it with the arguments of the wire. Services call none of their own.
     """
     if method is None:
-        return functools.partial(rpc, transaction=transaction, idempotent=idempotent)
-    signature = inspect.signature(method)
+        return functools.partial(_entrypoint, transaction=transaction, idempotent=idempotent, admin=admin)
+    return _entrypoint(method, transaction=transaction, idempotent=idempotent, admin=admin)
 
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        result = method(self, *args, **kwargs)
-        return result.to_dict() if isinstance(result, View) else result
 
-    def call_in_transaction(self: Any, *args: Any, **kwargs: Any) -> Any:
-        arguments = dict(signature.bind(self, *args, **kwargs).arguments)
-        del arguments["self"]
+def _entrypoint(method: Callable[..., Any], *, transaction: bool, idempotent: bool, admin: bool) -> Callable[..., Any]:
+    signature = WireSignature(method)
+
+    def call(self: Any, arguments: dict[str, Any]) -> Any:
+        if admin:
+            Actor.of(arguments.get("actor")).require_admin()
+        typed = signature.decode(arguments)
+        return method(self, *typed.args, **typed.kwargs)
+
+    def call_in_transaction(self: Any, arguments: dict[str, Any]) -> Any:
         key = arguments.get("idempotency_key") if idempotent else None
-        return run_once(self.work, method.__name__, key, arguments, lambda: call(self, *args, **kwargs))
+        # What the caller sent, not what became of it: a key that was stored by an older release stands for that.
+        return run_once(self.work, method.__name__, key, arguments, lambda: call(self, arguments))
 
     run = call_in_transaction if transaction else call
 
     @functools.wraps(method)
     def entry(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            return run(self, *args, **kwargs)
+            return run(self, signature.bind(args, kwargs))
         except ServiceError:
             raise
         except (Exception, *INTERRUPTIONS) as error:
@@ -234,6 +280,7 @@ def rpc(
             log.exception("%s.%s failed", self.name, method.__name__)
             raise InternalError from error
 
+    entry.wire_signature = signature  # type: ignore[attr-defined]
     register_entrypoint(entry, Rpc())
     return entry
 

@@ -346,8 +346,8 @@ REMEDIES = [
         [
             Patch(
                 "catalog/service.py",
-                "        wanted = ProductFilter",
-                "        self.services.orders.list_orders()\n        wanted = ProductFilter",
+                "        generation = self.cache",
+                "        self.services.orders.list_orders()\n        generation = self.cache",
             )
         ],
         "tests/unit/test_rpc_graph.py::test_calls_go_round_in_no_circle",
