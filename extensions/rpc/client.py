@@ -1,4 +1,4 @@
-"""RPC calls to other services: each with a deadline, and with an answer at once where nobody listens."""
+"""RPC calls to other services. Each has a deadline, and fails at once where no process of the service runs."""
 
 import json
 import logging
@@ -37,9 +37,9 @@ _encode = json.JSONEncoder(default=str).encode
 
 
 class PendingCalls(SharedExtension):
-    """The calls under way, and the replies to them, in a queue that lives as long as the connection.
+    """The calls under way, and the queue for their replies, which lives as long as the connection.
 
-    Not direct reply-to: for that, every service that answers would have to be allowed to write to any queue.
+    Not direct reply-to: with it, every service would need permission to write to any queue.
     """
 
     listener = Listener()
@@ -61,7 +61,7 @@ class PendingCalls(SharedExtension):
         self.listener.subscribe(self)
 
     def on_connected(self, channel: amqp.Channel) -> None:
-        """Declare the queue, under an address that nobody can guess; be told of calls that no service took."""
+        """Declare the queue, bound by an address that cannot be guessed; subscribe to returned calls."""
         self._address = str(uuid4())
         self.queue = reply_queue(self.container.service_name, self._address)
         channel.queue_declare(self.queue, durable=False, exclusive=True, auto_delete=True)
@@ -70,7 +70,7 @@ class PendingCalls(SharedExtension):
         self._channel = channel
 
     def on_disconnected(self) -> None:
-        """Nothing that was asked over the lost connection will be answered."""
+        """Fail all calls under way: their replies would have come over the lost connection."""
         self._channel = None
         self._fail_all(UpstreamTimeout("The connection to the message broker was lost while waiting for an answer."))
 
@@ -81,18 +81,18 @@ class PendingCalls(SharedExtension):
             waiting.send(message.body)
 
     def call(self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float) -> Any:
-        """Call and wait `timeout` seconds at most.
+        """Call and wait at most `timeout` seconds. Returns the result in plain JSON.
 
-        Raises the callee's ServiceError; ServiceUnavailable where nothing was sent or nobody listens; UpstreamTimeout.
+        Raises the callee's ServiceError, ServiceUnavailable where no service got the call, UpstreamTimeout.
         """
         began = time.monotonic()
         try:
-            answer = self._call(service, method, args, kwargs, timeout)
+            result = self._call(service, method, args, kwargs, timeout)
         except BaseException as error:
             self._instruments.ended(time.monotonic() - began, error, service, method)
             raise
         self._instruments.ended(time.monotonic() - began, None, service, method)
-        return answer
+        return result
 
     def _call(self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float) -> Any:
         if len(self._pending) >= MAX_PENDING:
@@ -120,10 +120,10 @@ class PendingCalls(SharedExtension):
                     expiration=str(int(budget * 1000)),
                 )
                 self._channel.send(request)
-            answer = waiting.wait(timeout=budget)
+            reply = waiting.wait(timeout=budget)
         finally:
             self._pending.pop(call_id, None)
-        return _result(answer, service)
+        return _result(reply, service)
 
     def _on_return(self, _error: Exception, _exchange: str, routing_key: str, message: amqp.Message) -> None:
         waiting = self._pending.get(str(message.properties.get("correlation_id")))
@@ -141,18 +141,18 @@ def _instruments(metrics: Metrics) -> CallInstruments:
     return CallInstruments(metrics, "rpc_called_seconds", "From a call to its answer.", "service", "method")
 
 
-def _result(answer: Any, service: str) -> Any:
-    if answer is None:
+def _result(reply: bytes | ServiceError | None, service: str) -> Any:
+    if reply is None:
         detail = f"The {service} service did not answer in time."
         raise UpstreamTimeout(detail)
-    if isinstance(answer, ServiceError):
-        raise answer
-    reply = json.loads(answer)
-    error = reply.get("error")
+    if isinstance(reply, ServiceError):
+        raise reply
+    envelope = json.loads(reply)
+    error = envelope.get("error")
     if error:
         raise ServiceError.from_wire(error.get("problem") or {"name": "InternalError"})
-    # Nameko's own services have no such field in their replies.
-    return Replayed(reply["result"]) if reply.get("replayed") else reply["result"]
+    # Replies of plain Nameko services have no field `replayed`.
+    return Replayed(envelope["result"]) if envelope.get("replayed") else envelope["result"]
 
 
 class RemoteServices(Services):

@@ -1,9 +1,9 @@
-"""RPC entrypoints: Nameko's wire format, so that `nameko shell` can drive every service, on ground of our own.
+"""RPC entrypoints in Nameko's wire format, so that `nameko shell` can call every service.
 
-* the method runs in one transaction, committed before the reply is sent;
-* a call that its caller no longer waits for expires in the queue;
-* a call is made at most once: one that is delivered again, because its service died over it, is refused;
-* what is not a call is kept as a dead letter and harms nobody.
+* The method runs in one transaction, which is committed before the reply is sent.
+* A call expires in the queue when its caller no longer waits for it.
+* A call is made at most once: a redelivered call, whose service died during the first delivery, is refused.
+* A message that is not a call becomes a dead letter.
 """
 
 import functools
@@ -36,9 +36,9 @@ from extensions.storage.engine import is_outage, is_statement_timeout
 
 log = logging.getLogger(__name__)
 
-# A stopped service's queue lives on for a restart's time; after that its callers are told at once (mandatory).
+# A stopped service's queue survives a restart; when it has expired, calls are returned at once (mandatory).
 QUEUE_EXPIRES_MS = 10_000
-# More than any caller waits but an operator, whose questions may take minutes; less than whoever stops us waits.
+# Longer than the deadline of all calls except operators', which may take minutes; shorter than a supervisor waits.
 STOP_SECONDS = 6.0
 INTERRUPTED = "The service was interrupted while it answered; whether it acted is unknown."
 
@@ -69,7 +69,7 @@ class RpcServer(SharedExtension):
         self.listener.subscribe(self, last=True)
 
     def register(self, method: "Rpc") -> None:
-        """Make `method` callable, until the end: what arrives while we stop is answered too."""
+        """Make `method` callable. It stays so while the service stops: calls that arrive then get a reply too."""
         self._methods[method.method_name] = method
 
     def start(self) -> None:
@@ -80,7 +80,7 @@ class RpcServer(SharedExtension):
             raise NotImplementedError(problem)
 
     def finish(self) -> None:
-        """Take no more calls; the container waits for the workers of those that were taken, STOP_SECONDS at most."""
+        """Take no more calls; the container waits at most STOP_SECONDS for the workers of calls under way."""
         if self._closing is None:
             self._closing = eventlet.spawn(self._end_workers)
         self.listener.unsubscribe(self)
@@ -91,7 +91,7 @@ class RpcServer(SharedExtension):
             self._closing.kill()
 
     def _end_workers(self) -> None:
-        """End whatever still runs after STOP_SECONDS, and what that begins in its turn."""
+        """Kill the workers that still run after STOP_SECONDS, and any that start after that."""
         eventlet.sleep(STOP_SECONDS)
         while True:
             self.container._kill_worker_threads()  # noqa: SLF001
@@ -104,11 +104,11 @@ class RpcServer(SharedExtension):
         self._channel = channel
 
     def on_disconnected(self) -> None:
-        """Forget the channel: replies of calls that came over it cannot be sent any more."""
+        """Forget the channel: replies to calls from it cannot be sent any more."""
         self._channel = None
 
     def on_message(self, message: amqp.Message) -> None:
-        """Start a worker for one call. The prefetch bounds how many there can be, so this does not block."""
+        """Start a worker for one call. The prefetch limits their number, so this does not block."""
         channel = self._channel
         try:
             entrypoint, args, kwargs = self._decode(message)
@@ -122,10 +122,10 @@ class RpcServer(SharedExtension):
             return
         except ServiceError as error:
             self._reply(channel, message, None, error)
-        except Exception as error:  # noqa: BLE001  (nothing that a message holds may end the reader)
+        except Exception as error:  # noqa: BLE001  (no content of a message may end the reader)
             reason = str(error) if isinstance(error, Undecodable) else f"{type(error).__name__}: {error}"
             self.container.spawn_managed_thread(
-                functools.partial(self._bury, channel, message, reason), identifier="rpc.bury"
+                functools.partial(self._store_dead_letter, channel, message, reason), identifier="rpc.dead_letter"
             )
 
     def _decode(self, message: amqp.Message) -> "tuple[Rpc, list[Any], dict[str, Any]]":
@@ -153,27 +153,27 @@ class RpcServer(SharedExtension):
 
     def _reply(self, channel: Any, message: amqp.Message, result: Any, error: BaseException | None) -> None:
         if channel is None or channel is not self._channel or channel.connection is None:
-            return  # the connection is gone; the caller will be told when the call is delivered again
+            return  # the connection is lost; the caller gets an error when the call is delivered again
         reply_to = str(message.properties["reply_to"])
         envelope = {"result": result, "error": _serialize(error), "replayed": isinstance(result, Replayed)}
-        answer = b""
-        if "." in reply_to:  # a service's address, or direct reply-to, where nobody may send: RabbitMQ would hang up
-            log.warning("a caller asked for its answer at %r, which is no address of an answer", reply_to)
+        reply = b""
+        if "." in reply_to:  # a service's address, or direct reply-to: RabbitMQ would close the connection
+            log.warning("a call has the reply_to %r, which is not the address of a reply queue", reply_to)
         else:
             body = _encode(envelope)
             correlation_id = str(message.properties.get("correlation_id", ""))
-            answer = channel.message(body, RPC_EXCHANGE, reply_to, correlation_id=correlation_id)
+            reply = channel.message(body, RPC_EXCHANGE, reply_to, correlation_id=correlation_id)
         try:
-            # In one piece, the acknowledgement first: whatever becomes of the answer, the call was made.
-            channel.send(channel.acknowledgement(message.delivery_tag) + answer)
+            # In one write, the acknowledgement first: the call was made, even if the reply is lost.
+            channel.send(channel.acknowledgement(message.delivery_tag) + reply)
         except (*CONNECTION_ERRORS, AttributeError) as failure:
             log.warning("a reply could not be sent: %s", failure)
 
-    def _bury(self, channel: Any, message: amqp.Message, reason: str) -> None:
+    def _store_dead_letter(self, channel: Any, message: amqp.Message, reason: str) -> None:
         try:
             self.dead_letters.bury(self.queue, message, reason, attempts=0, with_body=False)
         except Exception:
-            log.exception("a message that is no call could not be kept: %s", reason)
+            log.exception("a message that is not a call could not be stored as a dead letter: %s", reason)
         ack(channel, message.delivery_tag)
 
 
@@ -196,7 +196,7 @@ class Rpc(Entrypoint):
         return signature
 
     def check_arguments(self, args: Any, kwargs: Any) -> None:
-        """Raise BadCall where the method cannot be called like that."""
+        """Raise BadCall where the arguments do not fit the method."""
         try:
             self._signature.bind(args, kwargs)
         except TypeError as error:
@@ -261,7 +261,7 @@ def _entrypoint(method: Callable[..., Any], *, transaction: bool, idempotent: bo
 
     def call_in_transaction(self: Any, arguments: dict[str, Any]) -> Any:
         key = arguments.get("idempotency_key") if idempotent else None
-        # What the caller sent, not what became of it: a key that was stored by an older release stands for that.
+        # The fingerprint is that of the wire arguments: keys that an older release stored stay valid.
         return run_once(self.work, method.__name__, key, arguments, lambda: call(self, arguments))
 
     run = call_in_transaction if transaction else call

@@ -170,7 +170,7 @@ REMEDIES = [
         [
             Patch(
                 "extensions/rpc/server.py",
-                "        except Exception as error:  # noqa: BLE001  (nothing that a message holds ",
+                "        except Exception as error:  # noqa: BLE001  (no content of a message ",
                 "        except ZeroDivisionError as error:  # (",
             )
         ],
@@ -207,8 +207,8 @@ REMEDIES = [
             ),
             Patch(
                 "extensions/rpc/server.py",
-                "channel.send(channel.acknowledgement(message.delivery_tag) + answer)\n",
-                "channel.send(answer + channel.acknowledgement(message.delivery_tag))\n",
+                "channel.send(channel.acknowledgement(message.delivery_tag) + reply)\n",
+                "channel.send(reply + channel.acknowledgement(message.delivery_tag))\n",
             ),
         ],
         f"{POISON}::test_pitfall_05_a_forged_address_that_makes_the_broker_hang_up_does_so_once",
