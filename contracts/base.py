@@ -28,7 +28,7 @@ DEFAULT_PAGE = 20
 MAX_STOCK = 10**9
 MAX_QUANTITY = 10_000
 
-# What no database takes, no person can read, or turns the direction of the text around it.
+# Characters that PostgreSQL refuses, that are invisible, or that change the direction of the text around them.
 _CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 UUID_SPELLING = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _MONEY = re.compile(r"[0-9]{1,10}(\.[0-9]{1,2})?")
@@ -47,7 +47,7 @@ def _decimal_string(value: object) -> object:
 
 
 def _in_one_spelling(value: object) -> object:
-    """Refuse `{...}`, `urn:uuid:...` and digits without hyphens: an id that no answer would show like this."""
+    """Refuse `{...}`, `urn:uuid:...` and digits without hyphens: no response spells an id like this."""
     if isinstance(value, str) and not UUID_SPELLING.fullmatch(value):
         raise PydanticCustomError("uuid_parsing", "must be a UUID")
     return value
@@ -145,7 +145,7 @@ Cursor = Annotated[str, Field(max_length=2048)]
 
 
 def at_most(count: int) -> BeforeValidator:
-    """Refuse a longer list before its items are looked at; Pydantic would look at all of them, and count afterwards."""
+    """Refuse a longer list before its items are validated; Pydantic would validate all of them first."""
 
     def check(value: object) -> object:
         if isinstance(value, list | tuple) and len(value) > count:
@@ -164,13 +164,13 @@ class Event(BaseModel):
     """The routing key and the AMQP `type`."""
     producer: ClassVar[str]
     consumers: ClassVar[tuple[str, ...]] = ()
-    """Services that must hear it; an event with any is published `mandatory`."""
+    """Services that must receive it; an event that has any is published `mandatory`."""
     listeners: ClassVar[tuple[str, ...]] = ()
-    """Services of which every process hears it while it runs (extensions/messaging/broadcast.py)."""
+    """Services of which every running process receives it (extensions/messaging/broadcast.py)."""
 
     @property
     def correlation_id(self) -> str:
-        """Id of the order that it belongs to, or of the thing that it is about."""
+        """The id of the order that it belongs to, or of the resource that it is about."""
         for field in ("order_id", "user_id", "id"):
             value = getattr(self, field, None)
             if value is not None:
@@ -187,7 +187,7 @@ E = TypeVar("E", bound=Event)
 
 @dataclass(frozen=True, slots=True)
 class Received(Generic[E]):
-    """One delivery of an event: what a use case gets, one or many at a time."""
+    """One delivery of an event, as use cases get it, one or many at a time."""
 
     event: E
     message_id: UUID
@@ -205,11 +205,11 @@ class StoredCause:
 
 
 class Cause(Protocol):
-    """What led to an event: one that was Received, or the request that is being answered."""
+    """The cause of an event: a Received event, or the request that is being handled."""
 
     @property
     def request_id(self) -> str:
-        """The request with which it all began."""
+        """The id of the request that started everything."""
 
     @property
     def traceparent(self) -> str:
@@ -217,10 +217,10 @@ class Cause(Protocol):
 
 
 class Publish(Protocol):
-    """How a use case says that something happened; the event leaves when the transaction commits, or never."""
+    """Publishes events of a use case. They are sent after the transaction commits, and never if it does not."""
 
     def __call__(self, event: Event, cause: Cause | None = None) -> UUID:
-        """Publish `event`; `cause` led to it, where that is not what is being done now. Returns its message id."""
+        """Publish `event`, caused by `cause`, by default by the request being handled. Returns its message id."""
 
 
 T = TypeVar("T")
@@ -244,7 +244,7 @@ class View(BaseModel):
 
 
 class Request(BaseModel):
-    """What a caller sends. Unknown fields are refused, so that a misspelt one is never silently dropped."""
+    """The arguments of a caller. Unknown fields are refused, so that a misspelt one is never silently dropped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -262,7 +262,7 @@ class Replayed(dict[str, Any]):
 
 
 ABSENT: Any = None
-"""Default of a field that a request may leave out, but not set to null: `model_fields_set` tells what was stated."""
+"""Default of a field that a request may leave out, but not set to null: `model_fields_set` has the stated ones."""
 
 
 class PageRequest(Request):

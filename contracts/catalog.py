@@ -55,7 +55,7 @@ class ProductsView(View):
 
 
 class _ProductEvent(Event):
-    """The product as it is after the change; a cache keeps the highest `version`."""
+    """The product after the change. A cache keeps the highest `version`."""
 
     producer: ClassVar[str] = "catalog"
 
@@ -114,7 +114,7 @@ class UpdateProduct(Request):
 
 
 class ProductFilter(PageRequest):
-    """What GET /products takes. Seeing inactive products is the administrator's."""
+    """What GET /products takes. Only administrators may ask for inactive products."""
 
     search: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
     sku: Sku | None = None
@@ -125,7 +125,7 @@ class ProductFilter(PageRequest):
 
 
 class ProductLookup(Request):
-    """Which products orders wants to price."""
+    """The products that orders needs for pricing."""
 
     product_ids: Annotated[
         tuple[UUID, ...], Field(min_length=1, max_length=MAX_PRODUCTS_PER_LOOKUP), at_most(MAX_PRODUCTS_PER_LOOKUP)
@@ -171,7 +171,7 @@ class CatalogRpc(OperatedRpc, Protocol):
 
 
 class ProductNotFound(NotFound):
-    """No such product, or it is inactive and the caller no administrator."""
+    """The product does not exist, or is inactive and the actor is no administrator."""
 
     code, status, detail = "PRODUCT_NOT_FOUND", 404, "There is no product with this id."
 

@@ -59,7 +59,7 @@ class StockFailed(Event):
 
 
 class StockCommitted(Event):
-    """The reserved stock has left the shelf."""
+    """The reserved stock is committed: it is no longer on hand."""
 
     event_type: ClassVar[str] = "inventory.stock_committed"
     producer: ClassVar[str] = "inventory"
@@ -69,7 +69,7 @@ class StockCommitted(Event):
 
 
 class StockReleased(Event):
-    """The stock of a cancelled order is available again; `returned` if it had left the shelf before."""
+    """The stock of a cancelled order is available again; `returned` if it had been committed before."""
 
     event_type: ClassVar[str] = "inventory.stock_released"
     producer: ClassVar[str] = "inventory"

@@ -39,6 +39,6 @@ class NotificationsRpc(ParticipantRpc, Protocol):
 
 
 class NotificationNotFound(NotFound):
-    """No such notification, or it is someone else's."""
+    """The notification does not exist, or belongs to another user."""
 
     code, status, detail = "NOTIFICATION_NOT_FOUND", 404, "There is no notification with this id."

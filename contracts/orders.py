@@ -62,7 +62,7 @@ class OrderLine(View):
 
 
 class OrderCreated(Event):
-    """An order was accepted; stock and payment are asked for."""
+    """An order was accepted: reserve its stock, and authorise its payment."""
 
     event_type: ClassVar[str] = "order.created"
     producer: ClassVar[str] = "orders"
@@ -76,7 +76,7 @@ class OrderCreated(Event):
 
 
 class OrderConfirmed(Event):
-    """Stock is reserved and payment authorised: commit the one, capture the other."""
+    """Stock is reserved and payment authorised: commit the stock, capture the payment."""
 
     event_type: ClassVar[str] = "order.confirmed"
     producer: ClassVar[str] = "orders"
@@ -89,7 +89,7 @@ class OrderConfirmed(Event):
 
 
 class OrderCancelled(Event):
-    """The order is off: whoever holds something for it gives it back."""
+    """The order was cancelled: release or return its stock, void or refund its payment."""
 
     event_type: ClassVar[str] = "order.cancelled"
     producer: ClassVar[str] = "orders"
@@ -126,7 +126,7 @@ class OrderDelivered(Event):
 
 
 class NewOrderItem(Request):
-    """One line as the client asks for it; what it states of price and sku is only compared with the catalog."""
+    """One line of a new order. A stated price or sku is only compared with the catalog's."""
 
     product_id: Id
     quantity: Quantity
@@ -142,7 +142,7 @@ class CreateOrder(Request):
 
 
 class OrderFilter(PageRequest):
-    """What GET /orders takes. `user_id` is the administrator's."""
+    """What GET /orders takes. `user_id` is for administrators."""
 
     status: OrderStatus | None = None
     created_after: Instant | None = None
@@ -151,7 +151,7 @@ class OrderFilter(PageRequest):
 
 
 class SagaFilter(PageRequest):
-    """What GET /admin/sagas takes: with `stuck`, only what has not moved for longer than the deadline."""
+    """What GET /admin/sagas takes: with `stuck`, only orders that have not changed for longer than the deadline."""
 
     stuck: StrictBool = False
 
@@ -170,7 +170,7 @@ class OrderItemView(View):
 
 
 class OrderView(View):
-    """An order. The two statuses are those of its reservation and its payment, `PENDING` before their first answer."""
+    """An order. `stock_status` and `payment_status` are `PENDING` before the first reply of inventory and payments."""
 
     id: UUID
     user_id: UUID
@@ -203,7 +203,7 @@ class TimelineView(View):
 
 
 class SagaView(View):
-    """An order to which somebody still owes something: who and what, and since when nothing has moved."""
+    """An order that waits for a service: for which and for what, and since when it has not changed."""
 
     id: UUID
     user_id: UUID
@@ -262,13 +262,13 @@ class OrdersRpc(OperatedRpc, Protocol):
 
 
 class OrderNotFound(NotFound):
-    """No such order, or it is someone else's."""
+    """The order does not exist, or belongs to another user."""
 
     code, status, detail = "ORDER_NOT_FOUND", 404, "There is no order with this id."
 
 
 class PriceChanged(ServiceError):
-    """The price or total that the client saw is no longer right."""
+    """A price or total that the client stated is no longer right."""
 
     code, status = "PRICE_CHANGED", 409
     detail = "A price has changed. Read the products again and repeat the order with the new prices."

@@ -24,7 +24,7 @@ class PaymentStatus(StrEnum):
 
 
 class PaymentAuthorized(Event):
-    """The provider holds the money for us."""
+    """The provider has authorised the payment."""
 
     event_type: ClassVar[str] = "payment.authorized"
     producer: ClassVar[str] = "payments"
@@ -50,7 +50,7 @@ class PaymentFailed(Event):
 
 
 class PaymentCaptured(Event):
-    """The money is ours."""
+    """The payment was captured."""
 
     event_type: ClassVar[str] = "payment.captured"
     producer: ClassVar[str] = "payments"
@@ -61,7 +61,7 @@ class PaymentCaptured(Event):
 
 
 class PaymentVoided(Event):
-    """The authorisation was given up before it was captured."""
+    """The authorisation was voided before it was captured."""
 
     event_type: ClassVar[str] = "payment.voided"
     producer: ClassVar[str] = "payments"
@@ -72,7 +72,7 @@ class PaymentVoided(Event):
 
 
 class PaymentRefunded(Event):
-    """What had been captured was given back."""
+    """The captured payment was refunded."""
 
     event_type: ClassVar[str] = "payment.refunded"
     producer: ClassVar[str] = "payments"
@@ -121,6 +121,6 @@ class PaymentsRpc(ParticipantRpc, Protocol):
 
 
 class PaymentNotFound(NotFound):
-    """No such payment, or it is someone else's."""
+    """The payment does not exist, or belongs to another user."""
 
     code, status, detail = "PAYMENT_NOT_FOUND", 404, "There is no such payment."

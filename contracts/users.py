@@ -35,14 +35,14 @@ MIN_PASSWORD, MAX_PASSWORD = 8, 128
 
 
 class Role(StrEnum):
-    """What a user may do: every user is a customer, an admin runs the shop."""
+    """What a user may do: every user is a customer, an admin manages the shop."""
 
     CUSTOMER = "customer"
     ADMIN = "admin"
 
 
-# The addresses of RFC 5321 without quotes and with a dot in the domain: nothing invisible, no letter that looks like
-# another one.
+# The addresses of RFC 5321 without quotes and with a dot in the domain: no invisible characters, and no letters that
+# look like others.
 _ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _EMAIL = re.compile(rf"{_ATOM}(\.{_ATOM})*@([a-z0-9]([a-z0-9-]{{0,61}}[a-z0-9])?\.)+[a-z0-9][a-z0-9-]{{0,61}}[a-z0-9]")
 _MAX_LOCAL_PART = 64
@@ -61,7 +61,7 @@ Email = Annotated[
     AfterValidator(_address),
     Field(json_schema_extra={"format": "email", "pattern": f"^{_EMAIL.pattern.replace('a-z', 'A-Za-z')}$"}),
 ]
-"""Without surrounding blanks and in lower case from here on, so that one mailbox is one account."""
+"""Without surrounding blanks and in lower case, so that one mailbox is one account."""
 
 
 def _one_spelling(value: str) -> str:
@@ -95,7 +95,7 @@ class UserUpdated(Event):
 
     event_type: ClassVar[str] = "user.updated"
     producer: ClassVar[str] = "users"
-    # With a queue that lives only as long as its process: none is no error.
+    # Each process has a queue of its own, which is deleted with it: no queue is no error.
     listeners: ClassVar[tuple[str, ...]] = ("gateway",)
 
     user_id: UUID
@@ -103,7 +103,7 @@ class UserUpdated(Event):
     is_active: bool
     at: Instant
     ended_sessions: tuple[UUID, ...] = ()
-    """Logins that are over, by the `sid` of their access tokens: logged out, or revoked. Absent where there is none."""
+    """Sessions that were logged out or revoked, by the `sid` of their access tokens. Absent where there is none."""
 
     def to_json(self) -> str:
         """The message body."""
@@ -173,7 +173,7 @@ class SessionView(View):
 
 
 class VerifiedToken(View):
-    """What a valid access token says."""
+    """The content of a valid access token."""
 
     valid: Literal[True] = True
     user_id: UUID
@@ -280,20 +280,20 @@ class UserAlreadyExists(ServiceError):
 
 
 class InvalidCredentials(ServiceError):
-    """Unknown address or wrong password; the answer does not tell which."""
+    """Unknown address or wrong password; the response does not tell which."""
 
     code, status, detail = "INVALID_CREDENTIALS", 401, "E-mail address or password is wrong."
 
 
 class TooManyFailedLogins(RateLimited):
-    """Somebody guesses the password of an address; whether it has an account does not matter."""
+    """Too many wrong passwords for an address, with or without an account."""
 
     detail = "Too many logins for this address have failed. No password is taken for it now, not even the right one."
     policy = "failed_logins"
 
 
 class InvalidToken(ServiceError):
-    """The token is malformed, expired, or not ours."""
+    """The token is malformed, expired, or was not issued by this suite."""
 
     code, status, detail = "INVALID_TOKEN", 401, "The token is malformed, expired or not ours. Log in again."
 
@@ -305,13 +305,13 @@ class OtherAuthorization(InvalidToken):
 
 
 class TokenExpired(InvalidToken):
-    """An access token of ours whose time is over. Nobody is told so before its signature was found genuine."""
+    """An expired access token. Raised only after its signature was verified."""
 
     detail = "The access token has expired. Get a new pair with POST /users/refresh-token."
 
 
 class TokenRevoked(ServiceError):
-    """The token was ours and is no longer valid."""
+    """The token was issued by this suite, and was revoked."""
 
     code, status, detail = "TOKEN_REVOKED", 401, "The token was revoked. Log in again."
 
