@@ -7,8 +7,8 @@ from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from catalog.models import Product
-from contracts.base import Actor, page_of
-from contracts.catalog import ProductFilter, ProductLookup, ProductNotFound, ProductView
+from contracts.base import Actor, Json, Page, page_of
+from contracts.catalog import ProductFilter, ProductLookup, ProductNotFound, ProductsView, ProductView
 from extensions.storage.pagination import fetch_page
 
 _SORT_KEYS: dict[str, InstrumentedAttribute[Any]] = {
@@ -27,20 +27,20 @@ def get_product(session: Session, product_id: UUID) -> ProductView:
     return ProductView.model_validate(product)
 
 
-def require_visible(product: dict[str, Any], actor: Actor) -> dict[str, Any]:
+def require_visible(product: Json[ProductView], actor: Actor) -> Json[ProductView]:
     """Return `product`; raises ProductNotFound if it is inactive and the actor is no administrator."""
     if not product["is_active"] and not actor.is_admin:
         raise ProductNotFound
     return product
 
 
-def get_products(session: Session, lookup: ProductLookup) -> dict[str, Any]:
-    """Return the products that exist, active or not, in any order: `{"items": [...]}`."""
+def get_products(session: Session, lookup: ProductLookup) -> ProductsView:
+    """Return the products that exist, active or not, in any order."""
     products = session.scalars(select(Product).where(Product.id.in_(lookup.product_ids)))
-    return {"items": [ProductView.model_validate(product).to_dict() for product in products]}
+    return ProductsView(items=tuple(ProductView.model_validate(product) for product in products))
 
 
-def list_products(session: Session, wanted: ProductFilter, actor: Actor) -> dict[str, Any]:
+def list_products(session: Session, wanted: ProductFilter, actor: Actor) -> Json[Page[ProductView]]:
     """Return a page of the products. Raises PermissionDenied if a customer asks for inactive ones."""
     if not wanted.only_active:
         actor.require_admin()

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 from uuid import UUID
 
 from pydantic import (
@@ -28,7 +28,7 @@ DEFAULT_PAGE = 20
 MAX_STOCK = 10**9
 MAX_QUANTITY = 10_000
 
-# What no database takes, no person can read, or turns the direction of the text around it.
+# Characters that PostgreSQL refuses, that are invisible, or that change the direction of the text around them.
 _CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 UUID_SPELLING = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _MONEY = re.compile(r"[0-9]{1,10}(\.[0-9]{1,2})?")
@@ -47,7 +47,7 @@ def _decimal_string(value: object) -> object:
 
 
 def _in_one_spelling(value: object) -> object:
-    """Refuse `{...}`, `urn:uuid:...` and digits without hyphens: an id that no answer would show like this."""
+    """Refuse `{...}`, `urn:uuid:...` and digits without hyphens: no response spells an id like this."""
     if isinstance(value, str) and not UUID_SPELLING.fullmatch(value):
         raise PydanticCustomError("uuid_parsing", "must be a UUID")
     return value
@@ -139,10 +139,13 @@ Sku = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 Quantity = Annotated[int, Field(strict=True, ge=1, le=MAX_QUANTITY)]
 StockLevel = Annotated[int, Field(strict=True, ge=0, le=MAX_STOCK)]
+PageLimit = Annotated[int, Field(strict=True, ge=1, le=MAX_PAGE)]
+# The longest one holds a name of 200 letters of four bytes each.
+Cursor = Annotated[str, Field(max_length=2048)]
 
 
 def at_most(count: int) -> BeforeValidator:
-    """Refuse a longer list before its items are looked at; Pydantic would look at all of them, and count afterwards."""
+    """Refuse a longer list before its items are validated; Pydantic would validate all of them first."""
 
     def check(value: object) -> object:
         if isinstance(value, list | tuple) and len(value) > count:
@@ -161,13 +164,13 @@ class Event(BaseModel):
     """The routing key and the AMQP `type`."""
     producer: ClassVar[str]
     consumers: ClassVar[tuple[str, ...]] = ()
-    """Services that must hear it; an event with any is published `mandatory`."""
+    """Services that must receive it; an event that has any is published `mandatory`."""
     listeners: ClassVar[tuple[str, ...]] = ()
-    """Services of which every process hears it while it runs (extensions/messaging/broadcast.py)."""
+    """Services of which every running process receives it (extensions/messaging/broadcast.py)."""
 
     @property
     def correlation_id(self) -> str:
-        """Id of the order that it belongs to, or of the thing that it is about."""
+        """The id of the order that it belongs to, or of the resource that it is about."""
         for field in ("order_id", "user_id", "id"):
             value = getattr(self, field, None)
             if value is not None:
@@ -184,7 +187,7 @@ E = TypeVar("E", bound=Event)
 
 @dataclass(frozen=True, slots=True)
 class Received(Generic[E]):
-    """One delivery of an event: what a use case gets, one or many at a time."""
+    """One delivery of an event, as use cases get it, one or many at a time."""
 
     event: E
     message_id: UUID
@@ -202,11 +205,11 @@ class StoredCause:
 
 
 class Cause(Protocol):
-    """What led to an event: one that was Received, or the request that is being answered."""
+    """The cause of an event: a Received event, or the request that is being handled."""
 
     @property
     def request_id(self) -> str:
-        """The request with which it all began."""
+        """The id of the request that started everything."""
 
     @property
     def traceparent(self) -> str:
@@ -214,24 +217,34 @@ class Cause(Protocol):
 
 
 class Publish(Protocol):
-    """How a use case says that something happened; the event leaves when the transaction commits, or never."""
+    """Publishes events of a use case. They are sent after the transaction commits, and never if it does not."""
 
     def __call__(self, event: Event, cause: Cause | None = None) -> UUID:
-        """Publish `event`; `cause` led to it, where that is not what is being done now. Returns its message id."""
+        """Publish `event`, caused by `cause`, by default by the request being handled. Returns its message id."""
+
+
+T = TypeVar("T")
+
+
+class Json(dict[str, Any], Generic[T]):
+    """A view `T` as it travels: `Json[OrderView]` is an OrderView in plain JSON types.
+
+    Only a type, for mypy and the reader. At run time it is a plain dict, which the gateway passes on unread.
+    """
 
 
 class View(BaseModel):
-    """What an RPC method answers; `to_dict` gives plain JSON types."""
+    """The result of an RPC method, or a part of one."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: strings, numbers, booleans, lists, dicts and null."""
-        return self.model_dump(mode="json")
+    def to_dict(self) -> Json[Self]:
+        """Return it in plain JSON types: strings, numbers, booleans, lists, dicts and null."""
+        return cast("Json[Self]", self.model_dump(mode="json"))
 
 
 class Request(BaseModel):
-    """What a caller sends. Unknown fields are refused, so that a misspelt one is never silently dropped."""
+    """The arguments of a caller. Unknown fields are refused, so that a misspelt one is never silently dropped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -245,32 +258,33 @@ class Request(BaseModel):
 
 
 class Replayed(dict[str, Any]):
-    """The answer of a call that was made before under the same idempotency key: the first one, once more."""
+    """The result of a call that was made before under the same idempotency key: that of the first call."""
 
 
 ABSENT: Any = None
-"""Default of a field that a request may leave out, but not set to null: `model_fields_set` tells what was stated."""
+"""Default of a field that a request may leave out, but not set to null: `model_fields_set` has the stated ones."""
 
 
 class PageRequest(Request):
     """How much of a list, and from where on."""
 
-    limit: Annotated[int, Field(strict=True, ge=1, le=MAX_PAGE)] = DEFAULT_PAGE
-    # The longest one holds a name of 200 letters of four bytes each.
-    cursor: Annotated[str, Field(max_length=2048)] | None = None
+    limit: PageLimit = DEFAULT_PAGE
+    cursor: Cursor | None = None
 
 
 class Actor(Request):
-    """Who asks. RPC methods take it as a plain dict; absent means the operator, who may do everything."""
+    """The user on whose behalf a call is made. A call without an actor is the operator's, who may do everything."""
 
     user_id: UUID | None = None
     roles: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, data: Mapping[str, Any] | None) -> "Actor":
-        """The actor of a call, the operator where there is none. Raises ValidationFailed for an actor nobody is."""
+    def of(cls, data: "Actor | Mapping[str, Any] | None") -> "Actor":
+        """Return the actor of a call, the operator where there is none. Raises ValidationFailed."""
         if data is None:
             return OPERATOR
+        if isinstance(data, Actor):
+            return data
         if not isinstance(data, Mapping) or data.get("user_id") is None:
             raise ValidationFailed.field("actor.user_id", "say who asks, or leave the actor out to act as the operator")
         return cls.parse(data)
@@ -293,6 +307,13 @@ class Actor(Request):
 OPERATOR = Actor()
 
 
-def page_of(items: Sequence[View], next_cursor: str | None) -> dict[str, Any]:
-    """The answer of every list method: `{"items": [...], "next_cursor": "..." | None}`."""
-    return {"items": [item.to_dict() for item in items], "next_cursor": next_cursor}
+V = TypeVar("V", bound=View)
+
+
+class Page(Generic[V]):
+    """One page of a list: `Json[Page[OrderView]]` is `{"items": [...], "next_cursor": "..." | None}`. Only a type."""
+
+
+def page_of(items: Sequence[V], next_cursor: str | None) -> Json[Page[V]]:
+    """Return the result of a list method."""
+    return cast("Json[Page[V]]", {"items": [item.to_dict() for item in items], "next_cursor": next_cursor})

@@ -1,17 +1,22 @@
-"""What catalog says: its events, views, requests and errors."""
+"""The contract of catalog: its events, requests, views, RPC interface and errors."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, StrictBool
 
 from contracts.base import (
     ABSENT,
+    OPERATOR,
+    Actor,
     Currency,
     Event,
     Instant,
+    Json,
     Line,
     Money,
+    Page,
     PageRequest,
     Request,
     Sku,
@@ -20,6 +25,7 @@ from contracts.base import (
     at_most,
 )
 from contracts.errors import NotFound, ServiceError
+from contracts.operations import OperatedRpc
 
 Description = Annotated[Text, Field(max_length=5000)]
 MAX_PRODUCTS_PER_LOOKUP = 100
@@ -42,8 +48,14 @@ class ProductView(View):
     updated_at: Instant
 
 
+class ProductsView(View):
+    """Several products, in no particular order."""
+
+    items: tuple[ProductView, ...]
+
+
 class _ProductEvent(Event):
-    """The product as it is after the change; a cache keeps the highest `version`."""
+    """The product after the change. A cache keeps the highest `version`."""
 
     producer: ClassVar[str] = "catalog"
 
@@ -102,7 +114,7 @@ class UpdateProduct(Request):
 
 
 class ProductFilter(PageRequest):
-    """What GET /products takes. Seeing inactive products is the administrator's."""
+    """What GET /products takes. Only administrators may ask for inactive products."""
 
     search: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
     sku: Sku | None = None
@@ -113,18 +125,53 @@ class ProductFilter(PageRequest):
 
 
 class ProductLookup(Request):
-    """Which products orders wants to price."""
+    """The products that orders needs for pricing."""
 
     product_ids: Annotated[
         tuple[UUID, ...], Field(min_length=1, max_length=MAX_PRODUCTS_PER_LOOKUP), at_most(MAX_PRODUCTS_PER_LOOKUP)
     ]
 
 
+# RPC
+
+
+class CatalogRpc(OperatedRpc, Protocol):
+    """RPC methods of catalog."""
+
+    def list_products(self, wanted: ProductFilter, *, actor: Actor = OPERATOR) -> Json[Page[ProductView]]:
+        """List products. Raises PermissionDenied for inactive ones unless the actor is an administrator."""
+
+    def get_product(self, product_id: UUID, *, actor: Actor = OPERATOR) -> Json[ProductView]:
+        """Return a product, an inactive one only to an administrator. Raises ProductNotFound."""
+
+    def get_products(self, wanted: ProductLookup) -> Json[ProductsView]:
+        """Return those of up to MAX_PRODUCTS_PER_LOOKUP products that exist, active or not."""
+
+    def create_product(
+        self, product: CreateProduct, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[ProductView]:
+        """Add a product (admin). Raises SkuAlreadyExists."""
+
+    def update_product(
+        self,
+        product_id: UUID,
+        *,
+        actor: Actor = OPERATOR,
+        if_match: Sequence[str] | None = None,
+        changes: UpdateProduct,
+    ) -> Json[ProductView]:
+        """Change the stated fields of a product (admin).
+
+        `if_match` are entity tags, one of which the product must have. Raises ProductNotFound, SkuAlreadyExists,
+        PreconditionFailed.
+        """
+
+
 # Errors
 
 
 class ProductNotFound(NotFound):
-    """No such product, or it is inactive and the caller no administrator."""
+    """The product does not exist, or is inactive and the actor is no administrator."""
 
     code, status, detail = "PRODUCT_NOT_FOUND", 404, "There is no product with this id."
 

@@ -1,14 +1,14 @@
-"""Errors that cross a service boundary. Each has the `code` and `status` that the REST API answers with.
+"""Errors that cross a service boundary. Each has the `code` and `status` of its response in the REST API.
 
-Errors of one service's things (OrderNotFound, SkuAlreadyExists) stand in that service's own contract.
+Errors about the resources of one service (OrderNotFound, SkuAlreadyExists) are in the contract of that service.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-# Statuses of answers that are not kept under an idempotency key: a request that was wrong by itself may be mended and
-# sent again with the same one.
+# Statuses of errors that are not stored under an idempotency key: a client may correct an invalid request, and send it
+# again with the same key.
 NOT_STORED = frozenset({400, 401, 406, 413, 415, 429})
 
 
@@ -21,7 +21,7 @@ class FieldError:
 
 
 class ServiceError(Exception):
-    """An answer, not an accident: the caller can act on it. `str(error)` is the detail shown to the client."""
+    """An expected error that the caller can act on. `str(error)` is the detail shown to the client."""
 
     code: ClassVar[str] = "INTERNAL_ERROR"
     status: ClassVar[int] = 500
@@ -29,7 +29,7 @@ class ServiceError(Exception):
     _by_name: ClassVar[dict[str, type["ServiceError"]]] = {}
 
     def __init_subclass__(cls) -> None:
-        """Remember every error by its name, so that a caller gets back what the callee raised."""
+        """Register every error by its name, so that the caller of an RPC method gets the class that it raised."""
         ServiceError._by_name[cls.__name__] = cls
 
     def __init__(
@@ -39,12 +39,12 @@ class ServiceError(Exception):
         self.errors = tuple(errors)
         self.retry_after = retry_after
         self.replay_of: str | None = None
-        """Id of the request that was refused like this first, where this one repeats it under its idempotency key."""
+        """Id of the request that first got this error, where this request repeats it under the same idempotency key."""
 
     def to_wire(self) -> dict[str, Any]:
-        """What travels in an RPC reply beside Nameko's own fields.
+        """Return what travels in an RPC reply beside Nameko's own fields.
 
-        The name is that of the nearest error in the contracts: of one made from it elsewhere a caller may know nothing.
+        The name is that of the nearest class in the contracts: callers do not know subclasses from elsewhere.
         """
         known = next(kind for kind in type(self).__mro__ if kind.__module__.partition(".")[0] == "contracts")
         return {
@@ -57,7 +57,7 @@ class ServiceError(Exception):
 
     @classmethod
     def from_wire(cls, data: dict[str, Any]) -> "ServiceError":
-        """The error that `to_wire` described; an unknown name becomes a plain ServiceError."""
+        """Return the error that `to_wire` described; an unknown name becomes a plain ServiceError."""
         kind = cls._by_name.get(str(data.get("name")), ServiceError)
         errors = [FieldError(str(error["field"]), str(error["message"])) for error in data.get("errors", ())]
         error = kind(str(data.get("detail", "")), errors, data.get("retry_after"))
@@ -72,7 +72,7 @@ class ValidationFailed(ServiceError):
 
     @classmethod
     def of(cls, errors: Iterable[FieldError]) -> Self:
-        """Build the error from its fields, and repeat them in the detail for whoever only reads that."""
+        """Build the error from the wrong fields, which the detail repeats for clients that show only the detail."""
         found = list(errors)
         return cls("; ".join(f"{error.field or 'body'}: {error.message}" for error in found), found)
 
@@ -95,19 +95,19 @@ class PermissionDenied(ServiceError):
 
 
 class NotFound(ServiceError):
-    """No such thing, or it is someone else's."""
+    """The resource does not exist, or belongs to another user."""
 
     code, status, detail = "NOT_FOUND", 404, "There is nothing here."
 
 
 class InvalidState(ServiceError):
-    """The thing is past the state in which this is possible."""
+    """The resource is in a state in which this is not possible."""
 
     code, status, detail = "INVALID_STATE", 409, "This is not possible in the present state."
 
 
 class PreconditionFailed(ServiceError):
-    """The resource is not (any more) in the state that the client knows."""
+    """The resource has changed since the client read it."""
 
     code, status = "PRECONDITION_FAILED", 412
     detail = "It has changed since you read it; nothing was done. Read it again, and repeat your change with its ETag."
@@ -128,20 +128,20 @@ class IdempotencyKeyInUse(ServiceError):
 
 
 class RateLimited(ServiceError):
-    """Too much in too short a time. `policy` is the limit's name, where a service and not the gateway has counted."""
+    """Too many requests in a period. `policy` is the name of the limit, where a service has counted them."""
 
     code, status, detail = "RATE_LIMITED", 429, "Too many requests. Wait, and try again."
     policy: ClassVar[str] = ""
 
     @classmethod
     def by(cls, quota: int, seconds: int, retry_after: int) -> Self:
-        """Say what is allowed, and in how many seconds the next one is."""
+        """Build the error for a quota of requests per period, with the seconds until the next one is accepted."""
         detail = f"More than {quota} requests in {seconds} s. Nothing was done; try again in {retry_after} s."
         return cls(detail, retry_after=retry_after)
 
 
 class InternalError(ServiceError):
-    """A defect of ours; the detail never tells what it was, the log does."""
+    """A defect in the suite. The detail never describes it; the log does."""
 
     code, status = "INTERNAL_ERROR", 500
 
@@ -153,13 +153,13 @@ class ServiceUnavailable(ServiceError):
 
 
 class Overloaded(ServiceUnavailable):
-    """The service works, but has too much to do already; nothing was done. Leave it alone for `retry_after` seconds."""
+    """The service is overloaded; nothing was done. Callers should send it nothing for `retry_after` seconds."""
 
     detail = "The shop has too much to do. Nothing was done; try again shortly."
 
 
 class UpstreamTimeout(ServiceError):
-    """A service did not answer in time; whether it acted is unknown."""
+    """A service did not reply in time; whether it acted is unknown."""
 
     code, status, detail = "UPSTREAM_TIMEOUT", 504, "A part of the shop did not answer in time."
 

@@ -1,4 +1,4 @@
-"""Entity tags: what tells one state of a resource from another, so that nobody overwrites what they have not seen."""
+"""Entity tags identify a state of a resource, so that no client overwrites a change that it has not seen."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Every event of the suite in one place: what exists, who produces it, who must hear it."""
+"""All events of the suite, by their routing keys, and the names of the queues and handlers that take them."""
 
 import re
 from typing import Any

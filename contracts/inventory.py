@@ -1,12 +1,29 @@
-"""What inventory says: its events, views, requests and errors."""
+"""The contract of inventory: its events, requests, views, RPC interface and errors."""
 
-from typing import Annotated, ClassVar
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Protocol
 from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from contracts.base import MAX_STOCK, Event, Id, Instant, Line, PageRequest, Request, Sku, StockLevel, View
+from contracts.base import (
+    MAX_STOCK,
+    OPERATOR,
+    Actor,
+    Event,
+    Id,
+    Instant,
+    Json,
+    Line,
+    Page,
+    PageRequest,
+    Request,
+    Sku,
+    StockLevel,
+    View,
+)
 from contracts.errors import NotFound, ServiceError
+from contracts.operations import ParticipantRpc
 
 # Events
 
@@ -42,7 +59,7 @@ class StockFailed(Event):
 
 
 class StockCommitted(Event):
-    """The reserved stock has left the shelf."""
+    """The reserved stock is committed: it is no longer on hand."""
 
     event_type: ClassVar[str] = "inventory.stock_committed"
     producer: ClassVar[str] = "inventory"
@@ -52,7 +69,7 @@ class StockCommitted(Event):
 
 
 class StockReleased(Event):
-    """The stock of a cancelled order is available again; `returned` if it had left the shelf before."""
+    """The stock of a cancelled order is available again; `returned` if it had been committed before."""
 
     event_type: ClassVar[str] = "inventory.stock_released"
     producer: ClassVar[str] = "inventory"
@@ -128,6 +145,59 @@ class MovementView(View):
     order_id: UUID | None
     reason: str | None
     created_at: Instant
+
+
+class SetStockView(StockView):
+    """The stock of one product after it was set; `created` if the product had no stock record before."""
+
+    created: bool
+
+
+# RPC
+
+
+class InventoryRpc(ParticipantRpc, Protocol):
+    """RPC methods of inventory, all for administrators."""
+
+    def list_stock(self, wanted: StockFilter, *, actor: Actor = OPERATOR) -> Json[Page[StockView]]:
+        """List the stock of all products, newest stock records first."""
+
+    def get_stock(self, product_id: UUID, *, actor: Actor = OPERATOR) -> Json[StockView]:
+        """Return the stock of one product. Raises StockNotFound."""
+
+    def set_stock(
+        self, stock: SetStock, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[SetStockView]:
+        """Set what is on hand of a product, which may be new here. Raises StockIsReserved."""
+
+    def change_stock_level(
+        self,
+        product_id: UUID,
+        level: SetStockLevel,
+        *,
+        actor: Actor = OPERATOR,
+        if_match: Sequence[str] | None = None,
+    ) -> Json[StockView]:
+        """Set what is on hand of a product that has a stock record.
+
+        `if_match` are entity tags, one of which the record must have. Raises StockNotFound, StockIsReserved,
+        PreconditionFailed.
+        """
+
+    def adjust_stock(
+        self,
+        product_id: UUID,
+        adjustment: AdjustStock,
+        *,
+        actor: Actor = OPERATOR,
+        idempotency_key: str | None = None,
+    ) -> Json[StockView]:
+        """Change what is on hand of a product by a difference. Raises StockNotFound, StockIsReserved."""
+
+    def list_movements(
+        self, product_id: UUID, page: PageRequest, *, actor: Actor = OPERATOR
+    ) -> Json[Page[MovementView]]:
+        """List the ledger of one product, the latest entry first. Raises StockNotFound."""
 
 
 # Errors

@@ -1,10 +1,11 @@
-"""What notifications says: its views, requests and errors. It publishes no events."""
+"""The contract of notifications: its requests, views, RPC interface and errors. It publishes no events."""
 
-from typing import Literal
+from typing import Literal, Protocol
 from uuid import UUID
 
-from contracts.base import Instant, PageRequest, View
+from contracts.base import OPERATOR, Actor, Instant, Json, Page, PageRequest, View
 from contracts.errors import NotFound
+from contracts.operations import ParticipantRpc
 
 
 class NotificationFilter(PageRequest):
@@ -25,7 +26,19 @@ class NotificationView(View):
     read_at: Instant | None
 
 
+class NotificationsRpc(ParticipantRpc, Protocol):
+    """RPC methods of notifications."""
+
+    def list_notifications(
+        self, wanted: NotificationFilter, *, actor: Actor = OPERATOR
+    ) -> Json[Page[NotificationView]]:
+        """List the actor's own notifications, for the operator those of all users, newest first."""
+
+    def mark_read(self, notification_id: UUID, *, actor: Actor = OPERATOR) -> None:
+        """Mark a notification as read; one that is read stays so. Raises NotificationNotFound."""
+
+
 class NotificationNotFound(NotFound):
-    """No such notification, or it is someone else's."""
+    """The notification does not exist, or belongs to another user."""
 
     code, status, detail = "NOTIFICATION_NOT_FOUND", 404, "There is no notification with this id."

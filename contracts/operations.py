@@ -1,33 +1,71 @@
-"""What every service tells its operators, and what they may ask: dead letters, and whether everything adds up."""
+"""What every service offers its operators: health, dead letters and consistency audits."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Protocol, TypedDict
 from uuid import UUID
 
-from pydantic import Field, StrictBool
+from pydantic import BeforeValidator, Field, StrictBool
+from pydantic_core import PydanticCustomError
 
-from contracts.base import Instant, PageRequest, Request, Text, View
-from contracts.services import SERVICES
+from contracts.base import (
+    DEFAULT_PAGE,
+    OPERATOR,
+    Actor,
+    Cursor,
+    Instant,
+    Json,
+    Page,
+    PageLimit,
+    PageRequest,
+    Request,
+    Text,
+    View,
+)
 
-if TYPE_CHECKING:
-    ServiceName = str  # a type checker cannot read the registry
-else:
-    ServiceName = Literal[SERVICES]
+
+def _service_names() -> tuple[str, ...]:
+    from contracts.services import SERVICES  # it imports the interfaces below
+
+    return SERVICES
+
+
+def _in_registry(value: object) -> object:
+    if value not in _service_names():
+        *names, last = (f"'{name}'" for name in _service_names())
+        raise PydanticCustomError("literal_error", "", {"expected": f"{', '.join(names)} or {last}"})
+    return value
+
+
+def _list_names(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(_service_names())
+
+
+ServiceName = Annotated[str, BeforeValidator(_in_registry), Field(json_schema_extra=_list_names)]
+"""The name of a service in the registry (contracts/services.py)."""
 Name = Annotated[Text, Field(min_length=1, max_length=255)]
 
 # Requests
 
 
 class DeadLetterFilter(PageRequest):
-    """What GET /admin/dead-letters takes: those that wait for somebody, unless `replayed` asks for the others."""
+    """Which dead letters of a service to list: those not replayed yet, or with `replayed`, those that were."""
 
-    service: ServiceName | None = None
+    # Again, because on the wire these come first (extensions/rpc/signature.py).
+    limit: PageLimit = DEFAULT_PAGE
+    cursor: Cursor | None = None
     queue: Name | None = None
     event: Name | None = None
     replayed: StrictBool = False
 
 
+class DeadLetterSearch(DeadLetterFilter):
+    """What GET /admin/dead-letters takes: those of one service, or of all."""
+
+    service: ServiceName | None = None
+
+
 class DeadLetterOwner(Request):
-    """Where to look for a dead letter; everywhere if it does not say."""
+    """The service that has a dead letter; all are asked where it is not stated."""
 
     service: ServiceName | None = None
 
@@ -68,7 +106,7 @@ class CheckView(View):
 
 
 class LivenessView(View):
-    """The process answers."""
+    """The process responds."""
 
     status: Literal["ok"]
 
@@ -86,3 +124,70 @@ class ConsistencyView(View):
     at_rest: bool
     in_flight: int
     checks: tuple[CheckView, ...]
+
+
+class Health(TypedDict):
+    """The state of a service: of each of its parts `ok`, or what is wrong with it."""
+
+    status: Literal["ok", "failing"]
+    parts: dict[str, str]
+
+
+class Summary(TypedDict):
+    """How many there are, and the ids of some of them."""
+
+    count: int
+    ids: list[str]
+
+
+class CheckResult(TypedDict):
+    """A CheckView in plain JSON."""
+
+    name: str
+    count: int
+    ids: list[str]
+
+
+class Audit(TypedDict):
+    """One service's part of a consistency check (orders/reconciliation.py)."""
+
+    outbox: Summary
+    dead_letters: Summary
+    checks: list[CheckResult]
+    fingerprints: dict[str, list[list[Any]]]
+    """For each kind of record `[range, number of rows, sum of their hashes]`."""
+
+
+# RPC
+
+
+class OperatedRpc(Protocol):
+    """RPC methods of every service with a database."""
+
+    def health(self) -> Health:
+        """Report the state of the service and of the servers that it needs."""
+
+    def list_dead_letters(self, wanted: DeadLetterFilter, *, actor: Actor = OPERATOR) -> Json[Page[DeadLetterView]]:
+        """List dead letters, newest first (admin)."""
+
+    def replay_dead_letter(self, dead_letter_id: UUID, *, actor: Actor = OPERATOR) -> Json[DeadLetterView]:
+        """Put a dead letter back into the queue it came from (admin). It stays on record, with the time of the replay.
+
+        Raises DeadLetterNotFound, InvalidState.
+        """
+
+    def discard_dead_letter(self, dead_letter_id: UUID, *, actor: Actor = OPERATOR) -> None:
+        """Delete a dead letter, so that it will never be handled (admin). Raises DeadLetterNotFound."""
+
+    def audit(self, since: str, bounds: Sequence[str] = (), *, actor: Actor = OPERATOR) -> Audit:
+        """Return the checks that the service can make alone, and fingerprints of its records about orders (admin).
+
+        `since` is the order id that the first range begins with, `bounds` the order ids that the next ones begin with.
+        """
+
+
+class ParticipantRpc(OperatedRpc, Protocol):
+    """RPC methods of every service that keeps records about orders."""
+
+    def audit_rows(self, ranges: Sequence[Sequence[str | None]], *, actor: Actor = OPERATOR) -> dict[str, Any]:
+        """Return the records about each order of some ranges of ids, `[first, first after it | None]` (admin)."""

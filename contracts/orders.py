@@ -1,13 +1,30 @@
-"""What orders says: its events, views, requests and errors."""
+"""The contract of orders: its events, requests, views, RPC interface and errors."""
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 from uuid import UUID
 
 from pydantic import Field, StrictBool
 
-from contracts.base import Currency, Event, Id, Instant, Money, PageRequest, Quantity, Request, Sku, View, at_most
+from contracts.base import (
+    OPERATOR,
+    Actor,
+    Currency,
+    Event,
+    Id,
+    Instant,
+    Json,
+    Money,
+    Page,
+    PageRequest,
+    Quantity,
+    Request,
+    Sku,
+    View,
+    at_most,
+)
 from contracts.errors import NotFound, ServiceError
+from contracts.operations import ConsistencyRequest, ConsistencyView, OperatedRpc
 
 MAX_LINES = 100
 
@@ -45,7 +62,7 @@ class OrderLine(View):
 
 
 class OrderCreated(Event):
-    """An order was accepted; stock and payment are asked for."""
+    """An order was accepted: reserve its stock, and authorise its payment."""
 
     event_type: ClassVar[str] = "order.created"
     producer: ClassVar[str] = "orders"
@@ -59,7 +76,7 @@ class OrderCreated(Event):
 
 
 class OrderConfirmed(Event):
-    """Stock is reserved and payment authorised: commit the one, capture the other."""
+    """Stock is reserved and payment authorised: commit the stock, capture the payment."""
 
     event_type: ClassVar[str] = "order.confirmed"
     producer: ClassVar[str] = "orders"
@@ -72,7 +89,7 @@ class OrderConfirmed(Event):
 
 
 class OrderCancelled(Event):
-    """The order is off: whoever holds something for it gives it back."""
+    """The order was cancelled: release or return its stock, void or refund its payment."""
 
     event_type: ClassVar[str] = "order.cancelled"
     producer: ClassVar[str] = "orders"
@@ -109,7 +126,7 @@ class OrderDelivered(Event):
 
 
 class NewOrderItem(Request):
-    """One line as the client asks for it; what it states of price and sku is only compared with the catalog."""
+    """One line of a new order. A stated price or sku is only compared with the catalog's."""
 
     product_id: Id
     quantity: Quantity
@@ -125,7 +142,7 @@ class CreateOrder(Request):
 
 
 class OrderFilter(PageRequest):
-    """What GET /orders takes. `user_id` is the administrator's."""
+    """What GET /orders takes. `user_id` is for administrators."""
 
     status: OrderStatus | None = None
     created_after: Instant | None = None
@@ -134,7 +151,7 @@ class OrderFilter(PageRequest):
 
 
 class SagaFilter(PageRequest):
-    """What GET /admin/sagas takes: with `stuck`, only what has not moved for longer than the deadline."""
+    """What GET /admin/sagas takes: with `stuck`, only orders that have not changed for longer than the deadline."""
 
     stuck: StrictBool = False
 
@@ -153,7 +170,7 @@ class OrderItemView(View):
 
 
 class OrderView(View):
-    """An order. The two statuses are those of its reservation and its payment, `PENDING` before their first answer."""
+    """An order. `stock_status` and `payment_status` are `PENDING` before the first reply of inventory and payments."""
 
     id: UUID
     user_id: UUID
@@ -186,7 +203,7 @@ class TimelineView(View):
 
 
 class SagaView(View):
-    """An order to which somebody still owes something: who and what, and since when nothing has moved."""
+    """An order that waits for a service: for which and for what, and since when it has not changed."""
 
     id: UUID
     user_id: UUID
@@ -199,17 +216,59 @@ class SagaView(View):
     deadline_at: Instant
 
 
+# RPC
+
+
+class OrdersRpc(OperatedRpc, Protocol):
+    """RPC methods of orders."""
+
+    def create_order(
+        self, order: CreateOrder, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[OrderView]:
+        """Price an order by the catalog, store it, and start its saga. Returns the order, CREATED.
+
+        Raises ProductUnavailable, PriceChanged, Overloaded.
+        """
+
+    def get_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[OrderView]:
+        """Return an order. Raises OrderNotFound, also for someone else's order."""
+
+    def list_orders(self, wanted: OrderFilter, *, actor: Actor = OPERATOR) -> Json[Page[OrderView]]:
+        """List the actor's orders, for an administrator those of all users, newest first."""
+
+    def get_timeline(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[TimelineView]:
+        """Return every event of an order's saga, oldest first. Raises OrderNotFound."""
+
+    def cancel_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[OrderView]:
+        """Cancel an order that has not been shipped. Raises OrderNotFound, InvalidState."""
+
+    def ship_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[OrderView]:
+        """Record that a confirmed order was shipped (admin). Raises OrderNotFound, InvalidState."""
+
+    def deliver_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[OrderView]:
+        """Record that a shipped order was delivered (admin). Raises OrderNotFound, InvalidState."""
+
+    def list_sagas(self, wanted: SagaFilter, *, actor: Actor = OPERATOR) -> Json[Page[SagaView]]:
+        """List the orders that wait for a service, with what they wait for (admin)."""
+
+    def list_stuck(self, wanted: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[SagaView]]:
+        """List the orders that have waited for a service for longer than the saga's deadline (admin)."""
+
+    def check_consistency(self, wanted: ConsistencyRequest, *, actor: Actor = OPERATOR) -> Json[ConsistencyView]:
+        """Compare the records of all services, and count what breaks an invariant (admin)."""
+
+
 # Errors
 
 
 class OrderNotFound(NotFound):
-    """No such order, or it is someone else's."""
+    """The order does not exist, or belongs to another user."""
 
     code, status, detail = "ORDER_NOT_FOUND", 404, "There is no order with this id."
 
 
 class PriceChanged(ServiceError):
-    """The price or total that the client saw is no longer right."""
+    """A price or total that the client stated is no longer right."""
 
     code, status = "PRICE_CHANGED", 409
     detail = "A price has changed. Read the products again and repeat the order with the new prices."

@@ -1,11 +1,12 @@
-"""What payments says: its events, views, requests and errors."""
+"""The contract of payments: its events, requests, views, RPC interface and errors."""
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Protocol
 from uuid import UUID
 
-from contracts.base import Currency, Event, Id, Instant, Money, PageRequest, View
+from contracts.base import OPERATOR, Actor, Currency, Event, Id, Instant, Json, Money, Page, PageRequest, View
 from contracts.errors import NotFound
+from contracts.operations import ParticipantRpc
 
 
 class PaymentStatus(StrEnum):
@@ -23,7 +24,7 @@ class PaymentStatus(StrEnum):
 
 
 class PaymentAuthorized(Event):
-    """The provider holds the money for us."""
+    """The provider has authorised the payment."""
 
     event_type: ClassVar[str] = "payment.authorized"
     producer: ClassVar[str] = "payments"
@@ -49,7 +50,7 @@ class PaymentFailed(Event):
 
 
 class PaymentCaptured(Event):
-    """The money is ours."""
+    """The payment was captured."""
 
     event_type: ClassVar[str] = "payment.captured"
     producer: ClassVar[str] = "payments"
@@ -60,7 +61,7 @@ class PaymentCaptured(Event):
 
 
 class PaymentVoided(Event):
-    """The authorisation was given up before it was captured."""
+    """The authorisation was voided before it was captured."""
 
     event_type: ClassVar[str] = "payment.voided"
     producer: ClassVar[str] = "payments"
@@ -71,7 +72,7 @@ class PaymentVoided(Event):
 
 
 class PaymentRefunded(Event):
-    """What had been captured was given back."""
+    """The captured payment was refunded."""
 
     event_type: ClassVar[str] = "payment.refunded"
     producer: ClassVar[str] = "payments"
@@ -106,7 +107,20 @@ class PaymentView(View):
     updated_at: Instant
 
 
+class PaymentsRpc(ParticipantRpc, Protocol):
+    """RPC methods of payments."""
+
+    def list_payments(self, wanted: PaymentFilter, *, actor: Actor = OPERATOR) -> Json[Page[PaymentView]]:
+        """List the actor's payments, for an administrator those of all users, newest first."""
+
+    def get_payment(self, payment_id: UUID, *, actor: Actor = OPERATOR) -> Json[PaymentView]:
+        """Return one payment. Raises PaymentNotFound."""
+
+    def get_payment_of_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[PaymentView]:
+        """Return the payment of an order. Raises PaymentNotFound."""
+
+
 class PaymentNotFound(NotFound):
-    """No such payment, or it is someone else's."""
+    """The payment does not exist, or belongs to another user."""
 
     code, status, detail = "PAYMENT_NOT_FOUND", 404, "There is no such payment."

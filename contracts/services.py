@@ -1,20 +1,40 @@
 """The registry: every service behind the gateway, with its RPC interface. The only list of services in the project."""
 
-from typing import Any
+from typing import cast
+
+from contracts.catalog import CatalogRpc
+from contracts.inventory import InventoryRpc
+from contracts.notifications import NotificationsRpc
+from contracts.operations import OperatedRpc, ParticipantRpc
+from contracts.orders import OrdersRpc
+from contracts.payments import PaymentsRpc
+from contracts.users import UsersRpc
 
 
 class Services:
     """A service is one line here: its name, which is also that of its folder and its database, and its RPC interface.
 
-    What a worker gets as `self.services` looks like this: `self.services.orders.get_order(...)`.
+    A worker gets one as `self.services`: `self.services.orders.get_order(...)` (extensions/rpc/client.py).
     """
 
-    users: Any
-    catalog: Any
-    orders: Any
-    inventory: Any
-    payments: Any
-    notifications: Any
+    users: UsersRpc
+    catalog: CatalogRpc
+    orders: OrdersRpc
+    inventory: InventoryRpc
+    payments: PaymentsRpc
+    notifications: NotificationsRpc
+
+    def within(self, seconds: float) -> "Services":
+        """Return the same with another deadline per call."""
+        raise NotImplementedError
+
+    def operated(self, name: str) -> OperatedRpc:
+        """Return the service with this name by what all of them have."""
+        return cast("OperatedRpc", getattr(self, name))
+
+    def participant(self, name: str) -> ParticipantRpc:
+        """Return the participant in the saga with this name."""
+        return cast("ParticipantRpc", getattr(self, name))
 
 
 SERVICES: tuple[str, ...] = tuple(Services.__annotations__)

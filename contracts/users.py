@@ -1,15 +1,30 @@
-"""What users says: its events, views, requests and errors."""
+"""The contract of users: its events, requests, views, RPC interface and errors."""
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypedDict
 from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StringConstraints
 
-from contracts.base import ABSENT, Event, Instant, Request, Text, View, at_most
+from contracts.base import (
+    ABSENT,
+    OPERATOR,
+    Actor,
+    Event,
+    Instant,
+    Json,
+    Page,
+    PageRequest,
+    Request,
+    Text,
+    View,
+    at_most,
+)
 from contracts.errors import NotFound, RateLimited, ServiceError
+from contracts.operations import OperatedRpc
 
 ACCESS_TOKEN_ISSUER = "order-suite"
 ACCESS_TOKEN_AUDIENCE = "order-suite-api"
@@ -20,14 +35,14 @@ MIN_PASSWORD, MAX_PASSWORD = 8, 128
 
 
 class Role(StrEnum):
-    """What a user may do: every user is a customer, an admin runs the shop."""
+    """What a user may do: every user is a customer, an admin manages the shop."""
 
     CUSTOMER = "customer"
     ADMIN = "admin"
 
 
-# The addresses of RFC 5321 without quotes and with a dot in the domain: nothing invisible, no letter that looks like
-# another one.
+# The addresses of RFC 5321 without quotes and with a dot in the domain: no invisible characters, and no letters that
+# look like others.
 _ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _EMAIL = re.compile(rf"{_ATOM}(\.{_ATOM})*@([a-z0-9]([a-z0-9-]{{0,61}}[a-z0-9])?\.)+[a-z0-9][a-z0-9-]{{0,61}}[a-z0-9]")
 _MAX_LOCAL_PART = 64
@@ -46,7 +61,7 @@ Email = Annotated[
     AfterValidator(_address),
     Field(json_schema_extra={"format": "email", "pattern": f"^{_EMAIL.pattern.replace('a-z', 'A-Za-z')}$"}),
 ]
-"""Without surrounding blanks and in lower case from here on, so that one mailbox is one account."""
+"""Without surrounding blanks and in lower case, so that one mailbox is one account."""
 
 
 def _one_spelling(value: str) -> str:
@@ -80,7 +95,7 @@ class UserUpdated(Event):
 
     event_type: ClassVar[str] = "user.updated"
     producer: ClassVar[str] = "users"
-    # With a queue that lives only as long as its process: none is no error.
+    # Each process has a queue of its own, which is deleted with it: no queue is no error.
     listeners: ClassVar[tuple[str, ...]] = ("gateway",)
 
     user_id: UUID
@@ -88,7 +103,7 @@ class UserUpdated(Event):
     is_active: bool
     at: Instant
     ended_sessions: tuple[UUID, ...] = ()
-    """Logins that are over, by the `sid` of their access tokens: logged out, or revoked. Absent where there is none."""
+    """Sessions that were logged out or revoked, by the `sid` of their access tokens. Absent where there is none."""
 
     def to_json(self) -> str:
         """The message body."""
@@ -127,7 +142,7 @@ class UpdateUser(Request):
 
 
 class ChangesWithin(Request):
-    """How far back a gateway looks that was not there, and from when on, where that is not now."""
+    """The period whose user.updated events a gateway asks for: `seconds` back from `until`, by default from now."""
 
     seconds: Annotated[int, Field(strict=True, ge=1, le=24 * 3600)]
     until: Instant | None = None
@@ -148,7 +163,7 @@ class UserView(View):
 
 
 class SessionView(View):
-    """What register, login and refresh answer. `expires_in` is in seconds, of the access token."""
+    """The result of register, login and refresh. `expires_in` is the lifetime of the access token in seconds."""
 
     user: UserView
     access_token: str
@@ -158,7 +173,7 @@ class SessionView(View):
 
 
 class VerifiedToken(View):
-    """What a valid access token says."""
+    """The content of a valid access token."""
 
     valid: Literal[True] = True
     user_id: UUID
@@ -183,6 +198,72 @@ class KeySet(View):
     keys: tuple[PublicKey, ...]
 
 
+class Changes(TypedDict):
+    """Some user.updated events in plain JSON. There are more where `until` is not None: ask again with it."""
+
+    items: list[dict[str, Any]]
+    until: str | None
+
+
+# RPC
+
+
+class UsersRpc(OperatedRpc, Protocol):
+    """RPC methods of users."""
+
+    def register(
+        self, credentials: Credentials, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[SessionView]:
+        """Open a customer's account and log in. Raises UserAlreadyExists, WeakPassword."""
+
+    def login(self, credentials: Credentials, address: str = "") -> Json[SessionView]:
+        """Start a session. Raises InvalidCredentials, UserInactive, TooManyFailedLogins.
+
+        `address` is the client's network address: most failed logins are counted for each address separately.
+        """
+
+    def refresh(self, token: RefreshToken) -> Json[SessionView]:
+        """Replace a refresh token by a new pair of tokens. For 10 s the old one still returns the same pair.
+
+        Raises InvalidToken, TokenRevoked, UserInactive.
+        """
+
+    def logout(self, token: RefreshToken, *, actor: Actor = OPERATOR) -> None:
+        """End the session of this refresh token at once, and its access token within a minute."""
+
+    def verify(self, token: VerifyToken) -> Json[VerifiedToken]:
+        """Check an access token. Raises InvalidToken, TokenRevoked."""
+
+    def get_user(self, user_id: UUID, *, actor: Actor = OPERATOR) -> Json[UserView]:
+        """Return one account, to a customer only their own. Raises UserNotFound."""
+
+    def list_users(self, page: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[UserView]]:
+        """List accounts, newest first (admin)."""
+
+    def list_changed(self, wanted: ChangesWithin, *, actor: Actor = OPERATOR) -> Changes:
+        """List the user.updated events of a period, for a process that may have missed them (admin)."""
+
+    def update_user(
+        self,
+        user_id: UUID,
+        *,
+        actor: Actor = OPERATOR,
+        if_match: Sequence[str] | None = None,
+        changes: UpdateUser,
+    ) -> Json[UserView]:
+        """Change the stated fields of an account (admin).
+
+        `if_match` are entity tags, one of which the account must have. Raises UserNotFound, InvalidState,
+        PreconditionFailed.
+        """
+
+    def set_roles(self, user_id: UUID, roles: Sequence[Role], *, actor: Actor = OPERATOR) -> Json[UserView]:
+        """Give an account exactly these roles (admin), such as `["customer", "admin"]`."""
+
+    def set_active(self, user_id: UUID, is_active: bool, *, actor: Actor = OPERATOR) -> Json[UserView]:
+        """Switch an account on or off (admin); off ends its sessions."""
+
+
 # Errors
 
 
@@ -199,20 +280,20 @@ class UserAlreadyExists(ServiceError):
 
 
 class InvalidCredentials(ServiceError):
-    """Unknown address or wrong password; the answer does not tell which."""
+    """Unknown address or wrong password; the response does not tell which."""
 
     code, status, detail = "INVALID_CREDENTIALS", 401, "E-mail address or password is wrong."
 
 
 class TooManyFailedLogins(RateLimited):
-    """Somebody guesses the password of an address; whether it has an account does not matter."""
+    """Too many wrong passwords for an address, with or without an account."""
 
     detail = "Too many logins for this address have failed. No password is taken for it now, not even the right one."
     policy = "failed_logins"
 
 
 class InvalidToken(ServiceError):
-    """The token is malformed, expired, or not ours."""
+    """The token is malformed, expired, or was not issued by this suite."""
 
     code, status, detail = "INVALID_TOKEN", 401, "The token is malformed, expired or not ours. Log in again."
 
@@ -224,13 +305,13 @@ class OtherAuthorization(InvalidToken):
 
 
 class TokenExpired(InvalidToken):
-    """An access token of ours whose time is over. Nobody is told so before its signature was found genuine."""
+    """An expired access token. Raised only after its signature was verified."""
 
     detail = "The access token has expired. Get a new pair with POST /users/refresh-token."
 
 
 class TokenRevoked(ServiceError):
-    """The token was ours and is no longer valid."""
+    """The token was issued by this suite, and was revoked."""
 
     code, status, detail = "TOKEN_REVOKED", 401, "The token was revoked. Log in again."
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from contracts.users import ACCESS_TOKEN_SECONDS, UserUpdated
+from contracts.services import Services
+from contracts.users import ACCESS_TOKEN_SECONDS, Changes, ChangesWithin, UserUpdated
 from extensions.cache.versioned_cache import Cache
 from extensions.http.routing.authentication import TokensProvider
 from extensions.messaging.broadcast import on_broadcast
@@ -18,7 +19,7 @@ class GatewayService(AllRoutes):
     """The REST API of the suite, by its resources."""
 
     name = "gateway"
-    services = RpcClient()
+    services: Services = RpcClient()
     orders_cache, catalog_cache = Cache("orders"), Cache("catalog")  # what these write, for what is asked most
     tokens = TokensProvider()
 
@@ -30,13 +31,14 @@ class GatewayService(AllRoutes):
     @periodic(seconds=30, transaction=False, every_process=True)
     def catch_up_with_users(self) -> None:
         """Learn what user.updated said while this process was not there, or cut off: at the start and ever after."""
-        page = self.services.users.list_changed(ACCESS_TOKEN_SECONDS)
+        page = self.services.users.list_changed(ChangesWithin(seconds=ACCESS_TOKEN_SECONDS))
         self._take_in(page)
         while page.get("until"):
-            page = self.services.users.list_changed(ACCESS_TOKEN_SECONDS, until=page["until"])
+            rest = ChangesWithin.parse({"seconds": ACCESS_TOKEN_SECONDS, "until": page["until"]})
+            page = self.services.users.list_changed(rest)
             self._take_in(page)
         self.tokens.verified.caught_up = True
 
-    def _take_in(self, page: dict[str, Any]) -> None:
+    def _take_in(self, page: Changes) -> None:
         for update in page["items"]:
             self.tokens.verified.update(UserUpdated.model_validate(update))

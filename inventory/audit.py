@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import case, select
 from sqlalchemy.orm import Session
 
+from contracts.operations import CheckResult
 from extensions.operations.audits import Fingerprints, Range, Span, check, fingerprints, seconds_since, within
 from inventory.models import Reservation, ReservationLine
 from inventory.rules import Status
@@ -54,7 +55,7 @@ LEDGER_DIFFERS = """
 """
 
 
-def checks(session: Session) -> list[dict[str, Any]]:
+def checks(session: Session) -> list[CheckResult]:
     """Return the invariants that inventory can check without the other services."""
     return [
         check(session, "stock_in_bounds", UNSOUND),

@@ -4,13 +4,12 @@ Lock order, which prevents deadlocks: orders, then reservations, then stock; wit
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from contracts.base import Actor, PageRequest, page_of
+from contracts.base import Actor, Json, Page, PageRequest, page_of
 from contracts.inventory import MovementView, StockFilter, StockNotFound, StockView
 from extensions.storage.pagination import fetch_page
 from inventory.models import Movement, Reservation, ReservationLine, Stock
@@ -19,7 +18,7 @@ from inventory.rules import Balance, Status
 _LOCK_KEYS = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
 
 
-def list_stock(session: Session, wanted: StockFilter, actor: Actor) -> dict[str, Any]:
+def list_stock(session: Session, wanted: StockFilter, actor: Actor) -> Json[Page[StockView]]:
     """Return a page of StockView, the newest stock records first."""
     actor.require_admin()
     keys = [Stock.created_at, Stock.product_id]
@@ -36,7 +35,7 @@ def get_stock(session: Session, product_id: UUID, actor: Actor) -> StockView:
     return StockView.model_validate(stock)
 
 
-def list_movements(session: Session, product_id: UUID, wanted: PageRequest, actor: Actor) -> dict[str, Any]:
+def list_movements(session: Session, product_id: UUID, wanted: PageRequest, actor: Actor) -> Json[Page[MovementView]]:
     """Return a page of MovementView, the latest entry first; raises StockNotFound."""
     get_stock(session, product_id, actor)
     entries = select(Movement).where(Movement.product_id == product_id)

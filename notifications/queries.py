@@ -1,17 +1,15 @@
 """What reads notifications."""
 
-from typing import Any
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from contracts.base import Actor, page_of
+from contracts.base import Actor, Json, Page, page_of
 from contracts.notifications import NotificationFilter, NotificationView
 from extensions.storage.pagination import fetch_page
 from notifications.models import Notification
 
 
-def list_notifications(session: Session, wanted: NotificationFilter, actor: Actor) -> dict[str, Any]:
+def list_notifications(session: Session, wanted: NotificationFilter, actor: Actor) -> Json[Page[NotificationView]]:
     """Return a page of NotificationView, newest first: the actor's own, or all for the operator."""
     notifications = select(Notification)
     if actor.user_id is not None:  # administrators, too, read only their own

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import case, func, select, text
 from sqlalchemy.orm import Session
 
+from contracts.operations import CheckResult
 from extensions.operations.audits import (
     SHOWN_IDS,
     Fingerprints,
@@ -80,7 +81,7 @@ def span(session: Session, since: UUID) -> Span:
     return Span(since, tuple(bounds))
 
 
-def checks(session: Session, span: Span) -> list[dict[str, Any]]:
+def checks(session: Session, span: Span) -> list[CheckResult]:
     """Return the invariants that orders can check without the other services."""
     odd, odd_ids, moved, moved_ids = session.execute(DECISIONS, {"since": span.since, "shown": SHOWN_IDS}).one()
     return [

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
-from contracts.base import Actor, page_of
+from contracts.base import Actor, Json, Page, page_of
 from contracts.errors import PermissionDenied
 from contracts.orders import (
     OrderFilter,
@@ -17,6 +17,7 @@ from contracts.orders import (
     SagaFilter,
     SagaView,
     TimelineEntry,
+    TimelineView,
 )
 from extensions.storage.pagination import equal_in_order, fetch_page
 from orders import saga
@@ -44,7 +45,7 @@ def require_visible(session: Session, order_id: UUID, actor: Actor) -> None:
         raise OrderNotFound
 
 
-def list_orders(session: Session, wanted: OrderFilter, actor: Actor) -> dict[str, Any]:
+def list_orders(session: Session, wanted: OrderFilter, actor: Actor) -> Json[Page[OrderView]]:
     """Return a page of the actor's orders, newest first; of all orders for an administrator."""
     if wanted.user_id is not None and not actor.may_see(wanted.user_id):
         raise PermissionDenied("Only an administrator may list the orders of someone else.")
@@ -69,11 +70,11 @@ def list_orders(session: Session, wanted: OrderFilter, actor: Actor) -> dict[str
     return page_of([view(order) for order in orders], next_cursor)
 
 
-def get_timeline(session: Session, order_id: UUID, actor: Actor) -> dict[str, Any]:
+def get_timeline(session: Session, order_id: UUID, actor: Actor) -> TimelineView:
     """Return every event of the order's saga, oldest first."""
     require_visible(session, order_id, actor)
     events = session.scalars(select(TimelineEvent).where(TimelineEvent.order_id == order_id).order_by(TimelineEvent.id))
-    return {"items": [TimelineEntry.model_validate(event).to_dict() for event in events]}
+    return TimelineView(items=tuple(TimelineEntry.model_validate(event) for event in events))
 
 
 def count_waiting(session: Session, deadline: timedelta, late_after: timedelta) -> Waiting:
@@ -83,7 +84,7 @@ def count_waiting(session: Session, deadline: timedelta, late_after: timedelta) 
     return Waiting(*session.execute(counts).one())
 
 
-def list_sagas(session: Session, wanted: SagaFilter, grace: timedelta) -> dict[str, Any]:
+def list_sagas(session: Session, wanted: SagaFilter, grace: timedelta) -> Json[Page[SagaView]]:
     """Return unsettled orders; with `wanted.stuck`, only those that have not changed for longer than `grace`."""
     statement = select(Order).where(UNSETTLED)
     if wanted.stuck:

@@ -12,9 +12,18 @@ from typing import Any
 
 from contracts.errors import ServiceError
 from contracts.operations import CheckView, ConsistencyView
-from contracts.services import SERVICES
+from contracts.services import SERVICES, Services
 from extensions.observability.traces import current_trace
-from extensions.operations.audits import MAX_ROWS, SHOWN_IDS, Range, Span, differing, outbox_summary, read_snapshot
+from extensions.operations.audits import (
+    MAX_ROWS,
+    SHOWN_IDS,
+    Range,
+    Span,
+    differing,
+    outbox_summary,
+    ranges_to_wire,
+    read_snapshot,
+)
 from extensions.rpc.scatter_gather import call_each
 from orders import audit
 from orders.comparison import ORDER_CHECKS, broken_by, last_change
@@ -65,7 +74,7 @@ class Findings:
 class Reconciliation:
     """One comparison of all services' data."""
 
-    def __init__(self, work: Any, dead_letters: Any, services: Any, queues: Any) -> None:
+    def __init__(self, work: Any, dead_letters: Any, services: Services, queues: Any) -> None:
         self.work, self.dead_letters, self.queues = work, dead_letters, queues
         self.seconds = current_trace().remaining(LONGEST_SECONDS)
         self.deadline = time.monotonic() + self.seconds
@@ -86,7 +95,7 @@ class Reconciliation:
         if name == BROKER:
             return self.queues.waiting()
         if name != ORDERS:
-            return getattr(self.services, name).audit(**span.to_wire())
+            return self.services.operated(name).audit(**span.to_wire())
         with read_snapshot(self.work, self.seconds) as session:
             count, ranges = audit.unsettled(session, span)
             return {
@@ -114,7 +123,7 @@ class Reconciliation:
 
     def _rows(self, name: str, ranges: list[Range]) -> Any:
         if name != ORDERS:
-            return getattr(self.services, name).audit_rows(ranges)
+            return self.services.participant(name).audit_rows(ranges_to_wire(ranges))
         with read_snapshot(self.work, self.seconds) as session:
             return audit.rows(session, ranges)
 

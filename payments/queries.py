@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Select, select, text
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from contracts.base import Actor, page_of
+from contracts.base import Actor, Json, Page, page_of
 from contracts.payments import PaymentFilter, PaymentNotFound, PaymentView
 from extensions.storage.pagination import equal_in_order, fetch_page
 from payments.models import Payment
@@ -29,7 +29,7 @@ class Pending(NamedTuple):
     currency: str
 
 
-def list_payments(session: Session, wanted: PaymentFilter, actor: Actor) -> dict[str, Any]:
+def list_payments(session: Session, wanted: PaymentFilter, actor: Actor) -> Json[Page[PaymentView]]:
     """Return a page of PaymentView, newest first: the actor's own, or all for an administrator."""
     payments = _visible_to(actor)
     if wanted.order_id is not None:

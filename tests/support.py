@@ -18,6 +18,7 @@ from contracts.events import EVENTS, EXCHANGE, queue_name
 from contracts.ids import new_id
 from extensions.messaging import topology
 from extensions.messaging.topology import RPC_EXCHANGE
+from extensions.rpc.client import RemoteServices
 from extensions.runtime.addresses import database_url, owner_database_url
 
 IS_PLAIN_WIRE = os.environ.get("AMQP_WIRE") == "plain"
@@ -52,6 +53,11 @@ def eventually(check, timeout=10.0, pause=0.02):
         if time.monotonic() > deadline:
             raise AssertionError(f"not true within {timeout} s: {problem or answer!r}")
         eventlet.sleep(pause)
+
+
+def stated(request):
+    """The fields that a request states, in plain JSON, as they travel to the services."""
+    return request.model_dump(mode="json", exclude_unset=True)
 
 
 def await_replies(channel, callback):
@@ -103,6 +109,20 @@ class _Methods:
 
     def __getattr__(self, method):
         return lambda *args, **kwargs: self._caller.call(self._service, method, args, kwargs)
+
+
+class FakeServices(RemoteServices):
+    """The typed client of a service, whose calls go to a fake: `fake.orders.get_order(order_id="...", actor={...})`."""
+
+    def __init__(self, fake):
+        super().__init__(self._call_fake, timeout=0)
+        self._fake = fake
+
+    def within(self, seconds):
+        return FakeServices(self._fake.within(seconds))
+
+    def _call_fake(self, service, method, args, kwargs, _timeout):
+        return getattr(getattr(self._fake, service), method)(*args, **json.loads(json.dumps(kwargs)))
 
 
 class Bus:

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from contracts.base import Actor, PageRequest, page_of
+from contracts.base import Actor, Json, Page, PageRequest, page_of
 from contracts.users import TokenRevoked, UserNotFound, UserUpdated, UserView, VerifiedToken
 from extensions.security.tokens import AccessToken
 from extensions.storage.pagination import fetch_page
@@ -32,7 +32,7 @@ def get_user(session: Session, user_id: UUID, actor: Actor) -> UserView:
     return UserView.model_validate(user)
 
 
-def list_users(session: Session, page: PageRequest) -> dict[str, Any]:
+def list_users(session: Session, page: PageRequest) -> Json[Page[UserView]]:
     """Return a page of the accounts, the newest first."""
     users, cursor = fetch_page(session, select(User), keys=[User.id], limit=page.limit, cursor=page.cursor)
     return page_of([UserView.model_validate(user) for user in users], cursor)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from contracts.errors import DeadLetterNotFound, InvalidState
 from contracts.events import EVENTS, queue_name
 from contracts.ids import new_id
-from contracts.operations import DeadLetterView
+from contracts.operations import DeadLetterView, Summary
 from extensions.messaging import topology
 from extensions.messaging.connection import BrokerUnavailable
 from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
@@ -52,12 +52,12 @@ class DeadLetterStore(DependencyProvider):
             statement = statement.where(letters.c.id < before)
         return [self._view(row) for row in session.execute(statement)]
 
-    def summary(self, session: Session, shown: int) -> dict[str, Any]:
+    def summary(self, session: Session, shown: int) -> Summary:
         """Return the number of dead letters that wait, and the ids of the newest `shown`."""
         letters = self._table()
         waiting = select(letters.c.id).where(letters.c.replayed_at.is_(None))
         newest = waiting.order_by(letters.c.id.desc()).limit(shown)
-        count = session.scalar(select(func.count()).select_from(waiting.subquery()))
+        count = session.scalars(select(func.count()).select_from(waiting.subquery())).one()
         return {"count": count, "ids": [str(letter) for letter in session.scalars(newest)]}
 
     def discard(self, session: Session, dead_letter_id: UUID) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from contracts.errors import UpstreamTimeout
 from contracts.ids import parse_id
+from contracts.operations import CheckResult, Summary
 from extensions.storage import outbox
 from extensions.storage.response_timeout import response_timeout
 
@@ -93,9 +94,10 @@ def _timeouts_translated() -> Iterator[None]:
         raise UpstreamTimeout(detail) from error
 
 
-def outbox_summary(work: Any) -> dict[str, Any]:
-    """Return {"count": number of events in the outbox, "ids": message ids of the oldest}."""
-    return outbox.summary(work.session, work.table("outbox"), SHOWN_IDS)
+def outbox_summary(work: Any) -> Summary:
+    """Return the number of events in the outbox, and the message ids of the oldest."""
+    found = outbox.summary(work.session, work.table("outbox"), SHOWN_IDS)
+    return {"count": found["count"], "ids": found["ids"]}
 
 
 def fingerprints(session: Session, span: Span, key: Any, columns: Sequence[Any], *where: Any) -> Fingerprints:
@@ -109,7 +111,7 @@ def fingerprints(session: Session, span: Span, key: Any, columns: Sequence[Any],
     return [[number, count, str(total)] for number, count, total in found]
 
 
-def check(session: Session, name: str, broken: str, **values: Any) -> dict[str, Any]:
+def check(session: Session, name: str, broken: str, **values: Any) -> CheckResult:
     """Return a check: its name, the number of ids that the query `broken` returns, and the newest of them."""
     statement = text(
         f"WITH broken (id) AS MATERIALIZED ({broken}) SELECT count(*),"  # noqa: S608  (our own SQL)
@@ -117,6 +119,11 @@ def check(session: Session, name: str, broken: str, **values: Any) -> dict[str, 
     )
     count, ids = session.execute(statement, values).one()
     return {"name": name, "count": count, "ids": ids}
+
+
+def ranges_to_wire(ranges: Sequence[Range]) -> list[list[str | None]]:
+    """Return what travels by RPC."""
+    return [[str(low), None if high is None else str(high)] for low, high in ranges]
 
 
 def parse_ranges(ranges: Sequence[Sequence[str | None]]) -> list[Range]:

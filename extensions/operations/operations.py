@@ -1,16 +1,19 @@
-"""The methods for operators that every service with a database inherits."""
+"""The RPC methods that every service with a database has: health, dead letters and its part of an audit."""
 
 import logging
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypedDict, cast
+from uuid import UUID
 
 import eventlet
 from nameko.extensions import DependencyProvider
+from sqlalchemy.orm import Session
 
-from contracts.base import Actor
+from contracts.base import OPERATOR, Actor, Json, Page
 from contracts.errors import ServiceError
 from contracts.ids import parse_id
-from contracts.operations import DeadLetterFilter
-from extensions.cache.connection import Redis
+from contracts.operations import Audit, CheckResult, DeadLetterFilter, DeadLetterView, Health, OperatedRpc
+from extensions.cache.connection import Redis, RedisHealth
 from extensions.messaging.dead_letter_store import DeadLetterStore
 from extensions.messaging.outbox_relay import Outbox
 from extensions.observability.traces import current_trace, start_trace
@@ -39,18 +42,24 @@ class Tracing(DependencyProvider):
         start_trace(message.headers or {}, worker_ctx.service_name, budget)
 
 
-class Operations:
+class OwnAudit(TypedDict):
+    """What a service adds to its Audit: checks of its own, and the fingerprints of its records about orders."""
+
+    checks: list[CheckResult]
+    fingerprints: dict[str, list[list[Any]]]
+
+
+class Operations(OperatedRpc):
     """RPC methods that every service with a database inherits."""
 
-    work: Any  # set by the service: work = Work(Base)
+    work: Any  # the service's own: work: UnitOfWork = Work(Base)
     outbox = Outbox()
     dead_letters = DeadLetterStore()
     tracing = Tracing()
-    redis = Redis()
+    redis: RedisHealth = Redis()
 
     @rpc(transaction=False)
-    def health(self):
-        """Return {"status": "ok" | "failing", "parts": {part: "ok" | description of the problem}}."""
+    def health(self) -> Health:
         parts = {"database": "ok", "redis": "ok" if self.redis.ping() else "down: reads are slower"}
         try:
             with eventlet.Timeout(DATABASE_SECONDS):
@@ -62,17 +71,12 @@ class Operations:
         return {"status": "ok" if parts["database"] == "ok" else "failing", "parts": parts}
 
     @periodic(seconds=300, transaction=False)
-    def forget_old_messages(self):
+    def forget_old_messages(self) -> None:
         """Delete old rows of the inbox, the idempotency keys and the dead letters, so that the tables stay bounded."""
         retention.delete_expired(self.work)
 
-    @rpc
-    def list_dead_letters(self, limit=20, cursor=None, queue=None, event=None, replayed=False, actor=None):
-        """List dead letters that were not replayed yet (or that were, with `replayed`), newest first."""
-        Actor.of(actor).require_admin()
-        wanted = DeadLetterFilter.parse(
-            {"limit": limit, "cursor": cursor, "queue": queue, "event": event, "replayed": replayed}
-        )
+    @rpc(admin=True)
+    def list_dead_letters(self, wanted: DeadLetterFilter, *, actor: Actor = OPERATOR) -> Json[Page[DeadLetterView]]:
         before = None if wanted.cursor is None else parse_id("cursor", wanted.cursor)
         items = self.dead_letters.list(
             self.work.session,
@@ -84,34 +88,30 @@ class Operations:
         )
         more = len(items) > wanted.limit
         items = items[: wanted.limit]
-        return {"items": items, "next_cursor": items[-1]["id"] if more else None}
+        page = {"items": items, "next_cursor": items[-1]["id"] if more else None}
+        return cast("Json[Page[DeadLetterView]]", page)
 
-    @rpc
-    def replay_dead_letter(self, dead_letter_id, actor=None):
-        """Publish a dead letter to its original queue again; it is kept, with the time of the replay."""
-        who = Actor.of(actor)
-        who.require_admin()
-        by = str(who.user_id or "the operator")
-        return self.dead_letters.replay(self.work.session, parse_id("dead_letter_id", dead_letter_id), by)
+    @rpc(admin=True)
+    def replay_dead_letter(self, dead_letter_id: UUID, *, actor: Actor = OPERATOR) -> Json[DeadLetterView]:
+        by = str(actor.user_id or "the operator")
+        return cast("Json[DeadLetterView]", self.dead_letters.replay(self.work.session, dead_letter_id, by))
 
-    @rpc
-    def discard_dead_letter(self, dead_letter_id, actor=None):
-        """Delete a dead letter without replaying it: it will never be handled."""
-        Actor.of(actor).require_admin()
-        self.dead_letters.discard(self.work.session, parse_id("dead_letter_id", dead_letter_id))
+    @rpc(admin=True)
+    def discard_dead_letter(self, dead_letter_id: UUID, *, actor: Actor = OPERATOR) -> None:
+        self.dead_letters.discard(self.work.session, dead_letter_id)
 
-    @rpc(transaction=False)
-    def audit(self, since, bounds=(), actor=None):
-        """Return the checks of this service's own data and its fingerprints: see orders/reconciliation.py."""
-        Actor.of(actor).require_admin()
+    @rpc(transaction=False, admin=True)
+    def audit(self, since: str, bounds: Sequence[str] = (), *, actor: Actor = OPERATOR) -> Audit:
         span = Span.of(since, bounds)
         with read_snapshot(self.work, current_trace().remaining(AUDIT_SECONDS)) as session:
+            own = self.audit_own_data(session, span)
             return {
                 "outbox": outbox_summary(self.work),
                 "dead_letters": self.dead_letters.summary(session, SHOWN_IDS),
-                **self.audit_own_data(session, span),
+                "checks": own["checks"],
+                "fingerprints": own["fingerprints"],
             }
 
-    def audit_own_data(self, _session, _span):
-        """Return the checks that the service can make alone, and the fingerprints of its rows about orders."""
+    def audit_own_data(self, _session: Session, _span: Span) -> OwnAudit:
+        """Return the checks that the service can make alone, and the fingerprints of its records about orders."""
         return {"checks": [], "fingerprints": {}}

@@ -1,11 +1,12 @@
-"""RPC calls to other services: each with a deadline, and with an answer at once where nobody listens."""
+"""RPC calls to other services. Each has a deadline, and fails at once where no process of the service runs."""
 
 import json
 import logging
 import time
 from collections.abc import Callable
+from functools import cache
 from secrets import token_hex
-from typing import Any
+from typing import Any, get_type_hints
 from uuid import uuid4
 
 import amqp
@@ -16,25 +17,30 @@ from nameko.extensions import DependencyProvider, SharedExtension
 from contracts.base import Replayed
 from contracts.calls import require_allowed
 from contracts.errors import ServiceError, ServiceUnavailable, UpstreamTimeout
+from contracts.services import Services
 from extensions.messaging.connection import BrokerUnavailable, broker_errors, has_own_user
 from extensions.messaging.listener import Listener
 from extensions.messaging.topology import RPC_EXCHANGE, reply_queue
 from extensions.observability.instruments import CallInstruments
 from extensions.observability.metrics import Metrics
 from extensions.observability.traces import current_trace
+from extensions.rpc.signature import WireSignature, rpc_methods
 
 log = logging.getLogger(__name__)
 
 MAX_PENDING = 1000
 FIRST_CONNECTION_SECONDS = 1.0
 
+Call = Callable[[str, str, tuple[Any, ...], dict[str, Any], float], Any]
+"""Calls a service: its name, the method, positional and named arguments in plain JSON, how many seconds it may take."""
+
 _encode = json.JSONEncoder(default=str).encode
 
 
 class PendingCalls(SharedExtension):
-    """The calls under way, and the replies to them, in a queue that lives as long as the connection.
+    """The calls under way, and the queue for their replies, which lives as long as the connection.
 
-    Not direct reply-to: for that, every service that answers would have to be allowed to write to any queue.
+    Not direct reply-to: with it, every service would need permission to write to any queue.
     """
 
     listener = Listener()
@@ -58,7 +64,7 @@ class PendingCalls(SharedExtension):
         self.listener.subscribe(self)
 
     def on_connected(self, channel: amqp.Channel) -> None:
-        """Declare the queue, under an address that nobody can guess; be told of calls that no service took."""
+        """Declare the queue, bound by an address that cannot be guessed; subscribe to returned calls."""
         self._address = str(uuid4())
         self.queue = reply_queue(self.container.service_name, self._address)
         channel.queue_declare(self.queue, durable=False, exclusive=True, auto_delete=True)
@@ -67,7 +73,7 @@ class PendingCalls(SharedExtension):
         self._channel = channel
 
     def on_disconnected(self) -> None:
-        """Nothing that was asked over the lost connection will be answered."""
+        """Fail all calls under way: their replies would have come over the lost connection."""
         self._channel = None
         self._fail_all(UpstreamTimeout("The connection to the message broker was lost while waiting for an answer."))
 
@@ -78,19 +84,19 @@ class PendingCalls(SharedExtension):
             waiting.send(message.body)
 
     def call(self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float) -> Any:
-        """Call and wait `timeout` seconds at most.
+        """Call and wait at most `timeout` seconds. Returns the result in plain JSON.
 
-        Raises the callee's ServiceError; ServiceUnavailable where nothing was sent or nobody listens; UpstreamTimeout;
+        Raises the callee's ServiceError, ServiceUnavailable where no service got the call, UpstreamTimeout, and
         CallNotAllowed where contracts/calls.py does not allow the call.
         """
         began = time.monotonic()
         try:
-            answer = self._call(service, method, args, kwargs, timeout)
+            result = self._call(service, method, args, kwargs, timeout)
         except BaseException as error:
             self._instruments.ended(time.monotonic() - began, error, service, method)
             raise
         self._instruments.ended(time.monotonic() - began, None, service, method)
-        return answer
+        return result
 
     def _call(self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float) -> Any:
         if self._is_restricted:  # the broker would refuse the call and close the channel of all calls
@@ -120,10 +126,10 @@ class PendingCalls(SharedExtension):
                     expiration=str(int(budget * 1000)),
                 )
                 self._channel.send(request)
-            answer = waiting.wait(timeout=budget)
+            reply = waiting.wait(timeout=budget)
         finally:
             self._pending.pop(call_id, None)
-        return _result(answer, service)
+        return _result(reply, service)
 
     def _on_return(self, _error: Exception, _exchange: str, routing_key: str, message: amqp.Message) -> None:
         waiting = self._pending.get(str(message.properties.get("correlation_id")))
@@ -141,49 +147,75 @@ def _instruments(metrics: Metrics) -> CallInstruments:
     return CallInstruments(metrics, "rpc_called_seconds", "From a call to its answer.", "service", "method")
 
 
-def _result(answer: Any, service: str) -> Any:
-    if answer is None:
+def _result(reply: bytes | ServiceError | None, service: str) -> Any:
+    if reply is None:
         detail = f"The {service} service did not answer in time."
         raise UpstreamTimeout(detail)
-    if isinstance(answer, ServiceError):
-        raise answer
-    reply = json.loads(answer)
-    error = reply.get("error")
+    if isinstance(reply, ServiceError):
+        raise reply
+    envelope = json.loads(reply)
+    error = envelope.get("error")
     if error:
         raise ServiceError.from_wire(error.get("problem") or {"name": "InternalError"})
-    # Nameko's own services have no such field in their replies.
-    return Replayed(reply["result"]) if reply.get("replayed") else reply["result"]
+    # Replies of plain Nameko services have no field `replayed`.
+    return Replayed(envelope["result"]) if envelope.get("replayed") else envelope["result"]
 
 
-class _Service:
-    """`self.services.<service>.<method>(...)`."""
+class RemoteServices(Services):
+    """What a worker gets as `self.services`: every service of a registry, with the methods of its RPC interface."""
 
-    def __init__(self, call: Callable[..., Any], service: str, timeout: float) -> None:
-        self._call, self._service, self._timeout = call, service, timeout
+    def __init__(self, call: Call, timeout: float, registry: type = Services) -> None:
+        """`call` makes a call, with `timeout` seconds for it. `registry` has a service and its Protocol per line."""
+        self._call, self._registry = call, registry
+        for name, remote in _remotes(registry).items():
+            setattr(self, name, remote(name, call, timeout))
 
-    def __getattr__(self, method: str) -> Callable[..., Any]:
-        return lambda *args, **kwargs: self._call(self._service, method, args, kwargs, self._timeout)
-
-
-class Services:
-    """What a worker gets as `self.services`."""
-
-    def __init__(self, call: Callable[..., Any], timeout: float) -> None:
-        self._call, self._timeout = call, timeout
-
-    def __getattr__(self, service: str) -> _Service:
-        return _Service(self._call, service, self._timeout)
-
-    def within(self, seconds: float) -> "Services":
+    def within(self, seconds: float) -> "RemoteServices":
         """Return the same with another deadline per call."""
-        return Services(self._call, seconds)
+        return RemoteServices(self._call, seconds, self._registry)
 
 
 class RpcClient(DependencyProvider):
-    """Gives a service the others: `services = RpcClient()`."""
+    """Gives a service the others: `services: Services = RpcClient()`."""
 
     calls = PendingCalls()
 
+    def __init__(self, registry: type = Services) -> None:
+        """`registry` names other services than the suite's, for the benchmark."""
+        super().__init__()
+        self._registry = registry
+
+    def setup(self) -> None:
+        """Read how long a call may take."""
+        self._services = RemoteServices(
+            self.calls.call, float(config.get("RPC_TIMEOUT_SECONDS", 4)), registry=self._registry
+        )
+
     def get_dependency(self, worker_ctx: Any) -> Services:
-        """Return the callable services."""
-        return Services(self.calls.call, float(config.get("RPC_TIMEOUT_SECONDS", 4)))
+        """Return the callable services; all workers share them."""
+        return self._services
+
+
+@cache
+def _remotes(registry: type) -> dict[str, type]:
+    """Return for each service of a registry a class with the methods of its interface, which call it."""
+    return {name: _remote(interface) for name, interface in get_type_hints(registry).items()}
+
+
+def _remote(interface: type) -> type:
+    methods = {name: _caller(name, WireSignature(method)) for name, method in rpc_methods(interface).items()}
+    return type(interface.__name__, (_Remote,), methods)
+
+
+class _Remote:
+    """One service, seen from another."""
+
+    def __init__(self, service: str, call: Call, timeout: float) -> None:
+        self._service, self._call, self._timeout = service, call, timeout
+
+
+def _caller(name: str, signature: WireSignature) -> Callable[..., Any]:
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._call(self._service, name, (), signature.encode(args, kwargs), self._timeout)
+
+    return call

@@ -1,4 +1,4 @@
-"""One question to several services at the same time."""
+"""The same call to several services at the same time."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from contracts.errors import ServiceError
 from extensions.observability.traces import current_trace, start_trace
 
 
-def call_each(names: Sequence[str], ask: Callable[[str], Any]) -> dict[str, Any]:
-    """Return for each name what `ask(name)` returned, or the ServiceError that it raised.
+def call_each(names: Sequence[str], call: Callable[[str], Any]) -> dict[str, Any]:
+    """Return for each name what `call(name)` returned, or the ServiceError that it raised.
 
     Each runs in a greenlet of its own, with the trace and the deadline of the caller.
     """
@@ -20,7 +20,7 @@ def call_each(names: Sequence[str], ask: Callable[[str], Any]) -> dict[str, Any]
     def one(name: str) -> Any:
         start_trace(trace.headers, trace.service, budget)
         try:
-            return ask(name)
+            return call(name)
         except ServiceError as error:
             return error
 

@@ -1,18 +1,17 @@
-"""RPC entrypoints: Nameko's wire format, so that `nameko shell` can drive every service, on ground of our own.
+"""RPC entrypoints in Nameko's wire format, so that `nameko shell` can call every service.
 
-* the method runs in one transaction, committed before the reply is sent;
-* a call that its caller no longer waits for expires in the queue;
-* a call is made at most once: one that is delivered again, because its service died over it, is refused;
-* what is not a call is kept as a dead letter and harms nobody.
+* The method runs in one transaction, which is committed before the reply is sent.
+* A call expires in the queue when its caller no longer waits for it.
+* A call is made at most once: a redelivered call, whose service died during the first delivery, is refused.
+* A message that is not a call becomes a dead letter.
 """
 
 import functools
-import inspect
 import json
 import logging
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Container
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 import amqp
 import eventlet
@@ -21,7 +20,7 @@ from nameko import config
 from nameko.exceptions import ContainerBeingKilled, serialize
 from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
 
-from contracts.base import Replayed, View
+from contracts.base import Actor, Replayed
 from contracts.errors import BadCall, InternalError, ServiceError, ServiceUnavailable, UpstreamTimeout
 from extensions.idempotency.calls import run_once
 from extensions.messaging.connection import CONNECTION_ERRORS, ack
@@ -31,14 +30,15 @@ from extensions.messaging.listener import Listener
 from extensions.messaging.topology import RPC_EXCHANGE
 from extensions.observability.instruments import CallInstruments
 from extensions.observability.metrics import Metrics
+from extensions.rpc.signature import WireSignature, rpc_methods
 from extensions.runtime.interruptions import INTERRUPTIONS
 from extensions.storage.engine import is_outage, is_statement_timeout
 
 log = logging.getLogger(__name__)
 
-# A stopped service's queue lives on for a restart's time; after that its callers are told at once (mandatory).
+# A stopped service's queue survives a restart; when it has expired, calls are returned at once (mandatory).
 QUEUE_EXPIRES_MS = 10_000
-# More than any caller waits but an operator, whose questions may take minutes; less than whoever stops us waits.
+# Longer than the deadline of all calls except operators', which may take minutes; shorter than a supervisor waits.
 STOP_SECONDS = 6.0
 INTERRUPTED = "The service was interrupted while it answered; whether it acted is unknown."
 
@@ -69,11 +69,18 @@ class RpcServer(SharedExtension):
         self.listener.subscribe(self, last=True)
 
     def register(self, method: "Rpc") -> None:
-        """Make `method` callable, until the end: what arrives while we stop is answered too."""
+        """Make `method` callable. It stays so while the service stops: calls that arrive then get a reply too."""
         self._methods[method.method_name] = method
 
+    def start(self) -> None:
+        """Refuse to start a service that lacks a method of its RPC interface, or has one that is no entrypoint."""
+        missing = missing_methods(self.container.service_cls, self._methods)
+        if missing:
+            problem = f"{self.container.service_name} does not serve: {', '.join(missing)}. Decorate each with @rpc."
+            raise NotImplementedError(problem)
+
     def finish(self) -> None:
-        """Take no more calls; the container waits for the workers of those that were taken, STOP_SECONDS at most."""
+        """Take no more calls; the container waits at most STOP_SECONDS for the workers of calls under way."""
         if self._closing is None:
             self._closing = eventlet.spawn(self._end_workers)
         self.listener.unsubscribe(self)
@@ -84,7 +91,7 @@ class RpcServer(SharedExtension):
             self._closing.kill()
 
     def _end_workers(self) -> None:
-        """End whatever still runs after STOP_SECONDS, and what that begins in its turn."""
+        """Kill the workers that still run after STOP_SECONDS, and any that start after that."""
         eventlet.sleep(STOP_SECONDS)
         while True:
             self.container._kill_worker_threads()  # noqa: SLF001
@@ -97,11 +104,11 @@ class RpcServer(SharedExtension):
         self._channel = channel
 
     def on_disconnected(self) -> None:
-        """Forget the channel: replies of calls that came over it cannot be sent any more."""
+        """Forget the channel: replies to calls from it cannot be sent any more."""
         self._channel = None
 
     def on_message(self, message: amqp.Message) -> None:
-        """Start a worker for one call. The prefetch bounds how many there can be, so this does not block."""
+        """Start a worker for one call. The prefetch limits their number, so this does not block."""
         channel = self._channel
         try:
             entrypoint, args, kwargs = self._decode(message)
@@ -115,10 +122,10 @@ class RpcServer(SharedExtension):
             return
         except ServiceError as error:
             self._reply(channel, message, None, error)
-        except Exception as error:  # noqa: BLE001  (nothing that a message holds may end the reader)
+        except Exception as error:  # noqa: BLE001  (no content of a message may end the reader)
             reason = str(error) if isinstance(error, Undecodable) else f"{type(error).__name__}: {error}"
             self.container.spawn_managed_thread(
-                functools.partial(self._bury, channel, message, reason), identifier="rpc.bury"
+                functools.partial(self._store_dead_letter, channel, message, reason), identifier="rpc.dead_letter"
             )
 
     def _decode(self, message: amqp.Message) -> "tuple[Rpc, list[Any], dict[str, Any]]":
@@ -146,27 +153,27 @@ class RpcServer(SharedExtension):
 
     def _reply(self, channel: Any, message: amqp.Message, result: Any, error: BaseException | None) -> None:
         if channel is None or channel is not self._channel or channel.connection is None:
-            return  # the connection is gone; the caller will be told when the call is delivered again
+            return  # the connection is lost; the caller gets an error when the call is delivered again
         reply_to = str(message.properties["reply_to"])
         envelope = {"result": result, "error": _serialize(error), "replayed": isinstance(result, Replayed)}
         operations = [channel.acknowledgement(message.delivery_tag)]
-        if "." in reply_to:  # a service's address, or direct reply-to, where nobody may send: RabbitMQ would hang up
-            log.warning("a caller asked for its answer at %r, which is no address of an answer", reply_to)
+        if "." in reply_to:  # a service's address, or direct reply-to: RabbitMQ would close the connection
+            log.warning("a call has the reply_to %r, which is not the address of a reply queue", reply_to)
         else:
             body = _encode(envelope)
             correlation_id = str(message.properties.get("correlation_id", ""))
             operations.append(channel.message(body, RPC_EXCHANGE, reply_to, correlation_id=correlation_id))
         try:
-            # In one piece, the acknowledgement first: whatever becomes of the answer, the call was made.
+            # In one write, the acknowledgement first: the call was made, even if the reply is lost.
             channel.send(*operations)
         except (*CONNECTION_ERRORS, AttributeError) as failure:
             log.warning("a reply could not be sent: %s", failure)
 
-    def _bury(self, channel: Any, message: amqp.Message, reason: str) -> None:
+    def _store_dead_letter(self, channel: Any, message: amqp.Message, reason: str) -> None:
         try:
             self.dead_letters.store(self.queue, message, reason, attempts=0, with_body=False)
         except Exception:
-            log.exception("a message that is no call could not be kept: %s", reason)
+            log.exception("a message that is not a call could not be stored as a dead letter: %s", reason)
         ack(channel, message.delivery_tag)
 
 
@@ -184,46 +191,85 @@ class Rpc(Entrypoint):
         self.server.finish()
 
     @functools.cached_property
-    def _signature(self) -> inspect.Signature:
-        return inspect.signature(getattr(self.container.service_cls, self.method_name))
+    def _signature(self) -> WireSignature:
+        signature: WireSignature = getattr(self.container.service_cls, self.method_name).wire_signature
+        return signature
 
     def check_arguments(self, args: Any, kwargs: Any) -> None:
-        """Raise BadCall where the method cannot be called like that."""
+        """Raise BadCall where the arguments do not fit the method."""
         try:
-            self._signature.bind(None, *args, **kwargs)
+            self._signature.bind(args, kwargs)
         except TypeError as error:
             detail = f"{self.container.service_name}.{self.method_name}: {error}."
             raise BadCall(detail) from None
 
 
+def missing_methods(service: type, served: Container[str]) -> list[str]:
+    """Return the methods of the Protocols that `service` inherits that are not `served`: `<Protocol>.<method>`."""
+    interfaces = [kind for kind in service.__mro__ if getattr(kind, "_is_protocol", False) and kind is not Protocol]
+    return [
+        f"{interface.__name__}.{name}"
+        for interface in interfaces
+        for name in rpc_methods(interface)
+        if name in vars(interface) and name not in served
+    ]
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@overload
+def rpc(method: Callable[P, R], /) -> Callable[P, R]: ...
+
+
+@overload
 def rpc(
-    method: Callable[..., Any] | None = None, *, transaction: bool = True, idempotent: bool = False
+    *, transaction: bool = True, idempotent: bool = False, admin: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+
+def rpc(
+    method: Callable[..., Any] | None = None,
+    /,
+    *,
+    transaction: bool = True,
+    idempotent: bool = False,
+    admin: bool = False,
 ) -> Callable[..., Any]:
-    """Make a method callable by RPC. Its result is plain JSON; a View becomes a dict.
+    """Make a method callable by RPC. It gets typed arguments (see signature.py), and returns plain JSON.
 
     With `transaction`, it runs in one; without, it opens its own. With `idempotent`, its `idempotency_key` makes it
-    run once. A ServiceError reaches the caller as itself; anything else is logged and becomes InternalError.
+    run once. With `admin`, the actor's role is checked before the other arguments are parsed. A ServiceError reaches
+    the caller as itself; anything else is logged and becomes InternalError.
+
+    The decorated method is for Nameko, which calls it with the arguments of the wire. Services call none of their own.
     """
     if method is None:
-        return functools.partial(rpc, transaction=transaction, idempotent=idempotent)
-    signature = inspect.signature(method)
+        return functools.partial(_entrypoint, transaction=transaction, idempotent=idempotent, admin=admin)
+    return _entrypoint(method, transaction=transaction, idempotent=idempotent, admin=admin)
 
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        result = method(self, *args, **kwargs)
-        return result.to_dict() if isinstance(result, View) else result
 
-    def call_in_transaction(self: Any, *args: Any, **kwargs: Any) -> Any:
-        arguments = dict(signature.bind(self, *args, **kwargs).arguments)
-        del arguments["self"]
+def _entrypoint(method: Callable[..., Any], *, transaction: bool, idempotent: bool, admin: bool) -> Callable[..., Any]:
+    signature = WireSignature(method)
+
+    def call(self: Any, arguments: dict[str, Any]) -> Any:
+        if admin:
+            Actor.of(arguments.get("actor")).require_admin()
+        typed = signature.decode(arguments)
+        return method(self, *typed.args, **typed.kwargs)
+
+    def call_in_transaction(self: Any, arguments: dict[str, Any]) -> Any:
         key = arguments.get("idempotency_key") if idempotent else None
-        return run_once(self.work, method.__name__, key, arguments, lambda: call(self, *args, **kwargs))
+        # The fingerprint is that of the wire arguments: keys that an older release stored stay valid.
+        return run_once(self.work, method.__name__, key, arguments, lambda: call(self, arguments))
 
     run = call_in_transaction if transaction else call
 
     @functools.wraps(method)
     def entry(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            return run(self, *args, **kwargs)
+            return run(self, signature.bind(args, kwargs))
         except ServiceError:
             raise
         except (Exception, *INTERRUPTIONS) as error:
@@ -234,6 +280,7 @@ def rpc(
             log.exception("%s.%s failed", self.name, method.__name__)
             raise InternalError from error
 
+    entry.wire_signature = signature  # type: ignore[attr-defined]
     register_entrypoint(entry, Rpc())
     return entry
 

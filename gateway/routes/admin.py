@@ -1,46 +1,46 @@
-"""/admin: what an operator sees of the sagas, the dead letters and the books, and can do about them."""
+"""/admin: sagas, dead letters and consistency checks for operators."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
-from contracts.base import DEFAULT_PAGE
+from contracts.base import Json, Page
 from contracts.errors import DeadLetterNotFound, InvalidState, ServiceError
 from contracts.operations import (
     ConsistencyRequest,
     ConsistencyView,
-    DeadLetterFilter,
     DeadLetterOwner,
+    DeadLetterSearch,
     DeadLetterView,
 )
 from contracts.orders import SagaFilter, SagaView
-from contracts.services import SERVICES
+from contracts.services import SERVICES, Services
 from extensions.http.message.request import Access, HttpRequest
 from extensions.http.routing.route import route
 from extensions.rpc.scatter_gather import call_each
 
 
 class Routes:
-    """What operators see and do."""
+    """The routes of operators."""
 
-    services: Any
+    services: Services
 
     @route("GET", "/admin/sagas", access=Access.ADMIN, query=SagaFilter, answer=SagaView)
-    def list_sagas(self, request: HttpRequest) -> Any:
-        """List the orders that wait for something, and for what; with `stuck`, those that wait for too long."""
-        return self.services.orders.list_sagas(**request.query, actor=request.actor)
+    def list_sagas(self, request: HttpRequest[None, SagaFilter]) -> Json[Page[SagaView]]:
+        """List the orders that wait for a service, and for what; with `stuck`, those past the saga's deadline."""
+        return self.services.orders.list_sagas(request.query, actor=request.actor)
 
-    @route("GET", "/admin/dead-letters", access=Access.ADMIN, query=DeadLetterFilter, answer=DeadLetterView)
-    def list_dead_letters(self, request: HttpRequest) -> Any:
-        """List what could not be handled, of all services, newest first."""
-        query = dict(request.query)
-        names = _owners(query.pop("service", None))
+    @route("GET", "/admin/dead-letters", access=Access.ADMIN, query=DeadLetterSearch, answer=DeadLetterView)
+    def list_dead_letters(self, request: HttpRequest[None, DeadLetterSearch]) -> Json[Page[DeadLetterView]]:
+        """List the dead letters of all services, newest first."""
         pages = call_each(
-            names, lambda name: getattr(self.services, name).list_dead_letters(**query, actor=request.actor)
+            _owners(request.query.service),
+            lambda name: self.services.operated(name).list_dead_letters(request.query, actor=request.actor),
         )
         for page in pages.values():
             if isinstance(page, ServiceError):
-                raise page  # a list with a hole in it would look complete
-        return _merge(pages.values(), query.get("limit", DEFAULT_PAGE))
+                raise page  # an incomplete list would look complete
+        return _merge(pages.values(), request.query.limit)
 
     @route(
         "POST",
@@ -51,31 +51,31 @@ class Routes:
         status=202,
         errors=(DeadLetterNotFound, InvalidState),
     )
-    def replay_dead_letter(self, request: HttpRequest, dead_letter_id: str) -> Any:
-        """Put a dead letter back into the queue that it came from; 409 if that was done already, or cannot be."""
-        answers = call_each(
-            _owners(request.query.get("service")),
-            lambda name: getattr(self.services, name).replay_dead_letter(
-                dead_letter_id=dead_letter_id, actor=request.actor
-            ),
+    def replay_dead_letter(
+        self, request: HttpRequest[None, DeadLetterOwner], dead_letter_id: UUID
+    ) -> Json[DeadLetterView]:
+        """Put a dead letter back into the queue that it came from; 409 if it was replayed before, or cannot be."""
+        results = call_each(
+            _owners(request.query.service),
+            lambda name: self.services.operated(name).replay_dead_letter(dead_letter_id, actor=request.actor),
         )
-        answer = min(answers.values(), key=_rank)
-        if isinstance(answer, ServiceError):
-            raise answer
-        return answer
+        result = min(results.values(), key=_rank)
+        if isinstance(result, ServiceError):
+            raise result
+        return cast("Json[DeadLetterView]", result)
 
     @route("GET", "/admin/consistency", access=Access.ADMIN, query=ConsistencyRequest, answer=ConsistencyView)
-    def check_consistency(self, request: HttpRequest) -> Any:
-        """Count whatever breaks an invariant: orders against stock, money, notifications, outboxes, dead letters."""
+    def check_consistency(self, request: HttpRequest[None, ConsistencyRequest]) -> Json[ConsistencyView]:
+        """Count what breaks an invariant: orders against stock, payments, notifications, outboxes, dead letters."""
         services = self.services.within(request.remaining())
-        return services.orders.check_consistency(**request.query, actor=request.actor)
+        return services.orders.check_consistency(request.query, actor=request.actor)
 
 
 def _owners(service: str | None) -> tuple[str, ...]:
     return SERVICES if service is None else (service,)
 
 
-def _merge(pages: Iterable[dict[str, Any]], limit: int) -> dict[str, Any]:
+def _merge(pages: Iterable[Json[Page[DeadLetterView]]], limit: int) -> Json[Page[DeadLetterView]]:
     """Return the newest of several lists as one page. Ids sort by time, so one cursor serves all of the lists."""
     items: list[dict[str, Any]] = []
     more = False
@@ -85,13 +85,14 @@ def _merge(pages: Iterable[dict[str, Any]], limit: int) -> dict[str, Any]:
     items.sort(key=lambda item: item["id"], reverse=True)
     more = more or len(items) > limit
     items = items[:limit]
-    return {"items": items, "next_cursor": items[-1]["id"] if more else None}
+    newest = {"items": items, "next_cursor": items[-1]["id"] if more else None}
+    return cast("Json[Page[DeadLetterView]]", newest)
 
 
-def _rank(answer: Any) -> int:
-    """Only one service knows a dead letter: what that one says comes first, then whatever leaves the question open."""
-    if not isinstance(answer, ServiceError):
+def _rank(result: Any) -> int:
+    """Order results: that of the one service that has the dead letter, errors of unreachable services, not found."""
+    if not isinstance(result, ServiceError):
         return 0
-    if isinstance(answer, InvalidState):
+    if isinstance(result, InvalidState):
         return 1
-    return 3 if isinstance(answer, DeadLetterNotFound) else 2
+    return 3 if isinstance(result, DeadLetterNotFound) else 2

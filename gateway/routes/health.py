@@ -1,12 +1,14 @@
-"""/health: is the process alive, and can the suite take orders."""
+"""/health: whether the process is alive, and whether the suite can take orders."""
 
 import math
-from typing import Any
+from typing import cast
 
+from contracts.base import Json
 from contracts.errors import FieldError, ServiceError, ServiceUnavailable
 from contracts.operations import LivenessView, ReadinessView
-from contracts.services import SERVICES
+from contracts.services import SERVICES, Services
 from extensions.http.message.request import Access, HttpRequest
+from extensions.http.routing.authentication import AccessTokens
 from extensions.http.routing.route import route
 from extensions.messaging.connection import BrokerUnavailable
 from extensions.rpc.scatter_gather import call_each
@@ -16,21 +18,21 @@ KEPT_SECONDS = 0.5
 
 
 class Routes:
-    """What an operator's probes ask."""
+    """The routes of probes."""
 
-    services: Any
-    tokens: Any
+    services: Services
+    tokens: AccessTokens
 
     @route("GET", "/health/live", access=Access.ANYONE, answer=LivenessView, kept=math.inf)
-    def live(self, _request: HttpRequest) -> Any:
-        """Answer as long as this process does."""
-        return {"status": "ok"}
+    def live(self, _request: HttpRequest) -> Json[LivenessView]:
+        """Respond as long as this process runs."""
+        return LivenessView(status="ok").to_dict()
 
     @route("GET", "/health/ready", access=Access.ANYONE, answer=ReadinessView, kept=KEPT_SECONDS)
-    def ready(self, _request: HttpRequest) -> Any:
-        """Ask every service for its health; what is essential and does not work is named.
+    def ready(self, _request: HttpRequest) -> Json[ReadinessView]:
+        """Ask every service for its health, and name each essential part that is down.
 
-        Without the broker nobody can be asked, so it is named alone.
+        When the broker is down, no service can be asked, and only the broker is named.
         """
         reports = call_each(SERVICES, self._ask)
         failing = [FieldError(name, reason) for name, reason in _failing(reports)]
@@ -40,22 +42,23 @@ class Routes:
             detail = "Not ready: " + "; ".join(f"{error.field} {error.message}" for error in failing)
             raise ServiceUnavailable(detail, failing, retry_after=2)
         degraded = any(part != "ok" for parts in reports.values() for part in parts.values())
-        return {"status": "degraded" if degraded else "ok", "services": reports}
+        readiness = {"status": "degraded" if degraded else "ok", "services": reports}
+        return cast("Json[ReadinessView]", readiness)
 
     def _ask(self, service: str) -> dict[str, str]:
-        """Return the state of a service's parts, `ok` or `down`; of the service itself where it does not answer."""
+        """Return the state of a service's parts, `ok` or `down`; of the service itself where it does not respond."""
         try:
-            health = getattr(self.services.within(TIMEOUT_SECONDS), service).health()
+            health = self.services.within(TIMEOUT_SECONDS).operated(service).health()
         except BrokerUnavailable:
             return {"broker": "down"}
         except ServiceError:
             return {"service": "down"}
-        # Why it is down is for the service's log: the reason may name addresses.
+        # The reason is only in the service's log: it may contain addresses.
         return {part: "ok" if state == "ok" else "down" for part, state in health["parts"].items()}
 
 
 def _failing(reports: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
-    """Return what the suite cannot work without, and does. Without Redis it is only slower."""
+    """Return the essential parts that are down. Redis is not essential: without it, reads are slower."""
     if any("broker" in parts for parts in reports.values()):
         return [("broker", "is down")]
     found = []

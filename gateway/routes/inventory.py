@@ -1,8 +1,8 @@
 """/inventory: stock and its ledger."""
 
-from typing import Any
+from uuid import UUID
 
-from contracts.base import PageRequest
+from contracts.base import Json, Page, PageRequest
 from contracts.inventory import (
     AdjustStock,
     MovementView,
@@ -13,25 +13,26 @@ from contracts.inventory import (
     StockNotFound,
     StockView,
 )
+from contracts.services import Services
 from extensions.http.message.request import Access, HttpRequest
 from extensions.http.message.response import Response
 from extensions.http.routing.route import route
 
 
 class Routes:
-    """What inventory offers."""
+    """The routes of inventory."""
 
-    services: Any
+    services: Services
 
     @route("GET", "/inventory", aliases=("/inventory/all",), access=Access.ADMIN, query=StockFilter, answer=StockView)
-    def list_stock(self, request: HttpRequest) -> Any:
+    def list_stock(self, request: HttpRequest[None, StockFilter]) -> Json[Page[StockView]]:
         """List the stock of every product."""
-        return self.services.inventory.list_stock(**request.query, actor=request.actor)
+        return self.services.inventory.list_stock(request.query, actor=request.actor)
 
     @route("GET", "/inventory/{product_id}", access=Access.ADMIN, answer=StockView, errors=(StockNotFound,))
-    def get_stock(self, request: HttpRequest, product_id: str) -> Any:
+    def get_stock(self, request: HttpRequest, product_id: UUID) -> Json[StockView]:
         """Show the stock of one product."""
-        return self.services.inventory.get_stock(product_id=product_id, actor=request.actor)
+        return self.services.inventory.get_stock(product_id, actor=request.actor)
 
     @route(
         "POST",
@@ -46,10 +47,10 @@ class Routes:
         errors=(StockIsReserved,),
         idempotent=True,
     )
-    def create_stock(self, request: HttpRequest) -> Any:
-        """Set what is on hand of a product, which may be new here: 201, or 200 if it stood already."""
+    def create_stock(self, request: HttpRequest[SetStock]) -> Response:
+        """Set what is on hand of a product: 201 if it had no stock record, 200 otherwise."""
         stock = self.services.inventory.set_stock(
-            **request.body, actor=request.actor, idempotency_key=request.idempotency_key
+            request.body, actor=request.actor, idempotency_key=request.idempotency_key
         )
         created = stock.pop("created")
         return Response(stock, status=201 if created else 200)
@@ -62,10 +63,10 @@ class Routes:
         answer=StockView,
         errors=(StockNotFound, StockIsReserved),
     )
-    def set_stock(self, request: HttpRequest, product_id: str) -> Any:
+    def set_stock(self, request: HttpRequest[SetStockLevel], product_id: UUID) -> Json[StockView]:
         """Set what is on hand of a product."""
         return self.services.inventory.change_stock_level(
-            product_id=product_id, **request.body, **request.precondition, actor=request.actor
+            product_id, request.body, **request.precondition, actor=request.actor
         )
 
     @route(
@@ -78,10 +79,10 @@ class Routes:
         errors=(StockNotFound, StockIsReserved),
         idempotent=True,
     )
-    def adjust_stock(self, request: HttpRequest, product_id: str) -> Any:
-        """Change what is on hand of a product, and say why."""
+    def adjust_stock(self, request: HttpRequest[AdjustStock], product_id: UUID) -> Json[StockView]:
+        """Change what is on hand of a product, for a stated reason."""
         return self.services.inventory.adjust_stock(
-            product_id=product_id, **request.body, actor=request.actor, idempotency_key=request.idempotency_key
+            product_id, request.body, actor=request.actor, idempotency_key=request.idempotency_key
         )
 
     @route(
@@ -92,6 +93,6 @@ class Routes:
         answer=MovementView,
         errors=(StockNotFound,),
     )
-    def list_movements(self, request: HttpRequest, product_id: str) -> Any:
-        """Read the ledger of one product, newest entry first."""
-        return self.services.inventory.list_movements(product_id=product_id, **request.query, actor=request.actor)
+    def list_movements(self, request: HttpRequest[None, PageRequest], product_id: UUID) -> Json[Page[MovementView]]:
+        """List the ledger of one product, newest entry first."""
+        return self.services.inventory.list_movements(product_id, request.query, actor=request.actor)

@@ -1,25 +1,27 @@
 """/notifications: what a user was told."""
 
-from typing import Any
+from uuid import UUID
 
+from contracts.base import Json, Page
 from contracts.notifications import NotificationFilter, NotificationNotFound, NotificationView
+from contracts.services import Services
 from extensions.http.message.request import Access, HttpRequest
 from extensions.http.routing.route import route
 
 
 class Routes:
-    """What notifications offers."""
+    """The routes of notifications."""
 
-    services: Any
+    services: Services
 
     @route("GET", "/notifications", access=Access.USER, query=NotificationFilter, answer=NotificationView)
-    def list_notifications(self, request: HttpRequest) -> Any:
+    def list_notifications(self, request: HttpRequest[None, NotificationFilter]) -> Json[Page[NotificationView]]:
         """List the caller's own notifications, newest first."""
-        return self.services.notifications.list_notifications(**request.query, actor=request.actor)
+        return self.services.notifications.list_notifications(request.query, actor=request.actor)
 
     @route(
         "POST", "/notifications/{notification_id}/read", access=Access.USER, status=204, errors=(NotificationNotFound,)
     )
-    def mark_read(self, request: HttpRequest, notification_id: str) -> None:
+    def mark_read(self, request: HttpRequest, notification_id: UUID) -> None:
         """Record that a notification was read."""
-        self.services.notifications.mark_read(notification_id=notification_id, actor=request.actor)
+        self.services.notifications.mark_read(notification_id, actor=request.actor)

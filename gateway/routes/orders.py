@@ -1,7 +1,9 @@
-"""/orders: from the basket to the door."""
+"""/orders: placing, reading, cancelling, shipping and delivering orders."""
 
-from typing import Any
+from typing import cast
+from uuid import UUID
 
+from contracts.base import Json, Page
 from contracts.errors import InvalidState, PermissionDenied
 from contracts.orders import (
     CreateOrder,
@@ -12,15 +14,17 @@ from contracts.orders import (
     ProductUnavailable,
     TimelineView,
 )
+from contracts.services import Services
+from extensions.cache.versioned_cache import VersionedCache
 from extensions.http.message.request import Access, HttpRequest
 from extensions.http.routing.route import route
 
 
 class Routes:
-    """What orders offers."""
+    """The routes of orders."""
 
-    services: Any
-    orders_cache: Any
+    services: Services
+    orders_cache: VersionedCache
 
     @route(
         "POST",
@@ -34,10 +38,10 @@ class Routes:
         errors=(PriceChanged, ProductUnavailable),
         idempotent=True,
     )
-    def create_order(self, request: HttpRequest) -> Any:
-        """Place an order; stock and payment decide about it afterwards."""
+    def create_order(self, request: HttpRequest[CreateOrder]) -> Json[OrderView]:
+        """Place an order; its saga confirms it, or cancels it where stock or payment fails."""
         return self.services.orders.create_order(
-            **request.body, actor=request.actor, idempotency_key=request.idempotency_key
+            request.body, actor=request.actor, idempotency_key=request.idempotency_key
         )
 
     @route(
@@ -49,24 +53,24 @@ class Routes:
         answer=OrderView,
         errors=(PermissionDenied,),
     )
-    def list_orders(self, request: HttpRequest) -> Any:
+    def list_orders(self, request: HttpRequest[None, OrderFilter]) -> Json[Page[OrderView]]:
         """List the caller's orders, newest first; an administrator sees all."""
-        if "user_id" in request.query:
+        if request.query.user_id is not None:
             request.require_admin()
-        return self.services.orders.list_orders(**request.query, actor=request.actor)
+        return self.services.orders.list_orders(request.query, actor=request.actor)
 
     @route("GET", "/orders/{order_id}", access=Access.USER, answer=OrderView, errors=(OrderNotFound,))
-    def get_order(self, request: HttpRequest, order_id: str) -> Any:
+    def get_order(self, request: HttpRequest, order_id: UUID) -> Json[OrderView]:
         """Show one order."""
         order = self.orders_cache.get("order", order_id)
         if order is None or not request.may_see(order.get("user_id")):
-            order = self.services.orders.get_order(order_id=order_id, actor=request.actor)
-        return order
+            return self.services.orders.get_order(order_id, actor=request.actor)
+        return cast("Json[OrderView]", order)
 
     @route("GET", "/orders/{order_id}/timeline", access=Access.USER, answer=TimelineView, errors=(OrderNotFound,))
-    def get_timeline(self, request: HttpRequest, order_id: str) -> Any:
-        """Tell every event of an order's saga, oldest first."""
-        return self.services.orders.get_timeline(order_id=order_id, actor=request.actor)
+    def get_timeline(self, request: HttpRequest, order_id: UUID) -> Json[TimelineView]:
+        """Show every event of an order's saga, oldest first."""
+        return self.services.orders.get_timeline(order_id, actor=request.actor)
 
     @route(
         "POST",
@@ -76,9 +80,9 @@ class Routes:
         status=202,
         errors=(OrderNotFound, InvalidState),
     )
-    def cancel_order(self, request: HttpRequest, order_id: str) -> Any:
-        """Call an order off before it ships."""
-        return self.services.orders.cancel_order(order_id=order_id, actor=request.actor)
+    def cancel_order(self, request: HttpRequest, order_id: UUID) -> Json[OrderView]:
+        """Cancel an order that has not been shipped."""
+        return self.services.orders.cancel_order(order_id, actor=request.actor)
 
     @route(
         "POST",
@@ -87,9 +91,9 @@ class Routes:
         answer=OrderView,
         errors=(OrderNotFound, InvalidState),
     )
-    def ship_order(self, request: HttpRequest, order_id: str) -> Any:
-        """Record that an order left the warehouse."""
-        return self.services.orders.ship_order(order_id=order_id, actor=request.actor)
+    def ship_order(self, request: HttpRequest, order_id: UUID) -> Json[OrderView]:
+        """Record that an order was shipped."""
+        return self.services.orders.ship_order(order_id, actor=request.actor)
 
     @route(
         "POST",
@@ -98,6 +102,6 @@ class Routes:
         answer=OrderView,
         errors=(OrderNotFound, InvalidState),
     )
-    def deliver_order(self, request: HttpRequest, order_id: str) -> Any:
-        """Record that an order arrived."""
-        return self.services.orders.deliver_order(order_id=order_id, actor=request.actor)
+    def deliver_order(self, request: HttpRequest, order_id: UUID) -> Json[OrderView]:
+        """Record that an order was delivered."""
+        return self.services.orders.deliver_order(order_id, actor=request.actor)

@@ -1,28 +1,30 @@
-"""/payments: the money of an order."""
+"""/payments: the payments of the orders."""
 
-from typing import Any
+from uuid import UUID
 
+from contracts.base import Json, Page
 from contracts.payments import PaymentFilter, PaymentNotFound, PaymentView
+from contracts.services import Services
 from extensions.http.message.request import Access, HttpRequest
 from extensions.http.routing.route import route
 
 
 class Routes:
-    """What payments offers."""
+    """The routes of payments."""
 
-    services: Any
+    services: Services
 
     @route("GET", "/payments", aliases=("/payments/all",), access=Access.USER, query=PaymentFilter, answer=PaymentView)
-    def list_payments(self, request: HttpRequest) -> Any:
+    def list_payments(self, request: HttpRequest[None, PaymentFilter]) -> Json[Page[PaymentView]]:
         """List the caller's payments, newest first; an administrator sees all."""
-        return self.services.payments.list_payments(**request.query, actor=request.actor)
+        return self.services.payments.list_payments(request.query, actor=request.actor)
 
     @route("GET", "/payments/{payment_id}", access=Access.USER, answer=PaymentView, errors=(PaymentNotFound,))
-    def get_payment(self, request: HttpRequest, payment_id: str) -> Any:
+    def get_payment(self, request: HttpRequest, payment_id: UUID) -> Json[PaymentView]:
         """Show one payment."""
-        return self.services.payments.get_payment(payment_id=payment_id, actor=request.actor)
+        return self.services.payments.get_payment(payment_id, actor=request.actor)
 
     @route("GET", "/payments/order/{order_id}", access=Access.USER, answer=PaymentView, errors=(PaymentNotFound,))
-    def get_payment_of_order(self, request: HttpRequest, order_id: str) -> Any:
+    def get_payment_of_order(self, request: HttpRequest, order_id: UUID) -> Json[PaymentView]:
         """Show the payment of one order."""
-        return self.services.payments.get_payment_of_order(order_id=order_id, actor=request.actor)
+        return self.services.payments.get_payment_of_order(order_id, actor=request.actor)

@@ -1,7 +1,9 @@
 """/products: the catalog."""
 
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
+from contracts.base import Json, Page
 from contracts.catalog import (
     CreateProduct,
     ProductFilter,
@@ -11,6 +13,8 @@ from contracts.catalog import (
     UpdateProduct,
 )
 from contracts.errors import NotAuthenticated, PermissionDenied
+from contracts.services import Services
+from extensions.cache.versioned_cache import VersionedCache
 from extensions.http.message.request import Access, HttpRequest
 from extensions.http.routing.route import route
 
@@ -23,10 +27,10 @@ _CHANGE: dict[str, Any] = {
 
 
 class Routes:
-    """What catalog offers."""
+    """The routes of catalog."""
 
-    services: Any
-    catalog_cache: Any
+    services: Services
+    catalog_cache: VersionedCache
 
     @route(
         "GET",
@@ -37,19 +41,19 @@ class Routes:
         answer=ProductView,
         errors=(NotAuthenticated, PermissionDenied),
     )
-    def list_products(self, request: HttpRequest) -> Any:
-        """Search and sort the products; inactive ones are the administrator's to see."""
-        if request.query.get("only_active") is False:
+    def list_products(self, request: HttpRequest[None, ProductFilter]) -> Json[Page[ProductView]]:
+        """Search and sort the products; only an administrator sees inactive ones."""
+        if not request.query.only_active:
             request.require_admin()
-        return self.services.catalog.list_products(**request.query, actor=request.actor)
+        return self.services.catalog.list_products(request.query, actor=request.actor)
 
     @route("GET", "/products/{product_id}", access=Access.OPTIONAL, answer=ProductView, errors=(ProductNotFound,))
-    def get_product(self, request: HttpRequest, product_id: str) -> Any:
+    def get_product(self, request: HttpRequest, product_id: UUID) -> Json[ProductView]:
         """Show one product."""
         product = self.catalog_cache.get("product", product_id)
         if product is None or product.get("is_active") is not True:
-            product = self.services.catalog.get_product(product_id=product_id, actor=request.actor)
-        return product
+            return self.services.catalog.get_product(product_id, actor=request.actor)
+        return cast("Json[ProductView]", product)
 
     @route(
         "POST",
@@ -63,23 +67,23 @@ class Routes:
         errors=(SkuAlreadyExists,),
         idempotent=True,
     )
-    def create_product(self, request: HttpRequest) -> Any:
+    def create_product(self, request: HttpRequest[CreateProduct]) -> Json[ProductView]:
         """Add a product to the catalog."""
         return self.services.catalog.create_product(
-            **request.body, actor=request.actor, idempotency_key=request.idempotency_key
+            request.body, actor=request.actor, idempotency_key=request.idempotency_key
         )
 
     @route("PUT", "/products/{product_id}", aliases=("/products/{product_id}/update",), **_CHANGE)
-    def replace_product(self, request: HttpRequest, product_id: str) -> Any:
+    def replace_product(self, request: HttpRequest[UpdateProduct], product_id: UUID) -> Json[ProductView]:
         """Change a product; what is not stated stays as it is."""
         return self._change(request, product_id)
 
     @route("PATCH", "/products/{product_id}", **_CHANGE)
-    def update_product(self, request: HttpRequest, product_id: str) -> Any:
+    def update_product(self, request: HttpRequest[UpdateProduct], product_id: UUID) -> Json[ProductView]:
         """Change a product; what is not stated stays as it is."""
         return self._change(request, product_id)
 
-    def _change(self, request: HttpRequest, product_id: str) -> Any:
+    def _change(self, request: HttpRequest[UpdateProduct], product_id: UUID) -> Json[ProductView]:
         return self.services.catalog.update_product(
-            product_id=product_id, **request.body, **request.precondition, actor=request.actor
+            product_id, changes=request.body, **request.precondition, actor=request.actor
         )

@@ -1,9 +1,10 @@
 """/users: accounts and sessions."""
 
-from typing import Any
+from uuid import UUID
 
-from contracts.base import PageRequest
-from contracts.errors import InvalidState
+from contracts.base import Json, Page, PageRequest
+from contracts.errors import InvalidState, NotAuthenticated
+from contracts.services import Services
 from contracts.users import (
     Credentials,
     InvalidCredentials,
@@ -23,14 +24,15 @@ from contracts.users import (
 )
 from extensions.http.message.request import Access, HttpRequest
 from extensions.http.message.response import Response
+from extensions.http.routing.authentication import AccessTokens
 from extensions.http.routing.route import route
 
 
 class Routes:
-    """What users offers."""
+    """The routes of users."""
 
-    services: Any
-    tokens: Any
+    services: Services
+    tokens: AccessTokens
 
     @route(
         "POST",
@@ -44,9 +46,9 @@ class Routes:
         costly=True,
         limit="register",
     )
-    def register(self, request: HttpRequest) -> Any:
+    def register(self, request: HttpRequest[Credentials]) -> Response:
         """Open a customer's account, and log in."""
-        return _secret(self.services.users.register(**request.body, idempotency_key=request.idempotency_key))
+        return _secret(self.services.users.register(request.body, idempotency_key=request.idempotency_key))
 
     @route(
         "POST",
@@ -58,9 +60,9 @@ class Routes:
         costly=True,
         limit="login",
     )
-    def login(self, request: HttpRequest) -> Any:
+    def login(self, request: HttpRequest[Credentials]) -> Response:
         """Exchange e-mail address and password for tokens."""
-        return _secret(self.services.users.login(**request.body, address=request.address))
+        return _secret(self.services.users.login(request.body, address=request.address))
 
     @route(
         "POST",
@@ -70,14 +72,14 @@ class Routes:
         answer=SessionView,
         errors=(InvalidToken, TokenRevoked, UserInactive),
     )
-    def refresh_token(self, request: HttpRequest) -> Any:
+    def refresh_token(self, request: HttpRequest[RefreshToken]) -> Response:
         """Exchange a refresh token for a new pair."""
-        return _secret(self.services.users.refresh(**request.body))
+        return _secret(self.services.users.refresh(request.body))
 
     @route("POST", "/users/logout", access=Access.USER, body=RefreshToken, status=204)
-    def logout(self, request: HttpRequest) -> None:
+    def logout(self, request: HttpRequest[RefreshToken]) -> None:
         """End the session that a refresh token belongs to."""
-        self.services.users.logout(**request.body, actor=request.actor)
+        self.services.users.logout(request.body, actor=request.actor)
 
     @route(
         "POST",
@@ -87,9 +89,9 @@ class Routes:
         answer=VerifiedToken,
         errors=(InvalidToken, TokenRevoked),
     )
-    def verify_token(self, request: HttpRequest) -> Any:
-        """Say what an access token stands for."""
-        return self.services.users.verify(**request.body)
+    def verify_token(self, request: HttpRequest[VerifyToken]) -> Json[VerifiedToken]:
+        """Check an access token, and show whose it is."""
+        return self.services.users.verify(request.body)
 
     @route(
         "GET",
@@ -99,14 +101,16 @@ class Routes:
         answer=UserView,
         errors=(UserNotFound,),
     )
-    def get_profile(self, request: HttpRequest) -> Any:
+    def get_profile(self, request: HttpRequest) -> Json[UserView]:
         """Show the caller's own account."""
-        return self.services.users.get_user(user_id=request.actor["user_id"], actor=request.actor)
+        if request.token is None:
+            raise NotAuthenticated
+        return self.services.users.get_user(request.token.user_id, actor=request.actor)
 
     @route("GET", "/users", access=Access.ADMIN, query=PageRequest, answer=UserView)
-    def list_users(self, request: HttpRequest) -> Any:
+    def list_users(self, request: HttpRequest[None, PageRequest]) -> Json[Page[UserView]]:
         """List accounts, newest first."""
-        return self.services.users.list_users(**request.query, actor=request.actor)
+        return self.services.users.list_users(request.query, actor=request.actor)
 
     @route(
         "PATCH",
@@ -116,18 +120,18 @@ class Routes:
         answer=UserView,
         errors=(UserNotFound, InvalidState),
     )
-    def update_user(self, request: HttpRequest, user_id: str) -> Any:
+    def update_user(self, request: HttpRequest[UpdateUser], user_id: UUID) -> Json[UserView]:
         """Change an account's roles, or switch it on or off."""
         return self.services.users.update_user(
-            user_id=user_id, **request.body, **request.precondition, actor=request.actor
+            user_id, changes=request.body, **request.precondition, actor=request.actor
         )
 
     @route("GET", "/.well-known/jwks.json", access=Access.ANYONE, answer=KeySet)
-    def get_jwks(self, _request: HttpRequest) -> Any:
+    def get_jwks(self, _request: HttpRequest) -> Response:
         """Publish the keys that verify access tokens."""
         return Response(self.tokens.jwks(), headers={"Cache-Control": "public, max-age=300"})
 
 
-def _secret(session: dict[str, Any]) -> Response:
-    """Tokens are for the one who asked, and for no cache."""
+def _secret(session: Json[SessionView]) -> Response:
+    """Return tokens in a response that no cache stores."""
     return Response(session, headers={"Cache-Control": "no-store"})

@@ -1,12 +1,21 @@
 """A call between two services with the suite's own transport; started by qa/bench/calls.py."""
 
 import os
+from typing import Protocol
 
 from nameko.testing.services import once
 
 from extensions.rpc.client import RpcClient
 from extensions.rpc.server import rpc
 from qa.bench.calls_timed import time_calls
+
+
+class EchoRpc(Protocol):
+    def echo(self, value: str) -> str: ...
+
+
+class Registry:
+    bench_echo: EchoRpc
 
 
 class Echo:
@@ -19,7 +28,7 @@ class Echo:
 
 class Caller:
     name = "bench_caller"
-    services = RpcClient()
+    services = RpcClient(Registry)
 
     @once
     def run(self):

@@ -170,7 +170,7 @@ REMEDIES = [
         [
             Patch(
                 "extensions/rpc/server.py",
-                "        except Exception as error:  # noqa: BLE001  (nothing that a message holds ",
+                "        except Exception as error:  # noqa: BLE001  (no content of a message ",
                 "        except ZeroDivisionError as error:  # (",
             )
         ],
@@ -346,8 +346,8 @@ REMEDIES = [
         [
             Patch(
                 "catalog/service.py",
-                "        wanted = ProductFilter",
-                "        self.services.orders.list_orders()\n        wanted = ProductFilter",
+                "        generation = self.cache",
+                "        self.services.orders.list_orders()\n        generation = self.cache",
             )
         ],
         "tests/unit/test_rpc_graph.py::test_calls_go_round_in_no_circle",

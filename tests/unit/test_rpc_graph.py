@@ -17,6 +17,8 @@ from contracts.services import PROCESSES, SERVICES
 
 ROOT = Path(__file__).parent.parent.parent
 ANY = "any service"
+BY_COMPUTED_NAME = {"operated", "participant"}
+NO_SERVICE = BY_COMPUTED_NAME | {"within"}
 WITHOUT_A_CALLER = {"handles", "periodic", "on_broadcast"}
 
 
@@ -33,11 +35,18 @@ def is_client(node):
     )
 
 
+def is_by_computed_name(node):
+    """Is this call `self.services.operated(name)` or `getattr(self.services, name)`?"""
+    if isinstance(node.func, ast.Attribute):
+        return node.func.attr in BY_COMPUTED_NAME and is_client(node.func.value)
+    return getattr(node.func, "id", "") == "getattr" and is_client(node.args[0])
+
+
 def called(tree):
     """The services that `tree` calls; `ANY` where the name is computed."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and is_client(node.value) and node.attr != "within":
-            yield node.attr
+            yield ANY if node.attr in BY_COMPUTED_NAME else node.attr
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr" and is_client(node.args[0]):
             yield ANY
 
@@ -47,9 +56,9 @@ def methods_called(service):
     trees = [parse(path) for path in (ROOT / service).rglob("*.py") if "migrations" not in path.parts]
     for node in (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)):
         callee = node.value
-        if isinstance(callee, ast.Attribute) and is_client(callee.value) and callee.attr != "within":
+        if isinstance(callee, ast.Attribute) and is_client(callee.value) and callee.attr not in NO_SERVICE:
             yield f"{callee.attr}.{node.attr}"
-        elif isinstance(callee, ast.Call) and getattr(callee.func, "id", "") == "getattr" and is_client(callee.args[0]):
+        elif isinstance(callee, ast.Call) and is_by_computed_name(callee):
             yield f"*.{node.attr}"
 
 

@@ -5,9 +5,13 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Any, Generic, cast, get_args
 from urllib.parse import parse_qsl, urlencode
+from uuid import UUID
 
+from typing_extensions import TypeVar
+
+from contracts.base import Actor
 from contracts.base import Request as Fields
 from contracts.errors import FieldError, NotAuthenticated, PermissionDenied, ValidationFailed
 from contracts.ids import parse_id
@@ -19,7 +23,7 @@ from extensions.observability.traces import Trace
 from extensions.security.tokens import AccessToken
 
 MAX_QUERY_FIELDS = 50
-NOBODY = {"user_id": "00000000-0000-0000-0000-000000000000", "roles": []}
+NOBODY = Actor(user_id=UUID(int=0))
 """The actor of an anonymous request: owns nothing, may do nothing. No actor at all would be the operator."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
@@ -37,16 +41,22 @@ class Access(StrEnum):
     ADMIN = "admin"
 
 
-class HttpRequest:
-    """What a handler gets. `body` and `query` hold what the client stated, validated, as plain JSON values."""
+Body = TypeVar("Body", default=Any)
+Query = TypeVar("Query", default=Any)
+
+
+class HttpRequest(Generic[Body, Query]):
+    """What a handler gets. `body` and `query` are objects of the models that the route declares."""
 
     def __init__(self, method: str, path: str, query_string: str, headers: dict[str, str], trace: Trace) -> None:
         """`headers` have their names in lower case."""
         self.method, self.path, self.query_string, self.headers, self.trace = method, path, query_string, headers, trace
         self.token: AccessToken | None = None
-        self.arguments: dict[str, str] = {}
-        self.query: dict[str, Any] = {}
-        self.body: dict[str, Any] = {}
+        self.arguments: dict[str, UUID] = {}
+        self.query: Query
+        """Valid once the route has read it."""
+        self.body: Body
+        """As `query`. A route without a body has none."""
         self.idempotency_key: str | None = None
         self.precondition: dict[str, Any] = {}
         """The `if_match` of a PUT or PATCH, as the RPC methods take it; nothing without one."""
@@ -71,11 +81,11 @@ class HttpRequest:
         return max(0.0, self.deadline - time.monotonic())
 
     @property
-    def actor(self) -> dict[str, Any]:
-        """Who asks, as the RPC methods take it."""
+    def actor(self) -> Actor:
+        """The user of the access token, NOBODY without one."""
         if self.token is None:
             return NOBODY
-        return {"user_id": str(self.token.user_id), "roles": [str(role) for role in self.token.roles]}
+        return Actor(user_id=self.token.user_id, roles=tuple(str(role) for role in self.token.roles))
 
     def require_admin(self) -> None:
         """Raise NotAuthenticated or PermissionDenied unless an administrator asks."""
@@ -114,19 +124,19 @@ class HttpRequest:
 
     def read_arguments(self, raw: dict[str, str]) -> None:
         """Take the path's parameters, all of which are ids. Raises ValidationFailed."""
-        self.arguments = {name: str(parse_id(name, value)) for name, value in raw.items()}
+        self.arguments = {name: parse_id(name, value) for name, value in raw.items()}
 
     def read_query(self, model: type[Fields]) -> None:
         """Validate the query string with `model`. Raises ValidationFailed."""
         if not self.query_string:
-            self.query = dict(_no_fields(model))
+            self.query = cast("Query", _no_fields(model))
             return
         stated = parse_query(self.query_string)
-        self.query = stated_fields(model, {name: _convert(model, name, value) for name, value in stated.items()})
+        self.query = cast("Query", model.parse({name: _convert(model, name, value) for name, value in stated.items()}))
 
     def read_body(self, model: type[Fields], body: bytes) -> None:
         """Validate the body with `model`. Raises MalformedJson, ValidationFailed."""
-        self.body = stated_fields(model, parse_object(body))
+        self.body = cast("Body", model.parse(parse_object(body)))
 
     def read_idempotency_key(self) -> None:
         """Take the Idempotency-Key header. Raises ValidationFailed."""
@@ -166,14 +176,9 @@ def parse_query(query_string: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def stated_fields(model: type[Fields], data: dict[str, Any]) -> dict[str, Any]:
-    """Validate `data`, and return what it states as plain JSON, without the model's defaults."""
-    return model.parse(data).model_dump(mode="json", exclude_unset=True)
-
-
 @lru_cache(maxsize=256)
-def _no_fields(model: type[Fields]) -> dict[str, Any]:
-    return stated_fields(model, {})
+def _no_fields(model: type[Fields]) -> Fields:
+    return model.parse({})
 
 
 def _convert(model: type[Fields], name: str, value: str) -> Any:

@@ -28,10 +28,11 @@ from extensions.messaging.event_handler import handles
 from extensions.messaging.listener import Listener
 from extensions.messaging.topology import RPC_EXCHANGE
 from extensions.operations import operations
-from extensions.rpc.client import PendingCalls, RpcClient
+from extensions.rpc.client import PendingCalls
 from extensions.rpc.server import rpc
 from extensions.storage.unit_of_work import Work
 from notifications.models import Base
+from tests.service.extensions.toy import Calls
 from tests.support import Caller, connect, database, eventually
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -46,7 +47,7 @@ class Subject(operations.Operations):
 
     name = "notifications"
     work = Work(Base)
-    services = RpcClient()
+    call = Calls()
 
     @handles(OrderShipped)
     def on_order_shipped(self, events):
@@ -70,7 +71,7 @@ class Subject(operations.Operations):
 
     @rpc(transaction=False)
     def ask(self, service, method, timeout, *args):
-        return getattr(getattr(self.services.within(timeout), service), method)(*args)
+        return self.call(service, method, args, {}, timeout)
 
     @rpc
     def run_into_a_timeout_with_the_database(self):

@@ -22,7 +22,7 @@ ROUTES = [
 @pytest.fixture
 def services():
     services = Mock()
-    services.users.list_changed = lambda _seconds: {"items": []}  # asked by a timer, so it counts as no call
+    services.users.list_changed = lambda **_asked: {"items": []}  # asked by a timer, so it counts as no call
     return services
 
 

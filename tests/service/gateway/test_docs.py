@@ -12,7 +12,7 @@ from gateway.routes.docs import INFO
 @pytest.fixture
 def api(gateway):
     services = Mock()
-    services.users.list_changed = lambda _seconds: {"items": []}
+    services.users.list_changed = lambda **_asked: {"items": []}
     return gateway(services=services)
 
 

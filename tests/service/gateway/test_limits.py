@@ -21,7 +21,7 @@ CREDENTIALS = {"email": "a@example.com", "password": "a long password"}
 def services():
     """Stands in for the other services."""
     services = Mock()
-    services.users.list_changed = lambda _seconds: {"items": []}
+    services.users.list_changed = lambda **_asked: {"items": []}
     services.orders.list_orders.return_value = PAGE
     return services
 

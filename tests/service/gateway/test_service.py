@@ -85,7 +85,7 @@ def roles_of(role):
 def services():
     """Stands in for the other services: `services.orders.create_order.return_value = {...}`."""
     services = Mock()
-    services.users.list_changed = lambda _seconds: {"items": []}  # asked by a timer, so it counts as no call
+    services.users.list_changed = lambda **_asked: {"items": []}  # asked by a timer, so it counts as no call
     return services
 
 

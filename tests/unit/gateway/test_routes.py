@@ -1,6 +1,8 @@
 """The routes of the API as the contract lists them: path, who may call it, success status, other paths of the same."""
 
 import inspect
+from typing import Any, get_args, get_type_hints
+from uuid import UUID
 
 import pytest
 
@@ -134,10 +136,20 @@ def test_bodies_and_queries_are_those_of_the_contract():
         "/payments": payments.PaymentFilter,
         "/notifications": notifications.NotificationFilter,
         "/admin/sagas": orders.SagaFilter,
-        "/admin/dead-letters": operations.DeadLetterFilter,
+        "/admin/dead-letters": operations.DeadLetterSearch,
         "/admin/dead-letters/{dead_letter_id}/replay": operations.DeadLetterOwner,
         "/admin/consistency": operations.ConsistencyRequest,
     }
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=HANDLERS.get)
+def test_handlers_are_typed_as_their_route_is_declared(route):
+    hints = get_type_hints(getattr(GatewayService, HANDLERS[route]))
+    request = next(kind for name, kind in hints.items() if name in {"request", "_request"})
+    body, query = (*get_args(request), Any, Any)[:2]
+    assert body in ({Any, type(None)} if route.body is None else {route.body})
+    assert query is (Any if route.query is NoFields else route.query)
+    assert {hints[name] for name in _parameters(route.path)} <= {UUID}
 
 
 def test_what_creates_takes_an_idempotency_key():

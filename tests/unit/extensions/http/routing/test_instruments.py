@@ -19,8 +19,8 @@ class Shelf:
 
     @route("GET", "/things/{thing_id}", aliases=("/thing/{thing_id}",), access=Access.ANYONE)
     def get_thing(self, request, thing_id):
-        if thing_id == ID:
-            return {"id": thing_id}
+        if str(thing_id) == ID:
+            return {"id": str(thing_id)}
         raise LookupError(thing_id)
 
 

@@ -26,7 +26,7 @@ from extensions.http.routing.route import route
 from extensions.http.server import connection as http_wire
 from extensions.http.server import listener as http_server
 from extensions.observability.traces import current_trace
-from tests.support import eventually
+from tests.support import eventually, stated
 
 ID = "0190a6b2-0000-7000-8000-000000000001"
 POST = b"POST /things HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -39,7 +39,7 @@ class SmallService:
 
     @route("GET", "/things", access=Access.ANYONE, query=ProductFilter)
     def things(self, request):
-        return {"items": [request.query], "next_cursor": None if "cursor" in request.query else "c1"}
+        return {"items": [stated(request.query)], "next_cursor": "c1" if request.query.cursor is None else None}
 
     @route("GET", "/things/{thing_id}", access=Access.ANYONE)
     def thing(self, _request, thing_id):
@@ -47,12 +47,12 @@ class SmallService:
 
     @route("POST", "/things", access=Access.ANYONE, body=CreateProduct, status=201, idempotent=True)
     def create(self, request):
-        body = {"body": request.body, "key": request.idempotency_key}
+        body = {"body": stated(request.body), "key": request.idempotency_key}
         return Response(body, headers={"Location": f"/things/{ID}"})
 
     @route("POST", "/things/{thing_id}/read", access=Access.ANYONE, status=204)
     def read(self, _request, thing_id):
-        assert thing_id == ID
+        assert str(thing_id) == ID
 
     @route("GET", "/boom", access=Access.ANYONE)
     def boom(self, _request):
@@ -97,7 +97,7 @@ class SmallService:
 
     @route("POST", "/secret/{thing_id}", access=Access.ADMIN, body=CreateProduct)
     def secret(self, _request, thing_id):
-        return {"id": thing_id}
+        return {"id": str(thing_id)}
 
 
 @contextmanager

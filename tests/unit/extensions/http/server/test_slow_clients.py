@@ -18,7 +18,7 @@ from extensions.http.routing.dispatcher import HttpServer
 from extensions.http.routing.route import route
 from extensions.http.server import connection as wire
 from tests.http_service import listening
-from tests.support import eventually
+from tests.support import eventually, stated
 
 HEAD = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
 GET = b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -32,7 +32,7 @@ class Generous:
 
     @route("POST", "/echo", access=Access.ANYONE, body=RefreshToken)
     def echo(self, request):
-        return request.body
+        return stated(request.body)
 
     @route("GET", "/much", access=Access.ANYONE)
     def much(self, _request):

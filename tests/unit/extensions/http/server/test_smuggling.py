@@ -23,7 +23,7 @@ class Recorder:
 
     @route("POST", "/echo", access=Access.ANYONE, body=RefreshToken)
     def echo(self, request):
-        seen.append(("echo", request.body["refresh_token"]))
+        seen.append(("echo", request.body.refresh_token))
         return {}
 
     @route("GET", "/probe", access=Access.ANYONE)

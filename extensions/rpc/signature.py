@@ -1,0 +1,199 @@
+"""How the typed arguments of an RPC method travel: as flat JSON, named by the *wire signature* of the method.
+
+    def create_order(self, order: CreateOrder, *, actor: Actor = OPERATOR, idempotency_key: str | None = None)
+
+has the wire signature `(items, total_amount=None, actor=None, idempotency_key=None)`: the fields of a request stand in
+the place of its parameter. Both sides read it from the annotations: the client to encode, the server to decode.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from inspect import BoundArguments, Parameter, Signature
+from typing import Any, get_type_hints
+from uuid import UUID
+
+from contracts.base import Actor, Request
+from contracts.ids import parse_id
+
+
+class WireArguments(dict[str, Any]):
+    """The arguments of a call as they arrived, by their names on the wire; what the caller left out is not there.
+
+    A service method with a parameter of this type gets them beside the typed ones. The parameter does not travel.
+    """
+
+
+class _Plain:
+    """A parameter that travels as it is."""
+
+    def __init__(self, parameter: Parameter) -> None:
+        self.name, self.default = parameter.name, parameter.default
+        self._kind = parameter.kind
+
+    def wire(self) -> list[Parameter]:
+        """Return the parameters of the wire signature that stand for this one."""
+        if self._kind in {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}:
+            return [Parameter(self.name, self._kind)]
+        return [Parameter(self.name, _EITHER, default=_optional(self.default is not Parameter.empty))]
+
+    def encode(self, value: Any) -> dict[str, Any]:
+        """Return what travels for `value`: nothing for the default."""
+        return {} if value is self.default else {self.name: self._to_json(value)}
+
+    def decode(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the typed argument by its name; nothing where the caller left it out. Raises ValidationFailed."""
+        return {self.name: self._of_json(arguments[self.name])} if self.name in arguments else {}
+
+    def _to_json(self, value: Any) -> Any:
+        return value
+
+    def _of_json(self, value: Any) -> Any:
+        return value
+
+
+class _Id(_Plain):
+    """A UUID, which travels as a string."""
+
+    def _to_json(self, value: UUID) -> str:
+        return str(value)
+
+    def _of_json(self, value: Any) -> UUID:
+        return parse_id(self.name, value)
+
+
+class _Actor(_Plain):
+    """The actor, who travels as an object; the operator is left out."""
+
+    def _to_json(self, value: Actor) -> dict[str, Any] | None:
+        return None if value.user_id is None else {"user_id": str(value.user_id), "roles": list(value.roles)}
+
+    def _of_json(self, value: Any) -> Actor:
+        return Actor.of(value)
+
+
+class _Fields(_Plain):
+    """A request, whose stated fields travel as arguments of their own."""
+
+    def __init__(self, parameter: Parameter, model: type[Request]) -> None:
+        super().__init__(parameter)
+        self._model, self._fields = model, _fields(model)
+        self._travelling = set(self._fields)
+
+    def wire(self) -> list[Parameter]:
+        """Return one parameter for each field, optional where the field has a default."""
+        fields = self._model.model_fields
+        return [Parameter(name, _EITHER, default=_optional(not fields[name].is_required())) for name in self._fields]
+
+    def encode(self, value: Request) -> dict[str, Any]:
+        """Return the stated fields that the parameter's own type has: a subclass may have others besides."""
+        return value.model_dump(mode="json", exclude_unset=True, include=self._travelling)
+
+    def decode(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the request of the stated fields."""
+        return {self.name: self._model.parse({name: arguments[name] for name in self._fields if name in arguments})}
+
+
+class _OtherFields(_Fields):
+    """A keyword-only request: it takes all named arguments that are no other parameter's, and names unknown ones."""
+
+    def wire(self) -> list[Parameter]:
+        """Return `**name`."""
+        return [Parameter(self.name, Parameter.VAR_KEYWORD)]
+
+    def decode(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the request of the arguments that are left."""
+        return {self.name: self._model.parse(arguments.get(self.name, {}))}
+
+
+class _Arrived(_Plain):
+    """A parameter for the WireArguments themselves."""
+
+    def wire(self) -> list[Parameter]:
+        """Return nothing: no caller states it."""
+        return []
+
+    def decode(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all arguments."""
+        return {self.name: WireArguments(arguments)}
+
+
+class WireSignature:
+    """What calls of one method look like on the wire, and how they become calls of the method."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        """Read the annotations of `method`, a function whose first parameter is `self`."""
+        self._typed = _without_self(inspect.signature(method))
+        hints = get_type_hints(method)
+        self._parameters = {
+            name: _parameter(parameter, hints.get(name)) for name, parameter in self._typed.parameters.items()
+        }
+        self._positional = [name for name, one in self._typed.parameters.items() if one.kind is _EITHER]
+
+    @cached_property
+    def wire(self) -> Signature:
+        """The parameters by which a caller states the arguments, by name or by place."""
+        return Signature([one for parameter in self._parameters.values() for one in parameter.wire()])
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call by their names. Raises TypeError where one is missing, unknown or too many."""
+        return self.wire.bind(*args, **kwargs).arguments
+
+    def decode(self, arguments: Mapping[str, Any]) -> BoundArguments:
+        """Return the typed arguments for what `bind` returned. Raises ValidationFailed for the first wrong one."""
+        typed: dict[str, Any] = {}
+        for parameter in self._parameters.values():
+            typed |= parameter.decode(arguments)
+        return BoundArguments(self._typed, typed)
+
+    def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return typed arguments as they travel, by their names on the wire."""
+        wire: dict[str, Any] = {}
+        for name, value in self._named(args, kwargs).items():
+            wire |= self._parameters[name].encode(value)
+        return wire
+
+    def _named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        named = dict(zip(self._positional, args, strict=False)) | dict(kwargs)
+        if len(named) < len(args) + len(kwargs) or not named.keys() <= self._parameters.keys():
+            self._typed.bind(*args, **kwargs)  # raises TypeError, which says what is wrong
+        return named
+
+
+def rpc_methods(interface: type) -> dict[str, Callable[..., Any]]:
+    """Return the methods of an RPC interface, a Protocol, those that it inherits included."""
+    members = inspect.getmembers(interface, inspect.isfunction)
+    return {name: method for name, method in members if not name.startswith("_")}
+
+
+_EITHER = Parameter.POSITIONAL_OR_KEYWORD
+
+
+def _optional(optional: bool) -> Any:
+    """Return the default of a wire parameter. Which one it is does not matter: what is left out is not decoded."""
+    return None if optional else Parameter.empty
+
+
+def _without_self(signature: Signature) -> Signature:
+    _, *others = signature.parameters.values()
+    return signature.replace(parameters=others)
+
+
+def _parameter(parameter: Parameter, hint: Any) -> _Plain:
+    if hint is UUID:
+        return _Id(parameter)
+    if not isinstance(hint, type):
+        return _Plain(parameter)
+    if issubclass(hint, Actor):
+        return _Actor(parameter)
+    if issubclass(hint, WireArguments):
+        return _Arrived(parameter)
+    if issubclass(hint, Request):
+        return (_OtherFields if parameter.kind is Parameter.KEYWORD_ONLY else _Fields)(parameter, hint)
+    return _Plain(parameter)
+
+
+def _fields(model: type[Request]) -> tuple[str, ...]:
+    """Return the fields of a request in the order of the wire signature: its own before those that it inherits."""
+    own = [name for kind in model.__mro__ for name in inspect.get_annotations(kind)]
+    return tuple(name for name in dict.fromkeys(own) if name in model.model_fields)
