@@ -24,12 +24,12 @@ class Routes:
 
     services: Any
 
-    @route("GET", "/admin/sagas", access=Access.ADMIN, query=SagaFilter, answer=SagaView)
+    @route("GET", "/admin/sagas", access=Access.ADMIN, query=SagaFilter, response=SagaView)
     def list_sagas(self, request: HttpRequest) -> Any:
         """List the orders that wait for something, and for what; with `stuck`, those that wait for too long."""
         return self.services.orders.list_sagas(**request.query, actor=request.actor)
 
-    @route("GET", "/admin/dead-letters", access=Access.ADMIN, query=DeadLetterFilter, answer=DeadLetterView)
+    @route("GET", "/admin/dead-letters", access=Access.ADMIN, query=DeadLetterFilter, response=DeadLetterView)
     def list_dead_letters(self, request: HttpRequest) -> Any:
         """List what could not be handled, of all services, newest first."""
         query = dict(request.query)
@@ -47,7 +47,7 @@ class Routes:
         "/admin/dead-letters/{dead_letter_id}/replay",
         access=Access.ADMIN,
         query=DeadLetterOwner,
-        answer=DeadLetterView,
+        response=DeadLetterView,
         status=202,
         errors=(DeadLetterNotFound, InvalidState),
     )
@@ -64,7 +64,7 @@ class Routes:
             raise answer
         return answer
 
-    @route("GET", "/admin/consistency", access=Access.ADMIN, query=ConsistencyRequest, answer=ConsistencyView)
+    @route("GET", "/admin/consistency", access=Access.ADMIN, query=ConsistencyRequest, response=ConsistencyView)
     def check_consistency(self, request: HttpRequest) -> Any:
         """Count whatever breaks an invariant: orders against stock, money, notifications, outboxes, dead letters."""
         services = self.services.within(request.remaining())

@@ -12,7 +12,7 @@ from extensions.messaging.connection import BrokerUnavailable
 from extensions.rpc.scatter_gather import call_each
 
 TIMEOUT_SECONDS = 1.5
-KEPT_SECONDS = 0.5
+SHARED_SECONDS = 0.5
 
 
 class Routes:
@@ -21,12 +21,12 @@ class Routes:
     services: Any
     tokens: Any
 
-    @route("GET", "/health/live", access=Access.ANYONE, answer=LivenessView, kept=math.inf)
+    @route("GET", "/health/live", access=Access.ANYONE, response=LivenessView, shared_for=math.inf)
     def live(self, _request: HttpRequest) -> Any:
         """Answer as long as this process does."""
         return {"status": "ok"}
 
-    @route("GET", "/health/ready", access=Access.ANYONE, answer=ReadinessView, kept=KEPT_SECONDS)
+    @route("GET", "/health/ready", access=Access.ANYONE, response=ReadinessView, shared_for=SHARED_SECONDS)
     def ready(self, _request: HttpRequest) -> Any:
         """Ask every service for its health; what is essential and does not work is named.
 

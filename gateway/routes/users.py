@@ -37,12 +37,12 @@ class Routes:
         "/users/register",
         access=Access.ANYONE,
         body=Credentials,
-        answer=SessionView,
+        response=SessionView,
         status=201,
         errors=(UserAlreadyExists, WeakPassword),
         idempotent=True,
-        costly=True,
-        limit="register",
+        compute_heavy=True,
+        rate_limit="register",
     )
     def register(self, request: HttpRequest) -> Any:
         """Open a customer's account, and log in."""
@@ -53,10 +53,10 @@ class Routes:
         "/users/login",
         access=Access.ANYONE,
         body=Credentials,
-        answer=SessionView,
+        response=SessionView,
         errors=(InvalidCredentials, UserInactive),
-        costly=True,
-        limit="login",
+        compute_heavy=True,
+        rate_limit="login",
     )
     def login(self, request: HttpRequest) -> Any:
         """Exchange e-mail address and password for tokens."""
@@ -67,7 +67,7 @@ class Routes:
         "/users/refresh-token",
         access=Access.ANYONE,
         body=RefreshToken,
-        answer=SessionView,
+        response=SessionView,
         errors=(InvalidToken, TokenRevoked, UserInactive),
     )
     def refresh_token(self, request: HttpRequest) -> Any:
@@ -84,7 +84,7 @@ class Routes:
         "/users/verify-token",
         access=Access.ANYONE,
         body=VerifyToken,
-        answer=VerifiedToken,
+        response=VerifiedToken,
         errors=(InvalidToken, TokenRevoked),
     )
     def verify_token(self, request: HttpRequest) -> Any:
@@ -96,14 +96,14 @@ class Routes:
         "/users/me",
         aliases=("/users/user-profile",),
         access=Access.USER,
-        answer=UserView,
+        response=UserView,
         errors=(UserNotFound,),
     )
     def get_profile(self, request: HttpRequest) -> Any:
         """Show the caller's own account."""
         return self.services.users.get_user(user_id=request.actor["user_id"], actor=request.actor)
 
-    @route("GET", "/users", access=Access.ADMIN, query=PageRequest, answer=UserView)
+    @route("GET", "/users", access=Access.ADMIN, query=PageRequest, response=UserView)
     def list_users(self, request: HttpRequest) -> Any:
         """List accounts, newest first."""
         return self.services.users.list_users(**request.query, actor=request.actor)
@@ -113,7 +113,7 @@ class Routes:
         "/users/{user_id}",
         access=Access.ADMIN,
         body=UpdateUser,
-        answer=UserView,
+        response=UserView,
         errors=(UserNotFound, InvalidState),
     )
     def update_user(self, request: HttpRequest, user_id: str) -> Any:
@@ -122,7 +122,7 @@ class Routes:
             user_id=user_id, **request.body, **request.precondition, actor=request.actor
         )
 
-    @route("GET", "/.well-known/jwks.json", access=Access.ANYONE, answer=KeySet)
+    @route("GET", "/.well-known/jwks.json", access=Access.ANYONE, response=KeySet)
     def get_jwks(self, _request: HttpRequest) -> Any:
         """Publish the keys that verify access tokens."""
         return Response(self.tokens.jwks(), headers={"Cache-Control": "public, max-age=300"})
