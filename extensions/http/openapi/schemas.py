@@ -54,9 +54,9 @@ def query_fields(model: type[Request]) -> dict[str, Schema]:
 
 def _not_null(field: Schema, definitions: Schema) -> Schema:
     choices = [choice for choice in field.get("anyOf", ()) if choice != {"type": "null"}]
-    kept = {key: value for key, value in field.items() if key != "anyOf"} | (choices[0] if choices else {})
-    target = kept.pop("$ref", "").rpartition("/")[2]
-    return kept | {key: value for key, value in definitions.get(target, {}).items() if key != "description"}
+    schema = {key: value for key, value in field.items() if key != "anyOf"} | (choices[0] if choices else {})
+    target = schema.pop("$ref", "").rpartition("/")[2]
+    return schema | {key: value for key, value in definitions.get(target, {}).items() if key != "description"}
 
 
 def tidy(schema: Any) -> Any:

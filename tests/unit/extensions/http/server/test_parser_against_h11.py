@@ -242,7 +242,8 @@ VERSIONS = st.sampled_from(
 HEADERS = st.one_of(
     st.tuples(TOKENS, VISIBLE),
     st.tuples(
-        st.sampled_from([b"Host", b"Connection", b"connection", b"Content-Length", b"Transfer-Encoding", b"Expect", b"Upgrade"]),
+        st.sampled_from([b"Host", b"Connection", b"connection", b"Content-Length", b"Transfer-Encoding", b"Expect",
+                         b"Upgrade"]),
         st.sampled_from([b"x", b"close", b"keep-alive, Upgrade", b"", b"3", b"03", b"+3", b"3, 3", b"chunked",
                          b"Chunked", b"gzip, chunked", b"identity", b"100-continue"]),
     ),
