@@ -1,4 +1,4 @@
-"""A service with routes of its own in a real container: no broker, no database."""
+"""Runs a service with routes in a real container, without a broker or a database."""
 
 from contextlib import contextmanager
 
@@ -13,7 +13,7 @@ from extensions.http.routing.dispatcher import HttpServer
 
 @contextmanager
 def listening(service_class, folder, **settings):
-    """Start the service on a free port; yields its container, with the `address` to connect to."""
+    """Start the service on a free port. Yields its container, whose `address` is (host, port)."""
     key = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (folder / "public.pem").write_bytes(key)
     own = {"JWT_PUBLIC_KEY_FILE": str(folder / "public.pem"), "WEB_SERVER_ADDRESS": "127.0.0.1:0"}
@@ -21,7 +21,7 @@ def listening(service_class, folder, **settings):
         container = ServiceContainer(service_class)
         container.start()
         container.address = ("127.0.0.1", container.shared_extensions[HttpServer].port)
-        container.shared_extensions[AccessTokens].verified.caught_up = True  # there are no accounts here
+        container.shared_extensions[AccessTokens].verified.caught_up = True  # there is no users service
         try:
             yield container
         finally:

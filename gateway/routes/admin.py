@@ -25,12 +25,12 @@ class Routes:
 
     services: Services
 
-    @route("GET", "/admin/sagas", access=Access.ADMIN, query=SagaFilter, answer=SagaView)
+    @route("GET", "/admin/sagas", access=Access.ADMIN, query=SagaFilter, response=SagaView)
     def list_sagas(self, request: HttpRequest[None, SagaFilter]) -> Json[Page[SagaView]]:
         """List the orders that wait for a service, and for what; with `stuck`, those past the saga's deadline."""
         return self.services.orders.list_sagas(request.query, actor=request.actor)
 
-    @route("GET", "/admin/dead-letters", access=Access.ADMIN, query=DeadLetterSearch, answer=DeadLetterView)
+    @route("GET", "/admin/dead-letters", access=Access.ADMIN, query=DeadLetterSearch, response=DeadLetterView)
     def list_dead_letters(self, request: HttpRequest[None, DeadLetterSearch]) -> Json[Page[DeadLetterView]]:
         """List the dead letters of all services, newest first."""
         pages = call_each(
@@ -47,7 +47,7 @@ class Routes:
         "/admin/dead-letters/{dead_letter_id}/replay",
         access=Access.ADMIN,
         query=DeadLetterOwner,
-        answer=DeadLetterView,
+        response=DeadLetterView,
         status=202,
         errors=(DeadLetterNotFound, InvalidState),
     )
@@ -64,7 +64,7 @@ class Routes:
             raise result
         return cast("Json[DeadLetterView]", result)
 
-    @route("GET", "/admin/consistency", access=Access.ADMIN, query=ConsistencyRequest, answer=ConsistencyView)
+    @route("GET", "/admin/consistency", access=Access.ADMIN, query=ConsistencyRequest, response=ConsistencyView)
     def check_consistency(self, request: HttpRequest[None, ConsistencyRequest]) -> Json[ConsistencyView]:
         """Count what breaks an invariant: orders against stock, payments, notifications, outboxes, dead letters."""
         services = self.services.within(request.remaining())

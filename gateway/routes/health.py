@@ -14,7 +14,7 @@ from extensions.messaging.connection import BrokerUnavailable
 from extensions.rpc.scatter_gather import call_each
 
 TIMEOUT_SECONDS = 1.5
-KEPT_SECONDS = 0.5
+SHARED_SECONDS = 0.5
 
 
 class Routes:
@@ -23,12 +23,12 @@ class Routes:
     services: Services
     tokens: AccessTokens
 
-    @route("GET", "/health/live", access=Access.ANYONE, answer=LivenessView, kept=math.inf)
+    @route("GET", "/health/live", access=Access.ANYONE, response=LivenessView, shared_for=math.inf)
     def live(self, _request: HttpRequest) -> Json[LivenessView]:
         """Respond as long as this process runs."""
         return LivenessView(status="ok").to_dict()
 
-    @route("GET", "/health/ready", access=Access.ANYONE, answer=ReadinessView, kept=KEPT_SECONDS)
+    @route("GET", "/health/ready", access=Access.ANYONE, response=ReadinessView, shared_for=SHARED_SECONDS)
     def ready(self, _request: HttpRequest) -> Json[ReadinessView]:
         """Ask every service for its health, and name each essential part that is down.
 

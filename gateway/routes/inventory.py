@@ -24,12 +24,12 @@ class Routes:
 
     services: Services
 
-    @route("GET", "/inventory", aliases=("/inventory/all",), access=Access.ADMIN, query=StockFilter, answer=StockView)
+    @route("GET", "/inventory", aliases=("/inventory/all",), access=Access.ADMIN, query=StockFilter, response=StockView)
     def list_stock(self, request: HttpRequest[None, StockFilter]) -> Json[Page[StockView]]:
         """List the stock of every product."""
         return self.services.inventory.list_stock(request.query, actor=request.actor)
 
-    @route("GET", "/inventory/{product_id}", access=Access.ADMIN, answer=StockView, errors=(StockNotFound,))
+    @route("GET", "/inventory/{product_id}", access=Access.ADMIN, response=StockView, errors=(StockNotFound,))
     def get_stock(self, request: HttpRequest, product_id: UUID) -> Json[StockView]:
         """Show the stock of one product."""
         return self.services.inventory.get_stock(product_id, actor=request.actor)
@@ -40,9 +40,9 @@ class Routes:
         aliases=("/inventory/create",),
         access=Access.ADMIN,
         body=SetStock,
-        answer=StockView,
+        response=StockView,
         status=201,
-        also=(200,),
+        other_statuses=(200,),
         location="/inventory/{product_id}",
         errors=(StockIsReserved,),
         idempotent=True,
@@ -60,7 +60,7 @@ class Routes:
         "/inventory/{product_id}",
         access=Access.ADMIN,
         body=SetStockLevel,
-        answer=StockView,
+        response=StockView,
         errors=(StockNotFound, StockIsReserved),
     )
     def set_stock(self, request: HttpRequest[SetStockLevel], product_id: UUID) -> Json[StockView]:
@@ -74,7 +74,7 @@ class Routes:
         "/inventory/{product_id}/adjustments",
         access=Access.ADMIN,
         body=AdjustStock,
-        answer=StockView,
+        response=StockView,
         status=201,
         errors=(StockNotFound, StockIsReserved),
         idempotent=True,
@@ -90,7 +90,7 @@ class Routes:
         "/inventory/{product_id}/movements",
         access=Access.ADMIN,
         query=PageRequest,
-        answer=MovementView,
+        response=MovementView,
         errors=(StockNotFound,),
     )
     def list_movements(self, request: HttpRequest[None, PageRequest], product_id: UUID) -> Json[Page[MovementView]]:

@@ -14,7 +14,7 @@ class Routes:
 
     services: Services
 
-    @route("GET", "/notifications", access=Access.USER, query=NotificationFilter, answer=NotificationView)
+    @route("GET", "/notifications", access=Access.USER, query=NotificationFilter, response=NotificationView)
     def list_notifications(self, request: HttpRequest[None, NotificationFilter]) -> Json[Page[NotificationView]]:
         """List the caller's own notifications, newest first."""
         return self.services.notifications.list_notifications(request.query, actor=request.actor)

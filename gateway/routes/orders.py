@@ -32,7 +32,7 @@ class Routes:
         aliases=("/orders/create-order",),
         access=Access.USER,
         body=CreateOrder,
-        answer=OrderView,
+        response=OrderView,
         status=201,
         location="/orders/{id}",
         errors=(PriceChanged, ProductUnavailable),
@@ -50,7 +50,7 @@ class Routes:
         aliases=("/orders/all",),
         access=Access.USER,
         query=OrderFilter,
-        answer=OrderView,
+        response=OrderView,
         errors=(PermissionDenied,),
     )
     def list_orders(self, request: HttpRequest[None, OrderFilter]) -> Json[Page[OrderView]]:
@@ -59,15 +59,15 @@ class Routes:
             request.require_admin()
         return self.services.orders.list_orders(request.query, actor=request.actor)
 
-    @route("GET", "/orders/{order_id}", access=Access.USER, answer=OrderView, errors=(OrderNotFound,))
+    @route("GET", "/orders/{order_id}", access=Access.USER, response=OrderView, errors=(OrderNotFound,))
     def get_order(self, request: HttpRequest, order_id: UUID) -> Json[OrderView]:
         """Show one order."""
         order = self.orders_cache.get("order", order_id)
-        if order is None or not request.may_see(order.get("user_id")):
+        if order is None or not request.may_access(order.get("user_id")):
             return self.services.orders.get_order(order_id, actor=request.actor)
         return cast("Json[OrderView]", order)
 
-    @route("GET", "/orders/{order_id}/timeline", access=Access.USER, answer=TimelineView, errors=(OrderNotFound,))
+    @route("GET", "/orders/{order_id}/timeline", access=Access.USER, response=TimelineView, errors=(OrderNotFound,))
     def get_timeline(self, request: HttpRequest, order_id: UUID) -> Json[TimelineView]:
         """Show every event of an order's saga, oldest first."""
         return self.services.orders.get_timeline(order_id, actor=request.actor)
@@ -76,7 +76,7 @@ class Routes:
         "POST",
         "/orders/{order_id}/cancel",
         access=Access.USER,
-        answer=OrderView,
+        response=OrderView,
         status=202,
         errors=(OrderNotFound, InvalidState),
     )
@@ -88,7 +88,7 @@ class Routes:
         "POST",
         "/orders/{order_id}/ship",
         access=Access.ADMIN,
-        answer=OrderView,
+        response=OrderView,
         errors=(OrderNotFound, InvalidState),
     )
     def ship_order(self, request: HttpRequest, order_id: UUID) -> Json[OrderView]:
@@ -99,7 +99,7 @@ class Routes:
         "POST",
         "/orders/{order_id}/deliver",
         access=Access.ADMIN,
-        answer=OrderView,
+        response=OrderView,
         errors=(OrderNotFound, InvalidState),
     )
     def deliver_order(self, request: HttpRequest, order_id: UUID) -> Json[OrderView]:

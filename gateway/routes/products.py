@@ -21,7 +21,7 @@ from extensions.http.routing.route import route
 _CHANGE: dict[str, Any] = {
     "access": Access.ADMIN,
     "body": UpdateProduct,
-    "answer": ProductView,
+    "response": ProductView,
     "errors": (ProductNotFound, SkuAlreadyExists),
 }
 
@@ -38,7 +38,7 @@ class Routes:
         aliases=("/products/all",),
         access=Access.OPTIONAL,
         query=ProductFilter,
-        answer=ProductView,
+        response=ProductView,
         errors=(NotAuthenticated, PermissionDenied),
     )
     def list_products(self, request: HttpRequest[None, ProductFilter]) -> Json[Page[ProductView]]:
@@ -47,7 +47,7 @@ class Routes:
             request.require_admin()
         return self.services.catalog.list_products(request.query, actor=request.actor)
 
-    @route("GET", "/products/{product_id}", access=Access.OPTIONAL, answer=ProductView, errors=(ProductNotFound,))
+    @route("GET", "/products/{product_id}", access=Access.OPTIONAL, response=ProductView, errors=(ProductNotFound,))
     def get_product(self, request: HttpRequest, product_id: UUID) -> Json[ProductView]:
         """Show one product."""
         product = self.catalog_cache.get("product", product_id)
@@ -61,7 +61,7 @@ class Routes:
         aliases=("/products/create",),
         access=Access.ADMIN,
         body=CreateProduct,
-        answer=ProductView,
+        response=ProductView,
         status=201,
         location="/products/{id}",
         errors=(SkuAlreadyExists,),

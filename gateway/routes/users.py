@@ -39,12 +39,12 @@ class Routes:
         "/users/register",
         access=Access.ANYONE,
         body=Credentials,
-        answer=SessionView,
+        response=SessionView,
         status=201,
         errors=(UserAlreadyExists, WeakPassword),
         idempotent=True,
-        costly=True,
-        limit="register",
+        compute_heavy=True,
+        rate_limit="register",
     )
     def register(self, request: HttpRequest[Credentials]) -> Response:
         """Open a customer's account, and log in."""
@@ -55,10 +55,10 @@ class Routes:
         "/users/login",
         access=Access.ANYONE,
         body=Credentials,
-        answer=SessionView,
+        response=SessionView,
         errors=(InvalidCredentials, UserInactive),
-        costly=True,
-        limit="login",
+        compute_heavy=True,
+        rate_limit="login",
     )
     def login(self, request: HttpRequest[Credentials]) -> Response:
         """Exchange e-mail address and password for tokens."""
@@ -69,7 +69,7 @@ class Routes:
         "/users/refresh-token",
         access=Access.ANYONE,
         body=RefreshToken,
-        answer=SessionView,
+        response=SessionView,
         errors=(InvalidToken, TokenRevoked, UserInactive),
     )
     def refresh_token(self, request: HttpRequest[RefreshToken]) -> Response:
@@ -86,7 +86,7 @@ class Routes:
         "/users/verify-token",
         access=Access.ANYONE,
         body=VerifyToken,
-        answer=VerifiedToken,
+        response=VerifiedToken,
         errors=(InvalidToken, TokenRevoked),
     )
     def verify_token(self, request: HttpRequest[VerifyToken]) -> Json[VerifiedToken]:
@@ -98,7 +98,7 @@ class Routes:
         "/users/me",
         aliases=("/users/user-profile",),
         access=Access.USER,
-        answer=UserView,
+        response=UserView,
         errors=(UserNotFound,),
     )
     def get_profile(self, request: HttpRequest) -> Json[UserView]:
@@ -107,7 +107,7 @@ class Routes:
             raise NotAuthenticated
         return self.services.users.get_user(request.token.user_id, actor=request.actor)
 
-    @route("GET", "/users", access=Access.ADMIN, query=PageRequest, answer=UserView)
+    @route("GET", "/users", access=Access.ADMIN, query=PageRequest, response=UserView)
     def list_users(self, request: HttpRequest[None, PageRequest]) -> Json[Page[UserView]]:
         """List accounts, newest first."""
         return self.services.users.list_users(request.query, actor=request.actor)
@@ -117,7 +117,7 @@ class Routes:
         "/users/{user_id}",
         access=Access.ADMIN,
         body=UpdateUser,
-        answer=UserView,
+        response=UserView,
         errors=(UserNotFound, InvalidState),
     )
     def update_user(self, request: HttpRequest[UpdateUser], user_id: UUID) -> Json[UserView]:
@@ -126,7 +126,7 @@ class Routes:
             user_id, changes=request.body, **request.precondition, actor=request.actor
         )
 
-    @route("GET", "/.well-known/jwks.json", access=Access.ANYONE, answer=KeySet)
+    @route("GET", "/.well-known/jwks.json", access=Access.ANYONE, response=KeySet)
     def get_jwks(self, _request: HttpRequest) -> Response:
         """Publish the keys that verify access tokens."""
         return Response(self.tokens.jwks(), headers={"Cache-Control": "public, max-age=300"})

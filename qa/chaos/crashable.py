@@ -104,9 +104,9 @@ class Crashes:
 
     def _wrap_http(self):
         @around(dispatch.HttpServer, "_run")
-        def run(original, server, route, request, *args, **kwargs):
-            response = original(server, route, request, *args, **kwargs)
-            if (route.method, route.path) == ("POST", "/orders"):
+        def run(original, server, endpoint, *args, **kwargs):
+            response = original(server, endpoint, *args, **kwargs)
+            if (endpoint.declaration.method, endpoint.declaration.path) == ("POST", "/orders"):
                 self.reach(points.GATEWAY_BEFORE_RESPONSE)
             return response
 

@@ -1,7 +1,7 @@
-"""How often one user and one address may ask: counted in Redis, told in the RateLimit fields, refused with 429.
+"""Rate limits of the gateway: counted in Redis, reported in the RateLimit fields, enforced with 429.
 
-The fields are those of draft-ietf-httpapi-ratelimit-headers: `q` requests in `w` seconds are allowed, `r` are left, and
-in `t` seconds all are there again. Of requests at the same time (`qu`) no seconds are told.
+The fields follow draft-ietf-httpapi-ratelimit-headers: `q` requests in `w` seconds are allowed, `r` remain, and the
+quota is full again in `t` seconds. A limit on concurrent requests (`qu`) has no seconds.
 """
 
 import ipaddress
@@ -13,83 +13,83 @@ from nameko.extensions import SharedExtension
 from contracts.errors import RateLimited
 from contracts.users import TooManyFailedLogins
 from extensions.cache.rate_limits import Policy, Quota, RateLimits
-from extensions.http.message.errors import add_item
+from extensions.http.message.errors import append_item
 from extensions.http.message.request import HttpRequest
 from extensions.runtime.settings import by_environment, listed
 
 PER_ADDRESS, PER_USER = "per_address", "per_user"
-# Whoever is given IPv6 is given at least such a network, and may send from any address in it.
+# An IPv6 client gets at least a /64 network and may send from any address in it, so the network is counted.
 IPV6_PREFIX = 64
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class RequestLimits(SharedExtension):
-    """The limits of one gateway, by their names in config.yml. What is off costs nothing."""
+    """The rate limits of one gateway, by their names in config.yml. A limit that is off is not counted at all."""
 
     limits = RateLimits()
 
     def __init__(self) -> None:
         super().__init__()
         self._policies: dict[str, Policy] = {}
-        self._told: dict[str, str] = {}
+        self._reported_only: dict[str, str] = {}
         self._proxies: tuple[Network, ...] = ()
 
     def setup(self) -> None:
-        """Read the settings. Raises ValueError for a wrong one."""
+        """Read the settings. Raises ValueError for an invalid one."""
         for name, setting in by_environment("RATE_LIMITS", {}).items():
             policy = Policy.of(name, setting)
             if policy is not None:
                 self._policies[name] = policy
         self._proxies = tuple(ipaddress.ip_network(proxy) for proxy in listed(config.get("TRUSTED_PROXIES")))
         failed_logins = Policy.of(TooManyFailedLogins.policy, config.get("FAILED_LOGINS_PER_ACCOUNT_AND_ADDRESS"))
-        # Counted by users, which knows what failed; told here, with what is counted here.
-        self._told = {"login": _policy(failed_logins)} if failed_logins else {}
+        # The users service counts failed logins, because only it knows which login failed. We report the policy.
+        self._reported_only = {"login": _policy_item(failed_logins)} if failed_logins else {}
 
-    def admit_address(self, request: HttpRequest, own: str | None = None, *, from_outside: bool = False) -> None:
-        """Count a request for where it comes from, also under the route's `own` limit. Raises RateLimited.
+    def admit_address(self, request: HttpRequest, route_limit: str | None = None, *, public_only: bool = False) -> None:
+        """Count a request for its client address, also under the limit named `route_limit`. Raises RateLimited.
 
-        With `from_outside`, addresses that no stranger can have are not counted.
+        With `public_only`, private and loopback addresses are not counted.
         """
-        if own in self._told:
-            request.limit_headers["RateLimit-Policy"] = self._told[own]
-        names = [name for name in (PER_ADDRESS, own) if name in self._policies]
-        if names or own:
+        if route_limit in self._reported_only:
+            request.limit_headers["RateLimit-Policy"] = self._reported_only[route_limit]
+        names = [name for name in (PER_ADDRESS, route_limit) if name in self._policies]
+        if names or route_limit:
             forwarded_for = request.headers.get("x-forwarded-for", "")
             request.address = client_address(request.peer, forwarded_for, self._proxies)
-        if names and not (from_outside and _is_ours(request.address)):
+        if names and not (public_only and _is_private(request.address)):
             self._spend(request, names, request.address)
 
     def admit_user(self, request: HttpRequest) -> None:
-        """Count a request for who asks. Raises RateLimited."""
+        """Count a request for its authenticated user, if there is one. Raises RateLimited."""
         if request.token is not None and PER_USER in self._policies:
             self._spend(request, [PER_USER], str(request.token.user_id))
 
     def _spend(self, request: HttpRequest, names: Iterable[str], subject: str) -> None:
         quotas = self.limits.consume(*((self._policies[name], subject) for name in names))
         for quota in quotas:
-            add_item(request.limit_headers, "RateLimit-Policy", _policy(quota.policy))
-            add_item(
-                request.limit_headers, "RateLimit", f'"{quota.policy.name}";r={quota.remaining};t={quota.reset_after}'
-            )
-        refused = max(quotas, key=_wait, default=None)
-        if refused is not None and refused.retry_after:
-            raise RateLimited.by(refused.policy.quota, refused.policy.seconds, refused.retry_after)
+            append_item(request.limit_headers, "RateLimit-Policy", _policy_item(quota.policy))
+            state = f'"{quota.policy.name}";r={quota.remaining};t={quota.reset_after}'
+            append_item(request.limit_headers, "RateLimit", state)
+        exceeded = max(quotas, key=_retry_after, default=None)
+        if exceeded is not None and exceeded.retry_after:
+            raise RateLimited.by(exceeded.policy.quota, exceeded.policy.seconds, exceeded.retry_after)
 
 
 def client_address(peer: str, forwarded_for: str, proxies: Sequence[Network]) -> str:
-    """Return whose address to count: the one nearest to us that is no proxy of ours.
+    """Return the address to count: the nearest one on the request's path that is no proxy of ours.
 
-    X-Forwarded-For is what somebody says: each address in it is believed only as far as the one that said it is.
-    An IPv6 client is counted by its network.
+    `peer` is the address of the connection, `forwarded_for` the X-Forwarded-For header. Any client can write that
+    header, so an address in it counts only where the next hop is one of `proxies`. An IPv6 client is counted by its
+    network.
     """
-    named = [address.strip() for address in forwarded_for.split(",")]
-    address = _parsed(peer)
-    while address is not None and named and _is_within(address, proxies):
-        said = _parsed(named.pop())
-        if said is None:
+    hops = [address.strip() for address in forwarded_for.split(",")]
+    address = _parse(peer)
+    while address is not None and hops and _is_within(address, proxies):
+        previous = _parse(hops.pop())
+        if previous is None:
             break
-        address = said
+        address = previous
     if address is None:
         return peer
     if address.version == 6:
@@ -97,7 +97,7 @@ def client_address(peer: str, forwarded_for: str, proxies: Sequence[Network]) ->
     return str(address)
 
 
-def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -109,17 +109,17 @@ def _is_within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, networks:
     return any(address.version == network.version and address in network for network in networks)
 
 
-def _is_ours(address: str) -> bool:
-    """Tell whether what client_address returned is of this machine or of a private network."""
+def _is_private(address: str) -> bool:
+    """Tell whether a result of client_address belongs to this machine or to a private network."""
     try:
         return ipaddress.ip_network(address).is_private
-    except ValueError:  # it had gone before we could see where it came from
+    except ValueError:  # the client disconnected before its address was read
         return False
 
 
-def _policy(policy: Policy) -> str:
+def _policy_item(policy: Policy) -> str:
     return f'"{policy.name}";q={policy.quota};w={policy.seconds}'
 
 
-def _wait(quota: Quota) -> int:
+def _retry_after(quota: Quota) -> int:
     return quota.retry_after

@@ -1,6 +1,6 @@
-"""Conditional requests (RFC 9110, section 13): 304 for what the client has already, 412 for what it has not seen.
+"""Conditional requests (RFC 9110, section 13): 304 for an unchanged resource, 412 for a stale precondition.
 
-GET is compared here. PUT and PATCH are compared by the owning service, under the lock under which it writes.
+GET is compared here. PUT and PATCH are compared by the owning service, under the lock of the write.
 """
 
 import re
@@ -14,24 +14,24 @@ from extensions.http.message.request import HttpRequest
 NOT_MODIFIED = 304
 
 _TAG = r'(?:W/)?"[!#-~\x80-\xff]*"'
-_TAGS = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
-_EACH = re.compile(_TAG)
+_TAG_LIST = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
+_EACH_TAG = re.compile(_TAG)
 
 
 def entity_tags(headers: Mapping[str, str], name: str) -> list[str] | None:
-    """Return the tags of a header, `["*"]` for any; None without the header. Raises ValidationFailed."""
+    """Return the entity tags of a header: `["*"]` for any, None without the header. Raises ValidationFailed."""
     value = headers.get(name.lower())
     if value is None:
         return None
     if value.strip() == ANY:
         return [ANY]
-    if not _TAGS.fullmatch(value):
-        raise ValidationFailed.field(name, f'must be * or the ETag of an answer, in its quotes: {name}: "5d41402a"')
-    return _EACH.findall(value)
+    if not _TAG_LIST.fullmatch(value):
+        raise ValidationFailed.field(name, f'must be * or the ETag of a response, in its quotes: {name}: "5d41402a"')
+    return _EACH_TAG.findall(value)
 
 
 def precondition(headers: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a PUT or PATCH passes on to the owning service: its `if_match`, if it has any.
+    """Return the keyword arguments that a PUT or PATCH passes to the owning service: `if_match`, or nothing.
 
     Raises ValidationFailed.
     """
@@ -41,17 +41,17 @@ def precondition(headers: Mapping[str, str]) -> dict[str, Any]:
     return {} if tags is None else {"if_match": tags}
 
 
-def tag(headers: dict[str, str], body: Any, request: HttpRequest) -> bool:
-    """Add the ETag of `body`, one resource as plain JSON; tell whether the client of a GET has just that already.
+def add_etag(headers: dict[str, str], body: Any, request: HttpRequest) -> bool:
+    """Add the ETag of `body`, one resource as plain JSON, to `headers`. True where a GET gets 304 instead of `body`.
 
-    Raises PreconditionFailed where a GET wants no other state than one it knows, ValidationFailed for what are no tags.
+    Raises PreconditionFailed where the If-Match of a GET does not match, ValidationFailed for a malformed header.
     """
-    own = headers["ETag"] = etag(body)
+    current = headers["ETag"] = etag(body)
     if request.method not in {"GET", "HEAD"}:
         return False
-    wanted = entity_tags(request.headers, "If-Match")
-    if wanted is not None and ANY not in wanted and own not in wanted:
+    required = entity_tags(request.headers, "If-Match")
+    if required is not None and ANY not in required and current not in required:
         raise PreconditionFailed
     known = entity_tags(request.headers, "If-None-Match")
-    # The weak comparison, which takes W/ for nothing.
-    return known is not None and (ANY in known or own in [one.removeprefix("W/") for one in known])
+    # If-None-Match uses the weak comparison, which ignores W/.
+    return known is not None and (ANY in known or current in [known_tag.removeprefix("W/") for known_tag in known])

@@ -1,13 +1,13 @@
-"""Calls from pages of another origin (the Fetch standard's CORS protocol), as far as the settings allow them.
+"""Requests of web pages from another origin (the CORS protocol of the Fetch standard), as the settings allow them.
 
-Credentials are never allowed: what counts is the access token, which no browser sends by itself.
+Credentials are never allowed: the API authenticates by the access token, which no browser adds on its own.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 
 ANY = "*"
-# As an environment variable, a bare * is no YAML.
+# An environment variable is parsed as YAML, where a bare * is a syntax error: hence also the word.
 ANY_IN_SETTINGS = frozenset({"any", ANY})
 MAX_AGE_SECONDS = 24 * 3600
 REQUEST_HEADERS = (
@@ -30,40 +30,40 @@ _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\
 
 
 class Cors:
-    """Which origins may call."""
+    """The origins whose pages may call the API."""
 
     def __init__(self, origins: Iterable[str]) -> None:
-        """`origins` are like `https://shop.example`, or `any`. Raises ValueError for what is neither."""
+        """`origins` are such as `https://shop.example`, or `any`. Raises ValueError for anything else."""
         stated = {origin.lower() for origin in origins}
         self._any = not stated.isdisjoint(ANY_IN_SETTINGS)
         self._origins = stated - ANY_IN_SETTINGS
         for origin in self._origins:
             if not _ORIGIN.fullmatch(origin):
-                message = f"CORS_ORIGINS must have origins such as https://shop.example, or any: not {origin!r}"
+                message = f"CORS_ORIGINS must list origins such as https://shop.example, or any: not {origin!r}"
                 raise ValueError(message)
 
     def headers(self, request: Mapping[str, str]) -> dict[str, str]:
-        """Return what tells a browser whether the page that asked may see the answer."""
+        """Return the response headers that tell a browser whether the requesting page may read the response."""
         if self._any:
             return {"Access-Control-Allow-Origin": ANY, "Access-Control-Expose-Headers": EXPOSED_HEADERS}
-        # An answer that a cache keeps is good for one origin, or for none.
-        answer = {"Vary": "Origin"}
+        # The response depends on the origin, so a cache must not reuse it for another one.
+        headers = {"Vary": "Origin"}
         origin = request.get("origin", "").lower()
         if origin in self._origins:
-            answer |= {
+            headers |= {
                 "Access-Control-Allow-Origin": request["origin"],
                 "Access-Control-Expose-Headers": EXPOSED_HEADERS,
             }
-        return answer
+        return headers
 
     def preflight(self, request: Mapping[str, str], allow: str) -> dict[str, str]:
-        """Return the headers of an answer to OPTIONS: what the path takes, and from pages of which origin."""
-        answer = {"Allow": allow}
+        """Return the headers of the response to OPTIONS; `allow` lists the methods of the path."""
+        headers = {"Allow": allow}
         granted = self.headers(request)
         if "access-control-request-method" in request and "Access-Control-Allow-Origin" in granted:
-            answer |= {
+            headers |= {
                 "Access-Control-Allow-Methods": allow,
                 "Access-Control-Allow-Headers": REQUEST_HEADERS,
                 "Access-Control-Max-Age": str(MAX_AGE_SECONDS),
             }
-        return answer
+        return headers

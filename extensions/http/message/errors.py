@@ -1,30 +1,30 @@
-"""Errors that only the HTTP layer knows, and how every error becomes an answer: RFC 9457 problem details."""
+"""Errors of the HTTP layer, and how every ServiceError becomes a response: RFC 9457 problem details."""
 
 from collections.abc import Iterable
 from typing import Any
 
-from contracts.errors import FieldError, InternalError, NotFound, RateLimited, ServiceError
+from contracts.errors import FieldError, InternalError, NotFound, Overloaded, RateLimited, ServiceError
 from contracts.users import InvalidToken, OtherAuthorization, TokenRevoked
 
 PROBLEM_TYPE = "application/problem+json"
 OVERLOAD_RETRY_SECONDS = 1
 REPLAYED = {"Idempotent-Replayed": "true"}
-"""What says that an answer is the one that the first request with this idempotency key got."""
+"""Marks a response as the stored one of the first request with this idempotency key."""
 
 
 class MalformedJson(ServiceError):
-    """The body is not JSON as we take it."""
+    """The body is not JSON, or not within our limits."""
 
     code, status, detail = "MALFORMED_JSON", 400, "The body is not valid JSON."
 
 
 class MalformedRequest(ServiceError):
-    """The request breaks the rules of HTTP, or is longer than we read."""
+    """The request violates HTTP/1.1, or exceeds a size limit of its head."""
 
     code, status, detail = "VALIDATION_ERROR", 400, "This is not an HTTP/1.1 request."
 
     def __init__(self, detail: str | None = None) -> None:
-        """A validation error names its field, always; here it is the request as such."""
+        """A VALIDATION_ERROR always names a field; here that is `request`."""
         super().__init__(detail)
         self.errors = (FieldError("request", str(self)),)
 
@@ -36,7 +36,7 @@ class PathNotFound(NotFound):
 
 
 class MethodNotAllowed(ServiceError):
-    """The path exists, but not with this method."""
+    """The path exists, but has no route for this method."""
 
     code, status = "METHOD_NOT_ALLOWED", 405
 
@@ -46,9 +46,14 @@ class MethodNotAllowed(ServiceError):
 
 
 class NotAcceptable(ServiceError):
-    """The client wants something other than JSON."""
+    """The Accept header excludes the media type of the response."""
 
-    code, status, detail = "NOT_ACCEPTABLE", 406, "Answers are application/json; let the Accept header allow it."
+    code, status, detail = "NOT_ACCEPTABLE", 406, "The response is application/json; the Accept header must allow it."
+
+    @classmethod
+    def of(cls, produced: str) -> "NotAcceptable":
+        """Name the media type that the route produces."""
+        return cls(f"The response is {produced}; the Accept header must allow it.")
 
 
 class RequestTimeout(ServiceError):
@@ -58,18 +63,18 @@ class RequestTimeout(ServiceError):
 
 
 class PayloadTooLarge(ServiceError):
-    """The body is over the limit."""
+    """The body exceeds the limit."""
 
     code, status, detail = "PAYLOAD_TOO_LARGE", 413, "The body is too large."
 
     @classmethod
     def over(cls, limit: int) -> "PayloadTooLarge":
-        """Say how much is allowed."""
+        """State the limit, in bytes."""
         return cls(f"The body has more than the {limit} bytes that are allowed.")
 
 
 class TooManyAtOnce(ServiceError):
-    """One user has too many requests under way."""
+    """One user has too many requests in flight."""
 
     code, status = "RATE_LIMITED", 429
     policy = "at_once"
@@ -77,7 +82,7 @@ class TooManyAtOnce(ServiceError):
 
     @classmethod
     def over(cls, limit: int) -> "TooManyAtOnce":
-        """Say how many are allowed."""
+        """State the limit."""
         detail = f"More than {limit} of your requests are under way. Nothing was done; try again shortly."
         error = cls(detail, retry_after=OVERLOAD_RETRY_SECONDS)
         error.allowed = limit
@@ -85,14 +90,20 @@ class TooManyAtOnce(ServiceError):
 
 
 class UnsupportedMediaType(ServiceError):
-    """The body is said to be something other than JSON."""
+    """The Content-Type of the body is not JSON in UTF-8."""
 
     code, status = "UNSUPPORTED_MEDIA_TYPE", 415
     detail = "Send JSON in UTF-8, and say so: Content-Type: application/json."
 
 
+def gateway_overloaded() -> Overloaded:
+    """Return the error for a request that the gateway itself cannot serve in time."""
+    detail = "The gateway has too much to do. Nothing was done; try again shortly."
+    return Overloaded(detail, retry_after=OVERLOAD_RETRY_SECONDS)
+
+
 def problem(error: ServiceError, request_id: str, instance: str) -> dict[str, Any]:
-    """Return the body that describes `error`. A defect of ours never tells more than that it is one."""
+    """Return the problem details of `error`. An internal error never reveals its cause."""
     if error.status == InternalError.status:
         error = InternalError()
     body: dict[str, Any] = {
@@ -110,7 +121,7 @@ def problem(error: ServiceError, request_id: str, instance: str) -> dict[str, An
 
 
 def problem_headers(error: ServiceError) -> dict[str, str]:
-    """Return the headers that belong to `error`: what a client does next."""
+    """Return the headers of a problem response: its type, and what the client should do next."""
     headers = {"Content-Type": PROBLEM_TYPE}
     if error.replay_of is not None:
         headers |= REPLAYED
@@ -124,21 +135,21 @@ def problem_headers(error: ServiceError) -> dict[str, str]:
 
 
 def _challenge(error: ServiceError) -> str:
-    """Return what RFC 6750 has a client told: how to log in, and what is wrong with a token, if it has sent one."""
+    """Return the WWW-Authenticate value of RFC 6750; it explains the error only where a token was sent."""
     if isinstance(error, OtherAuthorization) or not isinstance(error, InvalidToken | TokenRevoked):
         return "Bearer"
     return f'Bearer error="invalid_token", error_description="{type(error).detail}"'
 
 
-def tell_refusal(error: Exception, headers: dict[str, str]) -> None:
-    """Add to `headers` that nothing is left, where it was not counted here."""
+def add_exhausted_limit(error: Exception, headers: dict[str, str]) -> None:
+    """Add the RateLimit fields of `error` to `headers`, for a limit that was not counted by RequestLimits."""
     if isinstance(error, RateLimited) and error.policy:
-        add_item(headers, "RateLimit", f'"{error.policy}";r=0;t={error.retry_after}')
-    if isinstance(error, TooManyAtOnce):  # no `w` and no `t`: some are free again when they are answered
-        add_item(headers, "RateLimit-Policy", f'"{error.policy}";q={error.allowed};qu="concurrent-requests"')
-        add_item(headers, "RateLimit", f'"{error.policy}";r=0')
+        append_item(headers, "RateLimit", f'"{error.policy}";r=0;t={error.retry_after}')
+    if isinstance(error, TooManyAtOnce):  # no `w` and no `t`: the quota is free again as soon as a request ends
+        append_item(headers, "RateLimit-Policy", f'"{error.policy}";q={error.allowed};qu="concurrent-requests"')
+        append_item(headers, "RateLimit", f'"{error.policy}";r=0')
 
 
-def add_item(headers: dict[str, str], name: str, item: str) -> None:
-    """Add an item to a header that is a list."""
+def append_item(headers: dict[str, str], name: str, item: str) -> None:
+    """Append an item to a header whose value is a list."""
     headers[name] = f"{headers[name]}, {item}" if name in headers else item

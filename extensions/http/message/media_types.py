@@ -1,41 +1,41 @@
-"""Media types: which answers a client takes, and which bodies we do (RFC 9110, sections 8.3 and 12.5.1)."""
+"""Media types: does a client accept a response, and is a body JSON (RFC 9110, sections 8.3 and 12.5.1)."""
 
 import re
 from functools import lru_cache
 
 JSON = "application/json"
-# Who asks for problems only gets them, and the rest as well: it is JSON.
-_NAMES = {JSON: frozenset({JSON, "application/problem+json"})}
+# A client that accepts problem details only can also read our other JSON responses.
+_EQUIVALENTS = {JSON: frozenset({JSON, "application/problem+json"})}
 _JSON_TYPE = re.compile(r"application/([a-z0-9!#$&^_.-]+\+)?json")
 _QUALITY = re.compile(r"[01]?(\.[0-9]*)?")
 
 
 @lru_cache(maxsize=256)
 def accepts(accept: str, produced: str) -> bool:
-    """Tell whether an Accept header, empty where there is none, lets an answer be of the media type `produced`.
+    """Tell whether the Accept header (empty where absent) allows a response of the media type `produced`.
 
-    Where several of its ranges fit, the most exact one decides: `application/json;q=0, */*` takes all but JSON.
+    Where several ranges match, the most specific one decides: `application/json;q=0, */*` excludes JSON only.
     """
     best, quality = -1, 0.0
     for media_range in accept.split(","):
         kind, *parameters = (part.strip().lower() for part in media_range.split(";"))
-        exactness = _exactness(kind, produced)
-        if exactness > best:
-            best, quality = exactness, _quality(parameters)
+        specificity = _specificity(kind, produced)
+        if specificity > best:
+            best, quality = specificity, _quality(parameters)
     return not accept.strip(", \t") or quality > 0
 
 
 @lru_cache(maxsize=256)
 def is_json(content_type: str) -> bool:
-    """Tell whether a Content-Type says JSON in UTF-8; a vendor's `application/vnd.example+json` is JSON too."""
+    """Tell whether a Content-Type is JSON in UTF-8; `application/vnd.example+json` is JSON too."""
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
     charsets = [value.strip(' "') for name, _, value in map(_split, parameters) if name == "charset"]
     return bool(_JSON_TYPE.fullmatch(kind)) and set(charsets) <= {"utf-8", "utf8"}
 
 
-def _exactness(kind: str, produced: str) -> int:
-    """Return how exactly a range names a media type, -1 where it does not."""
-    if kind in _NAMES.get(produced, {produced}):
+def _specificity(kind: str, produced: str) -> int:
+    """Return how specifically a media range matches `produced`: 2 the type, 1 `type/*`, 0 `*/*`, -1 no match."""
+    if kind in _EQUIVALENTS.get(produced, {produced}):
         return 2
     if kind == produced.partition("/")[0] + "/*":
         return 1

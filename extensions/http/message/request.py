@@ -1,4 +1,4 @@
-"""One HTTP request on its way to a handler: who asks, and what for, checked step by step."""
+"""One HTTP request: authentication, then validation of path, query, headers and body, one step per method."""
 
 import re
 import time
@@ -23,8 +23,8 @@ from extensions.observability.traces import Trace
 from extensions.security.tokens import AccessToken
 
 MAX_QUERY_FIELDS = 50
-NOBODY = Actor(user_id=UUID(int=0))
-"""The actor of an anonymous request: owns nothing, may do nothing. No actor at all would be the operator."""
+ANONYMOUS = Actor(user_id=UUID(int=0))
+"""The actor of an unauthenticated request. It owns nothing; OPERATOR, who may do everything, has no user id."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
@@ -34,9 +34,9 @@ class Access(StrEnum):
     """Who may call a route."""
 
     ANYONE = "anyone"
-    """A token is not looked at."""
+    """Everyone; a token is ignored."""
     OPTIONAL = "optional"
-    """Anyone; who sends a token is known by it, so a wrong one is refused."""
+    """Everyone; a token identifies the caller, so an invalid one is refused."""
     USER = "user"
     ADMIN = "admin"
 
@@ -46,10 +46,10 @@ Query = TypeVar("Query", default=Any)
 
 
 class HttpRequest(Generic[Body, Query]):
-    """What a handler gets. `body` and `query` are objects of the models that the route declares."""
+    """The request that a handler receives. `body` and `query` are objects of the models that the route declares."""
 
     def __init__(self, method: str, path: str, query_string: str, headers: dict[str, str], trace: Trace) -> None:
-        """`headers` have their names in lower case."""
+        """`headers` is keyed by lower-case names."""
         self.method, self.path, self.query_string, self.headers, self.trace = method, path, query_string, headers, trace
         self.token: AccessToken | None = None
         self.arguments: dict[str, UUID] = {}
@@ -59,47 +59,47 @@ class HttpRequest(Generic[Body, Query]):
         """As `query`. A route without a body has none."""
         self.idempotency_key: str | None = None
         self.precondition: dict[str, Any] = {}
-        """The `if_match` of a PUT or PATCH, as the RPC methods take it; nothing without one."""
+        """`{"if_match": [...]}` of a PUT or PATCH, in the form of the RPC methods; empty without If-Match."""
         self.route = ""
-        """The path of its route, parameters in braces; nothing before one is found."""
+        """The path template of the matched route, such as `/orders/{order_id}`; empty before the match."""
         self.instance = path
-        """What a problem is said to be about: the path, in one spelling where a problem may have to be repeated."""
+        """The `instance` of a problem: the path, in canonical form where the problem is stored for a replay."""
         self.peer = ""
-        """The address that the connection comes from."""
+        """The remote address of the connection."""
         self.address = ""
-        """The client's, as far as proxies are believed: known on routes with a limit of their own."""
+        """The client's address behind trusted proxies; set only where a rate limit needs it."""
         self.limit_headers: dict[str, str] = {}
         self.deadline = time.monotonic()
 
     @property
     def has_body(self) -> bool:
-        """True where the client announces a body that is not empty."""
+        """True where the headers announce a body that is not empty."""
         return "transfer-encoding" in self.headers or self.headers.get("content-length", "0").strip("0") != ""
 
     def remaining(self) -> float:
-        """How many seconds are left to answer in."""
+        """Return the seconds until the deadline, never negative."""
         return max(0.0, self.deadline - time.monotonic())
 
     @property
     def actor(self) -> Actor:
-        """The user of the access token, NOBODY without one."""
+        """The user of the access token; ANONYMOUS without one."""
         if self.token is None:
-            return NOBODY
+            return ANONYMOUS
         return Actor(user_id=self.token.user_id, roles=tuple(str(role) for role in self.token.roles))
 
     def require_admin(self) -> None:
-        """Raise NotAuthenticated or PermissionDenied unless an administrator asks."""
+        """Raise NotAuthenticated or PermissionDenied unless the caller is an administrator."""
         if self.token is None:
             raise NotAuthenticated
         if Role.ADMIN not in self.token.roles:
             raise PermissionDenied
 
-    def may_see(self, owner_id: Any) -> bool:
-        """Tell whether what belongs to the user with this id is the caller's to see, as Actor.may_see does."""
+    def may_access(self, owner_id: Any) -> bool:
+        """Tell whether the caller is the owner or an administrator, as Actor.may_see does in the services."""
         return self.token is not None and (Role.ADMIN in self.token.roles or str(self.token.user_id) == owner_id)
 
     def authenticate(self, access: Access, verify: Callable[[str], AccessToken]) -> None:
-        """Find out who asks. Raises NotAuthenticated, PermissionDenied and what `verify` raises."""
+        """Identify the caller by its token. Raises NotAuthenticated, PermissionDenied, and what `verify` raises."""
         if access is Access.ANYONE:
             return
         token = bearer_token(self.headers.get("authorization"))
@@ -111,25 +111,25 @@ class HttpRequest(Generic[Body, Query]):
             self.require_admin()
 
     def check_accept(self, produces: str = media.JSON) -> None:
-        """Raise NotAcceptable where the client rules the media type `produces` out."""
+        """Raise NotAcceptable where the Accept header excludes the media type `produces`."""
         if not media.accepts(self.headers.get("accept", ""), produces):
-            raise NotAcceptable(f"Answers are {produces}; let the Accept header allow it.")
+            raise NotAcceptable.of(produces)
 
     def check_body_type(self) -> None:
-        """Raise UnsupportedMediaType unless the body is declared to be JSON in UTF-8, as it is."""
+        """Raise UnsupportedMediaType unless the Content-Type is JSON in UTF-8 and the body is not compressed."""
         if not media.is_json(self.headers.get("content-type", "")):
             raise UnsupportedMediaType
         if self.headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}:
             raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding.")
 
     def read_arguments(self, raw: dict[str, str]) -> None:
-        """Take the path's parameters, all of which are ids. Raises ValidationFailed."""
+        """Validate the parameters of the path, all of which are ids. Raises ValidationFailed."""
         self.arguments = {name: parse_id(name, value) for name, value in raw.items()}
 
     def read_query(self, model: type[Fields]) -> None:
         """Validate the query string with `model`. Raises ValidationFailed."""
         if not self.query_string:
-            self.query = cast("Query", _no_fields(model))
+            self.query = cast("Query", _empty_fields(model))
             return
         stated = parse_query(self.query_string)
         self.query = cast("Query", model.parse({name: _convert(model, name, value) for name, value in stated.items()}))
@@ -139,20 +139,20 @@ class HttpRequest(Generic[Body, Query]):
         self.body = cast("Body", model.parse(parse_object(body)))
 
     def read_idempotency_key(self) -> None:
-        """Take the Idempotency-Key header. Raises ValidationFailed."""
+        """Validate the Idempotency-Key header. Raises ValidationFailed."""
         key = self.headers.get("idempotency-key")
         if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
             raise ValidationFailed.field("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
         self.idempotency_key = key
 
     def next_page(self, cursor: str) -> str:
-        """Return the path and query of the page that `cursor` stands for."""
+        """Return the path and query of the page that starts at `cursor`."""
         pairs = [pair for pair in parse_qsl(self.query_string, keep_blank_values=True) if pair[0] != "cursor"]
         return f"{self.path}?{urlencode([*pairs, ('cursor', cursor)])}"
 
 
 def bearer_token(header: str | None) -> str | None:
-    """Return the token in an Authorization header, None without one. Raises OtherAuthorization for another scheme."""
+    """Return the token of an Authorization header, None without one. Raises OtherAuthorization for another scheme."""
     if not header:
         return None
     scheme, _, token = header.partition(" ")
@@ -162,7 +162,7 @@ def bearer_token(header: str | None) -> str | None:
 
 
 def parse_query(query_string: str) -> dict[str, str]:
-    """Return the query's fields. Raises ValidationFailed for a repeated one and for what is not UTF-8."""
+    """Return the fields of a query. Raises ValidationFailed for a repeated field, invalid UTF-8, or too many fields."""
     try:
         pairs = parse_qsl(query_string, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
     except UnicodeDecodeError:
@@ -177,21 +177,21 @@ def parse_query(query_string: str) -> dict[str, str]:
 
 
 @lru_cache(maxsize=256)
-def _no_fields(model: type[Fields]) -> Fields:
+def _empty_fields(model: type[Fields]) -> Fields:
     return model.parse({})
 
 
 def _convert(model: type[Fields], name: str, value: str) -> Any:
-    """A query knows only strings: make them what the model wants, or leave them for it to refuse."""
-    kinds = _kinds(model).get(name, ())
-    if bool in kinds and value in {"true", "false"}:
+    """Convert the value of a query field to the type of the field; the model refuses what does not convert."""
+    types = _field_types(model).get(name, ())
+    if bool in types and value in {"true", "false"}:
         return value == "true"
-    if int in kinds and _INTEGER.fullmatch(value):
+    if int in types and _INTEGER.fullmatch(value):
         return int(value)
     return value
 
 
 @lru_cache(maxsize=256)
-def _kinds(model: type[Fields]) -> dict[str, tuple[Any, ...]]:
-    """Return the plain types of each field, those of a union (`int | None`) one by one."""
+def _field_types(model: type[Fields]) -> dict[str, tuple[Any, ...]]:
+    """Return the types of each field; a union such as `int | None` is listed with its members."""
     return {name: (field.annotation, *get_args(field.annotation)) for name, field in model.model_fields.items()}

@@ -1,20 +1,20 @@
-"""What goes back to a client."""
+"""The response that a handler returns and the server sends."""
 
 from typing import Any, Self
 
 from contracts.base import Replayed
 from contracts.errors import ServiceError
 from extensions.http.message.conditional import NOT_MODIFIED
-from extensions.http.message.errors import REPLAYED, problem, problem_headers, tell_refusal
+from extensions.http.message.errors import REPLAYED, add_exhausted_limit, problem, problem_headers
 from extensions.http.message.request import HttpRequest
 from extensions.http.message.strict_json import dump
 
-DELETE = b"\x7f"  # the one character of ASCII that `etag` has escaped and an answer has not
+DELETE = b"\x7f"  # the one ASCII character that `etag` escapes and `dump` does not
 BODILESS = frozenset({204, NOT_MODIFIED})
 
 
 class Response:
-    """An answer: `body` is plain JSON, or bytes as they are; `status` 0 means the route's own."""
+    """An HTTP response. `body` is plain JSON, or bytes sent as they are; `status` 0 means the status of the route."""
 
     def __init__(self, body: Any = None, *, status: int = 0, headers: dict[str, str] | None = None) -> None:
         self.body, self.status, self.headers = body, status, dict(headers or {})
@@ -25,18 +25,18 @@ class Response:
 
     @classmethod
     def of_problem(cls, error: ServiceError, request: HttpRequest) -> Self:
-        """Return the answer that says what is wrong with a request, or with us."""
-        tell_refusal(error, request.limit_headers)
+        """Return the problem details response of `error`."""
+        add_exhausted_limit(error, request.limit_headers)
         body = problem(error, request.trace.request_id, request.instance)
         return cls(body, status=error.status, headers=problem_headers(error))
 
-    def tagged(self) -> Any:
-        """Return what to make the ETag of: the body, where its bytes are not the very ones that `etag` would make."""
+    def etag_source(self) -> Any:
+        """Return the input of `etag`: the encoded body, or the body itself where `etag` would encode it differently."""
         content = self._encode()
         return content if content.isascii() and DELETE not in content else self.body
 
-    def finished(self, request: HttpRequest) -> Self:
-        """Add what every answer has, and encode the body."""
+    def finalize(self, request: HttpRequest) -> Self:
+        """Add the headers that depend on the request, and encode the body into `content`."""
         self.headers["X-Request-ID"] = request.trace.request_id
         self.headers |= request.limit_headers
         if self.status not in BODILESS:

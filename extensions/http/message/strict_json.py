@@ -1,4 +1,4 @@
-"""JSON as we take it: strict, so that what a client meant and what we understood cannot differ."""
+"""Strict JSON parsing: duplicate names, NaN, invalid UTF-8 and deep nesting are refused, so no input is ambiguous."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ MAX_DEPTH = 20
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in `body`. Raises MalformedJson, and ValidationFailed for JSON of another kind."""
+    """Return the JSON object in `body`. Raises MalformedJson, and ValidationFailed for JSON that is not an object."""
     if not body:
         raise MalformedJson("The body is empty. Send a JSON object.")
     try:
@@ -22,7 +22,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise MalformedJson(detail) from None
     except RecursionError:
         raise _too_deep() from None
-    except ValueError:  # an integer of thousands of digits
+    except ValueError:  # an integer with more digits than Python converts
         raise MalformedJson("The body has a number that is too long.") from None
     _check_depth(value)
     if not isinstance(value, dict):
@@ -45,7 +45,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _repeated(pairs: list[tuple[str, Any]]) -> str:
-    """Return the first name that has been there before; each is looked up once, however many there are."""
+    """Return the first duplicate name, in time linear in the number of names."""
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
@@ -63,7 +63,7 @@ def _too_deep() -> MalformedJson:
 
 
 def _check_depth(value: object) -> None:
-    """Walk level by level: a walk that calls itself would fall into the very trap that it is to find."""
+    """Walk level by level, because a recursive walk would exceed the recursion limit on deep input."""
     level, depth = _containers([value]), 0
     while level:
         depth += 1
@@ -78,10 +78,10 @@ def _containers(outer: dict[str, Any] | list[Any]) -> list[Any]:
 
 
 def _check_surrogates(value: object) -> None:
-    """Half a surrogate pair is a string that no database and no UTF-8 can hold."""
+    """Refuse a lone surrogate: UTF-8 cannot encode it, so no database can store it."""
     try:
         dump(value)
     except UnicodeEncodeError:
         raise MalformedJson(r"The body has half of a surrogate pair, such as \ud800.") from None
-    except ValueError:  # 1e999 became infinite: its field's type refuses it
+    except ValueError:  # 1e999 is parsed as infinity, which the type of its field refuses
         return

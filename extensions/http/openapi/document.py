@@ -1,13 +1,12 @@
-"""The OpenAPI 3.1 document of a service, made from the declarations of its routes: it says what they check.
+"""The OpenAPI 3.1 document of a service, generated from the declarations of its routes.
 
-What can go wrong with a route is told by openapi_problems, the shapes of bodies and answers by openapi_schemas.
+problems.py describes the errors of a route, schemas.py the bodies of requests and responses.
 """
 
 import logging
 import re
 from collections.abc import Iterator
 
-from nameko.extensions import ENTRYPOINT_EXTENSIONS_ATTR
 from pydantic import BaseModel
 
 from contracts.examples import EXAMPLES
@@ -22,7 +21,8 @@ from extensions.http.openapi.problems import (
     problems_of,
 )
 from extensions.http.openapi.schemas import Schema, page, page_name, query_fields, reference, schemas
-from extensions.http.routing.route import Route
+from extensions.http.routing.declaration import RouteDeclaration
+from extensions.http.routing.route import routes_of
 
 log = logging.getLogger(__name__)
 
@@ -35,41 +35,30 @@ SECURITY: dict[Access, list[Schema]] = {
     Access.USER: [{"bearer": []}],
     Access.ADMIN: [{"bearer": ["admin"]}],
 }
-WHO = {
+CALLERS = {
     Access.ANYONE: "Anyone may call it.",
-    Access.OPTIONAL: "Anyone may call it; who sends an access token is known by it.",
+    Access.OPTIONAL: "Anyone may call it; an access token, if sent, identifies the caller.",
     Access.USER: "Needs the access token of any user.",
     Access.ADMIN: "Needs the access token of an administrator.",
 }
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "Makes a repetition safe: the same key and body get the first answer again, for 24 hours or more.",
+    "description": "Makes a retry safe: the same key and body get the first response again, for at least 24 hours.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 IF_MATCH = {
     "name": "If-Match",
     "in": "header",
-    "description": "The `ETag` of what you have seen: if it has changed since then, nothing is done (412).",
+    "description": "The `ETag` of the version you have seen: if the resource has changed since, nothing is done (412).",
     "schema": {"type": "string", "pattern": TAG_PATTERN},
 }
 IF_NONE_MATCH = {
     "name": "If-None-Match",
     "in": "header",
-    "description": "The `ETag` of what you have already: if it is still so, the answer is 304, without a body.",
+    "description": "The `ETag` of the version you have: if it is still current, the response is 304, without a body.",
     "schema": {"type": "string", "pattern": TAG_PATTERN},
 }
-
-
-def routes_of(service: type) -> dict[str, Route]:
-    """Return the routes of a service class by the names of their methods, in the order of its bases."""
-    found: dict[str, Route] = {}
-    for base in service.__mro__:
-        for name, member in vars(base).items():
-            for extension in getattr(member, ENTRYPOINT_EXTENSIONS_ATTR, ()):
-                if isinstance(extension, Route):
-                    found.setdefault(name, extension)
-    return found
 
 
 def document(service: type, info: Schema) -> Schema:
@@ -77,9 +66,9 @@ def document(service: type, info: Schema) -> Schema:
     routes = routes_of(service)
     paths: dict[str, Schema] = {}
     for name, route in routes.items():
-        told = _Operation(service, name, route, routes)
+        operation = _Operation(service, name, route, routes)
         for path in (route.path, *route.aliases):
-            paths.setdefault(path, {})[route.method.lower()] = told.at(path)
+            paths.setdefault(path, {})[route.method.lower()] = operation.at(path)
     return {
         "openapi": "3.1.0",
         "info": info,
@@ -91,20 +80,20 @@ def document(service: type, info: Schema) -> Schema:
 
 
 class _Operation:
-    """What is told about one route."""
+    """The Operation Objects of one route: one for its path, and one for each alias."""
 
-    def __init__(self, service: type, name: str, route: Route, routes: dict[str, Route]) -> None:
+    def __init__(self, service: type, name: str, route: RouteDeclaration, routes: dict[str, RouteDeclaration]) -> None:
         self.name, self.route, self.routes = name, route, routes
         doc: str = (getattr(service, name).__doc__ or "").strip()
-        self.summary, _, self.more = doc.partition("\n")
+        self.summary, _, self.details = doc.partition("\n")
 
     def at(self, path: str) -> Schema:
-        """Return the Operation Object of this path of the route."""
+        """Return the Operation Object for `path`, the route's own or an alias."""
         route, is_alias = self.route, path != self.route.path
-        notes = [re.sub(r"\s+", " ", self.more).strip(), WHO[route.access]]
+        notes = [re.sub(r"\s+", " ", self.details).strip(), CALLERS[route.access]]
         if is_alias:
             notes.insert(0, f"Another path for `{route.method} {route.path}`.")
-        told: Schema = {
+        operation: Schema = {
             "operationId": _alias_name(self.name, path) if is_alias else self.name,
             "tags": ["aliases" if is_alias else _tag(route.path)],
             "summary": self.summary.rstrip("."),
@@ -115,13 +104,13 @@ class _Operation:
             "x-access": str(route.access),
         }
         if is_alias:
-            told["x-alias-of"] = self.name
+            operation["x-alias-of"] = self.name
         if route.body is not None:
-            told["requestBody"] = {
+            operation["requestBody"] = {
                 "required": True,
                 "content": {"application/json": {"schema": reference(route.body), **_example_of(route.body)}},
             }
-        return {key: value for key, value in told.items() if value or key == "security"}
+        return {key: value for key, value in operation.items() if value or key == "security"}
 
     def _parameters(self, path: str) -> Iterator[Schema]:
         for name in PARAMETER.findall(path):
@@ -135,7 +124,9 @@ class _Operation:
             yield {"$ref": f"#/components/parameters/{name}"}
 
     def _responses(self) -> Schema:
-        successes = {str(status): self._success(status) for status in sorted({self.route.status, *self.route.also})}
+        successes = {
+            str(status): self._success(status) for status in sorted({self.route.status, *self.route.other_statuses})
+        }
         problems = {
             str(status): {"$ref": f"#/components/responses/{name}"}
             for status, (name, _) in problems_of(self.route).items()
@@ -146,39 +137,39 @@ class _Operation:
 
     def _success(self, status: int) -> Schema:
         route = self.route
-        told: Schema = {
-            "description": "Done; there is no body." if status == HTTP_NO_CONTENT else _says(route),
+        response: Schema = {
+            "description": "Done; there is no body." if status == HTTP_NO_CONTENT else _description(route),
             "headers": header_references(_headers_of(route)),
         }
         if status != HTTP_NO_CONTENT:
-            told["content"] = {route.produces: _content(route)}
+            response["content"] = {route.produces: _content(route)}
         links = dict(self._links())
-        return told | ({"links": links} if links else {})
+        return response | ({"links": links} if links else {})
 
     def _links(self) -> Iterator[tuple[str, Schema]]:
-        """Tell what can be done next with what was made, or with the first of a list: whatever takes its id."""
-        answer, place = self.route.answer, (self.route.location or self.route.path).partition("/{")[0]
-        paths = [PARAMETER.match(route.path.removeprefix(f"{place}/")) for route in self.routes.values()]
+        """Yield the operations that take the id of the created resource, or of the first item of a list."""
+        view, collection = self.route.response, (self.route.location or self.route.path).partition("/{")[0]
+        paths = [PARAMETER.match(route.path.removeprefix(f"{collection}/")) for route in self.routes.values()]
         parameter = next((found[1] for found in paths if found), None)
-        if parameter is None or answer is None or not (self.route.location or self.route.paged):
+        if parameter is None or view is None or not (self.route.location or self.route.paged):
             return
-        field = parameter if parameter in answer.model_fields else "id"
+        field = parameter if parameter in view.model_fields else "id"
         where = f"$response.body#/items/0/{field}" if self.route.paged else f"$response.body#/{field}"
         for name, route in self.routes.items():
             if PARAMETER.findall(route.path) == [parameter]:
                 yield name, {"operationId": name, "parameters": {parameter: where}}
 
 
-def _components(routes: list[Route]) -> Schema:
+def _components(routes: list[RouteDeclaration]) -> Schema:
     bodies = {route.body for route in routes if route.body}
-    answers = {route.answer for route in routes if route.answer}
-    pages = {page_name(route.answer): page(route.answer) for route in routes if route.paged and route.answer}
+    views = {route.response for route in routes if route.response}
+    pages = {page_name(route.response): page(route.response) for route in routes if route.paged and route.response}
     codes = {error.code for route in routes for error in errors_of(route)}
     codes |= {error.code for error in ERRORS_OF_NO_ROUTE}
     problems = dict(problem for route in routes for problem in problems_of(route).values())
     return {
         "schemas": {
-            **schemas(bodies, answers),
+            **schemas(bodies, views),
             **pages,
             "Problem": problem_schema(sorted(codes)),
         },
@@ -190,54 +181,54 @@ def _components(routes: list[Route]) -> Schema:
                 "type": "http",
                 "scheme": "bearer",
                 "bearerFormat": "JWT",
-                "description": "The `access_token` of POST /users/login. It lives 15 minutes.",
+                "description": "The `access_token` of POST /users/login. It is valid for 15 minutes.",
             }
         },
     }
 
 
-def _headers_of(route: Route) -> list[str]:
-    """Name the headers of a success."""
+def _headers_of(route: RouteDeclaration) -> list[str]:
+    """Return the names of the headers of a success."""
     by_flag = {
         "Location": route.location,
         "Link": route.paged,
         "ETag": route.conditional,
         "Idempotent-Replayed": route.idempotent,
-        "RateLimit": route.limited,
-        "RateLimit-Policy": route.limited,
+        "RateLimit": route.rate_limited,
+        "RateLimit-Policy": route.rate_limited,
     }
     return ["X-Request-ID", *(name for name, is_sent in by_flag.items() if is_sent)]
 
 
-def _not_modified(route: Route) -> Schema:
+def _not_modified(route: RouteDeclaration) -> Schema:
     return {
-        "description": "It is as the client knows it; there is no body.",
+        "description": "The client's version is still current; there is no body.",
         "headers": header_references(_headers_of(route)),
     }
 
 
-def _content(route: Route) -> Schema:
-    if route.answer is None:
+def _content(route: RouteDeclaration) -> Schema:
+    if route.response is None:
         return {"schema": {"type": "object" if route.produces == "application/json" else "string"}}
-    example = _example_of(route.answer)
+    example = _example_of(route.response)
     if not route.paged:
-        return {"schema": reference(route.answer), **example}
-    page: Schema = {"schema": {"$ref": f"#/components/schemas/{page_name(route.answer)}"}}
+        return {"schema": reference(route.response), **example}
+    page: Schema = {"schema": {"$ref": f"#/components/schemas/{page_name(route.response)}"}}
     return page | {name: {"items": [one], "next_cursor": None} for name, one in example.items()}
 
 
 def _example_of(model: type[BaseModel]) -> Schema:
-    """Return the `example` of a body or of an answer, nothing where contracts/examples.py has none for the model."""
+    """Return the `example` of a body or a response; empty where contracts/examples.py has none for the model."""
     if model not in EXAMPLES:
         log.warning("contracts/examples.py has no example of %s.%s", model.__module__, model.__qualname__)
         return {}
     return {"example": EXAMPLES[model]}
 
 
-def _says(route: Route) -> str:
-    if route.answer is None:
-        return "What was asked for."
-    text = (route.answer.__doc__ or "").strip().partition("\n")[0]
+def _description(route: RouteDeclaration) -> str:
+    if route.response is None:
+        return "The requested resource."
+    text = (route.response.__doc__ or "").strip().partition("\n")[0]
     return f"A page of the list. Each item: {text}" if route.paged else text
 
 

@@ -1,6 +1,6 @@
-"""What the OpenAPI document says of errors: which ones a route answers with, and how each looks.
+"""The error responses of the OpenAPI document: which errors a route can return, and what each looks like.
 
-An error is derived where it follows from the route's declaration, and stands in its `errors` where not.
+Most errors follow from the declaration of the route; the declaration's `errors` lists the others.
 """
 
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ from extensions.http.message.errors import (
 )
 from extensions.http.message.request import Access
 from extensions.http.openapi.schemas import Schema
-from extensions.http.routing.route import Route
+from extensions.http.routing.declaration import RouteDeclaration
 
 ERRORS_OF_A_TOKEN = (InvalidToken, TokenRevoked, UserInactive)
 ERRORS_BY_ACCESS: dict[Access, tuple[type[ServiceError], ...]] = {
@@ -45,22 +45,25 @@ ERRORS_BY_ACCESS: dict[Access, tuple[type[ServiceError], ...]] = {
 }
 ERRORS_OF_A_BODY = (MalformedJson, RequestTimeout, PayloadTooLarge, UnsupportedMediaType)
 ERRORS_OF_A_KEY = (IdempotencyKeyInUse, IdempotencyKeyReused)
-# Every route reads a query, if only to refuse one; every route can meet a defect, and an end of its time.
+# Every route validates its query, can fail with a defect, and can exceed its deadline.
 ERRORS_OF_NO_ROUTE = (PathNotFound, MethodNotAllowed)
 ERRORS_OF_ALL = (ValidationFailed, NotAcceptable, InternalError, ServiceUnavailable, UpstreamTimeout)
 
 HEADERS = {
-    "X-Request-ID": ("The caller's, if it sent one that is sane; it stands in every log line.", {"type": "string"}),
-    "Location": ("The path of what was made.", {"type": "string"}),
+    "X-Request-ID": (
+        "The caller's id, if it sent a valid one; every log line of the request has it.",
+        {"type": "string"},
+    ),
+    "Location": ("The path of the created resource.", {"type": "string"}),
     "Link": ('`<path>; rel="next"`: the next page, if there is one.', {"type": "string"}),
-    "Retry-After": ("So many seconds to wait.", {"type": "integer", "minimum": 1}),
-    "ETag": ("Tells this state of the resource from all others.", {"type": "string"}),
-    "Idempotent-Replayed": ("`true` on an answer that was given before.", {"const": "true"}),
-    "RateLimit": ("What is left of each limit that holds, if any does.", {"type": "string"}),
-    "RateLimit-Policy": ("The limits that hold, if any do.", {"type": "string"}),
-    "WWW-Authenticate": ("`Bearer`, and by RFC 6750 what is wrong with a token.", {"type": "string"}),
+    "Retry-After": ("Seconds to wait before a retry.", {"type": "integer", "minimum": 1}),
+    "ETag": ("Identifies this version of the resource.", {"type": "string"}),
+    "Idempotent-Replayed": ("`true` on a repeated response.", {"const": "true"}),
+    "RateLimit": ("What remains of each rate limit that applies.", {"type": "string"}),
+    "RateLimit-Policy": ("The rate limits that apply.", {"type": "string"}),
+    "WWW-Authenticate": ("`Bearer`, and the error of the token by RFC 6750.", {"type": "string"}),
 }
-# Limits are counted before anything else is looked at, so that whatever is refused may say what is left of them.
+# Rate limits are counted before all other checks, so every error response can report them.
 HEADERS_OF_ALL = ("X-Request-ID", "RateLimit", "RateLimit-Policy")
 ERROR_HEADERS = {
     401: ("WWW-Authenticate",),
@@ -69,8 +72,8 @@ ERROR_HEADERS = {
 }
 
 
-def errors_of(route: Route) -> list[type[ServiceError]]:
-    """Return every error that a route answers with, its own first; one of each code."""
+def errors_of(route: RouteDeclaration) -> list[type[ServiceError]]:
+    """Return every error that a route can return, its own first, one for each code."""
     errors = [*route.errors, *ERRORS_BY_ACCESS[route.access]]
     if route.method not in {"GET", "DELETE"}:
         errors += ERRORS_OF_A_BODY
@@ -78,27 +81,27 @@ def errors_of(route: Route) -> list[type[ServiceError]]:
         errors += ERRORS_OF_A_KEY
     if route.conditional:
         errors.append(PreconditionFailed)
-    if route.limited:
+    if route.rate_limited:
         errors.append(RateLimited)
     errors += ERRORS_OF_ALL
     return list({error.code: error for error in reversed(errors)}.values())[::-1]
 
 
-def problems_of(route: Route) -> dict[int, tuple[str, Schema]]:
-    """Return what a route refuses with: the name and the Response Object of each status."""
+def problems_of(route: RouteDeclaration) -> dict[int, tuple[str, Schema]]:
+    """Return the error responses of a route by status: the name and the Response Object of each."""
     found: dict[int, list[type[ServiceError]]] = {}
     for error in errors_of(route):
         found.setdefault(error.status, []).append(error)
     return {status: _problem_of(route, status, errors) for status, errors in sorted(found.items())}
 
 
-def _problem_of(route: Route, status: int, errors: list[type[ServiceError]]) -> tuple[str, Schema]:
+def _problem_of(route: RouteDeclaration, status: int, errors: list[type[ServiceError]]) -> tuple[str, Schema]:
     errors = sorted(errors, key=lambda error: error.code)
     headers = [*HEADERS_OF_ALL, *ERROR_HEADERS.get(status, ())]
     if IdempotencyKeyInUse in errors:
         headers.append("Retry-After")
     name = "Or".join(error.code.title().replace("_", "") for error in errors)
-    if _is_repeated(route, status):
+    if _is_stored(route, status):
         headers.append("Idempotent-Replayed")
         name += "OrItAgain"
     shape = {"properties": {"status": {"const": status}, "code": {"enum": [error.code for error in errors]}}}
@@ -114,8 +117,8 @@ def _problem_of(route: Route, status: int, errors: list[type[ServiceError]]) -> 
     }
 
 
-def _is_repeated(route: Route, status: int) -> bool:
-    """Tell whether a refusal is kept under its idempotency key: what the use case decides is, so its own errors are."""
+def _is_stored(route: RouteDeclaration, status: int) -> bool:
+    """Tell whether an error is stored under the idempotency key: errors of the use case are, others are not."""
     return route.idempotent and status not in NOT_STORED and any(error.status == status for error in route.errors)
 
 
@@ -128,7 +131,7 @@ def problem_schema(codes: list[str]) -> Schema:
     field = {name: {"type": "string"} for name in FieldError.__dataclass_fields__}
     return {
         "type": "object",
-        "description": "An error, as RFC 9457 has it. `code` is for programs, `detail` for people.",
+        "description": "An error, as defined by RFC 9457. `code` is for programs, `detail` for people.",
         "required": ["type", "title", "status", "detail", "instance", "code", "request_id"],
         "properties": {
             "type": {"type": "string", "format": "uri"},
@@ -140,7 +143,7 @@ def problem_schema(codes: list[str]) -> Schema:
             "request_id": {"type": "string"},
             "errors": {
                 "type": "array",
-                "description": "The fields that are wrong.",
+                "description": "The invalid fields.",
                 "items": {"type": "object", "required": list(field), "properties": field},
             },
         },

@@ -1,1 +1,1 @@
-"""From a parsed request to the method that handles it."""
+"""From a parsed request to the handler of its route: declarations, routing table, checks, dispatcher."""

@@ -1,4 +1,4 @@
-"""Access tokens at the gateway: verified with public keys alone, then held against what user.updated has said."""
+"""Access tokens at the gateway: verified with public keys, then compared with later changes of the account."""
 
 import time
 from collections import OrderedDict
@@ -21,44 +21,44 @@ MAX_CACHED_TOKENS = 10_000
 
 
 class VerifiedTokens:
-    """Remembers which tokens are genuine, because checking a signature costs more than all the rest of a request."""
+    """Caches verified tokens, because verifying a signature costs more than the rest of a request."""
 
     def __init__(self, keys: Callable[[], PublicKeys], size: int = MAX_CACHED_TOKENS) -> None:
-        """`keys` returns the public keys of the moment, the same object as long as they are the same."""
+        """`keys` returns the current public keys, and the same object until they change."""
         self._keys, self._size = keys, size
-        self._known_by = keys()
-        self._known: OrderedDict[str, AccessToken] = OrderedDict()
+        self._verified_with = keys()
+        self._verified: OrderedDict[str, AccessToken] = OrderedDict()
         self._updates: OrderedDict[Any, UserUpdated] = OrderedDict()
-        self._ended: OrderedDict[UUID, float] = OrderedDict()  # sessions, with when we heard of it
+        self._ended: OrderedDict[UUID, float] = OrderedDict()  # ended sessions, with the time of the update
         self.caught_up = True
-        """False while it is unknown which accounts changed before this process was there; no token is taken then."""
+        """False until the account changes before this process started are known. No token is accepted until then."""
 
     def verify(self, token: str) -> AccessToken:
-        """Return what `token` says, with the roles that its user has by now.
+        """Return the claims of `token`, with the current roles of its user.
 
-        Raises InvalidToken, TokenRevoked, UserInactive.
+        Raises InvalidToken, TokenRevoked, UserInactive, and ServiceUnavailable until `caught_up`.
         """
         if not self.caught_up:
             raise ServiceUnavailable(retry_after=1)
         keys = self._keys()
-        if keys is not self._known_by:  # a key that was taken away takes its tokens with it
-            self._known_by = keys
-            self._known.clear()
-        known = self._known.get(token)
-        if known is not None and known.expires_at.timestamp() <= time.time():
-            del self._known[token]
-            known = None
-        if known is None:
-            known = self._known[token] = tokens.verify(token, keys)
-            if len(self._known) > self._size:
-                self._known.popitem(last=False)
-        return self._as_of_now(known)
+        if keys is not self._verified_with:  # a key may have been removed, and its tokens are invalid then
+            self._verified_with = keys
+            self._verified.clear()
+        verified = self._verified.get(token)
+        if verified is not None and verified.expires_at.timestamp() <= time.time():
+            del self._verified[token]
+            verified = None
+        if verified is None:
+            verified = self._verified[token] = tokens.verify(token, keys)
+            if len(self._verified) > self._size:
+                self._verified.popitem(last=False)
+        return self._with_updates(verified)
 
     def update(self, update: UserUpdated) -> None:
-        """Take in that a user has changed, or logged out: it holds for the tokens that were issued before."""
+        """Apply a change of an account, or the end of a session, to the tokens that were issued before it."""
         latest = self._updates.pop(update.user_id, update)
         self._updates[update.user_id] = max(latest, update, key=_at)
-        # Tokens older than these have all expired.
+        # Tokens issued before the horizon have all expired.
         horizon = time.time() - ACCESS_TOKEN_SECONDS
         for session_id in update.ended_sessions:
             self._ended.setdefault(session_id, time.time())
@@ -67,9 +67,9 @@ class VerifiedTokens:
         while self._updates and next(iter(self._updates.values())).at.timestamp() < horizon:
             self._updates.popitem(last=False)
 
-    def _as_of_now(self, token: AccessToken) -> AccessToken:
+    def _with_updates(self, token: AccessToken) -> AccessToken:
         update = self._updates.get(token.user_id)
-        # issued_at is in whole seconds: a token of the very same second may be older, so it counts as such.
+        # issued_at is in whole seconds, so a token of the same second may be older than the update: apply it.
         if update is not None and token.issued_at > update.at:
             update = None
         if update is not None and not update.is_active:
@@ -101,10 +101,10 @@ class AccessTokens(SharedExtension):
 
 
 class TokensProvider(DependencyProvider):
-    """Gives the gateway its tokens: `tokens = TokensProvider()`."""
+    """Gives a service its access tokens: `tokens = TokensProvider()`."""
 
     shared = AccessTokens()
 
     def get_dependency(self, _worker_ctx: Any) -> AccessTokens:
-        """Return them."""
+        """Return the shared AccessTokens."""
         return self.shared

@@ -1,16 +1,16 @@
-"""What the HTTP server measures; docs/metrics.md lists it."""
+"""The metrics of the HTTP server; docs/metrics.md lists them."""
 
 from functools import partial
 from typing import Any
 
 from contracts.errors import Overloaded, RateLimited, ServiceError, ServiceUnavailable
-from extensions.http.limits.overload import Bulkhead
+from extensions.http.limits.bulkhead import Bulkhead
 from extensions.http.message.errors import TooManyAtOnce
 from extensions.http.server.listener import HttpListener
 from extensions.observability.metrics import Metrics
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-# The first that fits.
+# The first match counts: TooManyAtOnce and Overloaded stand before the more general errors.
 REFUSALS = (
     (TooManyAtOnce, "user_share"),
     (RateLimited, "rate_limit"),
@@ -20,28 +20,28 @@ REFUSALS = (
 
 
 class HttpInstruments:
-    """Requests, by the template of their route: of paths there is any number."""
+    """Counts requests by the path template of their route, because the number of paths is unbounded."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._series: dict[tuple[str, str, int], tuple[Any, Any]] = {}
-        text = "Requests answered 429 or 503, by what stood in their way."
+        text = "Requests refused with 429 or 503, by reason."
         self._refused = {
             kind: metrics.counter("http_requests_refused_total", text, reason=reason) for kind, reason in REFUSALS
         }
 
-    def in_flight(self, **slots: Bulkhead) -> None:
-        """Have the requests under way read where they are known."""
-        for kind, some in slots.items():
-            text = "Requests that have or await a worker."
-            self._metrics.gauge("http_requests_in_flight", text, partial(getattr, some, "in_flight"), kind=kind)
+    def watch_bulkheads(self, **bulkheads: Bulkhead) -> None:
+        """Export the requests in flight of each bulkhead; its keyword is the label `kind`."""
+        for kind, bulkhead in bulkheads.items():
+            text = "Requests that have a worker or wait for one."
+            self._metrics.gauge("http_requests_in_flight", text, partial(getattr, bulkhead, "in_flight"), kind=kind)
 
-    def connections(self, listening: HttpListener) -> None:
-        """Have the open connections read where they are known."""
-        self._metrics.gauge("http_connections", "Open connections.", lambda: listening.connections)
+    def watch_connections(self, listener: HttpListener) -> None:
+        """Export the number of open connections."""
+        self._metrics.gauge("http_connections", "Open connections.", lambda: listener.connections)
 
-    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Note an answer; `route` is empty where the request found none."""
+    def record_response(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a response; `route` is a path template, empty where no route matched."""
         key = (method if method in METHODS else "other", route or "none", status)
         series = self._series.get(key)
         if series is None:
@@ -50,14 +50,14 @@ class HttpInstruments:
         series[1].observe(seconds)
 
     def _open(self, method: str, route: str, status: int) -> tuple[Any, Any]:
-        made, text = self._metrics, "From the whole head to the finished answer, its body read in between."
+        metrics, text = self._metrics, "From the parsed head to the finished response, including the wait for the body."
         return (
-            made.counter("http_requests_total", "Requests answered.", method=method, route=route, status=str(status)),
-            made.histogram("http_request_seconds", text, method=method, route=route),
+            metrics.counter("http_requests_total", "Responses sent.", method=method, route=route, status=str(status)),
+            metrics.histogram("http_request_seconds", text, method=method, route=route),
         )
 
-    def refused(self, error: ServiceError) -> None:
-        """Note why a request is not served, where that is no fault of its own."""
+    def record_refusal(self, error: ServiceError) -> None:
+        """Count a refusal that is not the client's mistake: limits, overload, an unavailable service."""
         for kind, series in self._refused.items():
             if isinstance(error, kind):
                 series.inc()

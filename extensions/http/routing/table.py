@@ -1,4 +1,4 @@
-"""Which route a path and a method lead to."""
+"""The routing table: from a path and a method to a route. Decision 0014 says why it is not Werkzeug's."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -8,7 +8,7 @@ from extensions.http.message.errors import MethodNotAllowed, PathNotFound
 
 
 class _Node:
-    """One segment of all known paths. A fixed name wins over a parameter: /orders/all is no order's id."""
+    """One path segment of the tree of all paths. A fixed name wins over a parameter: /orders/all is no order's id."""
 
     __slots__ = ("fixed", "methods", "parameter", "parameter_name")
 
@@ -19,7 +19,7 @@ class _Node:
         self.methods: dict[str, Any] = {}
 
     def child(self, segment: str) -> "_Node":
-        """Return the node under `segment`, making it if it is new."""
+        """Return the node below for `segment`; create it where it is new."""
         if not segment.startswith("{"):
             return self.fixed.setdefault(segment, _Node())
         name = segment.strip("{}")
@@ -31,10 +31,10 @@ class _Node:
 
 
 class RouteTable:
-    """Every path of the API with its methods."""
+    """All paths of the API with their methods."""
 
     def __init__(self, routes: Iterable[Any]) -> None:
-        """`routes` have `method`, `path` and `aliases`. Raises ValueError where two have the same path and method."""
+        """`routes` have `method`, `path` and `aliases`. Raises ValueError for two routes of one path and method."""
         self._root = _Node()
         self._methods: set[str] = set()
         for route in routes:
@@ -51,7 +51,7 @@ class RouteTable:
         self._methods.add(route.method)
 
     def allowed(self, path: str) -> list[str]:
-        """Return the methods that `path` takes, for `*` those that some path takes. Raises PathNotFound."""
+        """Return the methods of `path`; for `*` the methods of all paths. Raises PathNotFound."""
         if path == "*":
             return _allowed(self._methods)
         node, _ = self._find(path)
@@ -68,20 +68,20 @@ class RouteTable:
     def _find(self, path: str) -> tuple[_Node, dict[str, str]]:
         node, parameters = self._root, {}
         for segment in _segments(path):
-            following = node.fixed.get(segment)
-            if following is None and segment and node.parameter is not None:
+            child = node.fixed.get(segment)
+            if child is None and segment and node.parameter is not None:
                 parameters[node.parameter_name] = segment
-                following = node.parameter
-            if following is None:
+                child = node.parameter
+            if child is None:
                 raise PathNotFound
-            node = following
+            node = child
         if not node.methods:
             raise PathNotFound
         return node, parameters
 
 
 def _segments(path: str) -> list[str]:
-    """Split a path; one trailing slash means nothing."""
+    """Split a path into its decoded segments. One trailing slash is ignored."""
     return [unquote(segment) for segment in path.removeprefix("/").removesuffix("/").split("/")]
 
 

@@ -1,1 +1,1 @@
-"""The listening socket and HTTP/1.1 on each connection."""
+"""HTTP/1.1 over TCP: the listening socket, its connections, and the request parser."""

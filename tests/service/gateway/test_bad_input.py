@@ -1,4 +1,4 @@
-"""Whatever is sent to the real services: no 5xx, no word about our insides, and a 4xx that names what is wrong."""
+"""Invalid and hostile input to the real services: no 5xx, no internal details, and a 4xx that names the field."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ from users.service import UsersService
 
 PASSWORD = "correct horse 7 battery"
 ID = "0190a6b2-0000-7000-8000-000000000001"
-INSIDES = re.compile(
+INTERNALS = re.compile(
     r'Traceback|File "|line \d+, in|psycopg|sqlalchemy|nameko|pydantic|eventlet|rabbitmq|amqp|redis|127\.0\.0\.1'
     r"|SELECT |/home|/work",
     re.IGNORECASE,
@@ -23,7 +23,7 @@ INSIDES = re.compile(
 
 
 class Raw(str):
-    """JSON as it stands, where Python would not write it so."""
+    """JSON text that json.dumps would not produce."""
 
     __slots__ = ()
 
@@ -127,7 +127,7 @@ HEADERS = [
 
 
 def encode(value):
-    """JSON, with what is Raw in it as it stands."""
+    """JSON, with Raw texts inserted unchanged."""
     if isinstance(value, Raw):
         return str(value)
     if isinstance(value, dict):
@@ -138,7 +138,7 @@ def encode(value):
 
 
 def variants(body):
-    """Every field of `body` in turn with every value: (the field, what is tried, the body, the value)."""
+    """Each field of `body` with each value: (field, title of the value, body, value)."""
     for name in body:
         for title, value in VALUES.items():
             yield name, title, {**body, name: value}, value
@@ -166,16 +166,16 @@ def admin(api, caller):
 
 
 def fault(response):
-    """What is wrong with how this was answered; nothing where it is as it should be."""
+    """What is wrong with a response; None where it is as it should be."""
     if response.status_code >= 500 or "set-cookie" in response.headers:
         return "a defect, or an injected header"
     return fault_of_refusal(response, response.json()) if response.status_code >= 400 else None
 
 
 def fault_of_refusal(response, body):
-    # What the client itself has sent may be said again: only what we add is looked at.
-    if INSIDES.search(body["detail"]) or INSIDES.search(str(body.get("errors", ""))):
-        return "told about our insides"
+    # A response may repeat what the client sent, so only the texts that we add are checked.
+    if INTERNALS.search(body["detail"]) or INTERNALS.search(str(body.get("errors", ""))):
+        return "reveals internals"
     if body["code"] == "VALIDATION_ERROR" and response.request.content and not body.get("errors"):
         return "names no field"
     if response.headers["content-type"] != "application/problem+json" or body["status"] != response.status_code:
@@ -194,7 +194,7 @@ def test_bodies(api, admin):
             if not wrong and errors and not any(error["field"].startswith(field.split("[")[0]) for error in errors):
                 wrong = "names another field"
             if not wrong and response.status_code < 300 and field in {"name", "description"}:
-                wrong = None if response.json()[field] == value else "changed what it took"
+                wrong = None if response.json()[field] == value else "changed the value"
             if wrong:
                 faults.append((wrong, method, path, field, title, response.status_code, response.text[:200]))
     assert faults == []
@@ -208,7 +208,7 @@ NO_JSON = [b"", b"null", b"[]", b"1", b'"a"', b"{", b"{}}", b'{"a":1,}', b"{'a':
      b" " * 70_000]  # fmt: skip
 
 
-def test_what_is_no_json_of_ours(api, admin):
+def test_invalid_json(api, admin):
     for path, content in itertools.product(("/orders", "/products", "/users/login"), NO_JSON):
         response = api.post(path, content=content, headers={**admin, "Content-Type": "application/json"})
         assert response.status_code in {400, 413}, response.text
@@ -218,7 +218,7 @@ def test_what_is_no_json_of_ours(api, admin):
 def test_queries_paths_and_headers(api, admin):
     faults = []
 
-    def ask(method, url, headers, **content):
+    def send(method, url, headers, **content):
         response = api.request(method, url, headers=headers, **content)
         wrong = fault(response)
         if wrong and wrong != "names no field":
@@ -227,13 +227,13 @@ def test_queries_paths_and_headers(api, admin):
     for path, names in QUERIES.items():
         for name in names:
             for value in IN_URLS:
-                ask("GET", f"{path}?{name}={value}", admin)
-                ask("GET", f"{path}?{name}={value}&{name}=2", admin)
+                send("GET", f"{path}?{name}={value}", admin)
+                send("GET", f"{path}?{name}={value}&{name}=2", admin)
     for path in PATHS:
         for value in IN_URLS:
-            ask("POST" if path.endswith("cancel") else "GET", path.format(value), admin)
+            send("POST" if path.endswith("cancel") else "GET", path.format(value), admin)
     for headers in HEADERS:
-        ask("POST", "/orders", {**admin, **headers}, json={"items": [LINE]})
-        ask("GET", "/products", headers)
+        send("POST", "/orders", {**admin, **headers}, json={"items": [LINE]})
+        send("GET", "/products", headers)
     assert faults == []
     assert api.get("/products").status_code == 200

@@ -1,4 +1,4 @@
-"""A gateway that was not there when an account changed learns of it before it takes any token."""
+"""At its start, a gateway fetches the account changes that it missed before it accepts any token."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def tokens_of(gateway):
     return provider.shared.verified
 
 
-def test_a_deactivated_account_stays_out_after_a_restart(run_service, caller):
+def test_a_deactivated_account_is_refused_after_a_restart(run_service, caller):
     run_service(UsersService)
     session = caller.users.register("out@example.com", "a-long-enough-password")
     user_id = session["user"]["id"]
@@ -24,8 +24,8 @@ def test_a_deactivated_account_stays_out_after_a_restart(run_service, caller):
     assert [str(update.user_id) for update in tokens._updates.values() if not update.is_active] == [user_id]
 
 
-def test_it_learns_of_all_however_many_they_are(run_service, caller, monkeypatch):
-    """Those who logged out first too: their tokens are good for as long as the others'."""
+def test_all_pages_of_changes_are_fetched(run_service, caller, monkeypatch):
+    """Ended sessions as well as deactivated accounts."""
     monkeypatch.setattr(queries, "MAX_CHANGED", 3)
     run_service(UsersService)
     sessions = [caller.users.register(f"{number}@example.com", "a-long-enough-password") for number in range(8)]
@@ -35,12 +35,12 @@ def test_it_learns_of_all_however_many_they_are(run_service, caller, monkeypatch
         caller.users.set_active(session["user"]["id"], False)
     tokens = tokens_of(run_service(GatewayService))
     eventually(lambda: tokens.caught_up)
-    switched_off = {str(user_id) for user_id, update in tokens._updates.items() if not update.is_active}
-    assert switched_off == {session["user"]["id"] for session in sessions[4:]}
+    deactivated = {str(user_id) for user_id, update in tokens._updates.items() if not update.is_active}
+    assert deactivated == {session["user"]["id"] for session in sessions[4:]}
     assert len(tokens._ended) == 8
 
 
-def test_no_token_is_taken_before(run_service, caller):
+def test_no_token_is_accepted_before_the_changes_are_known(run_service, caller):
     tokens = tokens_of(run_service(GatewayService))
     with pytest.raises(ServiceUnavailable):
         tokens.verify("any")

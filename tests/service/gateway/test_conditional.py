@@ -1,4 +1,4 @@
-"""ETag, If-None-Match and If-Match: nothing is read twice, and nobody overwrites what they have not seen."""
+"""Conditional requests: ETag, If-None-Match for reads, If-Match against lost updates."""
 
 import eventlet
 import httpx
@@ -28,7 +28,7 @@ def things(api, admin, session, product):
     }
 
 
-def test_every_resource_has_a_tag_and_is_sent_once(api, admin, things):
+def test_every_resource_has_an_etag_and_is_304_when_unchanged(api, admin, things):
     for path in things.values():
         got = api.get(path, headers=admin)
         tag = got.headers["etag"]
@@ -40,7 +40,7 @@ def test_every_resource_has_a_tag_and_is_sent_once(api, admin, things):
         assert "x-request-id" in again.headers
 
 
-def test_what_is_no_tag_is_named(api):
+def test_a_malformed_if_none_match_is_named(api):
     refused = api.get("/.well-known/jwks.json", headers={"If-None-Match": "unquoted"})
     assert refused.status_code == 400
     assert refused.json()["errors"][0]["field"] == "If-None-Match"
@@ -56,12 +56,12 @@ def test_head_has_the_headers_of_get(api, admin, things):
         }
 
 
-def test_a_list_has_no_tag(api):
+def test_a_list_has_no_etag(api):
     assert "etag" not in api.get("/products").headers
     assert "etag" not in api.get("/health/live").headers
 
 
-def test_a_change_changes_the_tag(api, admin, product):
+def test_a_change_changes_the_etag(api, admin, product):
     path = f"/products/{product['id']}"
     before = api.get(path).headers["etag"]
     changed = api.patch(path, json={"price": "11.00"}, headers=admin)
@@ -72,7 +72,7 @@ def test_a_change_changes_the_tag(api, admin, product):
 
 @pytest.fixture
 def writes(api, admin, session, product):
-    """For each PUT and PATCH: method, path, where to read it, two bodies that change something."""
+    """For each PUT and PATCH: method, path, and two bodies that change something."""
     user = session["user"]["id"]
     return {
         "put product": ("PUT", f"/products/{product['id']}", {"price": "1.00"}, {"price": "2.00"}),
@@ -89,18 +89,18 @@ def test_if_match(api, admin, writes):
         def write(body, tag, method=method, path=path):
             return api.request(method, path, json=body, headers={**admin, "If-Match": tag})
 
-        begun = api.request(method, path, json=first, headers=admin).headers["etag"]
-        for stale in ('"other"', f"W/{begun}"):
+        current = api.request(method, path, json=first, headers=admin).headers["etag"]
+        for stale in ('"other"', f"W/{current}"):
             refused = write(second, stale)
             assert (refused.status_code, refused.json()["code"]) == (412, "PRECONDITION_FAILED")
-        changed = write(second, f'"other", {begun}')
+        changed = write(second, f'"other", {current}')
         assert changed.status_code == 200
-        assert changed.headers["etag"] != begun
-        assert write(first, begun).status_code == 412
+        assert changed.headers["etag"] != current
+        assert write(first, current).status_code == 412
         assert write(first, "*").status_code == 200
 
 
-def test_conditions_that_are_none_are_named(api, admin, writes):
+def test_invalid_conditions_are_named(api, admin, writes):
     for method, path, body, _ in writes.values():
         for header in ({"If-Match": "unquoted"}, {"If-None-Match": "*"}):
             refused = api.request(method, path, json=body, headers=admin | header)
@@ -108,14 +108,14 @@ def test_conditions_that_are_none_are_named(api, admin, writes):
             assert refused.json()["errors"][0]["field"] == next(iter(header))
 
 
-def test_what_does_not_exist_is_404_whatever_is_demanded(api, admin, product):
+def test_a_missing_resource_is_404_whatever_the_condition(api, admin, product):
     path = f"/products/{product['id'][:-4]}0000"
     assert api.patch(path, json={"price": "1.00"}, headers={**admin, "If-Match": "*"}).status_code == 404
     assert api.get(path, headers={"If-None-Match": "*"}).status_code == 404
 
 
-def test_of_many_who_saw_the_same_one_may_write(api, admin, writes):
-    """The service compares under its lock: no two can both find the tag that they know."""
+def test_of_concurrent_writes_with_the_same_etag_one_succeeds(api, admin, writes):
+    """The service compares under its lock, so two writes cannot both find the ETag unchanged."""
     for kind in ("patch product", "stock"):
         method, path, body, other = writes[kind]
         tag = api.request(method, path, json=body, headers=admin).headers["etag"]
@@ -129,8 +129,8 @@ def test_of_many_who_saw_the_same_one_may_write(api, admin, writes):
         assert sorted(statuses) == [200] + [412] * 7
 
 
-def test_the_tag_is_compared_after_the_lock_is_had(api, admin, product, monkeypatch):
-    """Between the check and the write nobody gets in: the second comes to the check when the first is through."""
+def test_the_etag_is_compared_after_the_lock_is_acquired(api, admin, product, monkeypatch):
+    """No other write gets between comparison and write: the second write compares after the first has finished."""
     path, order, compare = f"/products/{product['id']}", [], use_cases.require_match
 
     def slowly(view, if_match):
@@ -151,7 +151,7 @@ def test_the_tag_is_compared_after_the_lock_is_had(api, admin, product, monkeypa
 
 
 class TestAccounts:
-    """PATCH /users/{id}: both fields or none, and never the last administrator."""
+    """PATCH /users/{id}: both fields change or none, and the last administrator cannot be removed."""
 
     def test_both_fields_are_one_change(self, api, admin, session, bus):
         user_id = session["user"]["id"]
@@ -162,13 +162,13 @@ class TestAccounts:
         bus.wait_for("user.registered", marker["user"]["id"])
         assert len(bus.events("user.updated", user_id)) == 1
 
-    def test_a_wrong_field_changes_nothing(self, api, admin, session):
+    def test_an_invalid_field_changes_nothing(self, api, admin, session):
         path = f"/users/{session['user']['id']}"
         assert api.patch(path, json={"roles": ["admin"], "is_active": "no"}, headers=admin).status_code == 400
         assert ok(api.get("/users/me", headers=bearer(session)))["roles"] == ["customer"]
 
     @pytest.mark.parametrize("change", [{"roles": ["customer"]}, {"is_active": False}])
-    def test_the_last_administrator_stays(self, api, admin, session, change):
+    def test_the_last_administrator_cannot_be_removed(self, api, admin, session, change):
         me = ok(api.get("/users/me", headers=admin))
         refused = api.patch(f"/users/{me['id']}", json=change, headers=admin)
         assert (refused.status_code, refused.json()["code"]) == (409, "INVALID_STATE")
@@ -176,12 +176,12 @@ class TestAccounts:
         ok(api.patch(f"/users/{session['user']['id']}", json={"roles": ["admin", "customer"]}, headers=admin))
         ok(api.patch(f"/users/{me['id']}", json=change, headers=admin))
 
-    def test_an_administrator_who_is_switched_off_does_not_count(self, api, admin, session):
+    def test_an_inactive_administrator_does_not_count(self, api, admin, session):
         me, other = ok(api.get("/users/me", headers=admin)), f"/users/{session['user']['id']}"
         ok(api.patch(other, json={"roles": ["admin"], "is_active": False}, headers=admin))
         assert api.patch(f"/users/{me['id']}", json={"is_active": False}, headers=admin).status_code == 409
 
-    def test_of_the_last_two_one_stays(self, api, admin, session):
+    def test_of_the_last_two_administrators_one_cannot_be_removed(self, api, admin, session):
         me, other = ok(api.get("/users/me", headers=admin))["id"], session["user"]["id"]
         ok(api.patch(f"/users/{other}", json={"roles": ["admin"]}, headers=admin))
 
@@ -191,6 +191,6 @@ class TestAccounts:
 
         assert sorted(eventlet.GreenPool().imap(demote, [me, other])) == [200, 409]
 
-    def test_nothing_stated_is_refused(self, api, admin, session):
+    def test_an_empty_change_is_refused(self, api, admin, session):
         refused = api.patch(f"/users/{session['user']['id']}", json={}, headers=admin)
         assert "roles, is_active" in refused.json()["detail"]

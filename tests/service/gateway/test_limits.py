@@ -1,4 +1,4 @@
-"""Nobody takes all there is: neither one user nor those who log in."""
+"""Limits on requests in flight: for one user, and for logins, which are compute-heavy."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ CREDENTIALS = {"email": "a@example.com", "password": "a long password"}
 
 @pytest.fixture
 def services():
-    """Stands in for the other services."""
+    """Replaces the other services."""
     services = Mock()
     services.users.list_changed = lambda **_asked: {"items": []}
     services.orders.list_orders.return_value = PAGE
@@ -27,41 +27,41 @@ def services():
 
 
 def hang(seconds):
-    def answer(**_arguments):
+    def hanging(**_arguments):
         eventlet.sleep(seconds)
         return PAGE
 
-    return answer
+    return hanging
 
 
-def all_at_once(api, count, method, path, **request):
-    """The answers of so many requests, each on a connection of its own."""
-    together = threading.Barrier(count)
+def concurrently(api, count, method, path, **request):
+    """Send `count` requests at the same time, each on its own connection. Returns the responses."""
+    barrier = threading.Barrier(count)
     limits = httpx.Limits(max_connections=count)
     with httpx.Client(base_url=api.base_url, timeout=10, limits=limits) as client, ThreadPoolExecutor(count) as pool:
 
-        def ask(_):
-            together.wait()
+        def send(_):
+            barrier.wait()
             return client.request(method, path, **request)
 
-        return list(pool.map(ask, range(count)))
+        return list(pool.map(send, range(count)))
 
 
-def test_one_user_may_have_256_requests_under_way(gateway, services, login):
+def test_one_user_may_have_256_requests_in_flight(gateway, services, login):
     services.orders.list_orders.side_effect = hang(0.02)
     api = gateway(services=services)
-    answers = all_at_once(api, 256, "GET", "/orders", headers=login("customer"))
-    assert {answer.status_code for answer in answers} == {200}
+    responses = concurrently(api, 256, "GET", "/orders", headers=login("customer"))
+    assert {response.status_code for response in responses} == {200}
 
 
-def test_one_user_alone_is_held_back(gateway, services, login):
+def test_the_quota_of_one_user_does_not_affect_another(gateway, services, login):
     services.orders.list_orders.side_effect = hang(1)
     with config.patch({"HTTP_MAX_REQUESTS_PER_USER": {"elsewhere": 3}}):
         api = gateway(services=services)
     one, other = login("customer", user_id=new_id()), login("customer", user_id=new_id())
-    answers = all_at_once(api, 8, "GET", "/orders", headers=one)
-    assert sorted(answer.status_code for answer in answers) == [200] * 3 + [429] * 5
-    refused = next(answer for answer in answers if answer.status_code == 429)
+    responses = concurrently(api, 8, "GET", "/orders", headers=one)
+    assert sorted(response.status_code for response in responses) == [200] * 3 + [429] * 5
+    refused = next(response for response in responses if response.status_code == 429)
     assert (refused.json()["code"], refused.headers["retry-after"]) == ("RATE_LIMITED", "1")
     assert refused.headers["ratelimit-policy"] == '"at_once";q=3;qu="concurrent-requests"'
     assert refused.headers["ratelimit"] == '"at_once";r=0'
@@ -69,17 +69,19 @@ def test_one_user_alone_is_held_back(gateway, services, login):
     assert {api.get("/orders", headers=user).status_code for user in (one, other)} == {200}
 
 
-def test_those_who_log_in_do_not_hold_up_those_who_order(gateway, services, login):
-    """Two hundred logins, each of which takes its worker for as long as it may: the others have workers of theirs."""
+def test_logins_do_not_delay_other_requests(gateway, services, login):
+    """200 logins that occupy their workers until the deadline: other requests use other workers."""
     services.users.login.side_effect = hang(4)
     api = gateway(services=services)
-    storm = threading.Thread(target=all_at_once, args=(api, 200, "POST", "/users/login"), kwargs={"json": CREDENTIALS})
-    storm.start()
+    logins = threading.Thread(
+        target=concurrently, args=(api, 200, "POST", "/users/login"), kwargs={"json": CREDENTIALS}
+    )
+    logins.start()
     eventually(lambda: services.users.login.call_count >= 4)
     started = time.monotonic()
     for _ in range(20):
         assert api.get("/orders", headers=login("customer")).status_code == 200
         assert api.get("/health/live").status_code == 200
-    assert time.monotonic() - started < 3  # in the queue of the logins the first alone would wait for longer
-    storm.join()
+    assert time.monotonic() - started < 3  # behind the logins, the first request alone would wait longer
+    logins.join()
     assert services.users.login.call_count <= 12

@@ -1,4 +1,4 @@
-"""The story of two orders, as the metrics of each service tell it."""
+"""The metrics of all services after three orders: one confirmed, one too expensive, one cancelled."""
 
 import re
 from pathlib import Path
@@ -17,19 +17,19 @@ AN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-")
 
 @pytest.fixture(autouse=True)
 def ports(servers):
-    """Where each service is asked; before any of them starts."""
+    """The metrics port of each service, configured before any of them starts."""
     ports = dict(zip(PROCESSES, free_ports(len(PROCESSES)), strict=True))
     with config.patch({"METRICS_ADDRESSES": {name: f"127.0.0.1:{port}" for name, port in ports.items()}}):
         yield ports
 
 
 @pytest.fixture
-def told(api, admin, session, product):
-    """One order that was confirmed, one that was too dear, and one that was confirmed and then cancelled."""
+def orders_placed(api, admin, session, product):
+    """One order that was confirmed, one whose payment failed, and one that was confirmed and then cancelled."""
     customer = bearer(session)
-    dear = {"sku": "DEAR", "name": "Dear", "price": "10001.00"}
-    dear = ok(api.post("/products", json=dear, headers=admin), 201)
-    stock = {"product_id": dear["id"], "product_sku": "DEAR", "quantity": 1}
+    expensive = {"sku": "DEAR", "name": "Dear", "price": "10001.00"}
+    expensive = ok(api.post("/products", json=expensive, headers=admin), 201)
+    stock = {"product_id": expensive["id"], "product_sku": "DEAR", "quantity": 1}
     ok(api.post("/inventory", json=stock, headers=admin), 201)
 
     def order(thing):
@@ -39,15 +39,15 @@ def told(api, admin, session, product):
     def becomes(order, status):
         return eventually(lambda: ok(api.get(f"/orders/{order['id']}", headers=customer))["status"] == status)
 
-    kept, taken_back, failed = order(product), order(product), order(dear)
+    confirmed, cancelled, failed = order(product), order(product), order(expensive)
     becomes(failed, "CANCELLED")
-    becomes(kept, "CONFIRMED")
-    becomes(taken_back, "CONFIRMED")
-    ok(api.post(f"/orders/{taken_back['id']}/cancel", headers=customer), 202)
+    becomes(confirmed, "CONFIRMED")
+    becomes(cancelled, "CONFIRMED")
+    ok(api.post(f"/orders/{cancelled['id']}/cancel", headers=customer), 202)
     eventually(lambda: ok(api.get("/admin/sagas", headers=admin))["items"] == [])
 
 
-def test_the_story_is_counted_where_it_happens(told, ports, api):
+def test_each_service_counts_its_part(orders_placed, ports, api):
     orders, gateway, payments, inventory = (
         Scrape(ports[name]) for name in ("orders", "gateway", "payments", "inventory")
     )
@@ -57,21 +57,21 @@ def test_the_story_is_counted_where_it_happens(told, ports, api):
     assert orders(decided, decision="cancelled", reason="USER") == 1
     assert orders(decided, decision="cancelled", reason="TIMEOUT") == 0
     assert orders("suite_order_decision_seconds_count", decision="confirmed") == 2
-    assert orders("suite_order_decision_seconds_count", decision="cancelled") == 1  # the user's own is none
+    assert orders("suite_order_decision_seconds_count", decision="cancelled") == 1  # not the one by the user
     assert 0 < orders("suite_order_decision_seconds_sum") < 3 * 30
 
     assert gateway("suite_http_requests_total", method="POST", route="/orders", status="201") == 3
     assert gateway("suite_http_request_seconds_count", method="POST", route="/orders") == 3
     assert gateway("suite_rpc_called_seconds_count", service="orders", method="create_order", outcome="ok") == 3
     assert orders("suite_rpc_served_seconds_count", method="create_order", outcome="ok") == 3
-    # Once for each product: it keeps copies.
+    # Once for each product: orders has a local replica.
     assert orders("suite_rpc_called_seconds_count", service="catalog", method="get_products", outcome="ok") == 2
 
-    created_and_decided_and_taken_back = 3 + 3 + 1
-    assert inventory("suite_events_handled_total", handler="on_orders") == created_and_decided_and_taken_back
+    created_and_decided_and_cancelled = 3 + 3 + 1
+    assert inventory("suite_events_handled_total", handler="on_orders") == created_and_decided_and_cancelled
     batches = inventory("suite_events_batch_size_count", handler="on_orders")
-    assert 3 <= batches <= created_and_decided_and_taken_back  # what follows from one another comes one by one
-    assert inventory("suite_events_batch_size_sum", handler="on_orders") == created_and_decided_and_taken_back
+    assert 3 <= batches <= created_and_decided_and_cancelled  # the events of one order need several
+    assert inventory("suite_events_batch_size_sum", handler="on_orders") == created_and_decided_and_cancelled
     assert inventory("suite_events_batch_seconds_count", handler="on_orders") == batches
     assert inventory("suite_events_age_seconds_count", handler="on_orders") == batches
     assert 0 < inventory("suite_events_age_seconds_sum", handler="on_orders") < 30
@@ -85,7 +85,7 @@ def test_the_story_is_counted_where_it_happens(told, ports, api):
     assert orders("suite_database_connections_in_use") >= 0
 
 
-def test_a_refused_call_is_told_from_one_that_failed(api, admin, product, ports):
+def test_refused_and_failed_calls_are_counted_apart(api, admin, product, ports):
     order = "018f2b9e-0000-7000-8000-000000000001"
     assert api.get(f"/orders/{order}", headers=admin).status_code == 404
     assert Scrape(ports["orders"])("suite_rpc_served_seconds_count", method="get_order", outcome="refused") == 1
@@ -94,7 +94,7 @@ def test_a_refused_call_is_told_from_one_that_failed(api, admin, product, ports)
     assert Scrape(ports["gateway"])("suite_rpc_called_seconds_count", outcome="failed") is None
 
 
-def test_labels_are_few_and_every_metric_is_documented(told, ports):
+def test_label_values_are_bounded_and_every_metric_is_documented(orders_placed, ports):
     for name in PROCESSES:
         scrape = Scrape(ports[name])
         assert not [value for value in scrape.label_values if AN_ID.search(value)]
@@ -104,5 +104,5 @@ def test_labels_are_few_and_every_metric_is_documented(told, ports):
         assert undocumented == set()
 
 
-def test_the_public_port_serves_none(api):
+def test_the_public_port_serves_no_metrics(api):
     assert api.get("/metrics").status_code == 404

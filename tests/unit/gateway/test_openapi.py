@@ -11,8 +11,8 @@ from openapi_spec_validator import validate
 from contracts.base import Request
 from contracts.examples import EXAMPLES
 from extensions.http.message.request import Access
-from extensions.http.openapi.document import document, routes_of
-from extensions.http.routing.route import route
+from extensions.http.openapi.document import document
+from extensions.http.routing.route import route, routes_of
 from gateway.routes.docs import INFO, PAGES, VERSION
 from gateway.service import GatewayService
 

@@ -8,7 +8,8 @@ import pytest
 
 from contracts import catalog, inventory, notifications, operations, orders, payments, users
 from contracts.base import PageRequest
-from extensions.http.routing.route import NoFields, Route
+from extensions.http.routing.declaration import NoFields
+from extensions.http.routing.route import routes_of
 from extensions.http.routing.table import RouteTable
 from gateway.service import GatewayService
 from tests.e2e.access import CASES
@@ -59,12 +60,7 @@ GET   /docs/swagger-ui.js                  anyone   200
 GET   /docs/docs.css                       anyone   200
 """
 
-HANDLERS = {
-    entrypoint: name
-    for name, method in inspect.getmembers(GatewayService, inspect.isfunction)
-    for entrypoint in getattr(method, "nameko_entrypoints", ())
-    if isinstance(entrypoint, Route)
-}
+HANDLERS = {declaration: name for name, declaration in routes_of(GatewayService).items()}
 ROUTES = list(HANDLERS)
 BY_NAME = {(route.method, route.path): route for route in ROUTES}
 TABLE = RouteTable(ROUTES)
@@ -163,4 +159,4 @@ def test_what_creates_takes_an_idempotency_key():
 
 
 def test_only_probes_are_answered_under_overload_and_have_the_same_answer_for_everybody():
-    assert {path for (_, path), route in BY_NAME.items() if not route.shed} == {"/health/live", "/health/ready"}
+    assert {path for (_, path), route in BY_NAME.items() if not route.sheds_load} == {"/health/live", "/health/ready"}

@@ -5,7 +5,7 @@ import pytest
 from contracts.errors import PreconditionFailed, ValidationFailed
 from contracts.etags import etag, require_match
 from contracts.users import VerifiedToken
-from extensions.http.message.conditional import precondition, tag
+from extensions.http.message.conditional import add_etag, precondition
 from extensions.http.message.request import HttpRequest
 from extensions.http.message.response import Response
 from extensions.observability.traces import Trace
@@ -18,7 +18,7 @@ def request(method="GET", **headers):
     return HttpRequest(method, "/things/1", "", {k.replace("_", "-"): v for k, v in headers.items()}, Trace())
 
 
-def test_a_tag_is_quoted_and_tells_any_two_bodies_apart():
+def test_an_etag_is_quoted_and_differs_for_different_bodies():
     assert TAG.startswith('"')
     assert TAG.endswith('"')
     assert len({TAG, etag(BODY | {"id": "2"}), etag(BODY | {"more": None}), etag({})}) == 4
@@ -26,7 +26,7 @@ def test_a_tag_is_quoted_and_tells_any_two_bodies_apart():
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize(
-    ("header", "is_known"),
+    ("header", "is_current"),
     [
         (None, False),
         ("{tag}", True),
@@ -38,45 +38,45 @@ def test_a_tag_is_quoted_and_tells_any_two_bodies_apart():
         ('W/"other", ""', False),
     ],
 )
-def test_what_the_client_has_is_not_sent(method, header, is_known):
-    asked = {} if header is None else {"if_none_match": header.format(tag=TAG)}
+def test_if_none_match(method, header, is_current):
+    sent = {} if header is None else {"if_none_match": header.format(tag=TAG)}
     headers = {}
-    assert tag(headers, BODY, request(method, **asked)) is is_known
+    assert add_etag(headers, BODY, request(method, **sent)) is is_current
     assert headers == {"ETag": TAG}
 
 
-def test_a_resource_has_one_tag_wherever_it_is_made():
+def test_services_and_gateway_compute_the_same_etag_for_a_resource():
     for character in map(chr, (*range(0x300), 0x2028, 0xFFFF, 0x1F375)):
         body = {"id": 1.5, "name": [f"a{character}b", None, True]}
-        answer = Response(body)
-        assert etag(answer.tagged()) == etag(body), ascii(character)
-        assert json.loads(answer.finished(request()).content) == body
-    assert etag(Response(b"\xff").tagged()) == etag(b"\xff")
+        response = Response(body)
+        assert etag(response.etag_source()) == etag(body), ascii(character)
+        assert json.loads(response.finalize(request()).content) == body
+    assert etag(Response(b"\xff").etag_source()) == etag(b"\xff")
 
 
 @pytest.mark.parametrize("header", ["unquoted", '"a" "b"', "", ",", '"a", *', '"a', 'w/"a"', '"a b"'])
 @pytest.mark.parametrize("name", ["If-None-Match", "If-Match"])
-def test_what_is_no_tag_is_refused_by_its_headers_name(name, header):
+def test_a_malformed_header_is_refused_with_its_name(name, header):
     with pytest.raises(ValidationFailed) as refused:
-        tag({}, BODY, request(**{name.lower(): header}))
+        add_etag({}, BODY, request(**{name.lower(): header}))
     assert [error.field for error in refused.value.errors] == [name]
 
 
 @pytest.mark.parametrize("header", ['"other"', f"W/{TAG}"])
-def test_a_read_may_insist_and_a_weak_tag_proves_nothing(header):
+def test_if_match_of_a_read_uses_the_strong_comparison(header):
     with pytest.raises(PreconditionFailed):
-        tag({}, BODY, request(if_match=header))
-    assert not tag({}, BODY, request(if_match=f"{header}, {TAG}"))
-    assert not tag({}, BODY, request(if_match="*"))
+        add_etag({}, BODY, request(if_match=header))
+    assert not add_etag({}, BODY, request(if_match=f"{header}, {TAG}"))
+    assert not add_etag({}, BODY, request(if_match="*"))
 
 
-def test_the_answer_to_a_write_has_its_tag_and_is_always_sent():
+def test_the_response_to_a_write_has_an_etag_and_is_always_sent():
     headers = {}
-    assert not tag(headers, BODY, request("PATCH", if_match='"what it was"'))
+    assert not add_etag(headers, BODY, request("PATCH", if_match='"what it was"'))
     assert headers == {"ETag": TAG}
 
 
-def test_what_a_write_passes_on():
+def test_the_precondition_of_a_write():
     assert precondition({}) == {}
     assert precondition({"if-match": '"a",W/"b"'}) == {"if_match": ['"a"', 'W/"b"']}
     assert precondition({"if-match": "*"}) == {"if_match": ["*"]}
@@ -84,16 +84,16 @@ def test_what_a_write_passes_on():
         precondition({"if-none-match": "*"})
 
 
-@pytest.mark.parametrize("unfit", ['"a"', 7, {}, [7], [None]])
-def test_what_an_owner_is_given_is_a_list_of_tags(unfit):
+@pytest.mark.parametrize("invalid", ['"a"', 7, {}, [7], [None]])
+def test_an_owner_requires_a_list_of_etags(invalid):
     with pytest.raises(ValidationFailed, match="if_match"):
-        require_match(view(), unfit)
+        require_match(view(), invalid)
 
 
-def test_an_owner_compares():
+def test_an_owner_compares_etags():
     own = etag(view().to_dict())
-    for fits in (None, ["*"], ['"other"', own]):
-        require_match(view(), fits)
+    for matching in (None, ["*"], ['"other"', own]):
+        require_match(view(), matching)
     for stale in ([], ['"other"'], [f"W/{own}"], [own.strip('"')]):
         with pytest.raises(PreconditionFailed):
             require_match(view(), stale)

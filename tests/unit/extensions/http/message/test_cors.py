@@ -7,7 +7,7 @@ SHOP = "https://shop.example"
 PREFLIGHT = {"origin": SHOP, "access-control-request-method": "PATCH"}
 
 
-def test_any_origin_may_see_every_answer():
+def test_the_setting_any_allows_every_origin():
     for setting in (["any"], ["*"], ["Any", SHOP]):
         assert Cors(setting).headers({}) == {
             "Access-Control-Allow-Origin": "*",
@@ -15,7 +15,7 @@ def test_any_origin_may_see_every_answer():
         }
 
 
-def test_a_listed_origin_is_named_and_caches_are_told():
+def test_a_listed_origin_is_allowed_and_the_response_varies_by_origin():
     cors = Cors([SHOP, "http://localhost:3000"])
     allowed = cors.headers({"origin": SHOP})
     assert (allowed["Access-Control-Allow-Origin"], allowed["Vary"]) == (SHOP, "Origin")
@@ -23,7 +23,7 @@ def test_a_listed_origin_is_named_and_caches_are_told():
         assert cors.headers(other) == {"Vary": "Origin"}
 
 
-def test_a_page_may_read_every_header_that_the_document_promises():
+def test_pages_may_read_every_documented_header():
     assert set(EXPOSED) == set(HEADERS)
 
 
@@ -36,15 +36,15 @@ def test_credentials_are_never_allowed():
         assert "Access-Control-Allow-Credentials" not in cors.preflight(PREFLIGHT, "GET")
 
 
-def test_a_preflight_is_told_what_the_path_takes():
-    answer = Cors([SHOP]).preflight(PREFLIGHT, "GET, PATCH")
-    assert answer["Access-Control-Allow-Methods"] == answer["Allow"] == "GET, PATCH"
+def test_a_preflight_response_lists_methods_and_headers():
+    headers = Cors([SHOP]).preflight(PREFLIGHT, "GET, PATCH")
+    assert headers["Access-Control-Allow-Methods"] == headers["Allow"] == "GET, PATCH"
     for needed in ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match"):
-        assert needed in answer["Access-Control-Allow-Headers"]
-    assert answer["Access-Control-Max-Age"] == "86400"
+        assert needed in headers["Access-Control-Allow-Headers"]
+    assert headers["Access-Control-Max-Age"] == "86400"
 
 
-def test_a_preflight_from_elsewhere_and_plain_options_are_told_no_more_than_allow():
+def test_a_preflight_of_another_origin_and_plain_options_get_only_allow():
     cors = Cors([SHOP])
     assert cors.preflight(PREFLIGHT | {"origin": "https://evil.example"}, "GET") == {"Allow": "GET"}
     assert cors.preflight({}, "GET") == {"Allow": "GET"}
@@ -53,6 +53,6 @@ def test_a_preflight_from_elsewhere_and_plain_options_are_told_no_more_than_allo
 @pytest.mark.parametrize(
     "origin", ["shop.example", "https://shop.example/", "https://*.example", "null", "ftp://a.b", ""]
 )
-def test_what_is_no_origin_is_refused_at_the_start(origin):
+def test_a_setting_that_is_no_origin_is_refused(origin):
     with pytest.raises(ValueError, match="CORS_ORIGINS"):
         Cors([origin])

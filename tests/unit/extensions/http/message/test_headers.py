@@ -3,20 +3,20 @@ import pytest
 from extensions.http.message.headers import cache_control, fixed_headers
 
 
-def test_https_is_demanded_in_production_only():
+def test_https_is_required_in_production_only():
     assert "max-age=31536000" in fixed_headers(production=True)["Strict-Transport-Security"]
     assert "Strict-Transport-Security" not in fixed_headers(production=False)
 
 
 @pytest.mark.parametrize("production", [True, False])
-def test_these_are_everywhere(production):
+def test_security_headers_do_not_depend_on_the_environment(production):
     headers = fixed_headers(production=production)
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
 
 
 @pytest.mark.parametrize(
-    ("method", "headers", "status", "kept_by"),
+    ("method", "headers", "status", "expected"),
     [
         ("GET", {}, 200, "no-cache"),
         ("HEAD", {}, 304, "no-cache"),
@@ -26,5 +26,5 @@ def test_these_are_everywhere(production):
         ("GET", {}, 503, "no-store"),
     ],
 )
-def test_what_is_private_is_kept_by_nobody(method, headers, status, kept_by):
-    assert cache_control(method, headers, status) == kept_by
+def test_only_a_public_success_may_be_stored(method, headers, status, expected):
+    assert cache_control(method, headers, status) == expected

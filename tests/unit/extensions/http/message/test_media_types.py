@@ -50,7 +50,7 @@ def test_json_is_not_accepted(accept):
 @pytest.mark.parametrize(
     ("accept", "is_accepted"), [("text/html", True), ("text/*", True), ("application/json", False)]
 )
-def test_other_types_are_asked_for_by_their_own_names(accept, is_accepted):
+def test_other_types_are_matched_by_their_own_names(accept, is_accepted):
     assert media.accepts(accept, "text/html") is is_accepted
 
 
@@ -65,7 +65,7 @@ def test_other_types_are_asked_for_by_their_own_names(accept, is_accepted):
         "application/vnd.example.v2+json",
     ],
 )
-def test_json_is_json(content_type):
+def test_json_content_types(content_type):
     assert media.is_json(content_type)
 
 
@@ -85,5 +85,5 @@ def test_json_is_json(content_type):
         "application/json, text/plain",
     ],
 )
-def test_anything_else_is_not(content_type):
+def test_other_content_types_are_not_json(content_type):
     assert not media.is_json(content_type)

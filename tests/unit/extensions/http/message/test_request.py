@@ -10,7 +10,7 @@ from contracts.inventory import SetStockLevel
 from contracts.orders import CreateOrder, OrderFilter
 from contracts.users import InvalidToken, OtherAuthorization, Role
 from extensions.http.message.errors import MalformedJson, NotAcceptable, UnsupportedMediaType
-from extensions.http.message.request import NOBODY, Access, HttpRequest, bearer_token
+from extensions.http.message.request import ANONYMOUS, Access, HttpRequest, bearer_token
 from extensions.observability.traces import Trace
 from extensions.security.tokens import AccessToken
 from tests.support import stated
@@ -32,16 +32,16 @@ def fields_of(refused):
 
 
 class TestAuthentication:
-    def test_a_route_for_anyone_does_not_look_at_the_token(self):
-        asked = request(authorization="Bearer stale")
-        asked.authenticate(Access.ANYONE, pytest.fail)
-        assert asked.actor == NOBODY
+    def test_a_route_for_anyone_ignores_the_token(self):
+        sent = request(authorization="Bearer stale")
+        sent.authenticate(Access.ANYONE, pytest.fail)
+        assert sent.actor == ANONYMOUS
 
-    def test_an_anonymous_caller_is_nobody_and_not_the_operator(self):
-        asked = request()
-        asked.authenticate(Access.OPTIONAL, pytest.fail)
-        assert asked.actor.user_id is not None
-        assert asked.actor.roles == ()
+    def test_an_anonymous_caller_is_not_the_operator(self):
+        sent = request()
+        sent.authenticate(Access.OPTIONAL, pytest.fail)
+        assert sent.actor.user_id is not None
+        assert sent.actor.roles == ()
 
     @pytest.mark.parametrize("access", [Access.USER, Access.ADMIN])
     def test_a_missing_token_is_401(self, access):
@@ -49,28 +49,28 @@ class TestAuthentication:
             request().authenticate(access, pytest.fail)
 
     @pytest.mark.parametrize("access", [Access.OPTIONAL, Access.USER, Access.ADMIN])
-    def test_a_wrong_token_is_refused_wherever_it_counts(self, access):
+    def test_an_invalid_token_is_refused_wherever_a_token_is_read(self, access):
         def refuse(_token):
             raise InvalidToken
 
         with pytest.raises(InvalidToken):
             request(authorization="Bearer x").authenticate(access, refuse)
 
-    def test_the_admin_role_is_demanded(self):
+    def test_an_admin_route_requires_the_admin_role(self):
         with pytest.raises(PermissionDenied):
             request(authorization="Bearer x").authenticate(Access.ADMIN, lambda _: token(Role.CUSTOMER))
         request(authorization="Bearer x").authenticate(Access.ADMIN, lambda _: token(Role.CUSTOMER, Role.ADMIN))
 
     def test_the_actor_is_the_user_of_the_token(self):
-        asked, known = request(authorization="bearer  abc "), token(Role.CUSTOMER)
+        sent, known = request(authorization="bearer  abc "), token(Role.CUSTOMER)
         seen = []
-        asked.authenticate(Access.USER, lambda text: seen.append(text) or known)
+        sent.authenticate(Access.USER, lambda text: seen.append(text) or known)
         assert seen == ["abc"]
-        assert asked.actor == Actor(user_id=known.user_id, roles=("customer",))
-        assert all(type(role) is str for role in asked.actor.roles)
+        assert sent.actor == Actor(user_id=known.user_id, roles=("customer",))
+        assert all(type(role) is str for role in sent.actor.roles)
 
     @pytest.mark.parametrize("header", ["Basic abc", "Bearer", "Bearer ", "abc"])
-    def test_another_scheme_is_no_token_of_ours(self, header):
+    def test_another_scheme_is_refused(self, header):
         with pytest.raises(OtherAuthorization):
             bearer_token(header)
 
@@ -80,10 +80,10 @@ class TestAuthentication:
 
 
 class TestQuery:
-    def test_strings_become_what_the_model_wants(self):
-        asked = request("limit=50&only_active=false&sort=-price&min_price=1.50&search=G%C3%BCl+x")
-        asked.read_query(ProductFilter)
-        assert stated(asked.query) == {
+    def test_strings_are_converted_to_the_types_of_the_model(self):
+        sent = request("limit=50&only_active=false&sort=-price&min_price=1.50&search=G%C3%BCl+x")
+        sent.read_query(ProductFilter)
+        assert stated(sent.query) == {
             "limit": 50,
             "only_active": False,
             "sort": "-price",
@@ -91,16 +91,16 @@ class TestQuery:
             "search": "Gül x",
         }
 
-    def test_only_what_was_stated_goes_on(self):
-        asked = request()
-        asked.read_query(OrderFilter)
-        assert asked.query == OrderFilter()
-        assert stated(asked.query) == {}
+    def test_defaults_are_not_passed_on(self):
+        sent = request()
+        sent.read_query(OrderFilter)
+        assert sent.query == OrderFilter()
+        assert stated(sent.query) == {}
 
     def test_ids_and_times_travel_in_one_spelling(self):
-        asked = request(f"user_id={ID}&created_after=2026-01-31T08:30:00%2B03:00&status=CREATED")
-        asked.read_query(OrderFilter)
-        assert stated(asked.query) == {
+        sent = request(f"user_id={ID}&created_after=2026-01-31T08:30:00%2B03:00&status=CREATED")
+        sent.read_query(OrderFilter)
+        assert stated(sent.query) == {
             "user_id": ID,
             "created_after": "2026-01-31T05:30:00.000000Z",
             "status": "CREATED",
@@ -123,7 +123,7 @@ class TestQuery:
             ("&".join(f"f{n}=1" for n in range(60)), ["query"]),
         ],
     )
-    def test_every_wrong_field_is_named(self, query, fields):
+    def test_every_invalid_field_is_named(self, query, fields):
         with pytest.raises(ValidationFailed) as refused:
             request(query).read_query(OrderFilter)
         assert fields_of(refused) == fields
@@ -135,17 +135,17 @@ class TestQuery:
         assert fields_of(refused) == ["only_active"]
 
     def test_the_next_page_keeps_the_filters(self):
-        asked = request("status=CREATED&cursor=old&limit=2", path="/orders/all")
-        assert asked.next_page("a b=") == "/orders/all?status=CREATED&limit=2&cursor=a+b%3D"
+        sent = request("status=CREATED&cursor=old&limit=2", path="/orders/all")
+        assert sent.next_page("a b=") == "/orders/all?status=CREATED&limit=2&cursor=a+b%3D"
 
 
 class TestBody:
     def test_travels_without_defaults(self):
-        asked = request()
-        asked.read_body(CreateOrder, f'{{"items": [{{"product_id": "{ID}", "quantity": 2}}]}}'.encode())
-        assert stated(asked.body) == {"items": [{"product_id": ID, "quantity": 2}]}
+        sent = request()
+        sent.read_body(CreateOrder, f'{{"items": [{{"product_id": "{ID}", "quantity": 2}}]}}'.encode())
+        assert stated(sent.body) == {"items": [{"product_id": ID, "quantity": 2}]}
 
-    def test_every_wrong_field_is_named(self):
+    def test_every_invalid_field_is_named(self):
         body = b'{"items": [{"product_id": "x", "quantity": 0, "colour": "red"}], "total_amount": 10.0}'
         with pytest.raises(ValidationFailed) as refused:
             request().read_body(CreateOrder, body)
@@ -157,11 +157,11 @@ class TestBody:
         }
 
     @pytest.mark.parametrize("value", ['"5"', "5.0", "true", "1e999", "null"])
-    def test_numbers_are_not_guessed(self, value):
+    def test_numbers_are_not_coerced(self, value):
         with pytest.raises(ValidationFailed):
             request().read_body(SetStockLevel, f'{{"quantity": {value}}}'.encode())
 
-    def test_an_empty_one_is_malformed(self):
+    def test_an_empty_body_is_malformed(self):
         with pytest.raises(MalformedJson):
             request().read_body(SetStockLevel, b"")
 
@@ -175,7 +175,7 @@ class TestBody:
             "application/merge-patch+json",
         ],
     )
-    def test_json_types_are_taken(self, kind):
+    def test_json_types_are_accepted(self, kind):
         request(content_type=kind).check_body_type()
 
     @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ class TestBody:
         with pytest.raises(UnsupportedMediaType):
             request(content_type=kind).check_body_type()
 
-    def test_a_coded_body_is_415(self):
+    def test_a_compressed_body_is_415(self):
         with pytest.raises(UnsupportedMediaType, match="Content-Encoding"):
             request(content_type="application/json", content_encoding="gzip").check_body_type()
         request(content_type="application/json", content_encoding="Identity").check_body_type()
@@ -200,7 +200,7 @@ class TestBody:
             ({"transfer_encoding": "chunked"}, True),
         ],
     )
-    def test_is_announced_by_the_headers(self, headers, has_body):
+    def test_a_body_is_announced_by_the_headers(self, headers, has_body):
         assert request(**headers).has_body is has_body
 
 
@@ -213,36 +213,36 @@ class TestAccept:
         request(accept=accept).check_accept()
 
     @pytest.mark.parametrize("accept", ["text/html", "application/xml, text/*", "application/json;q=0", "*/*; q=0.0"])
-    def test_json_is_not(self, accept):
+    def test_json_is_not_acceptable(self, accept):
         with pytest.raises(NotAcceptable):
             request(accept=accept).check_accept()
 
 
 class TestPathAndKey:
     @pytest.mark.parametrize("version", ["1", "4", "7"])
-    def test_any_uuid_version_is_taken(self, version):
-        asked = request()
-        asked.read_arguments({"order_id": f"0190A6B2-0000-{version}000-8000-000000000001"})
-        assert asked.arguments == {"order_id": UUID(f"0190a6b2-0000-{version}000-8000-000000000001")}
+    def test_any_uuid_version_is_accepted(self, version):
+        sent = request()
+        sent.read_arguments({"order_id": f"0190A6B2-0000-{version}000-8000-000000000001"})
+        assert sent.arguments == {"order_id": UUID(f"0190a6b2-0000-{version}000-8000-000000000001")}
 
-    def test_something_else_is_named(self):
+    def test_an_argument_that_is_no_uuid_is_named(self):
         with pytest.raises(ValidationFailed) as refused:
             request().read_arguments({"order_id": "42"})
         assert fields_of(refused) == ["order_id"]
 
     @pytest.mark.parametrize("key", ["a", "x" * 255, "{}!~"])
     def test_idempotency_keys(self, key):
-        asked = request(idempotency_key=key)
-        asked.read_idempotency_key()
-        assert asked.idempotency_key == key
+        sent = request(idempotency_key=key)
+        sent.read_idempotency_key()
+        assert sent.idempotency_key == key
 
-    def test_without_one_there_is_none(self):
-        asked = request()
-        asked.read_idempotency_key()
-        assert asked.idempotency_key is None
+    def test_without_the_header_there_is_no_key(self):
+        sent = request()
+        sent.read_idempotency_key()
+        assert sent.idempotency_key is None
 
     @pytest.mark.parametrize("key", ["", "x" * 256, "two words", "gül", "a\tb"])
-    def test_unfit_keys_are_refused(self, key):
+    def test_invalid_keys_are_refused(self, key):
         with pytest.raises(ValidationFailed) as refused:
             request(idempotency_key=key).read_idempotency_key()
         assert fields_of(refused) == ["Idempotency-Key"]

@@ -22,12 +22,12 @@ def nested(levels):
         (b'{"twice": {"a": 1}, "again": {"a": 2}}', {"twice": {"a": 1}, "again": {"a": 2}}),
     ],
 )
-def test_takes_json_objects(body, value):
+def test_json_objects_are_parsed(body, value):
     assert parse_object(body) == value
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "reason"),
     [
         (b"", "empty"),
         (b"{", "line 1, column 2"),
@@ -45,29 +45,29 @@ def test_takes_json_objects(body, value):
         (b'{"a": ' + b"9" * 10_000 + b"}", "too long"),
     ],
 )
-def test_refuses_what_is_not_json_and_says_why(body, said):
+def test_invalid_json_is_refused_with_the_reason(body, reason):
     with pytest.raises(MalformedJson) as refused:
         parse_object(body)
-    assert said in str(refused.value)
+    assert reason in str(refused.value)
 
 
-def test_of_thousands_of_fields_the_one_that_stands_twice_is_found_at_once():
+def test_a_duplicate_among_thousands_of_fields_is_found_in_linear_time():
     names = [f"{number:04x}" for number in range(6000)]
     body = ("{" + "".join(f'"{name}":1,' for name in names) + '"last":1,"last":1}').encode()
     assert len(body) < 64 * 1024
-    began = time.thread_time()
+    started = time.thread_time()
     with pytest.raises(MalformedJson, match='field "last" twice'):
         parse_object(body)
-    assert time.thread_time() - began < 0.1
+    assert time.thread_time() - started < 0.1
 
 
 @pytest.mark.parametrize("body", [b"[]", b'"x"', b"1", b"null", b"true"])
-def test_refuses_json_that_is_no_object(body):
+def test_json_that_is_no_object_is_refused(body):
     with pytest.raises(ValidationFailed, match="must be a JSON object"):
         parse_object(body)
 
 
-def test_depth_is_bounded_exactly():
+def test_the_nesting_limit_is_exact():
     assert parse_object(nested(MAX_DEPTH))
     for body in (nested(MAX_DEPTH + 1), b'{"a":' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}"):
         with pytest.raises(MalformedJson, match="deeper"):
@@ -75,7 +75,7 @@ def test_depth_is_bounded_exactly():
 
 
 @pytest.mark.parametrize("body", [b"[" * 60_000, nested(10_000), b'{"a":' * 10_000])
-def test_no_depth_ends_the_process(body):
+def test_no_nesting_depth_crashes_the_process(body):
     with pytest.raises(MalformedJson):
         parse_object(body)
 

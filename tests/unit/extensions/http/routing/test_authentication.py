@@ -15,7 +15,7 @@ KEYS = {}
 
 @pytest.fixture
 def issued(monkeypatch):
-    """Tokens by their text, in place of signatures; counts how often one is verified."""
+    """Replaces the verification of signatures: tokens by their text, and `verified` records each verification."""
     known, verified = {}, []
 
     def verify(text, _keys):
@@ -37,14 +37,14 @@ def updated(*roles, is_active=True, at=NOW + timedelta(seconds=1)):
     return UserUpdated(user_id=USER, roles=roles or (Role.CUSTOMER,), is_active=is_active, at=at)
 
 
-def test_a_genuine_token_is_verified_once(issued):
+def test_a_valid_token_is_verified_once(issued):
     tokens = VerifiedTokens(lambda: KEYS)
     issued["a"] = access_token()
     assert tokens.verify("a") == tokens.verify("a") == issued["a"]
     assert issued["verified"] == ["a"]
 
 
-def test_a_wrong_token_is_never_remembered(issued):
+def test_an_invalid_token_is_not_cached(issued):
     tokens = VerifiedTokens(lambda: KEYS)
     for _ in range(2):
         with pytest.raises(InvalidToken):
@@ -52,24 +52,24 @@ def test_a_wrong_token_is_never_remembered(issued):
     assert issued["verified"] == ["wrong", "wrong"]
 
 
-def test_an_expired_token_is_forgotten(issued):
+def test_an_expired_token_is_removed_from_the_cache(issued):
     tokens = VerifiedTokens(lambda: KEYS)
     issued["a"] = access_token(expires_in=-1)
-    tokens.verify("a")  # the stand-in for verification does not look at the time
+    tokens.verify("a")  # the replacement for the verification ignores the time
     del issued["a"]
     with pytest.raises(InvalidToken):
         tokens.verify("a")
 
 
-def test_memory_is_bounded(issued):
+def test_the_size_of_the_cache_is_limited(issued):
     tokens = VerifiedTokens(lambda: KEYS, size=3)
     for text in "abcde":
         issued[text] = access_token()
         tokens.verify(text)
-    assert list(tokens._known) == ["c", "d", "e"]
+    assert list(tokens._verified) == ["c", "d", "e"]
 
 
-def test_a_role_change_holds_for_tokens_that_are_out(issued):
+def test_a_role_change_applies_to_tokens_issued_before(issued):
     tokens = VerifiedTokens(lambda: KEYS)
     issued["a"] = access_token()
     tokens.verify("a")
@@ -85,14 +85,14 @@ def test_a_deactivated_user_is_refused(issued):
         tokens.verify("a")
 
 
-def test_a_later_token_speaks_for_itself(issued):
+def test_an_update_does_not_apply_to_a_later_token(issued):
     tokens = VerifiedTokens(lambda: KEYS)
     issued["a"] = access_token(issued_at=NOW + timedelta(seconds=2))
     tokens.update(updated(is_active=False))
     assert tokens.verify("a") == issued["a"]
 
 
-def test_a_token_of_the_very_second_of_the_change_is_refused(issued):
+def test_an_update_applies_to_a_token_of_the_same_second(issued):
     tokens = VerifiedTokens(lambda: KEYS)
     issued["a"] = access_token(issued_at=NOW)
     tokens.update(updated(is_active=False, at=NOW + timedelta(milliseconds=300)))
@@ -100,7 +100,7 @@ def test_a_token_of_the_very_second_of_the_change_is_refused(issued):
         tokens.verify("a")
 
 
-def test_updates_may_come_in_any_order(issued):
+def test_updates_may_arrive_in_any_order(issued):
     tokens = VerifiedTokens(lambda: KEYS)
     issued["a"] = access_token()
     tokens.update(updated(is_active=True, at=NOW + timedelta(seconds=5)))
@@ -108,7 +108,7 @@ def test_updates_may_come_in_any_order(issued):
     assert tokens.verify("a").roles == (Role.CUSTOMER,)
 
 
-def test_old_updates_are_forgotten(issued):
+def test_updates_older_than_every_token_are_dropped(issued):
     tokens = VerifiedTokens(lambda: KEYS)
     tokens.update(updated(at=NOW - timedelta(minutes=16)))
     assert not tokens._updates

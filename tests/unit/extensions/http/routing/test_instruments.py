@@ -1,4 +1,4 @@
-"""What is counted of requests, whatever clients send."""
+"""The HTTP metrics, whatever clients send."""
 
 from contextlib import contextmanager
 
@@ -26,7 +26,7 @@ class Shelf:
 
 @pytest.fixture
 def served(tmp_path):
-    """Start the service; yields its container, a client, and what scrapes it."""
+    """Start the service. Yields its container, a client, and a function that scrapes its metrics."""
 
     @contextmanager
     def served(**settings):
@@ -40,7 +40,7 @@ def served(tmp_path):
     return served
 
 
-def test_requests_are_counted_by_the_template_of_their_route(served):
+def test_requests_are_counted_by_the_path_template_of_their_route(served):
     with served() as (_, client, scrape):
         for path in (f"/things/{ID}", f"/thing/{ID}", f"/things/{ID}/?a=b", "/things/x", f"/things/{ID[:-1]}2"):
             client.get(path)
@@ -50,7 +50,7 @@ def test_requests_are_counted_by_the_template_of_their_route(served):
     counted = "suite_http_requests_total"
     assert seen(counted, method="GET", route="/things/{thing_id}", status="200") == 2
     assert seen(counted, method="HEAD", route="/things/{thing_id}", status="200") == 1
-    assert seen(counted, route="/things/{thing_id}", status="400") == 2  # x, and a query that there is not
+    assert seen(counted, route="/things/{thing_id}", status="400") == 2  # no UUID, an unknown query field
     assert seen(counted, route="/things/{thing_id}", status="500") == 1
     assert seen(counted, method="GET", route="none", status="404") == 1
     assert seen("suite_http_request_seconds_count", method="GET", route="/things/{thing_id}") == 5
@@ -58,7 +58,7 @@ def test_requests_are_counted_by_the_template_of_their_route(served):
     assert seen("suite_http_requests_refused_total") == 0
 
 
-def test_no_client_can_make_series_as_it_likes(served):
+def test_clients_cannot_create_new_series(served):
     with served() as (_, client, scrape):
         for number in range(20):
             client.request(f"BREW{number}", f"/things/{ID}")
@@ -70,13 +70,13 @@ def test_no_client_can_make_series_as_it_likes(served):
     assert not [value for value in seen.label_values if ID in value]
 
 
-def test_requests_under_way_and_connections_are_read_where_they_are_known(served):
+def test_requests_in_flight_and_connections_are_gauges(served):
     with served() as (container, client, scrape):
         client.get(f"/things/{ID}")
-        slots = container.shared_extensions[HttpServer]._slots
-        slots.take(1.0)
+        endpoint = next(iter(container.shared_extensions[HttpServer]._endpoints.values()))
+        endpoint._bulkhead.acquire(1.0)
         during = scrape()
-        slots.give_back()
+        endpoint._bulkhead.release()
         after = scrape()
     assert during("suite_http_requests_in_flight", kind="usual") == 1
     assert during("suite_http_requests_in_flight", kind="probe") == 0
@@ -84,7 +84,7 @@ def test_requests_under_way_and_connections_are_read_where_they_are_known(served
     assert after("suite_http_connections") == 1
 
 
-def test_what_is_refused_says_why(served):
+def test_refusals_are_counted_by_reason(served):
     with served(HTTP_MAX_REQUESTS=0) as (_, client, scrape):
         assert client.get(f"/things/{ID}").status_code == 503
         seen = scrape()

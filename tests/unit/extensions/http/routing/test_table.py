@@ -32,7 +32,7 @@ TABLE = RouteTable([LIST, CREATE, GET, CANCEL])
         ("POST", "/orders/1/cancel/", CANCEL, {"order_id": "1"}),
     ],
 )
-def test_finds_the_route(method, path, found, arguments):
+def test_a_route_is_found(method, path, found, arguments):
     assert TABLE.match(method, path) == (found, arguments)
 
 
@@ -54,23 +54,23 @@ def test_an_unknown_path_is_not_found(path):
         ("get", "/orders/1", "GET, HEAD, OPTIONS"),
     ],
 )
-def test_a_wrong_method_names_the_right_ones(method, path, allowed):
+def test_a_wrong_method_is_refused_with_the_allowed_ones(method, path, allowed):
     with pytest.raises(MethodNotAllowed) as refused:
         TABLE.match(method, path)
     assert refused.value.allowed == allowed
 
 
-def test_two_routes_for_one_method_and_path_are_a_mistake():
+def test_two_routes_for_one_method_and_path_are_refused():
     with pytest.raises(ValueError, match="two routes for GET /orders/all"):
         RouteTable([LIST, route("GET", "/orders/all")])
 
 
-def test_two_names_for_one_segment_are_a_mistake():
+def test_two_parameter_names_for_one_segment_are_refused():
     with pytest.raises(ValueError, match="two names"):
         RouteTable([GET, route("GET", "/orders/{id}/timeline")])
 
 
-def test_of_the_server_as_a_whole_all_methods_are_told():
+def test_an_asterisk_allows_the_methods_of_all_paths():
     assert TABLE.allowed("*") == ["GET", "HEAD", "OPTIONS", "POST"]
     with pytest.raises(PathNotFound):
         TABLE.allowed("/*")

@@ -23,8 +23,8 @@ from extensions.http.message.response import Response
 from extensions.http.routing.authentication import AccessTokens
 from extensions.http.routing.dispatcher import HttpServer
 from extensions.http.routing.route import route
-from extensions.http.server import connection as http_wire
-from extensions.http.server import listener as http_server
+from extensions.http.server import connection as connection_module
+from extensions.http.server import listener as listener_module
 from extensions.observability.traces import current_trace
 from tests.support import eventually, stated
 
@@ -35,7 +35,7 @@ PRODUCT = {"sku": "A-1", "name": "Çay", "price": "9.90"}
 
 class SmallService:
     name = "small"
-    asked = ()
+    calls = ()
 
     @route("GET", "/things", access=Access.ANYONE, query=ProductFilter)
     def things(self, request):
@@ -78,16 +78,16 @@ class SmallService:
 
     @route("GET", "/full", access=Access.ANYONE)
     def full(self, _request):
-        self.asked.append(time.monotonic())
+        self.calls.append(time.monotonic())
         raise Overloaded("Too many orders wait.", retry_after=1)
 
-    @route("GET", "/probe", access=Access.ANYONE, kept=0.2)
+    @route("GET", "/probe", access=Access.ANYONE, shared_for=0.2)
     def probe(self, _request):
         return {"status": "ok"}
 
-    @route("GET", "/report", access=Access.ANYONE, kept=0.2)
+    @route("GET", "/report", access=Access.ANYONE, shared_for=0.2)
     def report(self, _request):
-        self.asked.append(time.monotonic())
+        self.calls.append(time.monotonic())
         eventlet.sleep(0.3)
         raise ServiceUnavailable("The database is down.")
 
@@ -115,7 +115,7 @@ def serving(tmp_path, **settings):
         container = ServiceContainer(SmallService)
         container.start()
         container.port = container.shared_extensions[HttpServer].port
-        container.shared_extensions[AccessTokens].verified.caught_up = True  # there are no accounts here
+        container.shared_extensions[AccessTokens].verified.caught_up = True  # there is no users service
         try:
             yield container
         finally:
@@ -136,7 +136,7 @@ def client(small):
 
 @pytest.fixture
 def raw(small):
-    """Send bytes, and get everything that comes back until the server closes the connection."""
+    """Send bytes, and return everything that the server sends until it closes the connection."""
 
     def send(data, *, then_stop=True):
         with socket.create_connection(("127.0.0.1", small.port), timeout=5) as sock:
@@ -149,15 +149,15 @@ def raw(small):
 
 
 def get(url):
-    """A request on a connection of its own, without the set-up of TLS, which takes longer than what is timed here."""
+    """A request on a new connection, without loading TLS certificates, which takes longer than the measured times."""
     return httpx.get(url, timeout=5, verify=False)
 
 
 def sockets_of(port):
-    """How many sockets this process has open on a port of its own."""
-    mine = {link.readlink().name for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
+    """The number of open sockets of this process on a local port."""
+    own = {link.readlink().name for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
     table = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[1].endswith(f":{port:04X}") and f"socket:[{row[9]}]" in mine for row in table)
+    return sum(row[1].endswith(f":{port:04X}") and f"socket:[{row[9]}]" in own for row in table)
 
 
 def read_all(sock):
@@ -174,7 +174,7 @@ def assert_problem(response, status, code):
     assert response.json()["request_id"] == response.headers["x-request-id"]
 
 
-class TestAnswers:
+class TestResponses:
     def test_a_resource(self, client):
         response = client.post("/things", json=PRODUCT, headers={"Idempotency-Key": "k-1"})
         assert response.status_code == 201
@@ -182,7 +182,7 @@ class TestAnswers:
         assert response.headers["location"] == f"/things/{ID}"
         assert response.headers["content-type"] == "application/json"
 
-    def test_nothing(self, client):
+    def test_no_content(self, client):
         response = client.post(f"/things/{ID}/read")
         assert (response.status_code, response.content) == (204, b"")
         assert "content-type" not in response.headers
@@ -203,16 +203,16 @@ class TestAnswers:
         response = client.options("/things")
         assert (response.status_code, response.headers["allow"]) == (204, "GET, HEAD, OPTIONS, POST")
 
-    def test_a_browser_may_ask_from_anywhere(self, client):
-        asks = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
-        preflight = client.options("/things", headers=asks)
+    def test_browsers_may_call_from_any_origin_by_default(self, client):
+        headers = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+        preflight = client.options("/things", headers=headers)
         assert "POST" in preflight.headers["access-control-allow-methods"]
         assert "Authorization" in preflight.headers["access-control-allow-headers"]
-        for answer in (preflight, client.get("/things"), client.get("/nowhere")):
-            assert answer.headers["access-control-allow-origin"] == "*"
-            assert "ETag" in answer.headers["access-control-expose-headers"]
+        for response in (preflight, client.get("/things"), client.get("/nowhere")):
+            assert response.headers["access-control-allow-origin"] == "*"
+            assert "ETag" in response.headers["access-control-expose-headers"]
 
-    def test_or_from_where_the_settings_say(self, tmp_path):
+    def test_browsers_may_call_from_the_configured_origins(self, tmp_path):
         shop = "https://shop.example"
         with serving(
             tmp_path,
@@ -222,16 +222,16 @@ class TestAnswers:
         ) as it:
             url = f"http://127.0.0.1:{it.port}/things"
             for origin, allowed in ((shop, shop), ("https://evil.example", None)):
-                asks = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-                for answer in (httpx.options(url, headers=asks), httpx.get(url, headers=asks)):
-                    assert answer.headers.get("access-control-allow-origin") == allowed
-                    assert answer.headers["vary"] == "Origin"
-                assert ("access-control-allow-methods" in httpx.options(url, headers=asks).headers) is bool(allowed)
+                headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+                for response in (httpx.options(url, headers=headers), httpx.get(url, headers=headers)):
+                    assert response.headers.get("access-control-allow-origin") == allowed
+                    assert response.headers["vary"] == "Origin"
+                assert ("access-control-allow-methods" in httpx.options(url, headers=headers).headers) is bool(allowed)
 
-    def test_the_request_id_is_the_callers_if_it_is_sane(self, client):
+    def test_the_request_id_of_the_caller_is_used_if_it_is_valid(self, client):
         assert client.get("/trace", headers={"X-Request-ID": "my-id.7"}).headers["x-request-id"] == "my-id.7"
-        for unfit in ("two words", "x" * 200, "<script>"):
-            assert client.get("/trace", headers={"X-Request-ID": unfit}).headers["x-request-id"] != unfit
+        for invalid in ("two words", "x" * 200, "<script>"):
+            assert client.get("/trace", headers={"X-Request-ID": invalid}).headers["x-request-id"] != invalid
 
     def test_the_worker_continues_the_trace_within_the_deadline(self, client):
         trace_id = "0af7651916cd43dd8448eb211c80319c"
@@ -260,13 +260,13 @@ class TestProblems:
         assert_problem(response, 405, "METHOD_NOT_ALLOWED")
         assert response.headers["allow"] == "GET, HEAD, OPTIONS, POST"
 
-    def test_what_a_handler_raises(self, client):
+    def test_an_error_of_a_handler(self, client):
         assert_problem(client.get(f"/things/{ID}"), 404, "ORDER_NOT_FOUND")
         response = client.get("/down")
         assert_problem(response, 503, "SERVICE_UNAVAILABLE")
         assert response.headers["retry-after"] == "3"
 
-    def test_a_defect_is_logged_and_not_told(self, client, caplog):
+    def test_a_defect_of_a_handler_is_logged_and_not_revealed(self, client, caplog):
         response = client.get("/boom")
         assert_problem(response, 500, "INTERNAL_ERROR")
         assert "hunter2" not in response.text
@@ -293,7 +293,7 @@ class TestProblems:
     def test_bodies(self, client, body, kind, status, code):
         assert_problem(client.post("/things", content=body, headers={"Content-Type": kind}), status, code)
 
-    def test_every_wrong_field_is_named(self, client):
+    def test_every_invalid_field_is_named(self, client):
         response = client.post("/things", json={"sku": "!", "price": 9.9, "colour": "red"})
         assert_problem(response, 400, "VALIDATION_ERROR")
         assert {error["field"] for error in response.json()["errors"]} == {"sku", "name", "price", "colour"}
@@ -307,14 +307,14 @@ class TestProblems:
         assert_problem(client.get("/things?colour=red"), 400, "VALIDATION_ERROR")
         assert_problem(client.get("/probe?colour=red"), 400, "VALIDATION_ERROR")
 
-    def test_a_route_without_body_takes_an_empty_object(self, client):
+    def test_a_route_without_body_accepts_an_empty_object(self, client):
         assert client.post(f"/things/{ID}/read", json={}).status_code == 204
         assert_problem(client.post(f"/things/{ID}/read", json={"a": 1}), 400, "VALIDATION_ERROR")
 
     def test_not_acceptable(self, client):
         assert_problem(client.get("/things", headers={"Accept": "text/html"}), 406, "NOT_ACCEPTABLE")
 
-    def test_who_asks_comes_before_what_is_asked(self, client):
+    def test_authentication_comes_before_validation(self, client):
         response = client.post("/secret/42?x=1", content=b"{", headers={"Accept": "text/html"})
         assert_problem(response, 401, "NOT_AUTHENTICATED")
         assert response.headers["www-authenticate"] == "Bearer"
@@ -322,20 +322,20 @@ class TestProblems:
 
 
 class TestTime:
-    def test_the_deadline_is_kept(self, client):
+    def test_a_handler_that_exceeds_the_deadline_is_504(self, client):
         started = time.monotonic()
         assert_problem(client.get("/hang"), 504, "UPSTREAM_TIMEOUT")
         assert 0.9 < time.monotonic() - started < 1.5
 
-    def test_many_at_once(self, small):
-        def ask(_):
+    def test_concurrent_requests_share_the_workers(self, small):
+        def request(_):
             return get(f"http://127.0.0.1:{small.port}/sleep").status_code
 
         pool = eventlet.GreenPool(16)
         # two rounds of eight workers, 0.3 s each
-        assert set(pool.imap(ask, range(16))) == {200}
+        assert set(pool.imap(request, range(16))) == {200}
 
-    def test_waiting_for_a_worker_counts(self, tmp_path):
+    def test_waiting_for_a_worker_counts_against_the_deadline(self, tmp_path):
         with serving(tmp_path, max_workers=1, HTTP_DEADLINE_SECONDS=0.4) as small:
             url = f"http://127.0.0.1:{small.port}"
             pool = eventlet.GreenPool(3)
@@ -344,7 +344,7 @@ class TestTime:
             assert codes == [503, 503, 504]
             assert time.monotonic() - started < 1
 
-    def test_probes_are_answered_while_all_workers_are_busy(self, tmp_path):
+    def test_probes_are_served_while_all_workers_are_busy(self, tmp_path):
         with serving(tmp_path, max_workers=5) as small:
             url = f"http://127.0.0.1:{small.port}"
             busy = [eventlet.spawn(get, f"{url}/sleep") for _ in range(6)]
@@ -352,23 +352,23 @@ class TestTime:
             started = time.monotonic()
             assert get(f"{url}/probe").status_code == 200
             assert time.monotonic() - started < 0.15
-            for one in busy:
-                one.kill()
+            for request in busy:
+                request.kill()
 
-    def test_what_is_kept_is_made_once_for_any_number_who_ask(self, client, small, monkeypatch):
-        monkeypatch.setattr(SmallService, "asked", [])
+    def test_a_shared_response_is_made_once_for_all_concurrent_requests(self, client, small, monkeypatch):
+        monkeypatch.setattr(SmallService, "calls", [])
         url = f"http://127.0.0.1:{small.port}/report"
-        asking = [eventlet.spawn(get, url) for _ in range(100)]
-        eventually(lambda: len(SmallService.asked) == 1)
-        assert client.get("/probe").status_code == 200  # and keeps nothing else waiting
-        for one in asking:
-            assert_problem(one.wait(), 503, "SERVICE_UNAVAILABLE")
-            assert one.wait().json()["detail"] == "The database is down."
-        assert len(SmallService.asked) == 1
-        assert len({one.wait().headers["x-request-id"] for one in asking}) == 100
-        eventually(lambda: get(url) and len(SmallService.asked) == 2, timeout=3)
+        requests = [eventlet.spawn(get, url) for _ in range(100)]
+        eventually(lambda: len(SmallService.calls) == 1)
+        assert client.get("/probe").status_code == 200  # other shared responses are not delayed
+        for request in requests:
+            assert_problem(request.wait(), 503, "SERVICE_UNAVAILABLE")
+            assert request.wait().json()["detail"] == "The database is down."
+        assert len(SmallService.calls) == 1
+        assert len({request.wait().headers["x-request-id"] for request in requests}) == 100
+        eventually(lambda: get(url) and len(SmallService.calls) == 2, timeout=3)
 
-    def test_overload_is_refused_at_once(self, tmp_path):
+    def test_overload_is_refused_immediately(self, tmp_path):
         with serving(tmp_path, HTTP_MAX_REQUESTS=2) as small:
             url = f"http://127.0.0.1:{small.port}"
             busy = [eventlet.spawn(get, f"{url}/sleep") for _ in range(2)]
@@ -379,33 +379,33 @@ class TestTime:
             assert_problem(refused, 503, "SERVICE_UNAVAILABLE")
             assert refused.headers["retry-after"] == "1"
             assert get(f"{url}/probe").status_code == 200
-            assert [one.wait().status_code for one in busy] == [200, 200]
+            assert [request.wait().status_code for request in busy] == [200, 200]
             assert get(f"{url}/sleep").status_code == 200
 
-    def test_a_service_that_is_overloaded_is_not_asked_again_before_it_wants_to(self, client, monkeypatch):
-        monkeypatch.setattr(SmallService, "asked", [])
-        answers = [client.get("/full") for _ in range(20)]
-        for answer in answers:
-            assert_problem(answer, 503, "SERVICE_UNAVAILABLE")
-            assert (answer.json()["detail"], answer.headers["retry-after"]) == ("Too many orders wait.", "1")
-        assert client.get("/trace").status_code == 200  # the other routes are not its concern
-        assert len(SmallService.asked) == 1
-        eventually(lambda: client.get("/full") and len(SmallService.asked) == 2, timeout=3)
-        assert SmallService.asked[1] - SmallService.asked[0] >= 1
+    def test_an_overloaded_service_is_not_called_before_its_retry_after(self, client, monkeypatch):
+        monkeypatch.setattr(SmallService, "calls", [])
+        responses = [client.get("/full") for _ in range(20)]
+        for response in responses:
+            assert_problem(response, 503, "SERVICE_UNAVAILABLE")
+            assert (response.json()["detail"], response.headers["retry-after"]) == ("Too many orders wait.", "1")
+        assert client.get("/trace").status_code == 200  # other routes are not affected
+        assert len(SmallService.calls) == 1
+        eventually(lambda: client.get("/full") and len(SmallService.calls) == 2, timeout=3)
+        assert SmallService.calls[1] - SmallService.calls[0] >= 1
 
     def test_a_slow_head_is_dropped(self, small, monkeypatch):
-        monkeypatch.setattr(http_wire, "REQUEST_SECONDS", 0.3)
+        monkeypatch.setattr(connection_module, "REQUEST_SECONDS", 0.3)
         with socket.create_connection(("127.0.0.1", small.port), timeout=5) as sock:
             started = time.monotonic()
             for piece in b"GET /probe":
                 sock.sendall(bytes([piece]))
                 eventlet.sleep(0.02)
             assert b" 408 " in read_all(sock)
-            assert time.monotonic() - started < 3  # with the pause in which late bytes are heard out
+            assert time.monotonic() - started < 3  # including LINGER_SECONDS, in which late bytes are read
 
     def test_a_slow_body_is_dropped(self, small, monkeypatch):
-        monkeypatch.setattr(http_wire, "REQUEST_SECONDS", 0.3)
-        monkeypatch.setattr(http_wire, "LINGER_SECONDS", 0.1)
+        monkeypatch.setattr(connection_module, "REQUEST_SECONDS", 0.3)
+        monkeypatch.setattr(connection_module, "LINGER_SECONDS", 0.1)
         head = POST + b"Content-Length: 50\r\n\r\n{"
         with socket.create_connection(("127.0.0.1", small.port), timeout=5) as sock:
             sock.sendall(head)
@@ -415,24 +415,26 @@ class TestTime:
 
     @pytest.mark.parametrize("setting", ["REQUEST_SECONDS", "IDLE_SECONDS"])
     def test_a_silent_connection_is_closed(self, small, monkeypatch, setting):
-        monkeypatch.setattr(http_server, setting, 0.2)
+        monkeypatch.setattr(listener_module, setting, 0.2)
         with socket.create_connection(("127.0.0.1", small.port), timeout=5) as sock:
             if setting == "IDLE_SECONDS":
                 sock.sendall(b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")
             assert read_all(sock).count(b"HTTP/1.1") == (setting == "IDLE_SECONDS")
 
 
-class TestWire:
-    def test_requests_follow_one_another_on_a_connection(self, raw):
-        one = POST + b"Content-Length: %d\r\n\r\n%s"
+class TestHttp11:
+    def test_a_connection_serves_several_requests(self, raw):
+        request = POST + b"Content-Length: %d\r\n\r\n%s"
         body = json.dumps(PRODUCT).encode()
-        received = raw((one % (len(body), body)) * 2 + b"GET /probe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        received = raw(
+            (request % (len(body), body)) * 2 + b"GET /probe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
         assert received.count(b"HTTP/1.1 201 Created") == 2
         assert received.count(b"HTTP/1.1 200 OK") == 1
         assert received.count(b"Connection: keep-alive") == 2
         assert received.count(b"Connection: close") == 1
 
-    def test_a_body_that_nobody_read_does_not_disturb_the_next_request(self, raw):
+    def test_an_unread_body_does_not_disturb_the_next_request(self, raw):
         refused = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabcde"
         received = raw(refused + b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")
         assert received.count(b" 404 ") == 1
@@ -458,7 +460,7 @@ class TestWire:
             (b"2\r\n{}{}\r\n", b" 400 "),
         ],
     )
-    def test_chunked_bodies_that_are_refused(self, raw, chunks, status):
+    def test_invalid_chunked_bodies_are_refused(self, raw, chunks, status):
         head = POST + b"Transfer-Encoding: chunked\r\n\r\n"
         assert status in raw(head + chunks)
 
@@ -466,10 +468,10 @@ class TestWire:
         head = POST + b"Content-Length: 60000000\r\n\r\n"
         assert b" 413 " in raw(head)
 
-    def test_the_refusal_reaches_a_client_that_goes_on_sending(self, raw):
+    def test_a_client_that_continues_to_send_still_receives_the_refusal(self, raw):
         assert b" 413 " in raw(POST + b"Content-Length: 5000000\r\n\r\n" + b" " * 5_000_000)
 
-    def test_who_asks_first_whether_to_send_is_told(self, small):
+    def test_expect_100_continue(self, small):
         body = json.dumps(PRODUCT).encode()
         head = POST.replace(b"/things", b"%s") + b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n"
         with socket.create_connection(("127.0.0.1", small.port), timeout=5) as sock:
@@ -507,18 +509,18 @@ class TestWire:
             b"GET /probe HTTP/1.1\r\nHost: x\r\n" + b"A: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n" * 2000 + b"\r\n",
         ],
     )
-    def test_what_is_no_request_is_refused_and_the_connection_closed(self, raw, head):
+    def test_a_malformed_request_is_refused_and_the_connection_closed(self, raw, head):
         received = raw(head + b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")
         assert received.startswith(b"HTTP/1.1 400 ")
         assert received.count(b"HTTP/1.1 ") == 1
         assert json.loads(received.partition(b"\r\n\r\n")[2])["code"] == "VALIDATION_ERROR"
 
-    def test_absolute_targets_and_old_clients(self, raw):
+    def test_absolute_targets_and_http_1_0(self, raw):
         assert b" 200 " in raw(b"GET http://shop.example/probe HTTP/1.1\r\nHost: shop.example\r\n\r\n")
         assert b"Connection: close" in raw(b"GET /probe HTTP/1.0\r\n\r\n", then_stop=False)
         assert raw(b"GET /probe HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" * 2).count(b" 200 ") == 2
 
-    def test_clients_that_vanish_harm_nobody(self, small, client):
+    def test_clients_that_disconnect_do_not_affect_others(self, small, client):
         for data in (
             b"",
             b"GET",
@@ -531,23 +533,23 @@ class TestWire:
 
 
 class TestConnections:
-    def test_who_lingers_counts_and_makes_room(self, small, monkeypatch):
-        """Each has its 400, and stays: a socket is a socket until it is closed."""
-        listening = small.shared_extensions[HttpServer]._listening
-        monkeypatch.setattr(listening, "_max_connections", 5)
+    def test_lingering_connections_count_and_can_be_evicted(self, small, monkeypatch):
+        """Each client gets its 400 and stays connected: it counts until its socket is closed."""
+        listener = small.shared_extensions[HttpServer]._listener
+        monkeypatch.setattr(listener.open, "max_connections", 5)
         lingering = []
         for _ in range(20):
             lingering.append(socket.create_connection(("127.0.0.1", small.port), timeout=5))
             lingering[-1].sendall(b"GET x\r\n\r\n")
         assert b" 400 " in lingering[-1].recv(1000)
-        assert len(listening._open) <= 5
-        assert sockets_of(small.port) <= 5 + 1  # and the one that listens
+        assert len(listener.open) <= 5
+        assert sockets_of(small.port) <= 5 + 1  # and the listening socket
         assert get(f"http://127.0.0.1:{small.port}/probe").status_code == 200
         for sock in lingering:
             sock.close()
 
-    def test_there_is_room_for_a_new_one_at_the_cost_of_the_longest_idle(self, small, monkeypatch):
-        monkeypatch.setattr(small.shared_extensions[HttpServer]._listening, "_max_connections", 3)
+    def test_the_longest_idle_connection_is_evicted_for_a_new_one(self, small, monkeypatch):
+        monkeypatch.setattr(small.shared_extensions[HttpServer]._listener.open, "max_connections", 3)
         address = ("127.0.0.1", small.port)
         idle = []
         for _ in range(3):
@@ -562,25 +564,25 @@ class TestConnections:
         for sock in idle:
             sock.close()
 
-    def test_stopping_answers_what_is_under_way_and_accepts_nothing_new(self, small):
+    def test_a_stop_finishes_requests_in_flight_and_accepts_no_connections(self, small):
         url = f"http://127.0.0.1:{small.port}"
-        under_way = eventlet.spawn(get, f"{url}/sleep")
+        in_flight = eventlet.spawn(get, f"{url}/sleep")
         eventlet.sleep(0.1)
         idle = socket.create_connection(("127.0.0.1", small.port), timeout=5)
         stopping = eventlet.spawn(small.stop)
         eventlet.sleep(0.1)
         late = b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n"
-        idle.sendall(late)  # it had connected before
+        idle.sendall(late)  # on a connection from before the stop
         received = read_all(idle)
         with pytest.raises(httpx.ConnectError):
             get(f"{url}/probe")
         assert b" 200 " in received
         assert b"Connection: close" in received
-        assert under_way.wait().status_code == 200
+        assert in_flight.wait().status_code == 200
         stopping.wait()
 
-    def test_stopping_answers_those_whom_only_the_kernel_has_accepted(self, small):
-        blocking = eventlet.patcher.original("socket")  # does not let the server run while it connects
+    def test_a_stop_serves_the_connections_in_the_backlog(self, small):
+        blocking = eventlet.patcher.original("socket")  # does not switch to the server while it connects
         waiting = [blocking.create_connection(("127.0.0.1", small.port), timeout=5) for _ in range(20)]
         for sock in waiting:
             sock.sendall(b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -589,24 +591,24 @@ class TestConnections:
         for sock in waiting:
             sock.close()
 
-    def test_nobody_gets_in_between_the_last_accept_and_the_close(self, small, monkeypatch):
+    def test_no_client_connects_between_the_last_accept_and_the_close(self, small, monkeypatch):
         blocking, outcome, port = eventlet.patcher.original("socket"), [], small.port
-        accept_backlog = http_server.HttpListener._accept_backlog
+        accept_backlog = listener_module.HttpListener._accept_backlog
 
-        def then_somebody_comes(listening):
-            accept_backlog(listening)
+        def then_connect(listener):
+            accept_backlog(listener)
             try:
                 blocking.create_connection(("127.0.0.1", port), timeout=0.2).close()
-            except TimeoutError:  # the kernel would try again later, and find the port closed
+            except TimeoutError:  # the kernel would retry, and find the port closed
                 outcome.append("not connected")
             else:
                 outcome.append("connected, and reset by the close")
 
-        monkeypatch.setattr(http_server.HttpListener, "_accept_backlog", then_somebody_comes)
+        monkeypatch.setattr(listener_module.HttpListener, "_accept_backlog", then_connect)
         small.shared_extensions[HttpServer].finish()
         assert outcome == ["not connected"]
 
-    def test_stopping_does_not_wait_for_idle_connections(self, small):
+    def test_a_stop_does_not_wait_for_idle_connections(self, small):
         idle = socket.create_connection(("127.0.0.1", small.port), timeout=5)
         idle.sendall(b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b" 200 " in idle.recv(1000)

@@ -1,4 +1,4 @@
-"""Clients that dribble, that fall silent, that do not read: they are dropped, and the others do not notice."""
+"""Slow clients: those that send slowly, send nothing, or do not read are dropped, and other clients are not delayed."""
 
 import gc
 import socket
@@ -16,19 +16,17 @@ from contracts.users import RefreshToken
 from extensions.http.message.request import Access
 from extensions.http.routing.dispatcher import HttpServer
 from extensions.http.routing.route import route
-from extensions.http.server import connection as wire
+from extensions.http.server import connection as connection_module
 from tests.http_service import listening
 from tests.support import eventually, stated
 
 HEAD = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
 GET = b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n"
-QUICK = 0.5  # seconds, in place of eight
+SHORT_SECONDS = 0.5  # instead of eight
 
 
-class Generous:
-    """Takes a little, gives much."""
-
-    name = "generous"
+class LargeResponses:
+    name = "large"
 
     @route("POST", "/echo", access=Access.ANYONE, body=RefreshToken)
     def echo(self, request):
@@ -46,45 +44,45 @@ class Generous:
 @pytest.fixture
 def service(tmp_path, monkeypatch):
     for name in ("REQUEST_SECONDS", "WRITE_SECONDS", "LINGER_SECONDS"):
-        monkeypatch.setattr(wire, name, QUICK)
-    with listening(Generous, tmp_path) as container:
+        monkeypatch.setattr(connection_module, name, SHORT_SECONDS)
+    with listening(LargeResponses, tmp_path) as container:
         yield container
 
 
-def test_in_production_ten_seconds_are_enough_for_all_of_it():
-    assert wire.REQUEST_SECONDS + wire.LINGER_SECONDS <= 10
-    assert wire.WRITE_SECONDS <= 10
+def test_the_production_timeouts_add_up_to_ten_seconds_at_most():
+    assert connection_module.REQUEST_SECONDS + connection_module.LINGER_SECONDS <= 10
+    assert connection_module.WRITE_SECONDS <= 10
 
 
 @pytest.mark.parametrize("begin", [b"", HEAD], ids=["head", "body"])
-def test_who_dribbles_byte_by_byte_is_dropped_in_time(service, begin):
-    """However regularly a byte comes: what counts is the whole request, from its first byte on."""
+def test_a_client_that_sends_byte_by_byte_is_dropped_in_time(service, begin):
+    """The timeout counts from the first byte of the request and does not restart with each byte."""
     with socket.create_connection(service.address, timeout=5) as sock:
         started = time.monotonic()
         sock.sendall(begin)
         with suppress(OSError):
             for piece in b"POST /echo HTTP/1.1 and so on and on and never an end" * 3:
                 sock.sendall(bytes([piece]))
-                eventlet.sleep(QUICK / 20)
-        assert time.monotonic() - started < 2 * QUICK + 1
+                eventlet.sleep(SHORT_SECONDS / 20)
+        assert time.monotonic() - started < 2 * SHORT_SECONDS + 1
         with suppress(OSError):
             while sock.recv(1000):
                 pass
     eventually(lambda: not connections(service))
 
 
-def test_a_dribbled_head_leaves_no_time_of_its_own_for_the_body(service):
+def test_head_and_body_share_one_timeout(service):
     with socket.create_connection(service.address, timeout=5) as sock:
         started = time.monotonic()
         for at in range(0, len(HEAD), 10):
             sock.sendall(HEAD[at : at + 10])
-            eventlet.sleep(QUICK * 0.8 / (len(HEAD) / 10))
+            eventlet.sleep(SHORT_SECONDS * 0.8 / (len(HEAD) / 10))
         assert b" 408 " in sock.recv(1000)
-        assert time.monotonic() - started < QUICK * 1.7
+        assert time.monotonic() - started < SHORT_SECONDS * 1.7
 
 
 @pytest.mark.parametrize("reads", [0, 200], ids=["nothing", "a little at a time"])
-def test_who_does_not_read_is_dropped(service, reads):
+def test_a_client_that_does_not_read_is_dropped(service, reads):
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.settimeout(5)
@@ -94,17 +92,17 @@ def test_who_does_not_read_is_dropped(service, reads):
         eventually(lambda: connection._is_writing)
         started = time.monotonic()
         while connections(service):
-            assert time.monotonic() - started < 4 * QUICK
+            assert time.monotonic() - started < 4 * SHORT_SECONDS
             if reads:
                 sock.recv(reads)
             eventlet.sleep(0.01)
 
 
-def test_a_slow_reader_of_much_is_served(tmp_path, monkeypatch):
-    """What counts is each piece and not the whole answer."""
-    monkeypatch.setattr(wire, "WRITE_SECONDS", QUICK)
-    monkeypatch.setattr(wire, "PIECE_BYTES", 4096)
-    with listening(Generous, tmp_path) as service, socket.socket() as sock:
+def test_a_slow_reader_of_a_large_response_is_served(tmp_path, monkeypatch):
+    """The write timeout counts for each piece and not for the whole response."""
+    monkeypatch.setattr(connection_module, "WRITE_SECONDS", SHORT_SECONDS)
+    monkeypatch.setattr(connection_module, "PIECE_BYTES", 4096)
+    with listening(LargeResponses, tmp_path) as service, socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.settimeout(5)
         sock.connect(service.address)
@@ -114,30 +112,30 @@ def test_a_slow_reader_of_much_is_served(tmp_path, monkeypatch):
             received += piece
             eventlet.sleep(0.01)
         assert received.count(b"HTTP/1.1 200 ") == 8
-        assert time.monotonic() - started > 2 * QUICK
+        assert time.monotonic() - started > 2 * SHORT_SECONDS
 
 
-def dribbler(address, begin):
+def slow_client(address, begin):
     sock = socket.create_connection(address, timeout=5)
     sock.sendall(begin)
     return sock
 
 
-@pytest.mark.parametrize("begin", [b"GET /mu", HEAD + b"{", GET * 40], ids=["head", "body", "answer"])
-def test_the_slow_make_room_for_the_honest(tmp_path, monkeypatch, begin):
-    """Every connection there may be is held by somebody slow, and still everybody else is answered."""
+@pytest.mark.parametrize("begin", [b"GET /mu", HEAD + b"{", GET * 40], ids=["head", "body", "response"])
+def test_slow_clients_are_evicted_for_new_ones(tmp_path, monkeypatch, begin):
+    """Slow clients hold the maximum number of connections, and other clients are still served."""
     room = 40
-    with listening(Generous, tmp_path) as service, ExitStack() as held:
-        monkeypatch.setattr(service.shared_extensions[HttpServer]._listening, "_max_connections", room)
+    with listening(LargeResponses, tmp_path) as service, ExitStack() as held:
+        monkeypatch.setattr(service.shared_extensions[HttpServer]._listener.open, "max_connections", room)
         for _ in range(2 * room):
-            held.enter_context(dribbler(service.address, begin))
+            held.enter_context(slow_client(service.address, begin))
         eventually(lambda: len(connections(service)) == room)
         url = f"http://{service.address[0]}:{service.address[1]}/much"
         with httpx.Client(timeout=5) as client, ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda _: client.get(url).status_code, range(100)))
-        assert answers == [200] * 100
+            statuses = list(pool.map(lambda _: client.get(url).status_code, range(100)))
+        assert statuses == [200] * 100
         assert len(connections(service)) <= room
-        # Who was given up is gone, and not just forgotten.
+        # Evicted connections are freed, not only removed from the table.
         eventually(lambda: living_connections() <= room, timeout=3)
 
 
@@ -146,16 +144,16 @@ LEAVERS = {
     "half a head": b"GET /mu",
     "half a body": HEAD + b"{",
     "an unread body": b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n",
-    "an unread answer": GET * 400,
+    "an unread response": GET * 400,
     "a refusal": b"GET /no HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
 }
 
 
 @pytest.mark.parametrize("leaver", LEAVERS.values(), ids=LEAVERS)
-def test_who_is_dropped_leaves_nothing_to_the_garbage_collector(service, leaver):
-    """With two thousand slow clients, its search for what they left stops everybody for a tenth of a second."""
+def test_a_dropped_connection_leaves_no_reference_cycle(service, leaver):
+    """Collecting the cycles of two thousand slow clients would stop all requests for a tenth of a second."""
 
-    def come_and_go():
+    def connect_and_leave():
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.settimeout(5)
@@ -167,16 +165,16 @@ def test_who_is_dropped_leaves_nothing_to_the_garbage_collector(service, leaver)
     gc.collect()
     gc.disable()
     try:
-        come_and_go()
+        connect_and_leave()
         eventually(lambda: not living_connections(), timeout=2)
     finally:
         gc.enable()
 
 
-def test_the_garbage_collector_has_little_to_look_at(service):
-    """It looks at every object of every slow client while everybody else waits.
+def test_a_connection_consists_of_few_objects(service):
+    """The garbage collector traverses the objects of every slow client while all requests wait.
 
-    Some 20 of them are the server's, where the greenlets and sockets of the usual kind make it 40.
+    Ours has some 20 of them; with the usual greenlets and sockets there would be 40.
     """
     plain = patcher.original("socket")
     clients = 50
@@ -195,10 +193,10 @@ def test_the_garbage_collector_has_little_to_look_at(service):
 
 
 def connections(service):
-    """Those that the server holds now."""
-    return list(service.shared_extensions[HttpServer]._listening._open)
+    """The open connections of the server."""
+    return list(service.shared_extensions[HttpServer]._listener.open)
 
 
 def living_connections():
-    """How many have something that still needs them."""
-    return sum(isinstance(each, wire.Connection) for each in gc.get_objects())
+    """The number of connection objects that are still referenced."""
+    return sum(isinstance(each, connection_module.Connection) for each in gc.get_objects())

@@ -1,6 +1,6 @@
-"""Requests that two readers could understand in two ways: ours understands them in one, or refuses them.
+"""Request smuggling: ambiguous requests are refused, or parsed in one defined way.
 
-What is refused is answered once, with 400, and nothing that follows on the connection is taken for a request.
+A refused request gets one response, 400 or 413, and no later byte on the connection is parsed as a request.
 """
 
 import json
@@ -17,7 +17,7 @@ seen = []
 
 
 class Recorder:
-    """Writes down what it was asked."""
+    """Records the requests that reach its handlers."""
 
     name = "recorder"
 
@@ -45,7 +45,7 @@ def address(tmp_path_factory):
 
 @pytest.fixture
 def send(address):
-    """Send bytes, close our side, and return everything that comes back."""
+    """Send bytes, close the sending side, and return everything that the server sends."""
     seen.clear()
 
     def send(data):
@@ -79,16 +79,16 @@ def te(value, name=b"Transfer-Encoding"):
 
 
 REFUSED = {
-    # two statements of a length
+    # two lengths
     "CL.TE": post(LENGTH, te(b" chunked"), body=CHUNKED),
     "TE.CL": post(te(b" chunked"), LENGTH, body=CHUNKED),
     "CL.TE, the smuggled request after the end": post(b"Content-Length: 6\r\n", te(b" chunked"), body=b"0\r\n\r\nG"),
     "TE.TE": post(te(b" chunked"), te(b" identity"), body=CHUNKED),
     "TE.TE, the same twice": post(te(b" chunked"), te(b" chunked"), body=CHUNKED),
-    "lengths that differ": post(LENGTH, b"Content-Length: 1\r\n"),
+    "different lengths": post(LENGTH, b"Content-Length: 1\r\n"),
     "the same length twice": post(LENGTH, LENGTH),
     "a list of lengths": post(b"Content-Length: 21, 21\r\n"),
-    "lengths that differ in case only": post(LENGTH, b"CONTENT-LENGTH: 0\r\n"),
+    "two lengths with names in different case": post(LENGTH, b"CONTENT-LENGTH: 0\r\n"),
     # other spellings of a length
     "length +": post(b"Content-Length: +21\r\n"),
     "length -": post(b"Content-Length: -21\r\n"),
@@ -174,7 +174,7 @@ REFUSED = {
     "chunk line with CR": post(te(b" chunked"), body=CHUNKED.replace(b"15\r\n", b"15\r", 1)),
     "chunk that ends with LF": post(te(b" chunked"), body=b"15\r\n" + BODY + b"\n0\r\n\r\n"),
     "chunk without an end": post(te(b" chunked"), body=b"15\r\n" + BODY + b"0\r\n\r\n"),
-    "chunk longer than it says": post(te(b" chunked"), body=b"14\r\n" + BODY + b"\r\n0\r\n\r\n"),
+    "chunk longer than its stated size": post(te(b" chunked"), body=b"14\r\n" + BODY + b"\r\n0\r\n\r\n"),
     "chunk extension with LF": post(te(b" chunked"), body=CHUNKED.replace(b"15\r\n", b"15;a\nb\r\n", 1)),
     "chunk extension with CR": post(te(b" chunked"), body=CHUNKED.replace(b"15\r\n", b"15;a\rb\r\n", 1)),
     "chunk extension with NUL": post(te(b" chunked"), body=CHUNKED.replace(b"15\r\n", b"15;\x00\r\n", 1)),
@@ -185,7 +185,7 @@ REFUSED = {
 }  # fmt: skip
 
 ECHO = ("echo", "a")
-UNDERSTOOD = {
+ACCEPTED = {
     "a length": (post(LENGTH), [ECHO]),
     "a length with zeros in front": (post(b"Content-Length: 0021\r\n"), [ECHO]),
     "a length between blanks": (post(b"Content-Length: \t 21 \t\r\n"), [ECHO]),
@@ -193,7 +193,7 @@ UNDERSTOOD = {
     "chunks in capitals": (post(te(b" CHUNKED", b"TRANSFER-ENCODING"), body=CHUNKED), [ECHO]),
     "chunk extensions": (post(te(b" chunked"), body=CHUNKED.replace(b"15\r\n", b'15;a="b c";d\r\n', 1)), [ECHO]),
     "chunk size with zeros in front": (post(te(b" chunked"), body=b"000" + CHUNKED), [ECHO]),
-    "trailers count for nothing": (post(te(b" chunked"), body=CHUNKED[:-2] + b"Content-Length: 99\r\n\r\n"), [ECHO]),
+    "trailers are ignored": (post(te(b" chunked"), body=CHUNKED[:-2] + b"Content-Length: 99\r\n\r\n"), [ECHO]),
     "underscores are no hyphens": (
         post(LENGTH, te(b" chunked", b"Transfer_Encoding"), b"Content_Length: 3\r\n"), [ECHO],
     ),
@@ -202,7 +202,7 @@ UNDERSTOOD = {
     "a GET with a body": (get(b"GET /probe HTTP/1.1\r\n", b"Host: x\r\n", LENGTH) + SMUGGLED[:21], ["probe"]),
     "an absolute target": (get(b"GET http://other.example/probe HTTP/1.1\r\n"), ["probe"]),
     "an empty line in front": (b"\r\n" + get(), ["probe"]),
-    "an upgrade is not taken": (
+    "an upgrade is ignored": (
         get(b"GET /probe HTTP/1.1\r\n", b"Host: x\r\n", b"Connection: Upgrade\r\n", b"Upgrade: h2c\r\n"), ["probe"],
     ),
     "a hundred headers": (
@@ -212,7 +212,7 @@ UNDERSTOOD = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_is_refused_and_nothing_after_it_is_heard(send, name):
+def test_an_ambiguous_request_is_refused_and_closes_the_connection(send, name):
     received = send(REFUSED[name] + SMUGGLED)
     assert seen == []
     assert received.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 413 ")), received[:200]
@@ -222,16 +222,16 @@ def test_is_refused_and_nothing_after_it_is_heard(send, name):
     assert json.loads(body)["code"] in {"VALIDATION_ERROR", "PAYLOAD_TOO_LARGE"}
 
 
-@pytest.mark.parametrize("name", UNDERSTOOD)
-def test_is_understood_in_one_way(send, name):
-    data, expected = UNDERSTOOD[name]
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_an_unusual_request_is_accepted_and_the_next_one_too(send, name):
+    data, expected = ACCEPTED[name]
     received = send(data + get())
     assert seen == [*expected, "probe"]
     assert received.count(b"HTTP/1.1 200 ") == len(seen)
     assert received.count(b"HTTP/1.1 ") == len(seen)
 
 
-def test_answers_say_nothing_about_us(send):
+def test_responses_do_not_identify_the_server_and_have_security_headers(send):
     for data in (get(), get(b"GET /nowhere HTTP/1.1\r\n"), REFUSED["CL.TE"], post(LENGTH, body=b"{" * len(BODY))):
         head = send(data).partition(b"\r\n\r\n")[0].decode().lower()
         headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:])

@@ -1,0 +1,32 @@
+"""Circuit breaker: stop calling an overloaded service until its Retry-After has passed."""
+
+import time
+
+from contracts.errors import Overloaded
+from extensions.http.message.errors import OVERLOAD_RETRY_SECONDS, gateway_overloaded
+
+# Requests queued right after an overload would mostly be refused in the end, so none are queued for this long.
+NO_QUEUE_SECONDS = 10.0
+
+
+class CircuitBreaker:
+    """The circuit breaker of one route: opened by the Overloaded of the service behind it, closed by time."""
+
+    def __init__(self) -> None:
+        self._open_until = self._no_queue_until = 0.0
+        self._reason = gateway_overloaded()
+
+    def open(self, reason: Overloaded) -> None:
+        """Refuse requests for `reason.retry_after` seconds."""
+        self._open_until = time.monotonic() + (reason.retry_after or OVERLOAD_RETRY_SECONDS)
+        self._no_queue_until = self._open_until + NO_QUEUE_SECONDS
+        self._reason = reason
+
+    def queue_timeout(self, timeout: float) -> float:
+        """Return how many seconds a request may wait for a worker: 0 soon after an overload, `timeout` otherwise."""
+        return 0.0 if time.monotonic() < self._no_queue_until else timeout
+
+    def check(self) -> None:
+        """Raise the service's Overloaded while the circuit is open."""
+        if time.monotonic() < self._open_until:
+            raise Overloaded(str(self._reason), retry_after=self._reason.retry_after)

@@ -1,0 +1,47 @@
+"""The checks before a handler runs, in order: rate limits, authentication, then path, query, headers and body."""
+
+from collections.abc import Callable
+
+from extensions.http.limits.rate_limits import RequestLimits
+from extensions.http.message.conditional import precondition
+from extensions.http.message.request import HttpRequest
+from extensions.http.routing.authentication import VerifiedTokens
+from extensions.http.routing.declaration import NoFields, RouteDeclaration
+
+
+def admit(declaration: RouteDeclaration, request: HttpRequest, limits: RequestLimits, tokens: VerifiedTokens) -> None:
+    """Count a request against the rate limits and authenticate its caller. Raises ServiceError."""
+    if declaration.rate_limited:
+        # Health probes request shared responses from our own network, so private addresses are not counted there.
+        limits.admit_address(request, declaration.rate_limit, public_only=not declaration.sheds_load)
+    try:
+        request.authenticate(declaration.access, tokens.verify)
+    finally:  # a caller without permission is counted as well
+        limits.admit_user(request)
+
+
+def validate(
+    declaration: RouteDeclaration,
+    request: HttpRequest,
+    raw_arguments: dict[str, str],
+    read_body: Callable[[], bytes],
+) -> None:
+    """Validate an admitted request; `raw_arguments` are the path's parameters. Raises ServiceError."""
+    request.check_accept(declaration.produces)
+    request.read_arguments(raw_arguments)
+    request.read_query(declaration.query)
+    if declaration.idempotent:
+        request.read_idempotency_key()
+        request.instance = declaration.path.format(**request.arguments)
+    if declaration.conditional and declaration.method != "GET":
+        request.precondition = precondition(request.headers)
+    if declaration.method not in {"GET", "DELETE"}:
+        _validate_body(declaration, request, read_body)
+
+
+def _validate_body(declaration: RouteDeclaration, request: HttpRequest, read_body: Callable[[], bytes]) -> None:
+    if request.has_body:
+        request.check_body_type()
+    body = read_body()
+    if body or declaration.body is not None:
+        request.read_body(declaration.body or NoFields, body)

@@ -1,0 +1,70 @@
+"""The declaration of a route, as plain data: the checks, the dispatcher and the OpenAPI document read it."""
+
+import math
+from dataclasses import dataclass
+
+from contracts.base import PageRequest, Request, View
+from contracts.errors import ServiceError
+from extensions.http.message.request import Access
+
+
+class NoFields(Request):
+    """The query or body of a route that takes none."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RouteDeclaration:
+    """What a route takes, who may call it, and what it returns."""
+
+    method: str
+    path: str
+    """The path template, such as `/orders/{order_id}`. All parameters are ids."""
+    aliases: tuple[str, ...] = ()
+    """Other paths of the same operation."""
+    access: Access
+    query: type[Request] = NoFields
+    """The model of the query. A PageRequest makes the route a list."""
+    body: type[Request] | None = None
+    response: type[View] | None = None
+    """The view of the success body, or of each item of a list."""
+    status: int = 200
+    """The status of a success."""
+    other_statuses: tuple[int, ...] = ()
+    """Further success statuses, which the handler chooses."""
+    location: str = ""
+    """The template of the Location header, with fields of the response body in braces."""
+    errors: tuple[type[ServiceError], ...] = ()
+    """The errors that do not follow from the rest of the declaration."""
+    produces: str = "application/json"
+    """The media type of a response whose body is bytes."""
+    idempotent: bool = False
+    """Takes an Idempotency-Key."""
+    shared_for: float = 0
+    """Seconds for which one response serves every caller: math.inf for a constant one, 0 where it is not shared."""
+    compute_heavy: bool = False
+    """Waits for much computation, such as a password hash. Few of these requests run at the same time."""
+    rate_limit: str | None = None
+    """The name of an additional rate limit, in config.yml."""
+
+    @property
+    def sheds_load(self) -> bool:
+        """True where requests are refused under overload. Shared responses are served even then."""
+        return not self.shared_for
+
+    @property
+    def rate_limited(self) -> bool:
+        """True where requests count against the rate limits. A constant response costs nothing, so it has none."""
+        return self.shared_for < math.inf
+
+    @property
+    def paged(self) -> bool:
+        """True for lists."""
+        return issubclass(self.query, PageRequest)
+
+    @property
+    def conditional(self) -> bool:
+        """True where the response is one resource: it has an ETag, GET takes If-None-Match, PUT and PATCH If-Match.
+
+        The handler passes If-Match to the owning service, with `**request.precondition`.
+        """
+        return self.method in {"GET", "PUT", "PATCH"} and self.sheds_load and not self.paged
