@@ -1,8 +1,8 @@
 """Sends 100,000 or more generated requests to a private suite: `make fuzz`.
 
-Every response is checked against the OpenAPI document: no 5xx; no status, header, media type or field that is not in it;
-no invalid request is accepted, and no valid one is refused. In each round a customer and an administrator send requests
-concurrently; each run has its own seed, counted up from `--seed`.
+Every response is checked against the OpenAPI document: no 5xx; no status, header, media type or field that is not in
+it; no invalid request is accepted, and no valid one is refused. In each round a customer and an administrator send
+requests concurrently; each run has its own seed, counted up from `--seed`.
 """
 
 import argparse

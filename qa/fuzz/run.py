@@ -72,7 +72,7 @@ def run(url: str, email: str, password: str, *, seed: int, folder: Path, example
 
 
 def closed() -> dict[str, Any]:
-    """Return the document without additional properties in responses: unlike clients, the fuzzer reports unknown fields."""
+    """Return the document without additional properties: unlike clients, the fuzzer reports unknown fields."""
     strict = document(GatewayService, INFO)
     for schema in strict["components"]["schemas"].values():
         if "properties" in schema:
