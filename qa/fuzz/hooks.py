@@ -51,7 +51,7 @@ class Session:
 
 @schemathesis.hook
 def before_call(_context, case, _kwargs):
-    """Use existing products in orders, which random ids would not match, and do not change the seed's users and products.
+    """Use existing products in orders, which random ids would not match, and do not change the seed's rows.
 
     Otherwise an administrator could remove their own role, or deactivate themselves, and all later requests would fail.
     """
