@@ -1,1 +1,1 @@
-"""Everything that puts the suite on a machine: keys, migrations, the demo seed, compose, and the local launcher."""
+"""Everything that installs and starts the suite: keys, migrations, the demo seed, and the local launcher."""

@@ -1,9 +1,9 @@
-"""The services' databases and the roles that log in to them, as config.yml has them: `python -m deploy.databases`.
+"""Creates the services' databases and roles, as config.yml names them: `python -m deploy.databases`.
 
-Each database has an owner, under whom migrations run, and the role of its service, who may read and write rows
-(extensions/storage/migrations.py grants what extensions/storage/tables.py says). Where ADMINISTRATOR_DATABASE_URL is
-set, its user creates those that are on its server, with the names and passwords in their addresses, at every start.
-Elsewhere an operator has to create them.
+Each database has an owner, which runs the migrations, and the role of its service, which may read and write rows
+(extensions/storage/migrations.py grants the permissions of extensions/storage/tables.py). If ADMINISTRATOR_DATABASE_URL
+is set, its user creates at every start the databases and roles on its server, with the names and passwords in their
+addresses. Otherwise an operator has to create them.
 """
 
 import os
@@ -24,7 +24,7 @@ from extensions.runtime.addresses import database_url, database_variable, owner_
 from extensions.runtime.settings import is_production
 from extensions.security.production import has_own_password
 
-ONE_AT_A_TIME = 7_305_512  # any number, the same for everybody who makes databases
+ONE_AT_A_TIME = 7_305_512  # the key of the advisory lock that every creator of databases takes
 HAND_OVER = """
     REASSIGN OWNED BY {role} TO {owner};
     GRANT CONNECT ON DATABASE {database} TO {role};
@@ -34,12 +34,12 @@ HAND_OVER = """
 
 
 class DatabasesError(Exception):
-    """The databases cannot be made; the text says why."""
+    """The databases cannot be created; the text says why."""
 
 
 @dataclass(frozen=True)
 class Database:
-    """A service's database, by two addresses: that of the service, and that of the owner, who may be the same."""
+    """A service's database, with the service's address and the owner's, which may be the same."""
 
     service: str
     url: str
@@ -47,20 +47,20 @@ class Database:
 
 
 def configured() -> dict[str, Database]:
-    """Return each service's database. One without an owner's address belongs to its service."""
+    """Return each service's database. Without an owner's address, the service's role is the owner."""
     settings = load()
     return {one: Database(one, database_url(settings, one), owner_database_url(settings, one)) for one in SERVICES}
 
 
 def make(administrator: str, databases: Iterable[Database]) -> list[str]:
-    """Make what is missing, and take from the services' roles what an earlier version gave them.
+    """Create missing databases and roles, and revoke permissions that earlier versions granted to services' roles.
 
-    Returns whose databases are on that server, by the host and port in their addresses. The others are left alone.
+    Only databases on the administrator's server (the same host and port) are changed. Returns their services.
     """
     server = make_url(administrator)
     ours = [database for database in databases if _place(make_url(database.url)) == _place(server)]
     with closing(_connect(server)) as outside, outside.cursor() as at:
-        at.execute("SELECT pg_advisory_lock(%s)", [ONE_AT_A_TIME])  # until the connection is closed
+        at.execute("SELECT pg_advisory_lock(%s)", [ONE_AT_A_TIME])  # held until the connection is closed
         for database in ours:
             url, owner = make_url(database.url), make_url(database.owner_url)
             _make_role(at, owner)
@@ -101,9 +101,9 @@ def _make_database(at: cursor, url: URL, owner: URL) -> None:
 
 
 def _hand_over(at: cursor, url: URL, owner: URL) -> None:
-    """Up to version 0.1 the service's role owned the database and its tables: now the owner does.
+    """Transfer a database to its owner: up to version 0.1 the service's role owned it and its tables.
 
-    In one transaction, so that services which run meanwhile can go on. Migrations then take away what is too much.
+    This is one transaction, so running services are not interrupted. Migrations then revoke excessive permissions.
     """
     at.execute(
         "SELECT FROM pg_database WHERE datname = current_database() AND pg_get_userbyid(datdba) = %s", [url.username]
@@ -114,16 +114,16 @@ def _hand_over(at: cursor, url: URL, owner: URL) -> None:
 
 
 def _shut(at: cursor, url: URL, owner: URL) -> None:
-    """Nobody but the two may connect, and only the owner makes tables, temporary ones included."""
+    """Let only the two roles connect, and only the owner create tables, including temporary ones."""
     database, role = Identifier(url.database or ""), Identifier(url.username or "")
     at.execute(SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
     at.execute(SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, role))
     at.execute(SQL("ALTER SCHEMA public OWNER TO {}").format(Identifier(owner.username or "")))
-    at.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")  # before PostgreSQL 15 everybody might make tables
+    at.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")  # before PostgreSQL 15 every role could create tables
 
 
 def check_passwords(administrator: str, databases: Iterable[Database]) -> None:
-    """Raise DatabasesError where somebody would get a password that everybody knows."""
+    """Raise DatabasesError if a role would get a well-known password."""
     urls = {ADMINISTRATOR_DATABASE: administrator}
     for database in databases:
         urls[database_variable(database.service)] = database.url
@@ -144,9 +144,9 @@ def main() -> int:
             check_passwords(administrator, databases)
         made = make(administrator, databases)
     except (DatabasesError, psycopg2.Error) as error:
-        print(f"the databases cannot be made: {error}", file=sys.stderr)
+        print(f"the databases cannot be created: {error}", file=sys.stderr)
         return 1
-    print(f"databases and their roles are there: {', '.join(made) or 'none on this server'}")
+    print(f"databases and roles exist: {', '.join(made) or 'none on this server'}")
     return 0
 
 

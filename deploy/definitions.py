@@ -1,7 +1,7 @@
-"""What RabbitMQ loads when it starts: users, permissions, exchanges, queues. `python -m deploy.definitions FILE`.
+"""Writes the definitions that RabbitMQ loads at its start: users, permissions, exchanges, queues.
 
-Made from the contracts and the environment's passwords at every start of the broker. Loading it again changes what is
-different and deletes nothing: see "leftovers" in docs/security.md.
+`python -m deploy.definitions FILE` runs before every start of the broker, with the passwords of the environment.
+Loading definitions again updates what differs and deletes nothing: see "leftovers" in docs/security.md.
 """
 
 import argparse
@@ -26,29 +26,29 @@ VHOST = "/"
 
 
 class DefinitionsError(Exception):
-    """The definitions cannot be made; the text says why."""
+    """The definitions cannot be created; the text says why."""
 
 
 def build(environ: Mapping[str, str], *, production: bool) -> dict[str, Any]:
-    """Return the definitions. DefinitionsError where production would run with a password that everybody knows."""
+    """Return the definitions. Raises DefinitionsError if production would run with a well-known password."""
     plan = topology.Plan()
     topology.declare(plan)
     name, password = administrator_of(environ)
-    everybody = users(name, topology.retry_delays())
-    passwords = {user.name: password_of(user.name, environ) for user in everybody} | {name: password}
+    all_users = users(name, topology.retry_delays())
+    passwords = {user.name: password_of(user.name, environ) for user in all_users} | {name: password}
     weak = sorted(user for user, password in passwords.items() if is_common_password(user, password))
     if production and weak:
         raise DefinitionsError(f"ENVIRONMENT is production: give {', '.join(weak)} passwords of their own")
     return {
         "vhosts": [{"name": VHOST}],
-        "users": [_login(user, passwords[user.name]) for user in everybody],
+        "users": [_login(user, passwords[user.name]) for user in all_users],
         "permissions": [
             {"user": user.name, "vhost": VHOST, "configure": user.configure, "write": user.write, "read": user.read}
-            for user in everybody
+            for user in all_users
         ],
         "topic_permissions": [
             {"user": user.name, "vhost": VHOST, "exchange": exchange, "write": write, "read": read}
-            for user in everybody
+            for user in all_users
             for exchange, (write, read) in user.topics.items()
         ],
         **_topology(plan),
@@ -57,7 +57,7 @@ def build(environ: Mapping[str, str], *, production: bool) -> dict[str, Any]:
 
 def _login(user: User, password: str) -> dict[str, str]:
     salt = secrets.token_bytes(4)
-    digest = hashlib.sha256(salt + password.encode()).digest()  # the broker's format: no better one is there
+    digest = hashlib.sha256(salt + password.encode()).digest()  # RabbitMQ supports no stronger format
     return {
         "name": user.name,
         "password_hash": base64.b64encode(salt + digest).decode(),
@@ -67,13 +67,13 @@ def _login(user: User, password: str) -> dict[str, str]:
 
 
 def _topology(plan: topology.Plan) -> dict[str, Any]:
-    lasting = {"vhost": VHOST, "durable": True, "auto_delete": False}
+    durable = {"vhost": VHOST, "durable": True, "auto_delete": False}
     return {
         "exchanges": [
-            {"name": name, "type": kind, "internal": False, "arguments": {}, **lasting}
+            {"name": name, "type": kind, "internal": False, "arguments": {}, **durable}
             for name, kind in plan.exchanges.items()
         ],
-        "queues": [{"name": name, "arguments": arguments, **lasting} for name, arguments in plan.queues.items()],
+        "queues": [{"name": name, "arguments": arguments, **durable} for name, arguments in plan.queues.items()],
         "bindings": [
             {
                 "source": exchange,
@@ -89,10 +89,10 @@ def _topology(plan: topology.Plan) -> dict[str, Any]:
 
 
 def write(path: Path) -> None:
-    """Write the definitions for this environment, whole or not at all.
+    """Write the definitions for this environment atomically.
 
-    They hold hashes of passwords. The broker's container has another user than ours, so it is the folder that has to
-    be closed to others: a volume of these two alone, or the broker's home.
+    They contain password hashes. The broker's container runs as another user, which must read the file, so the folder
+    has to be closed to others: a volume of these two containers, or the broker's home.
     """
     settings = load()
     definitions = build(os.environ, production=is_production(settings))

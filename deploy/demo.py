@@ -1,7 +1,7 @@
-"""The four stories of an order, told as they happen: `make demo`, or `python -m deploy.demo [url]`.
+"""Runs the four stories of an order and prints their events: `make demo`, or `python -m deploy.demo [url]`.
 
-It uses the demo seed's accounts and products over the REST API, as any client would, and exits with 1 if a story does
-not end as it should.
+It uses the accounts and products of the demo seed over the REST API, and exits with 1 if a story does not end as
+expected.
 """
 
 import json
@@ -16,12 +16,12 @@ from typing import Any
 
 from deploy.seed import ADMIN, CUSTOMER, DEFAULT_PASSWORD
 
-PATIENCE = 30.0  # seconds for an order to come to its end
-QUIET = 0.7  # seconds without a new event, after which nothing more is expected
+STORY_SECONDS = 30.0  # an order must reach its expected end within so many seconds
+QUIET_SECONDS = 0.7  # after so many seconds without a new event, a story has ended
 
 
 class DemoError(Exception):
-    """The API answered something else than the demo needs; the text says what."""
+    """The API returned an unexpected response; the text says which."""
 
 
 @dataclass
@@ -32,32 +32,32 @@ class Api:
     token: str | None = None
 
     def call(self, method: str, path: str, body: object = None, *, missing: Any = None) -> Any:
-        """The JSON answer; `missing` if there is no such thing (404). DemoError for any other error."""
+        """Return the JSON body; `missing`, if given, for a 404. Raises DemoError for other errors."""
         headers = {"Content-Type": "application/json"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)  # noqa: S310
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-                return json.loads(answer.read() or b"null")
+            with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+                return json.loads(response.read() or b"null")
         except urllib.error.HTTPError as error:
             if error.code == 404 and missing is not None:
                 return missing
             text = error.read(2000).decode(errors="replace")
-            raise DemoError(f"{method} {path} was answered {error.code}: {text}") from None
+            raise DemoError(f"{method} {path} returned {error.code}: {text}") from None
         except OSError as error:
-            raise DemoError(f"{method} {path} got no answer: {error}. Does the suite run at {self.url}?") from None
+            raise DemoError(f"{method} {path} got no response: {error}. Does the suite run at {self.url}?") from None
 
     def login(self, email: str, password: str) -> "Api":
-        """The same API as this user."""
-        answer = self.call("POST", "/users/login", {"email": email, "password": password})
-        return Api(self.url, answer["access_token"])
+        """Return the API as this user."""
+        session = self.call("POST", "/users/login", {"email": email, "password": password})
+        return Api(self.url, session["access_token"])
 
 
 @dataclass(frozen=True)
 class Story:
-    """What the customer does, and how the order must end."""
+    """One story: what the customer does, and how the order must end."""
 
     title: str
     sku: str
@@ -71,7 +71,7 @@ def _confirmed(order: dict[str, Any]) -> bool:
 
 
 def _out_of_stock(order: dict[str, Any]) -> bool:
-    # the cancellation may overtake the payment, which then never happens
+    # payments may handle the cancellation before the creation: then there is no payment
     return order["cancel_reason"] == "OUT_OF_STOCK" and order["payment_status"] in ("VOIDED", "PENDING")
 
 
@@ -93,23 +93,23 @@ STORIES = (
 
 
 def tell(url: str) -> int:
-    """Tell all stories on the suite at `url`; the exit code."""
+    """Run all stories on the suite at `url`; returns the exit code."""
     password = os.environ.get("DEMO_PASSWORD") or DEFAULT_PASSWORD
     try:
         admin, customer = Api(url).login(ADMIN, password), Api(url).login(CUSTOMER, password)
-        ends_well = [_tell(story, number, admin, customer) for number, story in enumerate(STORIES, start=1)]
+        ends_well = [_run(story, number, admin, customer) for number, story in enumerate(STORIES, start=1)]
     except DemoError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
-    print(f"\n{sum(ends_well)} of {len(STORIES)} stories ended as they should.")
+    print(f"\n{sum(ends_well)} of {len(STORIES)} stories ended as expected.")
     return 0 if all(ends_well) else 1
 
 
-def _tell(story: Story, number: int, admin: Api, customer: Api) -> bool:
+def _run(story: Story, number: int, admin: Api, customer: Api) -> bool:
     print(f"\n{number}. {story.title}", flush=True)
     found = customer.call("GET", f"/products?sku={story.sku}")["items"]
     if not found:
-        raise DemoError(f"there is no product {story.sku}; `python -m deploy.seed` plants the demo shop")
+        raise DemoError(f"there is no product {story.sku}; `python -m deploy.seed` creates the demo shop")
     product = found[0]
     print(f"   {story.quantity} x {product['name']} at {product['price']} {product['currency']}")
     print(f"   before: {_stock(admin, product)}")
@@ -123,7 +123,7 @@ def _tell(story: Story, number: int, admin: Api, customer: Api) -> bool:
     print(f"   payment {payment['status']} {payment['amount']}".rstrip())
     print(f"   order   {order['status']}{reason}, stock {order['stock_status']}, payment {order['payment_status']}")
     if not well:
-        print("   This is not how it should have ended.")
+        print("   This is not the expected end.")
     return well
 
 
@@ -134,11 +134,11 @@ def _stock(admin: Api, product: dict[str, Any]) -> str:
 
 
 def _follow(story: Story, order_id: str, customer: Api) -> bool:
-    """Print each event as it comes, until the order has ended as it should and all is quiet; False if it does not."""
+    """Print events as they occur, until the order has its expected end and no events follow; False if it does not."""
     began = last = time.monotonic()
     seen: set[str] = set()
     cancels = story.cancels
-    while time.monotonic() < began + PATIENCE:
+    while time.monotonic() < began + STORY_SECONDS:
         for entry in customer.call("GET", f"/orders/{order_id}/timeline")["items"]:
             if entry["event_id"] not in seen:
                 seen.add(entry["event_id"])
@@ -146,10 +146,10 @@ def _follow(story: Story, order_id: str, customer: Api) -> bool:
                 print(f"     {entry['at'][11:23]}  {entry['service']:<10} {entry['event']}", flush=True)
         order = customer.call("GET", f"/orders/{order_id}")
         if cancels and _confirmed(order):
-            print("     ... and the customer changes their mind")
+            print("     ... and the customer cancels")
             customer.call("POST", f"/orders/{order_id}/cancel")
             cancels = False
-        elif story.ends(order) and time.monotonic() > last + QUIET:
+        elif story.ends(order) and time.monotonic() > last + QUIET_SECONDS:
             return True
         time.sleep(0.05)
     return False

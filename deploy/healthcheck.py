@@ -1,7 +1,7 @@
-"""Is a service well? `python -m deploy.healthcheck orders` exits 0 if it is, 1 with a reason if not.
+"""Checks a service: `python -m deploy.healthcheck orders` exits with 0 if it is healthy, else with 1 and a reason.
 
-A service is asked by RPC over the broker, which is how it is reached; the gateway by HTTP, `GET /health/ready`.
-The answer comes in a queue that ends with the connection, so that a check every few seconds leaves none behind.
+A service is checked by RPC, as its callers reach it; the gateway by HTTP, `GET /health/ready`. The reply queue ends
+with the connection, so repeated checks leave no queues behind.
 """
 
 import http.client
@@ -23,7 +23,7 @@ RPC_EXCHANGE = "nameko-rpc"
 
 
 class Unhealthy(Exception):
-    """The service said no, or nothing; the text says which."""
+    """The service returned an error, or reported a failed part; the text says which."""
 
 
 def ask(
@@ -34,13 +34,13 @@ def ask(
     *,
     timeout: float = TIMEOUT,
 ) -> dict[str, Any]:
-    """The answer of a service's method. TimeoutError if there is none within `timeout` seconds, Unhealthy an error."""
+    """Call a service's method and return its result. TimeoutError after `timeout` seconds, Unhealthy for an error."""
     deadline = time.monotonic() + timeout
     replies: list[Any] = []
     with kombu.Connection(amqp_uri, connect_timeout=min(timeout, TIMEOUT)) as connection:
         channel = connection.channel()
         address = str(uuid.uuid4())
-        name = f"rpc.reply-{service}-{address}"  # a service may ask itself: it may have such a queue
+        name = f"rpc.reply-{service}-{address}"  # every service has the permission to declare such a queue
         channel.queue_declare(name, durable=False, exclusive=True, auto_delete=True)
         channel.queue_bind(name, RPC_EXCHANGE, address)
         queue = kombu.Queue(name, no_declare=True, channel=channel)
@@ -65,19 +65,19 @@ def ask(
                 connection.drain_events(timeout=max(deadline - time.monotonic(), 0.001))
     reply = replies[0]
     if reply.get("error"):
-        raise Unhealthy(f"{service} answers: {reply['error'].get('value') or reply['error'].get('exc_type')}")
+        raise Unhealthy(f"{service} returned an error: {reply['error'].get('value') or reply['error'].get('exc_type')}")
     return dict(reply.get("result") or {})
 
 
 def check(amqp_uri: str, service: str, *, timeout: float = TIMEOUT) -> None:
-    """Raise as `ask` does, and Unhealthy where the service says that it cannot work."""
+    """Raise as `ask` does, and Unhealthy if the service reports a failed part."""
     health = ask(amqp_uri, service, timeout=timeout)
     if health.get("status") != "ok":
         raise Unhealthy("; ".join(f"{part}: {state}" for part, state in health["parts"].items() if state != "ok"))
 
 
-def answers(amqp_uri: str, service: str, *, timeout: float = TIMEOUT) -> bool:
-    """Does the service answer, and well?"""
+def is_healthy(amqp_uri: str, service: str, *, timeout: float = TIMEOUT) -> bool:
+    """Whether the service responds and is healthy."""
     try:
         check(amqp_uri, service, timeout=timeout)
     except (Unhealthy, OSError, OperationalError, AMQPError):
@@ -86,22 +86,22 @@ def answers(amqp_uri: str, service: str, *, timeout: float = TIMEOUT) -> bool:
 
 
 def ask_gateway(address: str, *, timeout: float = TIMEOUT) -> None:
-    """Unhealthy unless `GET /health/ready` on this host:port is 200."""
+    """Raise Unhealthy unless `GET /health/ready` on this host:port returns 200."""
     host, _, port = address.rpartition(":")
     connection = http.client.HTTPConnection(
         "127.0.0.1" if host in ("", "0.0.0.0") else host, int(port), timeout=timeout
     )
     try:
         connection.request("GET", "/health/ready")
-        answer = connection.getresponse()
-        if answer.status != http.HTTPStatus.OK:
-            raise Unhealthy(f"the gateway answers {answer.status}: {answer.read(500).decode(errors='replace')}")
+        response = connection.getresponse()
+        if response.status != http.HTTPStatus.OK:
+            raise Unhealthy(f"the gateway returned {response.status}: {response.read(500).decode(errors='replace')}")
     finally:
         connection.close()
 
 
 def main(names: list[str]) -> int:
-    """Check each named service; the exit code."""
+    """Check each named service; returns the exit code."""
     if not names:
         print("which service? for example: python -m deploy.healthcheck orders", file=sys.stderr)
         return 2
@@ -116,7 +116,7 @@ def main(names: list[str]) -> int:
             else:
                 check(amqp_uri(settings, name), name)
         except TimeoutError:
-            print(f"{name} did not answer within {TIMEOUT:g} s", file=sys.stderr)
+            print(f"{name} did not respond within {TIMEOUT:g} s", file=sys.stderr)
             return 1
         except (Unhealthy, OSError, OperationalError, AMQPError) as error:
             print(f"{name}: {error}", file=sys.stderr)
@@ -125,6 +125,6 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # a green hub is not needed for one question, and starting without it is faster
+    # one call needs no eventlet hub, and starting without it is faster
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     sys.exit(main(sys.argv[1:]))

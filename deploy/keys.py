@@ -1,6 +1,6 @@
-"""The keys that access tokens are signed with: Ed25519, PEM. `python -m deploy.keys` makes the pair, once.
+"""The keys that sign access tokens: Ed25519, PEM. `python -m deploy.keys` creates the pair if it does not exist.
 
-They are rotated while the suite runs, in three steps: `python -m deploy.keys announce`, `switch`, `retire`
+They can be rotated while the suite runs, in three steps: `python -m deploy.keys announce`, `switch`, `retire`
 (docs/security/doors.md).
 """
 
@@ -17,9 +17,9 @@ from users.tokens import load_signing_keys
 
 
 def ensure(private: Path, public: Path) -> bool:
-    """Make the pair if it is not there; True if it was made. The public file follows from the private one.
+    """Create the pair if it does not exist; True if it was created. The public file is derived from the private one.
 
-    Each file appears whole or not at all: a service that starts meanwhile never reads half a key.
+    Each file is written atomically: a service that starts at the same time never reads a part of a key.
     """
     made = not private.exists()
     if made:
@@ -30,7 +30,7 @@ def ensure(private: Path, public: Path) -> bool:
 
 
 def announce(private: Path, public: Path) -> None:
-    """Make the next key, and let everybody verify what it will sign."""
+    """Create the next key, and publish it, so that services can verify its tokens before it signs any."""
     following = _next_of(private)
     if not following.exists():
         _write_private(following, [Ed25519PrivateKey.generate()])
@@ -39,14 +39,14 @@ def announce(private: Path, public: Path) -> None:
 
 
 def switch(private: Path) -> None:
-    """Sign with the announced key from now on; FileNotFoundError if there is none."""
+    """Sign with the announced key from now on. Raises FileNotFoundError if there is none."""
     coming = load_signing_keys(_next_of(private))
     _write_private(private, [key.private for key in (*coming, *load_signing_keys(private))])
     _next_of(private).unlink()
 
 
 def retire(private: Path, public: Path) -> None:
-    """Forget every key but the one that signs: what others have signed is no longer accepted."""
+    """Remove all keys except the signing one: tokens of the other keys are no longer accepted."""
     signing = load_signing_keys(private)[0]
     _write_public(public, [signing.public])
     _write_private(private, [signing.private])
@@ -75,23 +75,23 @@ def _write(path: Path, content: bytes, *, mode: int) -> None:
 
 
 def main() -> int:
-    """Make the pair where config.yml says it is, or take the step of a rotation that the command line names."""
+    """Create the pair of config.yml, or run the step of a rotation that the command line names."""
     from deploy.settings import load
 
     settings = load()
     private, public = Path(settings["JWT_PRIVATE_KEY_FILE"]), Path(settings["JWT_PUBLIC_KEY_FILE"])
     match sys.argv[1:]:
         case []:
-            print(f"{'made' if ensure(private, public) else 'already there'}: {private} and {public}")
+            print(f"{'created' if ensure(private, public) else 'they exist already'}: {private} and {public}")
         case ["announce"]:
             announce(private, public)
-            print("The next key can be verified. Switch in ten minutes, when everybody has read it.")
+            print("The next key is announced. Switch in ten minutes, when all services have read it.")
         case ["switch"]:
             switch(private)
-            print("The next key signs. Retire the old one in a day, when nothing that it has signed is asked for.")
+            print("The next key signs. Retire the old one in a day, when its last tokens have expired.")
         case ["retire"]:
             retire(private, public)
-            print("Only the key that signs is left.")
+            print("Only the signing key is left.")
         case _:
             print(__doc__, file=sys.stderr)
             return 2

@@ -1,8 +1,8 @@
-"""Bring the services' databases to their newest revision: `python -m deploy.migrate [users orders ...]`.
+"""Upgrades the services' databases to their newest revision: `python -m deploy.migrate [users orders ...]`.
 
 `python -m deploy.alembic` runs any other command of Alembic on one service.
 
-Several at once (two containers, two terminals) do no harm: extensions/storage/migrations.py lets one at a time.
+It may run several times at once (two containers, two terminals): extensions/storage/migrations.py takes a lock.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from deploy.databases import Database, configured
 from deploy.settings import ROOT
 
-PATIENCE = 60.0  # seconds to wait for a database that is starting
+CONNECT_SECONDS = 60.0  # how long to wait for a database that is starting
 
 
 class MigrationError(Exception):
@@ -27,7 +27,7 @@ class MigrationError(Exception):
 
 
 def migrate(services: Sequence[str] = (), *, say: Callable[[str], None] = print) -> None:
-    """Upgrade these services' databases (all, if none is named) to head. MigrationError if one does not get there."""
+    """Upgrade these services' databases (without names: all) to head. Raises MigrationError if one cannot be."""
     known = configured()
     unknown = sorted(set(services) - set(known))
     if unknown:
@@ -39,7 +39,7 @@ def migrate(services: Sequence[str] = (), *, say: Callable[[str], None] = print)
 
 
 def upgrade(database: Database) -> tuple[str | None, str | None]:
-    """Upgrade one database as its owner; the revision before and after."""
+    """Upgrade one database as its owner; returns the revisions before and after."""
     engine = sqlalchemy.create_engine(
         database.owner_url, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 5}
     )
@@ -63,8 +63,8 @@ def alembic_config(database: Database) -> Config:
 
 
 def wait_for(engine: sqlalchemy.Engine, service: str) -> sqlalchemy.Connection:
-    """A connection, as soon as the database takes one. MigrationError after a minute."""
-    deadline = time.monotonic() + PATIENCE
+    """Return a connection as soon as the database accepts one. Raises MigrationError after CONNECT_SECONDS."""
+    deadline = time.monotonic() + CONNECT_SECONDS
     while True:
         try:
             return engine.connect()
@@ -88,7 +88,7 @@ def _revision(connection: sqlalchemy.Connection) -> str | None:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m deploy.migrate", description=__doc__)
-    parser.add_argument("services", nargs="*", help="whose databases; all, if none is named")
+    parser.add_argument("services", nargs="*", help="the services to migrate (default: all)")
     try:
         migrate(parser.parse_args().services)
     except MigrationError as error:

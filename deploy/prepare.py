@@ -1,5 +1,4 @@
-"""What has to be there before the first service starts: keys, tables, and in the compose file what its broker loads and
-who logs in to Redis and the databases."""
+"""Creates what the services need before they start: keys, the broker's definitions, Redis' users, databases, tables."""
 
 import sys
 
@@ -7,7 +6,7 @@ from deploy import databases, definitions, keys, migrate, redis_users
 
 
 def main() -> int:
-    """Keys, what broker and Redis load, databases (all three where the environment says so), tables: the exit code."""
+    """Run all steps (three of them only if the environment asks for them); returns the exit code."""
     return keys.main() or definitions.main() or redis_users.main() or databases.main() or migrate.main()
 
 

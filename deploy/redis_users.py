@@ -1,8 +1,8 @@
-"""The users of Redis, and what each may do there, as the file that it loads: `python -m deploy.redis_users FILE`.
+"""Writes the ACL file with the users of Redis and their permissions: `python -m deploy.redis_users FILE`.
 
-A service reads and changes its own cache, reads those that it shows, and has the counters of the limits that it
-watches: nothing else of what is in Redis, and no command that its code does not send. Made at every start, of the
-environment's passwords; a Redis that runs already reads it when it is started again.
+A service may read and write its own cache, read the caches that it uses, and use the counters of its own limits. It may
+send only the commands that its code uses. The file is written at every start, with the passwords of the environment;
+a running Redis reads it at its next start.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from deploy.settings import load
 from extensions.runtime.settings import UnknownEnvironment, is_production
 from extensions.security.production import is_common_password
 
-ADMINISTRATOR = "default"  # who sends no name
+ADMINISTRATOR = "default"  # the user of clients that send no name
 
-# What the scripts send counts as sent by who runs them.
+# A script needs the permissions for the commands that it sends.
 READ = "+get +hget"
 WRITE = f"{READ} +set +hset +expire +del +unlink +type +eval +evalsha +script|load"
 OF_CACHES = f"{WRITE} +scan"
@@ -29,35 +29,34 @@ OF_LIMITS = f"{WRITE} +time"
 LIMITS_OF_REQUESTS = ("per_address", "per_user", "login", "register")
 
 RULES: Mapping[str, str] = {
-    **dict.fromkeys(SERVICES, ""),  # whether Redis is there, everybody may ask
+    **dict.fromkeys(SERVICES, ""),  # every user may send PING
     "users": f"{OF_LIMITS} ~limits:{TooManyFailedLogins.policy}:*",
     "catalog": f"{OF_CACHES} ~catalog:*",
-    # Whoever asks for the generation of the products first begins one.
+    # The first reader of the products' generation creates it.
     "orders": f"{OF_CACHES} ~orders:* ~catalog:products:generation",
     GATEWAY: " ".join(
         [OF_LIMITS, *(f"~limits:{name}:*" for name in LIMITS_OF_REQUESTS), "%R~orders:order:*", "%R~catalog:product:*"]
     ),
 }
-"""For each service, in the words of Redis' ACL, the commands and keys that are its."""
+"""For each service, its commands and keys as Redis ACL rules."""
 
 
 class WeakPassword(Exception):
-    """Production would run with a password that everybody knows; the text says whose."""
+    """Production would run with a well-known password; the text says whose."""
 
 
 def build(environ: Mapping[str, str], *, production: bool) -> str:
-    """Return the file; no password stands in it. Raises WeakPassword.
+    """Return the content of the file, with password hashes only. Raises WeakPassword.
 
-    Without a REDIS_PASSWORD the administrator has none: then nobody but this machine may reach Redis.
+    Without REDIS_PASSWORD the administrator has no password: then only this machine may reach Redis.
     """
-    administrators = environ.get("REDIS_PASSWORD") or ""
+    administrator_password = environ.get("REDIS_PASSWORD") or ""
     passwords = {service: redis_password_of(service, environ) for service in RULES}
-    weak = [
-        user for user, word in {**passwords, ADMINISTRATOR: administrators}.items() if is_common_password(user, word)
-    ]
+    known = {**passwords, ADMINISTRATOR: administrator_password}.items()
+    weak = [user for user, password in known if is_common_password(user, password)]
     if production and weak:
         raise WeakPassword(f"ENVIRONMENT is production: give {', '.join(sorted(weak))} passwords of their own in Redis")
-    lines = [f"user {ADMINISTRATOR} on {_login(administrators)} ~* &* +@all"]
+    lines = [f"user {ADMINISTRATOR} on {_login(administrator_password)} ~* &* +@all"]
     lines += [f"user {name} on {_login(passwords[name])} resetchannels -@all +ping {RULES[name]}" for name in RULES]
     return "".join(f"{line.strip()}\n" for line in lines)
 
@@ -67,7 +66,7 @@ def _login(password: str) -> str:
 
 
 def write(path: Path, environ: Mapping[str, str], *, production: bool) -> None:
-    """Write the file, whole or not at all. Redis' container has another user than ours: it is open to be read."""
+    """Write the file atomically. It is readable by all, because the container of Redis runs as another user."""
     text = build(environ, production=production)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.new")

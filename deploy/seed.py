@@ -1,7 +1,6 @@
-"""The demo shop: an admin, a customer, and ten products with stock. `python -m deploy.seed`, with the services running.
+"""Creates the demo shop: an admin, a customer, products with stock. `python -m deploy.seed`, while the services run.
 
-It is done over RPC, as a person in `nameko shell` would do it. Run again it changes nothing: whoever or whatever
-exists already is left as it is, and what an interrupted run did not get to is added.
+It calls the services by RPC. A second run changes nothing that exists, and adds what an interrupted run did not create.
 """
 
 import os
@@ -16,20 +15,20 @@ from deploy.settings import load
 from extensions.runtime.settings import UnknownEnvironment, is_production
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # eventlet announces its end at every import
+    warnings.simplefilter("ignore")  # eventlet warns at every import that it is deprecated
     from nameko.exceptions import RemoteError, RpcTimeout, UnknownService
     from nameko.standalone.rpc import ClusterRpcClient
 
 ADMIN = "admin@example.com"
 CUSTOMER = "demo@example.com"
-DEFAULT_PASSWORD = "Demo-pass-2026!"  # public, hence never seeded in production
+DEFAULT_PASSWORD = "Demo-pass-2026!"  # public, so there is no seed in production
 TIMEOUT = 15.0  # seconds for one call
-PATIENCE = 60.0  # seconds for services that are still starting
+START_SECONDS = 60.0  # how long to wait for services that are starting
 
 
 @dataclass(frozen=True)
 class Product:
-    """A product of the demo shop and how many of it there are."""
+    """A product of the demo shop, and its units in stock."""
 
     sku: str
     name: str
@@ -110,24 +109,24 @@ PRODUCTS = (
 
 
 class SeedError(Exception):
-    """The seed could not be planted; the text says why."""
+    """The demo shop could not be created; the text says why."""
 
 
 def seed(rpc: Any, password: str, say: Callable[[str], None] = print) -> None:
-    """Plant what is missing, over a Nameko RPC proxy."""
+    """Create what is missing, with a Nameko RPC proxy."""
     for email, roles in ((ADMIN, ["customer", "admin"]), (CUSTOMER, ["customer"])):
         user = _user(rpc, email, password)
         if user is None:
-            say(f"{email} has another password by now and is left as it is")
+            say(f"{email} has another password and is not changed")
         elif set(user["roles"]) != set(roles):
             rpc.users.set_roles(user["id"], roles)
-    # lists are newest first: the last one added is what a newcomer sees at the top
+    # lists show the newest product first, so add them in reverse order
     added = sum(_product(rpc, product) for product in reversed(PRODUCTS))
-    say(f"{added} of {len(PRODUCTS)} products added" if added else "the demo shop is there already")
+    say(f"{added} of {len(PRODUCTS)} products added" if added else "the demo shop exists already")
 
 
 def _user(rpc: Any, email: str, password: str) -> dict[str, Any] | None:
-    """The user of this address, registered if there is none; None if there is one with another password."""
+    """Return the user with this address; register it if there is none. None if it exists with another password."""
     try:
         return rpc.users.register(email, password)["user"]
     except RemoteError as error:
@@ -142,7 +141,7 @@ def _user(rpc: Any, email: str, password: str) -> dict[str, Any] | None:
 
 
 def _product(rpc: Any, product: Product) -> bool:
-    """See that the product and its stock are there; True if something had to be added."""
+    """Create the product and its stock if they are missing; True if something was created."""
     found = _first(rpc.catalog.list_products(sku=product.sku, only_active=False))
     existing = found or rpc.catalog.create_product(
         sku=product.sku, name=product.name, price=product.price, description=product.description
@@ -169,22 +168,22 @@ def _first(listing: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def run(say: Callable[[str], None] = print) -> None:
-    """Seed the running suite of config.yml, waiting for services that are still starting. SeedError if it fails."""
+    """Seed the running suite of config.yml. Waits for services that are starting. Raises SeedError if it fails."""
     settings = load()
     if is_production(settings):
         raise SeedError("ENVIRONMENT is production, and the demo accounts' password is public: nothing was seeded")
     password = os.environ.get("DEMO_PASSWORD") or DEFAULT_PASSWORD
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + START_SECONDS
     while True:
         try:
             with ClusterRpcClient(timeout=TIMEOUT) as rpc:
                 return seed(rpc, password, say)
         except (RpcTimeout, UnknownService, OSError) as error:
             if time.monotonic() > deadline:
-                raise SeedError(f"the services do not answer ({error!r}); are they running?") from error
+                raise SeedError(f"the services do not respond ({error!r}); are they running?") from error
             time.sleep(1)
         except RemoteError as error:
-            raise SeedError(f"a service refused: {error}") from error
+            raise SeedError(f"a service returned an error: {error}") from error
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The settings of config.yml, with the environment's values filled in, as every `nameko` command sees them."""
+"""The settings of config.yml with the values of the environment, as every `nameko` command reads them."""
 
 import warnings
 from pathlib import Path
@@ -8,9 +8,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def load(path: Path | None = None) -> dict[str, Any]:
-    """Read config.yml (or `path`). Nameko's global configuration is set too, for its RPC client."""
+    """Read config.yml (or `path`). Also sets Nameko's global configuration, for its RPC client."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # eventlet announces its end at every import
+        warnings.simplefilter("ignore")  # eventlet warns at every import that it is deprecated
         from nameko.cli.utils.config import setup_config
 
     with (path or ROOT / "config.yml").open("rb") as file:

@@ -3,7 +3,7 @@
 import warnings
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # eventlet announces its end at every import
+    warnings.simplefilter("ignore")  # eventlet warns at every import that it is deprecated
     import eventlet
 
 eventlet.monkey_patch()

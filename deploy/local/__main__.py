@@ -20,7 +20,7 @@ def run() -> int:
 
 
 def demo() -> int:
-    """`make demo`: beside a running suite, else with one of its own."""
+    """`make demo`: uses a running suite, or starts one."""
     from deploy import demo as stories
 
     if launcher.is_running():
@@ -45,7 +45,7 @@ def _address_when_ready() -> str:
 
 
 def clean() -> int:
-    """What `make clean` cannot see: the data outside the clone, of the servers of `make run` and of the tests."""
+    """Delete the servers' data outside the clone, of `make run` and of the tests, which `make clean` does not find."""
     for memory in [launcher.VAR / "ports.json", *launcher.VAR.glob("*/ports.json")]:
         remove_data(memory.parent)
     return 0

@@ -1,4 +1,4 @@
-"""Where the servers' programs are, and getting them from apt when they are missing and we may."""
+"""Finds the servers' programs, and installs missing ones with apt if this process runs as root."""
 
 import contextlib
 import os
@@ -16,15 +16,15 @@ NO_CLUSTER = Path("/etc/postgresql-common/createcluster.d/order-suite.conf")
 
 
 def find(*names: str) -> Path | None:
-    """The first of these programs on PATH or in the usual places beside it."""
+    """Return the first of these programs on PATH or in the usual folders."""
     path = os.pathsep.join([os.environ.get("PATH", ""), *PLACES])
     found = (shutil.which(name, path=path) for name in names)
     return next((Path(program) for program in found if program), None)
 
 
 def rabbitmq() -> Path | None:
-    """RabbitMQ's own start script. Debian's wrapper on PATH, which insists on the user rabbitmq, is not it: only the
-    real one has rabbitmq-env beside it."""
+    """Return RabbitMQ's own start script: the one with rabbitmq-env in its folder. Debian's wrapper on PATH does not
+    work, because it requires the user rabbitmq."""
     on_path = find("rabbitmq-server")
     candidates = [
         Path("/usr/lib/rabbitmq/bin/rabbitmq-server"),
@@ -36,7 +36,7 @@ def rabbitmq() -> Path | None:
 
 
 def postgres(version: str | None = None) -> Path | None:
-    """The folder with PostgreSQL's programs; of several versions `version` if it is there, else the newest."""
+    """Return the folder with PostgreSQL's programs: of `version` if it is installed, otherwise of the newest one."""
     on_path = find("postgres")
     folders = [p.parent for p in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
     folders.sort(key=lambda folder: (folder.parent.name == version, _number(folder.parent.name)), reverse=True)
@@ -52,19 +52,19 @@ def _number(text: str) -> float:
 
 
 def redis() -> Path | None:
-    """Redis, or Valkey, which some distributions have instead and which is the same to us."""
+    """Return Redis, or Valkey, which some distributions have instead and which works too."""
     return find("redis-server", "valkey-server")
 
 
 def faketime() -> Path | None:
-    """The library that gives processes another clock: for `make chaos` only."""
+    """Return the library that changes the clock of processes; only `make chaos` uses it."""
     places = (*Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), Path("/usr/local/lib/faketime/libfaketime.so.1"))
     return next((library for library in places if library.exists()), None)
 
 
 @dataclass(frozen=True)
 class Package:
-    """A Debian package, how to see that its programs are there, and the units it would start at boot."""
+    """A Debian package, a function that finds its program, and the units that it starts at boot."""
 
     name: str
     present: Callable[[], Path | None]
@@ -80,9 +80,9 @@ PACKAGES = (
 
 
 def ensure(wanted: set[str], *, log: Path, say: Callable[[str], None]) -> None:
-    """See that these packages' programs are there; install them when we are root and there is apt.
+    """Install the missing ones of these packages, if this process is root and apt exists.
 
-    StartError with the line to type when they are missing and we may not.
+    Otherwise raise StartError with the command that installs them.
     """
     missing = [p for p in PACKAGES if p.name in wanted and not p.present()]
     if not missing:
@@ -92,9 +92,9 @@ def ensure(wanted: set[str], *, log: Path, say: Callable[[str], None]) -> None:
         raise StartError(
             f"missing on this machine: {', '.join(names)}. Install them, for example with\n"
             f"    sudo apt-get install --no-install-recommends {' '.join(names)}\n"
-            "(what apt then starts of its own can be stopped; the suite starts private ones), or run\n"
+            "(you can stop the servers that apt starts; the suite uses private ones), or run\n"
             "    docker compose up\n"
-            "or give the addresses of running servers in AMQP_URI, REDIS_URL and the *_DATABASE_URLs."
+            "or set AMQP_URI, REDIS_URL and the *_DATABASE_URLs to the addresses of running servers."
         )
     say(f"installing {', '.join(names)} with apt (once; the log is {log})")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def ensure(wanted: set[str], *, log: Path, say: Callable[[str], None]) -> None:
     still = [p.name for p in missing if not p.present()]
     if still:
         raise StartError(
-            f"apt installed {', '.join(still)}, but the programs are not where they are expected; see {log}"
+            f"apt installed {', '.join(still)}, but the programs are not in the expected folders; see {log}"
         )
 
 
@@ -125,7 +125,7 @@ def _apt(arguments: list[str], log: Path) -> None:
 
 @contextlib.contextmanager
 def _no_daemons() -> Iterator[None]:
-    """Meanwhile packages start nothing and make no PostgreSQL cluster on 5432: the machine is the user's."""
+    """Within the block, packages start no servers and create no PostgreSQL cluster on port 5432."""
     ours: list[Path] = []
     try:
         if not POLICY.exists():
@@ -147,7 +147,7 @@ def _write(path: Path, text: str, mode: int) -> None:
 
 
 def _not_at_boot(units: list[str], log: Path) -> None:
-    """What was installed for the suite's sake is not started at the next boot either. Best effort, hence unchecked."""
+    """Disable the installed servers at boot too. Best effort: errors are ignored."""
     if shutil.which("systemctl"):
         with log.open("ab") as output:
             subprocess.run(["systemctl", "disable", *units], stdout=output, stderr=output, check=False)

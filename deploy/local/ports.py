@@ -1,4 +1,4 @@
-"""Which TCP ports the private servers and the gateway get."""
+"""The TCP ports of the private servers and of the gateway."""
 
 import json
 import socket
@@ -6,18 +6,18 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-# The standard ports plus 15,000, plus 0, 10, 20 ... 990 by clone: below the range that the kernel gives to outgoing
-# connections (32768 on), and different from one clone to the next, so that two started at once do not race for one.
+# The standard ports plus 15,000, plus 0, 10, 20 ... 990 by clone: below the kernel's range for outgoing connections
+# (from 32768), and different for each clone, so that two clones that start at once do not compete for a port.
 STANDARD = {"epmd": 4369, "postgres": 5432, "amqp": 5672, "amqp_dist": 5674, "redis": 6379}
 OFFSET = 15_000
 CLONES = 100
-# Metrics: the port that Prometheus' exporters begin with, moved alike; ten for each service, for that many processes.
+# Metrics: the first port of Prometheus' exporters, moved likewise; ten ports for each service, for as many processes.
 METRICS, REPLICAS = 9100, 10
 TRIES = 500
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Can a server listen on that port now? Connections of an earlier server in TIME_WAIT do not count."""
+    """Whether a server can listen on the port now. Connections in TIME_WAIT do not matter."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -28,15 +28,15 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def first_free(start: int, *, host: str = "127.0.0.1", taken: frozenset[int] = frozenset(), step: int = 1) -> int:
-    """The first free port from `start` on that is not in `taken`. OSError if 500 in a row are occupied."""
+    """Return the first free port from `start` on that is not in `taken`. Raises OSError after TRIES occupied ports."""
     for port in range(start, min(start + TRIES * step, 65_536), step):
         if port not in taken and is_free(port, host):
             return port
-    raise OSError(f"no free port among the {TRIES} from {start} on; end what occupies them")
+    raise OSError(f"no free port among the {TRIES} from {start} on; end the programs that use them")
 
 
 def preferred(root: Path) -> dict[str, int]:
-    """The ports that the folder `root` would like, by name; the same folder always likes the same ones."""
+    """Return the preferred ports of the folder `root`, by name; they depend only on its path."""
     return {name: port + OFFSET + _clone(root) * 10 for name, port in STANDARD.items()}
 
 
@@ -54,15 +54,15 @@ def _clone(root: Path) -> int:
 
 
 def choose(root: Path) -> dict[str, int]:
-    """Free ports by name: those of the last time where they are free, else the next ones. Remembered in `root`."""
+    """Return free ports by name: the previous ones if they are free, otherwise the next ones. Stored in `root`."""
     memory = root / "ports.json"
-    wishes = preferred(root)
+    wanted = preferred(root)
     try:
-        wishes |= {name: int(port) for name, port in json.loads(memory.read_text()).items() if name in wishes}
+        wanted |= {name: int(port) for name, port in json.loads(memory.read_text()).items() if name in wanted}
     except (OSError, ValueError, AttributeError, TypeError):
-        pass  # the first time, or a file cut off by a crash: the preferred ports will do
+        pass  # the first start, or a file truncated by a crash: use the preferred ports
     chosen: dict[str, int] = {}
-    for name, wish in wishes.items():
-        chosen[name] = first_free(wish, taken=frozenset(chosen.values()))
+    for name, port in wanted.items():
+        chosen[name] = first_free(port, taken=frozenset(chosen.values()))
     memory.write_text(json.dumps(chosen))
     return chosen

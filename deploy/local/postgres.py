@@ -1,5 +1,4 @@
-"""A private PostgreSQL: one cluster with a database and two roles per service, over TCP on the loopback
-interface only."""
+"""A private PostgreSQL: one cluster with a database and two roles per service, only on the loopback interface."""
 
 import os
 import pwd
@@ -21,7 +20,7 @@ SUPERUSER = "postgres"
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
-    # a socket's path may have 107 characters, which a clone deep in a home exceeds; TCP has no such limit
+    # no Unix socket: its path may have at most 107 characters, and a clone's path can be longer
     "unix_socket_directories": "",
     "max_connections": "200",
     "shared_buffers": "128MB",
@@ -33,7 +32,7 @@ SETTINGS = {
 
 class Postgres(Server):
     name = "postgres"
-    stop_signal = signal.SIGINT  # "fast": disconnects the clients; SIGTERM would wait for them to leave
+    stop_signal = signal.SIGINT  # the fast shutdown, which disconnects clients; SIGTERM would wait for them
     grace = 30.0
 
     @property
@@ -42,7 +41,7 @@ class Postgres(Server):
 
     @property
     def programs(self) -> Path:
-        """The folder of PostgreSQL's programs, of the version that made the data if that is installed."""
+        """The folder of PostgreSQL's programs, of the version that created the data if it is installed."""
         marker = self.data / "PG_VERSION"
         folder = install.postgres(marker.read_text().strip() if marker.exists() else None)
         if folder is None:
@@ -50,25 +49,25 @@ class Postgres(Server):
         return folder
 
     def url(self, role: str, database: str = "") -> str:
-        """The address of a role, whose password is its name, in the database of that name if no other is given."""
+        """The address of a role, whose password is its name; without `database`, in the database of that name."""
         return f"postgresql+psycopg2://{role}:{role}@127.0.0.1:{self.port}/{database or role}"
 
     def administrator_url(self) -> str:
-        """The address of the user who may do everything."""
+        """The address of the superuser."""
         password = (self.home / "superuser-password").read_text()
         return f"postgresql+psycopg2://{SUPERUSER}:{password}@127.0.0.1:{self.port}/postgres"
 
     def databases(self) -> list[Database]:
-        """The services' databases, each with the address of its service and that of its owner."""
+        """The services' databases, each with the addresses of its service and its owner."""
         return [Database(one, self.url(one), self.url(f"{one}_owner", one)) for one in SERVICES]
 
     def urls(self) -> dict[str, str]:
-        """The same, by the variables of config.yml."""
+        """The addresses of the databases, by the variables of config.yml."""
         own = {database_variable(one.service): one.url for one in self.databases()}
         return own | {owner_variable(one.service): one.owner_url for one in self.databases()}
 
     def user(self) -> tuple[int, int] | None:
-        """PostgreSQL refuses to run as root; then it runs as the user that its package brings."""
+        """The user to run as: PostgreSQL refuses to run as root, so then it runs as its package's user."""
         if os.geteuid() != 0:
             return None
         for name in ("postgres", "nobody"):
@@ -86,7 +85,7 @@ class Postgres(Server):
         self._clear_up_after_a_crash()
 
     def _initdb(self) -> None:
-        """Make the cluster in a folder beside, so that an interrupted attempt leaves nothing half-made behind."""
+        """Create the cluster in a temporary folder, so that an interrupted attempt leaves no incomplete cluster."""
         fresh = self.home / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
@@ -119,10 +118,10 @@ class Postgres(Server):
         fresh.rename(self.data)
 
     def _clear_up_after_a_crash(self) -> None:
-        """Make way for a start where PostgreSQL's main process was killed.
+        """Remove what prevents a start after PostgreSQL's main process was killed.
 
-        Its recorded pid may belong to somebody else by now, and PostgreSQL would not start. Nor would it while one of
-        its other processes lives: one that waits for a lock whose holder was killed does not notice that it is over.
+        PostgreSQL does not start if its recorded pid belongs to another process now, nor while one of its own child
+        processes runs: one that waits for a lock whose holder was killed does not notice the end of the main process.
         """
         record = self.data / "postmaster.pid"
         try:
@@ -134,32 +133,32 @@ class Postgres(Server):
             return
         orphans = [pid for pid in pids() if self._is_ours(pid)]
         for pid in orphans:
-            signal_process(pid, signal.SIGKILL)  # what it has not committed is rolled back, as after any crash
+            signal_process(pid, signal.SIGKILL)  # uncommitted work is rolled back, as after any crash
         wait_until(lambda: not any(map(started_at, orphans)), seconds=10)
         record.unlink(missing_ok=True)
 
     def _is_ours(self, pid: int) -> bool:
-        """Is it a process of PostgreSQL, at work on this data?"""
+        """Whether this is a PostgreSQL process with this data folder."""
         process = Path(f"/proc/{pid}")
         try:
             title = (process / "cmdline").read_bytes()
             return title.startswith(b"postgres: ") and (process / "cwd").samefile(self.data)
-        except OSError:  # it is gone, or another user's
+        except OSError:  # it has ended, or belongs to another user
             return False
 
     def command(self) -> list[str]:
         made_by, installed = self.data / "PG_VERSION", self.programs.parent.name
         if installed.isdigit() and made_by.read_text().strip() != installed:
             raise StartError(
-                f"the data in {self.data} was made by PostgreSQL {made_by.read_text().strip()}, installed is "
-                f"{installed}; `make clean` starts afresh"
+                f"the data in {self.data} was created by PostgreSQL {made_by.read_text().strip()}, installed is "
+                f"{installed}; `make clean` deletes the data"
             )
         settings = SETTINGS | {"port": str(self.port)}
         flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return [str(self.programs / "postgres"), "-D", str(self.data), *flags]
 
     def is_ready(self) -> bool:
-        """It takes connections, and the databases and roles are there."""
+        """Whether it accepts connections. Also creates missing databases and roles."""
         try:
             make(self.administrator_url(), self.databases())
         except psycopg2.OperationalError:

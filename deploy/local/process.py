@@ -1,7 +1,7 @@
-"""Starting and ending processes so that none outlives its launcher unnoticed.
+"""Starts and ends processes so that none outlives its launcher unnoticed.
 
-A child gets a session of its own (a Ctrl-C in the terminal is the launcher's to handle), a signal when the launcher
-dies, and a record of who it is, so that a later run can end what an earlier, killed one left behind.
+A child gets its own session (so that only the launcher handles Ctrl-C), a signal when the launcher dies, and a pid
+file, with which a later run can end the processes of an earlier run that was killed.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class StartError(Exception):
-    """Something could not be started; the text says what and what to do."""
+    """Something could not be started; the text says what, and what to do."""
 
 
 def spawn(
@@ -38,11 +38,11 @@ def spawn(
 ) -> "subprocess.Popen[bytes]":
     """Start `command` with its output appended to `log`, as `user` (uid, gid) if given.
 
-    `on_launcher_death` reaches it when the *thread* that called this ends, which is how Linux does it: call it from one
-    that lives as long as the child should.
+    Linux sends `on_launcher_death` when the *thread* that called this ends: call it from a thread that lives as long as
+    the child should.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    who: dict[str, object] = {} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}
+    identity: dict[str, object] = {} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}
     with log.open("ab") as output:
         return subprocess.Popen(  # type: ignore[call-overload]
             command,
@@ -53,19 +53,19 @@ def spawn(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=_prepare(os.getpid(), on_launcher_death),  # noqa: PLW1509 - forks, and touches no lock
-            **who,
+            **identity,
         )
 
 
 def _prepare(launcher: int, on_launcher_death: signal.Signals) -> Callable[[], None]:
-    """What the child does between fork and exec. It runs after the change of user, which would undo the first line."""
+    """Return what the child does between fork and exec. It runs after the change of user, which would reset prctl."""
 
     def prepare() -> None:
         if _libc is not None:
             _libc.prctl(PR_SET_PDEATHSIG, int(on_launcher_death))
-            if os.getppid() != launcher:  # it died in between
+            if os.getppid() != launcher:  # the launcher died in between
                 os._exit(1)
-        # a background job of a shell without job control inherits these two as ignored
+        # a background job of a shell without job control inherits these two signals as ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGQUIT, signal.SIG_DFL)
         _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -86,7 +86,7 @@ def wait_until(condition: Callable[[], bool], *, seconds: float, poll: float = P
 
 
 def signal_process(pid: int, number: int) -> bool:
-    """Send a signal; False if there is no such process any more."""
+    """Send a signal; False if the process does not exist any more."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:
@@ -95,7 +95,7 @@ def signal_process(pid: int, number: int) -> bool:
 
 
 def stop_process(process: "subprocess.Popen[bytes]", number: signal.Signals, *, grace: float) -> bool:
-    """Ask a child to end, insist after `grace` seconds. False if it had to be killed."""
+    """Send a signal to a child, and SIGKILL to its tree after `grace` seconds. False if it had to be killed."""
     if process.poll() is None:
         signal_process(process.pid, number)
     if wait_until(lambda: process.poll() is not None, seconds=grace):
@@ -120,7 +120,7 @@ def pids() -> Iterator[int]:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """The pids below `pid`, from /proc."""
+    """The pids of all descendants of `pid`, from /proc."""
     parents: dict[int, int] = {}
     for each in pids():
         fields = _stat(each)
@@ -133,7 +133,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def started_at(pid: int) -> str | None:
-    """What tells this process from any other that had or will have its pid; None if it is gone or a zombie."""
+    """An identifier that differs from that of any other process with this pid; None if it has ended or is a zombie."""
     fields = _stat(pid)
     if not fields or fields[0] == "Z":
         return None
@@ -142,7 +142,7 @@ def started_at(pid: int) -> str | None:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/<pid>/stat from the state on, or nothing. The name before them may hold any character."""
+    """The fields of /proc/<pid>/stat from the state on, or none. The name before them may contain any character."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (OSError, UnicodeDecodeError):
@@ -150,7 +150,7 @@ def _stat(pid: int) -> list[str]:
 
 
 class PidFile:
-    """Remembers across runs which process is ours, by pid and start time: a pid alone is soon somebody else's."""
+    """Stores the pid and start time of a process, because a pid alone may be reused by another process."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -160,7 +160,7 @@ class PidFile:
         self.path.write_text(json.dumps({"pid": pid, "started_at": started_at(pid)}))
 
     def read(self) -> int | None:
-        """The pid, if that very process still runs."""
+        """The pid, if the recorded process still runs."""
         try:
             record = json.loads(self.path.read_text())
             pid = int(record["pid"])
@@ -173,7 +173,7 @@ class PidFile:
             self.path.unlink()
 
     def end_leftover(self, number: signal.Signals, *, grace: float) -> bool:
-        """End what an earlier run left behind under this record. True if there was something."""
+        """End the recorded process of an earlier run. True if it was running."""
         pid = self.read()
         if pid is not None:
             signal_process(pid, number)
@@ -185,7 +185,7 @@ class PidFile:
 
 
 def tail(log: Path, lines: int = 25) -> str:
-    """The last lines of a log, for a message to a person."""
+    """The last lines of a log, for an error message."""
     try:
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
     except OSError:

@@ -1,7 +1,7 @@
-"""A private RabbitMQ: a node of its own with its own cookie, epmd, data and logs, on the loopback interface only.
+"""A private RabbitMQ: a separate node with its own cookie, epmd, data and logs, only on the loopback interface.
 
-RabbitMQ finds all of these under the home of a user `rabbitmq` unless every one is named; that is what most of this
-file is about. epmd, the port mapper of Erlang nodes, would otherwise be started as a daemon that outlives us.
+By default RabbitMQ looks for all of these in the home of the user `rabbitmq`, so most of this module sets their paths.
+epmd, the port mapper of Erlang nodes, is started here, because RabbitMQ would start it as a daemon that does not end.
 """
 
 import os
@@ -27,7 +27,7 @@ SHARED_CONFIG = ROOT / "deploy" / "rabbitmq" / "rabbitmq.conf"
 LOCAL_CONFIG = """
 listeners.tcp.1 = 127.0.0.1:{port}
 load_definitions = {definitions}
-# the default is 40 % of the machine, which is the user's, not ours
+# the default, 40 % of the machine's memory, is too much for a private server
 vm_memory_high_watermark.absolute = 1GB
 log.console = false
 log.file.level = info
@@ -48,7 +48,7 @@ class RabbitMQ(Server):
         self._epmd_pid = PidFile(home.with_name("epmd.pid"))
 
     def uris(self) -> dict[str, str]:
-        """The addresses of the broker, by the variables of config.yml: the administrator's, and one for each user."""
+        """The addresses of the broker, by the variables of config.yml: one for the administrator and for each user."""
         own = {user: password_of(user, os.environ) for user in (*bus_services(), OPERATOR)}
         users = {"AMQP_URI": administrator_of(os.environ)}
         users |= {uri_variable(user): (user, password) for user, password in own.items()}
@@ -72,15 +72,14 @@ class RabbitMQ(Server):
         self._start_epmd()
 
     def _write_definitions(self, path: Path) -> None:
-        """In a process of its own: it reads config.yml into Nameko's one configuration, which may be in use here.
-
-        The passwords may be those of development: this broker can be reached from this machine only.
+        """Write the definitions in a separate process, because loading config.yml would change Nameko's global
+        configuration in this one. Development passwords are safe: only this machine can reach this broker.
         """
         command = [sys.executable, "-W", "ignore", "-m", "deploy.definitions", str(path)]
         env = os.environ | {"ENVIRONMENT": "development"}
         made = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=60)
         if made.returncode:
-            raise StartError(f"the broker's definitions could not be made: {made.stderr}")
+            raise StartError(f"the broker's definitions could not be created: {made.stderr}")
 
     def _start_epmd(self) -> None:
         if self._epmd is not None and self._epmd.poll() is None:
@@ -120,9 +119,9 @@ class RabbitMQ(Server):
             "RABBITMQ_MNESIA_BASE": f"{home}/mnesia",
             "RABBITMQ_LOG_BASE": str(self._logs),
             "RABBITMQ_LOGS": str(self._logs / "rabbitmq-node.log"),
-            # no shell in between that waits for the node: its pid is then the one that we started
+            # without a shell that waits for the node, so the started process is the node itself
             "RUNNING_UNDER_SYSTEMD": "true",
-            # several nodes on one small machine: do not pin threads to cores, do not spin while idle
+            # there may be several nodes on one small machine: do not pin threads to cores, do not spin while idle
             "RABBITMQ_SCHEDULER_BIND_TYPE": "u",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
                 "+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"

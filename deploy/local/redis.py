@@ -1,4 +1,4 @@
-"""A private Redis: a cache and nothing else, so it writes nothing to disk."""
+"""A private Redis. It is only a cache, so it writes nothing to disk."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ class Redis(Server):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def urls(self) -> dict[str, str]:
-        """The addresses of Redis, by the variables of config.yml: the administrator's, and one for each user."""
+        """The addresses of Redis, by the variables of config.yml: one for the administrator and for each user."""
         own = {service: quote(redis_password_of(service, os.environ), safe="") for service in redis_users.RULES}
         users = {
             redis_variable(service): f"redis://{service}:{password}@127.0.0.1:{self.port}/0"
@@ -31,7 +31,7 @@ class Redis(Server):
         return {"REDIS_URL": self.url, **users}
 
     def prepare(self) -> None:
-        """The administrator has no password here: this Redis can be reached from this machine only."""
+        """Write the users. The administrator has no password: only this machine can reach this Redis."""
         self.home.mkdir(parents=True, exist_ok=True)
         environ = {name: value for name, value in os.environ.items() if name != "REDIS_PASSWORD"}
         redis_users.write(self._users, environ, production=False)
@@ -48,7 +48,7 @@ class Redis(Server):
             "save": "",
             "appendonly": "no",
             "maxmemory": "128mb",
-            # What has the least time left goes first: a page, before a counter of failed logins is touched.
+            # Evict keys with the shortest time to live first: cached pages before counters of failed logins.
             "maxmemory-policy": "volatile-ttl",
             "aclfile": str(self._users),
             "daemonize": "no",

@@ -1,4 +1,4 @@
-"""What the three private servers have in common: their life as a process."""
+"""The base of the three private servers: starting and stopping their process."""
 
 import os
 import signal
@@ -24,35 +24,35 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
         self.pid_file = PidFile(home.with_name(f"{self.name}.pid"))
 
-    # what each server says for itself
+    # defined by each server
 
     def prepare(self) -> None:
-        """Whatever must exist before the process starts. Called before every start."""
+        """Create what must exist before the process starts. Called before every start."""
 
     def command(self) -> list[str]:
         raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
-        """What the process sees beside PATH and a neutral locale."""
+        """The environment variables of the process, besides PATH and a neutral locale."""
         return {}
 
     def user(self) -> tuple[int, int] | None:
-        """The uid and gid to run as, or None for our own."""
+        """The uid and gid to run as, or None for those of this process."""
         return None
 
     def is_ready(self) -> bool:
-        """Does it answer in its own protocol?"""
+        """Whether it responds in its own protocol."""
         raise NotImplementedError
 
-    # the life of the process
+    # the process
 
     def start(self) -> None:
-        """Launch and wait until ready. StartError with the end of the log if it does not get there."""
+        """Launch the server and wait until it is ready. Raises StartError with the end of the log if it is not."""
         self.launch()
         self.wait_ready()
 
     def launch(self) -> None:
-        """Start the process without waiting for it, after ending one that an earlier run left behind."""
+        """Start the process without waiting for it. Ends a process that an earlier run left behind."""
         if self.pid is not None:
             return
         self.pid_file.end_leftover(self.stop_signal, grace=self.grace)
@@ -87,7 +87,7 @@ class Server:
 
     @property
     def died(self) -> bool:
-        """Was it started, not stopped, and is it gone all the same?"""
+        """Whether it was started and has ended without being stopped."""
         return self.process is not None and self.process.poll() is not None
 
     def ask_to_stop(self) -> None:
@@ -96,14 +96,14 @@ class Server:
             signal_process(self.pid, self.stop_signal)
 
     def stop(self) -> None:
-        """Stop gracefully; insist when it takes too long."""
+        """Stop gracefully; SIGKILL after `grace` seconds."""
         if self.process is not None:
             stop_process(self.process, self.stop_signal, grace=self.grace)
         self.process = None
         self.pid_file.remove()
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would: the data stays as it is, for `start` to recover."""
+        """SIGKILL, like a crash: the data stays, and `start` recovers it."""
         if self.process is not None:
             kill_tree(self.process.pid)
             self.process.wait(timeout=10)

@@ -1,12 +1,12 @@
-"""Private RabbitMQ, PostgreSQL and Redis for one clone: own data, own ports, loopback only.
+"""Private RabbitMQ, PostgreSQL and Redis for one clone: with their own data and ports, only on the loopback interface.
 
     servers = Servers(Path("var/test"))
     env = servers.start()          # {"AMQP_URI": ..., "ORDERS_AMQP_URI": ..., "USERS_DATABASE_URL": ...}
     servers.rabbitmq.restart()     # also .stop() .start() .kill(); the same for .postgres and .redis
     servers.stop()
 
-A server whose address the environment gives (AMQP_URI, REDIS_URL, all of the *_DATABASE_URLs) is not started; its
-attribute is then None.
+A server whose address is in the environment (AMQP_URI, REDIS_URL, all of the *_DATABASE_URLs) is not started, and its
+attribute is None.
 """
 
 import contextlib
@@ -30,12 +30,12 @@ from deploy.local.redis import Redis
 from deploy.local.server import Server
 from extensions.runtime.addresses import database_variable, owner_variable
 
-# var/env exports this one too: addresses that come from there are ours, not ones that the user wants used instead
+# var/env exports this variable too: it marks addresses of private servers, which are not addresses given by the user
 OURS = "ORDER_SUITE_ENV"
 
 
 def given_addresses(environ: Mapping[str, str]) -> dict[str, str]:
-    """The addresses that the user gave. StartError when there are some database URLs but not all."""
+    """Return the addresses that the user has set. Raises StartError if only some of the database URLs are set."""
     if OURS in environ:
         return {}
     databases = [database_variable(service) for service in SERVICES]
@@ -47,15 +47,15 @@ def given_addresses(environ: Mapping[str, str]) -> dict[str, str]:
     given = {name: environ[name] for name in (*brokers, *caches, *databases, *owners) if environ.get(name)}
     missing = [name for name in databases if name not in given]
     if missing and len(missing) < len(databases):
-        raise StartError(f"some databases' addresses are given but not {', '.join(missing)}: give all of them, or none")
+        raise StartError(f"some databases' addresses are set but not {', '.join(missing)}: set all of them, or none")
     return given
 
 
 def data_folder(root: Path) -> Path:
-    """Where the data of the servers lies: in `root`, except as root or under an unusual path.
+    """Return the folder of the servers' data: in `root`, except for the root user or a path with unusual characters.
 
-    As root PostgreSQL runs as another user, who may not be able to enter the folder of the clone; and RabbitMQ's
-    scripts stumble over blanks in paths.
+    If this process is root, PostgreSQL runs as another user, which may have no access to the clone's folder. RabbitMQ's
+    scripts do not work with blanks in paths.
     """
     root = root.resolve()
     if os.geteuid() != 0 and re.fullmatch(r"[\w./+-]+", str(root), re.ASCII):
@@ -64,7 +64,7 @@ def data_folder(root: Path) -> Path:
 
 
 class Servers:
-    """The three servers of the folder `root`; one process at a time may have them."""
+    """The three servers of the folder `root`; only one process at a time may use them."""
 
     def __init__(
         self,
@@ -84,15 +84,15 @@ class Servers:
         self._lock: IO[str] | None = None
 
     def start(self) -> dict[str, str]:
-        """Start what is not given, all at the same time; the addresses, by the variables of config.yml, when ready."""
+        """Start all servers that are not given, concurrently; returns the addresses, by the variables of config.yml."""
         self.launch()
         self.wait_ready()
         return self.addresses()
 
     def lock(self) -> None:
-        """Make `root` this process's until `stop`. The kernel gives it back however the process ends.
+        """Lock `root` for this process until `stop`. The kernel releases the lock when the process ends.
 
-        StartError with the owner's pid if somebody else has it.
+        Raises StartError with the owner's pid if another process holds the lock.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         lock = (self.root / "lock").open("a+")
@@ -109,7 +109,7 @@ class Servers:
         self._lock = lock
 
     def launch(self) -> dict[str, str]:
-        """The first half of `start`: PostgreSQL is ready after it, RabbitMQ, which takes longest, not yet."""
+        """The first half of `start`: afterwards PostgreSQL is ready, but RabbitMQ, the slowest one, may not be."""
         if self._lock is None:
             self.lock()
         with self._stopping_on_failure():
@@ -140,7 +140,7 @@ class Servers:
             raise
 
     def addresses(self) -> dict[str, str]:
-        """The variables of config.yml that say where the servers are."""
+        """The addresses of the servers, by the variables of config.yml."""
         found = dict(self.given)
         if self.rabbitmq:
             found |= self.rabbitmq.uris()
@@ -151,14 +151,14 @@ class Servers:
         return found
 
     def revive(self) -> None:
-        """Start what died again. It does not wait until it is ready: the services reconnect when it is."""
+        """Restart servers that have ended, without waiting for them: the services reconnect when they are ready."""
         for server in self._all():
             if server.died:
-                self._say(f"{server.name} died and is started again; its log: {server.log}")
+                self._say(f"{server.name} has ended and is restarted; its log: {server.log}")
                 server.launch()
 
     def stop(self) -> None:
-        """Stop gracefully what was started, all at the same time."""
+        """Stop all started servers gracefully and concurrently."""
         for server in self._all():
             server.ask_to_stop()
         for server in self._all():
@@ -187,7 +187,7 @@ class Servers:
         return {package for variable, package in needed.items() if variable not in self.given}
 
     def _launch(self) -> None:
-        """RabbitMQ first: it takes longest, and PostgreSQL may make its cluster meanwhile."""
+        """Launch RabbitMQ first: it takes longest, and PostgreSQL can create its cluster in the meantime."""
         chosen = ports.choose(self.root)
         wanted = self._packages()
         if "rabbitmq-server" in wanted:
@@ -208,14 +208,14 @@ class Servers:
                 server.launch()
 
     def _make_data_folder(self) -> None:
-        """The folder may lie in /var/tmp, where anybody can make one of that name before us."""
+        """Create the data folder. In /var/tmp another user may have created it first, so check its owner."""
         self.data.mkdir(parents=True, exist_ok=True)
         status = self.data.lstat()
         if self.data.is_symlink() or status.st_uid != os.geteuid():
-            raise StartError(f"{self.data} belongs to somebody else; remove it, or move this clone to another folder")
+            raise StartError(f"{self.data} belongs to another user; remove it, or move this clone to another folder")
         self.data.chmod(0o711)
 
 
 def remove_data(root: Path) -> None:
-    """Delete the servers' data of the folder `root`, wherever it lies. Call it only while they are stopped."""
+    """Delete the data of the servers of the folder `root`. Call it only while they are stopped."""
     shutil.rmtree(data_folder(root), ignore_errors=True)

@@ -1,9 +1,9 @@
-"""The services as processes under a supervisor that restarts what dies.
+"""The services as processes under a supervisor that restarts them.
 
     suite = Suite(env, log_dir=Path("var/log"))
     suite.start()
     suite.wait_ready(60)                     # until GET /health/ready is 200
-    suite.kill("orders", signal.SIGKILL)     # it comes back by itself
+    suite.kill("orders", signal.SIGKILL)     # the supervisor restarts it
     suite.stop()
 
 `env` holds the variables of config.yml; the rest of the environment is inherited.
@@ -25,7 +25,7 @@ from deploy.local.process import PidFile, StartError, kill_tree, signal_process,
 from extensions.runtime.backoff import Backoff
 
 ROOT = Path(__file__).resolve().parents[2]
-HOPELESS = 5  # deaths before the suite was ever ready
+MAX_FAILED_STARTS = 5  # of a service, before the suite was ready for the first time
 FIRST_RESTART_SECONDS = 0.5
 LONGEST_RESTART_SECONDS = 10.0
 HEALTHY_SECONDS = 30.0  # a service that ran this long starts again with the shortest pause
@@ -43,7 +43,7 @@ class _Service:
     pid_file: PidFile
     process: "subprocess.Popen[bytes] | None" = None
     started: float = 0.0
-    wanted: bool = True  # shall it run? The supervisor starts it then, not before `start_at`
+    wanted: bool = True  # whether it should run: then the supervisor starts it, but not before `start_at`
     start_at: float = 0.0
     restarts: int = 0
     backoff: Backoff = field(default_factory=restart_backoff)
@@ -54,7 +54,7 @@ class _Service:
 
 
 class Suite:
-    """One process per service, `nameko run --config config.yml <name>.service`, each with a log of its own."""
+    """One process per service, `nameko run --config config.yml <name>.service`, each with its own log."""
 
     def __init__(
         self,
@@ -66,19 +66,19 @@ class Suite:
         command: Sequence[str] = (),
         say: Callable[[str], None] | None = None,
     ) -> None:
-        # the path: config.yml names a class of ours for the log, which `nameko` reads before it looks at its folder
+        # PYTHONPATH: config.yml names our log formatter, which `nameko` imports before it adds its folder to the path
         ours = {
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "PYTHONWARNINGS": "ignore",
-            # 15 MB a process, for three kinds of names that are looked up once per connection
+            # saves 15 MB per process; host names are resolved only once per connection
             "EVENTLET_NO_GREENDNS": "yes",
-            # what a password is hashed with goes back: else each thread of users keeps its 19 MiB, 170 in all
+            # return hashing memory to the system: otherwise each hashing thread of users keeps 19 MiB, 170 MiB in all
             "MALLOC_MMAP_THRESHOLD_": "1000000",
         }
         self.env = {**os.environ, **ours, **env}
         self.config = config
-        # what is run in place of `nameko`, with the same arguments: the tests' way to watch a service from within
+        # the command instead of `nameko`, with the same arguments: tests use it to instrument a service
         self._command = list(command) or [str(Path(sys.executable).with_name("nameko"))]
         self._say = say or (lambda _text: None)
         run_dir = log_dir.resolve().parent / "pids"
@@ -86,7 +86,7 @@ class Suite:
             name: _Service(name, log_dir.resolve() / f"{name}.log", PidFile(run_dir / f"{name}.pid"))
             for name in services
         }
-        self._lock = threading.Lock()  # held by whoever starts or stops processes
+        self._lock = threading.Lock()  # held while processes are started or stopped
         self._finished = threading.Event()
         self._supervisor: threading.Thread | None = None
         self._was_ready = False
@@ -94,17 +94,17 @@ class Suite:
     # the whole suite
 
     def start(self) -> None:
-        """Start all services and the supervisor; does not wait until they are ready."""
+        """Start all services and the supervisor, without waiting until they are ready."""
         for service in self._services.values():
             service.pid_file.end_leftover(signal.SIGTERM, grace=5)
-            if service.log.exists():  # the run before this one stays readable, older ones do not pile up
+            if service.log.exists():  # keep only the log of the previous run
                 service.log.replace(service.log.with_suffix(".log.1"))
             self._spawn(service)
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._supervisor.start()
 
     def wait_ready(self, timeout: float = 60.0) -> None:
-        """Wait until all answer. StartError, with the end of the log, if a service keeps dying or time runs out."""
+        """Wait until all are ready. StartError with the log if a service keeps ending, or after `timeout`."""
         deadline = time.monotonic() + timeout
         while True:
             missing = self._not_ready()
@@ -112,16 +112,16 @@ class Suite:
                 self._was_ready = True
                 return
             for service in self._services.values():
-                if service.backoff.failures >= HOPELESS and not self._was_ready:
-                    raise StartError(f"{service.name} keeps dying. The end of {service.log}:\n{tail(service.log)}")
+                if service.backoff.failures >= MAX_FAILED_STARTS and not self._was_ready:
+                    raise StartError(f"{service.name} keeps ending. The end of {service.log}:\n{tail(service.log)}")
             if time.monotonic() > deadline:
-                raise StartError(f"not ready after {timeout:.0f} s: {missing}{self._last_words()}")
+                raise StartError(f"not ready after {timeout:.0f} s: {missing}{self._log_tails()}")
             time.sleep(0.1)
 
     def stop(self, grace: float = 20.0) -> None:
-        """SIGTERM to the gateway, then to all others at once: what it has in hand still needs them.
+        """Send SIGTERM to the gateway, and then to all others at once: the gateway's open requests still need them.
 
-        SIGKILL for what has not ended after `grace` seconds.
+        Processes that have not ended after `grace` seconds get SIGKILL.
         """
         with self._lock:
             for service in self._services.values():
@@ -157,15 +157,15 @@ class Suite:
         return self._services[name].log
 
     def restart_count(self, name: str) -> int:
-        """How often the supervisor has started it again."""
+        """How often the supervisor has restarted it."""
         return self._services[name].restarts
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal. What dies of it is started again by the supervisor."""
+        """Send a signal. If the process ends, the supervisor restarts it."""
         self._signal(self._services[name], number)
 
     def stop_service(self, name: str, grace: float = 20.0) -> None:
-        """Stop one service for good, until `start_service`."""
+        """Stop one service until `start_service`."""
         service = self._services[name]
         with self._lock:
             service.wanted = False
@@ -175,12 +175,12 @@ class Suite:
             wait_until(lambda: not service.alive, seconds=10)
 
     def start_service(self, name: str) -> None:
-        """Let the supervisor start a service again that `stop_service` stopped."""
+        """Let the supervisor restart a service that `stop_service` stopped."""
         service = self._services[name]
         with self._lock:
             service.wanted, service.start_at = True, 0.0
 
-    # inside
+    # the supervisor
 
     def _spawn(self, service: _Service) -> None:
         service.process = spawn(
@@ -198,84 +198,84 @@ class Suite:
             signal_process(service.process.pid, number)
 
     def _supervise(self) -> None:
-        """Note each death, and start again what is wanted and due.
+        """Detect ended services, and restart the wanted ones after their pause.
 
-        All restarts happen in this one thread, and it ends last: a child gets its launcher-is-dead signal when the
-        thread that started it ends.
+        All restarts happen in this thread, which ends last: a child gets the signal `on_launcher_death` when the thread
+        that started it ends.
         """
         while not self._finished.wait(0.1):
             with self._lock:
                 for service in self._services.values():
-                    self._look_after(service, time.monotonic())
+                    self._check(service, time.monotonic())
 
-    def _look_after(self, service: _Service, now: float) -> None:
+    def _check(self, service: _Service, now: float) -> None:
         if service.alive or not service.wanted:
             return
         if service.process is not None:
-            self._note_death(service, now)
+            self._on_ended(service, now)
         elif now >= service.start_at:
-            self._start_again(service, now)
+            self._restart(service, now)
 
-    def _start_again(self, service: _Service, now: float) -> None:
+    def _restart(self, service: _Service, now: float) -> None:
         try:
             self._spawn(service)
-        except OSError as error:  # out of memory, or of processes, or of files: for now
+        except OSError as error:  # temporarily out of memory, processes or files
             pause = service.backoff.next_pause()
             self._say(f"{service.name} could not be started ({error}); trying again in {pause:g} s")
             service.start_at = now + pause
         else:
             service.restarts += 1
 
-    def _note_death(self, service: _Service, now: float) -> None:
+    def _on_ended(self, service: _Service, now: float) -> None:
         assert service.process is not None
         pause = service.backoff.next_pause(ran_for=now - service.started)
         code = service.process.returncode
-        self._say(f"{service.name} ended ({_how(code)}); starting it again in {pause:g} s; its log: {service.log}")
+        self._say(f"{service.name} ended ({_describe(code)}); restarting it in {pause:g} s; its log: {service.log}")
         service.process = None
         service.start_at = now + pause
 
     def _not_ready(self) -> str:
-        """What is not ready yet, in words; empty when all is."""
+        """Describe what is not ready yet; empty if all is ready."""
         down = [service.name for service in self._services.values() if not service.alive]
         if down:
             return f"{', '.join(down)} not running"
         if GATEWAY in self._services:
-            return self._gateway_says()
+            return self._gateway_not_ready()
         from deploy import healthcheck
 
         uri = self.env["AMQP_URI"]
-        return ", ".join(name for name in self._services if not healthcheck.answers(uri, name, timeout=2))
+        return ", ".join(name for name in self._services if not healthcheck.is_healthy(uri, name, timeout=2))
 
-    def _gateway_says(self) -> str:
+    def _gateway_not_ready(self) -> str:
         port = int(self.env.get("GATEWAY_ADDRESS", "0.0.0.0:8000").rpartition(":")[2])
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:
             connection.request("GET", "/health/ready")
-            answer = connection.getresponse()
-            body = answer.read(2000).decode(errors="replace")
+            response = connection.getresponse()
+            body = response.read(2000).decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:
-            return f"the gateway on port {port} does not answer ({error})"
+            return f"the gateway on port {port} does not respond ({error})"
         finally:
             connection.close()
-        return "" if answer.status == http.HTTPStatus.OK else f"the gateway answers {answer.status}: {body}"
+        return "" if response.status == http.HTTPStatus.OK else f"the gateway returned {response.status}: {body}"
 
-    def _last_words(self) -> str:
-        """The end of each log that a person would look at first: of what is down, else of all."""
+    def _log_tails(self) -> str:
+        """The ends of the logs of the services that are down, or of all services."""
         down = [service for service in self._services.values() if not service.alive]
         return "".join(f"\n--- {s.log}\n{tail(s.log, 12)}" for s in down or self._services.values())
 
 
 def _of(service: str, env: Mapping[str, str]) -> dict[str, str]:
-    """What of the environment is a service's: of the addresses with passwords in them only its own."""
+    """Return the environment of a service: without the other services' addresses, which contain passwords."""
     kinds = ("_AMQP_URI", "_DATABASE_URL", "_REDIS_URL")
     own = {f"{service.upper()}{kind}" for kind in kinds}
     others = {name for name in env if name.endswith(kinds) and name not in own}
-    # Those of administrators, where the service has a user of its own.
+    # The administrators' addresses, if the service has its own user.
     others |= {name for name in ("AMQP_URI", "REDIS_URL") if env.get(f"{service.upper()}_{name}")}
     return {name: value for name, value in env.items() if name not in others}
 
 
-def _how(code: int | None) -> str:
+def _describe(code: int | None) -> str:
     if code is not None and code < 0:
         return signal.Signals(-code).name
     return f"exit code {code}"

@@ -1,11 +1,11 @@
--- Orders of long ago: see stored.py, which fills in $$base and the like, and runs a part statement by statement.
+-- Old orders: stored.py substitutes the variables such as $$base, and runs each part statement by statement.
 --
--- Every pair of products is ordered once in a block of orders, so the balance after each entry of the ledger is
--- arithmetic. Every tenth pair is sold out from the beginning: its orders were cancelled, which leaves no movement. Rows
--- are sorted where a table numbers them.
+-- Every pair of products is ordered once in a block of orders, so the balance after each ledger entry can be computed.
+-- Every tenth pair is sold out from the beginning: its orders are cancelled and have no movements. Rows are sorted if
+-- their table numbers them.
 
 -- [functions]
--- As contracts/ids.py makes them, UUIDv7, with a hash in place of the random part; `ms` is the time in it.
+-- UUIDv7 as from contracts/ids.py, with a hash instead of the random part; `ms` is its time.
 CREATE FUNCTION pg_temp.made(kind text, n bigint, ms bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
     SELECT CAST(overlay(overlay(lpad(to_hex(ms), 12, '0') || substr(md5(kind || n), 1, 20) PLACING '7' FROM 13)
                         PLACING '8' FROM 17) AS uuid)
@@ -22,7 +22,7 @@ CREATE FUNCTION pg_temp.line(product bigint, base bigint) RETURNS jsonb LANGUAGE
 $$;
 SET work_mem = '256MB';
 SET jit = off;
--- Foreign keys hold by the numbers: they are not looked up one by one.
+-- Foreign keys hold by construction, so their checks are switched off.
 SET session_replication_role = replica;
 
 -- [orders in numbers]

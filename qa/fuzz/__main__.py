@@ -1,8 +1,8 @@
-"""Generated requests, a hundred thousand and more, at a suite of its own: `make fuzz`. It ends by itself.
+"""Sends 100,000 or more generated requests to a private suite: `make fuzz`.
 
-Every answer is held against the OpenAPI document: no 5xx, no status, header, media type or field that it does not know,
-nothing accepted that it forbids, nothing refused that it allows. In each round a customer and an administrator call at
-the same time; each run has a seed of its own, counted up from `--seed`.
+Every response is checked against the OpenAPI document: no 5xx; no status, header, media type or field that is not in
+it; no invalid request is accepted, and no valid one is refused. In each round a customer and an administrator send
+requests concurrently; each run has its own seed, counted up from `--seed`.
 """
 
 import argparse
@@ -30,7 +30,7 @@ EXAMPLES = 100
 
 @contextlib.contextmanager
 def suite(folder: Path) -> Iterator[str]:
-    """The suite on servers of its own, with the demo seed; yields the gateway's URL."""
+    """Run the suite on private servers, with the demo seed; yields the gateway's URL."""
     remove_data(folder)
     servers = Servers(folder, environ={})
     with contextlib.ExitStack() as stack:
@@ -46,47 +46,47 @@ def suite(folder: Path) -> Iterator[str]:
 
 
 def fuzz(url: str, requests: int, first_seed: int, seconds: int) -> int:
-    """Run rounds until so many requests are answered; print what came of each. Returns how many runs failed."""
-    answers: Counter = Counter()
+    """Run rounds until so many requests have responses; print their results. Returns the number of failed runs."""
+    responses: Counter = Counter()
     failed, number, began = 0, 0, time.monotonic()
-    while answers.total() < requests:
+    while responses.total() < requests:
         results = one_round(url, number, first_seed + number * len(USERS), seconds)
         number += 1
         for result in results:
-            answers += result.answers
-            failed += bool(result.wrong)
-        if not any(result.answers for result in results):
-            print(results[0].wrong)
+            responses += result.responses
+            failed += bool(result.failures)
+        if not any(result.responses for result in results):
+            print(results[0].failures)
             return failed
-    report(answers, failed, time.monotonic() - began, f"{first_seed} to {first_seed + number * len(USERS) - 1}")
+    report(responses, failed, time.monotonic() - began, f"{first_seed} to {first_seed + number * len(USERS) - 1}")
     return failed
 
 
 def one_round(url: str, number: int, first_seed: int, seconds: int) -> list[Run]:
-    """All users at the same time, each with a seed and a process of their own."""
+    """Run all users concurrently, each with its own seed and process."""
 
-    def play(place: int) -> Run:
-        email, seed_of_user = USERS[place], first_seed + place
+    def run_user(index: int) -> Run:
+        email, seed_of_user = USERS[index], first_seed + index
         folder = FOLDER / f"round-{number + 1}-{email.partition('@')[0]}"
         result = run(url, email, PASSWORD, seconds=seconds, seed=seed_of_user, folder=folder, examples=EXAMPLES)
-        verdict = f"FAILED, see {folder}/report.txt" if result.wrong else "all as documented"
+        verdict = f"FAILED, see {folder}/report.txt" if result.failures else "all as documented"
         print(
-            f"round {number + 1}, {email}, seed {seed_of_user}: {result.answers.total()} requests, {verdict}",
+            f"round {number + 1}, {email}, seed {seed_of_user}: {result.responses.total()} requests, {verdict}",
             flush=True,
         )
         return result
 
     with ThreadPoolExecutor(len(USERS)) as pool:
-        return list(pool.map(play, range(len(USERS))))
+        return list(pool.map(run_user, range(len(USERS))))
 
 
-def report(answers: Counter, failed: int, spent: float, seeds: str) -> None:
+def report(responses: Counter, failed: int, spent: float, seeds: str) -> None:
     """Print the counts."""
-    statuses = Run(answers, "").statuses
-    print(f"{answers.total()} requests in {spent:.0f} s, seeds {seeds}")
+    statuses = Run(responses, "").statuses
+    print(f"{responses.total()} requests in {spent:.0f} s, seeds {seeds}")
     print("  ".join(f"{status}: {count}" for status, count in sorted(statuses.items())))
     server_errors = sum(count for status, count in statuses.items() if status >= 500)
-    print(f"{len(answers)} combinations of operation and status, {server_errors} answers 5xx, {failed} failed runs")
+    print(f"{len(responses)} combinations of operation and status, {server_errors} responses 5xx, {failed} failed runs")
 
 
 def main() -> int:
@@ -95,7 +95,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--round-seconds", type=int, default=300)
-    parser.add_argument("--url", help="a running suite with the demo seed, instead of one of its own")
+    parser.add_argument("--url", help="a running suite with the demo seed, instead of a private one")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         url = options.url or stack.enter_context(suite(FOLDER))

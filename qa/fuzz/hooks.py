@@ -1,6 +1,5 @@
-"""How schemathesis calls the API: as the user that the environment names, sparing what it needs, and counting.
-
-What it takes for a failure and is none is said here too, case by case.
+"""Hooks of schemathesis: it acts as the user that the environment names, protects the data that it needs, and counts
+responses. False positives of its checks are filtered here, case by case.
 """
 
 import atexit
@@ -18,12 +17,11 @@ from schemathesis.openapi.checks import RejectedPositiveData
 URL = os.environ["FUZZ_URL"]
 LOGIN = {"email": os.environ["FUZZ_EMAIL"], "password": os.environ["FUZZ_PASSWORD"]}
 COUNTS = Path(os.environ["FUZZ_COUNTS"])
-TOKEN_SECONDS = 600  # it lives 900
-# Not that from which the requests come: when too many of their logins fail, this one still succeeds.
+TOKEN_SECONDS = 600  # less than its lifetime of 900
+# Logins of the hooks come from another address than the requests, whose failed logins may be limited.
 OWN_ADDRESS = "127.0.0.2"
-# Rightly refused, though the schema allows it: a cursor is only a list's own, 5.0 is no whole number to us, and some
-# rules hold for several fields, or for what is there already, at once. And of entity tags, schemathesis takes off the
-# quotes that their pattern demands.
+# Valid by the schema, but correctly refused: a cursor of another list, 5.0 as a whole number, and values that violate
+# rules about several fields or about existing data. Schemathesis also removes the quotes of entity tags.
 FIELDS_BEYOND_SCHEMAS = {"cursor", "If-Match", "If-None-Match"}
 WORDS_BEYOND_SCHEMAS = re.compile(
     "must be a whole number|the order must not cost more than .*|at most [0-9]+ of product .*, not [0-9]+"
@@ -33,13 +31,13 @@ WORDS_BEYOND_SCHEMAS = re.compile(
 MONEY = re.compile(r"[0-9]{1,10}(\.[0-9]{1,2})?")
 
 counted: Counter = Counter()
-products: list[str] = []  # those that were there before
-accounts: list[str] = []  # those that were opened by these very requests
+products: list[str] = []  # products of the seed
+accounts: list[str] = []  # accounts registered by generated requests
 
 
 @schemathesis.auth(refresh_interval=TOKEN_SECONDS)
 class Session:
-    """Logs in anew before the access token expires."""
+    """Logs in again before the access token expires."""
 
     def get(self, _case, _context):
         with httpx.Client(transport=httpx.HTTPTransport(local_address=OWN_ADDRESS), timeout=30) as client:
@@ -53,9 +51,9 @@ class Session:
 
 @schemathesis.hook
 def before_call(_context, case, _kwargs):
-    """Order what can be bought, which chance would not find, and change nothing that was there before.
+    """Use existing products in orders, which random ids would not match, and do not change the seed's rows.
 
-    Whoever takes their own role away, or has themselves switched off, learns nothing any more.
+    Otherwise an administrator could remove their own role, or deactivate themselves, and all later requests would fail.
     """
     ids = case.path_parameters or {}
     if _is_id(ids.get("user_id")):
@@ -64,12 +62,12 @@ def before_call(_context, case, _kwargs):
         ids["product_id"] = str(uuid4())
     items = case.body.get("items") if isinstance(case.body, dict) else None
     if products and isinstance(items, list):
-        _order_what_there_is(case.body, [item for item in items if isinstance(item, dict)])
+        _use_existing_products(case.body, [item for item in items if isinstance(item, dict)])
 
 
 @schemathesis.hook
 def after_call(_context, case, response):
-    """Count what was answered."""
+    """Count the response."""
     counted[f"{case.method.upper()} {case.path} {response.status_code}"] += 1
     if case.path == "/users/register" and response.status_code == httpx.codes.CREATED:
         accounts.append(response.json()["user"]["id"])
@@ -77,26 +75,26 @@ def after_call(_context, case, response):
 
 @schemathesis.hook
 def filter_failure(_context, failure, _case, response):
-    """Keep what is one. Of a refusal, every reason has to be beyond what a schema can say."""
+    """Keep real failures. A refusal of valid data is none if no schema can express any of its reasons."""
     if not isinstance(failure, RejectedPositiveData):
         return True
-    wrong = response.json().get("errors", [])
-    return not wrong or any(_is_told_by_schema(error) for error in wrong)
+    errors = response.json().get("errors", [])
+    return not errors or any(_is_expressible(error) for error in errors)
 
 
-def _order_what_there_is(body, items):
-    """Put products into an order that there are; every second one states no price, which would hardly be right."""
+def _use_existing_products(body, items):
+    """Put existing products into an order. Every second order states no price, because a random price is wrong."""
     for number, item in enumerate(items):
         if _is_id(item.get("product_id")):
             item["product_id"] = products[(number + len(items)) % len(products)]
     if counted.total() % 2:
-        for told in (body, *items):
+        for part in (body, *items):
             for name in ("total_amount", "price_snapshot"):
-                if isinstance(told.get(name), str) and MONEY.fullmatch(told[name]):
-                    del told[name]
+                if isinstance(part.get(name), str) and MONEY.fullmatch(part[name]):
+                    del part[name]
 
 
-def _is_told_by_schema(error):
+def _is_expressible(error):
     return not WORDS_BEYOND_SCHEMAS.fullmatch(error["message"]) and error["field"] not in FIELDS_BEYOND_SCHEMAS
 
 

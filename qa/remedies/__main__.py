@@ -1,4 +1,4 @@
-"""Takes every remedy out of a copy of the tree, one at a time, and demands that its named test turns red.
+"""Removes every remedy from a copy of the tree, one at a time, and checks that its named test fails.
 
 python -m qa.remedies                all of them, into the tables of docs/reliability.md (about ten minutes)
 python -m qa.remedies H7 15          only these
@@ -37,23 +37,23 @@ def main():
     servers = Servers(folder / "servers")
     try:
         copy_tree(folder)
-        shared = servers.start()  # once: what a test does to them must not outlast it
-        failures = must_be_green(folder, [remedy for _, remedy in chosen], shared)
+        shared = servers.start()  # once, for all tests that leave the servers running and unchanged
+        failures = check_that_tests_pass(folder, [remedy for _, remedy in chosen], shared)
         for module, remedy in chosen:
-            outcome, is_red = without(remedy, folder, {} if remedy.own_servers else shared)
+            outcome, failed = run_without(remedy, folder, {} if remedy.own_servers else shared)
             print(f"{remedy.against:4} {outcome:12} {remedy.what}", flush=True)
-            failures += [] if is_red else [f"{remedy.against} {remedy.what}: {outcome}"]
+            failures += [] if failed else [f"{remedy.against} {remedy.what}: {outcome}"]
             put_into_docs(module, {(remedy.against, remedy.what): outcome})
     finally:
         servers.stop()
         shutil.rmtree(servers.data, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
     print(table_in_docs(hazards), table_in_docs(pitfalls), sep="\n")
-    sys.exit("\n".join(["these remedies are not shown to be needed:", *failures]) if failures else 0)
+    sys.exit("\n".join(["not proved to be necessary:", *failures]) if failures else 0)
 
 
 def copy_tree(folder):
-    """Copy what git knows, and what it does not know yet; the virtual environment is shared."""
+    """Copy tracked and untracked files, but not ignored ones; the virtual environment is shared."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -67,38 +67,38 @@ def copy_tree(folder):
     (folder / ".venv").symlink_to((ROOT / ".venv").resolve())
 
 
-def must_be_green(folder, remedies, shared):
-    """Run every named test on the untouched tree; returns what is wrong with that."""
+def check_that_tests_pass(folder, remedies, shared):
+    """Run every named test on the unchanged tree; returns the failures."""
     failures = []
     for addresses in (shared, {}):
         tests = sorted({remedy.test for remedy in remedies if remedy.own_servers is not bool(addresses)})
         if tests:
-            code, seconds, said = run(folder, tests, addresses, timeout=TIMEOUT_SECONDS * 5)
-            print(f"the untouched tree: {len(tests)} tests, {said}, {seconds:.0f} s", flush=True)
-            failures += [] if code == 0 else [f"the untouched tree: {said}"]
+            code, seconds, summary = run(folder, tests, addresses, timeout=TIMEOUT_SECONDS * 5)
+            print(f"the unchanged tree: {len(tests)} tests, {summary}, {seconds:.0f} s", flush=True)
+            failures += [] if code == 0 else [f"the unchanged tree: {summary}"]
     return failures
 
 
-def without(remedy, folder, addresses):
-    """Return how the test ended without the remedy, and whether that was red."""
+def run_without(remedy, folder, addresses):
+    """Run the test without the remedy; returns (outcome, whether it failed)."""
     try:
         undo = apply_all(remedy.patches, folder)
     except LookupError as error:
         return f"moved: {error}", False
     try:
-        code, seconds, said = run(folder, [remedy.test], addresses, timeout=TIMEOUT_SECONDS)
+        code, seconds, summary = run(folder, [remedy.test], addresses, timeout=TIMEOUT_SECONDS)
     finally:
         undo()
     if code is None:
         return f"hangs, {TIMEOUT_SECONDS} s", True
-    is_red = code == 1 and "failed" in said
-    return (f"{seconds:.0f} s" if is_red else f"NOT RED ({code}): {said}"), is_red
+    failed = code == 1 and "failed" in summary
+    return (f"{seconds:.0f} s" if failed else f"DID NOT FAIL ({code}): {summary}"), failed
 
 
 def run(folder, tests, addresses, timeout):
-    """Run pytest in the copy; returns its exit code (None when it hung), its seconds, and its last words.
+    """Run pytest in the copy; returns (exit code or None on timeout, seconds, pytest's summary line).
 
-    With `addresses`, the tests use the servers there; without, they start their own, which they may stop and kill.
+    With `addresses`, the tests use these servers; without, they start their own, which they may stop and kill.
     """
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | addresses
@@ -114,8 +114,8 @@ def run(folder, tests, addresses, timeout):
             process.kill()  # its servers end with it
             process.wait()
             code = None
-    said = re.findall(r"^.*\b(?:passed|failed|error|errors)\b.* in .*$", log.read_text(), re.MULTILINE)
-    return code, time.monotonic() - began, said[-1] if said else log.read_text()[-300:]
+    summaries = re.findall(r"^.*\b(?:passed|failed|error|errors)\b.* in .*$", log.read_text(), re.MULTILINE)
+    return code, time.monotonic() - began, summaries[-1] if summaries else log.read_text()[-300:]
 
 
 if __name__ == "__main__":

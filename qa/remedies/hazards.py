@@ -1,24 +1,24 @@
-"""The hazards H1 to H16 of a saga, the remedies, and for each the test that fails without it."""
+"""The hazards H1 to H16 of a saga, their remedies, and the tests that fail without them."""
 
 from qa.remedies.remedy import Patch, Remedy
 
 TITLES = {
-    "H1": "`payment.failed` cancels, `stock_reserved` comes late: stock held for ever",
-    "H2": "`stock_failed` cancels, `payment.authorized` comes late: money held",
-    "H3": "`order.cancelled` overtakes `order.created`",
-    "H4": "both good answers at once in two workers, each missing the other's: never confirmed",
-    "H5": "duplicates",
+    "H1": "`payment.failed` cancels, `stock_reserved` arrives later: the stock stays reserved",
+    "H2": "`stock_failed` cancels, `payment.authorized` arrives later: the authorisation stays open",
+    "H3": "`order.cancelled` arrives before `order.created`",
+    "H4": "both positive replies are handled concurrently, and neither sees the other: the order is never confirmed",
+    "H5": "duplicate messages",
     "H6": "a crash between commit and ack",
     "H7": "a crash, or the broker down, between commit and publish",
-    "H8": "published before the queue exists",
-    "H9": "a handler that raises: the event lost, or a hot loop",
-    "H10": "a participant never answers",
-    "H11": "the user cancels while it is confirmed",
-    "H12": "the price forged or changed",
-    "H13": "orders [A, B] and [B, A] deadlock",
-    "H14": "the last unit sold twice; half a reservation",
-    "H15": "a reader caches an old row after the invalidation",
-    "H16": "floats, NaN, and the limit's last cent",
+    "H8": "an event is published before its queue exists",
+    "H9": "a handler raises: the event is lost or retried without a pause",
+    "H10": "a participant never replies",
+    "H11": "the user cancels while the order is being confirmed",
+    "H12": "a client states a wrong or outdated price",
+    "H13": "orders of [A, B] and [B, A] deadlock",
+    "H14": "the last unit is sold twice; an order is reserved partially",
+    "H15": "a reader caches an old row after its invalidation",
+    "H16": "floats, NaN, and the exact limit of an amount",
 }
 
 RACES = "tests/service/test_hazards.py"
@@ -43,7 +43,7 @@ NO_INBOX = Patch(
 REMEDIES = [
     Remedy(
         "H1",
-        "inventory releases on `order.cancelled`, whenever that comes",
+        "inventory releases on `order.cancelled`, whenever it arrives",
         [
             Patch(
                 "inventory/rules.py",
@@ -54,7 +54,7 @@ REMEDIES = [
     ),
     Remedy(
         "H1",
-        "releasing is idempotent by order: once, however many messages say so",
+        "a release is idempotent per order",
         [
             Patch(
                 "inventory/rules.py",
@@ -80,31 +80,31 @@ REMEDIES = [
     ),
     Remedy(
         "H2",
-        "a cancellation that comes while the provider is asked is remembered",
+        "a cancellation during the provider's call is stored",
         [Patch("payments/rules.py", "    (State.PENDING, OrderCancelled): Step(State.CANCELLING),\n")],
         f"{PAYMENTS}::TestCancellationThatOvertakes::test_the_provider_s_answer",
     ),
     Remedy(
         "H3",
-        "a tombstone in inventory: the late order reserves nothing",
+        "a tombstone in inventory: a late `order.created` reserves nothing",
         [Patch("inventory/rules.py", "    (None, OrderCancelled): Step(Status.CANCELLED_BEFORE),\n")],
         f"{INVENTORY}::TestAnOrder::test_that_was_cancelled_before_it_came_reserves_nothing",
     ),
     Remedy(
         "H3",
-        "a tombstone in payments: the late order charges nothing",
+        "a tombstone in payments: a late `order.created` charges nothing",
         [Patch("payments/rules.py", "    (None, OrderCancelled): Step(State.CANCELLED_BEFORE),\n")],
         f"{PAYMENTS}::TestCancellationThatOvertakes::test_the_order_leaves_no_payment",
     ),
     Remedy(
         "H3",
-        "an order without a row is locked too (inventory)",
+        "an advisory lock for an order without a row (inventory)",
         [Patch("inventory/queries.py", '    session.execute(_LOCK_KEYS, {"keys": keys})\n')],
         f"{INVENTORY}::TestRaces::test_created_and_cancelled_at_the_same_time",
     ),
     Remedy(
         "H3",
-        "an order without a row is locked too (payments)",
+        "an advisory lock for an order without a row (payments)",
         [Patch("payments/queries.py", '    session.execute(_LOCK_KEYS, {"keys": keys})\n')],
         f"{PAYMENTS}::TestCancellationThatOvertakes::test_in_two_transactions_at_once",
     ),
@@ -116,13 +116,13 @@ REMEDIES = [
     ),
     Remedy(
         "H5",
-        "the inbox: a message is handled once",
+        "the inbox: each message is handled once",
         [NO_INBOX],
         f"{DELIVERY}::test_waiting_events_are_handled_in_batches_and_duplicates_once",
     ),
     Remedy(
         "H5",
-        "one reservation an order: the same event under another id changes nothing",
+        "one reservation per order: the same event under another id changes nothing",
         [
             Patch(
                 "inventory/rules.py",
@@ -134,7 +134,7 @@ REMEDIES = [
     ),
     Remedy(
         "H5",
-        "the provider's idempotency key follows from the order",
+        "the provider's idempotency key is derived from the order",
         [
             Patch(
                 "payments/use_cases.py",
@@ -146,7 +146,7 @@ REMEDIES = [
     ),
     Remedy(
         "H5",
-        "a key that another call of this process is at is in use, though both would be placed together",
+        "an idempotency key that another call of the same batch holds is reported as in use",
         [
             Patch(
                 "extensions/idempotency/keys.py",
@@ -157,7 +157,7 @@ REMEDIES = [
     ),
     Remedy(
         "H5",
-        "after a COMMIT whose answer is lost, no order of those that were placed together is placed again",
+        "after a COMMIT whose result is lost, no order of the batch is placed again",
         [
             Patch(
                 "extensions/idempotency/calls.py",
@@ -169,7 +169,7 @@ REMEDIES = [
     ),
     Remedy(
         "H6",
-        "the inbox in the same transaction: what was committed is not repeated",
+        "the inbox row is in the same transaction: committed work is not repeated",
         [NO_INBOX],
         f"{RACES}::test_h6_a_crash_between_commit_and_ack_repeats_nothing",
     ),
@@ -187,7 +187,7 @@ REMEDIES = [
     ),
     Remedy(
         "H7",
-        "the outbox: a row goes only after the broker has its event",
+        "the outbox: a row is deleted only after the broker's confirm",
         [
             Patch(
                 "extensions/messaging/outbox_relay.py",
@@ -203,7 +203,7 @@ REMEDIES = [
     ),
     Remedy(
         "H7",
-        "the relay takes up what an earlier process left",
+        "the relay also publishes events that an earlier process left",
         [
             Patch(
                 "extensions/messaging/outbox_relay.py",
@@ -231,7 +231,7 @@ REMEDIES = [
     ),
     Remedy(
         "H8",
-        "the whole topology is declared before anything is published (listener and publisher: both taken out)",
+        "the whole topology is declared before the first publish (by listener and publisher: both removed)",
         [
             Patch("extensions/messaging/publisher.py", PUBLISHER_ENSURES),
             Patch(
@@ -250,14 +250,14 @@ REMEDIES = [
     ),
     Remedy(
         "H8",
-        "a service that may not declare the topology publishes nothing before it is there",
+        "a service that may not declare the topology waits for it before it publishes",
         [Patch("extensions/messaging/publisher.py", PUBLISHER_ENSURES)],
         "tests/service/test_permissions.py::test_h8_who_may_not_declare_the_queues_publishes_nothing_without_them",
         own_servers=True,
     ),
     Remedy(
         "H8",
-        "`mandatory`: an event that no queue took stays in the outbox",
+        "`mandatory`: an event that no queue received stays in the outbox",
         [
             Patch(
                 "extensions/messaging/outbox_relay.py",
@@ -269,7 +269,7 @@ REMEDIES = [
     ),
     Remedy(
         "H9",
-        "a failure is tried again",
+        "a failed message is retried",
         [
             Patch(
                 "extensions/messaging/retries.py",
@@ -281,7 +281,7 @@ REMEDIES = [
     ),
     Remedy(
         "H9",
-        "the tries are bounded, and end in a dead letter",
+        "retries are limited, and end in a dead letter",
         [
             Patch("extensions/messaging/retries.py", "        if attempts > len(delays):\n", "        if False:\n"),
             Patch("extensions/messaging/retries.py", "delays[attempts - 1]", "delays[min(attempts, len(delays)) - 1]"),
@@ -290,7 +290,7 @@ REMEDIES = [
     ),
     Remedy(
         "H9",
-        "an outage spends no tries",
+        "an outage does not count as a try",
         [
             Patch(
                 "extensions/messaging/event_handler.py",
@@ -302,7 +302,7 @@ REMEDIES = [
     ),
     Remedy(
         "H10",
-        "the deadline's timer cancels; then H1 and H2 give back",
+        "the deadline's timer cancels the order; H1 and H2 then compensate",
         [
             Patch(
                 "orders/use_cases.py",
@@ -314,19 +314,19 @@ REMEDIES = [
     ),
     Remedy(
         "H11",
-        "the order's row lock: one wins",
+        "the order's row lock: one of the two succeeds",
         [NO_ORDER_LOCK],
         f"{RACES}::TestOneOrder::test_h11_a_cancellation_beats_the_confirmation_that_comes_second",
     ),
     Remedy(
         "H11",
-        "the order's row lock: the loser is told",
+        "the order's row lock: the other one gets an error",
         [NO_ORDER_LOCK],
         f"{RACES}::TestOneOrder::test_h11_a_shipment_beats_the_cancellation_that_comes_second",
     ),
     Remedy(
         "H11",
-        "after the confirmation: stock is returned",
+        "a cancellation after the confirmation returns the stock",
         [
             Patch(
                 "inventory/rules.py",
@@ -338,7 +338,7 @@ REMEDIES = [
     ),
     Remedy(
         "H11",
-        "after the confirmation: money is refunded",
+        "a cancellation after the confirmation refunds the payment",
         [
             Patch(
                 "payments/rules.py",
@@ -350,7 +350,7 @@ REMEDIES = [
     ),
     Remedy(
         "H12",
-        "the server prices",
+        "the server computes the price",
         [
             Patch("orders/pricing.py", "price_snapshot=catalog[product_id].price", "price_snapshot=stated[product_id]"),
             Patch(
@@ -365,19 +365,19 @@ REMEDIES = [
     ),
     Remedy(
         "H12",
-        "what the client states is compared",
+        "the price that the client states is compared",
         [Patch("orders/pricing.py", "item.price_snapshot is None or item.price_snapshot == price", "True")],
         f"{ORDERS}::test_a_wrong_order_is_refused_by_its_field",
     ),
     Remedy(
         "H13",
-        "stock is locked in one order (taken out: in any)",
+        "stock is locked in a fixed order (without it: in any order)",
         [Patch("inventory/queries.py", ".order_by(Stock.product_id)", ".order_by(text('random()'))")],
         f"{RACES}::test_h13_orders_of_the_same_products_do_not_deadlock",
     ),
     Remedy(
         "H13",
-        "equal lines are merged",
+        "lines of the same product are merged",
         [
             Patch(
                 "inventory/rules.py",
@@ -389,7 +389,7 @@ REMEDIES = [
     ),
     Remedy(
         "H13",
-        "40P01 is tried again, and spends no tries",
+        "a deadlock (40P01) is retried, and does not count as a try",
         [
             Patch(
                 "extensions/storage/engine.py", "(SERIALIZATION_FAILURE, DEADLOCK_DETECTED)", "(SERIALIZATION_FAILURE,)"
@@ -399,7 +399,7 @@ REMEDIES = [
     ),
     Remedy(
         "H14",
-        "the row lock on the stock that the rule looks at",
+        "the row lock on the stock that the rule reads",
         [
             Patch(
                 "inventory/queries.py",
@@ -411,7 +411,7 @@ REMEDIES = [
     ),
     Remedy(
         "H14",
-        "all lines of an order or none",
+        "all lines of an order are reserved, or none",
         [
             Patch(
                 "inventory/rules.py",
@@ -423,7 +423,7 @@ REMEDIES = [
     ),
     Remedy(
         "H14",
-        "the database's own CHECK",
+        "the CHECK constraint of the database",
         [
             Patch(
                 "inventory/migrations/0001_stock_reservations_and_ledger.py",
@@ -436,13 +436,13 @@ REMEDIES = [
     ),
     Remedy(
         "H15",
-        "stored only if nothing newer is known",
+        "a cache entry is stored only if no newer version is known",
         [Patch("extensions/cache/entries.py", "if tonumber(ARGV[1]) < known then return 0 end\n")],
         "tests/service/extensions/cache/test_versioned_cache.py::test_a_reader_that_began_before_the_change_cannot_store_what_it_read",
     ),
     Remedy(
         "H15",
-        "invalidated around the commit",
+        "entries are invalidated before and after the commit",
         [
             Patch("extensions/storage/unit_of_work.py", "        self._before_commit.append((call, arguments))\n"),
             Patch("extensions/storage/unit_of_work.py", "        self.after_commit(call, *arguments)\n"),
@@ -451,7 +451,7 @@ REMEDIES = [
     ),
     Remedy(
         "H16",
-        "money is a decimal string, never a number",
+        "an amount is a decimal string, never a number",
         [
             Patch(
                 "contracts/base.py",
@@ -463,7 +463,7 @@ REMEDIES = [
     ),
     Remedy(
         "H16",
-        "exactly 10000.00 passes",
+        "exactly 10000.00 is accepted",
         [Patch("payments/provider.py", "if amount > self.limit:", "if amount >= self.limit:")],
         "tests/unit/payments/test_provider.py::test_up_to_the_limit_is_approved",
     ),

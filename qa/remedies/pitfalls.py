@@ -1,6 +1,6 @@
-"""The fifteen pitfalls of Nameko 3.0.0rc11, our guards, and for each the test that fails without it.
+"""The fifteen pitfalls of Nameko 3.0.0rc11, our guards, and the tests that fail without them.
 
-Where Nameko itself stumbles we do not use the part that does; the remedy is then what stands in its place.
+Where a part of Nameko is faulty, our extensions do not use it; the remedy is then the part that replaces it.
 """
 
 from qa.remedies.hazards import DELIVERY
@@ -9,19 +9,19 @@ from qa.remedies.remedy import Patch, Remedy
 TITLES = {
     "1": "acks are lost at SIGTERM",
     "2": "a call has no deadline, and its pending entry leaks",
-    "3": "a BaseException that escapes a worker leaves no ack, no reply, and a leaked connection",
+    "3": "a BaseException in a worker leads to no ack, no reply, and a leaked connection",
     "4": "SystemExit in a worker ends the process",
-    "5": "a call without `reply_to` or `content_type` kills the service, and the next one",
-    "6": "an outage of the broker during a reply kills the container; a start without it exits",
-    "7": "what cannot be decoded is consumed and lost",
-    "8": "events that no queue is bound for vanish",
-    "9": "a failing handler loses its event, or loops hot",
-    "10": "all headers of a message are published again with every later one",
-    "11": "calls in a circle, or in event handlers, dead-lock the worker pool",
-    "12": "computing stalls the process, heartbeats included",
-    "13": "the standalone client leaves a queue behind",
+    "5": "a call without `reply_to` or `content_type` ends the service's process, and that of the next consumer",
+    "6": "an outage of the broker during a reply ends the process; so does a start without the broker",
+    "7": "a message that cannot be decoded is acked and lost",
+    "8": "an event without a bound queue is lost",
+    "9": "a failing handler loses its event, or retries it without a pause",
+    "10": "all headers of a received message are copied to every message published while it is handled",
+    "11": "circular calls, or calls in event handlers, deadlock the worker pool",
+    "12": "CPU-bound work blocks the whole process, including heartbeats",
+    "13": "the standalone RPC client leaves a queue behind",
     "14": "the reply queue is declared again for every call",
-    "15": "SO_REUSEPORT shares a port; every replica fires every timer",
+    "15": "SO_REUSEPORT shares a port silently; every replica runs every timer",
 }
 
 PITFALLS = "tests/service/extensions/test_pitfalls.py"
@@ -35,7 +35,7 @@ INTERRUPTED = f"{POISON}::test_pitfall_04_no_interruption_of_a_handler_ends_the_
 REMEDIES = [
     Remedy(
         "1",
-        "the connection outlives the handlers: stop() cancels, waits until what is handled is acked, then closes",
+        "stop() cancels the consumers, waits until handled messages are acked, and then closes the connection",
         [
             Patch(
                 "extensions/messaging/event_handler.py",
@@ -47,25 +47,25 @@ REMEDIES = [
     ),
     Remedy(
         "2",
-        "a deadline for each call",
+        "every call has a deadline",
         [Patch("extensions/rpc/client.py", "waiting.wait(timeout=budget)", "waiting.wait()")],
         f"{PITFALLS}::test_pitfall_02_a_call_has_a_deadline",
     ),
     Remedy(
         "2",
-        "the call expires with its caller",
+        "a call's message expires at its deadline",
         [Patch("extensions/rpc/client.py", "                    expiration=str(int(budget * 1000)),\n")],
         f"{PITFALLS}::test_pitfall_02_a_call_expires_with_the_deadline_of_its_caller",
     ),
     Remedy(
         "2",
-        "`mandatory`: a call to nobody comes back at once",
+        "`mandatory`: a call to a service that does not run fails at once",
         [Patch("extensions/rpc/client.py", "                    mandatory=True,\n")],
         f"{PITFALLS}::test_pitfall_02_a_call_to_a_missing_service_fails_at_once",
     ),
     Remedy(
         "2",
-        "the pending entry is taken out, whatever happens",
+        "the pending entry is always removed",
         [Patch("extensions/rpc/client.py", "self._pending.pop(call_id, None)", "pass")],
         f"{PITFALLS}::test_pitfall_02_no_pending_call_is_left",
     ),
@@ -95,7 +95,7 @@ REMEDIES = [
     ),
     Remedy(
         "3",
-        "the transaction gives its connection back, whatever ends it",
+        "a transaction always returns its connection to the pool",
         [
             Patch(
                 "extensions/storage/unit_of_work.py",
@@ -136,7 +136,7 @@ REMEDIES = [
     ),
     Remedy(
         "4",
-        "GreenletExit becomes an exception, and stalls no queue",
+        "GreenletExit becomes an exception, and does not block the queue",
         [
             Patch(
                 "extensions/runtime/interruptions.py",
@@ -148,7 +148,7 @@ REMEDIES = [
     ),
     Remedy(
         "5",
-        "a call without an address is no call",
+        "a call without `reply_to` is rejected",
         [
             Patch(
                 "extensions/rpc/server.py",
@@ -160,13 +160,13 @@ REMEDIES = [
     ),
     Remedy(
         "5",
-        "what is not said to be JSON is no call",
+        "a call whose content type is not JSON is rejected",
         [Patch("extensions/messaging/inbound.py", '    if content_type != "application/json":\n', "    if False:\n")],
         f"{NO_CALL}[no content_type]",
     ),
     Remedy(
         "5",
-        "nothing that a message holds ends the reader",
+        "no content of a message ends the reader",
         [
             Patch(
                 "extensions/rpc/server.py",
@@ -178,13 +178,13 @@ REMEDIES = [
     ),
     Remedy(
         "5",
-        "properties that py-amqp cannot read are left out",
+        "properties that py-amqp cannot read are dropped",
         [Patch("extensions/messaging/wire/fast.py", "frame_handler=frame_handler, ")],
         f"{NO_CALL}[headers 10,000 lists deep]",
     ),
     Remedy(
         "5",
-        "bodies stay bytes: the sender chooses no codec (nor for what is delivered: both taken out)",
+        "bodies stay bytes, so the sender chooses no codec (for calls and for events: both removed)",
         [
             Patch("extensions/messaging/wire/fast.py", "auto_decode=False", "auto_decode=True"),
             Patch(
@@ -197,7 +197,7 @@ REMEDIES = [
     ),
     Remedy(
         "5",
-        "answers go to nobody's address but an answer's: a forged one makes the broker hang up, again and again",
+        "replies go only to valid reply addresses: a forged one makes the broker close the connection repeatedly",
         [
             Patch("extensions/rpc/server.py", '        if "." in reply_to:', "        if False:"),
             Patch(
@@ -215,7 +215,7 @@ REMEDIES = [
     ),
     Remedy(
         "6",
-        "a reply that cannot be sent is left (both guards taken out)",
+        "a reply that cannot be sent is dropped (both guards removed)",
         [
             Patch(
                 "extensions/rpc/server.py",
@@ -233,7 +233,7 @@ REMEDIES = [
     ),
     Remedy(
         "6",
-        "a service waits for a broker that is not there",
+        "a service waits at its start until the broker is available",
         [
             Patch(
                 "extensions/messaging/listener.py",
@@ -246,7 +246,7 @@ REMEDIES = [
     ),
     Remedy(
         "7",
-        "what is no event becomes a dead letter",
+        "an invalid event becomes a dead letter",
         [
             Patch(
                 "extensions/messaging/event_handler.py",
@@ -258,13 +258,13 @@ REMEDIES = [
     ),
     Remedy(
         "7",
-        "a body has a greatest length",
+        "the length of a body is limited",
         [Patch("extensions/messaging/inbound.py", "    if len(message.body) > MAX_BODY_BYTES:\n", "    if False:\n")],
         f"{NO_EVENT}[10 MB]",
     ),
     Remedy(
         "7",
-        "another event's name is no event of this queue",
+        "an event of another type is rejected by the queue's handler",
         [
             Patch(
                 "extensions/messaging/inbound.py",
@@ -276,13 +276,13 @@ REMEDIES = [
     ),
     Remedy(
         "7",
-        "what the broker itself gives up on is collected",
+        "messages that the broker dead-letters are collected",
         [Patch("extensions/messaging/dead_letters.py", "        self.listener.subscribe(self)\n", "        return\n")],
         f"{POISON}::test_messages_that_the_broker_dead_letters_are_stored",
     ),
     Remedy(
         "8",
-        "the topology first, `mandatory` behind it (as H8)",
+        "the topology is declared first, and publishing is `mandatory` (as H8)",
         [
             Patch(
                 "extensions/messaging/outbox_relay.py",
@@ -294,7 +294,7 @@ REMEDIES = [
     ),
     Remedy(
         "9",
-        "a failure is tried again, after a pause (as H9)",
+        "a failed message is retried after a pause (as H9)",
         [
             Patch(
                 "extensions/messaging/retries.py",
@@ -306,7 +306,7 @@ REMEDIES = [
     ),
     Remedy(
         "10",
-        "a retry takes along the trace and nothing else",
+        "a retry keeps only the trace headers",
         [
             Patch(
                 "extensions/messaging/publisher.py",
@@ -318,7 +318,7 @@ REMEDIES = [
     ),
     Remedy(
         "10",
-        "headers of any size and shape stall no retry",
+        "headers of any size and type do not block a retry",
         [
             Patch(
                 "extensions/messaging/publisher.py",
@@ -330,7 +330,7 @@ REMEDIES = [
     ),
     Remedy(
         "11",
-        "no event handler and no timer makes a call",
+        "event handlers and timers make no calls",
         [
             Patch(
                 "orders/service.py",
@@ -342,7 +342,7 @@ REMEDIES = [
     ),
     Remedy(
         "11",
-        "no calls in a circle",
+        "there are no circular calls",
         [
             Patch(
                 "catalog/service.py",
@@ -372,7 +372,7 @@ REMEDIES = [
     ),
     Remedy(
         "14",
-        "the queue of answers is declared once for each connection (taken out: for each call)",
+        "the reply queue is declared once per connection (without it: for each call)",
         [
             Patch(
                 "extensions/rpc/client.py",
@@ -386,19 +386,19 @@ REMEDIES = [
     ),
     Remedy(
         "15",
-        "gateways share a port on purpose",
+        "gateways share a port intentionally",
         [Patch("extensions/http/server/listener.py", "reuse_port=port != 0", "reuse_port=False, reuse_addr=False")],
         f"{PITFALLS}::test_pitfall_15_two_gateways_share_a_port_and_one_can_stop",
     ),
     Remedy(
         "15",
-        "a timer's due time is a row: once per interval",
+        "a timer's due time is a row: it runs once per interval",
         [Patch("extensions/storage/timers.py", "timers.c.due_at <= now, ", "timers.c.due_at < now + interval, ")],
         "tests/service/extensions/storage/test_periodic.py::test_it_fires_once_per_interval_however_many_replicas_run",
     ),
     Remedy(
         "15",
-        "never in two replicas at the same time",
+        "a timer never runs in two replicas at the same time",
         [
             Patch(
                 "extensions/storage/timers.py",

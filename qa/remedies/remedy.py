@@ -1,4 +1,4 @@
-"""What a remedy is, and how it is taken out of a copy of the tree."""
+"""A remedy, and the patches that remove it from a copy of the tree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Patch:
-    """Takes one thing out: `old` stands exactly once in `file`, and `new` in its place."""
+    """Replaces `old`, which occurs exactly once in `file`, by `new`."""
 
     file: str
     old: str
     new: str = ""
 
     def apply(self, root):
-        """Patch the file under `root`; returns what undoes it. LookupError when the code has moved on."""
+        """Patch the file under `root`; returns a function that undoes it. LookupError if `old` is not found once."""
         path = Path(root, self.file)
         text = path.read_text()
         if text.count(self.old) != 1:
@@ -25,15 +25,15 @@ class Patch:
 
 @dataclass(frozen=True)
 class Remedy:
-    """One remedy of a hazard or pitfall. All its patches are applied together: several are a defence in depth."""
+    """One remedy of a hazard or pitfall. All its patches are applied together: several remove a defence in depth."""
 
     against: str
     what: str
     patches: Sequence[Patch]
     test: str
-    """A node id of pytest: it fails without the remedy."""
+    """The pytest node id of the test that fails without the remedy."""
     own_servers: bool = False
-    """The test stops or kills a server, or the patch changes what is in a database."""
+    """The test stops or kills a server, or the patch changes the content of a database."""
 
     @property
     def files(self):
@@ -41,7 +41,7 @@ class Remedy:
 
 
 def apply_all(patches, root):
-    """Apply patches in their order; returns what undoes all of them."""
+    """Apply patches in order; returns a function that undoes all of them."""
     undo = []
     try:
         for patch in patches:

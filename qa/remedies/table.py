@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 DOCS = Path(__file__).parent.parent.parent / "docs/reliability.md"
-HEAD = "| | what could go wrong | remedy | where | fails without it | red after |\n|---|---|---|---|---|---|\n"
+HEAD = "| | what could go wrong | remedy | where | fails without it | fails after |\n|---|---|---|---|---|---|\n"
 
 
 def _markers(module):
@@ -13,7 +13,7 @@ def _markers(module):
 
 
 def write_tables(module, results):
-    """Return the table of a module's remedies; `results` maps (against, what) to what happened without them."""
+    """Return the table of a module's remedies; `results` maps (against, what) to the outcome without the remedy."""
     rows, last = [], None
     for remedy in module.REMEDIES:
         title = "" if remedy.against == last else module.TITLES[remedy.against]
@@ -26,13 +26,13 @@ def write_tables(module, results):
 
 
 def table_in_docs(module):
-    """Return the table that stands in the docs."""
+    """Return the table in the docs."""
     begin, end = _markers(module)
     return DOCS.read_text().partition(begin)[2].partition(end)[0]
 
 
 def put_into_docs(module, results):
-    """Write the table into the docs; outcomes that are not in `results` stay as they are."""
+    """Write the table into the docs; outcomes that are not in `results` do not change."""
     old = outcomes(table_in_docs(module))
     begin, end = _markers(module)
     text = DOCS.read_text()
@@ -47,7 +47,7 @@ def without_times(table):
 
 
 def outcomes(table):
-    """Return what the last column says, by remedy, whatever has been added to the list or taken out of it since."""
+    """Return the last column by remedy, also if remedies were added or removed since it was written."""
     found, against = {}, ""
     for line in table.splitlines()[2:]:
         number, _, what, *_, outcome = (cell.strip() for cell in line.strip("|").split("|"))

@@ -1,4 +1,4 @@
-"""The list of remedies stays true while the code moves: each can still be taken out, each names a test that exists."""
+"""The list of remedies matches the code: each can be removed by its patches, and its test exists."""
 
 import ast
 from pathlib import Path
@@ -14,7 +14,7 @@ REMEDIES = [*hazards.REMEDIES, *pitfalls.REMEDIES]
 
 
 @pytest.mark.parametrize("remedy", REMEDIES, ids=lambda remedy: f"{remedy.against} {remedy.what}")
-def test_it_can_still_be_taken_out(remedy, tmp_path):
+def test_a_remedy_can_be_removed(remedy, tmp_path):
     for file in remedy.files:
         copy = tmp_path / file
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def test_it_can_still_be_taken_out(remedy, tmp_path):
 
 
 @pytest.mark.parametrize("test", sorted({remedy.test for remedy in REMEDIES}))
-def test_its_test_exists(test):
+def test_the_test_of_a_remedy_exists(test):
     file, *names = test.partition("[")[0].split("::")
     node = ast.parse((ROOT / file).read_text())
     for name in names:
@@ -43,18 +43,18 @@ def test_every_hazard_and_every_pitfall_has_a_remedy(titles, remedies):
     assert len(pitfalls.TITLES) == 15
 
 
-def test_the_docs_list_them_all():
+def test_the_docs_list_all_remedies():
     for remedies in (hazards, pitfalls):
         assert without_times(table_in_docs(remedies)) == without_times(write_tables(remedies, {}))
 
 
 @pytest.mark.parametrize("module", [hazards, pitfalls])
-def test_outcomes_are_read_as_they_were_written(module):
+def test_outcomes_are_read_as_written(module):
     results = {(remedy.against, remedy.what): f"{number} s" for number, remedy in enumerate(module.REMEDIES)}
     assert outcomes(write_tables(module, results)) == results
 
 
-def test_what_has_moved_is_told_and_undone(tmp_path):
+def test_a_patch_that_does_not_match_is_reported_and_undone(tmp_path):
     (tmp_path / "a.py").write_text("one\ntwo\n")
     remedy = Remedy("H0", "", [Patch("a.py", "one\n", ""), Patch("a.py", "three\n", "")], "")
     with pytest.raises(LookupError, match=r"a\.py: 0 times instead of once"):

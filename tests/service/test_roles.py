@@ -248,7 +248,7 @@ def test_the_compose_files_first_job_makes_them_as_the_addresses_say(servers, en
     command = [sys.executable, "-W", "ignore", "-m", "deploy.databases"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"databases and their roles are there: {', '.join(SERVICES)}\n"
+    assert done.stdout == f"databases and roles exist: {', '.join(SERVICES)}\n"
     wrong = env | {ADMINISTRATOR_DATABASE: servers.postgres.url("users", "postgres")}
     refused = subprocess.run(command, env=wrong, capture_output=True, text=True, check=False, timeout=60)
     assert refused.returncode == 1

@@ -13,7 +13,7 @@ FAILING = {"status": "failing", "parts": {"database": "does not answer", "redis"
     [
         (WELL, 0, ""),
         (FAILING, 1, "orders: database: does not answer\n"),
-        (TimeoutError(), 1, "orders did not answer within 3 s\n"),
+        (TimeoutError(), 1, "orders did not respond within 3 s\n"),
         (ConnectionRefusedError("no broker"), 1, "orders: no broker\n"),
     ],
     ids=["well", "failing", "silent", "no broker"],
@@ -27,4 +27,4 @@ def test_a_service_is_well_when_it_says_so(monkeypatch, capsys, answer, code, sa
     monkeypatch.setattr(healthcheck, "ask", ask)
     assert healthcheck.main(["orders"]) == code
     assert capsys.readouterr().err == said
-    assert healthcheck.answers("amqp://", "orders") == (code == 0)
+    assert healthcheck.is_healthy("amqp://", "orders") == (code == 0)

@@ -86,7 +86,7 @@ def test_a_second_time_it_changes_nothing():
     plant(suite)
     suite.stock["id of TEA-RIZE-1000"] = 7  # sold meanwhile
     suite.calls.clear()
-    assert plant(suite) == ["the demo shop is there already"]
+    assert plant(suite) == ["the demo shop exists already"]
     assert not {"create_product", "set_stock", "set_roles"} & set(suite.calls)
     assert suite.stock["id of TEA-RIZE-1000"] == 7
 

@@ -97,13 +97,13 @@ def test_what_an_earlier_launcher_left_behind_is_ended_first(suite, tmp_path):
 def test_a_service_that_keeps_dying_is_reported_with_its_log(suite):
     suite.programs["orders"] = DIES
     suite.start()
-    with pytest.raises(StartError, match=r"(?s)orders keeps dying.*a reason to die"):
+    with pytest.raises(StartError, match=r"(?s)orders keeps ending.*a reason to die"):
         suite.wait_ready(timeout=30)
 
 
 def test_a_suite_that_never_gets_ready_is_reported_in_time(suite):
     suite.start()
-    with pytest.raises(StartError, match=r"(?s)not ready after 0 s: the gateway on port 1 does not answer.*up"):
+    with pytest.raises(StartError, match=r"(?s)not ready after 0 s: the gateway on port 1 does not respond.*up"):
         suite.wait_ready(timeout=0.4)
 
 
