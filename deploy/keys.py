@@ -1,7 +1,7 @@
 """The keys that access tokens are signed with: Ed25519, PEM. `python -m deploy.keys` makes the pair, once.
 
 They are rotated while the suite runs, in three steps: `python -m deploy.keys announce`, `switch`, `retire`
-(docs/security/doors.md).
+(docs/security/attacks.md).
 """
 
 import os
