@@ -1,8 +1,8 @@
-"""Does everything add up? `make check-consistency`, or `python -m deploy.consistency`, beside a running suite.
+"""Checks every invariant of a running suite: `make check-consistency`, or `python -m deploy.consistency`.
 
-It waits until the suite is at rest, and prints each invariant with the number of things that break it and their ids.
-Exit code 0: all hold. 1: one is broken, or the suite did not come to rest. 2: it could not be told. `make` turns both
-1 and 2 into 2, so scripts that tell them apart call `python -m deploy.consistency`, after `. var/env`.
+It waits until nothing is in flight, and prints each invariant with the number of violations and their ids.
+Exit code 0: all invariants hold. 1: an invariant is violated, or something stayed in flight. 2: the check failed.
+`make` turns 1 and 2 into 2: a script that tells them apart calls `python -m deploy.consistency`, after `. var/env`.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from kombu.exceptions import OperationalError
 
 from contracts.services import SERVICES
 from deploy.healthcheck import Unhealthy, ask
+from deploy.running import NotRunning
 from deploy.settings import load
 
 PAUSE_SECONDS = 2.0
@@ -26,9 +27,9 @@ Look = Callable[[], dict[str, Any]]
 
 
 def await_rest(look: Look, timeout: float, pause: float = PAUSE_SECONDS) -> dict[str, Any]:
-    """Look until all is at rest and nothing is broken, or two looks at rest agree on what is; or `timeout` seconds.
+    """Look until all is at rest and nothing is broken, or two looks at rest find the same; at most `timeout` seconds.
 
-    Two, because the broker does not tell what a consumer has in its hands: its effect may be a moment away.
+    Two looks, because the broker does not count messages that a consumer is handling.
     """
     deadline = time.monotonic() + timeout
     before = None
@@ -43,27 +44,28 @@ def await_rest(look: Look, timeout: float, pause: float = PAUSE_SECONDS) -> dict
 
 
 def broken(seen: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the checks that something breaks."""
+    """Return the checks with violations."""
     return [check for check in seen["checks"] if check["count"]]
 
 
 def report(seen: dict[str, Any]) -> Iterable[str]:
-    """Yield the lines for a person."""
+    """Yield the lines for a person, columns: result, number of violations, invariant."""
+    yield f"  {'result':<7}{'violations':>11}  invariant"
     for check in seen["checks"]:
-        yield f"  {'BROKEN' if check['count'] else 'ok':<7}{check['count']:>7}  {check['name']}"
-        yield from (f"{'':>18}{each}" for each in check["ids"])
+        yield f"  {'BROKEN' if check['count'] else 'ok':<7}{check['count']:>11}  {check['name']}"
+        yield from (f"{'':>22}{each}" for each in check["ids"])
         if check["count"] > len(check["ids"]):
-            yield f"{'':>18}and {check['count'] - len(check['ids'])} more"
+            yield f"{'':>22}and {check['count'] - len(check['ids'])} more"
     yield "at rest" if seen["at_rest"] else f"not at rest: {seen['in_flight']} in flight"
 
 
 def require_all(amqp_uri: str) -> None:
-    """Raise Unhealthy where a service is away: the comparison would wait for it as long as for a large one."""
+    """Raise Unhealthy where a service does not respond: the comparison would wait for its whole time limit."""
     for service in SERVICES:
         try:
             ask(amqp_uri, service)
         except TimeoutError:
-            raise Unhealthy(f"{service} does not answer: does it run?") from None
+            raise Unhealthy(f"{service} does not respond: is it running?") from None
 
 
 def main(arguments: list[str]) -> int:
@@ -81,13 +83,13 @@ def main(arguments: list[str]) -> int:
         require_all(amqp_uri)
         seen = await_rest(look, options.timeout)
     except TimeoutError:
-        print(f"the comparison did not end within {LOOK_SECONDS:g} s", file=sys.stderr)
+        print(f"the check did not end within {LOOK_SECONDS:g} s", file=sys.stderr)
         return 2
     except ConnectionRefusedError:
-        print("RabbitMQ cannot be reached: does the suite run?", file=sys.stderr)
+        print(NotRunning(amqp_uri), file=sys.stderr)
         return 2
     except CANNOT_TELL as error:
-        print(f"it cannot be told: {error}", file=sys.stderr)
+        print(f"the check failed: {error}", file=sys.stderr)
         return 2
     print("\n".join(report(seen)))
     return 0 if seen["at_rest"] and not broken(seen) else 1

@@ -1,7 +1,7 @@
 """The keys that sign access tokens: Ed25519, PEM. `python -m deploy.keys` creates the pair if it does not exist.
 
 They can be rotated while the suite runs, in three steps: `python -m deploy.keys announce`, `switch`, `retire`
-(docs/security/doors.md).
+(docs/security/attacks.md).
 """
 
 import os

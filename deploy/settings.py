@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+ENV_FILE = ROOT / "var" / "env"  # written by `make run`
 
 
 def load(path: Path | None = None) -> dict[str, Any]:

@@ -1,13 +1,28 @@
-"""What `nameko shell` runs first (PYTHONSTARTUP in var/env): calls that nobody answers end after TIMEOUT seconds."""
+"""A Python prompt that calls the services: `make shell`, or `python -m deploy.shell`.
 
-from nameko.standalone.rpc import ClusterRpcClient
+It is `nameko shell` with two additions: it says in one sentence that the suite is not running, and a call without a
+result ends after ten seconds.
+"""
 
-TIMEOUT = 10
+import os
+import sys
 
-shell = globals().get("n")
-if shell is not None:  # another Python prompt of the same terminal reads this file too
-    shell.disconnect()
-    client = ClusterRpcClient(timeout=TIMEOUT)
-    shell.rpc, shell.disconnect = client.start(), client.stop
-    del client
-del shell, ClusterRpcClient, TIMEOUT
+from deploy.running import NotRunning, require_broker
+from deploy.settings import ROOT, load
+
+CONFIG = ROOT / "config.yml"
+STARTUP = {"PYTHONSTARTUP": str(ROOT / "deploy/shell_startup.py"), "PYTHONWARNINGS": "ignore"}
+COMMAND = [sys.executable, "-m", "nameko", "shell", "--config", str(CONFIG)]
+
+
+def main() -> None:
+    """Replace this process with `nameko shell`; exit with 1 where the suite is not running."""
+    try:
+        require_broker(load()["AMQP_URI"])
+    except NotRunning as error:
+        sys.exit(str(error))
+    os.execve(COMMAND[0], COMMAND, {**os.environ, **STARTUP})  # noqa: S606 - a fixed command without a shell
+
+
+if __name__ == "__main__":
+    main()

@@ -9,9 +9,10 @@ Schema = dict[str, Any]
 ADMIN_LOGIN = {"email": "admin@example.com", "password": "Demo-pass-2026!"}
 ID = "00000000-0000-7000-8000-000000000000"
 HEAD = """\
-# Every request of the API, written by `make docs` from openapi.json. Do not edit.
-# For the HTTP client of an editor. Send `register` once, then `login`, and for what needs it `login_as_admin`.
-# The ids are for you to fill in.
+# Every request of the API, for the HTTP client of an editor. Written by `make docs` from openapi.json; do not edit.
+# `make run` writes a copy with the address of its gateway: var/api.http.
+# Send `register` once, then `login`, and `login_as_admin` before requests that need an administrator.
+# Fill in the ids yourself.
 
 @host = http://127.0.0.1:8000
 """

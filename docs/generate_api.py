@@ -1,8 +1,8 @@
-"""Writes what is known of the API to files: `make docs`, or `python -m docs.generate_api`.
+"""Writes the description of the API to files: `make docs`, or `python -m docs.generate_api`.
 
-openapi.json is what GET /openapi.json answers in production (elsewhere it tells of the demo accounts too), api.http
-every request of it for an editor. With `--release`, also openapi-released.json: what clients rely on from now on, and
-what tests compare the API with until the next release.
+openapi.json is the response of GET /openapi.json in production (elsewhere it also names the demo accounts). api.http
+has every request for the HTTP client of an editor. With `--release`, also openapi-released.json: the API of the
+release, with which tests compare later versions.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # eventlet announces its end at every import
+    warnings.simplefilter("ignore")  # eventlet warns about its maintenance state at every import
     from docs.api_requests import requests
     from extensions.http.openapi.document import document
     from gateway.routes.docs import INFO
@@ -23,7 +23,7 @@ RELEASED = HERE / "openapi-released.json"
 
 
 def generate() -> dict[str, str]:
-    """Return every generated file: its path below docs, and its text."""
+    """Return the text of every generated file by its path below docs."""
     told = document(GatewayService, INFO)
     return {"openapi.json": _text(told), "api.http": requests(told)}
 

@@ -8,6 +8,7 @@ from deploy import healthcheck
 from deploy.local import environment, launcher, report
 from deploy.local.process import StartError, wait_until
 from deploy.local.servers import remove_data
+from deploy.settings import ENV_FILE
 
 
 def run() -> int:
@@ -30,22 +31,22 @@ def demo() -> int:
 
 
 def _address_when_ready() -> str:
-    """The gateway's URL, once the suite that another terminal runs is ready."""
+    """Wait until the suite of another terminal is ready, and return the gateway's URL."""
 
     def ready() -> bool:
         try:
-            healthcheck.ask_gateway(environment.read(launcher.ENV_FILE)["GATEWAY_ADDRESS"])
+            healthcheck.ask_gateway(environment.read(ENV_FILE)["GATEWAY_ADDRESS"])
         except (KeyError, OSError, HTTPException, healthcheck.Unhealthy):
             return False
         return True
 
     if not wait_until(ready, seconds=90, poll=0.5):
-        raise StartError(f"the suite of {launcher.VAR} does not get ready; see its terminal and var/log")
-    return environment.read(launcher.ENV_FILE)["GATEWAY_URL"]
+        raise StartError(f"the suite of {launcher.VAR} is not ready after 90 s; see its terminal and var/log")
+    return environment.read(ENV_FILE)["GATEWAY_URL"]
 
 
 def clean() -> int:
-    """Delete the servers' data outside the clone, of `make run` and of the tests, which `make clean` does not find."""
+    """Remove the servers' data outside the clone, of `make run` and of the tests; `make clean` removes the rest."""
     for memory in [launcher.VAR / "ports.json", *launcher.VAR.glob("*/ports.json")]:
         remove_data(memory.parent)
     return 0

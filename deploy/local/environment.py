@@ -1,5 +1,8 @@
-"""var/env: the chosen addresses in a file that a shell can source, so that `nameko shell` and `nameko run` in another
-terminal find the servers. Not a `.env` in the root, which docker compose would read."""
+"""var/env: the addresses of this run as shell variables, for commands in another terminal (`. var/env`).
+
+It exports settings of config.yml only, and nothing that changes the user's own Python. Its name is not `.env`, which
+docker compose would read.
+"""
 
 import os
 import shlex
@@ -7,20 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.local.servers import OURS
-from deploy.settings import ROOT
-
-# `nameko shell` and `nameko run` by hand: calls that end, and no word of eventlet about itself at every start.
-FOR_THE_SHELL = {"PYTHONSTARTUP": str(ROOT / "deploy/shell.py"), "PYTHONWARNINGS": "ignore"}
 
 
 def render(variables: Mapping[str, str]) -> str:
-    """Lines of `export NAME=value`, quoted for a POSIX shell."""
+    """Return lines of `export NAME=value`, quoted for a POSIX shell."""
     head = "# Written by `make run` at every start. In a shell: . var/env\n"
     return head + "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
 
 
 def parse(text: str) -> dict[str, str]:
-    """The variables of such a file."""
+    """Return the variables of such a file."""
     found = {}
     for line in text.splitlines():
         words = shlex.split(line, comments=True)
@@ -31,16 +30,16 @@ def parse(text: str) -> dict[str, str]:
 
 
 def write(path: Path, variables: Mapping[str, str]) -> None:
-    """Write the file, whole or not at all, readable by its owner only: it may hold the passwords of given servers."""
+    """Write the file atomically, readable by its owner only: it may hold the passwords of given servers."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.new")
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(render({**variables, **FOR_THE_SHELL, OURS: str(path)}))
+        file.write(render({**variables, OURS: str(path)}))
     unfinished.replace(path)
 
 
 def read(path: Path) -> dict[str, str]:
-    """The variables of the file; empty if there is none."""
+    """Return the variables of the file; empty if there is none."""
     try:
         return parse(path.read_text())
     except FileNotFoundError:

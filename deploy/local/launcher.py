@@ -1,4 +1,4 @@
-"""`make run` from one end to the other: servers, keys, tables, services, seed; then waiting until told to stop."""
+"""`make run`: start the servers, make keys and tables, start the services, fill the demo shop, then wait for a stop."""
 
 import contextlib
 import os
@@ -14,14 +14,16 @@ from deploy.accounts import OPERATOR
 from deploy.local import environment, ports
 from deploy.local.process import PidFile, StartError, spawn, tail, wait_until
 from deploy.local.servers import OURS, Servers
-from deploy.local.suite import ROOT, Suite
+from deploy.local.suite import Suite
+from deploy.settings import ENV_FILE, ROOT
 from extensions.runtime.addresses import uri_variable
 from extensions.runtime.settings import is_production
 
 VAR = ROOT / "var"
-ENV_FILE = VAR / "env"
+REQUESTS_FILE = VAR / "api.http"
 PID_FILE = VAR / "launcher.pid"
-GATEWAY_PORT = 8000
+# On loopback by default, because `make run` prints demo passwords. GATEWAY_HOST opens it to the network.
+GATEWAY_HOST, GATEWAY_PORT = "127.0.0.1", 8000
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -30,7 +32,7 @@ class Stopped(Exception):
 
 
 class Launcher:
-    """The whole suite of this clone, and what it is up to, printed with the seconds since the start."""
+    """The whole suite of this clone. Prints each step of its start and stop with the seconds since the start."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
@@ -40,16 +42,18 @@ class Launcher:
         self._stop = threading.Event()
 
     def say(self, text: str) -> None:
-        """A line of progress."""
+        """Print a line of progress."""
         print(f"[{time.monotonic() - self.began:5.1f} s] {text}", flush=True)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[dict[str, str]]:
-        """Everything up and ready inside the block, everything down after it. StartError if it does not come up."""
+        """Run the suite inside the block and stop it afterwards. StartError if it does not start."""
         self._handle_signals()
         pid_file = PidFile(PID_FILE)
         if pid_file.read() is not None:
-            raise StartError(f"this clone's suite is running already (process {pid_file.read()}); `make stop` ends it")
+            raise StartError(
+                f"the suite of this folder is already running (process {pid_file.read()}): `make stop` stops it"
+            )
         servers = self.servers = Servers(VAR, say=self.say)
         try:
             servers.lock()
@@ -57,6 +61,7 @@ class Launcher:
             addresses = servers.launch()
             self.env = self._settings(addresses)
             environment.write(ENV_FILE, self.env)
+            self._write_requests()
             self._task("preparing keys and tables", "deploy.prepare")
             servers.wait_ready()
             self.suite = Suite(self.env, log_dir=VAR / "log", say=self.say)
@@ -67,19 +72,19 @@ class Launcher:
             self._seed(servers)
             yield self.env
         finally:
-            # a second Ctrl-C must not leave half of it behind; the waits below are all bounded
+            # A second Ctrl-C must not interrupt the stop; all waits below are bounded.
             for number in STOP_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
             self._take_down(servers, pid_file)
 
     def wait(self) -> None:
-        """Until the user stops it. The services have their supervisor; the servers are looked after here."""
+        """Wait until the user stops the suite. Restart servers that died; the suite restarts services itself."""
         while not self._stop.wait(1.0):
             if self.servers is not None:
                 self.servers.revive()
 
     def _handle_signals(self) -> None:
-        """Explicitly, since a background job of a shell script inherits SIGINT as ignored."""
+        """Set the handlers explicitly: a background job of a shell script inherits SIGINT as ignored."""
 
         def on_signal(_number: int, _frame: FrameType | None) -> None:
             if not self._stop.is_set():
@@ -90,14 +95,16 @@ class Launcher:
             signal.signal(number, on_signal)
 
     def _settings(self, addresses: dict[str, str]) -> dict[str, str]:
-        """The variables of config.yml for this run: addresses, the gateway's port, the keys, the environment."""
+        """Return the variables of config.yml for this run: addresses, the gateway's port, the keys, the environment."""
         given = {} if OURS in os.environ else os.environ
         address = given.get("GATEWAY_ADDRESS")
         if not address:
-            port = ports.first_free(GATEWAY_PORT, host="0.0.0.0")
+            host = given.get("GATEWAY_HOST") or GATEWAY_HOST
+            port = ports.first_free(GATEWAY_PORT, host=host)
             if port != GATEWAY_PORT:
                 self.say(f"port {GATEWAY_PORT} is taken, so the gateway listens on {port}")
-            address = f"0.0.0.0:{port}"
+            address = f"{host}:{port}"
+        reachable_host, reachable_port = ports.reachable(address)
         keys = VAR / "keys"
         defaults = {
             "JWT_PRIVATE_KEY_FILE": str(keys / "jwt-private.pem"),
@@ -108,12 +115,18 @@ class Launcher:
         return {
             **addresses,
             "GATEWAY_ADDRESS": address,
-            "GATEWAY_URL": f"http://127.0.0.1:{address.rpartition(':')[2]}",
+            "GATEWAY_URL": f"http://{reachable_host}:{reachable_port}",
             **{name: given.get(name) or value for name, value in defaults.items()},
         }
 
+    def _write_requests(self) -> None:
+        """Copy docs/api.http to var/api.http with the address of this run."""
+        requests = (ROOT / "docs/api.http").read_text()
+        host = f"@host = {self.env['GATEWAY_URL']}"
+        REQUESTS_FILE.write_text(requests.replace("@host = http://127.0.0.1:8000", host, 1))
+
     def _task(self, title: str, module: str) -> None:
-        """Run a step as the process that compose and a person would run, and show the last line of what it printed."""
+        """Run a step as a process, as compose and a person do, and print the last line of its output."""
         self.say(title)
         log = VAR / "log" / f"{module.rpartition('.')[2]}.log"
         log.unlink(missing_ok=True)
@@ -135,17 +148,17 @@ class Launcher:
         self.say(f"  {tail(log, 1)}")
 
     def _as_operator(self) -> dict[str, str]:
-        """What comes from a person calls services, and may do nothing else in the broker."""
+        """Return the operator's address of the broker: this user calls services and has no other permission."""
         uri = self.env.get(uri_variable(OPERATOR))
         return {"AMQP_URI": uri} if uri else {}
 
     def _seed(self, servers: Servers) -> None:
-        """Once for each set of data, so that what a person then changes in the demo shop stays changed."""
+        """Fill the demo shop once for each data folder, so that later changes by a person are kept."""
         seeded = servers.data / "seeded"
         if is_production(self.env) or (seeded.exists() and not servers.given):
             return
         self._task("seeding the demo shop", "deploy.seed")
-        if not servers.given:  # servers that are not ours may be other ones the next time
+        if not servers.given:  # a given address may lead to other servers the next time
             seeded.touch()
 
     def _take_down(self, servers: Servers, pid_file: PidFile) -> None:
@@ -160,12 +173,14 @@ class Launcher:
 
 
 def stop() -> int:
-    """End the running launcher of this clone, if there is one; the exit code."""
+    """Stop the running launcher of this clone, if there is one; the exit code."""
     if PidFile(PID_FILE).end_leftover(signal.SIGTERM, grace=75):
         print("stopped")
+    else:
+        print("the suite of this folder is not running")
     return 0
 
 
 def is_running() -> bool:
-    """Does a suite of this clone run, or start, already?"""
+    """Return whether a suite of this clone is running or starting."""
     return PidFile(PID_FILE).read() is not None

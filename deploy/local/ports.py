@@ -16,8 +16,20 @@ METRICS, REPLICAS = 9100, 10
 TRIES = 500
 
 
+def reachable(address: str) -> tuple[str, int]:
+    """Return the host and port at which this machine reaches a server that listens on `address` (host:port)."""
+    host, _, port = address.rpartition(":")
+    return ("127.0.0.1" if host in ("", "0.0.0.0") else host), int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether a server that listens on `address` (host:port) is reachable from this machine only."""
+    host = address.rpartition(":")[0]
+    return host == "localhost" or host.startswith("127.")
+
+
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a server can listen on the port now. Connections in TIME_WAIT do not matter."""
+    """Return whether a server can listen on that port now. Connections in TIME_WAIT do not count."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

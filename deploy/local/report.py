@@ -1,19 +1,22 @@
-"""What `make run` prints when everything is up: where it is, who may log in, and an order to try."""
+"""What `make run` prints when everything is up: the addresses, the demo accounts, and an order to try."""
 
 from collections.abc import Mapping
 
+from deploy.local import ports
 from deploy.seed import ADMIN, CUSTOMER, DEFAULT_PASSWORD
 
 REPORT = """
 The order suite is running.
 
-  API         {url}   (health: {url}/health/ready)
+  API         {url}   (every call: {url}/docs, health: {url}/health/ready)
+              {reach}
   RabbitMQ    {amqp}
   Redis       {redis}
   PostgreSQL  {postgres}
   Metrics     {metrics}
   Logs        var/log/<service>.log
   Addresses   var/env
+  Requests    var/api.http, for the HTTP client of an editor
 
   Demo accounts, password {password}
     {customer}   a customer
@@ -28,33 +31,37 @@ Place an order (in another terminal; any shell):
     -d "{{\\"items\\": [{{\\"product_id\\": \\"$PRODUCT\\", \\"quantity\\": 2}}]}}"; echo
   sleep 1; curl -s '{url}/orders?limit=1' -H "Authorization: Bearer $TOKEN"
 
-Talk to the services from Python, in the folder of this clone:
-
-  . var/env && .venv/bin/nameko shell --config config.yml
-  >>> n.rpc.catalog.list_products()
-
-`make demo` in another terminal tells the four stories of an order. Ctrl-C here stops everything.
+In another terminal, in the folder of this clone: `make demo` shows four orders from start to end, `make shell` calls
+the services from Python. Ctrl-C here stops everything; so does `make stop`.
 """
+LOOPBACK_ONLY = "from this machine only; `GATEWAY_HOST=0.0.0.0 make run` opens it to the network"
+OPEN = "open to the network on {address}: everyone who reaches it can use the demo password below"
 
 
 def render(env: Mapping[str, str]) -> str:
-    """The report for this run's addresses."""
+    """Return the report for the addresses of this run."""
     databases = {name: value for name, value in env.items() if name.endswith("_DATABASE_URL")}
     example = databases["ORDERS_DATABASE_URL"].replace("+psycopg2", "")
+    metrics = env["GATEWAY_METRICS_ADDRESS"].partition("-")[0]
     return REPORT.format(
         url=env["GATEWAY_URL"],
+        reach=_reach(env["GATEWAY_ADDRESS"]),
         amqp=env["AMQP_URI"],
         redis=env["REDIS_URL"],
-        postgres=f"{example} (and five more: one database per service)",
-        metrics=f"http://{env['GATEWAY_METRICS_ADDRESS'].partition('-')[0]}/metrics (the others: docs/metrics.md)",
+        postgres=f"{example} (one database for each service)",
+        metrics=f"http://{metrics}/metrics (one for each service: docs/metrics.md)",
         password=env.get("DEMO_PASSWORD") or DEFAULT_PASSWORD,
         customer=CUSTOMER,
         admin=ADMIN,
-        # jq is often not there; sed always is. The first match is meant: the document's own id comes first.
         pick_token=_pick("access_token"),
         pick_product=_pick("id"),
     )
 
 
+def _reach(address: str) -> str:
+    return LOOPBACK_ONLY if ports.is_loopback(address) else OPEN.format(address=address)
+
+
 def _pick(field: str) -> str:
-    return f"""python3 -c 'import json, sys; d = json.load(sys.stdin); print(d.get("items", [d])[0]["{field}"])'"""
+    """Return a command that prints the first value of a JSON field, without jq, which is often not installed."""
+    return f"""grep -o '"{field}":"[^"]*"' | head -n 1 | cut -d '"' -f 4"""

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from contracts.services import GATEWAY, PROCESSES
+from deploy.local import ports
 from deploy.local.process import PidFile, StartError, kill_tree, signal_process, spawn, tail, wait_until
 from extensions.runtime.backoff import Backoff
 
@@ -247,8 +248,8 @@ class Suite:
         return ", ".join(name for name in self._services if not healthcheck.is_healthy(uri, name, timeout=2))
 
     def _gateway_not_ready(self) -> str:
-        port = int(self.env.get("GATEWAY_ADDRESS", "0.0.0.0:8000").rpartition(":")[2])
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        host, port = ports.reachable(self.env.get("GATEWAY_ADDRESS", "0.0.0.0:8000"))
+        connection = http.client.HTTPConnection(host, port, timeout=5)
         try:
             connection.request("GET", "/health/ready")
             response = connection.getresponse()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.environment import FOR_THE_SHELL
+from deploy.shell import COMMAND, STARTUP
 from tests.support import eventually
 
 ROOT = Path(__file__).parent.parent.parent
@@ -44,12 +44,12 @@ def await_ready(shop):
 
 
 def shell(lines):
-    """What `nameko shell` prints when `lines` are typed into it, in a terminal that has sourced var/env."""
+    """Return what `make shell` prints when `lines` are typed into it."""
     done = subprocess.run(
-        [*NAMEKO, "shell", "--config", "config.yml"],
+        COMMAND,
         input="\n".join(lines) + "\n",
         cwd=ROOT,
-        env=os.environ | FOR_THE_SHELL,
+        env=os.environ | STARTUP,
         capture_output=True,
         text=True,
         timeout=60,

@@ -20,7 +20,7 @@ def seen(count=0, *, at_rest=True, ids=("a",)):
 
 
 def looks(*answers):
-    """One answer after the other, the last one for ever."""
+    """Return one result after the other; the last one repeats."""
     left = list(answers)
     return lambda: left.pop(0) if len(left) > 1 else left[0]
 
@@ -41,9 +41,10 @@ def test_the_wait_has_an_end():
 
 def test_the_report_names_what_is_broken():
     lines = list(consistency.report(seen(3)))
-    assert lines[0].split() == ["BROKEN", "3", "orders_decided"]
-    assert [line.strip() for line in lines[1:3]] == ["a", "and 2 more"]
-    assert lines[3].split() == ["ok", "0", "no_orphans"]
+    assert lines[0].split() == ["result", "violations", "invariant"]
+    assert lines[1].split() == ["BROKEN", "3", "orders_decided"]
+    assert [line.strip() for line in lines[2:4]] == ["a", "and 2 more"]
+    assert lines[4].split() == ["ok", "0", "no_orphans"]
     assert lines[-1] == "at rest"
     assert list(consistency.report(seen(at_rest=False)))[-1] == "not at rest: 3 in flight"
 
@@ -74,7 +75,7 @@ def test_the_exit_code_is_for_scripts(monkeypatch, capsys, answer, code):
 
 @pytest.mark.parametrize(
     ("silent", "said"),
-    [(("payments",), "payments does not answer"), (("orders", "check_consistency"), "did not end within 300 s")],
+    [(("payments",), "payments does not respond"), (("orders", "check_consistency"), "did not end within 300 s")],
     ids=["a service", "the comparison"],
 )
 def test_who_does_not_answer_is_named(monkeypatch, capsys, silent, said):

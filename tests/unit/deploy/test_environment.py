@@ -34,6 +34,11 @@ def test_the_file_is_for_its_owner_only(tmp_path):
     assert (tmp_path / "env").stat().st_mode & 0o777 == 0o600
 
 
+def test_it_changes_nothing_of_the_user_s_own_python(tmp_path):
+    environment.write(tmp_path / "env", {"AMQP_URI": "pyamqp://h//"})
+    assert environment.read(tmp_path / "env") == {"AMQP_URI": "pyamqp://h//", OURS: str(tmp_path / "env")}
+
+
 def test_no_file_means_no_variables(tmp_path):
     assert environment.read(tmp_path / "env") == {}
 
