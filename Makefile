@@ -26,8 +26,8 @@ demo: $(STAMP) ## the four stories of an order, told beside a running suite or o
 stop: ## end the suite that `make run` started in this clone
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m deploy.local stop
 
-test: $(STAMP) ## every test, real servers included
-	@$(TESTS)
+test: $(STAMP) ## every test, real servers included, in three processes at once (TEST_WORKERS=1 for one)
+	@exec $(BIN)/python -m tests.run $(ARGS)
 
 test-unit: $(STAMP) ## only the tests that need no server (seconds)
 	@$(TESTS) tests/unit

@@ -17,9 +17,18 @@ ALL_RETRIES = "[50, 100, 200, 400, 800, 1600, 3200]"
 
 
 def pytest_collection_modifyitems(items):
-    """Run the quick tests first, and last those whose processes consume the same queues as the service tests."""
-    order = ("unit", "support", "bench", "remedies", "model", "service", "e2e", "chaos")
-    items.sort(key=lambda item: order.index(item.path.relative_to(ROOT).parts[1]))
+    """Run first what takes longest and cannot be divided, so that at the end each worker of tests/run.py has work left.
+
+    In a single process chaos and the end-to-end tests come first too: before containers of the service tests listen on
+    the same queues as the processes of a suite.
+    """
+    order = ("chaos", "e2e", "service", "model", "unit")
+
+    def position(item):
+        folder = item.path.relative_to(ROOT).parts[1]
+        return order.index(folder) if folder in order else len(order)
+
+    items.sort(key=position)
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +42,7 @@ def servers():
         environment = servers.start()
     except StartError as error:  # report it once, not for each test
         pytest.exit(f"the tests need real servers: {error}", returncode=2)
-    private, public = ROOT / "var/test-keys/jwt-private.pem", ROOT / "var/test-keys/jwt-public.pem"
+    private, public = folder / "keys/jwt-private.pem", folder / "keys/jwt-public.pem"
     keys.ensure(private, public)
     environment |= {
         "JWT_PRIVATE_KEY_FILE": str(private),

@@ -1,6 +1,9 @@
 """The real processes over HTTP, on the real servers, with the demo seed in them."""
 
+import math
 import os
+import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +25,10 @@ DEADLINE_SECONDS = 15
 PASSWORD = "Demo-pass-2026!"
 
 
+RUNNING = ExitStack()
+FRESH_SECONDS = 300  # a third of the time for which an access token is valid
+
+
 @dataclass
 class Shop:
     """A running suite and everything a test does with it."""
@@ -31,6 +38,14 @@ class Shop:
     url: str
     admin: Client
     customer: Client
+    logged_in_at: float = -math.inf
+
+    def log_in(self):
+        """Renew the access tokens, so that no test meets one that expires, however long all tests take."""
+        if time.monotonic() > self.logged_in_at + FRESH_SECONDS:
+            for client, email in ((self.admin, ADMIN), (self.customer, CUSTOMER)):
+                client.token = log_in(self.url, email, PASSWORD).token
+            self.logged_in_at = time.monotonic()
 
     def product(self, price="10.00", stock=100):
         """A new product with stock (None: without a stock record)."""
@@ -96,8 +111,23 @@ class Shop:
 
 
 @pytest.fixture(scope="session")
-def running(servers, tmp_path_factory):
+def running(servers):
     """The suite, started once for all end-to-end tests."""
+    return RUNNING.enter_context(running_suite(servers))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Stop the suite after the last end-to-end test: containers of the next tests listen on the same queues."""
+    result = yield
+    if nextitem is None or not nextitem.path.is_relative_to(ROOT / "tests/e2e"):
+        RUNNING.close()
+    return result
+
+
+@contextmanager
+def running_suite(servers):
+    """Start the suite on empty databases with the demo seed; after the block its logs and refusals are checked."""
     for service in SERVICES:
         empty_database(service)
     purge_queues()
@@ -115,8 +145,10 @@ def running(servers, tmp_path_factory):
     suite.wait_ready(60)
     seed.run(say=lambda _line: None)
     url = f"http://{address}"
-    yield Shop(suite, servers, url, log_in(url, ADMIN, PASSWORD), log_in(url, CUSTOMER, PASSWORD))
-    suite.stop()
+    try:
+        yield Shop(suite, servers, url, Client(url), Client(url))
+    finally:
+        suite.stop()
     # After everything that the tests have done:
     assert secrets_in(ROOT / "var/test-log", PASSWORD) == []
     # A newer Redis has a command by which every client says its version: ours go without.
@@ -138,6 +170,7 @@ def twin(shop):
 @pytest.fixture
 def shop(running):
     """The running suite; a test that stopped something starts it again, or this does."""
+    running.log_in()
     yield running
     for service in (*SERVICES, "gateway"):
         running.suite.start_service(service)

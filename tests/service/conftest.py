@@ -1,26 +1,33 @@
 """Each service in a real Nameko container, against real servers; every test begins with empty tables and queues."""
 
+import eventlet
 import pytest
 import redis
 from nameko import config
-from nameko.containers import ServiceContainer
+from nameko.containers import get_container_cls
 from nameko.testing.services import replace_dependencies
 
+from contracts.services import SERVICES
+from extensions.messaging import topology
 from tests.support import empty_database, purge_queues
 
 
 @pytest.fixture
-def run_service(servers):
+def run_service(servers, request, monkeypatch):
     """Start service classes in this process: `run_service(OrdersService, services=fake)` replaces dependencies.
 
-    Returns the container. Everything is stopped after the test.
+    Returns the container, which is of the class that production uses. All are stopped after the test, at the same time.
     """
     containers = []
+    if request.path.parent.name in {*SERVICES, "gateway"}:
+        # purge_queues() has seen to it. The tests of extensions/ prove that a service does it itself.
+        monkeypatch.setattr(topology, "ensure", lambda _connection, _service: None)
+        purge_queues()
 
     def run(service_class, **replacements):
         if service_class.name != "gateway" and all(c.service_name != service_class.name for c in containers):
             prepare(service_class.name)
-        container = ServiceContainer(service_class)
+        container = get_container_cls()(service_class)
         if replacements:
             replace_dependencies(container, **replacements)
         containers.append(container)
@@ -28,8 +35,14 @@ def run_service(servers):
         return container
 
     yield run
-    for container in reversed(containers):
-        container.stop()
+    stop_all(containers)
+
+
+def stop_all(containers):
+    """Stop containers at the same time."""
+    stopping = [eventlet.spawn(container.stop) for container in containers]
+    for one in stopping:
+        one.wait()
 
 
 def prepare(service):
