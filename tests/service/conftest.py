@@ -9,6 +9,7 @@ from nameko.testing.services import replace_dependencies
 
 from contracts.services import SERVICES
 from extensions.messaging import topology
+from qa.chaos.proxy import Proxies
 from tests.support import empty_database, purge_queues
 
 
@@ -36,6 +37,20 @@ def run_service(servers, request, monkeypatch):
 
     yield run
     stop_all(containers)
+
+
+@pytest.fixture
+def broker_outage(servers, monkeypatch):
+    """`with broker_outage():` the broker cannot be reached by anything that connects after this fixture.
+
+    Connections break and new ones are refused, in a proxy: that takes no time, unlike a restart of RabbitMQ.
+    """
+    proxies = Proxies()
+    uri = proxies.start({"AMQP_URI": config["AMQP_URI"]})["AMQP_URI"]
+    monkeypatch.setenv("AMQP_URI", uri)
+    with config.patch({"AMQP_URI": uri}):
+        yield lambda: proxies.fault(proxies.broker, "refuse")
+    proxies.stop()
 
 
 def stop_all(containers):

@@ -166,12 +166,11 @@ def test_pitfall_03_a_timeout_that_escapes_gives_its_connection_back(subject, ca
     eventually(lambda: work.engine.pool.checkedout() == 0, timeout=2)
 
 
-def test_pitfall_06_an_outage_of_the_broker_during_a_reply_ends_nothing(subject, servers):
+def test_pitfall_06_an_outage_of_the_broker_during_a_reply_ends_nothing(broker_outage, subject):
     call = eventlet.spawn(attempt, lambda: Caller(timeout=30).notifications.rest(1.0))
     eventlet.sleep(0.4)  # the call is under way; nothing outside shows it
-    servers.rabbitmq.stop()
-    eventlet.sleep(1.0)  # it wants to answer, and cannot
-    servers.rabbitmq.start()
+    with broker_outage():
+        eventlet.sleep(1.0)  # it wants to answer, and cannot
     assert eventually(lambda: attempt(lambda: Caller().notifications.echo(1)) == [1], timeout=30)
     assert not subject._died.ready()
     call.wait()

@@ -77,17 +77,14 @@ def test_a_lost_connection_is_told_at_once_and_the_next_call_after_it_is_answere
     eventually(lambda: answers(calls))
 
 
-def test_without_the_broker_it_is_told_at_once(toy, calls, servers):
-    servers.rabbitmq.stop()
-    try:
+def test_without_the_broker_it_is_told_at_once(broker_outage, toy, calls):
+    with broker_outage():
         eventually(lambda: not toy.shared_extensions[Listener].is_consuming(calls))
         began = time.monotonic()
         with pytest.raises(BrokerUnavailable):
             calls.call("toy", "sleep", (0,), {}, 5.0)
         assert time.monotonic() - began < 0.5
-    finally:
-        servers.rabbitmq.start()
-    eventually(lambda: answers(calls), timeout=30)
+    eventually(lambda: answers(calls))
 
 
 def answers(calls):
