@@ -187,11 +187,16 @@ def purge_queues():
 
 
 def _purge(channel):
-    plan = topology.Plan()
-    topology.declare(plan)
-    for queue in plan.queues:
+    for queue in _queues(tuple(topology.retry_delays())):
         if channel.queue_declare(queue, passive=True).message_count:
             channel.queue_purge(queue)
+
+
+@cache
+def _queues(_retry_delays):
+    plan = topology.Plan()
+    topology.declare(plan)
+    return list(plan.queues)
 
 
 def empty_database(service):

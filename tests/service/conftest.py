@@ -1,5 +1,7 @@
 """Each service in a real Nameko container, against real servers; every test begins with empty tables and queues."""
 
+from unittest.mock import Mock
+
 import eventlet
 import pytest
 import redis
@@ -8,7 +10,7 @@ from nameko.containers import get_container_cls
 from nameko.testing.services import replace_dependencies
 
 from contracts.services import SERVICES
-from extensions.messaging import topology
+from extensions.messaging import listener, topology
 from qa.chaos.proxy import Proxies
 from tests.support import empty_database, purge_queues
 
@@ -20,10 +22,13 @@ def run_service(servers, request, monkeypatch):
     Returns the container, which is of the class that production uses. All are stopped after the test, at the same time.
     """
     containers = []
+    # The count of frozen objects walks through all of them, which takes longer than the rest of a start.
+    monkeypatch.setattr(listener, "gc", Mock())
     if request.path.parent.name in {*SERVICES, "gateway"}:
-        # purge_queues() has seen to it. The tests of extensions/ prove that a service does it itself.
-        monkeypatch.setattr(topology, "ensure", lambda _connection, _service: None)
+        # The topology is there since purge_queues(). That a service declares it is proved by the tests of extensions/.
         purge_queues()
+        for declares in ("ensure", "declare_event_queue", "declare_dead_letter_queue"):
+            monkeypatch.setattr(topology, declares, lambda *_: None)
 
     def run(service_class, **replacements):
         if service_class.name != "gateway" and all(c.service_name != service_class.name for c in containers):
