@@ -42,7 +42,11 @@ def connect(uri=None):
 
 
 def eventually(check, timeout=PATIENCE, pause=0.02):
-    """Await a truthy `check()` and return it; fails with the last answer or assertion after `timeout` seconds."""
+    """Await a truthy `check()` and return it; fails with the last result or assertion after `timeout` seconds.
+
+    A timeout only bounds a failure, and slow machines need more: it is never less than PATIENCE.
+    """
+    timeout = max(timeout, PATIENCE)
     deadline = time.monotonic() + timeout
     while True:
         problem = None
@@ -69,7 +73,7 @@ def await_replies(channel, callback):
 class Caller:
     """Calls RPC methods: `caller.orders.get_order(order_id)`. Raises the ServiceError that the service raised."""
 
-    def __init__(self, timeout=10.0, headers=None):
+    def __init__(self, timeout=PATIENCE, headers=None):
         self._timeout = timeout
         self._headers = headers
 
