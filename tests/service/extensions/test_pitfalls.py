@@ -4,7 +4,6 @@ import ast
 import contextlib
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import amqp
@@ -31,6 +30,7 @@ from extensions.rpc.client import PendingCalls, RpcClient
 from extensions.rpc.server import rpc
 from extensions.storage.unit_of_work import Work
 from notifications.models import Base
+from tests.stopwatch import Stopwatch
 from tests.support import Caller, connect, database, eventually
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -131,10 +131,10 @@ def silent(channel):
 
 
 def test_pitfall_02_a_call_has_a_deadline(subject, caller, silent):
-    began = time.monotonic()
+    began = Stopwatch()
     with pytest.raises(UpstreamTimeout):
         caller.notifications.ask("silent", "anything", 0.5)
-    assert time.monotonic() - began < 3
+    assert began.seconds < 3
 
 
 def test_pitfall_02_a_call_that_nobody_waits_for_is_not_made_any_more(subject, caller, silent, channel):
@@ -144,10 +144,10 @@ def test_pitfall_02_a_call_that_nobody_waits_for_is_not_made_any_more(subject, c
 
 
 def test_pitfall_02_a_call_to_nobody_fails_at_once(subject, caller):
-    began = time.monotonic()
+    began = Stopwatch()
     with pytest.raises(ServiceUnavailable, match="nobody"):
         caller.notifications.ask("nobody", "anything", 4.0)
-    assert time.monotonic() - began < 2
+    assert began.seconds < 2
 
 
 def test_pitfall_02_no_call_is_remembered_for_ever(subject, caller, silent):

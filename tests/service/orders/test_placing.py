@@ -127,8 +127,8 @@ def stored():
 
 @pytest.fixture
 def counter(run_service, monkeypatch):
-    monkeypatch.setattr("extensions.idempotency.batcher.MAX_DELAY_SECONDS", PATIENCE)  # who waits here waits for a reason
-    patient = {"lock_timeout": "60s", "statement_timeout": "60s"}  # nor does the machine's speed matter
+    monkeypatch.setattr("extensions.idempotency.batcher.MAX_DELAY_SECONDS", PATIENCE)
+    patient = {"lock_timeout": "60s", "statement_timeout": "60s"}  # a test holds the lock, on a slow machine for long
     monkeypatch.setattr(postgres, "SESSION_SETTINGS", postgres.SESSION_SETTINGS | patient)
     catalog = Mock()
     catalog.catalog.get_products = lambda product_ids: {
