@@ -2,8 +2,10 @@
 
 import gc
 import os
+from contextlib import closing
 from pathlib import Path
 
+import psycopg2
 import pytest
 from nameko.cli.utils import setup_config
 
@@ -51,6 +53,8 @@ def servers():
         "RETRY_DELAYS_MS": FAST_RETRIES,
     }
     servers.environment = environment
+    if servers.postgres:
+        _write_without_waiting(servers.postgres)
     # Services in this process connect as administrators, because many tests define services named like real ones.
     # The services' own addresses are for the processes of a suite.
     os.environ.update(environment)
@@ -63,6 +67,15 @@ def servers():
     gc.freeze()  # as a service does: no garbage collection visits what was imported
     yield servers
     servers.stop()
+
+
+def _write_without_waiting(postgres):
+    """Let commits not wait for the disk: tests kill processes, not machines, and the kernel keeps what was written."""
+    with closing(psycopg2.connect(postgres.administrator_url().replace("+psycopg2", ""))) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER SYSTEM SET fsync = off")
+            cursor.execute("SELECT pg_reload_conf()")
 
 
 @pytest.fixture(scope="session")
