@@ -10,12 +10,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from deploy.local.process import spawn
 from tests.worker import FOLDER_VARIABLE, NAME_VARIABLE, group_of
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +23,7 @@ FOLDER = ROOT / "var/test-run"
 WIDTH = 100
 SLOWEST = 30
 POLL = 0.2  # seconds
+NO_TESTS = 5  # pytest's exit code of a worker that found nothing left
 ORDER = ("failed", "passed", "skipped", "xfailed", "xpassed", "error")  # as pytest prints them
 
 
@@ -39,8 +40,8 @@ class Worker:
         data = f"var/test-{name}"
         environment = os.environ | {FOLDER_VARIABLE: str(FOLDER), NAME_VARIABLE: name, "ORDER_SUITE_TEST_DATA": data}
         command = [sys.executable, "-m", "pytest", "-p", "tests.worker", "-p", "no:cacheprovider", *arguments]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        # In a session of its own: a Ctrl-C reaches this process, which interrupts each worker once.
+        self.process = spawn(command, env=environment, log=self.log, cwd=ROOT, on_launcher_death=signal.SIGINT)
 
     def new_results(self):
         """What it has written since the last call."""
@@ -99,16 +100,17 @@ class Report:
     def close(self, workers):
         """Add what is wrong with the run as such: a worker that ended early, a test that no worker ran."""
         for worker in workers:
-            if worker.process.returncode not in {0, 1, 5}:
+            if worker.process.returncode not in {0, 1, NO_TESTS}:
                 end = "\n".join(worker.log.read_text(errors="replace").splitlines()[-60:])
-                self._add_error(f"worker {worker.name}", f"ended with {worker.process.returncode}:\n{end}")
+                self.add_error(f"worker {worker.name}", f"ended with {worker.process.returncode}:\n{end}")
         missing = [test for test in self.tests or () if test not in self.finished]
         if missing:
-            self._add_error(f"{len(missing)} tests", "no worker ran:\n" + "\n".join(missing))
+            self.add_error(f"{len(missing)} tests", "no worker ran:\n" + "\n".join(missing))
         if not self.finished:
-            self._add_error("run", "no tests ran")
+            self.add_error("run", "no tests ran")
 
-    def _add_error(self, what, text):
+    def add_error(self, what, text):
+        """Add what is wrong with the run as such."""
         self.totals["error"] += 1
         self.problems.append((what, "run", text))
 
@@ -172,6 +174,8 @@ def main():
     report = Report()
     try:
         run(workers, report)
+    except KeyboardInterrupt:
+        report.add_error("run", "interrupted")
     finally:
         stop(workers)
     report.close(workers)
