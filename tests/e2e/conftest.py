@@ -27,6 +27,7 @@ PASSWORD = "Demo-pass-2026!"
 
 
 RUNNING = ExitStack()
+TWINS = []  # at most one suite
 FRESH_SECONDS = 300  # a third of the time for which an access token is valid
 
 
@@ -117,10 +118,22 @@ def running(servers):
     return RUNNING.enter_context(running_suite(servers))
 
 
+def pytest_collection_modifyitems(items):
+    """Run the tests that use the twin one after the other, so that it is started once."""
+    ours = [item for item in items if item.path.is_relative_to(ROOT / "tests/e2e")]
+    in_order = iter(sorted(ours, key=lambda item: "twin" in item.fixturenames))
+    items[:] = [next(in_order) if item.path.is_relative_to(ROOT / "tests/e2e") else item for item in items]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item, nextitem):
-    """Stop the suite after the last end-to-end test: containers of the next tests listen on the same queues."""
+    """Stop the twin after the last test that uses it, and the suite after the last end-to-end test.
+
+    Containers of the tests that follow listen on the same queues.
+    """
     result = yield
+    if TWINS and (nextitem is None or "twin" not in nextitem.fixturenames):
+        TWINS.pop().stop()
     if nextitem is None or not nextitem.path.is_relative_to(ROOT / "tests/e2e"):
         RUNNING.close()
     return result
@@ -158,14 +171,16 @@ def running_suite(servers):
 
 @pytest.fixture
 def twin(shop):
-    """A second process of every service, on the same queues, databases and port."""
-    twin = Suite(shop.suite.env, log_dir=ROOT / "var/test-twin/log")
-    twin.start()
+    """A second process of every service, on the same queues, databases and port; it runs for all tests that use it."""
+    if not TWINS:
+        TWINS.append(Suite(shop.suite.env, log_dir=ROOT / "var/test-twin/log"))
+        TWINS[0].start()
+    (twin,) = TWINS
     for service in (*SERVICES, "gateway"):
         ready = " routes" if service == "gateway" else "listening on RabbitMQ"
-        eventually(lambda service=service, ready=ready: ready in twin.log(service).read_text(), timeout=60)
-    yield twin
-    twin.stop()
+        eventually(lambda service=service, ready=ready: ready in twin.log(service).read_text())
+        eventually(lambda service=service: twin.pid(service))  # it may have been killed in the last test
+    return twin
 
 
 @pytest.fixture
