@@ -26,8 +26,8 @@ demo: $(STAMP) ## show four orders from start to end, on the running suite or on
 stop: ## stop the suite that `make run` started in this clone
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m deploy.local stop
 
-test: $(STAMP) ## run every test, on real servers of its own
-	@$(TESTS)
+test: $(STAMP) ## run every test, on real servers of its own, in three processes at once (TEST_WORKERS=1 for one)
+	@exec $(BIN)/python -m tests.run $(ARGS)
 
 test-unit: $(STAMP) ## run only the tests that need no server (a minute)
 	@$(TESTS) tests/unit

@@ -1,8 +1,11 @@
 """Fixtures for tests/ and qa/: private servers, started and migrated once for a test run, and stopped at its end."""
 
+import gc
 import os
+from contextlib import closing
 from pathlib import Path
 
+import psycopg2
 import pytest
 from nameko.cli.utils import setup_config
 
@@ -17,9 +20,18 @@ ALL_RETRIES = "[50, 100, 200, 400, 800, 1600, 3200]"
 
 
 def pytest_collection_modifyitems(items):
-    """Run the quick tests first, and last those whose processes consume the same queues as the service tests."""
-    order = ("unit", "support", "bench", "remedies", "model", "service", "e2e", "chaos")
-    items.sort(key=lambda item: order.index(item.path.relative_to(ROOT).parts[1]))
+    """Run first what takes longest and cannot be divided, so that at the end each worker of tests/run.py has work left.
+
+    In a single process chaos and the end-to-end tests come first too: before containers of the service tests listen on
+    the same queues as the processes of a suite.
+    """
+    order = ("chaos", "e2e", "service", "model", "unit")
+
+    def position(item):
+        folder = item.path.relative_to(ROOT).parts[1]
+        return order.index(folder) if folder in order else len(order)
+
+    items.sort(key=position)
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +45,7 @@ def servers():
         environment = servers.start()
     except StartError as error:  # report it once, not for each test
         pytest.exit(f"the tests need real servers: {error}", returncode=2)
-    private, public = ROOT / "var/test-keys/jwt-private.pem", ROOT / "var/test-keys/jwt-public.pem"
+    private, public = folder / "keys/jwt-private.pem", folder / "keys/jwt-public.pem"
     keys.ensure(private, public)
     environment |= {
         "JWT_PRIVATE_KEY_FILE": str(private),
@@ -41,6 +53,8 @@ def servers():
         "RETRY_DELAYS_MS": FAST_RETRIES,
     }
     servers.environment = environment
+    if servers.postgres:
+        _write_without_waiting(servers.postgres)
     # Services in this process connect as administrators, because many tests define services named like real ones.
     # The services' own addresses are for the processes of a suite.
     os.environ.update(environment)
@@ -50,8 +64,18 @@ def servers():
         setup_config(file)
     migrate.migrate()  # it reads the settings, so it runs before the next line
     os.environ["RETRY_DELAYS_MS"] = ALL_RETRIES  # a restarted broker gets new definitions
+    gc.freeze()  # as a service does: no garbage collection visits what was imported
     yield servers
     servers.stop()
+
+
+def _write_without_waiting(postgres):
+    """Let commits not wait for the disk: tests kill processes, not machines, and the kernel keeps what was written."""
+    with closing(psycopg2.connect(postgres.administrator_url().replace("+psycopg2", ""))) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER SYSTEM SET fsync = off")
+            cursor.execute("SELECT pg_reload_conf()")
 
 
 @pytest.fixture(scope="session")

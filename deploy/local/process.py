@@ -14,11 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 OPEN_FILES = 65_536
 POLL = 0.05  # seconds
+KERNEL_TIMEOUT = 60  # seconds for the kernel to deliver a signal that cannot be refused
+NOT_RUNNING = "TtZX"  # states of a process in /proc: stopped, stopped by a tracer, zombie, dead
 
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -106,12 +109,38 @@ def stop_process(process: "subprocess.Popen[bytes]", number: signal.Signals, *, 
 
 
 def kill_tree(pid: int) -> None:
-    """SIGKILL a process and all it started. The children first become orphans of init, hence collected before."""
-    signal_process(pid, signal.SIGSTOP)  # or it starts one more behind our back
-    family = [pid, *descendants(pid)]
-    for member in family:
+    """SIGKILL a process and everything it started, also what it starts meanwhile.
+
+    Children are killed before their parents: when a parent exits, the kernel may send SIGCONT to its stopped children.
+    """
+    family = _stop_tree(pid)
+    for member in reversed(family):
         signal_process(member, signal.SIGKILL)
-    wait_until(lambda: not any(started_at(member) for member in family[1:]), seconds=10)
+    wait_until(lambda: not any(started_at(member) for member in family[1:]), seconds=KERNEL_TIMEOUT)
+
+
+def _stop_tree(pid: int) -> list[int]:
+    """SIGSTOP a process and its descendants, and return their pids, parents before children.
+
+    SIGSTOP does not interrupt a fork that has begun: its child appears later. Hence the tree is listed again until a
+    listing that began when every known member had stopped shows no new one.
+    """
+    family: list[int] = []
+    new = [pid]
+    while new:
+        for member in new:
+            signal_process(member, signal.SIGSTOP)
+        for member in new:
+            wait_until(partial(_has_stopped, member), seconds=KERNEL_TIMEOUT, poll=POLL / 10)
+        family += new
+        new = [member for member in descendants(pid) if member not in family]
+    return family
+
+
+def _has_stopped(pid: int) -> bool:
+    """Whether no thread of a process runs: each is stopped, a zombie or gone."""
+    threads = [_fields(task / "stat") for task in Path(f"/proc/{pid}/task").glob("[0-9]*")]
+    return all(fields[0] in NOT_RUNNING for fields in threads if fields)
 
 
 def pids() -> Iterator[int]:
@@ -120,14 +149,15 @@ def pids() -> Iterator[int]:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """The pids of all descendants of `pid`, from /proc."""
-    parents: dict[int, int] = {}
+    """The pids below `pid`, from /proc: children, their children, and orphans that are left in a session of these."""
+    related: dict[int, set[int]] = {}
     for each in pids():
         fields = _stat(each)
         if fields:
-            parents[each] = int(fields[1])
+            _state, parent, _group, session = fields[:4]
+            related[each] = {int(parent), int(session)}
     wanted = {pid}
-    while new := {child for child, parent in parents.items() if parent in wanted} - wanted:
+    while new := {each for each, relatives in related.items() if relatives & wanted} - wanted:
         wanted |= new
         yield from new
 
@@ -142,9 +172,14 @@ def started_at(pid: int) -> str | None:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/<pid>/stat from the state on, or none. The name before them may contain any character."""
+    """The fields of /proc/<pid>/stat from the state on, or none."""
+    return _fields(Path(f"/proc/{pid}/stat"))
+
+
+def _fields(stat: Path) -> list[str]:
+    """The fields of a stat file in /proc from the state on, or none. The name before them may contain any character."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return stat.read_text().rpartition(")")[2].split()
     except (OSError, UnicodeDecodeError):
         return []
 

@@ -28,7 +28,7 @@ def outcome():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1800,
         check=False,
     )
     assert done.returncode in {0, 1}, done.stdout[-10_000:] + done.stderr[-10_000:]

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -10,7 +9,8 @@ from urllib.parse import urlsplit
 import pytest
 import sqlalchemy
 
-from tests.support import database, eventually
+from tests.stopwatch import Stopwatch
+from tests.support import PATIENCE, database, eventually
 
 LIMIT = 5
 CALLERS = 60
@@ -46,14 +46,14 @@ class Answer:
 
 def post_order(shop, made):
     """Ask for one piece, over a connection of its own."""
-    connection = http.client.HTTPConnection(urlsplit(shop.url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(shop.url).netloc, timeout=PATIENCE)
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {shop.customer.token}"}
-    began = time.monotonic()
+    began = Stopwatch()
     connection.request("POST", "/orders", json.dumps({"items": [{"product_id": made["id"], "quantity": 1}]}), headers)
     response = connection.getresponse()
     body = json.loads(response.read())
     connection.close()
-    return Answer(response.status, body, response.headers["Retry-After"], time.monotonic() - began)
+    return Answer(response.status, body, response.headers["Retry-After"], began.seconds)
 
 
 def is_alive(shop):

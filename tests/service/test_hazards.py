@@ -227,13 +227,12 @@ def test_h6_a_crash_before_the_commit_loses_nothing(run_service, bus):
     assert [str(event.order_id)] == HANDLED
 
 
-def test_h7_what_was_committed_while_the_broker_was_away_arrives(run_service, servers):
+def test_h7_what_was_committed_while_the_broker_was_away_arrives(broker_outage, run_service):
     speaker, event = run_service(Speaker), shipped()
     commit(speaker, shipped())  # the relay is connected
-    servers.rabbitmq.stop()
-    commit(speaker, event)
-    eventlet.sleep(1.0)  # the relay tries, in vain
-    servers.rabbitmq.start()
+    with broker_outage():
+        commit(speaker, event)
+        eventlet.sleep(1.0)  # the relay tries, in vain
     eventually(lambda: str(event.order_id) in arrived(QUEUE), timeout=30)
 
 

@@ -4,7 +4,6 @@ import ast
 import contextlib
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import amqp
@@ -33,6 +32,7 @@ from extensions.rpc.server import rpc
 from extensions.storage.unit_of_work import Work
 from notifications.models import Base
 from tests.service.extensions.toy import Calls
+from tests.stopwatch import Stopwatch
 from tests.support import Caller, connect, database, eventually
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -133,10 +133,10 @@ def silent(channel):
 
 
 def test_pitfall_02_a_call_has_a_deadline(subject, caller, silent):
-    began = time.monotonic()
+    began = Stopwatch()
     with pytest.raises(UpstreamTimeout):
         caller.notifications.ask("silent", "anything", 0.5)
-    assert time.monotonic() - began < 3
+    assert began.seconds < 3
 
 
 def test_pitfall_02_a_call_expires_with_the_deadline_of_its_caller(subject, caller, silent, channel):
@@ -146,10 +146,10 @@ def test_pitfall_02_a_call_expires_with_the_deadline_of_its_caller(subject, call
 
 
 def test_pitfall_02_a_call_to_a_missing_service_fails_at_once(subject, caller):
-    began = time.monotonic()
+    began = Stopwatch()
     with pytest.raises(ServiceUnavailable, match="absent"):
         caller.notifications.ask("absent", "anything", 4.0)
-    assert time.monotonic() - began < 2
+    assert began.seconds < 2
 
 
 def test_pitfall_02_no_pending_call_is_left(subject, caller, silent):
@@ -168,12 +168,11 @@ def test_pitfall_03_a_timeout_in_a_method_releases_its_database_connection(subje
     eventually(lambda: work.engine.pool.checkedout() == 0, timeout=2)
 
 
-def test_pitfall_06_a_service_survives_an_outage_of_the_broker_during_a_reply(subject, servers):
+def test_pitfall_06_a_service_survives_an_outage_of_the_broker_during_a_reply(broker_outage, subject):
     call = eventlet.spawn(attempt, lambda: Caller(timeout=30).notifications.sleep(1.0))
     eventlet.sleep(0.4)  # the call is in progress, which cannot be observed
-    servers.rabbitmq.stop()
-    eventlet.sleep(1.0)  # it tries to reply, and cannot
-    servers.rabbitmq.start()
+    with broker_outage():
+        eventlet.sleep(1.0)  # it tries to reply, and cannot
     assert eventually(lambda: attempt(lambda: Caller().notifications.echo(1)) == [1], timeout=30)
     assert not subject._died.ready()
     call.wait()

@@ -23,9 +23,10 @@ from contracts.errors import (
 )
 from contracts.orders import PriceChanged, ProductUnavailable
 from extensions.idempotency.batcher import BatcherProvider
+from extensions.storage import engine as postgres
 from orders.service import OrdersService
 from tests.service.orders.test_service import ALICE, BOB, BOOK, GONE, PEN, line
-from tests.support import Caller, database, eventually, owned_database
+from tests.support import PATIENCE, Caller, database, eventually, owned_database
 
 TRACES = [
     (f"request-{number}", f"00-4bf92f3577b34da6a3ce929d0e0e{number:04}-00f067aa0ba902b7-01") for number in range(6)
@@ -99,7 +100,7 @@ def scalar(statement):
         return connection.scalar(sqlalchemy.text(statement))
 
 
-def ask(items=None, actor=ALICE, key=None, trace=None, timeout=10.0):
+def ask(items=None, actor=ALICE, key=None, trace=None, timeout=PATIENCE):
     """Ask for an order; the greenlet returns it, or the error."""
     headers = dict(zip(("x-request-id", "traceparent"), trace, strict=True)) if trace else {}
 
@@ -126,7 +127,9 @@ def stored():
 
 @pytest.fixture
 def counter(run_service, monkeypatch):
-    monkeypatch.setattr("extensions.idempotency.batcher.MAX_DELAY_SECONDS", 30.0)  # who waits here waits for a reason
+    monkeypatch.setattr("extensions.idempotency.batcher.MAX_DELAY_SECONDS", PATIENCE)
+    patient = {"lock_timeout": "60s", "statement_timeout": "60s"}  # a test holds the lock, on a slow machine for long
+    monkeypatch.setattr(postgres, "SESSION_SETTINGS", postgres.SESSION_SETTINGS | patient)
     catalog = Mock()
     catalog.catalog.get_products = lambda product_ids: {
         "items": [item for item in (PEN, BOOK, GONE) if item["id"] in product_ids]

@@ -10,11 +10,11 @@ import pytest
 
 from deploy.local.process import PidFile, kill_tree, pids, spawn, started_at, stop_process, tail, wait_until
 
-SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 STUBBORN = [
     sys.executable,
     "-c",
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)",
 ]
 
 
@@ -70,24 +70,24 @@ def test_a_leftover_is_ended_and_forgotten(tmp_path, start):
     record = PidFile(tmp_path / "pid")
     process = start(SLEEP)
     record.write(process.pid)
-    assert record.end_leftover(signal.SIGTERM, grace=5)
-    assert process.wait(5) == -signal.SIGTERM
+    assert record.end_leftover(signal.SIGTERM, grace=60)
+    assert process.wait(60) == -signal.SIGTERM
     assert not record.path.exists()
 
 
 def test_who_does_not_listen_is_killed(tmp_path, start):
     process = start(STUBBORN)
-    assert wait_until(lambda: "up" in tail(tmp_path / "log"), seconds=10)
+    assert wait_until(lambda: "up" in tail(tmp_path / "log"), seconds=60)
     assert not stop_process(process, signal.SIGTERM, grace=0.3)
     assert process.returncode == -signal.SIGKILL
 
 
 def test_killing_takes_the_children_along(tmp_path, start):
-    process = start(["sh", "-c", "sleep 60 & echo $! > child; wait"])
-    assert wait_until(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text().strip(), seconds=10)
+    process = start(["sh", "-c", "sleep 600 & echo $! > child; wait"])
+    assert wait_until(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text().strip(), seconds=60)
     child = int((tmp_path / "child").read_text())
     kill_tree(process.pid)
-    process.wait(5)
+    process.wait(60)
     assert started_at(child) is None
 
 
@@ -99,17 +99,17 @@ def test_a_child_dies_with_its_launcher(tmp_path):
         "from deploy.local.process import spawn\n"
         f"p = spawn({SLEEP!r}, env={{}}, log=Path('log'), cwd=Path('.'), on_launcher_death=signal.SIGKILL)\n"
         "Path('child').write_text(str(p.pid))\n"
-        "time.sleep(60)\n"
+        "time.sleep(600)\n"
     )
     root = str(Path(__file__).resolve().parents[3])
     launcher = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": root})
     child = tmp_path / "child"
-    assert wait_until(lambda: child.exists() and child.read_text(), seconds=10)
+    assert wait_until(lambda: child.exists() and child.read_text(), seconds=60)
     pid = int(child.read_text())
     assert started_at(pid)
     launcher.kill()
     launcher.wait()
-    assert wait_until(lambda: started_at(pid) is None, seconds=5)
+    assert wait_until(lambda: started_at(pid) is None, seconds=60)
 
 
 def test_the_end_of_a_log(tmp_path):
@@ -119,14 +119,24 @@ def test_the_end_of_a_log(tmp_path):
     assert tail(log, 2) == "two\nthree"
 
 
+def test_an_orphan_in_the_session_of_the_tree_is_killed_too(tmp_path, start):
+    process = start(["sh", "-c", "(sleep 600 & echo $! > orphan); sleep 600"])
+    orphan = tmp_path / "orphan"
+    assert wait_until(lambda: orphan.exists() and orphan.read_text().strip(), seconds=60)
+    pid = int(orphan.read_text())
+    assert started_at(pid)
+    kill_tree(process.pid)
+    assert started_at(pid) is None
+
+
 FORKS = """
 import os, time
 print("up", flush=True)
 for _ in range(400):
     if not os.fork():
-        time.sleep(30)
+        time.sleep(600)
         os._exit(0)
-time.sleep(30)
+time.sleep(600)
 """
 
 
@@ -139,7 +149,7 @@ def test_none_is_left_of_a_tree_that_grows_while_it_is_killed(tmp_path, start):
 
     process = start([sys.executable, "-c", FORKS, str(tmp_path)])
     try:
-        assert wait_until(lambda: len(list(of_the_tree())) > 5, seconds=10)
+        assert wait_until(lambda: len(list(of_the_tree())) > 5, seconds=60)
         kill_tree(process.pid)
         process.wait()
         assert list(of_the_tree()) == []

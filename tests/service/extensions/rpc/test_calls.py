@@ -1,7 +1,6 @@
 """However a call ends, its caller is told in time, and nothing of it stays behind."""
 
 import socket
-import time
 
 import eventlet
 import pytest
@@ -13,6 +12,7 @@ from extensions.messaging.listener import Listener
 from extensions.rpc.client import PendingCalls
 from extensions.rpc.server import RpcServer
 from tests.service.extensions.toy import Toy
+from tests.stopwatch import Stopwatch
 from tests.support import eventually
 
 
@@ -42,19 +42,19 @@ def test_an_answer(calls):
 
 
 def test_a_timeout_and_the_answer_that_comes_after_it(calls):
-    began = time.monotonic()
+    began = Stopwatch()
     with pytest.raises(UpstreamTimeout, match="toy"):
         calls.call("toy", "sleep", (0.5,), {}, 0.2)
-    assert time.monotonic() - began < 0.45
+    assert began.seconds < 0.45
     eventlet.sleep(0.6)  # the late answer finds nobody
     assert calls.call("toy", "sleep", (0,), {}, 5.0) == "rested"
 
 
 def test_a_service_that_is_not_there_is_told_at_once(calls):
-    began = time.monotonic()
+    began = Stopwatch()
     with pytest.raises(ServiceUnavailable, match="The nobody service is not running"):
         calls.call("nobody", "listens", (), {}, 5.0)
-    assert time.monotonic() - began < 2
+    assert began.seconds < 2
 
 
 @pytest.mark.parametrize(
@@ -69,25 +69,22 @@ def test_a_call_that_does_not_fit_is_told_and_harms_nobody(calls, method, args, 
 def test_a_lost_connection_is_told_at_once_and_the_next_call_after_it_is_answered(toy, calls):
     waiting = eventlet.spawn(calls.call, "toy", "sleep", (1.0,), {}, 10.0)
     eventually(lambda: calls._pending)
-    began = time.monotonic()
+    began = Stopwatch()
     cut(toy)
     with pytest.raises(UpstreamTimeout, match="lost"):
         waiting.wait()
-    assert time.monotonic() - began < 1
+    assert began.seconds < 1
     eventually(lambda: answers(calls))
 
 
-def test_without_the_broker_it_is_told_at_once(toy, calls, servers):
-    servers.rabbitmq.stop()
-    try:
+def test_without_the_broker_it_is_told_at_once(broker_outage, toy, calls):
+    with broker_outage():
         eventually(lambda: not toy.shared_extensions[Listener].is_consuming(calls))
-        began = time.monotonic()
+        began = Stopwatch()
         with pytest.raises(BrokerUnavailable):
             calls.call("toy", "sleep", (0,), {}, 5.0)
-        assert time.monotonic() - began < 0.5
-    finally:
-        servers.rabbitmq.start()
-    eventually(lambda: answers(calls), timeout=30)
+        assert began.seconds < 0.5
+    eventually(lambda: answers(calls))
 
 
 def answers(calls):

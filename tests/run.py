@@ -1,0 +1,187 @@
+"""Runs the tests in several pytest processes at once: `python -m tests.run [pytest arguments]` (`make test`).
+
+Most tests wait: for a broker, a deadline, a process that starts. So more workers than processors are useful. Each
+worker has servers of its own, started when its first test needs them. The results are joined into one report, which
+ends as pytest's does: with the slowest tests, the failures, and one line with the totals.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from deploy.local.process import spawn
+from tests.worker import FOLDER_VARIABLE, NAME_VARIABLE, group_of
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "var/test-run"
+WIDTH = 100
+SLOWEST = 30
+POLL = 0.2  # seconds
+NO_TESTS = 5  # pytest's exit code of a worker that found nothing left
+ORDER = ("failed", "passed", "skipped", "xfailed", "xpassed", "error")  # as pytest prints them
+
+
+class Worker:
+    """One pytest process and what it has written."""
+
+    def __init__(self, name, arguments):
+        self.name = name
+        self.log = FOLDER / f"{name}.log"
+        self._results = FOLDER / f"{name}.jsonl"
+        self._results.touch()
+        self._reader = self._results.open()
+        self._incomplete = ""
+        data = f"var/test-{name}"
+        environment = os.environ | {FOLDER_VARIABLE: str(FOLDER), NAME_VARIABLE: name, "ORDER_SUITE_TEST_DATA": data}
+        command = [sys.executable, "-m", "pytest", "-p", "tests.worker", "-p", "no:cacheprovider", *arguments]
+        # In a session of its own: a Ctrl-C reaches this process, which interrupts each worker once.
+        self.process = spawn(command, env=environment, log=self.log, cwd=ROOT, on_launcher_death=signal.SIGINT)
+
+    def new_results(self):
+        """What it has written since the last call."""
+        *lines, self._incomplete = (self._incomplete + self._reader.read()).split("\n")
+        return [json.loads(line) for line in lines]
+
+
+class Report:
+    """The joined results."""
+
+    def __init__(self):
+        self.totals = Counter()
+        self.tests = None  # every node id, as the first worker collected them
+        self.finished = set()
+        self.problems = []  # (test, when, text)
+        self.reasons = Counter()
+        self.durations = []
+        self._open = defaultdict(set)  # file -> tests that have not finished
+        self._files = defaultdict(Counter)
+
+    def add(self, entry):
+        """Take up one line of a worker; prints each file that is finished with it."""
+        if "collected" in entry:
+            self._collect(entry["collected"])
+            return
+        test, category = entry["test"], entry["category"]
+        self.durations.append((entry["seconds"], entry["when"], test))
+        if category:
+            self.totals[category] += 1
+            self._files[file_of(test)][category] += 1
+        if category in {"failed", "error"}:
+            self.problems.append((test, entry["when"], entry["text"]))
+            print(f"{category.upper()} {test} ({entry['when']})", flush=True)
+        elif category not in {"", "passed"}:
+            self.reasons[category, test.partition("[")[0], entry["text"].strip().rpartition("\n")[2]] += 1
+        if entry["when"] == "teardown":
+            self._finish(test)
+
+    def _collect(self, tests):
+        if self.tests is None:
+            self.tests = tests
+            print(f"{len(tests)} tests in {len({group_of(test) for test in tests})} groups", flush=True)
+            for test in tests:
+                self._open[file_of(test)].add(test)
+        elif set(tests) != set(self.tests):
+            self.problems.append(("collection", "collect", "the workers have collected different tests"))
+
+    def _finish(self, test):
+        self.finished.add(test)
+        file = file_of(test)
+        self._open[file].discard(test)
+        if not self._open[file]:
+            share = 100 * len(self.finished) // len(self.tests)
+            print(f"{file}: {totals(self._files[file])}".ljust(WIDTH - 6) + f"[{share:3}%]", flush=True)
+
+    def close(self, workers):
+        """Add what is wrong with the run as such: a worker that ended early, a test that no worker ran."""
+        for worker in workers:
+            if worker.process.returncode not in {0, 1, NO_TESTS}:
+                end = "\n".join(worker.log.read_text(errors="replace").splitlines()[-60:])
+                self.add_error(f"worker {worker.name}", f"ended with {worker.process.returncode}:\n{end}")
+        missing = [test for test in self.tests or () if test not in self.finished]
+        if missing:
+            self.add_error(f"{len(missing)} tests", "no worker ran:\n" + "\n".join(missing))
+        if not self.finished:
+            self.add_error("run", "no tests ran")
+
+    def add_error(self, what, text):
+        """Add what is wrong with the run as such."""
+        self.totals["error"] += 1
+        self.problems.append((what, "run", text))
+
+    def print(self, seconds):
+        """The slowest tests, the failures, and the closing line, in pytest's form."""
+        for test, when, text in self.problems:
+            print(f"{f' {test} ({when}) ':_^{WIDTH}}\n{text}\n")
+        print(f"{f' slowest {SLOWEST} durations ':=^{WIDTH}}")
+        for duration, when, test in sorted(self.durations, reverse=True)[:SLOWEST]:
+            print(f"{duration:.2f}s {when:<8} {test}")
+        print(f"{' short test summary info ':=^{WIDTH}}")
+        for (category, test, reason), count in self.reasons.items():
+            print(f"{category.upper()} [{count}] {test}: {reason}")
+        for test, when, text in self.problems:
+            print(f"{'FAILED' if when == 'call' else 'ERROR'} {test} - {text.strip().rpartition(chr(10))[2][:200]}")
+        minutes = f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
+        print(f"{f' {totals(self.totals)} in {seconds:.2f}s ({minutes}) ':=^{WIDTH}}", flush=True)
+
+
+def file_of(test):
+    """The file of a node id."""
+    return test.partition("::")[0]
+
+
+def totals(counts):
+    """`3 failed, 12 passed`."""
+    names = {"error": "error" if counts["error"] == 1 else "errors"}
+    return ", ".join(f"{counts[name]} {names.get(name, name)}" for name in ORDER if counts[name]) or "no tests ran"
+
+
+def run(workers, report):
+    """Read what the workers write until all of them have ended."""
+    running = True
+    while running:
+        running = any(worker.process.poll() is None for worker in workers)
+        for worker in workers:
+            for entry in worker.new_results():
+                report.add(entry)
+        if running:
+            time.sleep(POLL)
+
+
+def stop(workers):
+    """Interrupt workers, and wait for them to stop their servers."""
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.process.send_signal(signal.SIGINT)
+    for worker in workers:
+        worker.process.wait()
+
+
+def main():
+    """The command line; 0 when every test passed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.run", description=__doc__)
+    parser.add_argument("--workers", type=int, default=int(os.environ.get("TEST_WORKERS", "3")))
+    options, arguments = parser.parse_known_args()
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    (FOLDER / "claims").mkdir(parents=True)
+    began = time.monotonic()
+    workers = [Worker(str(number), arguments) for number in range(1, options.workers + 1)]
+    report = Report()
+    try:
+        run(workers, report)
+    except KeyboardInterrupt:
+        report.add_error("run", "interrupted")
+    finally:
+        stop(workers)
+    report.close(workers)
+    report.print(time.monotonic() - began)
+    return 1 if report.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
