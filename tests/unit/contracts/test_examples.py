@@ -23,7 +23,7 @@ MODELS = sorted(
     {
         (model, f"{route.method} {route.path}")
         for route in routes_of(GatewayService).values()
-        for model in (route.body, route.answer)
+        for model in (route.body, route.response)
         if model is not None
     },
     key=str,
