@@ -117,7 +117,7 @@ class Sandbox:
         return connection
 
     def wait_ready(self, seconds: float = 60.0) -> None:
-        """Wait until every process runs and every service answers."""
+        """Wait until every process runs and every service is ready."""
         deadline = time.monotonic() + seconds
         if not wait_until(lambda: all(one.pid for one in self.instances), seconds=seconds):
             down = [one.name for one in self.instances if not one.pid]
