@@ -31,16 +31,17 @@ EXAMPLES = {
     "shipping", "shipment", "refused", "ShippingService", "ShipmentRefused", "ReservationView", "ReservationNotFound",
     "get_reservation", "prepare_shipments", "on_order_confirmed", "loyalty", "LoyaltyService", "0001_points.py",
 }  # fmt: skip
-# Names of Django's layout, of PostgreSQL, RabbitMQ, nginx, Prometheus and libraries.
+# Names of Django's layout, Werkzeug, PostgreSQL, RabbitMQ, nginx, Prometheus and libraries.
 FOREIGN = {
     "consume_order_events", "exception_handler", "responses.py", "jwt_auth", "request_id.py", "constants.py",
     "exceptions.py", "selectors.py", "consumer.py", "admin.py", "exception_handler.py", "jwt_auth.py",
-    "consume_order_events.py", "publisher.py", "statement_timestamp", "clock_timestamp", "track_commit_timestamp",
-    "auto_explain", "set_disk_free_limit", "X_FORWARDED_FOR", "proxy_set_header", "proxy_add_x_forwarded_for",
+    "consume_order_events.py", "statement_timestamp", "clock_timestamp", "track_commit_timestamp",
+    "auto_explain", "set_disk_free_limit", "proxy_set_header", "proxy_add_x_forwarded_for",
     "malloc_trim", "MALLOC_MMAP_THRESHOLD_", "clock_nanosleep", "connect_timeout", "statement_timeout",
-    "nginx.conf", "docker-compose.override.yml", "gc.freeze", "time.sleep", "histogram_quantile", "dns_sd_configs",
-    "handle_result", "worker_result", "old.json", "env.py", "script.py.mako", "schema.json",
-    "plan.json", "result.json", "increase", "AMQP_SSL", "type_", "ck_orders_",
+    "gc.freeze", "time.sleep", "histogram_quantile", "dns_sd_configs",
+    "handle_result", "worker_result", "old.json",
+    "merge_slashes", "strict_slashes", "MapAdapter", "parse_accept_header", "parse_options_header", "parse_etags",
+    "werkzeug.routing.Map", "werkzeug.http", "plan.json", "result.json", "increase", "AMQP_SSL", "type_", "ck_orders_",
 }  # fmt: skip
 WRITTEN_LATER = re.compile(r"^(?:var|ca|certs)/|^\.venv/")  # what a run makes; `common/*.py` of the Django design
 METRICS = re.compile(r"^(?:suite|process|x)_")  # tests/service/gateway/test_metrics.py compares these with the code
