@@ -9,13 +9,10 @@ from extensions.http.routing.authentication import TokensProvider
 from extensions.messaging.broadcast import on_broadcast
 from extensions.rpc.client import RpcClient
 from extensions.storage.periodic import periodic
-from gateway.routes import find_routes
-
-# One class with the routes of all modules; Any, because mypy takes no class that is made at run time as a base.
-AllRoutes: Any = type("AllRoutes", find_routes(), {})
+from gateway import routes
 
 
-class GatewayService(AllRoutes):
+class GatewayService(routes.AllRoutes):
     """The REST API of the suite, by its resources."""
 
     name = "gateway"
