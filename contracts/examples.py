@@ -184,7 +184,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "correlation_id": ORDER,
         "body": f'{{"order_id": "1", "user_id": "{AYSE}", "total_amount": "299.80", "currency": "TRY"}}',
         "headers": {"x-request-id": "a1b2c3"},
-        "error": "this is no OrderConfirmed: order_id: must be a UUID",
+        "error": "not a valid OrderConfirmed: order_id: must be a UUID",
         "attempts": 0,
         "died_at": NOW,
         "replayed_at": None,

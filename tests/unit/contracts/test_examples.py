@@ -23,7 +23,7 @@ MODELS = sorted(
     {
         (model, f"{route.method} {route.path}")
         for route in routes_of(GatewayService).values()
-        for model in (route.body, route.answer)
+        for model in (route.body, route.response)
         if model is not None
     },
     key=str,
@@ -32,7 +32,7 @@ LETTER = EXAMPLES[operations.DeadLetterView]
 
 
 @pytest.mark.parametrize(("model", "route"), MODELS, ids=lambda each: getattr(each, "__name__", each))
-def test_every_body_and_answer_has_an_example(model, route):
+def test_every_request_and_response_body_has_an_example(model, route):
     assert model in EXAMPLES, (
         f"{model.__module__}.{model.__name__} ({route}) has no example: add it to EXAMPLES in contracts/examples.py"
     )
