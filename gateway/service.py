@@ -1,6 +1,5 @@
 """Every way into the gateway. Start it with `nameko run --config config.yml gateway.service`."""
 
-
 from contracts.services import Services
 from contracts.users import ACCESS_TOKEN_SECONDS, Changes, ChangesWithin, UserUpdated
 from extensions.cache.versioned_cache import Cache
