@@ -55,7 +55,7 @@ lint: $(STAMP) $(AUDIT)/.complete ## ruff, mypy, import-linter, and known vulner
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m qa.walls
+	@$(BIN)/python -m qa.import_contracts
 	@timeout 120 $(PIP_AUDIT) > $(AUDIT)/report 2>&1 || ! grep --quiet "known vulnerabilit" $(AUDIT)/report \
 		|| { cat $(AUDIT)/report; exit 1; }
 	@grep --quiet "could not be audited\|Traceback" $(AUDIT)/report && echo "Known vulnerabilities: none found, but not every" \

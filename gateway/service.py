@@ -1,7 +1,5 @@
 """Every way into the gateway. Start it with `nameko run --config config.yml gateway.service`."""
 
-from typing import Any
-
 from contracts.services import Services
 from contracts.users import ACCESS_TOKEN_SECONDS, Changes, ChangesWithin, UserUpdated
 from extensions.cache.versioned_cache import Cache
@@ -9,13 +7,10 @@ from extensions.http.routing.authentication import TokensProvider
 from extensions.messaging.broadcast import on_broadcast
 from extensions.rpc.client import RpcClient
 from extensions.storage.periodic import periodic
-from gateway.routes import find_routes
-
-# One class with the routes of all modules; Any, because mypy takes no class that is made at run time as a base.
-AllRoutes: Any = type("AllRoutes", find_routes(), {})
+from gateway import routes
 
 
-class GatewayService(AllRoutes):
+class GatewayService(routes.AllRoutes):
     """The REST API of the suite, by its resources."""
 
     name = "gateway"

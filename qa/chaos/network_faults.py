@@ -20,7 +20,7 @@ def cache(proxies, _chance):
 
 
 def databases(proxies, _chance):
-    """All six databases: a fault of PostgreSQL's network affects all of them."""
+    """All databases: a fault of PostgreSQL's network affects all of them."""
     return proxies.databases
 
 

@@ -32,7 +32,7 @@ LETTER = EXAMPLES[operations.DeadLetterView]
 
 
 @pytest.mark.parametrize(("model", "route"), MODELS, ids=lambda each: getattr(each, "__name__", each))
-def test_every_body_and_answer_has_an_example(model, route):
+def test_every_request_and_response_body_has_an_example(model, route):
     assert model in EXAMPLES, (
         f"{model.__module__}.{model.__name__} ({route}) has no example: add it to EXAMPLES in contracts/examples.py"
     )

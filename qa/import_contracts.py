@@ -1,4 +1,4 @@
-"""Check the import contracts of pyproject.toml for every service of the registry: `python -m qa.walls`.
+"""Check the import contracts of pyproject.toml for every service of the registry: `python -m qa.import_contracts`.
 
 It is import-linter (`lint-imports`), with two placeholders: a list item with `{service}` in it is repeated for each
 service of contracts/services.py, and `{services}` becomes all of their names with ` | ` between them.
