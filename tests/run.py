@@ -125,7 +125,7 @@ class Report:
         for (category, test, reason), count in self.reasons.items():
             print(f"{category.upper()} [{count}] {test}: {reason}")
         for test, when, text in self.problems:
-            print(f"{'FAILED' if when == 'call' else 'ERROR'} {test} - {text.strip().rpartition(chr(10))[2][:200]}")
+            print(f"{'FAILED' if when == 'call' else 'ERROR'} {test} - {reason_of(text)[:WIDTH]}")
         minutes = f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
         print(f"{f' {totals(self.totals)} in {seconds:.2f}s ({minutes}) ':=^{WIDTH}}", flush=True)
 
@@ -133,6 +133,12 @@ class Report:
 def file_of(test):
     """The file of a node id."""
     return test.partition("::")[0]
+
+
+def reason_of(text):
+    """The line of a failure's text that says what is wrong: pytest marks it with an E."""
+    lines = text.strip().splitlines() or [""]
+    return next((line[1:].strip() for line in lines if line.startswith("E ")), lines[-1])
 
 
 def totals(counts):
