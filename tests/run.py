@@ -15,7 +15,7 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from deploy.local.process import spawn
+from deploy.local.process import kill_tree, spawn, wait_until
 from tests.worker import FOLDER_VARIABLE, NAME_VARIABLE, group_of
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +23,7 @@ FOLDER = ROOT / "var/test-run"
 WIDTH = 100
 SLOWEST = 30
 POLL = 0.2  # seconds
+STOP_SECONDS = 60
 NO_TESTS = 5  # pytest's exit code of a worker that found nothing left
 ORDER = ("failed", "passed", "skipped", "xfailed", "xpassed", "error")  # as pytest prints them
 
@@ -160,12 +161,14 @@ def run(workers, report):
 
 
 def stop(workers):
-    """Interrupt workers, and wait for them to stop their servers."""
+    """Interrupt workers, and give them time to stop their servers."""
     for worker in workers:
         if worker.process.poll() is None:
             worker.process.send_signal(signal.SIGINT)
     for worker in workers:
-        worker.process.wait()
+        if not wait_until(lambda worker=worker: worker.process.poll() is not None, seconds=STOP_SECONDS):
+            kill_tree(worker.process.pid)
+            worker.process.wait()
 
 
 def main():
