@@ -15,7 +15,7 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from deploy.local.process import spawn
+from deploy.local.process import kill_tree, spawn, wait_until
 from tests.worker import FOLDER_VARIABLE, NAME_VARIABLE, group_of
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +23,7 @@ FOLDER = ROOT / "var/test-run"
 WIDTH = 100
 SLOWEST = 30
 POLL = 0.2  # seconds
+STOP_SECONDS = 60
 NO_TESTS = 5  # pytest's exit code of a worker that found nothing left
 ORDER = ("failed", "passed", "skipped", "xfailed", "xpassed", "error")  # as pytest prints them
 
@@ -125,7 +126,7 @@ class Report:
         for (category, test, reason), count in self.reasons.items():
             print(f"{category.upper()} [{count}] {test}: {reason}")
         for test, when, text in self.problems:
-            print(f"{'FAILED' if when == 'call' else 'ERROR'} {test} - {text.strip().rpartition(chr(10))[2][:200]}")
+            print(f"{'FAILED' if when == 'call' else 'ERROR'} {test} - {reason_of(text)[:WIDTH]}")
         minutes = f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
         print(f"{f' {totals(self.totals)} in {seconds:.2f}s ({minutes}) ':=^{WIDTH}}", flush=True)
 
@@ -133,6 +134,12 @@ class Report:
 def file_of(test):
     """The file of a node id."""
     return test.partition("::")[0]
+
+
+def reason_of(text):
+    """The line of a failure's text that says what is wrong: pytest marks it with an E."""
+    lines = text.strip().splitlines() or [""]
+    return next((line[1:].strip() for line in lines if line.startswith("E ")), lines[-1])
 
 
 def totals(counts):
@@ -154,12 +161,14 @@ def run(workers, report):
 
 
 def stop(workers):
-    """Interrupt workers, and wait for them to stop their servers."""
+    """Interrupt workers, and give them time to stop their servers."""
     for worker in workers:
         if worker.process.poll() is None:
             worker.process.send_signal(signal.SIGINT)
     for worker in workers:
-        worker.process.wait()
+        if not wait_until(lambda worker=worker: worker.process.poll() is not None, seconds=STOP_SECONDS):
+            kill_tree(worker.process.pid)
+            worker.process.wait()
 
 
 def main():

@@ -159,8 +159,10 @@ def running_suite(servers):
     suite.wait_ready(READY_SECONDS)
     seed.run(say=lambda _line: None)
     url = f"http://{address}"
+    shop = Shop(suite, servers, url, Client(url), Client(url))
     try:
-        yield Shop(suite, servers, url, Client(url), Client(url))
+        shop.log_in()
+        yield shop
     finally:
         suite.stop()
     # After everything that the tests have done:

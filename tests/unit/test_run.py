@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.run import Report, totals
+from tests.run import Report, reason_of, totals
 from tests.worker import FOLDER_VARIABLE, NAME_VARIABLE, group_of
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +70,14 @@ def test_a_worker_that_ended_early_is_an_error(report, tmp_path):
 def test_workers_that_collect_different_tests_are_an_error(report):
     report.add({"collected": TESTS[:1]})
     assert report.problems
+
+
+def test_the_reason_of_a_failure_is_the_line_that_pytest_marks():
+    assert (
+        reason_of("def test():\n>   assert 1 == 2\nE   assert 1 == 2\n--- Captured stdout ---\nwords")
+        == "assert 1 == 2"
+    )
+    assert reason_of("something\nno tests ran\n") == "no tests ran"
 
 
 def test_totals_are_in_the_order_of_pytest():
