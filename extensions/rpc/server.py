@@ -256,8 +256,7 @@ def _entrypoint(method: Callable[..., Any], *, transaction: bool, idempotent: bo
     def call(self: Any, arguments: dict[str, Any]) -> Any:
         if admin:
             Actor.of(arguments.get("actor")).require_admin()
-        typed = signature.decode(arguments)
-        return method(self, *typed.args, **typed.kwargs)
+        return signature.call(method, self, arguments)
 
     def call_in_transaction(self: Any, arguments: dict[str, Any]) -> Any:
         key = arguments.get("idempotency_key") if idempotent else None

@@ -7,6 +7,7 @@ the place of its parameter. Both sides read it from the annotations: the client 
 """
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from inspect import BoundArguments, Parameter, Signature
@@ -33,7 +34,7 @@ class _Plain:
 
     def wire(self) -> list[Parameter]:
         """Return the parameters of the wire signature that stand for this one."""
-        if self._kind in {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}:
+        if self._kind in _VARIADIC:
             return [Parameter(self.name, self._kind)]
         return [Parameter(self.name, _EITHER, default=_optional(self.default is not Parameter.empty))]
 
@@ -41,9 +42,10 @@ class _Plain:
         """Return what travels for `value`: nothing for the default."""
         return {} if value is self.default else {self.name: self._to_json(value)}
 
-    def decode(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the typed argument by its name; nothing where the caller left it out. Raises ValidationFailed."""
-        return {self.name: self._of_json(arguments[self.name])} if self.name in arguments else {}
+    def decode(self, arguments: Mapping[str, Any], typed: dict[str, Any]) -> None:
+        """Add the typed argument to `typed`, unless the caller left it out. Raises ValidationFailed."""
+        if self.name in arguments:
+            typed[self.name] = self._of_json(arguments[self.name])
 
     def _to_json(self, value: Any) -> Any:
         return value
@@ -89,9 +91,9 @@ class _Fields(_Plain):
         """Return the stated fields that the parameter's own type has: a subclass may have others besides."""
         return value.model_dump(mode="json", exclude_unset=True, include=self._travelling)
 
-    def decode(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the request of the stated fields."""
-        return {self.name: self._model.parse({name: arguments[name] for name in self._fields if name in arguments})}
+    def decode(self, arguments: Mapping[str, Any], typed: dict[str, Any]) -> None:
+        """Add the request of the stated fields."""
+        typed[self.name] = self._model.parse({name: arguments[name] for name in self._fields if name in arguments})
 
 
 class _OtherFields(_Fields):
@@ -101,9 +103,9 @@ class _OtherFields(_Fields):
         """Return `**name`."""
         return [Parameter(self.name, Parameter.VAR_KEYWORD)]
 
-    def decode(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the request of the arguments that are left."""
-        return {self.name: self._model.parse(arguments.get(self.name, {}))}
+    def decode(self, arguments: Mapping[str, Any], typed: dict[str, Any]) -> None:
+        """Add the request of the arguments that are left."""
+        typed[self.name] = self._model.parse(arguments.get(self.name, {}))
 
 
 class _Arrived(_Plain):
@@ -113,9 +115,9 @@ class _Arrived(_Plain):
         """Return nothing: no caller states it."""
         return []
 
-    def decode(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all arguments."""
-        return {self.name: WireArguments(arguments)}
+    def decode(self, arguments: Mapping[str, Any], typed: dict[str, Any]) -> None:
+        """Add all arguments."""
+        typed[self.name] = WireArguments(arguments)
 
 
 class WireSignature:
@@ -128,6 +130,7 @@ class WireSignature:
         self._parameters = {
             name: _parameter(parameter, hints.get(name)) for name, parameter in self._typed.parameters.items()
         }
+        self._is_variadic = any(one.kind in _VARIADIC for one in self._typed.parameters.values())
         self._positional = [name for name, one in self._typed.parameters.items() if one.kind is _EITHER]
 
     @cached_property
@@ -139,12 +142,23 @@ class WireSignature:
         """Return the arguments of a call by their names. Raises TypeError where one is missing, unknown or too many."""
         return self.wire.bind(*args, **kwargs).arguments
 
-    def decode(self, arguments: Mapping[str, Any]) -> BoundArguments:
-        """Return the typed arguments for what `bind` returned. Raises ValidationFailed for the first wrong one."""
+    def decode(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the typed arguments by their names, for what `bind` returned.
+
+        Raises ValidationFailed for the first wrong one.
+        """
         typed: dict[str, Any] = {}
         for parameter in self._parameters.values():
-            typed |= parameter.decode(arguments)
-        return BoundArguments(self._typed, typed)
+            parameter.decode(arguments, typed)
+        return typed
+
+    def call(self, method: Callable[..., Any], service: Any, arguments: Mapping[str, Any]) -> Any:
+        """Call `method` of a service with the typed arguments for what `bind` returned. Raises ValidationFailed."""
+        typed = self.decode(arguments)
+        if not self._is_variadic:
+            return method(service, **typed)
+        bound = BoundArguments(self._typed, OrderedDict(typed))
+        return method(service, *bound.args, **bound.kwargs)
 
     def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return typed arguments as they travel, by their names on the wire."""
@@ -167,6 +181,7 @@ def rpc_methods(interface: type) -> dict[str, Callable[..., Any]]:
 
 
 _EITHER = Parameter.POSITIONAL_OR_KEYWORD
+_VARIADIC = {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}
 
 
 def _optional(optional: bool) -> Any:

@@ -3,13 +3,14 @@
 import inspect
 import warnings
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Protocol, get_type_hints
 
 import pytest
 from nameko.extensions import ENTRYPOINT_EXTENSIONS_ATTR
 
 from contracts.services import SERVICES, Services
-from extensions.rpc.server import Rpc, missing_methods, rpc
+from extensions.rpc.server import Rpc, RpcServer, missing_methods, rpc
 from extensions.rpc.signature import WireArguments, WireSignature, rpc_methods
 
 INTERFACES = get_type_hints(Services)
@@ -73,3 +74,7 @@ def test_a_missing_method_is_found():
             return "hello"
 
     assert missing_methods(Rude, served(Rude)) == ["Greeter.part"]
+    server = RpcServer()
+    server.container = SimpleNamespace(service_cls=Rude, service_name="rude")
+    with pytest.raises(NotImplementedError, match=r"rude does not serve: Greeter.greet, Greeter.part\."):
+        server.start()

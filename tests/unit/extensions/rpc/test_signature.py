@@ -29,7 +29,7 @@ def sent(method, *args, **kwargs):
 
 def received(method, *args, **kwargs):
     signature = WireSignature(method)
-    return signature.decode(signature.bind(args, kwargs)).arguments
+    return signature.decode(signature.bind(args, kwargs))
 
 
 @pytest.mark.parametrize(
@@ -142,6 +142,12 @@ class TestReceiving:
         found = received(Toys.with_arrived, [line])
         assert found["arrived"] == {"items": [line]}
         assert found["order"] == CreateOrder.parse({"items": [LINE]})
+
+    def test_a_variadic_method_is_called_as_python_would(self):
+        signature = WireSignature(Toys.untyped)
+        for args, kwargs in [((1,), {}), ((1, 2, 3), {"fourth": 4}), ((), {"first": 1})]:
+            seen = signature.call(lambda _, *some, **named: (some, named), None, signature.bind(args, kwargs))
+            assert seen == ((args or (1,)), {key: value for key, value in kwargs.items() if key != "first"})
 
     def test_arguments_without_annotations_stay_as_they_are(self):
         found = received(Toys.untyped, 1, "2", [3], fourth={})
