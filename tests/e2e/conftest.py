@@ -115,7 +115,8 @@ class Shop:
 @pytest.fixture(scope="session")
 def running(servers):
     """The suite, started once for all end-to-end tests."""
-    return RUNNING.enter_context(running_suite(servers))
+    yield RUNNING.enter_context(running_suite(servers))
+    RUNNING.close()  # where an end-to-end test is the last test of all: before the servers stop
 
 
 def pytest_collection_modifyitems(items):
