@@ -11,18 +11,28 @@ from dataclasses import dataclass
 
 import pytest
 import sqlalchemy
-from nameko.containers import ServiceContainer
+from nameko.containers import get_container_cls
 from sqlalchemy.orm import Session
 
 from contracts.errors import PermissionDenied, UpstreamTimeout, ValidationFailed
 from contracts.ids import new_id
+<<<<<<< HEAD
 from contracts.services import SERVICES
+=======
+from extensions.messaging import queue_depths
+>>>>>>> 5e76939 (Every container of a test is of the class that production uses; the consistency tests allow for slow machines)
 from extensions.operations.audits import SHOWN_IDS, read_snapshot
 from orders import audit, reconciliation
 from orders.reconciliation import SETTLING_SECONDS
 from qa.support import consistency
+<<<<<<< HEAD
 from tests.service.conftest import prepare
 from tests.support import Caller, database, eventually, owned_database, service_class
+=======
+from tests.service.conftest import prepare, stop_all
+from tests.support import PATIENCE, Caller, database, eventually, owned_database
+from users.service import UsersService
+>>>>>>> 5e76939 (Every container of a test is of the class that production uses; the consistency tests allow for slow machines)
 
 SERVICE_CLASSES = tuple(map(service_class, SERVICES))
 ALICE = {"user_id": str(new_id()), "roles": ["customer"]}
@@ -50,8 +60,21 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
+<<<<<<< HEAD
 def shop(servers):
     containers = [ServiceContainer(service) for service in SERVICE_CLASSES]
+=======
+def patient():
+    """Let the checks take as long as a slow machine needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queue_depths, "TIMEOUT_SECONDS", PATIENCE)
+        yield
+
+
+@pytest.fixture(scope="module")
+def shop(servers, patient):
+    containers = [get_container_cls()(service) for service in SERVICES]
+>>>>>>> 5e76939 (Every container of a test is of the class that production uses; the consistency tests allow for slow machines)
     for container in containers:
         prepare(container.service_name)
         container.start()
@@ -71,8 +94,7 @@ def shop(servers):
         run(service, f"UPDATE {table} SET updated_at = updated_at - interval '1 hour'", {})
     run("notifications", "UPDATE notifications SET created_at = created_at - interval '1 hour'", {})
     yield shop
-    for container in reversed(containers):
-        container.stop()
+    stop_all(containers)
 
 
 def make_product(caller, sku, price):
