@@ -16,23 +16,14 @@ from sqlalchemy.orm import Session
 
 from contracts.errors import PermissionDenied, UpstreamTimeout, ValidationFailed
 from contracts.ids import new_id
-<<<<<<< HEAD
 from contracts.services import SERVICES
-=======
 from extensions.messaging import queue_depths
->>>>>>> 5e76939 (Every container of a test is of the class that production uses; the consistency tests allow for slow machines)
 from extensions.operations.audits import SHOWN_IDS, read_snapshot
 from orders import audit, reconciliation
 from orders.reconciliation import SETTLING_SECONDS
 from qa.support import consistency
-<<<<<<< HEAD
-from tests.service.conftest import prepare
-from tests.support import Caller, database, eventually, owned_database, service_class
-=======
 from tests.service.conftest import prepare, stop_all
-from tests.support import PATIENCE, Caller, database, eventually, owned_database
-from users.service import UsersService
->>>>>>> 5e76939 (Every container of a test is of the class that production uses; the consistency tests allow for slow machines)
+from tests.support import PATIENCE, Caller, database, eventually, owned_database, service_class
 
 SERVICE_CLASSES = tuple(map(service_class, SERVICES))
 ALICE = {"user_id": str(new_id()), "roles": ["customer"]}
@@ -60,11 +51,7 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-<<<<<<< HEAD
-def shop(servers):
-    containers = [ServiceContainer(service) for service in SERVICE_CLASSES]
-=======
-def patient():
+def without_haste():
     """Let the checks take as long as a slow machine needs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(queue_depths, "TIMEOUT_SECONDS", PATIENCE)
@@ -72,9 +59,8 @@ def patient():
 
 
 @pytest.fixture(scope="module")
-def shop(servers, patient):
-    containers = [get_container_cls()(service) for service in SERVICES]
->>>>>>> 5e76939 (Every container of a test is of the class that production uses; the consistency tests allow for slow machines)
+def shop(servers, without_haste):
+    containers = [get_container_cls()(service) for service in SERVICE_CLASSES]
     for container in containers:
         prepare(container.service_name)
         container.start()
