@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from deploy.local.process import kill_tree, spawn, wait_until
-from tests.worker import FOLDER_VARIABLE, NAME_VARIABLE, group_of
+from tests.worker import FOLDER_VARIABLE, NAME_VARIABLE
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "var/test-run"
@@ -51,16 +51,18 @@ class Worker:
 
 
 class Report:
-    """The joined results."""
+    """The joined results.
+
+    Tests are counted by file: ids of parameters may differ from process to process (an address, the order of a set).
+    """
 
     def __init__(self):
         self.totals = Counter()
-        self.tests = None  # every node id, as the first worker collected them
-        self.finished = set()
+        self.expected = None  # file -> number of tests, as the first worker collected them
+        self.finished = Counter()
         self.problems = []  # (test, when, text)
         self.reasons = Counter()
         self.durations = []
-        self._open = defaultdict(set)  # file -> tests that have not finished
         self._files = defaultdict(Counter)
 
     def add(self, entry):
@@ -79,23 +81,20 @@ class Report:
         elif category not in {"", "passed"}:
             self.reasons[category, test.partition("[")[0], entry["text"].strip().rpartition("\n")[2]] += 1
         if entry["when"] == "teardown":
-            self._finish(test)
+            self._finish(file_of(test))
 
     def _collect(self, tests):
-        if self.tests is None:
-            self.tests = tests
-            print(f"{len(tests)} tests in {len({group_of(test) for test in tests})} groups", flush=True)
-            for test in tests:
-                self._open[file_of(test)].add(test)
-        elif set(tests) != set(self.tests):
+        files = Counter(map(file_of, tests))
+        if self.expected is None:
+            self.expected = files
+            print(f"{len(tests)} tests in {len(files)} files", flush=True)
+        elif files != self.expected:
             self.problems.append(("collection", "collect", "the workers have collected different tests"))
 
-    def _finish(self, test):
-        self.finished.add(test)
-        file = file_of(test)
-        self._open[file].discard(test)
-        if not self._open[file]:
-            share = 100 * len(self.finished) // len(self.tests)
+    def _finish(self, file):
+        self.finished[file] += 1
+        if self.finished[file] == self.expected[file]:
+            share = 100 * self.finished.total() // self.expected.total()
             print(f"{file}: {totals(self._files[file])}".ljust(WIDTH - 6) + f"[{share:3}%]", flush=True)
 
     def close(self, workers):
@@ -104,9 +103,10 @@ class Report:
             if worker.process.returncode not in {0, 1, NO_TESTS}:
                 end = "\n".join(worker.log.read_text(errors="replace").splitlines()[-60:])
                 self.add_error(f"worker {worker.name}", f"ended with {worker.process.returncode}:\n{end}")
-        missing = [test for test in self.tests or () if test not in self.finished]
+        missing = (self.expected or Counter()) - self.finished
         if missing:
-            self.add_error(f"{len(missing)} tests", "no worker ran:\n" + "\n".join(missing))
+            files = "\n".join(f"{count} of {file}" for file, count in missing.items())
+            self.add_error(f"{missing.total()} tests", f"no worker ran:\n{files}")
         if not self.finished:
             self.add_error("run", "no tests ran")
 

@@ -116,7 +116,7 @@ def test_the_database_goes_away_and_comes_back(shop):
         traffic.goes_on(20)
     assert_honest(traffic)
     for name in SERVICES:
-        eventually(lambda name=name: "PostgreSQL is back" in logs.of(name), timeout=BACK_WITHIN)
+        eventually(lambda name=name: "PostgreSQL is available again" in logs.of(name), timeout=BACK_WITHIN)
     shop.reaches(shop.order((pen, 1)), "CONFIRMED")
     shop.assert_sound()
 

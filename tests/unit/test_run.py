@@ -57,7 +57,9 @@ def test_a_failure_is_shown_and_counted(report, capsys):
 def test_a_test_that_no_worker_ran_is_an_error(report):
     finish(report, TESTS[0])
     report.close([DONE])
-    assert [(what, text.splitlines()[1:]) for what, _, text in report.problems] == [("1 tests", [TESTS[1]])]
+    assert [(what, text.splitlines()[1:]) for what, _, text in report.problems] == [
+        ("1 tests", ["1 of tests/unit/test_a.py"])
+    ]
 
 
 def test_a_worker_that_ended_early_is_an_error(report, tmp_path):

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 
 import pytest
 import sqlalchemy
-from nameko.containers import ServiceContainer
+from nameko.containers import get_container_cls
 from sqlalchemy.orm import Session
 
 from contracts.errors import PermissionDenied, UpstreamTimeout, ValidationFailed
 from contracts.ids import new_id
 from contracts.services import SERVICES
+from extensions.messaging import queue_depths
 from extensions.operations.audits import SHOWN_IDS, read_snapshot
 from orders import audit, reconciliation
 from orders.reconciliation import SETTLING_SECONDS
 from qa.support import consistency
-from tests.service.conftest import prepare
-from tests.support import Caller, database, eventually, owned_database, service_class
+from tests.service.conftest import prepare, stop_all
+from tests.support import PATIENCE, Caller, database, eventually, owned_database, service_class
 
 SERVICE_CLASSES = tuple(map(service_class, SERVICES))
 ALICE = {"user_id": str(new_id()), "roles": ["customer"]}
@@ -50,8 +51,16 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def shop(servers):
-    containers = [ServiceContainer(service) for service in SERVICE_CLASSES]
+def without_haste():
+    """Let the checks take as long as a slow machine needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queue_depths, "TIMEOUT_SECONDS", PATIENCE)
+        yield
+
+
+@pytest.fixture(scope="module")
+def shop(servers, without_haste):
+    containers = [get_container_cls()(service) for service in SERVICE_CLASSES]
     for container in containers:
         prepare(container.service_name)
         container.start()
@@ -71,8 +80,7 @@ def shop(servers):
         run(service, f"UPDATE {table} SET updated_at = updated_at - interval '1 hour'", {})
     run("notifications", "UPDATE notifications SET created_at = created_at - interval '1 hour'", {})
     yield shop
-    for container in reversed(containers):
-        container.stop()
+    stop_all(containers)
 
 
 def make_product(caller, sku, price):

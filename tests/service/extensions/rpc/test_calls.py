@@ -4,7 +4,7 @@ import socket
 
 import eventlet
 import pytest
-from nameko.containers import ServiceContainer
+from nameko.containers import get_container_cls
 
 from contracts.errors import BadCall, ServiceUnavailable, UpstreamTimeout
 from extensions.messaging.connection import BrokerUnavailable
@@ -18,7 +18,7 @@ from tests.support import eventually
 
 @pytest.fixture
 def toy(servers):
-    container = ServiceContainer(Toy)
+    container = get_container_cls()(Toy)
     container.start()
     yield container
     container.stop()

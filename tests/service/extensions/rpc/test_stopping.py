@@ -7,7 +7,7 @@ import amqp
 import eventlet
 import pytest
 from eventlet.patcher import original
-from nameko.containers import ServiceContainer
+from nameko.containers import get_container_cls
 
 from contracts.errors import UpstreamTimeout
 from contracts.events import queue_name
@@ -80,7 +80,7 @@ def started(servers):
     containers = []
 
     def run(service_class=Slow):
-        container = ServiceContainer(service_class)
+        container = get_container_cls()(service_class)
         containers.append(container)
         container.start()
         return container
