@@ -26,6 +26,8 @@ from extensions.runtime.addresses import database_url, owner_database_url
 IS_PLAIN_WIRE = os.environ.get("AMQP_WIRE") == "plain"
 """Whether this run is `make test-plain`, without our overrides of py-amqp and Nameko."""
 
+# In the statements that empty tables between tests: test_plans tells them from those of the services.
+RESET = "/* reset between tests */ "
 # Seconds in which something must come true on the slowest machine: it only bounds how long a failure takes.
 PATIENCE = 60.0
 SIZES = (
@@ -245,7 +247,7 @@ def empty_database(service):
         if any(sizes[table] > SMALL_TABLE_BYTES for table in filled):
             connection.execute(sqlalchemy.text(f"TRUNCATE {', '.join(filled)} CASCADE"))
         elif filled:  # a TRUNCATE makes new files, which takes longer than to delete a few rows
-            connection.execute(sqlalchemy.text("; ".join(f"DELETE FROM {table}" for table in filled)))
+            connection.execute(sqlalchemy.text("; ".join(f"{RESET}DELETE FROM {table}" for table in filled)))
 
 
 @cache

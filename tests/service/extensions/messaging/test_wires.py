@@ -13,10 +13,10 @@ from extensions.messaging.event_handler import handles
 from extensions.messaging.listener import Listener
 from extensions.messaging.wire.connection import WIRES, connection_class
 from extensions.operations import operations
-from extensions.rpc.client import RpcClient
 from extensions.rpc.server import rpc
 from extensions.storage.unit_of_work import Work
 from notifications.models import Base
+from tests.service.extensions.toy import Calls
 from tests.support import database, eventually
 
 QUEUE = "notifications.on_order_shipped"
@@ -27,7 +27,7 @@ class Subject(operations.Operations):
 
     name = "notifications"
     work = Work(Base)
-    services = RpcClient()
+    call = Calls()
 
     @handles(OrderShipped)
     def on_order_shipped(self, events):
@@ -39,7 +39,7 @@ class Subject(operations.Operations):
 
     @rpc(transaction=False)
     def ask(self, service, *args):
-        return getattr(self.services, service).echo(*args)
+        return self.call(service, "echo", args, {}, 4.0)
 
 
 @pytest.fixture(params=WIRES)
