@@ -8,7 +8,7 @@ from contracts.errors import ValidationFailed
 LAMP = {"sku": "LAMP-1", "name": "Lamp", "price": "149.90"}
 
 
-def test_a_product_is_active_and_undescribed_unless_said_otherwise():
+def test_a_product_is_active_and_has_no_description_by_default():
     product = CreateProduct.parse(LAMP)
     assert (product.price, product.description, product.is_active) == (Decimal("149.90"), "", True)
 
@@ -47,7 +47,7 @@ def test_only_stated_fields_change():
 
 
 @pytest.mark.parametrize("field", ["sku", "name", "price", "description", "is_active"])
-def test_null_is_no_change(field):
+def test_null_means_no_change(field):
     with pytest.raises(ValidationFailed, match=field):
         UpdateProduct.parse({field: None})
 

@@ -1,4 +1,4 @@
-"""Every module of gateway/routes is served; one that cannot be is named at the start."""
+"""Every module of gateway/routes is served; an invalid module is named in an error at the start."""
 
 import sys
 from types import ModuleType
@@ -36,13 +36,13 @@ def test_a_new_module_is_served(module):
     assert Routes in find_routes()
 
 
-def test_a_module_without_routes_is_named(module):
+def test_a_module_without_routes_is_an_error_that_names_it(module):
     module("parcels")
     with pytest.raises(RoutesError, match=r"gateway\.routes\.parcels must define a class `Routes`"):
         find_routes()
 
 
-def test_a_method_that_would_hide_another_is_named(module):
+def test_two_routes_with_the_same_method_name_are_an_error(module):
     class Routes:
         def get_order(self):
             """Another route has this name."""

@@ -1,4 +1,4 @@
-"""The OpenAPI document: sound, complete, and with examples that its own schemas take."""
+"""The OpenAPI document is valid and complete, and its examples match its schemas."""
 
 import re
 import tomllib
@@ -33,23 +33,23 @@ def response_of(reference):
 
 
 def codes_of(reference):
-    """The codes of a response by its reference, of none where there is no such response."""
+    """The error codes of a response, by its reference; empty if there is no such response."""
     if reference is None:
         return []
     (content,) = response_of(reference)["content"].values()
     return content["schema"]["allOf"][1]["properties"]["code"]["enum"]
 
 
-def test_it_is_openapi_3_1():
+def test_the_document_is_valid_openapi_3_1():
     assert DOCUMENT["openapi"].startswith("3.1.")
     validate(DOCUMENT)
 
 
-def test_its_version_is_that_of_the_suite():
+def test_the_version_is_that_of_the_suite():
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
 
 
-def test_every_path_of_every_route_is_there_and_no_other():
+def test_the_document_has_exactly_the_paths_of_the_routes():
     declared = {
         (path, one.method.lower()) for one in routes_of(GatewayService).values() for path in (one.path, *one.aliases)
     }
@@ -57,7 +57,7 @@ def test_every_path_of_every_route_is_there_and_no_other():
     assert len(OPERATIONS) == len(declared)
 
 
-def test_aliases_say_of_what():
+def test_aliases_name_their_main_path():
     aliases = {name: operation["x-alias-of"] for name, operation in OPERATIONS.items() if "x-alias-of" in operation}
     assert len(aliases) == sum(len(one.aliases) for one in routes_of(GatewayService).values())
     for name, original in aliases.items():
@@ -66,7 +66,7 @@ def test_aliases_say_of_what():
 
 
 @pytest.mark.parametrize("model", EXAMPLES, ids=lambda model: model.__name__)
-def test_examples_are_what_their_models_take_and_give(model):
+def test_examples_match_their_models(model):
     example = EXAMPLES[model]
     if issubclass(model, Request):
         model.parse(example)
@@ -81,7 +81,7 @@ def test_every_example_is_shown():
     assert [model.__name__ for model, example in EXAMPLES.items() if str(example) not in text] == []
 
 
-def test_every_body_and_answer_has_an_example():
+def test_every_body_and_response_has_an_example():
     for name, operation in OPERATIONS.items():
         found = [operation["requestBody"]] if "requestBody" in operation else []
         found += [answer for answer in operation["responses"].values() if "content" in answer]
@@ -89,7 +89,7 @@ def test_every_body_and_answer_has_an_example():
             assert "example" in content or operation["tags"][0] in {"docs", "openapi"}, name
 
 
-def test_bodies_refuse_what_they_do_not_know():
+def test_bodies_refuse_unknown_fields():
     bodies = [operation["requestBody"] for operation in OPERATIONS.values() if "requestBody" in operation]
     names = {body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2] for body in bodies}
     assert all(SCHEMAS[name]["additionalProperties"] is False for name in names | {"NewOrderItem"})
@@ -108,7 +108,7 @@ def test_money_is_a_string_with_a_pattern_and_ids_and_times_have_formats():
                 assert options[0]["format"] == "date-time", (name, field)
 
 
-def test_what_follows_from_the_declaration_is_derived():
+def test_parameters_and_responses_are_derived_from_the_declaration():
     always = {400, 406, 500, 503, 504}
     assert statuses(OPERATIONS["live"]) == {200, *always}
     common, body = {429, *always}, {408, 413, 415}
@@ -131,14 +131,14 @@ def test_roles_are_stated():
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_where_a_token_is_read_every_end_of_it_is_told(name):
+def test_routes_that_read_a_token_document_all_token_errors(name):
     told = OPERATIONS[name]
     codes = {code for status in ("401", "403") for code in codes_of(told["responses"].get(status))}
     ends = {"INVALID_TOKEN", "TOKEN_REVOKED", "USER_INACTIVE"}
     assert ends <= codes if told["x-access"] != "anyone" else "NOT_AUTHENTICATED" not in codes
 
 
-def test_a_new_route_is_told_without_any_further_word():
+def test_a_new_route_is_documented_from_its_declaration():
     class Service:
         @route("GET", "/parcels/{parcel_id}", access=Access.ADMIN)
         def get_parcel(self, request, parcel_id):
@@ -157,26 +157,26 @@ def test_a_new_route_is_told_without_any_further_word():
     ]
 
 
-def test_lists_are_pages_and_say_so_in_the_link_header():
+def test_lists_are_paginated_and_document_the_link_header():
     answer = OPERATIONS["list_orders"]["responses"]["200"]
     assert answer["content"]["application/json"]["schema"]["$ref"].endswith("/OrderPage")
     assert "Link" in answer["headers"]
     assert SCHEMAS["OrderPage"]["required"] == ["items", "next_cursor"]
 
 
-def test_what_was_made_leads_to_what_can_be_done_with_it():
+def test_created_resources_link_to_their_operations():
     links = OPERATIONS["create_order"]["responses"]["201"]["links"]
     assert links["cancel_order"]["parameters"] == {"order_id": "$response.body#/id"}
     assert {link["operationId"] for link in links.values()} <= set(OPERATIONS)
 
 
-def test_the_page_asks_nobody_but_us():
+def test_the_page_loads_nothing_from_other_hosts():
     named = re.findall(r'(?:src|href)="([^"]+)"', (PAGES / "docs.html").read_text())
     assert {name for name in named if not name.startswith("data:")} <= set(DOCUMENT["paths"])
     assert "//" not in (PAGES / "docs.html").read_text().replace("<!doctype html>", "")
 
 
-def test_what_the_flags_of_a_route_add_is_told():
+def test_the_effects_of_route_flags_are_documented():
     def taken(name):
         return {one.get("$ref", "").rpartition("/")[2] for one in OPERATIONS[name]["parameters"]}
 
@@ -192,7 +192,7 @@ def test_what_the_flags_of_a_route_add_is_told():
     assert not {"ETag", "RateLimit"} & sent("live", "200")
 
 
-def test_what_a_refusal_says_besides_its_body_is_told():
+def test_headers_of_error_responses_are_documented():
     def said(name, status):
         return set(response_of(OPERATIONS[name]["responses"][status])["headers"])
 
@@ -200,7 +200,7 @@ def test_what_a_refusal_says_besides_its_body_is_told():
         for status in told["responses"]:
             if status >= "400":
                 assert said(name, status) >= {"X-Request-ID", "RateLimit", "RateLimit-Policy"}
-    # The first request runs still: ask again in a second.
+    # The first request is still running: retry in a second.
     assert "Retry-After" in said("adjust_stock", "409") & said("create_order", "409")
     assert "Retry-After" not in said("set_stock", "409") | said("create_order", "422")
     repeated = {
@@ -221,7 +221,7 @@ def test_what_a_refusal_says_besides_its_body_is_told():
     }
 
 
-def test_every_code_that_a_client_can_meet_is_in_the_list():
+def test_every_error_code_is_in_the_list():
     told = set(SCHEMAS["Problem"]["properties"]["code"]["enum"])
     contract = """VALIDATION_ERROR MALFORMED_JSON NOT_AUTHENTICATED INVALID_CREDENTIALS INVALID_TOKEN TOKEN_REVOKED
         PERMISSION_DENIED USER_INACTIVE NOT_FOUND METHOD_NOT_ALLOWED NOT_ACCEPTABLE REQUEST_TIMEOUT USER_ALREADY_EXISTS

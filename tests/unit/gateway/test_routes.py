@@ -1,4 +1,4 @@
-"""The routes of the API as the contract lists them: path, who may call it, success status, other paths of the same."""
+"""The routes of the API as the contract lists them: path, required role, success status, alias paths."""
 
 import inspect
 from typing import Any, get_args, get_type_hints
@@ -68,26 +68,26 @@ EXPECTED = [line.split() for line in CONTRACT.strip().splitlines()]
 
 
 @pytest.mark.parametrize("line", EXPECTED, ids=lambda line: f"{line[0]} {line[1]}")
-def test_the_contract_is_kept(line):
+def test_every_route_of_the_contract_is_declared(line):
     method, path, access, status, *aliases = line
     route = BY_NAME[method, path]
     assert (route.access, route.status, list(route.aliases)) == (access, int(status), aliases)
 
 
-def test_there_is_no_other_route():
+def test_no_other_route_is_declared():
     declared, listed = set(BY_NAME), {(method, path) for method, path, *_ in EXPECTED}
     assert declared - listed == set(), "add the route to CONTRACT, above in this file"
     assert listed - declared == set(), "the gateway no longer has these routes"
     assert len(EXPECTED) == len(listed)
 
 
-def test_every_route_says_who_may_call_it():
+def test_every_route_has_an_access_case():
     missing = set(HANDLERS.values()) - set(CASES)
-    assert missing == set(), "add who may call it to CASES in tests/e2e/access.py"
+    assert missing == set(), "add the roles that may call the route to CASES in tests/e2e/access.py"
 
 
 @pytest.mark.parametrize("line", EXPECTED, ids=lambda line: f"{line[0]} {line[1]}")
-def test_every_path_works_with_and_without_its_slash(line):
+def test_every_path_works_with_and_without_a_trailing_slash(line):
     method, path, _, _, *aliases = line
     for known in (path, *aliases):
         for written in (known, known + "/"):
@@ -100,12 +100,12 @@ def _parameters(path):
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=HANDLERS.get)
-def test_handlers_take_the_ids_of_their_path(route):
+def test_handlers_have_the_parameters_of_their_path(route):
     parameters = list(inspect.signature(getattr(GatewayService, HANDLERS[route])).parameters)
     assert parameters[2:] == _parameters(route.path)
 
 
-def test_bodies_and_queries_are_those_of_the_contract():
+def test_bodies_and_queries_use_the_models_of_the_contract():
     bodies = {name: route.body for name, route in BY_NAME.items() if route.body is not None}
     assert bodies == {
         ("POST", "/users/register"): users.Credentials,
@@ -139,7 +139,7 @@ def test_bodies_and_queries_are_those_of_the_contract():
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=HANDLERS.get)
-def test_handlers_are_typed_as_their_route_is_declared(route):
+def test_handler_types_match_the_route_declaration(route):
     hints = get_type_hints(getattr(GatewayService, HANDLERS[route]))
     request = next(kind for name, kind in hints.items() if name in {"request", "_request"})
     body, query = (*get_args(request), Any, Any)[:2]
@@ -148,7 +148,7 @@ def test_handlers_are_typed_as_their_route_is_declared(route):
     assert {hints[name] for name in _parameters(route.path)} <= {UUID}
 
 
-def test_what_creates_takes_an_idempotency_key():
+def test_routes_that_create_accept_an_idempotency_key():
     assert {path for (_, path), route in BY_NAME.items() if route.idempotent} == {
         "/users/register",
         "/products",
@@ -158,5 +158,5 @@ def test_what_creates_takes_an_idempotency_key():
     }
 
 
-def test_only_probes_are_answered_under_overload_and_have_the_same_answer_for_everybody():
+def test_only_probes_bypass_overload_limits_and_share_their_responses():
     assert {path for (_, path), route in BY_NAME.items() if not route.sheds_load} == {"/health/live", "/health/ready"}

@@ -1,4 +1,4 @@
-"""The reservation's state table: every state, every event, every order of arrival, and what it does to the stock."""
+"""The state table of a reservation: every state, event and sequence of arrival, and the effect on the stock."""
 
 from decimal import Decimal
 from itertools import permutations, product
@@ -47,7 +47,7 @@ NOTHING = [pair for pair in product((None, *Status), EVENTS) if pair not in LEAD
 
 
 @pytest.mark.parametrize(("status", "event"), LEADS_TO)
-def test_what_the_table_says(status, event):
+def test_the_transitions_of_the_table(status, event):
     becomes, change, said = LEADS_TO[status, event]
     lines = {} if becomes is Status.CANCELLED_BEFORE else {A: 2}
     decision = rules.decide(status, EVENTS[event], lines, {A: Balance(10, 4)})
@@ -55,17 +55,17 @@ def test_what_the_table_says(status, event):
 
 
 @pytest.mark.parametrize(("status", "event"), NOTHING)
-def test_everything_else_changes_nothing(status, event):
+def test_all_other_pairs_change_nothing(status, event):
     assert rules.decide(status, EVENTS[event], {A: 2}, {A: Balance(10, 4)}) is None
 
 
-def test_a_confirmation_of_nothing_is_an_error():
+def test_a_confirmation_without_a_reservation_is_an_error():
     with pytest.raises(rules.ReservationMissing):
         rules.decide(None, confirmed(), {}, {})
 
 
 class TestReserving:
-    def test_all_lines_or_none(self):
+    def test_all_lines_are_reserved_or_none(self):
         decision = rules.decide(None, created(), {A: 1, B: 5}, {A: Balance(10), B: Balance(7, 3)})
         assert (decision.status, decision.changes) == (Status.FAILED, {})
         assert decision.event == StockFailed(
@@ -74,14 +74,14 @@ class TestReserving:
             shortages=(Shortage(product_id=B, requested=5, available=4),),
         )
 
-    def test_the_last_unit_can_be_had(self):
+    def test_the_last_unit_can_be_reserved(self):
         assert rules.decide(None, created(), {A: 3}, {A: Balance(5, 2)}).status is Status.RESERVED
 
     def test_a_product_without_a_stock_record_counts_as_none(self):
         decision = rules.decide(None, created(), {A: 1}, {})
         assert decision.event.shortages == (Shortage(product_id=A, requested=1, available=0),)
 
-    def test_lines_of_one_product_count_together(self):
+    def test_quantities_of_one_product_are_added(self):
         assert rules.merge(created((A, 2), (B, 1), (A, 3)).items) == {A: 5, B: 1}
 
 
@@ -107,7 +107,7 @@ class TestTheLevel:
 
 
 class Shop:
-    """Applies decisions as the use case does, on dicts."""
+    """Applies decisions to dicts, as the use case does to tables."""
 
     def __init__(self, stock):
         self.first = self.stock = stock
@@ -147,17 +147,17 @@ class Shop:
         order
         for length in range(1, 6)
         for order in sorted(set(permutations(["created", "confirmed", "cancelled", "created", "cancelled"], length)))
-        if order[0] != "confirmed"  # it needs the reservation's answer, so it cannot come first
+        if order[0] != "confirmed"  # a confirmation follows the reservation, so it cannot come first
     ],
     ids="-".join,
 )
-def test_every_order_of_arrival_keeps_the_books(arrival, quantity):
+def test_stock_is_consistent_after_every_sequence_of_arrival(arrival, quantity):
     events = EVENTS | {"created": created((A, quantity))}
     shop = Shop({A: Balance(10)})
     for event in arrival:
         shop.handle(events[event])
     kinds = [type(event) for event in shop.said]
-    assert len(kinds) == len(set(kinds)), "something was said twice"
+    assert len(kinds) == len(set(kinds)), "an event was published twice"
     if "cancelled" in arrival and "created" in arrival:
         assert shop.stock == {A: Balance(10)}, "a cancelled order holds stock"
     if arrival[0] == "cancelled":
@@ -166,7 +166,7 @@ def test_every_order_of_arrival_keeps_the_books(arrival, quantity):
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_many_orders_of_two_products_keep_the_books(data):
+def test_stock_is_consistent_after_many_orders_of_two_products(data):
     orders = [uuid4() for _ in range(4)]
     lines = st.lists(st.tuples(st.sampled_from([A, B]), st.integers(1, 6)), min_size=1, max_size=3)
     asked = {order: created(*data.draw(lines), order_id=order) for order in orders}

@@ -1,4 +1,4 @@
-"""What the users are told."""
+"""The texts of notifications."""
 
 from decimal import Decimal
 from uuid import UUID
@@ -13,7 +13,7 @@ from notifications.templates import REASONS, TEMPLATES, message_for
 ORDER, USER = UUID(int=1), UUID(int=2)
 
 
-def test_there_is_a_text_for_each_event_that_notifications_hears():
+def test_every_event_that_notifications_consumes_has_a_text():
     assert set(TEMPLATES) == {event for event in EVENTS.values() if "notifications" in event.consumers}
 
 
@@ -24,17 +24,17 @@ def test_the_fields_of_the_event_are_filled_in():
     assert "{" not in message.subject + message.body
 
 
-def test_braces_in_what_a_user_wrote_are_only_text():
+def test_braces_in_user_input_are_literal_text():
     assert "{user_id}@x.tr" in message_for(UserRegistered(user_id=USER, email="{user_id}@x.tr")).body
 
 
 @pytest.mark.parametrize("reason", CancelReason)
-def test_a_cancellation_tells_why(reason):
+def test_a_cancellation_states_its_reason(reason):
     body = message_for(OrderCancelled(order_id=ORDER, user_id=USER, reason=reason)).body
     assert REASONS[reason].format(order_id=ORDER) in body
     assert "{" not in body
 
 
-def test_who_ordered_what_is_sold_out_is_told_where_it_says_what():
+def test_an_out_of_stock_notification_refers_to_the_details():
     cancelled = OrderCancelled(order_id=ORDER, user_id=USER, reason=CancelReason.OUT_OF_STOCK)
     assert f"/orders/{ORDER}/timeline" in message_for(cancelled).body

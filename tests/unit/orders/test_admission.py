@@ -1,4 +1,4 @@
-"""Admission: one count for many requests, and no more orders than can be decided in time."""
+"""Admission control: one count serves many requests; orders that cannot be decided in time are refused."""
 
 from datetime import timedelta
 
@@ -8,7 +8,7 @@ from orders.admission import COUNT_SECONDS, Admission, Waiting
 
 
 class Shop:
-    """A clock, and a database that counts what waits, and how often it was asked."""
+    """A clock, and a database that counts undecided orders and its own queries."""
 
     def __init__(self, undecided=0, late=0):
         self.now, self.undecided, self.late, self.counted = 100.0, undecided, late, 0
@@ -30,7 +30,7 @@ def taken(admission, shop, tries):
     return took
 
 
-def test_as_many_are_taken_as_there_is_room_for():
+def test_orders_are_admitted_up_to_the_limit():
     shop = Shop(undecided=3)
     assert taken(shop.admission(), shop, 20) == 7
 
@@ -45,7 +45,7 @@ def test_one_count_serves_many_requests():
 
 
 @pytest.mark.parametrize(("decided_since", "room"), [(0, 0), (1, 1), (10, 10)])
-def test_what_is_decided_makes_room(decided_since, room):
+def test_decided_orders_make_room(decided_since, room):
     shop = Shop(undecided=10)
     admission = shop.admission()
     assert taken(admission, shop, 5) == 0
@@ -55,7 +55,7 @@ def test_what_is_decided_makes_room(decided_since, room):
     assert taken(admission, shop, 20) == room
 
 
-def test_what_other_replicas_take_is_seen_at_the_next_count():
+def test_orders_admitted_by_other_replicas_are_seen_at_the_next_count():
     shop = Shop()
     first, second = shop.admission(), shop.admission()
     shop.undecided += taken(first, shop, 8)
@@ -65,21 +65,21 @@ def test_what_other_replicas_take_is_seen_at_the_next_count():
 
 
 @pytest.mark.parametrize(("late", "room"), [(0, True), (49, True), (50, False)])
-def test_many_that_are_late_are_a_sign_that_one_more_would_be_too(late, room):
+def test_many_late_orders_reduce_the_room(late, room):
     shop = Shop(undecided=100, late=late)
     admission = shop.admission(limit=400)
     assert admission.has_room(shop.count) is room
     assert admission.late_after == timedelta(seconds=2.5)
 
 
-def test_while_the_database_does_not_answer_the_count_before_holds():
+def test_the_previous_count_is_used_while_the_database_does_not_respond():
     shop = Shop(undecided=10)
     admission = shop.admission()
     assert not admission.has_room(shop.count)
     shop.now += COUNT_SECONDS
 
     def down():
-        assert not admission.has_room(shop.count)  # another request, in the meantime
+        assert not admission.has_room(shop.count)  # a concurrent request
         raise ConnectionError
 
     with pytest.raises(ConnectionError):

@@ -1,4 +1,4 @@
-"""What an order breaks, by what the services hold about it."""
+"""The invariants that an order violates, given the rows of each service."""
 
 import pytest
 
@@ -40,7 +40,7 @@ SOUND = [
 
 
 @pytest.mark.parametrize(("order", "reservation", "payment"), SOUND)
-def test_what_agrees_breaks_nothing(order, reservation, payment):
+def test_consistent_rows_violate_no_invariant(order, reservation, payment):
     assert broken(order, reservation, payment) == set()
 
 
@@ -75,16 +75,16 @@ def test_what_agrees_breaks_nothing(order, reservation, payment):
         ((None, stock("CANCELLED_BEFORE"), paid("CANCELLED_BEFORE"), None), set()),
     ],
 )  # fmt: skip
-def test_what_does_not_agree_is_named(held, names):
+def test_violated_invariants_are_named(held, names):
     assert broken(*held) == names
     assert names <= set(ORDER_CHECKS)
 
 
-def test_what_is_pending_at_payments_has_no_amount_to_agree_on():
+def test_a_pending_payment_has_no_amount_to_compare():
     cancelling = paid("PENDING", amount="0.00")
     assert broken(order("CREATED", "RESERVED", "PENDING"), stock("RESERVED"), cancelling) == set()
 
 
-def test_the_last_change_of_all_counts_and_a_clock_set_back_is_no_change():
+def test_the_age_is_that_of_the_last_change_in_spite_of_a_clock_set_back():
     assert last_change({"age": 90}, None, {"age": 70}) == 70
     assert last_change({"age": -86_400}, {"age": 7000}) == 7000

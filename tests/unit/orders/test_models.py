@@ -1,4 +1,4 @@
-"""The hot statements have the columns of the tables that they write and read; the saga's conditions are stated once."""
+"""Statements of hot paths match the columns of their tables; each condition of the saga is defined once."""
 
 import re
 from dataclasses import fields
@@ -13,39 +13,39 @@ INSERT = re.compile(r"INSERT INTO (\w+) \(([^)]*)\)")
 
 
 def required(table):
-    """The columns without a default: an INSERT has to name them."""
+    """The columns without a default, which an INSERT must name."""
     return {c.name for c in table.columns if not c.nullable and c.server_default is None and c.identity is None}
 
 
 @pytest.mark.parametrize("model", [Order, OrderItem, TimelineEvent])
-def test_the_statement_that_places_orders_names_the_columns_of_each_table(model):
+def test_the_insert_statement_names_the_required_columns_of_each_table(model):
     table = model.__table__
     (columns,) = [columns for name, columns in INSERT.findall(PLACE_ORDERS.text) if name == table.name]
     named = {column.strip() for column in columns.split(",")}
     assert required(table) <= named <= {column.name for column in table.columns}
 
 
-def test_a_locked_order_has_columns_of_the_table_in_the_order_of_the_statement():
+def test_a_locked_order_has_the_columns_of_the_statement_in_the_same_sequence():
     names = [field.name for field in fields(LockedOrder)]
     assert names == [column.name for column in ORDER_STATE.selected_columns]
     assert set(names) <= {column.name for column in Order.__table__.columns}
 
 
 @pytest.mark.parametrize("field", fields(LockedOrder), ids=lambda field: field.name)
-def test_a_locked_order_has_the_types_of_the_model(field):
+def test_a_locked_order_has_the_column_types_of_the_model(field):
     column = Order.__table__.columns[field.name]
     assert str(column.nullable) == str("None" in str(field.type))
     assert column.type.python_type.__name__ in str(field.type)
 
 
-def test_the_conditions_are_those_of_the_indexes_that_the_migration_made():
+def test_the_conditions_match_the_partial_indexes_of_the_migration():
     migration = (ROOT / "orders/migrations/0001_orders.py").read_text()
     literals = "".join(re.findall(r'"([^"]*)"', migration))
     assert UNDECIDED.text in literals
     assert UNSETTLED.text.removeprefix("(").removesuffix(")") in literals
 
 
-def test_no_other_sql_of_orders_states_them_again():
+def test_no_other_sql_of_orders_repeats_the_conditions():
     found = [
         path.name
         for path in (ROOT / "orders").glob("*.py")

@@ -1,4 +1,4 @@
-"""The state machine of an order by itself; qa/model lets it meet the rules of inventory and payments."""
+"""The state machine of an order in isolation. qa/model combines it with the rules of inventory and payments."""
 
 from itertools import product
 
@@ -34,12 +34,12 @@ CREATED, CONFIRMED, SHIPPED, DELIVERED, CANCELLED = OrderStatus
         ),
     ],
 )
-def test_an_answer_settles_what_it_settles(before, answer, after):
+def test_a_reply_sets_the_status_of_its_service(before, answer, after):
     assert saga.apply_reply(before, answer) == after
-    assert saga.apply_reply(after, answer) == after  # and once more changes nothing
+    assert saga.apply_reply(after, answer) == after  # a duplicate changes nothing
 
 
-def test_late_answers_only_move_forward():
+def test_late_replies_never_move_a_status_back():
     released = saga.apply_reply(Saga(CANCELLED, cancel_reason=CancelReason.USER), "inventory.stock_released")
     assert saga.apply_reply(released, "inventory.stock_reserved") == released
     refunded = saga.apply_reply(Saga(CANCELLED, cancel_reason=CancelReason.USER), "payment.refunded")
@@ -75,13 +75,13 @@ def test_every_command_in_every_status(status, command):
 
 
 @pytest.mark.parametrize(("status", "answer"), list(product(OrderStatus, saga.REPLIES)))
-def test_only_an_undecided_order_is_decided_by_an_answer(status, answer):
+def test_a_reply_decides_only_an_undecided_order(status, answer):
     after = saga.apply_reply(Saga(status, "RESERVED", "AUTHORIZED"), answer)
     if status is not CREATED:
         assert after.status is status
 
 
-def test_every_transition_of_the_contract_and_no_other():
+def test_the_transitions_are_exactly_those_of_the_contract():
     assert {(before, after) for before, then in saga.TRANSITIONS.items() for after in then} == {
         (CREATED, CONFIRMED),
         (CREATED, CANCELLED),
@@ -91,7 +91,7 @@ def test_every_transition_of_the_contract_and_no_other():
     }
 
 
-def test_the_answers_are_the_events_of_inventory_and_payments():
+def test_the_replies_are_the_events_of_inventory_and_payments():
     answers = [
         event.event_type
         for module in (stock_events, payment_events)
@@ -110,8 +110,8 @@ STATES = [
 
 
 @pytest.mark.parametrize("state", STATES, ids=lambda state: f"{state.status}-{state.stock}-{state.payment}")
-def test_what_is_awaited_is_said_of_every_unsettled_order_and_of_no_other(state):
-    """The SQL behind the list of sagas is held to is_stuck in tests/service/orders."""
+def test_only_unsettled_orders_have_awaited_events(state):
+    """A test in tests/service/orders compares the SQL of the list of sagas with is_stuck."""
     assert bool(saga.awaits(state)) == saga.is_stuck(state)
     for words in saga.awaits(state):
         assert words.split()[0] in {"inventory", "payments", "orders"}
@@ -134,5 +134,5 @@ def test_what_is_awaited_is_said_of_every_unsettled_order_and_of_no_other(state)
         (saga.Saga(DELIVERED, "COMMITTED", "CAPTURED"), []),
     ],
 )
-def test_what_is_awaited_names_who_and_what(state, awaited):
+def test_an_awaited_event_is_described_with_its_service(state, awaited):
     assert saga.awaits(state) == awaited

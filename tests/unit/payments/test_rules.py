@@ -1,4 +1,4 @@
-"""The payment's state table: every state, every event and answer, every order of arrival."""
+"""The state table of a payment: every state, every event and outcome, every sequence of arrival."""
 
 from itertools import permutations, product
 
@@ -26,7 +26,7 @@ LEADS_TO = {
 
 
 @pytest.mark.parametrize(("state", "trigger"), LEADS_TO)
-def test_what_the_table_says(state, trigger):
+def test_the_transitions_of_the_table(state, trigger):
     assert rules.step_for(state, trigger) == LEADS_TO[state, trigger]
 
 
@@ -34,17 +34,17 @@ def test_what_the_table_says(state, trigger):
     ("state", "trigger"),
     [pair for pair in product((None, *State), TRIGGERS) if pair not in LEADS_TO and pair != (None, OrderConfirmed)],
 )
-def test_everything_else_changes_nothing(state, trigger):
+def test_all_other_pairs_change_nothing(state, trigger):
     assert rules.step_for(state, trigger) is None
 
 
-def test_a_confirmation_of_nothing_is_an_error():
+def test_a_confirmation_without_a_payment_is_an_error():
     with pytest.raises(rules.PaymentMissing):
         rules.step_for(None, OrderConfirmed)
 
 
 def possible(arrival):
-    """The provider answers only what it was asked, and only an authorised order is confirmed."""
+    """Is this sequence possible? An outcome follows its request, and only an authorised order is confirmed."""
     seen = set()
     for trigger in arrival:
         if trigger is Approved and OrderCreated not in seen:
@@ -66,7 +66,7 @@ ARRIVALS = [
 
 
 @pytest.mark.parametrize("arrival", ARRIVALS, ids=lambda arrival: "-".join(each.__name__ for each in arrival))
-def test_money_is_moved_once_and_a_cancelled_order_keeps_none(arrival):
+def test_money_moves_once_and_a_cancelled_order_holds_none(arrival):
     state, asked, said, held, taken = None, [], [], 0, 0
     for trigger in arrival:
         step = rules.step_for(state, trigger)

@@ -74,8 +74,8 @@ def test_refuses(password, why):
     ["4@8({[<69!|103$5+7%2" * 6, "4@8({[<69!" * 12, "1.1.1.1.11.11.11.1.1" * 6, "ab" * 31 + "ba" * 31],
     ids=["signs", "signs repeated", "dates", "repetitions"],
 )
-def test_no_password_takes_long_to_judge(password):
-    """zxcvbn by itself takes more than a second for sixty of the first kind."""
+def test_every_password_is_checked_quickly(password):
+    """Without our limits, zxcvbn takes more than a second for sixty of the first kind."""
     began = time.thread_time()
     with suppress(WeakPassword):
         check_password(password, EMAIL)

@@ -11,11 +11,11 @@ def test_an_address_is_normalised():
 @pytest.mark.parametrize(
     "email", ["a@b.co", "first.last+tag@mail.example.museum", "a" * 64 + "@b.xn--p1ai", "!#$%@b.co"]
 )
-def test_takes_addresses(email):
+def test_accepts_addresses(email):
     assert Credentials.parse({"email": email, "password": "x"}).email == email
 
 
-def test_a_password_is_not():
+def test_a_password_is_not_trimmed():
     assert Credentials.parse({"email": "a@b.co", "password": " Xy "}).password == " Xy "
 
 
@@ -37,8 +37,8 @@ def test_refuses_roles(roles):
         UpdateUser.parse({"roles": roles})
 
 
-def test_a_password_has_one_spelling():
-    """An accent as a sign of its own, a full-width digit, a ligature: whatever the keyboard made of it."""
+def test_a_password_is_unicode_normalised():
+    """A combining accent, a full-width digit, a ligature: keyboards differ in how they encode a character."""
     spellings = ["\u00d6grenci-2026 \ufb01ne", "O\u0308grenci-\uff12026 fine"]
     assert len({Credentials.parse({"email": "a@b.co", "password": one}).password for one in spellings}) == 1
 

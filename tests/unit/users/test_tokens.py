@@ -46,7 +46,7 @@ def forged(claims=(), headers=(), without=None, key=KEY.private, algorithm="EdDS
 
 
 class TestAccessTokens:
-    def test_says_who_may_do_what_and_until_when(self):
+    def test_contains_the_user_the_roles_and_the_expiry(self):
         issued = datetime(2030, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
         text = access_token(issued_at=issued, roles=["customer", "admin"])
         token = public_tokens.verify(text, KEYS)
@@ -63,7 +63,7 @@ class TestAccessTokens:
         issued = datetime.now(UTC)
         assert access_token(issued_at=issued) == access_token(issued_at=issued)
 
-    def test_what_is_forged_in_the_tests_below_would_be_genuine_otherwise(self):
+    def test_the_forging_helper_makes_a_valid_token_by_default(self):
         assert public_tokens.verify(forged(), KEYS).user_id == USER
 
     @pytest.mark.parametrize("claim", ["iss", "aud", "sub", "roles", "iat", "exp", "jti"])
@@ -97,11 +97,11 @@ class TestAccessTokens:
                 forged(headers={"typ": typ}) if typ != 7 else raw({"alg": "EdDSA", "typ": 7, "kid": KEY.kid}), KEYS
             )
 
-    def test_refuses_an_expired_one(self):
+    def test_refuses_an_expired_token(self):
         with pytest.raises(InvalidToken):
             public_tokens.verify(access_token(issued_at=LONG_AGO), KEYS)
 
-    def test_tells_that_it_has_expired_only_of_a_genuine_one(self):
+    def test_reports_expiry_only_for_a_genuine_token(self):
         with pytest.raises(TokenExpired):
             public_tokens.verify(access_token(issued_at=LONG_AGO), KEYS)
         header, payload, signature = access_token(issued_at=LONG_AGO).split(".")
@@ -116,7 +116,7 @@ class TestAccessTokens:
                 public_tokens.verify(forged_one, KEYS)
             assert type(refused.value) is InvalidToken
 
-    def test_accepts_one_from_a_machine_whose_clock_is_ahead(self):
+    def test_accepts_a_token_from_a_machine_whose_clock_is_ahead(self):
         assert public_tokens.verify(access_token(issued_at=datetime.now(UTC) + timedelta(seconds=5)), KEYS)
 
     def test_refuses_another_key(self):
@@ -141,11 +141,11 @@ class TestAccessTokens:
             public_tokens.verify(f"{header}.{changed}.{signature}", KEYS)
 
     @pytest.mark.parametrize("text", ["", "x", "a.b.c", "..", "\ud800", "é.é.é", "." * 4000])
-    def test_refuses_what_is_no_token(self, text):
+    def test_refuses_text_that_is_not_a_token(self, text):
         with pytest.raises(InvalidToken):
             public_tokens.verify(text, KEYS)
 
-    def test_refuses_what_is_nested_too_deep(self):
+    def test_refuses_json_that_is_nested_too_deep(self):
         header = encode("[" * 100_000)
         with pytest.raises(InvalidToken):
             public_tokens.verify(f"{header}.{header}.{header}", KEYS)
@@ -165,7 +165,7 @@ class TestPublicKey:
     # RFC 8037, appendix A.2 and A.3
     X = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
 
-    def test_jwks_is_that_of_the_rfc(self):
+    def test_jwks_matches_the_example_of_the_rfc(self):
         key = Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(self.X + "="))
         assert public_tokens.jwks([key]) == {
             "keys": [
@@ -192,7 +192,7 @@ class TestPublicKey:
         token = access_token(key=tokens.load_signing_keys(private)[0])
         assert public_tokens.verify(token, public_tokens.load_public_keys(public)).user_id == USER
 
-    def test_other_keys_are_refused(self, tmp_path):
+    def test_keys_of_other_types_are_refused(self, tmp_path):
         key = ec.generate_private_key(ec.SECP256R1())
         pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
         (tmp_path / "private").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
@@ -210,7 +210,7 @@ class TestRefreshTokens:
         assert len(made) == 100
         assert {len(base64.urlsafe_b64decode(token + "=")) for token in made} == {32}
 
-    def test_a_successor_is_made_from_both_halves_and_nothing_else(self):
+    def test_a_successor_depends_only_on_both_halves(self):
         token, salt = tokens.new_refresh_token(), tokens.new_salt()
         assert tokens.successor(token, salt) == tokens.successor(token, salt)
         assert tokens.successor(token, tokens.new_salt()) != tokens.successor(token, salt)
