@@ -1,4 +1,4 @@
-"""The import contracts hold for every service of the registry, whoever adds one."""
+"""The import contracts apply to every service of the registry, including new ones."""
 
 import tomllib
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""Who calls whom by RPC, read from the source: no cycle, and no call while an event or a timer is being handled.
+"""The graph of RPC calls, read from the source: no cycle, and no call from a handler of an event or a timer.
 
-A service's workers are one pool. Two services that call each other, or a handler that waits for a service that waits
-for it, can fill their pools with workers that wait for one another (pitfall 11). The gateway serves no RPC, so that
-nobody can wait for it: its timers may ask.
+All workers of a service share one pool. Two services that call each other, or a handler that waits for a service that
+waits for it, can fill their pools with workers that wait for each other (pitfall 11). The gateway serves no RPC, so no
+service can wait for it, and its timers may call others.
 """
 
 import ast
@@ -66,7 +66,7 @@ def calls_of(service):
     """The services that a service's code calls, anywhere."""
     trees = [parse(path) for path in (ROOT / service).rglob("*.py") if "migrations" not in path.parts]
     names = {name for tree in trees for name in called(tree)}
-    everybody = set(SERVICES) - {service}  # who would call itself or the gateway by a computed name?
+    everybody = set(SERVICES) - {service}  # a computed name is never the service itself or the gateway
     return names - {ANY} | (everybody if ANY in names else set())
 
 
@@ -82,7 +82,7 @@ def decorators(function):
 
 
 def reachable(start, methods):
-    """The methods that `start` may run, itself included."""
+    """The methods that `start` may run, including itself."""
     found, waiting = set(), [start]
     while waiting:
         name = waiting.pop()
@@ -94,28 +94,28 @@ def reachable(start, methods):
     return found
 
 
-def test_calls_go_round_in_no_circle():
+def test_the_call_graph_has_no_cycle():
     graph = {service: calls_of(service) for service in PROCESSES}
-    assert graph["orders"] >= {"catalog"}, "the test does not see the calls that there are"
+    assert graph["orders"] >= {"catalog"}, "the test does not find the existing calls"
     assert graph["gateway"] == set(SERVICES)
     tuple(TopologicalSorter(graph).static_order())  # raises CycleError
 
 
 @pytest.mark.parametrize("service", PROCESSES)
-def test_the_contract_allows_the_calls_that_there_are_and_no_others(service):
+def test_the_contract_allows_exactly_the_existing_calls(service):
     """The broker refuses what contracts/calls.py does not name."""
     allowed, made = set(CALLS.get(service, ())), set(methods_called(service))
     for call in made:
         callee, _, method = call.partition(".")
         assert callee in {*SERVICES, "*"}, f"{service} calls {callee}: add it to contracts/services.py"
         if callee == "*":
-            assert {one for one in allowed if one.endswith((f".{method}", ".*"))}, f"nobody's {method} may be called"
+            assert {one for one in allowed if one.endswith((f".{method}", ".*"))}, f"no call of {method} is allowed"
         else:
             assert {call, f"{callee}.*"} & allowed, f"{service} calls {call}: name it in contracts/calls.py"
     for call in allowed:
         callee, _, method = call.partition(".")
         used = {one for one in made if one in {call, f"*.{method}"} or (method == "*" and one.startswith(f"{callee}."))}
-        assert used, f"{service} does not call {call}: take it out of contracts/calls.py"
+        assert used, f"{service} does not call {call}: remove it from contracts/calls.py"
 
 
 def test_the_gateway_serves_no_rpc():
@@ -137,4 +137,4 @@ def test_no_event_and_no_timer_waits_for_another_service():
         source = (ROOT / service / "service.py").read_text() + (
             ROOT / "extensions/operations/operations.py"
         ).read_text()
-        assert seen == len(re.findall(r"^    @(handles|periodic|hears)\b", source, re.MULTILINE)), "some are not seen"
+        assert seen == len(re.findall(r"^    @(handles|periodic|hears)\b", source, re.MULTILINE)), "some are not found"

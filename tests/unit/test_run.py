@@ -1,4 +1,4 @@
-"""The runner of the tests: what it makes of its workers' results."""
+"""The test runner: how it combines the results of its workers."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ def finish(report, *tests):
         report.add(result(test, "teardown", ""))
 
 
-def test_the_last_line_is_that_of_pytest(report, capsys):
+def test_the_last_line_has_the_format_of_pytest(report, capsys):
     for test in TESTS:
         report.add(result(test))
     finish(report, *TESTS)
@@ -43,7 +43,7 @@ def test_the_last_line_is_that_of_pytest(report, capsys):
     assert report.problems == []
 
 
-def test_a_failure_is_shown_and_counted(report, capsys):
+def test_a_failure_is_printed_and_counted(report, capsys):
     report.add(result(TESTS[0], category="failed", text="assert 1 == 2"))
     report.add(result(TESTS[1]))
     finish(report, *TESTS)
@@ -74,7 +74,7 @@ def test_workers_that_collect_different_tests_are_an_error(report):
     assert report.problems
 
 
-def test_the_reason_of_a_failure_is_the_line_that_pytest_marks():
+def test_the_reason_of_a_failure_is_the_line_marked_by_pytest():
     assert (
         reason_of("def test():\n>   assert 1 == 2\nE   assert 1 == 2\n--- Captured stdout ---\nwords")
         == "assert 1 == 2"
@@ -82,18 +82,18 @@ def test_the_reason_of_a_failure_is_the_line_that_pytest_marks():
     assert reason_of("something\nno tests ran\n") == "no tests ran"
 
 
-def test_totals_are_in_the_order_of_pytest():
+def test_totals_have_the_order_of_pytest():
     assert totals({"passed": 2, "failed": 1, "error": 1, "skipped": 0, "xfailed": 0, "xpassed": 0}) == (
         "1 failed, 2 passed, 1 error"
     )
 
 
-def test_the_end_to_end_tests_are_one_group_and_each_other_file_is_one():
+def test_end_to_end_tests_are_one_group_and_each_other_file_is_a_group():
     assert group_of("tests/e2e/test_stories.py::test_x") == group_of("tests/e2e/test_access.py::test_y[1]")
     assert group_of("tests/unit/test_a.py::test_one") == "tests/unit/test_a.py"
 
 
-def test_each_group_is_run_by_one_worker_alone(tmp_path):
+def test_each_group_is_run_by_one_worker(tmp_path):
     (tmp_path / "run/claims").mkdir(parents=True)
     for name in "ab":
         (tmp_path / f"test_{name}.py").write_text("def test_one(): pass\ndef test_two(): pass\n")
@@ -105,7 +105,7 @@ def test_each_group_is_run_by_one_worker_alone(tmp_path):
         subprocess.Popen(command, cwd=tmp_path, env=environment | {NAME_VARIABLE: name}, stdout=subprocess.DEVNULL)
         for name in "12"
     ]
-    assert {worker.wait(60) for worker in workers} <= {0, 5}  # 5: the other one has run all of them
+    assert {worker.wait(60) for worker in workers} <= {0, 5}  # 5: the other worker has run all tests
     lines = "".join((tmp_path / f"run/{name}.jsonl").read_text() for name in "12").splitlines()
     ran = [one["test"] for one in map(json.loads, lines) if one.get("when") == "call"]
     assert sorted(ran) == sorted(f"test_{file}.py::test_{test}" for file in "ab" for test in ("one", "two"))

@@ -8,5 +8,5 @@ from contracts.services import PROCESSES
 
 @pytest.mark.parametrize("service", PROCESSES)
 def test_nameko_finds_one_service_in_the_module(service):
-    """Nameko takes every class with entrypoints that the module has by name."""
+    """Nameko starts every class with entrypoints that is an attribute of the module."""
     assert [one.name for one in import_services(f"{service}.service")] == [service]

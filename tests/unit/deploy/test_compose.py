@@ -1,4 +1,4 @@
-"""docker-compose.yml against the code: whatever it names must be there, under that name."""
+"""docker-compose.yml matches the code: everything that it names exists under that name."""
 
 import importlib.util
 import re
@@ -73,7 +73,7 @@ READ_BY_IMAGE = {
     "redis": {"REDISCLI_AUTH"},
 }
 OURS = sorted(set(PARTS) - set(READ_BY_IMAGE))
-# Where things are is for compose to say; passwords are in these too, so each service is given its own.
+# Addresses are set by compose only. They contain passwords, so each service gets only its own.
 PLACES = re.compile(r"_(URI|URL|ADDRESS|FILE)$")
 
 
@@ -90,7 +90,7 @@ def config_variables() -> set[str]:
 
 
 def default(value: str) -> str:
-    """What compose makes of a value when the environment sets nothing: ${NAME:-default} becomes default."""
+    """The value that compose uses if the environment sets nothing: ${NAME:-default} becomes default."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value))
 
 
@@ -101,12 +101,12 @@ def module_file(dotted: str) -> Path | None:
 
 @pytest.fixture(autouse=True)
 def complete(request):
-    """Skip what would only name the missing service again; the first test says what to add."""
-    if MISSING and request.node.function is not test_it_runs_every_service_and_no_other:
+    """Skip tests that would repeat the missing service; the first test reports what to add."""
+    if MISSING and request.node.function is not test_compose_runs_exactly_the_services_of_the_registry:
         pytest.skip(f"docker-compose.yml has no service {', '.join(MISSING)}")
 
 
-def test_it_runs_every_service_and_no_other():
+def test_compose_runs_exactly_the_services_of_the_registry():
     blocks = "".join(BLOCK.format(name=name, NAME=name.upper()) for name in MISSING)
     if MISSING:
         pytest.fail(f"docker-compose.yml has no service {', '.join(MISSING)}. Add to it:\n{blocks}", pytrace=False)
@@ -115,24 +115,24 @@ def test_it_runs_every_service_and_no_other():
 
 
 @pytest.mark.parametrize("service", PROCESSES)
-def test_a_service_is_started_as_the_readme_says(service):
+def test_a_service_is_started_with_the_command_of_the_readme(service):
     assert PARTS[service]["command"] == ["nameko", "run", "--config", "config.yml", f"{service}.service"]
     assert (ROOT / "config.yml").exists()
-    assert module_file(f"{service}.service"), f"{service}/service.py is not there"
+    assert module_file(f"{service}.service"), f"{service}/service.py does not exist"
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_every_module_that_a_command_or_health_check_runs_is_there(name):
+def test_every_module_of_a_command_or_health_check_exists(name):
     part = PARTS[name]
     commands = [part["command"], part.get("healthcheck", {}).get("test", ["CMD"])[1:]]
     for command in commands:
         if command[:2] == ["python", "-m"]:
-            assert module_file(command[2]), f"{name} runs {command[2]}, which is not there"
+            assert module_file(command[2]), f"{name} runs {command[2]}, which does not exist"
             assert importlib.util.find_spec(command[2])
 
 
 @pytest.mark.parametrize("service", PROCESSES)
-def test_a_service_has_a_health_check_of_its_own_and_limits(service):
+def test_a_service_has_its_own_health_check_and_limits(service):
     part = PARTS[service]
     assert part["healthcheck"]["test"] == ["CMD", "python", "-m", "deploy.healthcheck", service]
     assert part["restart"] == "unless-stopped"
@@ -140,7 +140,7 @@ def test_a_service_has_a_health_check_of_its_own_and_limits(service):
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_every_variable_is_one_that_the_code_reads(name):
+def test_the_code_reads_every_variable(name):
     for variable in PARTS[name]["environment"]:
         if variable in READ_BY_CODE:
             assert variable in (ROOT / READ_BY_CODE[variable]).read_text()
@@ -150,34 +150,34 @@ def test_every_variable_is_one_that_the_code_reads(name):
 
 @pytest.mark.parametrize("setting", sorted(name for name in config_variables() if not PLACES.search(name)))
 def test_every_setting_of_config_can_be_set_for_every_service(setting):
-    """In the environment of compose or in .env: a variable without a value is passed on as it is, or not at all."""
+    """In the environment of compose or in .env: a variable without a value is passed on only if it is set."""
     for service in PROCESSES:
         environment = PARTS[service]["environment"]
-        assert setting in environment, f"{service} never hears of {setting}: name it in x-environment"
+        assert setting in environment, f"{service} does not receive {setting}: add it to x-environment"
         assert environment[setting] is None or f"${{{setting}:-" in environment[setting]
 
 
 @pytest.mark.parametrize("name", sorted(READ_BY_IMAGE))
-def test_every_variable_of_a_server_is_one_that_its_image_reads(name):
+def test_the_image_of_a_server_reads_every_variable(name):
     assert set(PARTS[name].get("environment", {})) == READ_BY_IMAGE[name]
 
 
 @pytest.mark.parametrize("service", PROCESSES)
-def test_a_service_gets_the_addresses_it_needs_and_no_other_database(service):
+def test_a_service_gets_the_addresses_it_needs_and_only_its_own_database(service):
     environment = PARTS[service]["environment"]
     databases = {name for name in environment if name.endswith("_DATABASE_URL")}
     assert databases == ({f"{service.upper()}_DATABASE_URL"} if service in SERVICES else set())
     assert {redis_variable(service), "ENVIRONMENT"} <= set(environment)
 
 
-def test_only_users_and_the_job_that_makes_it_see_the_private_key():
+def test_only_users_and_the_job_that_creates_it_can_read_the_private_key():
     assert {name for name in OURS if "JWT_PRIVATE_KEY_FILE" in PARTS[name]["environment"]} == {"prepare", "users"}
     mounted = {name for name in OURS if any(v.startswith("private-keys:") for v in PARTS[name].get("volumes", []))}
     assert mounted == {"prepare", "users"}
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_each_key_file_lies_in_a_volume_that_the_image_prepares(name):
+def test_each_key_file_is_in_a_volume_that_the_image_prepares(name):
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
     mounts = [volume.split(":")[1] for volume in PARTS[name].get("volumes", [])]
     for variable, path in PARTS[name]["environment"].items():
@@ -187,7 +187,7 @@ def test_each_key_file_lies_in_a_volume_that_the_image_prepares(name):
             assert folder in dockerfile
 
 
-def test_the_first_job_makes_the_databases_with_the_passwords_that_the_services_and_the_server_have():
+def test_the_first_job_creates_the_databases_with_the_passwords_of_services_and_server():
     job = PARTS["prepare"]["environment"]
     urls = {name: default(value) for name, value in job.items() if name.endswith("_DATABASE_URL")}
     administrator = urls.pop(ADMINISTRATOR_DATABASE)
@@ -201,7 +201,7 @@ def test_the_first_job_makes_the_databases_with_the_passwords_that_the_services_
 
 
 @pytest.mark.parametrize("service", PROCESSES)
-def test_a_service_has_its_own_user_of_the_broker_and_no_other(service):
+def test_a_service_has_only_its_own_user_of_the_broker(service):
     environment = PARTS[service]["environment"]
     uris = {name: default(value) for name, value in environment.items() if name.endswith("AMQP_URI")}
     assert uris == {uri_variable(service): f"pyamqp://{service}:{service}@rabbitmq:5672//"}
@@ -209,7 +209,7 @@ def test_a_service_has_its_own_user_of_the_broker_and_no_other(service):
 
 
 @pytest.mark.parametrize("service", PROCESSES)
-def test_a_service_has_its_own_user_of_redis_and_no_other(service):
+def test_a_service_has_only_its_own_user_of_redis(service):
     environment = PARTS[service]["environment"]
     urls = {name: default(value) for name, value in environment.items() if name.endswith("REDIS_URL")}
     assert urls == {redis_variable(service): f"redis://{service}:{service}@redis:6379/0"}
@@ -217,22 +217,22 @@ def test_a_service_has_its_own_user_of_redis_and_no_other(service):
     assert PARTS["prepare"]["environment"][f"{service.upper()}_REDIS_PASSWORD"] in environment[redis_variable(service)]
 
 
-def test_redis_loads_what_the_first_job_writes_for_the_same_passwords():
+def test_redis_loads_the_users_file_of_the_first_job_with_the_same_passwords():
     job, server = PARTS["prepare"]["environment"], PARTS["redis"]
     assert {name: default(value) for name, value in job.items() if name in REDIS_PASSWORDS} == REDIS_PASSWORDS
     assert server["command"][-2:] == ["--aclfile", job["REDIS_USERS_FILE"]]
     assert server["depends_on"] == {"prepare": {"condition": "service_completed_successfully"}}
-    assert job["REDIS_PASSWORD"] == server["environment"]["REDISCLI_AUTH"]  # of the health check
+    assert job["REDIS_PASSWORD"] == server["environment"]["REDISCLI_AUTH"]  # used by the health check
     assert ("redis:/redis" in PARTS["prepare"]["volumes"], "redis:/redis:ro" in server["volumes"]) == (True, True)
     assert [name for name, part in PARTS.items() if "redis:" in str(part.get("volumes"))] == ["redis", "prepare"]
     assert " /redis" in (ROOT / "deploy" / "Dockerfile").read_text()
 
 
-def test_the_seed_is_the_operators():
+def test_the_seed_job_uses_the_operators_account():
     assert default(PARTS["seed"]["environment"]["AMQP_URI"]) == f"pyamqp://{OPERATOR}:{OPERATOR}@rabbitmq:5672//"
 
 
-def test_the_broker_loads_what_the_first_job_writes_for_the_same_passwords():
+def test_the_broker_loads_the_definitions_of_the_first_job_with_the_same_passwords():
     job = PARTS["prepare"]["environment"]
     assert {name: default(value) for name, value in job.items() if name in BROKER_PASSWORDS} == BROKER_PASSWORDS
     assert job["BROKER_DEFINITIONS_FILE"] == "/broker/definitions.json"
@@ -252,7 +252,7 @@ def test_the_demo_password_is_the_documented_one():
     assert PARTS["seed"]["profiles"] == ["demo"]
 
 
-def test_only_the_api_is_published_and_the_brokers_pages_to_this_machine():
+def test_only_the_api_is_published_and_the_brokers_web_pages_on_loopback():
     published = {name: [default(port) for port in part["ports"]] for name, part in PARTS.items() if "ports" in part}
     assert published == {"gateway": ["8000:8000"], "rabbitmq": ["127.0.0.1:15672:15672"]}
     container_port = PARTS["gateway"]["environment"]["GATEWAY_ADDRESS"].rpartition(":")[2]
@@ -267,7 +267,7 @@ def test_metrics_are_served_inside_the_network_only(service):
     assert not [published for published in PARTS[service].get("ports", []) if published.endswith(f":{port}")]
 
 
-def test_everything_waits_for_what_it_needs_by_health():
+def test_every_dependency_waits_for_health_or_completion():
     for name in OURS:
         for needed, how in PARTS[name]["depends_on"].items():
             job = "healthcheck" not in PARTS[needed]
@@ -275,22 +275,22 @@ def test_everything_waits_for_what_it_needs_by_health():
     assert set(PARTS["gateway"]["depends_on"]) >= set(SERVICES)
 
 
-def test_every_volume_and_mounted_file_is_there():
+def test_every_volume_and_mounted_file_exists():
     used = [volume.split(":")[0] for part in PARTS.values() for volume in part.get("volumes", [])]
     named = {volume for volume in used if not volume.startswith(".")}
     assert named == set(COMPOSE["volumes"])
     assert all((ROOT / volume).exists() for volume in used if volume.startswith("."))
 
 
-def test_the_image_is_built_from_files_that_are_there_and_that_docker_may_see():
+def test_the_image_is_built_from_files_that_exist_and_are_not_ignored():
     assert {PARTS[name]["image"] for name in OURS} == {"order-suite:local"}
     built = [part["build"] for part in PARTS.values() if "build" in part]
-    assert len(built) == 1, "two builds of one image at the same time fail"
+    assert len(built) == 1, "concurrent builds of one image fail"
     assert (ROOT / built[0]["context"] / built[0]["dockerfile"]).exists()
 
 
 def is_in_the_image(path):
-    """Does .dockerignore let this file through? The last pattern that matches it, or a folder of it, decides."""
+    """Does .dockerignore include this file? The last pattern that matches the file or a parent folder decides."""
     let_through = True
     for pattern in (line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"):
         expression = re.escape(pattern.lstrip("!")).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
@@ -299,7 +299,7 @@ def is_in_the_image(path):
     return let_through
 
 
-def test_docker_sees_all_that_the_services_need_and_nothing_else():
+def test_the_build_context_has_exactly_the_files_that_the_services_need():
     needed = {*PROCESSES, "contracts", "extensions"}
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     seen = {path for path in tracked if is_in_the_image(path)}
@@ -310,12 +310,12 @@ def test_docker_sees_all_that_the_services_need_and_nothing_else():
     assert not any(map(is_in_the_image, left_behind))
 
 
-def test_what_the_image_leaves_out_is_not_imported_by_what_it_runs():
+def test_code_in_the_image_imports_nothing_that_the_image_leaves_out():
     """deploy/local stays on the developer's machine."""
     assert not [path for path in (ROOT / "deploy").glob("*.py") if "deploy.local" in path.read_text()]
 
 
-def test_redis_makes_room_as_in_make_run(monkeypatch, tmp_path):
+def test_redis_has_the_eviction_settings_of_make_run(monkeypatch, tmp_path):
     monkeypatch.setattr(install, "redis", lambda: "redis-server")
     options = Redis(tmp_path, tmp_path, 6379).command()[1:]
     here = dict(zip(options[::2], options[1::2], strict=True))

@@ -1,4 +1,4 @@
-"""`make check-consistency`: when it has seen enough, what it prints, and the exit code that scripts go by."""
+"""`make check-consistency`: when it stops waiting, what it prints, and its exit code for scripts."""
 
 import json
 
@@ -25,21 +25,21 @@ def looks(*answers):
     return lambda: left.pop(0) if len(left) > 1 else left[0]
 
 
-def test_rest_is_waited_for():
+def test_the_command_waits_until_nothing_is_in_flight():
     assert consistency.await_rest(looks(seen(1, at_rest=False), seen()), timeout=5, pause=0) == seen()
 
 
-def test_what_is_broken_is_believed_when_it_is_seen_twice():
+def test_a_violation_is_reported_after_it_was_seen_twice():
     assert consistency.await_rest(looks(seen(1), seen()), timeout=5, pause=0) == seen()
     assert consistency.await_rest(looks(seen(1), seen(1)), timeout=5, pause=0) == seen(1)
 
 
-def test_the_wait_has_an_end():
+def test_the_wait_ends_with_its_timeout():
     restless = seen(at_rest=False)
     assert consistency.await_rest(looks(restless), timeout=0.02, pause=0.005) == restless
 
 
-def test_the_report_names_what_is_broken():
+def test_the_report_names_the_violations():
     lines = list(consistency.report(seen(3)))
     assert lines[0].split() == ["result", "violations", "invariant"]
     assert lines[1].split() == ["BROKEN", "3", "orders_decided"]
@@ -60,7 +60,7 @@ def test_the_report_names_what_is_broken():
     ],
     ids=["sound", "broken", "restless", "refused", "no broker"],
 )
-def test_the_exit_code_is_for_scripts(monkeypatch, capsys, answer, code):
+def test_the_exit_code_shows_the_result(monkeypatch, capsys, answer, code):
     def ask(_amqp_uri, *_question, timeout=3.0):
         if isinstance(answer, Exception):
             raise answer
@@ -78,7 +78,7 @@ def test_the_exit_code_is_for_scripts(monkeypatch, capsys, answer, code):
     [(("payments",), "payments does not respond"), (("orders", "check_consistency"), "did not end within 300 s")],
     ids=["a service", "the comparison"],
 )
-def test_who_does_not_answer_is_named(monkeypatch, capsys, silent, said):
+def test_a_service_that_does_not_respond_is_named(monkeypatch, capsys, silent, said):
     def ask(_amqp_uri, *question, timeout=3.0):
         if question[: len(silent)] == silent:
             raise TimeoutError

@@ -1,4 +1,4 @@
-"""Who logs in to the databases, as far as no server is needed: tests/service/test_roles.py has the rest."""
+"""Database accounts, as far as no server is needed. tests/service/test_roles.py tests the rest."""
 
 import pytest
 from nameko import config
@@ -14,7 +14,7 @@ ADMINISTRATOR = ADDRESS.format("postgres", "r8vq")
 
 @pytest.fixture
 def settings(monkeypatch):
-    """Whatever is read of config.yml here is forgotten again: there is one configuration for the whole process."""
+    """Restore the configuration after the test: the process has only one."""
     monkeypatch.setattr(config, "data", dict(config.data))
 
 
@@ -22,7 +22,7 @@ def orders(password="f3a9c1", owner_password="b77e02"):
     return Database("orders", ADDRESS.format("orders", password), ADDRESS.format("orders_owner", owner_password))
 
 
-def test_passwords_of_ones_own_are_fit_for_production():
+def test_private_passwords_are_accepted_in_production():
     check_passwords(ADMINISTRATOR, [orders()])
 
 
@@ -34,7 +34,7 @@ def test_passwords_of_ones_own_are_fit_for_production():
         (ADMINISTRATOR, orders(owner_password="orders_owner"), "ORDERS_OWNER_DATABASE_URL"),
     ],
 )
-def test_a_password_that_everybody_knows_is_not(administrator, database, named):
+def test_a_default_password_is_refused_in_production(administrator, database, named):
     with pytest.raises(DatabasesError, match=f"give {named} passwords"):
         check_passwords(administrator, [database])
 
@@ -46,7 +46,7 @@ def test_the_command_refuses_before_it_connects(settings, monkeypatch, capsys):
     assert "ENVIRONMENT is production" in capsys.readouterr().err
 
 
-def test_without_an_administrator_nothing_is_made(monkeypatch):
+def test_without_an_administrator_nothing_is_created(monkeypatch):
     monkeypatch.delenv(ADMINISTRATOR_DATABASE, raising=False)
     assert databases.main() == 0
 

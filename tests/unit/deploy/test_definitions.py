@@ -1,4 +1,4 @@
-"""What the broker loads at its start, without a broker: whole, as it wants it, and not weak in production."""
+"""The definitions that the broker loads at its start: complete, valid, and without weak passwords in production."""
 
 import base64
 import hashlib
@@ -21,20 +21,20 @@ def made():
     return build({"ORDERS_BROKER_PASSWORD": "of-orders"}, production=False)
 
 
-def test_every_service_has_a_user_and_one_alone_may_do_everything(made):
+def test_every_service_has_a_user_and_only_one_user_has_all_permissions(made):
     assert {user["name"] for user in made["users"]} == {*EVERYBODY, "guest"}
     assert [one["user"] for one in made["permissions"] if ".*" in (one["configure"], one["write"])] == ["guest"]
     assert {user["name"]: user["tags"] for user in made["users"] if user["tags"]} == {"guest": "administrator"}
 
 
-def test_no_password_stands_in_it(made):
+def test_the_definitions_contain_no_password(made):
     assert "of-orders" not in str(made)
     (orders,) = [user for user in made["users"] if user["name"] == "orders"]
     salted = base64.b64decode(orders["password_hash"])
     assert salted[4:] == hashlib.sha256(salted[:4] + b"of-orders").digest()
 
 
-def test_every_permission_is_anchored_and_the_topics_of_every_topic_are_limited(made):
+def test_permissions_are_anchored_and_topic_permissions_are_limited(made):
     topics = {exchange["name"] for exchange in made["exchanges"] if exchange["type"] == "topic"}
     for user in users("guest", [50, 100]):
         if user.tags:
@@ -47,14 +47,14 @@ def test_every_permission_is_anchored_and_the_topics_of_every_topic_are_limited(
         assert {name for name in writable if not name.startswith("again.")} <= set(user.topics)
 
 
-def test_whatever_is_bound_is_there(made):
+def test_bindings_refer_to_declared_exchanges_and_queues(made):
     exchanges, queues = ({one["name"] for one in made[kind]} for kind in ("exchanges", "queues"))
     for binding in made["bindings"]:
         assert binding["source"] in exchanges
         assert binding["destination"] in queues
 
 
-def test_production_wants_passwords_that_are_not_known():
+def test_default_passwords_are_refused_in_production():
     assert build(STRONG, production=True)
     for variable in STRONG:
         user = "guest" if variable == "RABBITMQ_PASSWORD" else variable.partition("_")[0].lower()
@@ -73,12 +73,12 @@ def test_production_wants_passwords_that_are_not_known():
         ({"OPERATOR_BROKER_PASSWORD": "guest"}, "operator"),
     ],
 )
-def test_nor_those_that_everybody_tries_first(environ, who):
+def test_common_passwords_are_refused_in_production(environ, who):
     with pytest.raises(DefinitionsError, match=f"give {who} passwords"):
         build(STRONG | environ, production=True)
 
 
-def test_an_environment_that_nobody_knows_gets_no_definitions(monkeypatch, capsys, tmp_path):
+def test_an_unknown_environment_gets_no_definitions(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("ENVIRONMENT", "prod")
     monkeypatch.setattr("sys.argv", ["prepare", str(tmp_path / "definitions.json")])
     assert definitions.main() == 1

@@ -17,7 +17,7 @@ DATABASES = {database_variable(s): f"postgresql+psycopg2://h/{s}" for s in SERVI
 
 
 @given(st.dictionaries(NAMES, VALUES))
-def test_what_is_written_is_read_back(variables):
+def test_written_variables_are_read_back(variables):
     assert environment.parse(environment.render(variables)) == variables
 
 
@@ -29,12 +29,12 @@ def test_a_shell_that_sources_the_file_sees_the_same_values(tmp_path):
     assert (tmp_path / "out").read_text().splitlines() == [*awkward.values(), str(tmp_path / "env")]
 
 
-def test_the_file_is_for_its_owner_only(tmp_path):
+def test_only_the_owner_can_read_the_file(tmp_path):
     environment.write(tmp_path / "env", {"A": "1"})
     assert (tmp_path / "env").stat().st_mode & 0o777 == 0o600
 
 
-def test_it_changes_nothing_of_the_user_s_own_python(tmp_path):
+def test_the_python_settings_of_the_user_stay_unchanged(tmp_path):
     environment.write(tmp_path / "env", {"AMQP_URI": "pyamqp://h//"})
     assert environment.read(tmp_path / "env") == {"AMQP_URI": "pyamqp://h//", OURS: str(tmp_path / "env")}
 
@@ -48,28 +48,28 @@ def test_given_addresses_are_used():
     assert given_addresses(given) == {"AMQP_URI": "pyamqp://elsewhere//", **DATABASES}
 
 
-def test_users_of_a_given_redis_may_be_given_too_and_are_no_others():
+def test_users_of_redis_are_used_only_with_a_given_redis():
     own = {"ORDERS_REDIS_URL": "redis://orders:x@elsewhere"}
     assert given_addresses(own) == {}
     assert given_addresses(own | {"REDIS_URL": "redis://elsewhere"}) == own | {"REDIS_URL": "redis://elsewhere"}
 
 
-def test_owners_of_given_databases_may_be_given_too():
+def test_owners_of_given_databases_can_be_given():
     given = {**DATABASES, "ORDERS_OWNER_DATABASE_URL": "postgresql+psycopg2://h/orders"}
     assert given_addresses(given) == given
 
 
-def test_addresses_from_an_earlier_run_of_ours_are_not_taken_for_given():
+def test_addresses_written_by_an_earlier_run_do_not_count_as_given():
     assert given_addresses({"AMQP_URI": "pyamqp://127.0.0.1:21252//", OURS: "var/env"}) == {}
 
 
-def test_some_databases_but_not_all_is_an_error_that_names_the_missing():
+def test_an_incomplete_list_of_databases_is_an_error_that_names_the_missing_ones():
     some = {name: url for name, url in DATABASES.items() if name != "ORDERS_DATABASE_URL"}
     with pytest.raises(StartError, match="not ORDERS_DATABASE_URL"):
         given_addresses(some)
 
 
-def test_roots_data_lies_where_the_user_postgres_can_reach_it(tmp_path, monkeypatch):
+def test_the_data_of_root_is_where_the_user_postgres_can_read_it(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     folder = data_folder(tmp_path)
     assert str(folder).startswith("/var/tmp/order-suite-0-")
@@ -77,7 +77,7 @@ def test_roots_data_lies_where_the_user_postgres_can_reach_it(tmp_path, monkeypa
     assert folder != data_folder(tmp_path / "another")
 
 
-def test_an_ordinary_users_data_lies_in_the_clone_unless_its_path_is_unusual(tmp_path, monkeypatch):
+def test_the_data_of_other_users_is_in_the_clone_unless_its_path_is_unusual(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert data_folder(tmp_path) == tmp_path / "data"
     assert str(data_folder(tmp_path / "my clone")).startswith("/var/tmp/order-suite-1000-")

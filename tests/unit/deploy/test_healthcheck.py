@@ -1,4 +1,4 @@
-"""The exit code that Docker and Kubernetes go by: what a service says of itself counts, not only that it speaks."""
+"""The exit code for Docker and Kubernetes: it depends on the health that the service reports."""
 
 import pytest
 
@@ -18,7 +18,7 @@ FAILING = {"status": "failing", "parts": {"database": "does not answer", "redis"
     ],
     ids=["well", "failing", "silent", "no broker"],
 )
-def test_a_service_is_well_when_it_says_so(monkeypatch, capsys, answer, code, said):
+def test_a_service_is_healthy_if_it_reports_so(monkeypatch, capsys, answer, code, said):
     def ask(_amqp_uri, _service, *, timeout):
         if isinstance(answer, Exception):
             raise answer

@@ -6,7 +6,7 @@ from extensions.security.tokens import load_public_keys
 from users.tokens import load_signing_keys
 
 
-def test_a_pair_is_made_once_and_signs_tokens(tmp_path):
+def test_a_key_pair_is_created_once_and_signs_tokens(tmp_path):
     private, public = tmp_path / "keys" / "private.pem", tmp_path / "keys" / "public.pem"
     assert keys.ensure(private, public)
     before = private.read_bytes(), public.read_bytes()
@@ -19,12 +19,12 @@ def test_a_pair_is_made_once_and_signs_tokens(tmp_path):
     assert (private.read_bytes(), public.read_bytes()) == before
 
 
-def test_the_private_key_is_for_its_owner_only(tmp_path):
+def test_only_the_owner_can_read_the_private_key(tmp_path):
     keys.ensure(tmp_path / "private.pem", tmp_path / "public.pem")
     assert (tmp_path / "private.pem").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_lost_public_key_is_made_again_from_the_private_one(tmp_path):
+def test_a_lost_public_key_is_derived_from_the_private_key(tmp_path):
     private, public = tmp_path / "private.pem", tmp_path / "public.pem"
     keys.ensure(private, public)
     before = public.read_bytes()
@@ -34,13 +34,13 @@ def test_a_lost_public_key_is_made_again_from_the_private_one(tmp_path):
 
 
 class TestRotation:
-    def test_the_next_key_is_known_before_it_signs_and_the_old_one_after(self, tmp_path):
+    def test_the_next_key_is_published_before_it_signs_and_the_old_key_stays_published(self, tmp_path):
         private, public = tmp_path / "private.pem", tmp_path / "public.pem"
         keys.ensure(private, public)
         (old,) = load_public_keys(public)
 
         keys.announce(private, public)
-        keys.announce(private, public)  # a step that is repeated changes nothing
+        keys.announce(private, public)  # repeating a step changes nothing
         assert len(load_public_keys(public)) == 2
         assert [key.kid for key in load_signing_keys(private)] == [old]
 

@@ -16,13 +16,13 @@ def occupied():
         yield listener.getsockname()[1]
 
 
-def test_a_port_that_somebody_listens_on_is_not_free(occupied):
+def test_a_port_with_a_listener_is_not_free(occupied):
     assert not ports.is_free(occupied)
     assert not ports.is_free(occupied, host="0.0.0.0")
 
 
-def test_a_port_of_somebody_who_shares_it_is_not_free():
-    """Eventlet's listen() shares ports, and a second gateway on one would silently take half of the requests."""
+def test_a_port_with_a_sharing_listener_is_not_free():
+    """Eventlet's listen() shares ports: a second gateway on one port would silently receive half of the requests."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(("0.0.0.0", 0))
@@ -30,7 +30,7 @@ def test_a_port_of_somebody_who_shares_it_is_not_free():
         assert not ports.is_free(listener.getsockname()[1], host="0.0.0.0")
 
 
-def test_a_port_is_free_again_while_old_connections_of_it_linger():
+def test_a_port_with_connections_in_time_wait_is_free():
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", 0))
@@ -43,7 +43,7 @@ def test_a_port_is_free_again_while_old_connections_of_it_linger():
     assert ports.is_free(port)
 
 
-def test_the_next_free_port_is_taken_when_the_first_is_not(occupied):
+def test_the_next_free_port_is_used_if_the_first_is_occupied(occupied):
     assert ports.first_free(occupied) > occupied
 
 
@@ -60,7 +60,7 @@ def test_five_different_ports_are_chosen_and_remembered(tmp_path):
     assert json.loads((tmp_path / "ports.json").read_text()) == chosen
 
 
-def test_a_remembered_port_that_is_taken_now_is_replaced(tmp_path, occupied):
+def test_a_remembered_port_that_is_occupied_is_replaced(tmp_path, occupied):
     (tmp_path / "ports.json").write_text(json.dumps({"amqp": occupied}))
     chosen = ports.choose(tmp_path)
     assert chosen["amqp"] > occupied
@@ -68,19 +68,19 @@ def test_a_remembered_port_that_is_taken_now_is_replaced(tmp_path, occupied):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"amqp": null}', '{"amqp": "x"}', '{"unknown": 1}'])
-def test_a_damaged_memory_is_no_obstacle(tmp_path, text):
+def test_a_damaged_file_of_remembered_ports_is_ignored(tmp_path, text):
     (tmp_path / "ports.json").write_text(text)
     assert set(ports.choose(tmp_path)) == set(ports.STANDARD)
 
 
-def test_preferred_ports_lie_below_those_of_outgoing_connections(tmp_path):
+def test_preferred_ports_are_below_the_range_of_outgoing_connections(tmp_path):
     for number in range(200):
         wishes = ports.preferred(tmp_path / str(number)).values()
         assert all(15_000 < port < 32_768 for port in wishes)
         assert len(set(wishes)) == len(ports.STANDARD)
 
 
-def test_each_service_of_each_clone_has_ports_for_metrics_to_itself(tmp_path):
+def test_each_service_of_each_clone_has_its_own_metrics_ports(tmp_path):
     for number in range(200):
         root = tmp_path / str(number)
         addresses = ports.metrics_addresses(root, PROCESSES)

@@ -40,7 +40,7 @@ def start(tmp_path):
         process.wait()
 
 
-def test_a_record_finds_the_process_that_it_was_made_for(tmp_path, start):
+def test_a_record_finds_its_process(tmp_path, start):
     record = PidFile(tmp_path / "pid")
     assert record.read() is None
     process = start(SLEEP)
@@ -51,7 +51,7 @@ def test_a_record_finds_the_process_that_it_was_made_for(tmp_path, start):
     assert record.read() is None
 
 
-def test_a_record_is_not_fooled_by_another_process_with_its_pid(tmp_path, start):
+def test_a_record_does_not_match_another_process_with_the_same_pid(tmp_path, start):
     record = PidFile(tmp_path / "pid")
     process = start(SLEEP)
     record.path.write_text(json.dumps({"pid": process.pid, "started_at": "some boot/12345"}))
@@ -61,12 +61,12 @@ def test_a_record_is_not_fooled_by_another_process_with_its_pid(tmp_path, start)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "17", '{"pid": "x"}', '{"pid": 1}', '{"pid": 1, "started_at": null}'])
-def test_a_damaged_record_is_as_none(tmp_path, text):
+def test_a_damaged_record_is_ignored(tmp_path, text):
     (tmp_path / "pid").write_text(text)
     assert PidFile(tmp_path / "pid").read() is None
 
 
-def test_a_leftover_is_ended_and_forgotten(tmp_path, start):
+def test_a_leftover_process_is_ended_and_its_record_removed(tmp_path, start):
     record = PidFile(tmp_path / "pid")
     process = start(SLEEP)
     record.write(process.pid)
@@ -75,14 +75,14 @@ def test_a_leftover_is_ended_and_forgotten(tmp_path, start):
     assert not record.path.exists()
 
 
-def test_who_does_not_listen_is_killed(tmp_path, start):
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path, start):
     process = start(STUBBORN)
     assert wait_until(lambda: "up" in tail(tmp_path / "log"), seconds=60)
     assert not stop_process(process, signal.SIGTERM, grace=0.3)
     assert process.returncode == -signal.SIGKILL
 
 
-def test_killing_takes_the_children_along(tmp_path, start):
+def test_kill_tree_kills_the_children_too(tmp_path, start):
     process = start(["sh", "-c", "sleep 600 & echo $! > child; wait"])
     assert wait_until(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text().strip(), seconds=60)
     child = int((tmp_path / "child").read_text())
@@ -91,8 +91,8 @@ def test_killing_takes_the_children_along(tmp_path, start):
     assert started_at(child) is None
 
 
-def test_a_child_dies_with_its_launcher(tmp_path):
-    """Even if the launcher is killed without a chance to say goodbye."""
+def test_a_child_ends_with_its_launcher(tmp_path):
+    """Even if the launcher is killed with SIGKILL."""
     script = (
         "import os, signal, time\n"
         "from pathlib import Path\n"
@@ -140,7 +140,7 @@ time.sleep(600)
 """
 
 
-def test_none_is_left_of_a_tree_that_grows_while_it_is_killed(tmp_path, start):
+def test_a_tree_that_grows_while_it_is_killed_is_killed_completely(tmp_path, start):
     def of_the_tree():
         for pid in pids():
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What Redis loads at its start, without a Redis: whole, and not weak in production."""
+"""The users that Redis loads at its start: complete, and without weak passwords in production."""
 
 import hashlib
 
@@ -17,21 +17,21 @@ def users(text):
     return {line.split()[1]: line.split()[2:] for line in text.splitlines()}
 
 
-def test_every_service_has_a_user_and_one_alone_may_do_everything():
+def test_every_service_has_a_user_and_only_one_user_has_all_permissions():
     made = users(build({}, production=False))
     assert set(made) == {*PROCESSES, ADMINISTRATOR}
     assert [name for name, words in made.items() if "+@all" in words or "~*" in words] == [ADMINISTRATOR]
     assert all("-@all" in words for name, words in made.items() if name != ADMINISTRATOR)
 
 
-def test_no_password_stands_in_it():
+def test_the_users_file_contains_no_password():
     text = build({"ORDERS_REDIS_PASSWORD": "of-orders", "REDIS_PASSWORD": "of-all"}, production=False)
     assert "of-" not in text
     assert f"#{hashlib.sha256(b'of-orders').hexdigest()}" in users(text)["orders"]
     assert f"#{hashlib.sha256(b'of-all').hexdigest()}" in users(text)[ADMINISTRATOR]
 
 
-def test_production_wants_passwords_that_are_not_known():
+def test_default_passwords_are_refused_in_production():
     assert "nopass" not in build(STRONG, production=True)
     for variable in STRONG:
         user = ADMINISTRATOR if variable == "REDIS_PASSWORD" else variable.partition("_")[0].lower()
@@ -40,11 +40,11 @@ def test_production_wants_passwords_that_are_not_known():
                 build({**STRONG, variable: known}, production=True)
 
 
-def test_the_limits_of_the_gateway_are_those_of_config():
+def test_the_gateway_may_use_the_rate_limits_of_config():
     assert set(load(ROOT / "config.yml")["RATE_LIMITS"]["production"]) == set(LIMITS_OF_REQUESTS)
 
 
-def test_in_production_weak_ones_are_not_written(monkeypatch, capsys, tmp_path):
+def test_weak_passwords_are_not_written_in_production(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("sys.argv", ["redis_users", str(tmp_path / "users.acl")])
     for word, complaint in (("production", "default"), ("prod", "'prod'")):
         monkeypatch.setattr(redis_users, "load", lambda word=word: {"ENVIRONMENT": word})

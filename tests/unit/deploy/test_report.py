@@ -21,7 +21,7 @@ ENV = {
 }
 
 
-def test_it_says_who_can_reach_the_gateway():
+def test_the_report_states_from_where_the_gateway_is_reachable():
     assert "from this machine only" in report.render(ENV)
     text = report.render({**ENV, "GATEWAY_ADDRESS": "0.0.0.0:8001"})
     assert "open to the network on 0.0.0.0:8001" in text
@@ -64,7 +64,7 @@ def test_the_gateway_listens_on_loopback_unless_a_setting_opens_it(settings):
     assert (given["GATEWAY_ADDRESS"], given["GATEWAY_URL"]) == ("192.0.2.7:9000", "http://192.0.2.7:9000")
 
 
-def test_the_requests_for_editors_have_the_address_of_this_run(tmp_path, monkeypatch):
+def test_the_request_file_for_editors_has_the_address_of_this_run(tmp_path, monkeypatch):
     monkeypatch.setattr(launcher, "REQUESTS_FILE", tmp_path / "api.http")
     suite = launcher.Launcher()
     suite.env = ENV
@@ -74,7 +74,7 @@ def test_the_requests_for_editors_have_the_address_of_this_run(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("module", ["deploy.shell", "deploy.consistency"])
-def test_a_command_beside_a_stopped_suite_says_so_in_one_sentence(module):
+def test_a_command_reports_a_stopped_suite_in_one_sentence(module):
     port = ports.first_free(29_000)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", module],
@@ -91,7 +91,7 @@ def test_a_command_beside_a_stopped_suite_says_so_in_one_sentence(module):
     assert "guest:guest" not in done.stderr
 
 
-def test_without_var_env_the_sentence_says_that_it_is_missing(tmp_path, monkeypatch):
+def test_the_sentence_names_a_missing_var_env(tmp_path, monkeypatch):
     monkeypatch.setattr(running, "ENV_FILE", tmp_path / "env")
     monkeypatch.delenv("AMQP_URI", raising=False)
     assert "there is no file var/env" in str(running.NotRunning("pyamqp://guest:guest@127.0.0.1:5672//"))

@@ -10,7 +10,7 @@ PASSWORD = "Demo-pass-2026!"
 
 
 class FakeSuite:
-    """The few RPC methods that the seed calls, with the services' errors; `dies_after` calls it stops answering."""
+    """The RPC methods that the seed calls, with the errors of the services. Calls fail after the first `dies_after`."""
 
     def __init__(self):
         self.accounts, self.products, self.stock, self.calls, self.dies_after = {}, {}, {}, [], None
@@ -64,7 +64,7 @@ def plant(suite, password=PASSWORD):
     return said
 
 
-def test_the_products_are_those_that_the_contract_asks_for():
+def test_the_products_are_those_of_the_contract():
     assert len(PRODUCTS) >= 10
     assert len({p.sku for p in PRODUCTS}) == len({p.price for p in PRODUCTS}) == len(PRODUCTS)
     assert sum(Decimal(p.price) > 10_000 for p in PRODUCTS) == 1
@@ -72,7 +72,7 @@ def test_the_products_are_those_that_the_contract_asks_for():
     assert all(p.stock >= 1000 for p in PRODUCTS if p.stock not in (0, 1))
 
 
-def test_it_plants_an_admin_a_customer_and_the_products_with_their_stock():
+def test_the_seed_creates_an_admin_a_customer_and_products_with_stock():
     suite = FakeSuite()
     said = plant(suite)
     assert suite.accounts[ADMIN]["user"]["roles"] == ["customer", "admin"]
@@ -81,7 +81,7 @@ def test_it_plants_an_admin_a_customer_and_the_products_with_their_stock():
     assert said == [f"{len(PRODUCTS)} of {len(PRODUCTS)} products added"]
 
 
-def test_a_second_time_it_changes_nothing():
+def test_a_second_run_changes_nothing():
     suite = FakeSuite()
     plant(suite)
     suite.stock["id of TEA-RIZE-1000"] = 7  # sold meanwhile
@@ -91,7 +91,7 @@ def test_a_second_time_it_changes_nothing():
     assert suite.stock["id of TEA-RIZE-1000"] == 7
 
 
-def test_an_interruption_at_any_call_is_made_good_by_the_next_run():
+def test_the_next_run_completes_one_interrupted_at_any_call():
     whole = FakeSuite()
     plant(whole)
     for calls in range(len(whole.calls)):
@@ -104,7 +104,7 @@ def test_an_interruption_at_any_call_is_made_good_by_the_next_run():
         assert (suite.accounts, suite.products, suite.stock) == (whole.accounts, whole.products, whole.stock)
 
 
-def test_an_account_whose_password_was_changed_is_left_alone():
+def test_an_account_with_a_changed_password_is_not_modified():
     suite = FakeSuite()
     plant(suite)
     suite.accounts[ADMIN] = {"password": "their own", "user": {"id": ADMIN, "roles": ["customer"]}}
@@ -113,7 +113,7 @@ def test_an_account_whose_password_was_changed_is_left_alone():
     assert f"{ADMIN} has another password" in said[0]
 
 
-def test_any_other_error_is_not_swallowed():
+def test_any_other_error_is_raised():
     suite = FakeSuite()
     suite.register = lambda *_: (_ for _ in ()).throw(RemoteError("WeakPassword", "too weak"))
     with pytest.raises(RemoteError, match="too weak"):

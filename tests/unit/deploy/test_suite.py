@@ -1,4 +1,4 @@
-"""The supervisor, with processes that only sleep in the place of the services."""
+"""The supervisor, with processes that only sleep instead of the services."""
 
 import http.server
 import signal
@@ -18,7 +18,7 @@ STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLE
 
 @pytest.fixture
 def suite(tmp_path, monkeypatch):
-    """A suite of two sleepers; `programs` says what each runs."""
+    """A suite of two sleeping processes; `programs` has the program of each."""
     monkeypatch.setattr("deploy.local.suite.FIRST_RESTART_SECONDS", 0.05)
     monkeypatch.setattr("deploy.local.suite.LONGEST_RESTART_SECONDS", 0.1)
     made = Suite({"GATEWAY_ADDRESS": "127.0.0.1:1"}, log_dir=tmp_path / "log", services=["orders", "gateway"])
@@ -37,7 +37,7 @@ def up(suite, name):
     return wait_until(lambda: suite.pid(name) is not None and "up" in suite.log(name).read_text(), seconds=10)
 
 
-def test_what_dies_is_started_again(suite):
+def test_a_process_that_ends_is_restarted(suite):
     suite.start()
     assert up(suite, "orders")
     first = suite.pid("orders")
@@ -47,7 +47,7 @@ def test_what_dies_is_started_again(suite):
     assert suite.restart_count("gateway") == 0
 
 
-def test_what_cannot_be_started_is_tried_again(suite, monkeypatch):
+def test_a_failed_start_is_retried(suite, monkeypatch):
     suite.start()
     assert up(suite, "orders")
     first, spawn_it, failures = suite.pid("orders"), module.spawn, [OSError(12, "no memory"), OSError(12, "no memory")]
@@ -64,7 +64,7 @@ def test_what_cannot_be_started_is_tried_again(suite, monkeypatch):
     assert suite.restart_count("orders") == 1
 
 
-def test_what_is_stopped_stays_stopped_until_it_is_started(suite):
+def test_a_stopped_service_stays_stopped_until_it_is_started(suite):
     suite.start()
     assert up(suite, "orders")
     suite.stop_service("orders")
@@ -74,7 +74,7 @@ def test_what_is_stopped_stays_stopped_until_it_is_started(suite):
     assert wait_until(lambda: suite.pid("orders") is not None, seconds=5)
 
 
-def test_stopping_ends_all_of_them_even_those_that_do_not_listen(suite):
+def test_stopping_ends_all_processes_even_those_that_ignore_sigterm(suite):
     suite.programs["orders"] = STUBBORN
     suite.start()
     assert up(suite, "orders")
@@ -85,7 +85,7 @@ def test_stopping_ends_all_of_them_even_those_that_do_not_listen(suite):
     assert not wait_until(lambda: suite.pid("orders") is not None, seconds=0.5)
 
 
-def test_what_an_earlier_launcher_left_behind_is_ended_first(suite, tmp_path):
+def test_processes_of_an_earlier_launcher_are_ended_first(suite, tmp_path):
     suite.start()
     assert up(suite, "orders")
     left = suite.pid("orders")
@@ -94,20 +94,20 @@ def test_what_an_earlier_launcher_left_behind_is_ended_first(suite, tmp_path):
     assert started_at(left) is None
 
 
-def test_a_service_that_keeps_dying_is_reported_with_its_log(suite):
+def test_a_service_that_keeps_ending_is_reported_with_its_log(suite):
     suite.programs["orders"] = DIES
     suite.start()
     with pytest.raises(StartError, match=r"(?s)orders keeps ending.*a reason to die"):
         suite.wait_ready(timeout=30)
 
 
-def test_a_suite_that_never_gets_ready_is_reported_in_time(suite):
+def test_a_suite_that_does_not_become_ready_is_reported_after_the_timeout(suite):
     suite.start()
     with pytest.raises(StartError, match=r"(?s)not ready after 0 s: the gateway on port 1 does not respond.*up"):
         suite.wait_ready(timeout=0.4)
 
 
-def test_ready_is_when_the_gateway_says_so(suite):
+def test_the_suite_is_ready_when_the_gateway_reports_ready(suite):
     answers = iter([503, 503])
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -130,11 +130,11 @@ def test_ready_is_when_the_gateway_says_so(suite):
     server.server_close()
 
 
-def test_a_service_is_given_its_own_passwords_and_nobody_elses():
+def test_a_service_is_given_only_its_own_passwords():
     shared = {"AMQP_URI": "all", "REDIS_URL": "r"}
     addresses = ("AMQP_URI", "DATABASE_URL", "OWNER_DATABASE_URL", "REDIS_URL")
     own = {f"{name}_{what}": name for name in ("ORDERS", "USERS", "OPERATOR") for what in addresses}
     given = module._of("orders", shared | own)
     assert given == dict.fromkeys(["ORDERS_AMQP_URI", "ORDERS_DATABASE_URL", "ORDERS_REDIS_URL"], "ORDERS")
-    # Where the broker or Redis is somebody else's there may be one user for all of them.
+    # A broker or Redis that was given may have one user for all services.
     assert module._of("orders", shared) == shared
