@@ -64,7 +64,7 @@ REMEDIES = [
                 "    (Status.RETURNED, OrderCancelled): Step(Status.RETURNED, on_hand=+1, publishes=StockReleased),\n",
             )
         ],
-        f"{INVENTORY}::TestAnOrder::test_counts_once_however_often_it_is_told",
+        f"{INVENTORY}::TestAnOrder::test_counts_once_however_often_its_events_are_delivered",
     ),
     Remedy(
         "H2",
@@ -82,19 +82,19 @@ REMEDIES = [
         "H2",
         "a cancellation during the provider's call is stored",
         [Patch("payments/rules.py", "    (State.PENDING, OrderCancelled): Step(State.CANCELLING),\n")],
-        f"{PAYMENTS}::TestCancellationThatOvertakes::test_the_provider_s_answer",
+        f"{PAYMENTS}::TestEarlyCancellation::test_before_the_outcome_of_the_provider",
     ),
     Remedy(
         "H3",
         "a tombstone in inventory: a late `order.created` reserves nothing",
         [Patch("inventory/rules.py", "    (None, OrderCancelled): Step(Status.CANCELLED_BEFORE),\n")],
-        f"{INVENTORY}::TestAnOrder::test_that_was_cancelled_before_it_came_reserves_nothing",
+        f"{INVENTORY}::TestAnOrder::test_cancelled_before_it_was_created_reserves_nothing",
     ),
     Remedy(
         "H3",
         "a tombstone in payments: a late `order.created` charges nothing",
         [Patch("payments/rules.py", "    (None, OrderCancelled): Step(State.CANCELLED_BEFORE),\n")],
-        f"{PAYMENTS}::TestCancellationThatOvertakes::test_the_order_leaves_no_payment",
+        f"{PAYMENTS}::TestEarlyCancellation::test_before_the_order_leaves_no_payment",
     ),
     Remedy(
         "H3",
@@ -106,13 +106,13 @@ REMEDIES = [
         "H3",
         "an advisory lock for an order without a row (payments)",
         [Patch("payments/queries.py", '    session.execute(_LOCK_KEYS, {"keys": keys})\n')],
-        f"{PAYMENTS}::TestCancellationThatOvertakes::test_in_two_transactions_at_once",
+        f"{PAYMENTS}::TestEarlyCancellation::test_in_two_concurrent_transactions",
     ),
     Remedy(
         "H4",
         "the order's row lock",
         [NO_ORDER_LOCK],
-        f"{RACES}::TestOneOrder::test_h4_both_good_answers_in_two_workers_confirm_it",
+        f"{RACES}::TestOneOrder::test_h4_both_positive_replies_in_two_workers_confirm_it",
     ),
     Remedy(
         "H5",
@@ -130,7 +130,7 @@ REMEDIES = [
                 "    return STEPS.get((status, trigger)) or STEPS.get((None, trigger))\n",
             )
         ],
-        f"{INVENTORY}::TestAnOrder::test_counts_once_however_often_it_is_told",
+        f"{INVENTORY}::TestAnOrder::test_counts_once_however_often_its_events_are_delivered",
     ),
     Remedy(
         "H5",
@@ -142,7 +142,7 @@ REMEDIES = [
                 "payment.payment_id: provider.authorise(f\"{id(object())}:{__import__('uuid').uuid4()}\"",
             )
         ],
-        f"{RACES}::test_h5_the_provider_knows_an_order_by_one_key",
+        f"{RACES}::test_h5_the_provider_gets_the_same_key_for_every_request_of_an_order",
     ),
     Remedy(
         "H5",
@@ -153,7 +153,7 @@ REMEDIES = [
                 "    if name in _in_use:\n        raise IdempotencyKeyInUse(retry_after=1)\n",
             )
         ],
-        f"{PLACING}::test_a_key_that_comes_twice_at_once_is_in_use_the_second_time",
+        f"{PLACING}::test_the_second_of_two_concurrent_calls_with_one_key_finds_it_in_use",
     ),
     Remedy(
         "H5",
@@ -165,7 +165,7 @@ REMEDIES = [
                 "            if isinstance(error, DatabaseUnavailable):\n",
             )
         ],
-        f"{PLACING}::test_of_a_commit_whose_answer_was_lost_nobody_knows_and_nothing_is_tried_again",
+        f"{PLACING}::test_a_commit_without_a_response_is_unknown_and_is_not_retried",
     ),
     Remedy(
         "H6",
@@ -198,7 +198,7 @@ REMEDIES = [
                 "                returned = set()\n",
             )
         ],
-        f"{RACES}::test_h7_what_was_committed_while_the_broker_was_away_arrives",
+        f"{RACES}::test_h7_events_committed_during_a_broker_outage_arrive",
         own_servers=True,
     ),
     Remedy(
@@ -221,7 +221,7 @@ REMEDIES = [
                 "extensions/messaging/publisher.py", "        self._await_confirms()\n        return", "        return"
             )
         ],
-        f"{RACES}::test_h7_what_the_broker_refuses_is_not_taken_for_delivered",
+        f"{RACES}::test_h7_messages_refused_by_the_broker_do_not_count_as_delivered",
     ),
     Remedy(
         "H7",
@@ -246,13 +246,13 @@ REMEDIES = [
                 "        for subscription in list(self._subscriptions):\n            channel",
             ),
         ],
-        f"{RACES}::test_h8_the_queues_are_there_before_the_first_event",
+        f"{RACES}::test_h8_the_queues_exist_before_the_first_event",
     ),
     Remedy(
         "H8",
         "a service that may not declare the topology waits for it before it publishes",
         [Patch("extensions/messaging/publisher.py", PUBLISHER_ENSURES)],
-        "tests/service/test_permissions.py::test_h8_who_may_not_declare_the_queues_publishes_nothing_without_them",
+        "tests/service/test_permissions.py::test_h8_a_publisher_without_permission_to_declare_queues_publishes_nothing_without_them",
         own_servers=True,
     ),
     Remedy(
@@ -310,19 +310,19 @@ REMEDIES = [
                 ".where(UNDECIDED, Order.id.is_(None))",
             )
         ],
-        f"{ORDERS}::test_an_order_nobody_answers_for_is_cancelled_by_its_deadline",
+        f"{ORDERS}::test_an_order_without_replies_is_cancelled_at_its_deadline",
     ),
     Remedy(
         "H11",
         "the order's row lock: one of the two succeeds",
         [NO_ORDER_LOCK],
-        f"{RACES}::TestOneOrder::test_h11_a_cancellation_beats_the_confirmation_that_comes_second",
+        f"{RACES}::TestOneOrder::test_h11_a_cancellation_wins_over_a_later_confirmation",
     ),
     Remedy(
         "H11",
         "the order's row lock: the other one gets an error",
         [NO_ORDER_LOCK],
-        f"{RACES}::TestOneOrder::test_h11_a_shipment_beats_the_cancellation_that_comes_second",
+        f"{RACES}::TestOneOrder::test_h11_a_shipment_wins_over_a_later_cancellation",
     ),
     Remedy(
         "H11",
@@ -361,13 +361,13 @@ REMEDIES = [
             ),
             Patch("orders/pricing.py", "item.price_snapshot is None or item.price_snapshot == price", "True"),
         ],
-        "tests/unit/orders/test_pricing.py::test_a_changed_price_and_a_changed_total_are_both_told",
+        "tests/unit/orders/test_pricing.py::test_the_refusal_names_both_a_changed_price_and_a_changed_total",
     ),
     Remedy(
         "H12",
         "the price that the client states is compared",
         [Patch("orders/pricing.py", "item.price_snapshot is None or item.price_snapshot == price", "True")],
-        f"{ORDERS}::test_a_wrong_order_is_refused_by_its_field",
+        f"{ORDERS}::test_the_refusal_of_an_invalid_order_names_the_field",
     ),
     Remedy(
         "H13",
@@ -385,7 +385,7 @@ REMEDIES = [
                 "lines[item.product_id] = item.quantity",
             )
         ],
-        "tests/unit/inventory/test_rules.py::TestReserving::test_lines_of_one_product_count_together",
+        "tests/unit/inventory/test_rules.py::TestReserving::test_quantities_of_one_product_are_added",
     ),
     Remedy(
         "H13",
@@ -395,7 +395,7 @@ REMEDIES = [
                 "extensions/storage/engine.py", "(SERIALIZATION_FAILURE, DEADLOCK_DETECTED)", "(SERIALIZATION_FAILURE,)"
             )
         ],
-        f"{RACES}::test_h13_a_deadlock_is_tried_again_for_as_long_as_it_takes",
+        f"{RACES}::test_h13_a_deadlock_is_retried_without_a_limit",
     ),
     Remedy(
         "H14",
@@ -419,7 +419,7 @@ REMEDIES = [
                 "if step.becomes is Status.RESERVED and len(short := shortages(lines, stock)) == len(lines):",
             )
         ],
-        f"{INVENTORY}::TestAnOrder::test_fails_whole_when_one_line_is_short",
+        f"{INVENTORY}::TestAnOrder::test_fails_completely_if_one_line_is_short",
     ),
     Remedy(
         "H14",
@@ -431,7 +431,7 @@ REMEDIES = [
                 '"true"',
             )
         ],
-        f"{RACES}::test_h14_the_database_itself_refuses_stock_that_cannot_be",
+        f"{RACES}::test_h14_the_database_refuses_impossible_stock",
         own_servers=True,
     ),
     Remedy(
@@ -447,7 +447,7 @@ REMEDIES = [
             Patch("extensions/storage/unit_of_work.py", "        self._before_commit.append((call, arguments))\n"),
             Patch("extensions/storage/unit_of_work.py", "        self.after_commit(call, *arguments)\n"),
         ],
-        "tests/service/catalog/test_products.py::TestUpdate::test_is_seen_at_once_in_spite_of_the_cache",
+        "tests/service/catalog/test_products.py::TestUpdate::test_is_visible_immediately_in_spite_of_the_cache",
     ),
     Remedy(
         "H16",
@@ -465,6 +465,6 @@ REMEDIES = [
         "H16",
         "exactly 10000.00 is accepted",
         [Patch("payments/provider.py", "if amount > self.limit:", "if amount >= self.limit:")],
-        "tests/unit/payments/test_provider.py::test_up_to_the_limit_is_approved",
+        "tests/unit/payments/test_provider.py::test_an_amount_up_to_the_limit_is_approved",
     ),
 ]

@@ -91,7 +91,7 @@ REMEDIES = [
                 "(SystemExit, GreenletExit)",
             )
         ],
-        f"{PROCESS}::test_a_timeout_that_escapes_becomes_an_error_and_leaks_no_worker",
+        f"{PROCESS}::test_an_uncaught_timeout_becomes_an_error_and_leaks_no_worker",
     ),
     Remedy(
         "3",
@@ -241,7 +241,7 @@ REMEDIES = [
                 "except ZeroDivisionError as error:\n                self._disconnect()\n",
             )
         ],
-        f"{PROCESS}::test_it_waits_for_a_broker_that_is_not_there_and_stops_when_told",
+        f"{PROCESS}::test_the_process_waits_for_an_unavailable_broker_and_can_be_stopped",
         own_servers=True,
     ),
     Remedy(
@@ -350,13 +350,13 @@ REMEDIES = [
                 "        self.services.orders.list_orders()\n        generation = self.cache",
             )
         ],
-        "tests/unit/test_rpc_graph.py::test_calls_go_round_in_no_circle",
+        "tests/unit/test_rpc_graph.py::test_the_call_graph_has_no_cycle",
     ),
     Remedy(
         "12",
         "passwords are hashed in a thread (eventlet.tpool)",
         [Patch("users/providers.py", "tpool.execute(_with_low_priority, work, *arguments)", "work(*arguments)")],
-        "tests/service/users/test_accounts.py::TestLogin::test_hashing_holds_up_nobody",
+        "tests/service/users/test_accounts.py::TestLogin::test_hashing_does_not_block_other_calls",
     ),
     Remedy(
         "13",

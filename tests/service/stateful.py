@@ -1,4 +1,4 @@
-"""What the stateful tests of inventory and payments share: real transactions, committed or crashed, and how long."""
+"""Shared by the stateful tests of inventory and payments: real transactions with or without a crash, and settings."""
 
 import os
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from contracts.base import Received
 from contracts.ids import new_id
 from extensions.runtime.addresses import database_url
 
-# A test run does the same every time; with STATEFUL_EXAMPLES=1000 it looks for what is new.
+# A test run is deterministic; STATEFUL_EXAMPLES=1000 searches for new failures.
 EXAMPLES = os.environ.get("STATEFUL_EXAMPLES")
 SETTINGS = settings(
     max_examples=int(EXAMPLES or 20),
@@ -25,7 +25,7 @@ SETTINGS = settings(
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
     suppress_health_check=list(HealthCheck),
 )
-# A bug is only to be found, not to be told in the fewest steps.
+# Finding a bug is enough; shrinking it to the fewest steps takes too long.
 HUNT = settings(SETTINGS, max_examples=200, derandomize=True, phases=(Phase.generate,), print_blob=False)
 
 
@@ -34,17 +34,17 @@ class Crash(Exception):
 
 
 class Transactions:
-    """Runs use cases in transactions of their own, with what they publish."""
+    """Runs use cases, each in its own transaction, and records the published events."""
 
     def __init__(self, service):
         url = database_url(config, service)
-        # Nothing here kills the database, so no commit need wait for the disk.
+        # These tests never kill the database, so commits need not wait for the disk.
         self.engine = sqlalchemy.create_engine(url, connect_args={"options": "-c synchronous_commit=off"})
         self._reader = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
 
     @contextmanager
     def open(self, published, *, crash=False):
-        """Yield (session, publish); a commit adds what was published to `published`, a crash forgets all."""
+        """Yield (session, publish). A commit adds the published events to `published`; a crash discards them."""
         said = []
 
         def publish(event, cause=None):
@@ -73,5 +73,5 @@ class Transactions:
 
 
 def received(event):
-    """Return a delivery of `event` that no inbox has seen: the rules alone protect."""
+    """Return a delivery of `event` that is in no inbox, so that only the rules detect duplicates."""
     return Received(event, UUID(int=new_id().int), "request", "trace")

@@ -1,6 +1,6 @@
-"""The hazards of a saga that need no whole suite: two transactions at once, a crash at one line, a broker that is gone.
+"""The hazards of a saga on a part of the suite: concurrent transactions, a crash at one line, a broker outage.
 
-tests/e2e/test_hazards.py stages them on the running processes.
+tests/e2e/test_hazards.py tests the hazards on the running processes.
 """
 
 import random
@@ -43,7 +43,7 @@ DEADLOCKS = {}
 
 
 class Consumer(operations.Operations):
-    """Hears one event and answers with another, in the place of notifications."""
+    """Consumes one event and publishes another; replaces notifications."""
 
     name = "notifications"
     work = Work(Base)
@@ -62,7 +62,7 @@ class Consumer(operations.Operations):
 
 
 class Speaker(operations.Operations):
-    """Publishes, and listens to no event."""
+    """Publishes events and consumes none."""
 
     name = "notifications"
     work = Work(Base)
@@ -95,9 +95,9 @@ def received(event):
 
 
 def at_once(service, first, second):
-    """Run `first(session)` in a transaction that stays open for a while, and `second(session)` meanwhile.
+    """Run `first(session)` in a transaction that stays open for a while, and `second(session)` during that time.
 
-    Returns what the second one raised.
+    Returns the error of the second, or None.
     """
     started = eventlet.Event()
 
@@ -114,14 +114,14 @@ def at_once(service, first, second):
     try:
         with sessionmaker(database(service)).begin() as session:
             second(session)
-    except Exception as error:  # noqa: BLE001  (whatever it is, the caller looks at it)
+    except Exception as error:  # noqa: BLE001  (the caller examines it)
         failure = error
     slowly.wait()
     return failure
 
 
 class Order:
-    """An order in orders' database, and what was announced of it."""
+    """An order in the database of orders, and the events published for it."""
 
     def __init__(self, stock="PENDING", status="CREATED"):
         self.announced = []
@@ -162,26 +162,26 @@ def empty_orders(servers):
 
 @pytest.mark.usefixtures("empty_orders")
 class TestOneOrder:
-    def test_h4_both_good_answers_in_two_workers_confirm_it(self):
+    def test_h4_both_positive_replies_in_two_workers_confirm_it(self):
         order = Order()
         assert at_once("orders", order.reserved, order.authorized) is None
         assert order.status() == "CONFIRMED"
         assert order.announced == ["order.created", "order.confirmed"]
 
-    def test_h11_a_cancellation_beats_the_confirmation_that_comes_second(self):
+    def test_h11_a_cancellation_wins_over_a_later_confirmation(self):
         order = Order(stock="RESERVED")
         assert at_once("orders", order.apply_command(Command.CANCEL_BY_USER), order.authorized) is None
         assert order.status() == "CANCELLED"
         assert order.announced == ["order.created", "order.cancelled"]
 
-    def test_h11_a_shipment_beats_the_cancellation_that_comes_second(self):
+    def test_h11_a_shipment_wins_over_a_later_cancellation(self):
         order = Order(stock="COMMITTED", status="CONFIRMED")
         failure = at_once("orders", order.apply_command(Command.SHIP), order.apply_command(Command.CANCEL_BY_USER))
         assert isinstance(failure, InvalidState)
         assert order.status() == "SHIPPED"
 
 
-def test_h5_the_provider_knows_an_order_by_one_key():
+def test_h5_the_provider_gets_the_same_key_for_every_request_of_an_order():
     keys = []
 
     class Provider:
@@ -189,7 +189,7 @@ def test_h5_the_provider_knows_an_order_by_one_key():
             keys.append(key)
 
     order = Pending(new_id(), new_id(), Decimal("1.00"), "TRY")
-    for _ in range(2):  # it is asked again after a crash, or by another replica
+    for _ in range(2):  # the request is repeated after a crash, or by another replica
         payments.ask_provider([order], Provider())
     assert len(set(keys)) == 1
 
@@ -218,7 +218,7 @@ def test_h6_a_crash_before_the_commit_loses_nothing(run_service, bus):
     first, event = run_service(Consumer), shipped()
     door = DOORS[str(event.order_id)] = eventlet.Event()
     bus.publish(event)
-    eventually(lambda: not DOORS)  # it is in the middle of it
+    eventually(lambda: not DOORS)  # the handler is running
     first.kill()
     door.send()
     assert HANDLED == []
@@ -227,16 +227,16 @@ def test_h6_a_crash_before_the_commit_loses_nothing(run_service, bus):
     assert [str(event.order_id)] == HANDLED
 
 
-def test_h7_what_was_committed_while_the_broker_was_away_arrives(broker_outage, run_service):
+def test_h7_events_committed_during_a_broker_outage_arrive(broker_outage, run_service):
     speaker, event = run_service(Speaker), shipped()
     commit(speaker, shipped())  # the relay is connected
     with broker_outage():
         commit(speaker, event)
-        eventlet.sleep(1.0)  # the relay tries, in vain
+        eventlet.sleep(1.0)  # the relay tries to publish and fails
     eventually(lambda: str(event.order_id) in arrived(QUEUE), timeout=30)
 
 
-def test_h7_what_the_broker_refuses_is_not_taken_for_delivered(run_service):
+def test_h7_messages_refused_by_the_broker_do_not_count_as_delivered(run_service):
     publisher = run_service(Speaker).shared_extensions[ConfirmedPublisher]
     with connect() as connection:
         small = {"x-max-length": 1, "x-overflow": "reject-publish"}
@@ -249,7 +249,7 @@ def test_h7_what_the_broker_refuses_is_not_taken_for_delivered(run_service):
             connection.channel().queue_delete(queue)
 
 
-def test_h8_the_queues_are_there_before_the_first_event(run_service):
+def test_h8_the_queues_exist_before_the_first_event(run_service):
     run_service(Speaker).stop()
     with connect() as connection:
         connection.channel().queue_delete(QUEUE)
@@ -259,7 +259,7 @@ def test_h8_the_queues_are_there_before_the_first_event(run_service):
 
 
 def arrived(queue):
-    """What waits in a queue, and goes back to it; nothing while the broker or the queue is not there."""
+    """The messages in a queue, which are requeued; none while the broker or the queue is unavailable."""
     found = ""
     with suppress(Exception), connect() as connection:
         channel = connection.channel()
@@ -268,10 +268,10 @@ def arrived(queue):
     return found
 
 
-def test_h13_a_deadlock_is_tried_again_for_as_long_as_it_takes(run_service, bus):
+def test_h13_a_deadlock_is_retried_without_a_limit(run_service, bus):
     run_service(Consumer)
     event = shipped()
-    DEADLOCKS[str(event.order_id)] = 6  # more often than a failure is tried again
+    DEADLOCKS[str(event.order_id)] = 6  # more than the retries of other failures
     bus.publish(event)
     bus.wait_for("order.delivered", str(event.order_id))
     with database("notifications").connect() as connection:
@@ -331,7 +331,7 @@ def test_h14_the_last_unit_is_sold_once(servers):
 
 
 @pytest.mark.parametrize("change", ["reserved = 2", "reserved = -1", "on_hand = -1"])
-def test_h14_the_database_itself_refuses_stock_that_cannot_be(servers, change):
+def test_h14_the_database_refuses_impossible_stock(servers, change):
     stock = Stock()
     with pytest.raises(sqlalchemy.exc.IntegrityError, match="reserved_within_on_hand"):
         stock.execute(f"UPDATE stock SET {change} WHERE product_id = :id")

@@ -1,7 +1,7 @@
-"""Two transactions about the same thing at the same time: the second waits for the first, on every lock that we take.
+"""Two concurrent transactions on the same data: for every lock that the code takes, the second waits for the first.
 
-Each race is also run with its lock taken out, and must then end wrong: so no lock is there for nothing, and none of
-these tests passes by luck. qa/model shows what becomes of the whole saga without each of them.
+Each race also runs without its lock and must then end with a wrong outcome. So every lock is necessary, and no test
+passes by chance. qa/model shows the effect of each missing lock on the whole saga.
 """
 
 from dataclasses import dataclass
@@ -37,11 +37,11 @@ NO_KEYS = text("SELECT CAST(:keys AS bigint[])")
 
 
 class Race:
-    """A database with an order and a product in it; `first` has done its work but not committed when `second` comes."""
+    """A database with an order and a product. `second` starts after the work of `first` and before its commit."""
 
     service = ""
     wrong = ()
-    """What else may go wrong than the outcome, without the lock."""
+    """Errors that may occur without the lock, instead of a wrong outcome."""
 
     def __init__(self):
         self.transactions = Transactions(self.service)
@@ -49,7 +49,7 @@ class Race:
         self.order, self.other, self.product = new_id(), new_id(), new_id()
 
     def run(self):
-        """Run the race; returns what it came to."""
+        """Run the race; return its outcome."""
         self.prepare()
         with Session(self.transactions.engine) as session, session.begin():
             self.first(session, self.publish)
@@ -75,7 +75,7 @@ class Race:
         )
 
     def prepare(self):
-        """Store what is there before."""
+        """Store the rows that exist before the race."""
 
     def created(self, order):
         line = OrderLine(product_id=self.product, product_sku="SKU", quantity=1, price_snapshot=Decimal(1))
@@ -109,14 +109,14 @@ class InventoryRace(Race):
         return tuple(levels), [status for (status,) in statuses]
 
 
-class TwoOrdersWantTheLastUnit(InventoryRace):
+class TwoOrdersReserveTheLastUnit(InventoryRace):
     right = ((1, 1), ["RESERVED", "FAILED"])
 
     def second(self, session, publish):
         inventory.follow_orders(session, [self.created(self.other)], publish)
 
 
-class TheLastUnitIsReservedAndTakenAway(InventoryRace):
+class TheLastUnitIsReservedAndRemoved(InventoryRace):
     right = ((1, 1), ["RESERVED"])
 
     def second(self, session, publish):
@@ -147,13 +147,13 @@ class PaymentsRace(Race):
 
 class AnUnknownPaymentIsOpenedAndCancelled(PaymentsRace):
     right = [("PENDING", True)]  # noqa: RUF012
-    wrong = (IntegrityError,)  # the unique key stands behind the lock
+    wrong = (IntegrityError,)  # without the lock, the unique key prevents the second row
 
     def first(self, session, publish):
         payments.follow_orders(session, [self.created(self.order)], PROVIDER, publish)
 
 
-class AnAnswerIsRecordedAndTheOrderCancelled(PaymentsRace):
+class AnOutcomeIsRecordedAndTheOrderCancelled(PaymentsRace):
     right = [("VOIDED", False)]  # noqa: RUF012
 
     def prepare(self):
@@ -190,14 +190,14 @@ class OrdersRace(Race):
         return status, [type(event) for event in self.published if event.order_id == self.order]
 
 
-class BothAnswersComeAtOnce(OrdersRace):
+class BothRepliesAreConcurrent(OrdersRace):
     right = ("CONFIRMED", [OrderConfirmed])
     first, second = OrdersRace.reserved, OrdersRace.authorised
 
 
 class TheUserCancelsWhileItConfirms(OrdersRace):
     right = ("CANCELLED", [OrderCancelled])
-    wrong = (IntegrityError,)  # a CHECK stands behind the lock: what is confirmed has no reason for a cancellation
+    wrong = (IntegrityError,)  # without the lock, a CHECK fails: a confirmed order has no cancel_reason
     second = OrdersRace.authorised
 
     def prepare(self):
@@ -219,7 +219,7 @@ class TheDeadlinePassesWhileItConfirms(TheUserCancelsWhileItConfirms):
 
 @dataclass(frozen=True)
 class Lock:
-    """A lock, the races that it decides, and how it is taken out."""
+    """A lock, the races that it decides, and a function that removes it."""
 
     name: str
     races: tuple
@@ -235,7 +235,7 @@ def _without_advisory_lock(queries):
 
 
 LOCKS = (
-    Lock("stock row", (TwoOrdersWantTheLastUnit, TheLastUnitIsReservedAndTakenAway), _without_for_update),
+    Lock("stock row", (TwoOrdersReserveTheLastUnit, TheLastUnitIsReservedAndRemoved), _without_for_update),
     Lock(
         "advisory lock of inventory",
         (AnUnknownOrderIsCreatedAndCancelled,),
@@ -246,10 +246,10 @@ LOCKS = (
         (AnUnknownPaymentIsOpenedAndCancelled,),
         _without_advisory_lock(payment_queries),
     ),
-    Lock("payment row", (AnAnswerIsRecordedAndTheOrderCancelled,), _without_for_update),
+    Lock("payment row", (AnOutcomeIsRecordedAndTheOrderCancelled,), _without_for_update),
     Lock(
         "order row",
-        (BothAnswersComeAtOnce, TheUserCancelsWhileItConfirms, TheDeadlinePassesWhileItConfirms),
+        (BothRepliesAreConcurrent, TheUserCancelsWhileItConfirms, TheDeadlinePassesWhileItConfirms),
         _without_for_update,
     ),
 )
@@ -258,7 +258,7 @@ CASES = [pytest.param(race, lock.take_out, id=f"{race.__name__}: {lock.name}") f
 
 @pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize(("race", "take_out"), CASES)
-def test_the_second_waits_for_the_first(race, take_out):
+def test_the_second_transaction_waits_for_the_first(race, take_out):
     run = race()
     try:
         assert run.run() == run.right
@@ -268,7 +268,7 @@ def test_the_second_waits_for_the_first(race, take_out):
 
 @pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize(("race", "take_out"), CASES)
-def test_without_the_lock_it_ends_wrong(race, take_out, monkeypatch):
+def test_without_the_lock_the_outcome_is_wrong(race, take_out, monkeypatch):
     take_out(monkeypatch)
     run = race()
     try:

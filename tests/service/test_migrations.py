@@ -10,8 +10,8 @@ from alembic.migration import MigrationContext
 from contracts.services import SERVICES
 from tests.support import database
 
-# Columns that no code of this version knows. The version before writes them, and runs on while this one is rolled out,
-# so the next one drops them.
+# Columns that this version does not use. The previous version writes them and still runs during the rollout of this
+# version, so the next version drops them.
 LEFT_OVER = {"users": [("users", "registration_key")]}
 
 
@@ -30,7 +30,7 @@ def test_models_and_migrations_agree(servers, service):
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_rules_that_alembic_does_not_compare_agree_too(servers, service):
+def test_check_constraints_agree(servers, service):
     with database(service).connect() as connection:
         inspector = sqlalchemy.inspect(connection)
         for table in metadata_of(service).sorted_tables:

@@ -1,6 +1,6 @@
-"""Each service's user of the broker may do what the contracts say, and the broker refuses everything else.
+"""Each service's user of the broker has the permissions that the contracts require, and no others.
 
-The matrix is made from contracts/events.py and contracts/calls.py: whoever adds an event or a call adds its cases.
+The cases are derived from contracts/events.py and contracts/calls.py, so a new event or call is tested automatically.
 """
 
 from types import SimpleNamespace
@@ -28,20 +28,20 @@ METHODS |= {call for calls in CALLS.values() for call in calls if not call.endsw
 
 @pytest.fixture(scope="module", params=bus_services())
 def me(request):
-    """A service whose password somebody has got hold of."""
+    """A service whose password is known to an attacker."""
     return request.param
 
 
 @pytest.fixture(scope="module")
 def mine(environment, me):
-    """A connection of that service's user."""
+    """A connection as the user of that service."""
     with connect(environment[uri_variable(me)]) as connection:
         yield connection
-    purge_queues()  # of what was let through
+    purge_queues()  # remove the messages that the broker accepted
 
 
 def sends(connection, exchange, routing_key, **properties):
-    """Tell whether the broker lets a message through; a refusal closes the channel."""
+    """Check whether the broker accepts a message. A refusal closes the channel."""
     channel = connection.channel()
     channel.confirm_select()
     try:
@@ -53,7 +53,7 @@ def sends(connection, exchange, routing_key, **properties):
 
 
 def is_refused(connection, act):
-    """Assert that the broker refuses what `act(channel)` does."""
+    """Assert that the broker refuses the operation `act(channel)`."""
     with pytest.raises(AccessRefused):
         act(connection.channel())
 
@@ -64,35 +64,35 @@ def test_only_the_producer_of_an_event_may_publish_it(mine, me):
     assert not sends(mine, EXCHANGE, "an.event.of.nobody")
 
 
-def test_only_those_may_call_a_method_who_do(mine, me):
+def test_a_service_may_call_only_the_methods_that_it_calls(mine, me):
     allowed = {*CALLS.get(me, ()), f"{me}.*"}
     called = {method for method in METHODS if sends(mine, RPC_EXCHANGE, method)}
     assert called == {m for m in METHODS if m in allowed or f"{m.partition('.')[0]}.*" in allowed}
     assert not sends(mine, RPC_EXCHANGE, "payments.health.more")
 
 
-def test_everybody_may_answer(mine):
+def test_every_service_may_send_rpc_results(mine):
     assert sends(mine, RPC_EXCHANGE, str(new_id()))
 
 
-def test_nobody_may_write_to_the_default_exchange(mine, me):
+def test_no_service_may_write_to_the_default_exchange(mine, me):
     others = ["rpc-orders", "payments.dead_letters", "amq.rabbitmq.reply-to.x", *(queue for _, queue in HANDLERS)]
     assert not [queue for queue in others if sends(mine, "", queue)]
     assert not [name for name in ("amq.topic", "amq.direct", "amq.fanout") if sends(mine, name, "order.created")]
 
 
-def test_only_its_consumer_may_send_something_to_a_queue_again(mine, me):
+def test_only_the_consumer_of_a_queue_may_retry_its_messages(mine, me):
     delays = [topology.retry_exchange(delay) for delay in topology.retry_delays()]
     for exchange in (AGAIN, *delays):
         sent = {queue for _, queue in HANDLERS if sends(mine, exchange, queue)}
         assert sent == {queue for service, queue in HANDLERS if service == me}
 
 
-def test_nobody_may_forge_what_the_broker_gave_up_on(mine):
+def test_no_service_may_forge_dead_letters(mine):
     assert not [service for service in SERVICES if sends(mine, DEAD_LETTERS, service)]
 
 
-def test_nobody_may_read_empty_or_delete_what_is_somebody_elses(mine, me):
+def test_no_service_may_read_purge_or_delete_queues_of_others(mine, me):
     queues = {queue for service, queue in HANDLERS if service != me}
     queues |= {topology.dead_letter_queue(service) for service, _ in HANDLERS if service != me}
     queues |= {topology.retry_exchange(delay) for delay in topology.retry_delays()}
@@ -103,20 +103,20 @@ def test_nobody_may_read_empty_or_delete_what_is_somebody_elses(mine, me):
         is_refused(mine, lambda channel, queue=queue: channel.queue_delete(queue))
 
 
-def test_a_consumer_may_read_its_queues_and_not_delete_them(mine, me):
+def test_a_consumer_may_read_its_queues_but_not_delete_them(mine, me):
     for queue in [queue for service, queue in HANDLERS if service == me]:
         mine.channel().basic_get(queue)
         is_refused(mine, lambda channel, queue=queue: channel.queue_delete(queue))
 
 
-def test_nobody_may_answer_in_the_place_of_another_service(mine, me):
+def test_no_service_may_serve_the_calls_of_another(mine, me):
     for service in {*SERVICES, GATEWAY} - {me}:
         queue = f"rpc-{service}"
         is_refused(mine, lambda channel, queue=queue: channel.queue_declare(queue, durable=True))
         is_refused(mine, lambda channel, queue=queue: channel.basic_consume(queue))
 
 
-def test_nobody_may_listen_in(mine, me):
+def test_no_service_may_bind_to_messages_of_others(mine, me):
     address = str(new_id())
     queue = mine.channel().queue_declare(topology.reply_queue(me, address), exclusive=True).queue
     mine.channel().queue_bind(queue, RPC_EXCHANGE, address)
@@ -127,7 +127,7 @@ def test_nobody_may_listen_in(mine, me):
         is_refused(mine, lambda channel, exchange=exchange, key=key: channel.queue_bind(queue, exchange, key))
 
 
-def test_nobody_may_change_what_there_is(mine):
+def test_no_service_may_change_the_topology(mine):
     is_refused(mine, lambda channel: channel.exchange_declare("mine", "topic"))
     is_refused(mine, lambda channel: channel.queue_declare("mine"))
     for exchange in (EXCHANGE, AGAIN, RPC_EXCHANGE, DEAD_LETTERS):
@@ -135,7 +135,7 @@ def test_nobody_may_change_what_there_is(mine):
         is_refused(mine, lambda channel, exchange=exchange: channel.exchange_bind(exchange, EXCHANGE, "#"))
 
 
-def test_the_operator_may_call_everybody_and_do_nothing_else(environment):
+def test_the_operator_may_call_every_service_and_do_nothing_else(environment):
     with connect(environment[uri_variable(OPERATOR)]) as connection:
         assert [method for method in METHODS if sends(connection, RPC_EXCHANGE, method)] == list(METHODS)
         assert not [name for name in EVENTS if sends(connection, EXCHANGE, name)]
@@ -143,12 +143,12 @@ def test_the_operator_may_call_everybody_and_do_nothing_else(environment):
         is_refused(connection, lambda channel: channel.basic_get("orders.on_stock_failed"))
 
 
-def test_a_wrong_password_opens_nothing(environment):
+def test_a_wrong_password_is_refused(environment):
     with pytest.raises(AccessRefused):
         connect(environment[uri_variable("orders")].replace("orders:orders", "orders:payments"))
 
 
-def test_h8_who_may_not_declare_the_queues_publishes_nothing_without_them(servers, environment):
+def test_h8_a_publisher_without_permission_to_declare_queues_publishes_nothing_without_them(servers, environment):
     publisher, event = ConfirmedPublisher(), OutgoingMessage(EXCHANGE, "order.shipped", "{}", str(new_id()))
     publisher.container = SimpleNamespace(service_name="orders")
     with nameko.config.patch({"AMQP_URIS": {"orders": environment["ORDERS_AMQP_URI"]}}), connect() as administrator:

@@ -1,4 +1,4 @@
-"""Each service's user of Redis may do what its code does there, and Redis refuses everything else."""
+"""Each service's user of Redis has the permissions that its code needs, and no others."""
 
 import nameko
 import pytest
@@ -14,7 +14,7 @@ from extensions.cache.versioned_cache import Cache, VersionedCache
 from extensions.runtime.addresses import redis_variable
 
 ENTRY = {"price": "1.00"}
-# One key of each kind that there is, and one that nobody has.
+# One key of each existing kind, and one of an unknown kind.
 PRODUCT, PRODUCTS, GENERATION = "catalog:product:1", "catalog:products:page", "catalog:products:generation"
 ORDER, ORDERS = "orders:order:1", "orders:other:1"
 FAILURES, REQUESTS = "limits:failed_logins:1", tuple(f"limits:{name}:1" for name in LIMITS_OF_REQUESTS)
@@ -34,13 +34,13 @@ class Limits(DependencyProvider):
 
 @pytest.fixture(params=RULES)
 def me(request):
-    """A service whose password somebody has got hold of."""
+    """A service whose password is known to an attacker."""
     return request.param
 
 
 @pytest.fixture
 def address(environment):
-    """Where Redis is, for a service: `address("orders")`."""
+    """The address of Redis for a service: `address("orders")`."""
     return lambda service: environment[redis_variable(service)]
 
 
@@ -60,7 +60,7 @@ def everything(environment):
 
 @pytest.fixture
 def as_service(address, run_service, everything):
-    """Return (connection, limits) of a process of this service, which has nothing else."""
+    """Return (connection, limits) of a process of this service that has no other dependencies."""
 
     def start(service):
         body = {"name": service, "cache": Cache(), "limits": Limits()}
@@ -72,7 +72,7 @@ def as_service(address, run_service, everything):
 
 
 def is_let_through(call, *arguments):
-    """Tell whether Redis does it; what it finds wrong with the rest of a command does not matter."""
+    """Check whether Redis permits a command. Other errors of the command are ignored."""
     try:
         call(*arguments)
     except NoPermissionError:
@@ -82,14 +82,14 @@ def is_let_through(call, *arguments):
     return True
 
 
-def test_every_key_is_read_and_changed_by_its_own(mine, me, everything):
+def test_every_key_is_read_and_changed_only_by_its_services(mine, me, everything):
     assert {key for key in KEYS if is_let_through(mine.get, key)} == READS.get(me, set())
     assert {key for key in KEYS if is_let_through(mine.hget, key, "value")} == READS.get(me, set())
     assert {key for key in KEYS if is_let_through(mine.set, key, "1")} == CHANGES.get(me, set())
     assert {key for key in KEYS if is_let_through(mine.unlink, key)} == CHANGES.get(me, set())
 
 
-def test_a_script_may_do_no_more_than_who_sends_it(mine, me, everything):
+def test_a_script_has_only_the_permissions_of_its_user(mine, me, everything):
     changes = CHANGES.get(me, set())
     anything = "return redis.call('SET', 'PLACE', '1')"
     assert {key for key in KEYS if is_let_through(mine.eval, anything.replace("PLACE", key), 0)} == changes
@@ -105,11 +105,11 @@ def test_a_script_may_do_no_more_than_who_sends_it(mine, me, everything):
      "MONITOR", "CLIENT LIST", "SHUTDOWN NOSAVE", "SWAPDB 0 1", "REPLICAOF NO ONE", "PUBLISH a b",
      "RANDOMKEY", "DBSIZE", "INFO", "MODULE LIST", "FUNCTION LIST", "SCRIPT FLUSH", "SELECT 1"],
 )  # fmt: skip
-def test_nobody_commands_redis(mine, command):
+def test_no_service_may_administer_redis(mine, command):
     assert not is_let_through(mine.execute_command, *command.split())
 
 
-def test_everybody_may_ask_whether_it_is_there_and_a_wrong_password_opens_nothing(mine, me, address):
+def test_every_service_may_ping_and_a_wrong_password_is_refused(mine, me, address):
     assert mine.ping()
     wrong = address(me).replace(f":{me}@", ":guess@")
     with redis.Redis.from_url(wrong) as stranger, pytest.raises(redis.AuthenticationError):
@@ -117,7 +117,7 @@ def test_everybody_may_ask_whether_it_is_there_and_a_wrong_password_opens_nothin
 
 
 @pytest.mark.parametrize("service", ["catalog", "orders"])
-def test_an_owner_does_all_its_code_does_with_a_cache(as_service, service):
+def test_an_owner_may_do_everything_that_its_cache_needs(as_service, service):
     connection, _ = as_service(service)
     cache = VersionedCache(connection, service, 60)
     cache.store("thing", "1", ENTRY, 1)
@@ -130,29 +130,29 @@ def test_an_owner_does_all_its_code_does_with_a_cache(as_service, service):
     assert first != cache.generation("things")
     connection._client.set(f"{service}:thing:odd", "no entry")
     assert cache.get("thing", "odd") is None
-    assert connection._client.get(f"{service}:thing:odd") is None  # it was removed
+    assert connection._client.get(f"{service}:thing:odd") is None  # the invalid entry was removed
     connection._owes_everything = True
     cache.store("thing", "2", ENTRY, 1)
     assert cache.generation("things") not in {None, first}
     assert connection.attempt(lambda client: client.ping())
 
 
-def test_orders_learns_whether_products_have_changed(as_service):
+def test_orders_can_read_the_generation_of_products(as_service):
     connection, _ = as_service("orders")
     assert connection.generation(GENERATION) == connection.generation(GENERATION) is not None
 
 
-def test_the_gateway_reads_what_others_have_stored_and_what_makes_no_sense_harms_nobody(as_service, everything):
+def test_the_gateway_reads_cached_entries_of_others_and_ignores_invalid_ones(as_service, everything):
     connection, _ = as_service("gateway")
     everything.hset(ORDER, mapping={"version": 1, "value": '{"id": "1"}'})
     everything.set(PRODUCT, "no entry")
     assert VersionedCache(connection, "catalog", 60).get("product", "1") is None
-    assert everything.get(PRODUCT) == b"no entry"  # its owner's to remove
+    assert everything.get(PRODUCT) == b"no entry"  # only its owner may remove it
     assert VersionedCache(connection, "orders", 60).get("order", "1") == {"id": "1"}
 
 
 @pytest.mark.parametrize(("service", "names"), [("gateway", LIMITS_OF_REQUESTS), ("users", ["failed_logins"])])
-def test_who_watches_a_limit_counts(as_service, service, names):
+def test_services_with_rate_limits_may_count(as_service, service, names):
     _, limits = as_service(service)
     for name in names:
         policy = Policy(name, 2, 3600)

@@ -1,4 +1,4 @@
-"""Each service's role of PostgreSQL reaches its own database, reads and writes rows there, and may do nothing else."""
+"""Each service's role of PostgreSQL may read and write rows in its own database, and do nothing else."""
 
 import os
 import subprocess
@@ -39,12 +39,12 @@ MEANT = {
 
 
 def meant(service):
-    """What a service may do with each of its own tables: a service that MEANT does not pin, what its models say."""
+    """The permitted operations of a service on each of its tables: from MEANT, or else from its models."""
     tables = import_module(f"{service}.models").Base.metadata.sorted_tables
     return MEANT.get(service) or {one.name: set(privileges(one)) for one in tables if one.name not in EVERYWHERE}
 
 
-# Of tables, views and sequences alike: everything that somebody else than the owner may do.
+# All privileges of roles other than the owner, on tables, views and sequences.
 GRANTS = """
     SELECT relname, privilege_type FROM pg_class, aclexplode(relacl)
     WHERE relnamespace = 'public'::regnamespace AND grantee <> relowner
@@ -53,7 +53,7 @@ GRANTS = """
 
 @pytest.fixture(params=SERVICES)
 def me(request):
-    """A service whose password somebody has got hold of."""
+    """A service whose password is known to an attacker."""
     return request.param
 
 
@@ -77,27 +77,27 @@ def mine(environment, me):
         yield connection.cursor()
 
 
-def test_no_other_database_lets_a_service_in(environment, me):
+def test_a_service_cannot_connect_to_other_databases(environment, me):
     for other in {*SERVICES, "postgres", "template1"} - {me}:
         elsewhere = url(environment, me).rpartition("/")[0] + f"/{other}"
         with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
             psycopg2.connect(elsewhere)
 
 
-def test_an_owner_gets_into_its_own_database_only(environment, me):
+def test_an_owner_can_connect_only_to_its_own_database(environment, me):
     for other in {*SERVICES, "postgres", "template1"} - {me}:
         elsewhere = plain(environment[owner_variable(me)]).rpartition("/")[0] + f"/{other}"
         with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
             psycopg2.connect(elsewhere)
 
 
-def test_a_password_opens_one_role(environment, me):
+def test_a_password_is_valid_for_one_role_only(environment, me):
     for other in {*SERVICES, f"{me}_owner"} - {me}:
         with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
             psycopg2.connect(url(environment, me).replace(f"{me}:{me}@", f"{other}:{me}@"))
 
 
-def test_a_service_can_make_itself_nothing_more(mine, me):
+def test_a_service_cannot_gain_privileges(mine, me):
     mine.execute(
         "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls FROM pg_roles"
         " WHERE rolname = current_user"
@@ -122,7 +122,7 @@ def test_a_service_can_make_itself_nothing_more(mine, me):
             mine.execute(statement)
 
 
-def test_a_service_changes_no_table(mine, me):
+def test_a_service_cannot_change_tables(mine, me):
     for table in (*meant(me), *EVERYWHERE, "alembic_version"):
         for statement in (
             f"ALTER TABLE {table} ADD COLUMN more int",
@@ -137,7 +137,7 @@ def test_a_service_changes_no_table(mine, me):
                 mine.execute(statement)
 
 
-def test_a_service_adds_nothing_to_its_database(mine, me):
+def test_a_service_cannot_add_objects_to_its_database(mine, me):
     for statement in (
         "CREATE TABLE more (number int)",
         "CREATE TEMPORARY TABLE more (number int)",
@@ -152,7 +152,7 @@ def test_a_service_adds_nothing_to_its_database(mine, me):
             mine.execute(statement)
 
 
-def test_a_service_does_with_the_rows_of_each_table_what_is_meant_and_no_more(mine, me):
+def test_a_service_has_exactly_the_intended_privileges_on_each_table(mine, me):
     mine.execute(GRANTS)
     granted = {}
     for table, privilege in mine.fetchall():
@@ -160,16 +160,16 @@ def test_a_service_does_with_the_rows_of_each_table_what_is_meant_and_no_more(mi
     assert granted == meant(me) | EVERYWHERE
 
 
-def test_a_service_passes_nothing_on(mine, me):
+def test_a_service_cannot_grant_its_privileges(mine, me):
     mine.execute(GRANTS)
     before = set(mine.fetchall())
     for table in meant(me):
-        mine.execute(f"GRANT SELECT, INSERT ON {table} TO PUBLIC")  # a warning is all that comes of it
+        mine.execute(f"GRANT SELECT, INSERT ON {table} TO PUBLIC")  # only causes a warning
     mine.execute(GRANTS)
     assert set(mine.fetchall()) == before
 
 
-def test_what_stays_is_not_deleted_and_what_happened_is_not_changed(mine, me):
+def test_permanent_rows_cannot_be_deleted_and_history_cannot_be_changed(mine, me):
     for table, allowed in meant(me).items():
         mine.execute(f"SELECT FROM {table} LIMIT 1")
         for privilege, statement in {
@@ -183,9 +183,9 @@ def test_what_stays_is_not_deleted_and_what_happened_is_not_changed(mine, me):
 
 @pytest.fixture
 def earlier(servers):
-    """A database of version 0.1 with a product in it: the service's role owns everything, its tables too.
+    """A database of version 0.1 with a product in it: the role of the service owns everything, including its tables.
 
-    It stays until the servers' data goes: to drop it would wait for a checkpoint.
+    It is not dropped, because that would wait for a checkpoint. It goes with the data of the servers.
     """
     name = f"earlier_{os.urandom(4).hex()}"
     own, owner = servers.postgres.url(name), servers.postgres.url(f"{name}_owner", name)
@@ -199,16 +199,16 @@ def earlier(servers):
             "INSERT INTO products (id, sku, name, description, price, currency, is_active, version)"
             " VALUES (gen_random_uuid(), 'OLD', 'Old', '', 1, 'TRY', true, 1)"
         )
-        cursor.execute("ALTER TABLE products ALTER COLUMN name SET STATISTICS 100")  # as an owner may
+        cursor.execute("ALTER TABLE products ALTER COLUMN name SET STATISTICS 100")  # only an owner can do this
     return Database("catalog", own, owner)
 
 
-def test_a_database_of_an_earlier_version_is_taken_over_while_it_is_used(servers, earlier):
+def test_a_database_of_an_earlier_version_is_migrated_while_in_use(servers, earlier):
     with connect(earlier.url) as service, service.cursor() as mine:
         mine.execute("SELECT sku FROM products")
         for _start in range(2):
             make(servers.postgres.administrator_url(), [earlier])
-            mine.execute("UPDATE products SET price = 3 WHERE sku = 'OLD'")  # before the migrations, too
+            mine.execute("UPDATE products SET price = 3 WHERE sku = 'OLD'")  # also before the migrations
             assert upgrade(earlier)[0] is not None
             with connect(earlier.url) as restarted, restarted.cursor() as again:
                 again.execute("SELECT sku FROM products")
@@ -227,7 +227,7 @@ def test_a_database_of_an_earlier_version_is_taken_over_while_it_is_used(servers
         assert owners.fetchall() == []
 
 
-def test_a_changed_password_holds_from_the_next_start_on(servers, earlier):
+def test_a_changed_password_is_valid_from_the_next_start(servers, earlier):
     changed = Database(earlier.service, earlier.url.replace(":earlier_", ":it's%2Fnew_"), earlier.owner_url)
     make(servers.postgres.administrator_url(), [changed])
     with connect(changed.url) as connection, connection.cursor() as mine:
@@ -236,14 +236,14 @@ def test_a_changed_password_holds_from_the_next_start_on(servers, earlier):
         connect(earlier.url)
 
 
-def test_databases_on_another_server_are_left_to_somebody_else(servers, earlier):
+def test_databases_on_another_server_are_not_changed(servers, earlier):
     elsewhere = earlier.url.replace("127.0.0.1", "db.example")
     assert make(servers.postgres.administrator_url(), [Database("catalog", elsewhere, elsewhere)]) == []
     with connect(earlier.url) as connection, connection.cursor() as still_owner:
         still_owner.execute("CREATE TABLE more ()")
 
 
-def test_the_compose_files_first_job_makes_them_as_the_addresses_say(servers, environment):
+def test_the_first_job_of_compose_creates_the_databases_of_the_addresses(servers, environment):
     env = os.environ | environment | {ADMINISTRATOR_DATABASE: servers.postgres.administrator_url()}
     command = [sys.executable, "-W", "ignore", "-m", "deploy.databases"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)

@@ -1,4 +1,4 @@
-"""The private servers of `make run` come back, whatever was killed of them."""
+"""The private servers of `make run` restart after any of their processes was killed."""
 
 import os
 import signal
@@ -12,10 +12,10 @@ def connect(servers):
     return psycopg2.connect(servers.postgres.administrator_url().replace("+psycopg2", ""))
 
 
-def test_postgresql_starts_again_though_one_of_its_processes_has_outlived_it(servers):
+def test_postgresql_restarts_while_one_of_its_old_processes_still_runs(servers):
     connection = connect(servers)
     orphan = connection.info.backend_pid
-    # It stands for one that waits for a lock whose holder was killed: neither notices that the main process is gone.
+    # Like a backend that waits for a lock of a killed holder, this one does not notice the end of the main process.
     os.kill(orphan, signal.SIGSTOP)
     os.kill(servers.postgres.pid, signal.SIGKILL)
     servers.postgres.process.wait()

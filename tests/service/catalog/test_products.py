@@ -33,7 +33,7 @@ def skus(page):
 
 
 class TestCreate:
-    def test_answers_with_the_product(self, catalog, lamp):
+    def test_returns_the_product(self, catalog, lamp):
         assert lamp["created_at"] == lamp["updated_at"]
         assert {name: lamp[name] for name in lamp if name not in {"id", "created_at", "updated_at"}} == {
             "sku": "LAMP-1",
@@ -46,20 +46,20 @@ class TestCreate:
         }
         assert catalog.get_product(lamp["id"]) == lamp
 
-    def test_tells_the_others(self, bus, lamp):
+    def test_publishes_an_event(self, bus, lamp):
         (event,) = bus.wait_for("product.created", lamp["id"])
         assert event.model_dump(mode="json") == lamp
 
-    def test_is_the_admins(self, catalog):
+    def test_is_for_administrators_only(self, catalog):
         with pytest.raises(PermissionDenied):
             catalog.create_product("", "", 5, actor=CUSTOMER)
 
     @pytest.mark.parametrize("sku", ["LAMP-1", "lamp-1"])
-    def test_a_sku_is_taken_once_in_any_case(self, catalog, lamp, sku):
+    def test_a_sku_is_unique_regardless_of_case(self, catalog, lamp, sku):
         with pytest.raises(SkuAlreadyExists):
             catalog.create_product(sku, "Other", "1.00")
 
-    def test_the_same_key_makes_one_product(self, catalog):
+    def test_the_same_key_creates_one_product(self, catalog):
         first = catalog.create_product("LAMP-1", "Lamp", "1.00", idempotency_key="k", actor=ADMIN)
         assert catalog.create_product("LAMP-1", "Lamp", "1.00", idempotency_key="k", actor=ADMIN) == first
         with pytest.raises(IdempotencyKeyReused):
@@ -73,7 +73,7 @@ class TestCreate:
 
 
 class TestUpdate:
-    def test_changes_what_is_stated(self, catalog, bus, lamp):
+    def test_changes_only_the_stated_fields(self, catalog, bus, lamp):
         changed = catalog.update_product(lamp["id"], actor=ADMIN, price="99.00", is_active=False)
         expected = lamp | {"price": "99.00", "is_active": False, "version": 2, "updated_at": changed["updated_at"]}
         assert changed == expected
@@ -81,19 +81,19 @@ class TestUpdate:
         (event,) = bus.wait_for("product.updated", lamp["id"])
         assert event.model_dump(mode="json") == changed
 
-    def test_what_is_already_so_is_no_change(self, catalog, bus, lamp):
+    def test_equal_values_are_no_change(self, catalog, bus, lamp):
         assert catalog.update_product(lamp["id"], price="149.9", name="Lamp") == lamp
         marker = catalog.create_product("MARKER", "Marker", "1.00")
         bus.wait_for("product.created", marker["id"])
         assert bus.events("product.updated") == []
 
-    def test_is_seen_at_once_in_spite_of_the_cache(self, catalog, lamp):
+    def test_is_visible_immediately_in_spite_of_the_cache(self, catalog, lamp):
         for price in ("1.00", "2.00", "3.00"):
             catalog.get_product(lamp["id"])
             catalog.update_product(lamp["id"], price=price)
             assert catalog.get_product(lamp["id"])["price"] == price
 
-    def test_is_the_admins_even_for_nothing(self, catalog):
+    def test_is_for_administrators_even_without_changes(self, catalog):
         with pytest.raises(PermissionDenied):
             catalog.update_product("nonsense", actor=CUSTOMER)
 
@@ -105,18 +105,18 @@ class TestUpdate:
         with pytest.raises(ValidationFailed, match="colour"):
             catalog.update_product(lamp["id"], colour="red")
 
-    def test_of_nothing(self, catalog):
+    def test_of_an_unknown_product_is_refused(self, catalog):
         with pytest.raises(ProductNotFound):
             catalog.update_product(str(uuid4()), price="1.00")
 
-    def test_cannot_take_anothers_sku(self, catalog, lamp):
+    def test_cannot_use_the_sku_of_another_product(self, catalog, lamp):
         other = catalog.create_product("LAMP-2", "Lamp", "1.00")
         with pytest.raises(SkuAlreadyExists):
             catalog.update_product(other["id"], sku="lamp-1", price="5.00")
         assert catalog.get_product(other["id"]) == other
         assert catalog.update_product(lamp["id"], sku="lamp-1")["sku"] == "lamp-1"
 
-    def test_concurrent_changes_all_count(self, catalog, lamp):
+    def test_no_concurrent_change_is_lost(self, catalog, lamp):
         threads = [
             threading.Thread(target=catalog.update_product, args=[lamp["id"]], kwargs={"description": f"Text {n}"})
             for n in range(10)
@@ -129,7 +129,7 @@ class TestUpdate:
 
 
 class TestRead:
-    def test_inactive_ones_are_the_admins(self, catalog, lamp):
+    def test_only_administrators_see_inactive_products(self, catalog, lamp):
         catalog.update_product(lamp["id"], is_active=False)
         for _ in range(2):  # from the database, then from the cache
             with pytest.raises(ProductNotFound):
@@ -140,7 +140,7 @@ class TestRead:
         with pytest.raises(PermissionDenied):
             catalog.list_products(only_active=False, actor=CUSTOMER)
 
-    def test_a_lookup_finds_what_exists(self, catalog, lamp):
+    def test_a_lookup_returns_the_existing_products(self, catalog, lamp):
         off = catalog.create_product("OFF", "Off", "1.00", is_active=False)
         found = catalog.get_products([lamp["id"], str(uuid4()), off["id"], lamp["id"]])
         assert sorted(skus(found)) == ["LAMP-1", "OFF"]
@@ -150,7 +150,7 @@ class TestRead:
         with pytest.raises(ValidationFailed, match="product_id"):
             catalog.get_product(product_id)
 
-    def test_answers_from_the_cache(self, catalog, lamp):
+    def test_reads_from_the_cache(self, catalog, lamp):
         catalog.get_product(lamp["id"])
         with owned_database("catalog").begin() as connection:
             connection.execute(sqlalchemy.text("DELETE FROM products"))
@@ -188,11 +188,11 @@ class TestList:
 
     @pytest.mark.parametrize("key", ["created_at", "price", "name", "sku"])
     @pytest.mark.parametrize("direction", ["", "-"])
-    def test_pages_stay_right_while_products_are_added(self, catalog, key, direction):
-        """Every product that was there is listed once, in order, wherever the new ones come in between."""
+    def test_pages_stay_correct_while_products_are_added(self, catalog, key, direction):
+        """Every earlier product is listed once and in order, wherever new products are inserted."""
 
         def add(number):
-            # Equal prices and names, so that a page also ends among equals.
+            # Equal prices and names, so that a page can end between equal values.
             name, price = f"Şal {number % 3}", f"{15 + number % 3}.00"
             return catalog.create_product(f"S-{number * 37 % 100:02}", name, price)["sku"]
 
@@ -220,7 +220,7 @@ class TestList:
         assert skus(catalog.list_products(**wanted, cursor=first["next_cursor"])) == ["LONG-2"]
 
     @pytest.mark.parametrize("sort", ["created_at", "-created_at", "price", "-price", "name", "-name", "sku", "-sku"])
-    def test_a_cursor_is_good_for_the_list_that_gave_it_out(self, catalog, sort):
+    def test_a_cursor_is_valid_only_for_the_list_that_issued_it(self, catalog, sort):
         cursor = catalog.list_products(sort=sort, limit=1)["next_cursor"]
         other = "price" if sort != "price" else "name"
         tampered = [cursor[:-4], cursor[:9] + "AAAA" + cursor[9:], cursor[::-1], f" {cursor}", cursor.replace(".", "")]
@@ -259,16 +259,16 @@ def test_health(catalog):
 
 
 class TestListCache:
-    def test_a_list_is_as_new_as_the_last_change(self, catalog, lamp):
+    def test_a_list_shows_the_last_change(self, catalog, lamp):
         assert skus(catalog.list_products()) == ["LAMP-1"]
         catalog.create_product("RUG-1", "Rug", "10.00")
         assert skus(catalog.list_products()) == ["RUG-1", "LAMP-1"]
         catalog.update_product(lamp["id"], is_active=False)
         assert skus(catalog.list_products()) == ["RUG-1"]
 
-    def test_a_list_that_everybody_sees_is_read_once(self, catalog, lamp):
+    def test_a_public_list_is_read_once(self, catalog, lamp):
         first = catalog.list_products(sort="price")
-        with database("catalog").begin() as connection:  # behind the service's back: only a cache can miss it
+        with database("catalog").begin() as connection:  # without the service: only a cached list does not show it
             connection.execute(sqlalchemy.text("UPDATE products SET name = 'Other'"))
         assert catalog.list_products(sort="price") == first
         assert catalog.list_products(sort="price", only_active=False)["items"][0]["name"] == "Other"
@@ -282,9 +282,9 @@ class TestListCache:
         finally:
             servers.redis.start()
 
-    def test_what_could_not_be_invalidated_is_made_good_before_anything_is_read(self, catalog, lamp, servers):
+    def test_a_failed_invalidation_is_repeated_before_the_next_read(self, catalog, lamp, servers):
         assert catalog.get_product(lamp["id"])["price"] == "149.90"
-        os.kill(servers.redis.pid, signal.SIGSTOP)  # it keeps what it knows, and does not answer
+        os.kill(servers.redis.pid, signal.SIGSTOP)  # it keeps its data and does not respond
         try:
             catalog.update_product(lamp["id"], price="99.00")
             assert catalog.get_product(lamp["id"])["price"] == "99.00"

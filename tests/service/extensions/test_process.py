@@ -1,4 +1,4 @@
-"""A service as a process: how it starts, stops and dies."""
+"""A service as a process: its start, its stop and its failures."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ CALLER = Caller(timeout=5.0)
 
 @pytest.fixture
 def start(servers, tmp_path):
-    """Start the toy service in a process of its own; it is ended after the test."""
+    """Start the toy service in its own process, which is ended after the test."""
     processes = []
 
     def run():
@@ -38,12 +38,12 @@ def start(servers, tmp_path):
 def is_up():
     try:
         return CALLER.toy.sleep(0) == "rested"
-    except (AssertionError, OSError, amqp.NotFound):  # NotFound: on a new broker, not even the exchange is there
+    except (AssertionError, OSError, amqp.NotFound):  # NotFound: a new broker does not even have the exchange
         return False
 
 
 def waits(process):
-    """How often the log says that the service waits for the broker."""
+    """The number of log lines that report waiting for the broker."""
     return process.log.read_text().count("next try")
 
 
@@ -51,31 +51,31 @@ def says(process, words):
     return lambda: words in process.log.read_text()
 
 
-def test_a_call_that_is_being_answered_is_answered_before_the_process_ends(start):
+def test_a_running_call_returns_before_the_process_ends(start):
     process = start()
     eventually(is_up)
     call = eventlet.spawn(CALLER.toy.sleep, 1.0)
-    eventlet.sleep(0.3)  # the call is under way; nothing outside shows it
+    eventlet.sleep(0.3)  # the call is running, which is not observable from here
     process.terminate()
     assert call.wait() == "rested"
     assert process.wait(PATIENCE) == 0
 
 
-def test_no_garbage_collection_visits_what_was_imported(start):
-    """There are hundreds of thousands of such objects; a visit takes a tenth of a second, and nobody is answered."""
+def test_garbage_collection_does_not_visit_imported_objects(start):
+    """There are hundreds of thousands of such objects. Visiting them would block all calls for a tenth of a second."""
     start()
     eventually(is_up)
     assert CALLER.toy.count_objects_that_no_garbage_collection_visits() > 50_000
 
 
-def test_a_defect_in_an_extension_ends_the_process_so_that_a_supervisor_sees_it(start):
+def test_a_defect_in_an_extension_ends_the_process_for_the_supervisor(start):
     process = start()
     eventually(is_up)
     CALLER.toy.explode()
     assert process.wait(PATIENCE) != 0
 
 
-def test_it_waits_for_a_broker_that_is_not_there_and_stops_when_told(broker_outage, start):
+def test_the_process_waits_for_an_unavailable_broker_and_can_be_stopped(broker_outage, start):
     with broker_outage():
         process = start()
         eventually(says(process, "next try"))
@@ -88,7 +88,7 @@ def test_it_waits_for_a_broker_that_is_not_there_and_stops_when_told(broker_outa
     assert waiting.poll() is None
 
 
-def test_a_timeout_that_escapes_becomes_an_error_and_leaks_no_worker(start):
+def test_an_uncaught_timeout_becomes_an_error_and_leaks_no_worker(start):
     start()
     eventually(is_up)
     for _ in range(50):  # more than there are workers
@@ -106,7 +106,7 @@ def test_pitfall_04_no_method_can_exit_the_process(start):
     assert process.poll() is None
 
 
-def test_a_call_has_a_deadline_and_one_to_nobody_fails_at_once(start):
+def test_a_call_has_a_deadline_and_a_call_to_no_service_fails_immediately(start):
     start()
     eventually(is_up)
     with pytest.raises(UpstreamTimeout):

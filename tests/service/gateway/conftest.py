@@ -34,7 +34,7 @@ def gateway(run_service):
 
 @pytest.fixture
 def login(servers):
-    """Make the headers of a user with these roles: `login("customer", "admin")`."""
+    """A function that makes the headers of a user with these roles: `login("customer", "admin")`."""
     key = load_signing_keys(config["JWT_PRIVATE_KEY_FILE"])[0]
 
     def headers(*roles, user_id=None, age=0):
@@ -72,7 +72,7 @@ def session(api):
 
 @pytest.fixture
 def product(api, admin):
-    """A product of which there are ten, at 10.00."""
+    """A product with ten units on hand, at 10.00."""
     product = ok(api.post("/products", json={"sku": "A-1", "name": "Çay", "price": "9.90"}, headers=admin), 201)
     stock = {"product_id": product["id"], "product_sku": "A-1", "quantity": 5}
     assert "created" not in ok(api.post("/inventory/create", json=stock, headers=admin), 201)

@@ -1,4 +1,4 @@
-"""What tests of the whole API say again and again."""
+"""Helpers shared by tests of the whole API."""
 
 from extensions.http.openapi.document import document
 from extensions.http.openapi.problems import HEADERS
@@ -10,18 +10,18 @@ PASSWORD = "correct horse 7 battery"
 
 
 def ok(response, status=200):
-    """The body of an answer that has this status."""
+    """The body of a response, which must have this status."""
     assert response.status_code == status, f"{response.request.method} {response.request.url}: {response.text}"
     return response.json() if response.content else None
 
 
 def bearer(session):
-    """The header of whoever logged in."""
+    """The authorisation header of a session."""
     return {"Authorization": f"Bearer {session['access_token']}"}
 
 
 def undocumented(response, path):
-    """What an answer says in our headers, and the document does not, of the POST with this path."""
+    """Our headers of a response that the OpenAPI document does not list for the POST with this path."""
     told = DOCUMENT["paths"][path]["post"]["responses"][str(response.status_code)]
     if "$ref" in told:
         told = DOCUMENT["components"]["responses"][told["$ref"].rpartition("/")[2]]

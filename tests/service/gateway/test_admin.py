@@ -1,4 +1,4 @@
-"""/admin over several services: one list out of many, and the one service out of many that knows a dead letter."""
+"""/admin across services: lists are merged, and a dead letter is found in the service that has it."""
 
 from unittest.mock import Mock, call
 
@@ -22,7 +22,7 @@ ROUTES = [
 @pytest.fixture
 def services():
     services = Mock()
-    services.users.list_changed = lambda **_asked: {"items": []}  # asked by a timer, so it counts as no call
+    services.users.list_changed = lambda **_asked: {"items": []}  # called by a timer, so it is not counted as a call
     return services
 
 
@@ -37,7 +37,7 @@ def admin(login):
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_only_an_administrator_gets_in(api, services, login, method, path):
+def test_only_an_administrator_has_access(api, services, login, method, path):
     for headers, status, code in (({}, 401, "NOT_AUTHENTICATED"), (login("customer"), 403, "PERMISSION_DENIED")):
         refused = api.request(method, path, headers=headers)
         assert (refused.status_code, refused.json()["code"]) == (status, code)
@@ -48,7 +48,7 @@ def test_only_an_administrator_gets_in(api, services, login, method, path):
 @pytest.mark.parametrize(
     ("query", "asked"), [("", {}), ("?stuck=true", {"stuck": True}), ("?limit=5&cursor=c", {"limit": 5, "cursor": "c"})]
 )
-def test_sagas_are_asked_of_orders(api, services, admin, query, asked):
+def test_sagas_are_listed_by_orders(api, services, admin, query, asked):
     services.orders.list_sagas.return_value = {"items": [{"id": LETTER}], "next_cursor": "n"}
     response = api.get("/admin/sagas" + query, headers=admin)
     assert response.json()["items"] == [{"id": LETTER}]
@@ -58,14 +58,14 @@ def test_sagas_are_asked_of_orders(api, services, admin, query, asked):
 
 @pytest.mark.parametrize("path", ["/admin/sagas?stuck=maybe", "/admin/dead-letters?service=gateway",
                                   "/admin/dead-letters?limit=101", "/admin/consistency?since=yesterday"])  # fmt: skip
-def test_what_cannot_be_meant_is_refused(api, services, admin, path):
+def test_invalid_parameters_are_refused(api, services, admin, path):
     response = api.get(path, headers=admin)
     assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
     assert services.mock_calls == []
 
 
 class Letters:
-    """Dead letters of one service, paged as the services do it."""
+    """Dead letters of one service, paginated like those of the services."""
 
     def __init__(self):
         self.ids = []
@@ -78,7 +78,7 @@ class Letters:
 
 @pytest.fixture
 def letters(services):
-    """Every service's own dead letters, by its name."""
+    """The dead letters of every service, by service name."""
     kept = {name: Letters() for name in SERVICES}
     for name in SERVICES:
         getattr(services, name).list_dead_letters = Mock(side_effect=kept[name].list)
@@ -86,7 +86,7 @@ def letters(services):
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
-def test_the_pages_of_all_services_make_one_list(api, letters, admin, limit):
+def test_the_pages_of_all_services_are_merged_into_one_list(api, letters, admin, limit):
     ids = [str(new_id()) for _ in range(23)]
     for number, each in enumerate(ids):
         letters[("orders", "inventory", "payments", "orders")[number % 4]].ids.append(each)
@@ -97,7 +97,7 @@ def test_the_pages_of_all_services_make_one_list(api, letters, admin, limit):
         assert len(page["items"]) <= limit
         found += [item["id"] for item in page["items"]]
         cursor = page["next_cursor"]
-        letters["users"].ids.append(str(new_id()))  # what dies meanwhile is newer, and shifts nothing
+        letters["users"].ids.append(str(new_id()))  # new dead letters are newer and do not shift the pages
         if cursor is None:
             break
     assert found == ids[::-1]
@@ -112,7 +112,7 @@ def test_filters_are_passed_on(api, services, letters, admin):
     services.users.list_dead_letters.assert_not_called()
 
 
-def test_a_list_with_a_hole_in_it_is_not_given(api, services, letters, admin):
+def test_an_incomplete_list_is_an_error(api, services, letters, admin):
     services.payments.list_dead_letters.side_effect = ServiceUnavailable("The payments service is not running.")
     response = api.get("/admin/dead-letters", headers=admin)
     assert response.status_code == 503
@@ -121,7 +121,7 @@ def test_a_list_with_a_hole_in_it_is_not_given(api, services, letters, admin):
 
 
 def answers(services, **by_name):
-    """Let every service answer a replay; those that are not named do not know the dead letter."""
+    """Set the result of a replay in every service; services that are not named do not have the dead letter."""
     for name in SERVICES:
         answer = by_name.get(name, DeadLetterNotFound())
         getattr(services, name).replay_dead_letter = Mock(side_effect=[answer])
@@ -139,7 +139,7 @@ def answers(services, **by_name):
     ],
     ids=["replayed", "another is down", "replayed before", "one is down", "one is silent", "unknown"],
 )
-def test_a_replay_finds_the_service_by_itself(api, services, admin, known, status):
+def test_a_replay_finds_the_service_of_the_dead_letter(api, services, admin, known, status):
     answers(services, **known)
     response = api.post(f"/admin/dead-letters/{LETTER}/replay/", headers=admin)
     assert response.status_code == status, response.text
@@ -157,7 +157,7 @@ def test_a_replay_can_name_the_service(api, services, admin):
     assert api.post("/admin/dead-letters/42/replay", headers=admin).status_code == 400
 
 
-def test_consistency_is_asked_of_orders_with_all_the_time_there_is(api, services, admin):
+def test_consistency_is_checked_by_orders_with_the_whole_time_budget(api, services, admin):
     seen = {"at_rest": True, "in_flight": 0, "checks": [{"name": "orders_decided", "count": 0, "ids": []}]}
     services.within.return_value.orders.check_consistency.return_value = seen
     assert api.get("/admin/consistency/?since=2026-01-31T08:30:00Z", headers=admin).json() == seen

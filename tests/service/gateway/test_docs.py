@@ -1,4 +1,4 @@
-"""The page of the API, as a browser gets it."""
+"""The documentation page of the API, as a browser receives it."""
 
 from unittest.mock import Mock
 
@@ -22,7 +22,7 @@ def test_the_document_is_served(api):
     assert "/orders" in told["paths"]
 
 
-def test_the_demo_accounts_are_named_outside_production_only(api):
+def test_the_demo_accounts_are_listed_outside_production_only(api):
     told = api.get("/openapi.json").json()["info"]["description"]
     for name in (seed.CUSTOMER, seed.ADMIN, seed.DEFAULT_PASSWORD, "DEMO_PASSWORD", seed.PRODUCTS[0].sku):
         assert f"`{name}`" in told
@@ -42,7 +42,7 @@ def test_the_demo_accounts_are_named_outside_production_only(api):
         ("/docs/docs.css", "text/css,*/*;q=0.1", "text/css"),
     ],
 )
-def test_the_page_and_what_it_needs(api, path, accept, kind):
+def test_the_page_and_its_resources_are_served(api, path, accept, kind):
     answer = api.get(path, headers={"Accept": accept})
     assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
     assert answer.content
@@ -50,21 +50,21 @@ def test_the_page_and_what_it_needs(api, path, accept, kind):
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/docs/swagger-ui.js"])
-def test_what_has_not_changed_is_not_sent_again(api, path):
+def test_unchanged_resources_are_not_sent_again(api, path):
     tag = api.get(path).headers["etag"]
     again = api.get(path, headers={"If-None-Match": tag})
     assert (again.status_code, again.content) == (304, b"")
     assert api.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
 
 
-def test_the_page_may_load_from_us_alone(api):
+def test_the_page_may_load_only_from_its_own_origin(api):
     policy = api.get("/docs").headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
     assert "unsafe" not in policy
     assert "http" not in policy
 
 
-def test_who_wants_only_json_is_told_what_there_is(api):
+def test_a_client_that_accepts_only_json_gets_the_available_types(api):
     refused = api.get("/docs", headers={"Accept": "application/json"})
     assert (refused.status_code, refused.json()["code"]) == (406, "NOT_ACCEPTABLE")
     assert "text/html" in refused.json()["detail"]

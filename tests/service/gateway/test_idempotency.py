@@ -1,4 +1,4 @@
-"""A POST with an Idempotency-Key happens once, and its answer can be had again to the last byte."""
+"""A POST with an Idempotency-Key is executed once, and its response is repeated byte for byte."""
 
 import eventlet
 import httpx
@@ -72,7 +72,7 @@ KINDS = tuple(PATHS)
 
 
 def same(first, again):
-    """Tell whether the second answer is the first one."""
+    """Check whether the second response repeats the first."""
     return (first.status_code, first.content, first.headers.get("location"), first.headers["content-type"]) == (
         again.status_code,
         again.content,
@@ -82,7 +82,7 @@ def same(first, again):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_answer_is_repeated_to_the_last_byte(post, kind):
+def test_the_response_is_repeated_byte_for_byte(post, kind):
     first, again = post(kind), post(kind, suffix="/")
     ok(first, 201)
     assert "idempotent-replayed" not in first.headers
@@ -92,7 +92,7 @@ def test_the_answer_is_repeated_to_the_last_byte(post, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_key_stands_for_one_body(post, kind):
+def test_a_key_belongs_to_one_body(post, kind):
     first = post(kind)
     refused = post(kind, which=1)
     assert (refused.status_code, refused.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
@@ -102,7 +102,7 @@ def test_a_key_stands_for_one_body(post, kind):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "stock"])
-def test_a_refusal_is_repeated_to_the_last_byte(post, kind):
+def test_a_refusal_is_repeated_byte_for_byte(post, kind):
     first, again = post(kind, which=2), post(kind, which=2, suffix="/")
     assert first.status_code in (409, 422)
     assert "idempotent-replayed" not in first.headers
@@ -113,7 +113,7 @@ def test_a_refusal_is_repeated_to_the_last_byte(post, kind):
     assert post(kind, which=0).json()["code"] == "IDEMPOTENCY_KEY_REUSED"
 
 
-def test_that_there_is_no_such_product_is_repeated_as_well(api, admin):
+def test_a_not_found_response_is_repeated_too(api, admin):
     headers, body = {**admin, "Idempotency-Key": "once"}, {"delta": 1, "reason": "found"}
     first, again = (api.post(f"/inventory/{NOBODYS}/adjustments", json=body, headers=headers) for _ in range(2))
     assert (first.status_code, again.headers["idempotent-replayed"]) == (404, "true")
@@ -131,7 +131,7 @@ def test_an_alias_is_the_same_route(api, session, product):
 @pytest.mark.parametrize(
     "wrong", [{"content": b"{"}, {"json": {"items": []}}, {"content": b"{}", "headers": {"Content-Type": "text/plain"}}]
 )
-def test_what_was_no_request_is_mended_under_the_same_key(api, session, product, wrong):
+def test_an_invalid_request_can_be_corrected_with_the_same_key(api, session, product, wrong):
     headers = {**bearer(session), "Idempotency-Key": "once"}
     refused = api.post("/orders", **{**wrong, "headers": headers | wrong.get("headers", {})})
     assert refused.status_code in (400, 415)
@@ -148,7 +148,7 @@ def test_a_key_belongs_to_one_user(api, admin, session, product):
 
 
 class TestRegistration:
-    """Nobody is known yet, so the key belongs to everybody; and no password nor token may be stored beside it."""
+    """Without a user, keys are shared by all clients. No password and no token may be stored with them."""
 
     def test_another_password_is_another_request(self, post, api):
         ok(post("register"), 201)
@@ -162,7 +162,7 @@ class TestRegistration:
         assert first.json()["code"] == WeakPassword.code
         assert same(first, again)
 
-    def test_nothing_secret_is_stored(self, post):
+    def test_no_secret_is_stored(self, post):
         made = ok(post("register"), 201)
         with database("users").connect() as connection:
             (row,) = connection.scalars(sqlalchemy.text("SELECT k::text FROM idempotency_keys k"))
@@ -170,9 +170,9 @@ class TestRegistration:
             assert secret not in row
 
 
-class TestManyAtOnce:
+class TestConcurrentRequests:
     @pytest.mark.parametrize("kind", ["order", "product"])
-    def test_fifty_through_two_gateways_make_one(self, gateway, api, admin, product, kind):
+    def test_fifty_requests_through_two_gateways_create_one_resource(self, gateway, api, admin, product, kind):
         other = gateway()
         path, body, *_ = posts(product)[kind]
         headers = {**admin, "Idempotency-Key": "once"}
@@ -184,7 +184,7 @@ class TestManyAtOnce:
 
         eventually(lambda: other.get("/health/ready").status_code == 200)
         answers = list(eventlet.GreenPool(50).imap(send, range(50)))
-        # The last two where the machine has much else to do.
+        # 503 and 504 can occur on a busy machine.
         assert {answer.status_code for answer in answers} <= {201, 409, 503, 504}
         assert {answer.json()["code"] for answer in answers if answer.status_code == 409} <= {"IDEMPOTENCY_KEY_IN_USE"}
         made = [answer for answer in answers if answer.status_code == 201]
@@ -194,7 +194,7 @@ class TestManyAtOnce:
         listed = ok(api.get(path, headers=admin))["items"]
         assert [item["id"] for item in listed if item["id"] != product["id"]] == [made[0].json()["id"]]
 
-    def test_while_the_first_runs_the_second_is_told_so(self, api, session, product, monkeypatch):
+    def test_the_second_request_is_refused_while_the_first_runs(self, api, session, product, monkeypatch):
         headers, body = {**bearer(session), "Idempotency-Key": "once"}, posts(product)["order"][1]
         reached, go_on, commit = eventlet.Event(), eventlet.Event(), UnitOfWork._commit
 
@@ -217,7 +217,7 @@ class TestManyAtOnce:
 
 
 class TestACrash:
-    def test_before_the_commit_nothing_was_made(self, post, monkeypatch):
+    def test_before_the_commit_stores_nothing(self, post, monkeypatch):
         commit = UnitOfWork._commit
 
         def fail(unit):
@@ -233,7 +233,7 @@ class TestACrash:
         assert "idempotent-replayed" not in made.headers
         assert orders_placed() == 1
 
-    def test_after_the_commit_the_order_is_found(self, post, monkeypatch):
+    def test_after_the_commit_repeats_the_order(self, post, monkeypatch):
         reply = RpcServer._reply
 
         def lose(server, channel, message, result, error):

@@ -1,4 +1,4 @@
-"""Every list with its filters, its pages and its refusals, as the contract names them."""
+"""Every list with its filters, pages and refusals, as the contract specifies."""
 
 import pytest
 
@@ -68,10 +68,10 @@ def test_orders_payments_and_notifications(api, admin, session, product, ids):
     eventually(lambda: len(ids("/notifications", me)) >= 5)
     notes = ids("/notifications", me)
     assert notes == sorted(notes, reverse=True)
-    assert not set(ids("/notifications", admin)) & set(notes)  # an administrator's own, not everybody's
+    assert not set(ids("/notifications", admin)) & set(notes)  # only those of the administrator
 
 
-def test_every_list_pages_and_refuses_what_is_no_page(api, admin, session, product):
+def test_every_list_is_paginated_and_refuses_invalid_cursors(api, admin, session, product):
     lines = {"items": [{"product_id": product["id"], "quantity": 1}]}
     for _ in range(2):
         ok(api.post("/orders", json=lines, headers=admin), 201)

@@ -47,7 +47,7 @@ def orders_placed(api, admin, session, product):
     eventually(lambda: ok(api.get("/admin/sagas", headers=admin))["items"] == [])
 
 
-def test_each_service_counts_its_part(orders_placed, ports, api):
+def test_each_service_counts_its_own_events(orders_placed, ports, api):
     orders, gateway, payments, inventory = (
         Scrape(ports[name]) for name in ("orders", "gateway", "payments", "inventory")
     )
@@ -70,7 +70,7 @@ def test_each_service_counts_its_part(orders_placed, ports, api):
     created_and_decided_and_cancelled = 3 + 3 + 1
     assert inventory("suite_events_handled_total", handler="on_orders") == created_and_decided_and_cancelled
     batches = inventory("suite_events_batch_size_count", handler="on_orders")
-    assert 3 <= batches <= created_and_decided_and_cancelled  # the events of one order need several
+    assert 3 <= batches <= created_and_decided_and_cancelled  # the events of one order need several batches
     assert inventory("suite_events_batch_size_sum", handler="on_orders") == created_and_decided_and_cancelled
     assert inventory("suite_events_batch_seconds_count", handler="on_orders") == batches
     assert inventory("suite_events_age_seconds_count", handler="on_orders") == batches
@@ -85,7 +85,7 @@ def test_each_service_counts_its_part(orders_placed, ports, api):
     assert orders("suite_database_connections_in_use") >= 0
 
 
-def test_refused_and_failed_calls_are_counted_apart(api, admin, product, ports):
+def test_refused_and_failed_calls_are_counted_separately(api, admin, product, ports):
     order = "018f2b9e-0000-7000-8000-000000000001"
     assert api.get(f"/orders/{order}", headers=admin).status_code == 404
     assert Scrape(ports["orders"])("suite_rpc_served_seconds_count", method="get_order", outcome="refused") == 1

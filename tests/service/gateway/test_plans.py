@@ -1,7 +1,7 @@
-"""No statement of the hot paths reads a whole table of which there is more with every order, product or customer.
+"""No statement of the hot paths reads a whole table that grows with orders, products or customers.
 
-A way into the suite that is not in qa/bench/paths.py belongs there. `python -m qa.bench --only plans` compares
-numbers of rows in two shops of different size; this asks whether PostgreSQL can do without reading all of a table.
+qa/bench/paths.py must list every entry point of the suite. `python -m qa.bench --only plans` compares the rows read in
+two shops of different size; this test checks whether PostgreSQL can avoid reading a whole table.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ ORDERS, PRODUCTS, CUSTOMERS = 2_000, 4_000, 200
 
 @pytest.fixture
 def superuser(servers):
-    """Make a connection that may do everything: `superuser(database)`."""
+    """A function that connects as superuser: `superuser(database)`."""
 
     def connect(database):
         connection = psycopg2.connect(
@@ -40,9 +40,9 @@ def superuser(servers):
 
 @pytest.fixture
 def explained(servers, superuser):
-    """Have everything explained from now on: returns a function for what was."""
+    """Log the plan of every statement from now on; returns a function that reads the logged plans."""
     offset = servers.postgres.log.stat().st_size
-    # In a shop so small a table is read as quickly as its index: so that is made as dear as in a large one.
+    # In a small shop a sequential scan is as fast as an index, so disable it.
     with query_plans.watched(superuser, SERVICES, enable_seqscan="off"):
         yield lambda: list(query_plans.read(servers.postgres.log, offset))
     for service in SERVICES:
@@ -51,7 +51,7 @@ def explained(servers, superuser):
 
 @pytest.fixture
 def stored(explained, api, superuser):
-    """Orders of long ago in the databases of the running services."""
+    """Old orders in the databases of the running services."""
     stored = Stored(superuser, PRODUCTS, CUSTOMERS)
     stored.load(ORDERS, with_recent=True)
     return stored
@@ -69,7 +69,7 @@ def test_no_hot_statement_reads_a_growing_table_whole(explained, api, stored, lo
     product = admin.must("POST", "/products", {"sku": "PLAN-1", "name": "Plan", "price": "12.50"})
     admin.must("POST", "/inventory", {"product_id": product["id"], "product_sku": "PLAN-1", "quantity": 1000})
 
-    for service in SERVICES:  # one more process of each: what timers do, they do at their start
+    for service in SERVICES:  # one more process of each service, because timers run at the start
         with contextlib.closing(stored.connect(service)) as connection, connection.cursor() as cursor:
             cursor.execute("DELETE FROM timers")
     for service in SERVICE_CLASSES:
@@ -80,7 +80,7 @@ def test_no_hot_statement_reads_a_growing_table_whole(explained, api, stored, lo
     seen = explained()
     assert {one.database for one in seen} == set(SERVICES)
     for table in ("orders", "reservations", "payments", "notifications", "outbox", "inbox", "products", "users"):
-        assert any(table in one.statement for one in seen), f"nothing was asked of {table}"
+        assert any(table in one.statement for one in seen), f"no statement reads {table}"
     whole = {
         f"{one.database}: {one.statement}": one.read_whole
         for one in seen

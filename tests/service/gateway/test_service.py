@@ -1,4 +1,4 @@
-"""The gateway in a real container: what each route asks of which service, as whom, and what becomes of the answer."""
+"""The gateway in a real container: the RPC call of each route, its actor, and the response made from the result."""
 
 import json
 from datetime import UTC, datetime
@@ -85,7 +85,7 @@ def roles_of(role):
 def services():
     """Stands in for the other services: `services.orders.create_order.return_value = {...}`."""
     services = Mock()
-    services.users.list_changed = lambda **_asked: {"items": []}  # asked by a timer, so it counts as no call
+    services.users.list_changed = lambda **_asked: {"items": []}  # called by a timer, so it is not counted as a call
     return services
 
 
@@ -94,7 +94,7 @@ def api(gateway, services):
     return gateway(services=services)
 
 
-def test_each_route_asks_its_service_as_its_caller(api, services, login):
+def test_each_route_calls_its_service_with_the_actor(api, services, login):
     for method, path, body, role, target, arguments in CALLS:
         service, name = target.split(".")
         asked = getattr(getattr(services, service), name)
@@ -111,11 +111,11 @@ def test_each_route_asks_its_service_as_its_caller(api, services, login):
             assert response.json() == answer
 
 
-def test_who_may_not_is_refused_before_anything_else(api, services, login):
+def test_permissions_are_checked_before_anything_else(api, services, login):
     for method, path, _body, role, _target, _arguments in CALLS:
         if role is None or path.startswith("/products?"):
             continue
-        # nonsense in place of a body, and ids that are none
+        # an invalid body and invalid ids
         written = path.replace(ID, "42").partition("?")[0]
         assert api.request(method, written, content=b"{").status_code == 401, path
         if role == "admin" and not path.startswith("/orders/all"):
@@ -131,12 +131,12 @@ def test_filters_of_the_administrator(api, services, login, path):
     assert services.mock_calls == []
 
 
-def test_tokens_are_for_no_cache(api, services):
+def test_responses_with_tokens_are_not_cacheable(api, services):
     services.users.login.return_value = {"access_token": "t"}
     assert api.post("/users/login", json=CREDENTIALS).headers["cache-control"] == "no-store"
 
 
-def test_an_order_and_a_product_say_where_they_are(api, services, login):
+def test_a_new_order_and_a_new_product_have_a_location(api, services, login):
     services.orders.create_order.return_value = {"id": ID}
     services.catalog.create_product.return_value = {"id": ID}
     assert api.post("/orders", json={"items": ITEMS}, headers=login("customer")).headers["location"] == f"/orders/{ID}"
@@ -145,7 +145,7 @@ def test_an_order_and_a_product_say_where_they_are(api, services, login):
 
 
 @pytest.mark.parametrize(("created", "status"), [(True, 201), (False, 200)])
-def test_setting_stock_tells_whether_it_stood(api, services, login, created, status):
+def test_setting_stock_has_a_status_for_created_or_changed(api, services, login, created, status):
     services.inventory.set_stock.return_value = {"product_id": ID, "on_hand": 5, "created": created}
     response = api.post("/inventory/create/", json=STOCK, headers=login("admin"))
     assert (response.status_code, response.json()) == (status, {"product_id": ID, "on_hand": 5})
@@ -173,7 +173,7 @@ def test_changing_a_user_is_one_call(api, services, login, change):
         (KeyError("id"), 500, "INTERNAL_ERROR"),
     ],
 )
-def test_errors_of_the_services(api, services, login, error, status, code):
+def test_errors_of_services_become_responses(api, services, login, error, status, code):
     services.orders.get_order.side_effect = error
     response = api.get(f"/orders/{ID}", headers=login("customer"))
     assert (response.status_code, response.json()["code"]) == (status, code)
@@ -190,7 +190,7 @@ def cached():
     return put
 
 
-def test_an_order_in_the_cache_is_its_owner_s_and_the_administrator_s(api, services, login, cached):
+def test_a_cached_order_is_visible_to_its_owner_and_administrators(api, services, login, cached):
     order = {"id": ID, "user_id": str(USER)}
     cached("orders:order", order)
     assert api.get(f"/orders/{ID}", headers=login("customer", user_id=USER)).json() == order
@@ -201,7 +201,7 @@ def test_an_order_in_the_cache_is_its_owner_s_and_the_administrator_s(api, servi
     assert services.orders.get_order.call_count == 1
 
 
-def test_a_product_in_the_cache_is_everybody_s_while_it_is_sold(api, services, login, cached):
+def test_a_cached_product_is_public_while_it_is_active(api, services, login, cached):
     cached("catalog:product", {"id": ID, "is_active": True})
     assert api.get(f"/products/{ID}").json() == {"id": ID, "is_active": True}
     assert services.mock_calls == []
@@ -227,7 +227,7 @@ def test_the_public_keys_are_published(api):
     assert "d" not in key
 
 
-def test_a_user_who_is_switched_off_is_out_at_once(api, services, login, bus):
+def test_a_deactivated_user_is_refused_immediately(api, services, login, bus):
     services.orders.list_orders.return_value = PAGE
     user_id = new_id()
     headers = login("customer", user_id=user_id, age=5)
@@ -242,7 +242,7 @@ def test_a_user_who_is_switched_off_is_out_at_once(api, services, login, bus):
 class TestHealth:
     @pytest.fixture(autouse=True)
     def health(self, services):
-        """What each service answers; change it for the test."""
+        """The health report of each service, which a test can change."""
         within = services.within.return_value
         for name in SERVICES:
             getattr(within, name).health.return_value = {"status": "ok", "parts": {"database": "ok", "redis": "ok"}}
@@ -272,9 +272,9 @@ class TestHealth:
         assert "retry-after" in response.headers
 
 
-def test_a_service_that_is_not_running_is_503_at_once(gateway, login):
+def test_a_stopped_service_is_503_immediately(gateway, login):
     api = gateway()
-    with connect() as connection:  # what an earlier test's services have left behind
+    with connect() as connection:  # left by the services of an earlier test
         for service in ("orders", "users"):
             connection.channel().queue_delete(f"rpc-{service}")
     response = api.get(f"/orders/{ID}", headers=login("customer"))

@@ -1,4 +1,4 @@
-"""Sessions and keys as the gateway sees them, with the real users service behind it, over HTTP."""
+"""Sessions and keys over HTTP, with the gateway and the real users service."""
 
 import os
 import threading
@@ -28,7 +28,7 @@ CLIENTS = 48
 
 @pytest.fixture
 def key_files(servers, tmp_path):
-    """Key files of this test's own: (private, public)."""
+    """Key files of this test: (private, public)."""
     private, public = tmp_path / "private.pem", tmp_path / "public.pem"
     keys.ensure(private, public)
     with config.patch({"JWT_PRIVATE_KEY_FILE": str(private), "JWT_PUBLIC_KEY_FILE": str(public)}):
@@ -52,7 +52,7 @@ def session(api):
 
 
 def me(api, session):
-    """How the gateway answers the holder of this session's access token: the status and, of errors, the code."""
+    """The status of GET /users/me with the access token of this session, and the code of an error."""
     response = api.get("/users/me", headers={"Authorization": f"Bearer {session['access_token']}"})
     return response.status_code, response.json().get("code")
 
@@ -84,7 +84,7 @@ class TestEnds:
         assert me(api, other) == (200, None)
         assert refresh(api, other)[0] == 200
 
-    def test_a_deactivation_ends_sessions_for_good(self, api, session, caller):
+    def test_a_deactivation_ends_sessions_permanently(self, api, session, caller):
         user_id = session["user"]["id"]
         caller.users.set_active(user_id, False)
         assert refresh(api, session)[1]["code"] == "USER_INACTIVE"
@@ -94,8 +94,8 @@ class TestEnds:
         assert refresh(api, session)[1]["code"] == "TOKEN_REVOKED"
         assert me(api, log_in(api)) == (200, None)
 
-    def test_a_role_that_is_taken_away_is_gone_at_once_for_new_tokens(self, api, session, caller):
-        other = caller.users.register("boss@example.com", PASSWORD)  # for the last administrator stays one
+    def test_new_tokens_do_not_have_a_removed_role(self, api, session, caller):
+        other = caller.users.register("boss@example.com", PASSWORD)  # because the last administrator cannot be removed
         caller.users.set_roles(other["user"]["id"], ["admin"])
         caller.users.set_roles(session["user"]["id"], ["admin", "customer"])
         admin = refresh(api, session)[1]
@@ -105,7 +105,7 @@ class TestEnds:
         assert refresh(api, admin)[1]["user"]["roles"] == ["customer"]
         eventually(lambda: api.get("/users", headers=bearer).status_code == 403)
 
-    def test_a_gateway_that_has_heard_nothing_catches_up(self, key_files, run_service, gateway, caller, monkeypatch):
+    def test_a_gateway_that_missed_broadcasts_catches_up(self, key_files, run_service, gateway, caller, monkeypatch):
         monkeypatch.setattr(Broadcast, "on_message", lambda self, message: ack(self._channel, message.delivery_tag))
         asks = SimpleNamespace()
         setup = Periodic.setup
@@ -117,14 +117,14 @@ class TestEnds:
         caller.users.logout(gone["refresh_token"])
         caller.users.set_active(out["user"]["id"], False)
         assert me(api, out) == me(api, gone) == (200, None)
-        # By itself it asks again before this; a try that fails, twice, still leaves it within the minute.
+        # The timer runs at least every 30 s, so one failed attempt still leaves the delay within a minute.
         assert asks.catch_up_with_users.seconds <= 30
         asks.catch_up_with_users.trigger()
         eventually(lambda: me(api, gone) == (401, "TOKEN_REVOKED"))
         eventually(lambda: me(api, out) == (403, "USER_INACTIVE"))
 
 
-def test_who_sends_the_other_token_is_told_which_one_is_wanted(api, session):
+def test_an_error_for_the_wrong_kind_of_token_names_the_right_kind(api, session):
     access, renewing = session["access_token"], session["refresh_token"]
     for answer in (
         api.get("/users/me", headers={"Authorization": f"Bearer {renewing}"}),
@@ -139,8 +139,8 @@ def test_who_sends_the_other_token_is_told_which_one_is_wanted(api, session):
         assert "Send the refresh_token" in answer.json()["detail"]
 
 
-def test_of_many_refreshes_of_one_token_at_most_one_chain_is_left(api, session):
-    """Sooner than 10 s after the first all get the same pair; later ones end the session: 10,000 take long enough."""
+def test_concurrent_refreshes_of_one_token_leave_at_most_one_chain(api, session):
+    """For 10 s all refreshes get the same pair; later ones end the session. 10,000 refreshes can take longer."""
     answers = []
 
     def ask(client):
@@ -159,7 +159,7 @@ def test_of_many_refreshes_of_one_token_at_most_one_chain_is_left(api, session):
 
 
 def live_chains():
-    """How many refresh tokens there are that would still be exchanged for a new one."""
+    """The number of refresh tokens that are still valid."""
     statement = """
         SELECT count(*) FROM refresh_tokens JOIN refresh_families ON family_id = id
         WHERE revoked_at IS NULL AND replaced_at IS NULL
@@ -169,7 +169,7 @@ def live_chains():
 
 
 class Visitors:
-    """Threads that show an access token, log in and refresh, again and again; `answers` are all their statuses."""
+    """Threads that use an access token, log in and refresh in a loop. `answers` has the status of every response."""
 
     def __init__(self, api, session):
         self.answers = []
@@ -190,7 +190,7 @@ class Visitors:
                     self.answers.append(client.get("/users/me", headers=bearer).status_code)
 
     def come(self, requests=60):
-        """Await so many more answers."""
+        """Await this number of further responses."""
         known = len(self.answers)
         eventually(lambda: len(self.answers) >= known + requests, timeout=30)
 
@@ -211,7 +211,7 @@ def published(api):
 
 
 class TestKeyRotation:
-    def test_nobody_is_refused_while_the_key_changes(self, api, session, key_files):
+    def test_no_request_is_refused_during_key_rotation(self, api, session, key_files):
         private, public = key_files
         old = signed_with(session)
         with Visitors(api, session) as visitors:
@@ -230,7 +230,7 @@ class TestKeyRotation:
         assert me(api, session) == (401, "INVALID_TOKEN")
         assert me(api, renewed) == (200, None)
 
-    def test_what_was_answered_before_can_be_asked_for_after(self, api, key_files):
+    def test_an_earlier_response_can_be_repeated_after_key_rotation(self, api, key_files):
         private, public = key_files
         body = {"email": "key@example.com", "password": PASSWORD}
         first = api.post("/users/register", json=body, headers={"Idempotency-Key": "k"})
@@ -253,7 +253,7 @@ def test_mutated_tokens_are_refused_everywhere(api, session, key_files):
             outcomes.add(("bearer", asked.status_code))
         swapped = api.post("/users/refresh-token", json={"refresh_token": mutation.encode(errors="replace").decode()})
         outcomes.add(("refresh", swapped.status_code))
-    # 400: more characters than a token may have, or none
+    # 400: an empty token, or one that is too long
     assert outcomes <= {(door, status) for door in ("verify", "bearer", "refresh") for status in (400, 401)}
     assert {("verify", 401), ("bearer", 401), ("refresh", 401)} <= outcomes
     assert me(api, {"access_token": session["refresh_token"]}) == (401, "INVALID_TOKEN")

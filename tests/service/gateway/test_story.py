@@ -1,4 +1,4 @@
-"""The gateway with the real services behind it, all in this process: every route, in the course of one story."""
+"""The gateway and the real services in this process: every route, in realistic sequences."""
 
 from tests.service.gateway.shop import bearer, ok
 from tests.support import eventually
@@ -14,14 +14,14 @@ def test_the_catalog_and_its_stock(api, admin, product):
     assert len(ok(api.get(f"/inventory/{product['id']}/movements", headers=admin))["items"]) == 4
 
 
-def test_an_inactive_product_is_the_administrators(api, admin, session, product):
+def test_an_inactive_product_is_visible_to_administrators_only(api, admin, session, product):
     ok(api.patch(f"/products/{product['id']}", json={"is_active": False}, headers=admin))
     ok(api.get(f"/products/{product['id']}", headers=admin))
     for headers in ({}, bearer(session)):
         assert api.get(f"/products/{product['id']}", headers=headers).json()["code"] == "PRODUCT_NOT_FOUND"
 
 
-def test_an_order_from_basket_to_door(api, admin, session, product):
+def test_an_order_from_placement_to_delivery(api, admin, session, product):
     customer = bearer(session)
     lines = {"items": [{"product_id": product["id"], "quantity": 2, "price_snapshot": "10.00"}]}
     headers = {**customer, "Idempotency-Key": "once"}

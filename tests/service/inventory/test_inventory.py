@@ -1,4 +1,4 @@
-"""Inventory in a real container: its RPC methods, its handlers, its ledger, and what happens when they race."""
+"""Inventory in a real container: its RPC methods, its handlers, its ledger, and races between them."""
 
 import random
 from collections import Counter
@@ -75,7 +75,7 @@ def cancelled(order):
 
 
 def has_handled(rows, event, messages=1):
-    """Tell whether the inbox holds so many messages of this kind of event."""
+    """Check whether the inbox holds this number of messages of this kind of event."""
     return len(rows("SELECT FROM inbox WHERE handler = :handler", handler=handler_name(type(event)))) == messages
 
 
@@ -84,8 +84,8 @@ def levels(inventory, product_id):
     return stock["on_hand"], stock["reserved"], stock["available"]
 
 
-def assert_books_agree(rows):
-    """The ledger, the reservations and the stock tell the same story."""
+def assert_tables_agree(rows):
+    """Assert that the ledger, the reservations and the stock are consistent."""
     wrong = rows(
         """
         SELECT stock.product_id FROM stock
@@ -115,7 +115,7 @@ def assert_books_agree(rows):
 
 
 class TestStock:
-    def test_is_created_then_set(self, inventory):
+    def test_is_first_created_and_then_set(self, inventory):
         product_id = str(new_id())
         first = inventory.set_stock(product_id, "SKU-1", 5, actor=ADMIN)
         again = inventory.set_stock(product_id, "SKU-2", 7, actor=ADMIN)
@@ -124,7 +124,7 @@ class TestStock:
         assert (again["product_sku"], again["on_hand"], again["reserved"], again["available"]) == ("SKU-2", 7, 0, 7)
         assert again["updated_at"] > first["updated_at"]
 
-    def test_level_can_be_changed_where_there_is_one(self, inventory, product):
+    def test_only_an_existing_level_can_be_changed(self, inventory, product):
         assert inventory.change_stock_level(product(5), 3, actor=ADMIN)["on_hand"] == 3
         with pytest.raises(StockNotFound):
             inventory.change_stock_level(str(new_id()), 3)
@@ -137,7 +137,7 @@ class TestStock:
         with pytest.raises(StockNotFound):
             inventory.adjust_stock(str(new_id()), 1, "found")
         assert levels(inventory, product_id) == (3, 0, 3)
-        assert_books_agree(rows)
+        assert_tables_agree(rows)
 
     def test_cannot_be_set_below_what_is_reserved(self, inventory, product, bus):
         product_id = product(5)
@@ -157,7 +157,7 @@ class TestStock:
         with pytest.raises(ValidationFailed, match="quantity"):
             inventory.set_stock(str(new_id()), "SKU-1", quantity)
 
-    def test_is_the_admins_business(self, inventory, product):
+    def test_is_for_administrators_only(self, inventory, product):
         product_id, unknown = product(), str(new_id())
         for call in (
             lambda: inventory.list_stock(actor=CUSTOMER),
@@ -178,14 +178,14 @@ class TestStock:
         assert [item["product_id"] for item in page["items"] + rest["items"]] == ids[::-1]
         assert rest["next_cursor"] is None
 
-    def test_the_newest_comes_first_whatever_the_id_says(self, inventory):
+    def test_the_newest_is_listed_first_regardless_of_its_id(self, inventory):
         ids = [str(UUID(int=number, version=4)) for number in (3, 1, 2)]
         for number, product_id in enumerate(ids):
             inventory.set_stock(product_id, f"SKU-{number}", 1)
-        inventory.set_stock(ids[0], "SKU-0", 2)  # which makes it no newer
+        inventory.set_stock(ids[0], "SKU-0", 2)  # a change does not make it newer
         assert [item["product_id"] for item in inventory.list_stock()["items"]] == ids[::-1]
 
-    def test_an_adjustment_is_made_once_per_key(self, inventory, product):
+    def test_an_adjustment_is_applied_once_per_key(self, inventory, product):
         product_id = product(5)
         first = inventory.adjust_stock(product_id, 2, "found", idempotency_key="k")
         assert inventory.adjust_stock(product_id, 2, "found", idempotency_key="k") == first
@@ -207,7 +207,7 @@ class TestAnOrder:
         bus.publish(confirmed(order))
         bus.wait_for("inventory.stock_committed", order.order_id)
         assert (levels(inventory, a), levels(inventory, b)) == ((7, 0, 7), (0, 0, 0))
-        assert_books_agree(rows)
+        assert_tables_agree(rows)
 
     def test_is_released(self, inventory, product, bus, rows):
         a = product(10)
@@ -218,7 +218,7 @@ class TestAnOrder:
         [event] = bus.wait_for("inventory.stock_released", order.order_id)
         assert event.returned is False
         assert levels(inventory, a) == (10, 0, 10)
-        assert_books_agree(rows)
+        assert_tables_agree(rows)
 
     def test_is_returned_after_it_was_committed(self, inventory, product, bus, rows):
         a = product(10)
@@ -231,7 +231,7 @@ class TestAnOrder:
         [event] = bus.wait_for("inventory.stock_released", order.order_id)
         assert event.returned is True
         assert levels(inventory, a) == (10, 0, 10)
-        assert_books_agree(rows)
+        assert_tables_agree(rows)
         entries = inventory.list_movements(a)["items"]
         assert [(entry["kind"], entry["on_hand_delta"], entry["reserved_delta"]) for entry in entries] == [
             ("RETURNED", 4, 0),
@@ -241,7 +241,7 @@ class TestAnOrder:
         ]
         assert {entry["order_id"] for entry in entries} == {str(order.order_id), None}
 
-    def test_fails_whole_when_one_line_is_short(self, inventory, product, bus, rows):
+    def test_fails_completely_if_one_line_is_short(self, inventory, product, bus, rows):
         a, b, unknown = product(10), product(3), str(new_id())
         order = created((a, 1), (b, 2), (b, 2), (unknown, 1))
         bus.publish(order)
@@ -254,9 +254,9 @@ class TestAnOrder:
         bus.publish(cancelled(order))
         eventually(lambda: has_handled(rows, cancelled(order)))
         assert bus.events("inventory.stock_released") == []
-        assert_books_agree(rows)
+        assert_tables_agree(rows)
 
-    def test_that_was_cancelled_before_it_came_reserves_nothing(self, inventory, product, bus, rows):
+    def test_cancelled_before_it_was_created_reserves_nothing(self, inventory, product, bus, rows):
         a = product(10)
         order = created((a, 4))
         bus.publish(cancelled(order))
@@ -269,7 +269,7 @@ class TestAnOrder:
         assert levels(inventory, a) == (10, 0, 10)
         assert [event for event in bus.events() if event.producer == "inventory"] == []
 
-    def test_counts_once_however_often_it_is_told(self, inventory, product, bus, rows):
+    def test_counts_once_however_often_its_events_are_delivered(self, inventory, product, bus, rows):
         a = product(10)
         order = created((a, 4))
         for event in (order, confirmed(order), cancelled(order)):
@@ -285,9 +285,9 @@ class TestAnOrder:
             "inventory.stock_released": 1,
         }
         assert levels(inventory, a) == (10, 0, 10)
-        assert_books_agree(rows)
+        assert_tables_agree(rows)
 
-    def test_confirmed_but_never_heard_of_is_a_dead_letter_and_holds_up_no_other(self, inventory, product, bus, rows):
+    def test_confirmed_but_unknown_is_a_dead_letter_and_blocks_no_other(self, inventory, product, bus, rows):
         a = product(10)
         good, lost = created((a, 1)), created((a, 1))
         bus.publish(good)
@@ -300,16 +300,16 @@ class TestAnOrder:
         assert dead["error"].startswith("ReservationMissing")
         assert dead["correlation_id"] is None or dead["correlation_id"] == str(lost.order_id)
 
-        bus.publish(lost)  # the lost order turns up, and the dead letter is replayed
+        bus.publish(lost)  # the lost order arrives, and the dead letter is replayed
         bus.wait_for("inventory.stock_reserved", lost.order_id)
         inventory.replay_dead_letter(dead["id"])
         bus.wait_for("inventory.stock_committed", lost.order_id)
         assert levels(inventory, a) == (8, 0, 8)
-        assert_books_agree(rows)
+        assert_tables_agree(rows)
 
 
 def handle(*events, hold=0.0, started=None):
-    """Run a use case in a transaction of its own, as another replica would; keep it open for `hold` seconds."""
+    """Run a use case in its own transaction, as another replica would; keep it open for `hold` seconds."""
     received = [Received(event, new_id(), "request", "trace") for event in events]
     with sessionmaker(database("inventory")).begin() as session:
         use_cases.follow_orders(session, received, lambda *_: None)
@@ -320,7 +320,7 @@ def handle(*events, hold=0.0, started=None):
 
 class TestRaces:
     def test_created_and_cancelled_at_the_same_time(self, inventory, product, rows):
-        """The two handlers, with the first one's transaction held open, for an order of which there is no row yet."""
+        """Both handlers for an order without a row, while the transaction of the first is kept open."""
         a = product(10)
         for is_created_first in (True, False):
             order = created((a, 4))
@@ -334,9 +334,9 @@ class TestRaces:
             assert levels(inventory, a) == (10, 0, 10)
         statuses = rows("SELECT status FROM reservations ORDER BY created_at")
         assert statuses == [("RELEASED",), ("CANCELLED_BEFORE",)]
-        assert_books_agree(rows)
+        assert_tables_agree(rows)
 
-    def test_batches_over_the_same_products_in_every_order_do_not_deadlock(self, inventory, product, rows):
+    def test_batches_with_the_same_products_in_any_sequence_do_not_deadlock(self, inventory, product, rows):
         products = [product(10_000) for _ in range(6)]
         chance = random.Random(7)
         orders = [created(*((p, 1) for p in chance.sample(products, 4))) for _ in range(120)]
@@ -354,9 +354,9 @@ class TestRaces:
         assert sum(found.values()) == 120
         assert set(found) <= {"RELEASED", "CANCELLED_BEFORE"}
         assert all(levels(inventory, each) == (10_000, 0, 10_000) for each in products)
-        assert_books_agree(rows)
+        assert_tables_agree(rows)
 
-    def test_a_hot_product_is_never_sold_twice(self, inventory, product, bus, rows):
+    def test_a_product_in_high_demand_is_not_oversold(self, inventory, product, bus, rows):
         hot = product(20)
         orders = [created((hot, 1)) for _ in range(100)]
         changing = eventlet.spawn(lambda: [inventory.adjust_stock(hot, 1, "found") for _ in range(10)])
@@ -374,4 +374,4 @@ class TestRaces:
             bus.publish(cancelled(order) if number % 2 else confirmed(order))
         eventually(lambda: levels(inventory, hot)[1] == 0)
         assert levels(inventory, hot)[0] == 30 - (held + 1) // 2
-        assert_books_agree(rows)
+        assert_tables_agree(rows)

@@ -1,6 +1,6 @@
-"""Inventory's use cases on a real database, in any order, in batches, again and again, and crashing before the commit.
+"""Inventory's use cases on a real database: any sequence, batches, repetitions, and crashes before the commit.
 
-After each step the tables and what was published must be what a much simpler model of the contract says.
+After each step the tables and the published events must match a much simpler model of the contract.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ from tests.service.stateful import HUNT, SETTINGS, Transactions, received
 
 USER = new_id()
 WITH_STOCK, PRODUCTS, ORDERS = 2, 3, 4
-# Of each order: (product, units) as the client wrote it, so that a product can stand on two lines.
+# The lines of each order: (product, units) as the client sent them. A product can be on two lines.
 lines = st.lists(st.tuples(st.integers(0, PRODUCTS - 1), st.integers(1, 4)), min_size=1, max_size=4)
 batches = st.lists(st.integers(0, ORDERS - 1), min_size=1, max_size=6)
 crashes = st.sampled_from([False, False, False, True])
@@ -37,7 +37,7 @@ products = st.integers(0, PRODUCTS - 1)
 
 
 class Shop:
-    """Stock and reservations as the contract describes them, in the plainest way."""
+    """A minimal model of stock and reservations as the contract describes them."""
 
     def __init__(self):
         self.stock = {}
@@ -92,10 +92,10 @@ STATUSES = {"RESERVED", "FAILED", "COMMITTED", "RELEASED", "RETURNED", "CANCELLE
 
 
 class Inventory(RuleBasedStateMachine):
-    """The real thing beside the shop."""
+    """Runs the use cases and the model side by side."""
 
     transactions = None
-    seen = set()  # noqa: RUF012 - over all runs: what they went through
+    seen = set()  # noqa: RUF012 - the statuses seen in all runs
 
     @initialize(levels=st.lists(st.integers(2, 9), min_size=WITH_STOCK, max_size=WITH_STOCK))
     def open_shop(self, levels):
@@ -129,7 +129,7 @@ class Inventory(RuleBasedStateMachine):
 
     @rule(order=st.integers(0, ORDERS - 1), product=products)
     def an_order_is_reserved(self, order, product):
-        """The usual way, up to where others go on from."""
+        """The usual sequence, from which other rules continue."""
         self.orders_are_created([order], [[(product, 1)]] * ORDERS, crash=False)
 
     @precondition(lambda self: self.shop.held)
@@ -178,7 +178,7 @@ class Inventory(RuleBasedStateMachine):
     def cancelled(self, order):
         return OrderCancelled(order_id=self.orders[order], user_id=USER, reason=CancelReason.USER)
 
-    # People
+    # Requests of administrators
 
     @rule(product=products, quantity=st.integers(0, 9), crash=crashes)
     def set_stock(self, product, quantity, crash):
@@ -229,7 +229,7 @@ class Inventory(RuleBasedStateMachine):
         if not crash:
             self.shop = after
 
-    # What must be so after each step
+    # Invariants after each step
 
     @invariant()
     def stock_is_what_it_must_be(self):
@@ -280,12 +280,12 @@ class Inventory(RuleBasedStateMachine):
 
 
 MUTANTS = {
-    "of a product on two lines only the last counts": (
+    "only the last of two lines of a product counts": (
         rules,
         "merge",
         lambda items: {item.product_id: item.quantity for item in items},
     ),
-    "a second event of the batch about the same order is handled like the first": (
+    "a second event of the batch for the same order is handled like the first": (
         use_cases.rules,
         "decide",
         lambda status, event, lines, stock: _DECIDE(
@@ -295,9 +295,9 @@ MUTANTS = {
             stock,
         ),
     ),
-    "what was reserved is forgotten": (queries, "lines_of", lambda *_: {}),
+    "the reserved lines are not read": (queries, "lines_of", lambda *_: {}),
     "the ledger is not written": (use_cases.Ledger, "write", lambda *_: None),
-    "a new level is taken for a difference": (
+    "a new level is used as a difference": (
         rules,
         "set_level",
         rules.adjust,
@@ -316,7 +316,7 @@ def machine(servers):
 
 def test_inventory_does_what_the_contract_says(machine):
     run_state_machine_as_test(machine, settings=SETTINGS)
-    assert machine.seen >= STATUSES, "the runs are too short to go through everything"
+    assert machine.seen >= STATUSES, "the runs are too short to reach every status"
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)

@@ -1,4 +1,4 @@
-"""Notifications in a real container: what the users are told, once, and who reads it."""
+"""Notifications in a real container: one for each event, and read only by its user."""
 
 from decimal import Decimal
 
@@ -43,7 +43,7 @@ def notifications(run_service, caller):
 
 @pytest.fixture
 def told(notifications, bus):
-    """Returns a function that publishes events and awaits that so many notifications are there."""
+    """Returns a function that publishes events and awaits this number of notifications."""
 
     def tell(*events, count=None):
         for event in events:
@@ -71,7 +71,7 @@ def test_each_event_becomes_a_notification(told, event):
     }
 
 
-def test_nothing_is_told_twice(told, bus):
+def test_duplicate_events_create_no_second_notification(told, bus):
     message_id = bus.publish(EVENTS[1])
     bus.publish(EVENTS[1], message_id=message_id)  # the same message again
     bus.publish(EVENTS[1])  # the same event as another message
@@ -82,7 +82,7 @@ def test_nothing_is_told_twice(told, bus):
     told(count=len(EVENTS))
 
 
-def test_everybody_reads_their_own(told, notifications):
+def test_users_read_only_their_own_notifications(told, notifications):
     told(EVENTS[0], UserRegistered(user_id=new_id(), email="other@example.com"))
     [own] = notifications.list_notifications(actor=OWNER)["items"]
     assert "ada@example.com" in own["body"]
@@ -99,7 +99,7 @@ def test_pages(told, notifications):
     assert (len(set(ids)), rest["next_cursor"]) == (len(EVENTS), None)
 
 
-def test_reading_counts_once(told, notifications):
+def test_marking_as_read_counts_once(told, notifications):
     [notification] = told(EVENTS[0])
     assert notifications.mark_read(notification["id"], actor=OWNER) is None
     [read] = notifications.list_notifications(actor=OWNER)["items"]
@@ -108,7 +108,7 @@ def test_reading_counts_once(told, notifications):
     assert notifications.list_notifications(actor=OWNER)["items"] == [read]
 
 
-def test_only_what_is_there_and_one_s_own_can_be_read(told, notifications):
+def test_only_existing_notifications_of_the_user_can_be_marked_as_read(told, notifications):
     [notification] = told(EVENTS[0])
     for notification_id, actor in ((notification["id"], STRANGER), (str(new_id()), OWNER), (str(new_id()), None)):
         with pytest.raises(NotificationNotFound):

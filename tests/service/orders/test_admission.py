@@ -1,4 +1,4 @@
-"""Orders when too many are undecided: what is refused, what is still answered, and what makes room."""
+"""Admission with too many undecided orders: what is refused, what still works, and what makes room."""
 
 from datetime import timedelta
 from unittest.mock import Mock
@@ -16,7 +16,7 @@ from orders.admission import Waiting
 from orders.service import OrdersService
 from tests.support import database, eventually
 
-LIMIT = 9  # an eighth of which is one
+LIMIT = 9  # an eighth of it is one
 ALICE = {"user_id": str(new_id()), "roles": ["customer"]}
 PEN = {
     "id": str(new_id()),
@@ -48,7 +48,7 @@ def orders(run_service, caller, catalog):
 
 
 def fill(orders):
-    """Place as many orders as there is room for, each under a key of its own: k0, k1, ..."""
+    """Place orders up to the limit, each with its own idempotency key: k0, k1, ..."""
     return [orders.create_order(ONE_PEN, actor=ALICE, idempotency_key=f"k{number}") for number in range(LIMIT)]
 
 
@@ -58,7 +58,7 @@ def stored():
         return tuple(connection.execute(sqlalchemy.text(counts + " (SELECT count(*) FROM idempotency_keys)")).one())
 
 
-def test_one_order_too_many_is_refused_and_leaves_nothing_behind(orders, catalog):
+def test_an_order_over_the_limit_is_refused_and_stores_nothing(orders, catalog):
     fill(orders)
     before, asked = stored(), catalog.catalog.get_products.call_count
     with pytest.raises(Overloaded, match="Nothing was done") as refusal:
@@ -67,10 +67,10 @@ def test_one_order_too_many_is_refused_and_leaves_nothing_behind(orders, catalog
     with pytest.raises(Overloaded):
         orders.create_order(ONE_PEN, actor=ALICE)
     assert stored() == before
-    assert catalog.catalog.get_products.call_count == asked  # nor did it cost anybody else anything
+    assert catalog.catalog.get_products.call_count == asked  # the refusal caused no call to catalog
 
 
-def test_what_was_taken_before_is_still_answered_for(orders):
+def test_repeated_requests_of_earlier_orders_still_get_their_result(orders):
     first = fill(orders)[0]
     assert orders.create_order(ONE_PEN, actor=ALICE, idempotency_key="k0") == first
     with pytest.raises(IdempotencyKeyReused):
@@ -80,7 +80,7 @@ def test_what_was_taken_before_is_still_answered_for(orders):
         orders.create_order(ONE_PEN, actor=stranger, idempotency_key="k0")
 
 
-def test_a_decision_makes_room_and_a_key_that_was_refused_is_as_new(orders, bus):
+def test_a_decision_makes_room_and_a_refused_key_can_be_used_again(orders, bus):
     undecided = fill(orders)
     with pytest.raises(Overloaded):
         orders.create_order(ONE_PEN, actor=ALICE, idempotency_key="new")
@@ -98,13 +98,13 @@ def test_a_decision_makes_room_and_a_key_that_was_refused_is_as_new(orders, bus)
         orders.create_order(ONE_PEN, actor=ALICE)
 
 
-def test_orders_are_cancelled_and_shown_as_ever(orders):
+def test_orders_can_still_be_cancelled_and_read(orders):
     undecided = fill(orders)
     assert orders.get_order(undecided[0]["id"], actor=ALICE)["status"] == "CREATED"
     assert orders.cancel_order(undecided[0]["id"], actor=ALICE)["status"] == "CANCELLED"
 
 
-def test_orders_that_have_waited_for_long_are_counted_apart(orders):
+def test_late_orders_are_counted_separately(orders):
     fill(orders)
     deadline, late_after = timedelta(seconds=30), timedelta(seconds=7.5)
     with Session(database("orders")) as session:

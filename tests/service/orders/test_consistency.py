@@ -1,6 +1,6 @@
-"""The comparison of the books, broken in one place at a time: it names what is broken, and so does the auditor's own.
+"""The consistency check finds each kind of damage, and so does the independent check of qa/support/consistency.py.
 
-All services run here on real servers; the orders are real, the damage is done by SQL.
+All services run on real servers. Orders are placed through the API; SQL damages one row at a time.
 """
 
 import os
@@ -32,7 +32,7 @@ STRANGER = str(new_id())
 
 @dataclass
 class Shop:
-    """All services, two products, and an order of each kind. `ids` are what the damage is done to."""
+    """All services, two products, and an order of each kind. `ids` names the rows that are damaged."""
 
     caller: Caller
     ids: dict[str, str]
@@ -111,7 +111,7 @@ TOLD = "INSERT INTO timeline (order_id, event, event_id, service, data) VALUES (
 UNTOLD = "DELETE FROM timeline WHERE event_id = :stranger"
 WITHIN = "ck_stock_reserved_within_on_hand"
 
-# service, damage, repair; who is named; by which check of the endpoint, and by which of the auditor
+# service, damage, repair; the named object; the check of the endpoint, and the check of qa/support/consistency.py
 DAMAGE = {
     "an order undecided": (
         "orders",
@@ -231,7 +231,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_named_and_its_repair_believed(shop, damage):
+def test_damage_is_named_until_it_is_repaired(shop, damage):
     service, harm, repair, victim, name, auditors_name = DAMAGE[damage]
     run(service, harm, shop.ids)
     try:
@@ -245,7 +245,7 @@ def test_damage_is_named_and_its_repair_believed(shop, damage):
     assert shop.audited() == {}
 
 
-def test_an_event_that_is_not_sent_is_in_flight(shop):
+def test_an_unsent_event_is_in_flight(shop):
     run(
         "users",
         "INSERT INTO outbox (message_id, event_type, body, correlation_id, headers, due_at)"
@@ -258,7 +258,7 @@ def test_an_event_that_is_not_sent_is_in_flight(shop):
     assert audited == {"outbox empty": ["users: 1"]}
 
 
-def test_what_does_not_agree_may_still_be_on_its_way_for_a_minute(shop):
+def test_a_difference_counts_as_in_flight_for_a_minute(shop):
     harm = (
         "UPDATE payments SET status = :status, updated_at = clock_timestamp() - :age * interval '1 s'"
         " WHERE order_id = :confirmed"
@@ -273,14 +273,14 @@ def test_what_does_not_agree_may_still_be_on_its_way_for_a_minute(shop):
     assert young["checks"] == old["checks"]
 
 
-def test_an_order_that_waits_for_an_answer_is_in_flight_however_old(shop):
+def test_an_order_that_awaits_a_reply_is_in_flight_at_any_age(shop):
     run("orders", "UPDATE orders SET payment_status = 'AUTHORIZED' WHERE id = :confirmed", shop.ids)
     seen = shop.look()
     run("orders", "UPDATE orders SET payment_status = 'CAPTURED' WHERE id = :confirmed", shop.ids)
     assert (seen["at_rest"], seen["in_flight"]) == (False, 1)
 
 
-def test_only_what_was_made_since_then_is_compared(shop):
+def test_only_orders_placed_since_the_given_time_are_compared(shop):
     run("payments", "UPDATE payments SET status = 'VOIDED' WHERE order_id = :confirmed", shop.ids)
     since = shop.caller.orders.get_order(shop.ids["sold out"])["created_at"]
     all_of_them, later = shop.look(), shop.look(since=since)
@@ -289,7 +289,7 @@ def test_only_what_was_made_since_then_is_compared(shop):
     assert not any(check["count"] for check in later["checks"])
 
 
-def test_what_there_is_no_time_to_look_into_is_said(shop, monkeypatch):
+def test_checks_without_time_left_are_reported(shop, monkeypatch):
     monkeypatch.setattr(reconciliation, "MARGIN_SECONDS", reconciliation.LONGEST_SECONDS)
     run("payments", "UPDATE payments SET status = 'VOIDED' WHERE order_id = :confirmed", shop.ids)
     broken = shop.broken()
@@ -297,7 +297,7 @@ def test_what_there_is_no_time_to_look_into_is_said(shop, monkeypatch):
     assert {name: len(ids) for name, ids in broken.items()} == {"everything_compared": 1}
 
 
-def test_what_is_damaged_everywhere_is_counted_and_shown_in_part(shop, monkeypatch):
+def test_many_violations_are_counted_and_some_are_listed(shop, monkeypatch):
     monkeypatch.setattr(audit, "RANGE", 7)
     monkeypatch.setattr(reconciliation, "CHUNK", 2)
     copies = (
@@ -310,9 +310,9 @@ def test_what_is_damaged_everywhere_is_counted_and_shown_in_part(shop, monkeypat
     assert shop.broken() == {}
 
 
-def test_a_comparison_that_takes_too_long_ends_with_a_timeout(servers):
+def test_a_check_that_takes_too_long_ends_with_a_timeout(servers):
     class Work:
-        """A unit of work, as far as a moment needs one."""
+        """The part of a unit of work that a snapshot needs."""
 
         @contextmanager
         def transaction(self):
@@ -323,7 +323,7 @@ def test_a_comparison_that_takes_too_long_ends_with_a_timeout(servers):
         session.execute(sqlalchemy.text("SELECT pg_sleep(5)"))
 
 
-def test_the_command_line_says_it_by_its_exit_code(shop, environment):
+def test_the_exit_code_of_the_command_shows_the_result(shop, environment):
     def check(*arguments):
         command = [sys.executable, "-m", "deploy.consistency", "--timeout", "20", *arguments]
         ended = subprocess.run(
@@ -341,7 +341,7 @@ def test_the_command_line_says_it_by_its_exit_code(shop, environment):
     assert (code, "since" in output) == (2, True)
 
 
-def test_only_an_administrator_may_look(shop):
+def test_only_an_administrator_may_check_consistency(shop):
     for ask in (shop.caller.orders.check_consistency, shop.caller.orders.list_sagas):
         with pytest.raises(PermissionDenied):
             ask(actor=ALICE)
@@ -351,7 +351,7 @@ def test_only_an_administrator_may_look(shop):
         shop.caller.payments.audit_rows([], actor=ALICE)
 
 
-def test_what_is_no_range_is_refused(shop):
+def test_an_invalid_range_is_refused(shop):
     for arguments in (["yesterday"], [STRANGER, ["tomorrow"]]):
         with pytest.raises(ValidationFailed, match="must be a UUID"):
             shop.caller.inventory.audit(*arguments)

@@ -1,4 +1,4 @@
-"""Orders that are asked for at the same moment: one transaction for all, and nobody's answer hangs on the others'."""
+"""Concurrent requests for orders share one transaction, and the result of each is independent of the others."""
 
 import os
 import socket
@@ -34,7 +34,7 @@ TRACES = [
 
 
 class Counter:
-    """Orders, and the queue before it: who asks while an order is under way is served together with the others."""
+    """Orders and its batch queue: requests that arrive while a batch runs become the next batch."""
 
     def __init__(self, container):
         self.container = container
@@ -42,14 +42,14 @@ class Counter:
 
     @contextmanager
     def busy(self):
-        """Have an order under way that gets no further for as long as the block lasts."""
+        """Keep one order waiting in its transaction while the block runs."""
         with closed():
             first = ask()
             eventually(lambda: stuck() == 1)
             yield first
 
     def queue(self, *calls):
-        """Begin calls, each when the one before stands in the queue; returns their greenlets."""
+        """Start calls, each after the previous one is queued; return their greenlets."""
         asked = []
         for call in calls:
             asked.append(ask(**call))
@@ -57,18 +57,18 @@ class Counter:
         return asked
 
     def serve(self, *calls):
-        """Make calls that are served together, in their order; returns what each came to."""
+        """Make calls that run as one batch, in this sequence; return the result of each."""
         with self.busy():
             asked = self.queue(*calls)
         return [one.wait() for one in asked]
 
     @contextmanager
     def serving(self, *calls):
-        """Have such calls in the midst of their transaction for as long as the block lasts; yields their greenlets."""
+        """Keep a batch of calls waiting in its transaction while the block runs; yield their greenlets."""
         with ExitStack() as stack:
             with self.busy() as first:
                 asked = self.queue(*calls)
-                lock = eventlet.spawn(stack.enter_context, closed())  # it comes after the first, and before the others
+                lock = eventlet.spawn(stack.enter_context, closed())  # locked after the first order, before the others
                 eventually(lambda: stuck() == 2)
             first.wait()
             lock.wait()
@@ -78,19 +78,19 @@ class Counter:
 
 @contextmanager
 def closed():
-    """Let nobody write an order for as long as the block lasts."""
+    """Block writes to orders while the block runs."""
     with database("orders").begin() as connection:
         connection.execute(sqlalchemy.text("LOCK TABLE orders IN SHARE MODE"))
         yield
 
 
 def stuck():
-    """How many transactions wait for that."""
+    """The number of transactions that wait for this lock."""
     return scalar("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass")
 
 
 def cut():
-    """Cut the connection of the one that waits."""
+    """Terminate the database connection of the waiting transaction."""
     waiting = "FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass"
     assert scalar(f"SELECT count(pg_terminate_backend(pid)) {waiting}") == 1
 
@@ -101,7 +101,7 @@ def scalar(statement):
 
 
 def ask(items=None, actor=ALICE, key=None, trace=None, timeout=PATIENCE):
-    """Ask for an order; the greenlet returns it, or the error."""
+    """Place an order in a greenlet, which returns the order or the error."""
     headers = dict(zip(("x-request-id", "traceparent"), trace, strict=True)) if trace else {}
 
     def call():
@@ -114,13 +114,13 @@ def ask(items=None, actor=ALICE, key=None, trace=None, timeout=PATIENCE):
 
 
 def transactions():
-    """How many orders each transaction has placed, the smallest first."""
+    """The number of orders of each transaction, sorted."""
     with database("orders").connect() as connection:
         return sorted(connection.scalars(sqlalchemy.text("SELECT count(*) FROM orders GROUP BY xmin::text")))
 
 
 def stored():
-    """How many orders, lines, events of timelines and idempotency keys there are."""
+    """The number of orders, lines, timeline events and idempotency keys."""
     tables = ("orders", "order_items", "timeline", "idempotency_keys")
     return tuple(scalar(f"SELECT count(*) FROM {table}") for table in tables)
 
@@ -128,7 +128,7 @@ def stored():
 @pytest.fixture
 def counter(run_service, monkeypatch):
     monkeypatch.setattr("extensions.idempotency.batcher.MAX_DELAY_SECONDS", PATIENCE)
-    patient = {"lock_timeout": "60s", "statement_timeout": "60s"}  # a test holds the lock, on a slow machine for long
+    patient = {"lock_timeout": "60s", "statement_timeout": "60s"}  # a test may hold the lock for long on a slow machine
     monkeypatch.setattr(postgres, "SESSION_SETTINGS", postgres.SESSION_SETTINGS | patient)
     catalog = Mock()
     catalog.catalog.get_products = lambda product_ids: {
@@ -139,7 +139,7 @@ def counter(run_service, monkeypatch):
 
 @pytest.fixture
 def poison(servers):
-    """Thirteen of anything is more than the database can bear."""
+    """Make the database refuse order lines with a quantity of 13."""
     with owned_database("orders").begin() as connection:
         connection.execute(sqlalchemy.text("ALTER TABLE order_items ADD CONSTRAINT poison CHECK (quantity <> 13)"))
     yield [line(quantity=13)]
@@ -147,7 +147,7 @@ def poison(servers):
         connection.execute(sqlalchemy.text("ALTER TABLE order_items DROP CONSTRAINT poison"))
 
 
-def test_orders_that_come_together_are_one_transaction_and_each_is_its_own(counter, caller, bus):
+def test_concurrent_orders_share_one_transaction_and_keep_their_own_data(counter, caller, bus):
     calls = [
         {
             "items": [line(quantity=number), line(BOOK, 1)],
@@ -171,7 +171,7 @@ def test_orders_that_come_together_are_one_transaction_and_each_is_its_own(count
     assert stored() == (7, 12, 7, 5)
 
 
-def test_each_event_belongs_to_the_request_that_asked_for_its_order(counter, bus):
+def test_each_event_has_the_trace_of_its_own_request(counter, bus):
     answers = counter.serve(*({"trace": trace} for trace in TRACES))
     for answer, (request_id, traceparent) in zip(answers, TRACES, strict=True):
         assert bus.wait_for("order.created", answer["id"])
@@ -182,7 +182,7 @@ def test_each_event_belongs_to_the_request_that_asked_for_its_order(counter, bus
         assert "causation-id" not in headers
 
 
-def test_a_refusal_is_the_answer_of_its_own_call_and_kept_as_such(counter, caller):
+def test_a_refusal_is_the_stored_result_of_its_own_call_only(counter, caller):
     refused = {
         "gone": ([line(GONE)], ProductUnavailable),
         "changed": ([line(price_snapshot="1.00")], PriceChanged),
@@ -198,18 +198,18 @@ def test_a_refusal_is_the_answer_of_its_own_call_and_kept_as_such(counter, calle
     assert (again[0], again[-1]) == (first, last)
     assert [(type(error), str(error)) for error in again[1:-1]] == [(type(error), str(error)) for error in errors]
     assert [error.replay_of is not None for error in again[1:-1]] == [True, True, False]
-    assert stored() == (4, 4, 4, 4)  # and two without a key, who kept the others waiting
+    assert stored() == (4, 4, 4, 4)  # includes two orders without a key that kept the batch waiting
 
 
-def test_a_repeated_refusal_names_the_request_that_was_refused_first(counter):
+def test_a_repeated_refusal_names_the_first_refused_request(counter):
     calls = [{"items": [line(GONE)], "key": str(number), "trace": trace} for number, trace in enumerate(TRACES)]
     counter.serve(*calls)
     again = counter.serve(*({**call, "trace": None} for call in calls))
     assert [error.replay_of for error in again] == [request_id for request_id, _ in TRACES]
 
 
-def test_a_key_that_comes_twice_at_once_is_in_use_the_second_time(counter, caller):
-    """And is told so at once: it does not wait for the first one's end, to be told its answer."""
+def test_the_second_of_two_concurrent_calls_with_one_key_finds_it_in_use(counter, caller):
+    """The second call is refused immediately; it does not wait for the result of the first."""
     with counter.busy():
         asked = counter.queue({"key": "k"}, {"key": "k", "actor": BOB})
         second, another = ask(key="k").wait(), ask(key="k", items=[line(BOOK)]).wait()
@@ -222,7 +222,7 @@ def test_a_key_that_comes_twice_at_once_is_in_use_the_second_time(counter, calle
     assert transactions() == [1, 2]
 
 
-def test_a_key_that_is_used_elsewhere_is_in_use_for_its_own_call_alone(counter):
+def test_a_key_used_by_another_replica_affects_only_its_own_call(counter):
     lock = f"SELECT pg_advisory_xact_lock(hashtextextended('{ALICE['user_id']}\ncreate_order\nk', 0))"
     with database("orders").begin() as connection:
         connection.execute(sqlalchemy.text(lock))
@@ -231,19 +231,19 @@ def test_a_key_that_is_used_elsewhere_is_in_use_for_its_own_call_alone(counter):
     assert placed["status"] == "CREATED"
 
 
-def test_a_key_whose_transaction_is_under_way_is_in_use(counter):
+def test_a_key_with_a_running_transaction_is_in_use(counter):
     with counter.serving({"key": "k"}, {"key": "another"}) as asked:
         assert isinstance(ask(key="k").wait(), IdempotencyKeyInUse)
     assert [one.wait()["status"] for one in asked] == ["CREATED"] * 2
 
 
-def test_what_is_no_key_is_refused_alone(counter):
+def test_an_invalid_key_affects_only_its_own_call(counter):
     refused, placed = counter.serve({"key": "two words"}, {"key": "one"})
     assert [error.field for error in refused.errors] == ["Idempotency-Key"]
     assert placed["status"] == "CREATED"
 
 
-def test_fifty_calls_at_once_with_one_key_leave_one_order(counter):
+def test_fifty_concurrent_calls_with_one_key_place_one_order(counter):
     asked = [ask(key="k") for _ in range(50)]
     answers = [one.wait() for one in asked]
     orders = {answer["id"] for answer in answers if isinstance(answer, dict)}
@@ -252,7 +252,7 @@ def test_fifty_calls_at_once_with_one_key_leave_one_order(counter):
     assert stored() == (1, 1, 1, 1)
 
 
-def test_one_that_the_database_refuses_harms_no_other(counter, poison, caller):
+def test_an_order_refused_by_the_database_does_not_affect_others(counter, poison, caller):
     calls = [{"key": "a"}, {"items": poison, "key": "poison"}, {"items": [line(GONE)], "key": "gone"}, {"key": "b"}]
     first, broken, gone, last = counter.serve(*calls)
     assert [type(error) for error in (broken, gone)] == [InternalError, ProductUnavailable]
@@ -262,8 +262,8 @@ def test_one_that_the_database_refuses_harms_no_other(counter, poison, caller):
     assert scalar("SELECT array_agg(key ORDER BY key) FROM idempotency_keys") == ["a", "b", "gone"]
 
 
-def test_a_key_that_was_stored_behind_our_back_undoes_nobody_else(counter):
-    """Its lock and look-up are one statement, whose view of the table is older than its lock."""
+def test_a_key_stored_concurrently_affects_only_its_own_call(counter):
+    """Lock and look-up are one statement, whose snapshot of the table is older than its lock."""
     row = (
         "INSERT INTO idempotency_keys (actor, method, key, fingerprint, answer)"
         f" VALUES ('{ALICE['user_id']}', 'create_order', 'k', 'another', '{{}}')"
@@ -276,7 +276,7 @@ def test_a_key_that_was_stored_behind_our_back_undoes_nobody_else(counter):
     assert stored() == (2, 2, 2, 2)
 
 
-def test_a_connection_that_is_cut_in_the_midst_leaves_nothing_of_any(counter, bus):
+def test_a_connection_lost_during_a_batch_stores_none_of_its_orders(counter, bus):
     with counter.serving(*({"key": str(number)} for number in range(4))) as asked:
         cut()
         answers = [one.wait() for one in asked]
@@ -288,26 +288,24 @@ def test_a_connection_that_is_cut_in_the_midst_leaves_nothing_of_any(counter, bu
     assert len(bus.wait_for("order.created", count=6)) == 6
 
 
-def test_while_each_is_tried_alone_the_first_that_meets_no_database_is_the_last(counter, poison):
+def test_one_by_one_retries_stop_at_the_first_lost_connection(counter, poison):
     with ExitStack() as stack:
         with counter.serving({"key": "a"}, {"items": poison}, {"key": "b"}) as asked:
             lock = eventlet.spawn(stack.enter_context, closed())
             eventually(lambda: stuck() == 2)
-        lock.wait()  # together they have failed
+        lock.wait()  # the batch has failed
         eventually(lambda: stuck() == 1)
         cut()
     assert [type(one.wait()) for one in asked] == [ServiceUnavailable] * 3
     assert stored() == (1, 1, 1, 0)
 
 
-LOST = [OperationalError("COMMIT", {}, OSError("the connection is gone")), RuntimeError("nobody expects this")]
+LOST = [OperationalError("COMMIT", {}, OSError("the connection is gone")), RuntimeError("an unexpected error")]
 
 
 @pytest.mark.parametrize("error", LOST, ids=["lost", "odd"])
 @pytest.mark.parametrize("took_place", [True, False], ids=["committed", "rolled back"])
-def test_of_a_commit_whose_answer_was_lost_nobody_knows_and_nothing_is_tried_again(
-    counter, monkeypatch, took_place, error
-):
+def test_a_commit_without_a_response_is_unknown_and_is_not_retried(counter, monkeypatch, took_place, error):
     commits = []
 
     def lose(session):
@@ -329,7 +327,7 @@ def test_of_a_commit_whose_answer_was_lost_nobody_knows_and_nothing_is_tried_aga
     assert stored() == (5, 5, 5, 3)
 
 
-def test_who_is_killed_while_waiting_leaves_nothing_and_who_is_in_the_midst_all(counter):
+def test_a_killed_waiter_stores_nothing_and_a_killed_running_call_completes(counter):
     with counter.serving({"key": "a"}, {"key": "b"}) as asked:
         late = counter.queue({"key": "late"}, {"key": "too late"})
         counter.container._kill_worker_threads()
@@ -341,7 +339,7 @@ def test_who_is_killed_while_waiting_leaves_nothing_and_who_is_in_the_midst_all(
     assert stored() == (5, 5, 5, 3)
 
 
-def test_who_loses_patience_while_waiting_is_not_served(counter):
+def test_a_waiter_that_times_out_is_removed_from_the_batch(counter):
     with counter.busy() as first:
         impatient = ask(key="k", timeout=0.5)
         eventually(lambda: len(counter.batcher._waiting) == 1)
@@ -352,8 +350,8 @@ def test_who_loses_patience_while_waiting_is_not_served(counter):
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_a_connection_that_is_lost_with_its_commit_under_way_leaves_it_unknown(counter, monkeypatch, size):
-    """Nothing that is tidied up after it, on a connection that is no more, may make a 503 of that."""
+def test_a_connection_lost_during_the_commit_leaves_the_result_unknown(counter, monkeypatch, size):
+    """Errors of the cleanup on the lost connection must not turn the unknown result into a 503."""
     cuts = []
 
     def cut_and_commit(dialect, connection):

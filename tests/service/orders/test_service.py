@@ -1,4 +1,4 @@
-"""Orders in its container: pricing, the saga's decisions, commands, and who may see what."""
+"""Orders in its container: pricing, decisions of the saga, commands, and permissions to read."""
 
 from decimal import Decimal
 from itertools import product as product_of
@@ -36,7 +36,7 @@ ADMIN = {"user_id": str(new_id()), "roles": ["admin"]}
 
 
 def product(**changes):
-    """A product as catalog answers it."""
+    """A product as catalog returns it."""
     return {
         "id": str(new_id()),
         "sku": "PEN",
@@ -58,7 +58,7 @@ GONE = product(sku="GONE", is_active=False)
 
 @pytest.fixture
 def catalog():
-    """What orders gets when it asks catalog; the RPC itself is tested elsewhere."""
+    """A fake of catalog. RPC itself is tested elsewhere."""
     services = Mock()
     services.catalog.get_products = lambda product_ids: {
         "items": [item for item in (PEN, BOOK, GONE) if item["id"] in product_ids]
@@ -130,14 +130,14 @@ def test_an_order_is_priced_stored_and_announced(orders, bus):
         ([], None, ValidationFailed, "items"),
     ],
 )
-def test_a_wrong_order_is_refused_by_its_field(orders, items, total, error, field):
+def test_the_refusal_of_an_invalid_order_names_the_field(orders, items, total, error, field):
     with pytest.raises(error) as refusal:
         orders.create_order(items, total, actor=ALICE)
     assert refusal.value.errors[0].field == field
     assert orders.list_orders()["items"] == []
 
 
-def test_both_answers_confirm_the_order_in_either_order(orders, bus):
+def test_both_replies_confirm_the_order_in_either_sequence(orders, bus):
     for first, second in ((reserved, authorized), (authorized, reserved)):
         order = orders.create_order([line()], actor=ALICE)
         bus.publish(first(order))
@@ -147,9 +147,9 @@ def test_both_answers_confirm_the_order_in_either_order(orders, bus):
         assert (now["stock_status"], now["payment_status"]) == ("RESERVED", "AUTHORIZED")
 
 
-def test_both_answers_at_the_same_moment_confirm_every_order(orders, bus):
+def test_concurrent_replies_confirm_every_order(orders, bus):
     made = [orders.create_order([line()], actor=ALICE) for _ in range(30)]
-    for order in made:  # two queues, two handlers, one row: each must see what the other did
+    for order in made:  # two queues, two handlers, one row: each must see the change of the other
         bus.publish(reserved(order))
         bus.publish(authorized(order))
     for order in made:
@@ -158,7 +158,7 @@ def test_both_answers_at_the_same_moment_confirm_every_order(orders, bus):
 
 
 @pytest.mark.parametrize(("answer", "reason"), [(sold_out, "OUT_OF_STOCK"), (refused, "PAYMENT_FAILED")])
-def test_one_bad_answer_cancels_the_order_at_once(orders, bus, answer, reason):
+def test_one_failure_reply_cancels_the_order_immediately(orders, bus, answer, reason):
     order = orders.create_order([line()], actor=ALICE)
     bus.publish(answer(order))
     (cancelled,) = bus.wait_for("order.cancelled", order["id"])
@@ -178,14 +178,14 @@ def test_a_duplicate_changes_nothing(orders, bus):
     assert len(bus.wait_for("order.confirmed", order["id"])) == 1
 
 
-def test_an_order_nobody_answers_for_is_cancelled_by_its_deadline(orders, bus, monkeypatch):
+def test_an_order_without_replies_is_cancelled_at_its_deadline(orders, bus, monkeypatch):
     monkeypatch.setitem(config.data, "ORDER_DEADLINE_SECONDS", 0.2)
     order = orders.create_order([line()], actor=ALICE)
     (cancelled,) = bus.wait_for("order.cancelled", order["id"])
     assert cancelled.reason == "TIMEOUT"
 
 
-def test_a_clock_that_was_set_back_keeps_no_order_waiting(orders, bus, monkeypatch):
+def test_a_clock_set_back_delays_no_deadline(orders, bus, monkeypatch):
     monkeypatch.setitem(config.data, "ORDER_DEADLINE_SECONDS", 1)
     placed = orders.create_order([line()], actor=ALICE)
     with database("orders").begin() as connection:
@@ -194,7 +194,7 @@ def test_a_clock_that_was_set_back_keeps_no_order_waiting(orders, bus, monkeypat
     assert orders.get_order(placed["id"])["cancel_reason"] == "TIMEOUT"
 
 
-def test_a_cancelled_order_reads_as_cancelled_at_once(orders):
+def test_a_cancelled_order_is_read_as_cancelled_immediately(orders):
     order = orders.create_order([line()], actor=ALICE)
     orders.get_order(order["id"])  # now it is in the cache
     orders.cancel_order(order["id"], actor=ALICE)
@@ -203,12 +203,12 @@ def test_a_cancelled_order_reads_as_cancelled_at_once(orders):
         orders.cancel_order(order["id"], actor=ALICE)
 
 
-def test_what_nobody_answers_for_is_listed_as_stuck(orders, bus, monkeypatch):
+def test_an_order_without_replies_is_listed_as_stuck(orders, bus, monkeypatch):
     monkeypatch.setitem(config.data, "ORDER_DEADLINE_SECONDS", 0)
     settled, stuck = [orders.create_order([line()], actor=ALICE) for _ in range(2)]
     for order in (settled, stuck):
-        reaches(orders, order, "CANCELLED")  # by its deadline, at once
-    bus.publish(reserved(stuck))  # held for a cancelled order, and never given back
+        reaches(orders, order, "CANCELLED")  # by its deadline, which passes immediately
+    bus.publish(reserved(stuck))  # reserved for a cancelled order, and never released
     eventually(lambda: orders.get_order(stuck["id"])["stock_status"] == "RESERVED")
     (listed,) = orders.list_stuck(actor=ADMIN)["items"]
     assert (listed["id"], listed["status"], listed["stock_status"]) == (stuck["id"], "CANCELLED", "RESERVED")
@@ -219,7 +219,7 @@ def test_what_nobody_answers_for_is_listed_as_stuck(orders, bus, monkeypatch):
             ask(actor=ALICE)
 
 
-def test_what_is_under_way_is_listed_before_it_is_stuck(orders, monkeypatch):
+def test_an_order_in_progress_is_listed_before_it_is_stuck(orders, monkeypatch):
     monkeypatch.setitem(config.data, "ORDER_DEADLINE_SECONDS", 60)
     made = [orders.create_order([line()], actor=ALICE)["id"] for _ in range(3)]
     page = orders.list_sagas(limit=2, actor=ADMIN)
@@ -231,7 +231,7 @@ def test_what_is_under_way_is_listed_before_it_is_stuck(orders, monkeypatch):
     assert [item["id"] for item in orders.list_sagas(actor=ADMIN)["items"]] == [made[2], made[1]]
 
 
-def test_the_sql_of_stuck_orders_says_what_the_saga_says(servers):
+def test_the_sql_of_stuck_orders_agrees_with_the_saga(servers):
     rows = list(product_of(OrderStatus, *STATUSES))
     one = "(VALUES (:status, :stock, :payment)) AS one (status, stock_status, payment_status)"
     query = sqlalchemy.text(f"SELECT {UNSETTLED.text} FROM {one}")
@@ -256,7 +256,7 @@ def test_shipping_and_delivering(orders, bus):
     assert bus.wait_for("order.delivered", order["id"])
 
 
-def test_everybody_sees_only_what_is_theirs(orders):
+def test_customers_see_only_their_own_orders(orders):
     order = orders.create_order([line()], actor=ALICE)
     for ask in (orders.get_order, orders.get_timeline, orders.cancel_order):
         with pytest.raises(OrderNotFound):
@@ -270,7 +270,7 @@ def test_everybody_sees_only_what_is_theirs(orders):
     assert [item["id"] for item in orders.list_orders(actor=ADMIN)["items"]] == [order["id"]]
 
 
-def test_pages_do_not_shift_while_orders_come_in(orders):
+def test_pages_do_not_shift_while_orders_are_added(orders):
     made = [orders.create_order([line()], actor=ALICE)["id"] for _ in range(5)]
     page = orders.list_orders(limit=2, actor=ALICE)
     orders.create_order([line()], actor=ALICE)
@@ -281,7 +281,7 @@ def test_pages_do_not_shift_while_orders_come_in(orders):
     assert seen == made[::-1]
 
 
-def test_an_idempotency_key_makes_one_order(orders):
+def test_an_idempotency_key_places_one_order(orders):
     first = orders.create_order([line()], actor=ALICE, idempotency_key="k1")
     assert orders.create_order([line()], actor=ALICE, idempotency_key="k1") == first
     with pytest.raises(IdempotencyKeyReused):
@@ -292,28 +292,30 @@ def test_an_idempotency_key_makes_one_order(orders):
             orders.create_order([line(price_snapshot="1.00")], actor=ALICE, idempotency_key="k2")
 
 
-def test_without_the_catalog_no_order_is_made(run_service, caller):
+def test_without_the_catalog_no_order_is_placed(run_service, caller):
     run_service(OrdersService)
-    # At once where its queue is gone; by the deadline where it has been running until just now.
+    # Immediately if the queue of catalog is gone; at the deadline if catalog has just stopped.
     with pytest.raises((ServiceUnavailable, UpstreamTimeout)):
         caller.orders.create_order([line()], actor=ALICE)
     assert caller.orders.list_orders()["items"] == []
 
 
-def test_without_catalog_orders_are_taken_for_as_long_as_nothing_has_changed_there(orders, catalog):
+def test_without_catalog_orders_are_placed_until_its_cache_generation_changes(orders, catalog):
     orders.create_order([line()], actor=ALICE)
     catalog.catalog.get_products = Mock(side_effect=ServiceUnavailable)
     assert orders.create_order([line()], actor=ALICE)["total_amount"] == "25.00"
-    redis.Redis.from_url(config["REDIS_URL"]).set("catalog:products:generation", "another")  # as every change does
+    redis.Redis.from_url(config["REDIS_URL"]).set(
+        "catalog:products:generation", "another"
+    )  # every change of a product does this
     with pytest.raises(ServiceUnavailable):
         orders.create_order([line()], actor=ALICE)
 
 
 @pytest.mark.parametrize("failure", [ServiceUnavailable, UpstreamTimeout])
-def test_without_catalog_what_was_taken_before_is_still_answered_for(orders, catalog, failure):
+def test_without_catalog_repeated_requests_still_get_their_result(orders, catalog, failure):
     first = orders.create_order([line()], actor=ALICE, idempotency_key="k1")
     catalog.catalog.get_products = Mock(side_effect=failure)
-    redis.Redis.from_url(config["REDIS_URL"]).flushall()  # its copies of the products may be old now
+    redis.Redis.from_url(config["REDIS_URL"]).flushall()  # its copies of the products may be outdated now
     assert orders.create_order([line()], actor=ALICE, idempotency_key="k1") == first
     with pytest.raises(IdempotencyKeyReused):
         orders.create_order([line(quantity=3)], actor=ALICE, idempotency_key="k1")

@@ -1,4 +1,4 @@
-"""What changes orders, in transactions of its own."""
+"""The use cases of orders, each in its own transaction."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -20,7 +20,7 @@ BASKETS = st.lists(
 
 
 def new_order(basket):
-    """An order as pricing leaves it."""
+    """An order as pricing returns it."""
     lines = tuple(
         OrderLine(
             product_id=new_id(), product_sku=f"S{product}", quantity=quantity, price_snapshot=Decimal(cents) / 100
@@ -31,7 +31,7 @@ def new_order(basket):
 
 
 def place(transactions, batches):
-    """Place orders; returns what came of each: its answer, its event and its rows, without what no two can share."""
+    """Place orders; return the result, event and rows of each, without the values that are unique to an order."""
     views, events = [], []
     for batch in batches:
         with transactions.open(events) as (session, publish):
@@ -47,7 +47,7 @@ def place(transactions, batches):
 
 
 def rows(transactions, view, event):
-    """What is stored of an order."""
+    """The stored rows of an order."""
     assert event.order_id == view.id
     (order,) = transactions.read(
         "SELECT user_id, status, cancel_reason, total_amount, currency, stock_status, payment_status, version"
@@ -69,7 +69,7 @@ def rows(transactions, view, event):
 
 @SETTINGS
 @given(BASKETS)
-def test_a_batch_comes_to_what_its_orders_would_come_to_one_by_one(servers, baskets):
+def test_a_batch_has_the_same_results_as_its_orders_one_by_one(servers, baskets):
     transactions = Transactions("orders")
     orders = [new_order(basket) for basket in baskets]
     try:

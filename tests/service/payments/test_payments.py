@@ -1,4 +1,4 @@
-"""Payments in a real container: its RPC methods, its handlers, the provider, and what happens when they race."""
+"""Payments in a real container: its RPC methods, its handlers, the provider, and races between them."""
 
 from collections import Counter
 from decimal import Decimal
@@ -26,7 +26,7 @@ ADMIN = {"user_id": str(new_id()), "roles": ["customer", "admin"]}
 
 
 class WatchedProvider(PaymentProvider):
-    """The simulated provider with a memory, as a real one has; and with a door that a test can close."""
+    """The simulated provider with a record of its calls. A test can make it unavailable."""
 
     def __init__(self):
         super().__init__(Decimal("10000.00"))
@@ -48,7 +48,7 @@ class WatchedProvider(PaymentProvider):
             self.door.wait()
         if self.failures:
             self.failures -= 1
-            raise ConnectionError("the provider is away")
+            raise ConnectionError("the provider is unavailable")
         return super().authorise(key, amount, currency)
 
     def _move(self, kind, reference, key):
@@ -62,7 +62,7 @@ class WatchedProvider(PaymentProvider):
 
     @property
     def kinds(self):
-        """What was done, however often it was asked for."""
+        """The kinds of operations performed; repeated requests count once."""
         return sorted(kind for kind, _ in self.moved)
 
 
@@ -104,7 +104,7 @@ def cancelled(order):
 
 
 def has_handled(rows, event, messages=1):
-    """Tell whether the inbox holds so many messages of this kind of event."""
+    """Check whether the inbox holds this number of messages of this kind of event."""
     return len(rows("SELECT FROM inbox WHERE handler = :handler", handler=handler_name(type(event)))) == messages
 
 
@@ -114,7 +114,7 @@ def said_by_payments(bus):
 
 @pytest.mark.usefixtures("payments")
 class TestAuthorisation:
-    def test_of_exactly_the_order_s_total(self, payments, bus):
+    def test_authorises_exactly_the_total_of_the_order(self, payments, bus):
         order = created("149.90")
         message_id = bus.publish(order, application_headers={"x-request-id": "r-1"})
         [event] = bus.wait_for("payment.authorized", order.order_id)
@@ -128,12 +128,12 @@ class TestAuthorisation:
         answer = next(each for each in bus.heard if each.properties.get("type") == "payment.authorized")
         assert (answer.headers["x-request-id"], answer.headers["causation-id"]) == ("r-1", message_id)
 
-    def test_up_to_the_limit(self, bus):
+    def test_an_amount_up_to_the_limit_is_authorised(self, bus):
         order = created("10000.00")
         bus.publish(order)
         bus.wait_for("payment.authorized", order.order_id)
 
-    def test_over_the_limit_fails(self, payments, bus, rows, provider):
+    def test_an_amount_over_the_limit_fails(self, payments, bus, rows, provider):
         order = created("10000.01")
         bus.publish(order)
         [event] = bus.wait_for("payment.failed", order.order_id)
@@ -146,20 +146,20 @@ class TestAuthorisation:
         assert said_by_payments(bus) == ["payment.failed"]
         assert provider.kinds == []
 
-    def test_of_more_orders_than_one_batch_takes(self, bus):
+    def test_more_orders_than_fit_one_batch_are_authorised(self, bus):
         for _ in range(2 * BATCH + 10):
             bus.publish(created())
         bus.wait_for("payment.authorized", count=2 * BATCH + 10)
 
-    def test_survives_a_provider_that_is_away(self, bus, provider):
+    def test_is_retried_while_the_provider_is_unavailable(self, bus, provider):
         provider.failures = 1
         order = created()
         bus.publish(order)
         bus.wait_for("payment.authorized", order.order_id)
         assert len(provider.asked) == 2
-        assert len(set(provider.asked)) == 1, "the second try must have the first one's key"
+        assert len(set(provider.asked)) == 1, "the second attempt must use the key of the first"
 
-    def test_by_two_replicas_happens_once(self, run_service, bus, provider, rows):
+    def test_two_replicas_authorise_each_payment_once(self, run_service, bus, provider, rows):
         run_service(PaymentsService, provider=provider)
         orders = [created() for _ in range(60)]
         for order in orders:
@@ -209,8 +209,8 @@ class TestAnAuthorisedPayment:
         assert provider.kinds == ["capture", "refund"]
 
 
-class TestWhatACrashUndid:
-    """The provider has done what an event asked for, our side of it is rolled back, and the opposite event is next."""
+class TestAfterACrash:
+    """The provider performed an operation, our transaction was rolled back, and the opposite event is next."""
 
     @pytest.fixture
     def order(self, payments, bus):
@@ -226,7 +226,7 @@ class TestWhatACrashUndid:
             )
             session.rollback()
 
-    def test_what_was_captured_is_refunded(self, payments, bus, order, rows, provider):
+    def test_a_captured_payment_is_refunded(self, payments, bus, order, rows, provider):
         self.crash(confirmed(order), provider)
         bus.publish(cancelled(order))
         bus.publish(cancelled(order))
@@ -237,7 +237,7 @@ class TestWhatACrashUndid:
         assert said_by_payments(bus) == ["payment.authorized", "payment.captured", "payment.refunded"]
         assert provider.kinds == ["capture", "refund"]
 
-    def test_what_was_voided_stays_so(self, payments, bus, order, rows, provider):
+    def test_a_voided_payment_stays_voided(self, payments, bus, order, rows, provider):
         self.crash(cancelled(order), provider)
         bus.publish(confirmed(order))
         bus.wait_for("payment.voided", order.order_id)
@@ -248,12 +248,12 @@ class TestWhatACrashUndid:
         assert provider.kinds == ["void"]
 
 
-class TestCancellationThatOvertakes:
+class TestEarlyCancellation:
     @pytest.mark.parametrize(
         ("amount", "status", "said", "done"),
         [("5.00", "VOIDED", "payment.voided", ["void"]), ("10000.01", "FAILED", "payment.failed", [])],
     )
-    def test_the_provider_s_answer(self, payments, bus, rows, provider, amount, status, said, done):
+    def test_before_the_outcome_of_the_provider(self, payments, bus, rows, provider, amount, status, said, done):
         provider.close()
         order = created(amount)
         bus.publish(order)
@@ -269,7 +269,7 @@ class TestCancellationThatOvertakes:
         assert said_by_payments(bus) == [said]
         assert provider.kinds == done
 
-    def test_the_order_leaves_no_payment(self, payments, bus, rows, provider):
+    def test_before_the_order_leaves_no_payment(self, payments, bus, rows, provider):
         order = created()
         bus.publish(cancelled(order))
         eventually(lambda: has_handled(rows, cancelled(order)))
@@ -281,8 +281,8 @@ class TestCancellationThatOvertakes:
         assert payments.list_payments()["items"] == []
         assert (provider.asked, said_by_payments(bus)) == ([], [])
 
-    def test_in_two_transactions_at_once(self, rows, provider):
-        """The two handlers, the first one's transaction held open, for an order of which there is no row yet."""
+    def test_in_two_concurrent_transactions(self, rows, provider):
+        """Both handlers for an order without a row, while the transaction of the first is kept open."""
         for is_created_first in (True, False):
             order = created()
             slow, quick = (order, cancelled(order)) if is_created_first else (cancelled(order), order)
@@ -299,7 +299,7 @@ class TestCancellationThatOvertakes:
 
 
 def handle(provider, event, hold=0.0, started=None):
-    """Hear of an order in a transaction of its own, as another replica would; keep it open for `hold` seconds."""
+    """Handle an event in its own transaction, as another replica would; keep it open for `hold` seconds."""
     with sessionmaker(database("payments")).begin() as session:
         use_cases.follow_orders(session, [Received(event, new_id(), "request", "trace")], provider, lambda *_: None)
         if started:
@@ -307,7 +307,7 @@ def handle(provider, event, hold=0.0, started=None):
         eventlet.sleep(hold)
 
 
-def test_a_confirmation_of_an_unknown_order_is_a_dead_letter_and_holds_up_no_other(payments, bus):
+def test_a_confirmation_of_an_unknown_order_is_a_dead_letter_and_blocks_no_other(payments, bus):
     good, lost = created(), created()
     bus.publish(good)
     bus.wait_for("payment.authorized", good.order_id)
@@ -319,10 +319,10 @@ def test_a_confirmation_of_an_unknown_order_is_a_dead_letter_and_holds_up_no_oth
     assert dead["error"].startswith("PaymentMissing")
 
 
-class TestWhoSeesWhat:
+class TestReadPermissions:
     @pytest.fixture
     def own(self, payments, bus):
-        """The owner's two payments, the second one failed, and one of somebody else."""
+        """Two payments of the owner, the second one failed, and a payment of another user."""
         orders = [created(), created("10000.01"), created(user_id=new_id())]
         for order in orders:
             bus.publish(order)

@@ -1,7 +1,7 @@
-"""Payments' use cases on a real database, in any order, in batches, again and again, and crashing before the commit.
+"""Payments' use cases on a real database: any sequence, batches, repetitions, and crashes before the commit.
 
-After each step the table, what was published and what the provider did must be what a much simpler model of the
-contract says. The provider's answers are kept, and recorded whenever: late, twice, or by the second of two replicas.
+After each step the table, the published events and the operations of the provider must match a much simpler model of
+the contract. Outcomes of the provider are recorded at any later time: late, twice, or by the second of two replicas.
 """
 
 from decimal import Decimal
@@ -35,7 +35,7 @@ news = st.lists(st.tuples(kinds, st.integers(0, ORDERS - 1)), min_size=2, max_si
 
 
 class Till:
-    """Payments as the contract describes them, in the plainest way."""
+    """A minimal model of payments as the contract describes them."""
 
     def __init__(self):
         self.status = {}
@@ -78,7 +78,7 @@ class Till:
 
 
 class Watched(PaymentProvider):
-    """The provider, with a note of each move."""
+    """The provider, with a record of each operation."""
 
     def __init__(self):
         super().__init__(LIMIT)
@@ -93,10 +93,10 @@ STATUSES = {"PENDING", "remembered", "AUTHORIZED", "FAILED", "CAPTURED", "VOIDED
 
 
 class Payments(RuleBasedStateMachine):
-    """The real thing beside the till."""
+    """Runs the use cases and the model side by side."""
 
     transactions = None
-    seen = set()  # noqa: RUF012 - over all runs: what they went through
+    seen = set()  # noqa: RUF012 - the statuses seen in all runs
 
     @initialize(amounts=st.lists(amounts, min_size=ORDERS, max_size=ORDERS))
     def open_till(self, amounts):
@@ -124,11 +124,11 @@ class Payments(RuleBasedStateMachine):
         events = [received(self.confirmed(order)) for order in batch]
         with pytest.raises(PaymentMissing), self.transactions.open(self.published) as (session, publish):
             use_cases.follow_orders(session, events, self.provider, publish)
-        assert self.provider.moves == [], "the provider was asked before it was clear that this fails"
+        assert self.provider.moves == [], "the provider was called before the failure was detected"
 
     @rule(order=st.integers(0, ORDERS - 1))
     def an_order_is_paid(self, order):
-        """The usual way, up to where others go on from."""
+        """The usual sequence, from which other rules continue."""
         self.orders_are_created([order], crash=False)
         self.the_provider_is_asked()
         self.record(
@@ -194,7 +194,7 @@ class Payments(RuleBasedStateMachine):
         self.note_moves(crash)
 
     def note_moves(self, crash):
-        """What a crashed transaction asked of the provider, it asks again with the same key: that counts once."""
+        """A crashed transaction repeats its provider calls with the same key, which counts once."""
         if not crash:
             self.moved += [
                 (kind, [str(order) for order in self.orders].index(order)) for kind, order in self.provider.moves
@@ -214,7 +214,7 @@ class Payments(RuleBasedStateMachine):
     def cancelled(self, order):
         return OrderCancelled(order_id=self.orders[order], user_id=USER, reason=CancelReason.USER)
 
-    # What must be so after each step
+    # Invariants after each step
 
     @invariant()
     def payments_are_what_they_must_be(self):
@@ -252,14 +252,14 @@ class Payments(RuleBasedStateMachine):
 
 
 MUTANTS = {
-    "a second event of the batch about the same order is handled like the first": (
+    "a second event of the batch for the same order is handled like the first": (
         use_cases,
         "_advance",
         lambda states, each: rules.step_for(states.get(each.event.order_id), type(each.event)),
     ),
     "a remembered cancellation is not read": (Payment, "state", property(lambda row: rules.State(row.status))),
-    "what changed is not stored": (use_cases, "_store", lambda *_: None),
-    "an answer replaces what has become of the payment since": (
+    "changes are not stored": (use_cases, "_store", lambda *_: None),
+    "an outcome overwrites a later status of the payment": (
         rules,
         "step_for",
         lambda state, trigger: _STEP_FOR(rules.State.PENDING if trigger is Approved else state, trigger),
@@ -278,7 +278,7 @@ def machine(servers):
 
 def test_payments_do_what_the_contract_says(machine):
     run_state_machine_as_test(machine, settings=SETTINGS)
-    assert machine.seen >= STATUSES, "the runs are too short to go through everything"
+    assert machine.seen >= STATUSES, "the runs are too short to reach every status"
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)

@@ -13,7 +13,7 @@ def users(run_service, caller):
 
 @pytest.fixture
 def ayse(users):
-    """The answer of registering her."""
+    """The result of her registration."""
     return users.register("ayse@example.com", PASSWORD)
 
 

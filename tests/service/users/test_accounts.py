@@ -38,16 +38,16 @@ class TestRegister:
         verified = users.verify(ayse["access_token"])
         assert (verified["valid"], verified["user_id"], verified["roles"]) == (True, user["id"], ["customer"])
 
-    def test_tells_the_others(self, bus, ayse):
+    def test_publishes_an_event(self, bus, ayse):
         (event,) = bus.wait_for("user.registered", ayse["user"]["id"])
         assert event.email == "ayse@example.com"
 
     @pytest.mark.parametrize("email", ["ayse@example.com", " AYSE@Example.com "])
-    def test_an_address_is_taken_once_in_any_case(self, users, ayse, email):
+    def test_an_address_is_registered_once_regardless_of_case(self, users, ayse, email):
         with pytest.raises(UserAlreadyExists):
             users.register(email, PASSWORD)
 
-    def test_of_many_at_once_one_wins(self, users):
+    def test_one_of_many_concurrent_registrations_succeeds(self, users):
         outcomes = []
 
         def register():
@@ -64,14 +64,14 @@ class TestRegister:
         assert outcomes.count(None) == 5
         assert len(users.list_users()["items"]) == 1
 
-    def test_the_same_key_gives_the_same_answer(self, users, admin):
+    def test_the_same_key_gives_the_same_result(self, users, admin):
         first = users.register("key@example.com", PASSWORD, idempotency_key="k-1")
         users.set_roles(first["user"]["id"], ["admin"])
         users.set_active(first["user"]["id"], is_active=False)
         assert users.register(" KEY@example.com", PASSWORD, idempotency_key="k-1") == first
         assert len(users.list_users()["items"]) == 2
 
-    def test_whoever_is_refused_after_the_account_was_made_is_not_told_that_nothing_was_done(self, users, monkeypatch):
+    def test_a_failure_after_the_account_was_created_has_an_unknown_result(self, users, monkeypatch):
         repeat = use_cases.repeat_registration
 
         def lose_the_database(session, *arguments):
@@ -85,7 +85,7 @@ class TestRegister:
         account = users.register("key@example.com", PASSWORD, idempotency_key="k-1")
         assert users.list_users()["items"] == [account["user"]]
 
-    def test_a_key_stands_for_one_address(self, users):
+    def test_a_key_belongs_to_one_address(self, users):
         first = users.register("key@example.com", PASSWORD, idempotency_key="k-1")
         with pytest.raises(IdempotencyKeyReused):
             users.register("other@example.com", PASSWORD, idempotency_key="k-1")
@@ -99,12 +99,12 @@ class TestRegister:
             (PASSWORD, None, UserAlreadyExists),
         ],
     )
-    def test_another_key_or_body_does_not(self, users, password, key, error):
+    def test_another_key_or_body_is_refused(self, users, password, key, error):
         users.register("key@example.com", PASSWORD, idempotency_key="k-1")
         with pytest.raises(error):
             users.register("key@example.com", password, idempotency_key=key)
 
-    def test_a_key_finds_no_registration_without_one(self, users, ayse):
+    def test_a_key_does_not_match_a_registration_without_a_key(self, users, ayse):
         with pytest.raises(UserAlreadyExists):
             users.register("ayse@example.com", PASSWORD, idempotency_key="k-1")
 
@@ -112,7 +112,7 @@ class TestRegister:
         with pytest.raises(WeakPassword, match="well-known"):
             users.register("ayse@example.com", "Password123!")
 
-    def test_names_wrong_fields(self, users):
+    def test_names_invalid_fields(self, users):
         with pytest.raises(ValidationFailed) as refused:
             users.register("nobody", None)
         assert [error.field for error in refused.value.errors] == ["email", "password"]
@@ -126,7 +126,7 @@ class TestRegister:
 
 
 class TestLogin:
-    def test_by_any_spelling_of_the_address(self, users, ayse):
+    def test_accepts_any_spelling_of_the_address(self, users, ayse):
         session = users.login("AYSE@example.com ", PASSWORD)
         assert session["user"] == ayse["user"]
         assert session["refresh_token"] != ayse["refresh_token"]
@@ -134,12 +134,12 @@ class TestLogin:
     @pytest.mark.parametrize(
         ("email", "password"), [("ayse@example.com", "Wrong-pass-2026!"), ("b@example.com", PASSWORD)]
     )
-    def test_does_not_tell_what_was_wrong(self, users, ayse, email, password):
+    def test_does_not_reveal_which_credential_was_wrong(self, users, ayse, email, password):
         with pytest.raises(InvalidCredentials) as refused:
             users.login(email, password)
         assert str(refused.value) == InvalidCredentials.detail
 
-    def test_of_an_inactive_account(self, users, ayse):
+    def test_refuses_an_inactive_account(self, users, ayse):
         users.set_active(ayse["user"]["id"], is_active=False)
         with pytest.raises(UserInactive):
             users.login("ayse@example.com", PASSWORD)
@@ -147,8 +147,8 @@ class TestLogin:
             users.login("ayse@example.com", "Wrong-pass-2026!")
 
     def test_takes_as_long_for_an_unknown_address(self, users):
-        """In turns, so that whatever else the machine does takes its time from both; no address more than eight times,
-        for whoever guesses more often is told nothing any more."""
+        """Alternating, so that other load on the machine affects both. At most eight attempts for each address,
+        because further attempts are rate limited."""
         took = {"known": [], "unknown": []}
         for number in range(3):
             users.register(f"known{number}@example.com", PASSWORD)
@@ -159,9 +159,9 @@ class TestLogin:
                     users.login(f"{name}{tried % 3}@example.com", "Wrong-pass-2026!")
                 seconds.append(time.perf_counter() - began)
         known, unknown = (statistics.median(seconds) for seconds in took.values())
-        assert 0.7 < known / unknown < 1.4  # without the hash of nobody's password it would be 2 and more
+        assert 0.7 < known / unknown < 1.4  # without the hash for unknown addresses it would be 2 or more
 
-    def test_renews_a_hash_that_was_made_with_other_parameters(self, users, ayse):
+    def test_renews_a_hash_with_other_parameters(self, users, ayse):
         with database("users").begin() as connection:
             weak = PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash(PASSWORD)
             connection.execute(sqlalchemy.text("UPDATE users SET password_hash = :weak"), {"weak": weak})
@@ -174,7 +174,7 @@ class TestLogin:
             thread.start()
         for thread in threads:
             thread.join()
-        assert outcomes == [ayse["user"]] * 6  # those who lost the race for the renewal are logged in, too
+        assert outcomes == [ayse["user"]] * 6  # logins that lost the race for the renewal succeed too
         with database("users").connect() as connection:
             stored = connection.scalars(sqlalchemy.text("SELECT password_hash FROM users")).one()
         assert stored.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
@@ -182,8 +182,8 @@ class TestLogin:
             users.login("ayse@example.com", "Wrong-pass-2026!")
         assert users.login("ayse@example.com", PASSWORD)["user"] == ayse["user"]
 
-    def test_hashing_holds_up_nobody(self, users, ayse):
-        # Ten logins are a quarter of a second of computing. Where they hold up the others, three of these are answered.
+    def test_hashing_does_not_block_other_calls(self, users, ayse):
+        # Ten logins take a quarter of a second to compute. If they blocked other calls, only three calls would return.
         logins = [threading.Thread(target=users.login, args=["ayse@example.com", PASSWORD]) for _ in range(10)]
         for login in logins:
             login.start()
@@ -195,7 +195,7 @@ class TestLogin:
 
 
 class TestRoles:
-    def test_are_set_exactly(self, users, bus, ayse, admin):
+    def test_are_replaced_as_a_whole(self, users, bus, ayse, admin):
         user_id = ayse["user"]["id"]
         changed = users.set_roles(user_id, ["admin", "customer", "admin"][:2], actor=admin)
         assert changed["roles"] == ["customer", "admin"]
@@ -209,7 +209,7 @@ class TestRoles:
         }
         assert users.verify(ayse["access_token"])["roles"] == ["customer", "admin"]
 
-    def test_the_same_again_is_no_event(self, users, bus, ayse):
+    def test_the_same_roles_again_publish_no_event(self, users, bus, ayse):
         users.set_roles(ayse["user"]["id"], ["customer"])
         users.set_active(ayse["user"]["id"], is_active=True)
         other = users.register("marker@example.com", PASSWORD)
@@ -221,7 +221,7 @@ class TestRoles:
             users.set_roles(ayse["user"]["id"], [])
 
     @pytest.mark.parametrize(("method", "argument"), [("set_roles", ["admin"]), ("set_active", True)])
-    def test_are_the_admins_to_give(self, users, ayse, method, argument):
+    def test_can_be_changed_by_administrators_only(self, users, ayse, method, argument):
         for user_id in (ayse["user"]["id"], str(uuid4()), "nonsense"):
             with pytest.raises(PermissionDenied):
                 getattr(users, method)(user_id, argument, actor=actor(ayse))
@@ -229,8 +229,8 @@ class TestRoles:
             getattr(users, method)(str(uuid4()), argument)
 
 
-class TestSwitchingOff:
-    def test_ends_everything(self, users, bus, ayse, admin):
+class TestDeactivation:
+    def test_ends_all_sessions_and_logins(self, users, bus, ayse, admin):
         user_id = ayse["user"]["id"]
         assert users.set_active(user_id, is_active=False, actor=admin)["is_active"] is False
         (event,) = bus.wait_for("user.updated", user_id)
@@ -240,7 +240,7 @@ class TestSwitchingOff:
         with pytest.raises(UserInactive):
             users.refresh(ayse["refresh_token"])
 
-    def test_and_on_again_brings_no_session_back(self, users, ayse):
+    def test_reactivation_restores_no_session(self, users, ayse):
         users.set_active(ayse["user"]["id"], is_active=False)
         users.set_active(ayse["user"]["id"], is_active=True)
         with pytest.raises(TokenRevoked):
@@ -249,17 +249,17 @@ class TestSwitchingOff:
 
 
 class TestRead:
-    def test_everyone_sees_themselves(self, users, ayse):
+    def test_users_can_read_their_own_account(self, users, ayse):
         assert users.get_user(ayse["user"]["id"], actor=actor(ayse)) == ayse["user"]
 
-    def test_others_do_not_exist(self, users, ayse, admin):
+    def test_other_accounts_are_not_found(self, users, ayse, admin):
         with pytest.raises(UserNotFound):
             users.get_user(admin["user_id"], actor=actor(ayse))
         with pytest.raises(UserNotFound):
             users.get_user(str(uuid4()))
         assert users.get_user(ayse["user"]["id"], actor=admin) == ayse["user"]
 
-    def test_the_list_is_the_admins_newest_first(self, users, ayse, admin):
+    def test_the_list_is_for_administrators_and_sorted_newest_first(self, users, ayse, admin):
         with pytest.raises(PermissionDenied):
             users.list_users(actor=actor(ayse))
         first = users.list_users(limit=1, actor=admin)

@@ -16,7 +16,7 @@ def pair(session):
 
 
 def age(seconds, column="replaced_at", table="refresh_tokens"):
-    """Let time pass, for the database."""
+    """Move a time column back, as if this time had passed."""
     with database("users").begin() as connection:
         change = f"UPDATE {table} SET {column} = {column} - make_interval(secs => {seconds})"
         connection.execute(sqlalchemy.text(change))
@@ -35,10 +35,10 @@ class TestRefresh:
         assert users.verify(renewed["access_token"])["user_id"] == ayse["user"]["id"]
         assert pair(users.refresh(renewed["refresh_token"])) != pair(renewed)
 
-    def test_a_lost_answer_can_be_had_again(self, users, ayse):
+    def test_a_lost_response_can_be_fetched_again(self, users, ayse):
         renewed = users.refresh(ayse["refresh_token"])
         users.set_roles(ayse["user"]["id"], ["customer", "admin"])
-        age(seconds=8)  # and what the calls themselves take
+        age(seconds=8)  # plus the duration of the calls
         assert pair(users.refresh(ayse["refresh_token"])) == pair(renewed)
 
     def test_an_old_token_ends_the_family(self, users, ayse):
@@ -50,13 +50,13 @@ class TestRefresh:
                 users.refresh(token)
         assert users.refresh(other_login["refresh_token"])
 
-    def test_many_at_once_get_one_pair(self, users, ayse):
+    def test_concurrent_refreshes_get_one_pair(self, users, ayse):
         pairs = []
         threads = [
             threading.Thread(target=lambda: pairs.append(pair(users.refresh(ayse["refresh_token"])))) for _ in range(8)
         ]
         with database("users").begin() as connection:
-            # All wait at the same point, so that they start at the same moment.
+            # All wait for the same lock, so that they continue at the same time.
             connection.execute(sqlalchemy.text("SELECT 1 FROM users FOR UPDATE"))
             for thread in threads:
                 thread.start()
@@ -68,7 +68,7 @@ class TestRefresh:
         assert len(set(pairs)) == 1
         assert stored("SELECT count(*) FROM refresh_tokens") == [2]
 
-    def test_has_the_roles_of_now(self, users, ayse):
+    def test_has_the_current_roles(self, users, ayse):
         users.set_roles(ayse["user"]["id"], ["admin"])
         renewed = users.refresh(ayse["refresh_token"])
         assert renewed["user"]["roles"] == ["admin"]
@@ -81,16 +81,16 @@ class TestRefresh:
             users.refresh(renewed["refresh_token"])
 
     @pytest.mark.parametrize("token", ["x", "é", "A" * 43])
-    def test_of_no_token(self, users, token):
+    def test_refuses_text_that_is_not_a_token(self, users, token):
         with pytest.raises(InvalidToken):
             users.refresh(token)
 
     @pytest.mark.parametrize("token", ["", None, 5, "x" * 5000])
-    def test_of_no_text(self, users, token):
+    def test_refuses_values_that_are_not_text(self, users, token):
         with pytest.raises(ValidationFailed, match="refresh_token"):
             users.refresh(token)
 
-    def test_the_database_holds_no_token(self, users, ayse):
+    def test_the_database_contains_no_token(self, users, ayse):
         renewed = users.refresh(ayse["refresh_token"])
         rows = "".join(stored("SELECT t::text FROM refresh_tokens t"))
         for token in (*pair(ayse), *pair(renewed)):
@@ -99,7 +99,7 @@ class TestRefresh:
 
 
 class TestLogout:
-    def test_ends_the_session_once_or_again(self, users, ayse):
+    def test_ends_the_session_and_can_be_repeated(self, users, ayse):
         renewed = users.refresh(ayse["refresh_token"])
         me = {"user_id": ayse["user"]["id"], "roles": ["customer"]}
         for token in (renewed["refresh_token"], ayse["refresh_token"], renewed["refresh_token"]):
@@ -107,12 +107,12 @@ class TestLogout:
         with pytest.raises(TokenRevoked):
             users.refresh(renewed["refresh_token"])
 
-    def test_other_sessions_go_on(self, users, ayse):
+    def test_other_sessions_continue(self, users, ayse):
         other = users.login("ayse@example.com", PASSWORD)
         users.logout(ayse["refresh_token"])
         assert users.refresh(other["refresh_token"])
 
-    def test_only_ones_own(self, users, ayse, admin):
+    def test_ends_only_sessions_of_the_caller(self, users, ayse, admin):
         for token in (ayse["refresh_token"], "unknown"):
             with pytest.raises(InvalidToken):
                 users.logout(token, actor=admin)
@@ -121,7 +121,7 @@ class TestLogout:
 
 class TestVerify:
     @pytest.mark.parametrize("token", ["x", "a.b.c", "é"])
-    def test_refuses_what_is_no_token(self, users, token):
+    def test_refuses_text_that_is_not_a_token(self, users, token):
         with pytest.raises(InvalidToken):
             users.verify(token)
 

@@ -1,4 +1,4 @@
-"""However a call ends, its caller is told in time, and nothing of it stays behind."""
+"""Every call ends in time with a result or an error, and leaves no pending state."""
 
 import socket
 
@@ -26,31 +26,31 @@ def toy(servers):
 
 @pytest.fixture
 def calls(toy):
-    """The caller's side; whatever a test does, no call may be pending after it."""
+    """The caller. No call may be pending after a test."""
     calls = toy.shared_extensions[PendingCalls]
     yield calls
     assert calls._pending == {}
 
 
 def cut(container):
-    """Break the connection that a service listens on, as a network does."""
+    """Break the connection of a service's consumers, like a network failure."""
     container.shared_extensions[Listener]._connection.transport.sock.shutdown(socket.SHUT_RDWR)
 
 
-def test_an_answer(calls):
+def test_a_call_returns_a_result(calls):
     assert calls.call("toy", "sleep", (0,), {}, 5.0) == "rested"
 
 
-def test_a_timeout_and_the_answer_that_comes_after_it(calls):
+def test_a_late_result_after_a_timeout_is_ignored(calls):
     began = Stopwatch()
     with pytest.raises(UpstreamTimeout, match="toy"):
         calls.call("toy", "sleep", (0.5,), {}, 0.2)
     assert began.seconds < 0.45
-    eventlet.sleep(0.6)  # the late answer finds nobody
+    eventlet.sleep(0.6)  # the late result has no pending call
     assert calls.call("toy", "sleep", (0,), {}, 5.0) == "rested"
 
 
-def test_a_service_that_is_not_there_is_told_at_once(calls):
+def test_a_call_of_a_stopped_service_fails_immediately(calls):
     began = Stopwatch()
     with pytest.raises(ServiceUnavailable, match="The nobody service is not running"):
         calls.call("nobody", "listens", (), {}, 5.0)
@@ -60,13 +60,13 @@ def test_a_service_that_is_not_there_is_told_at_once(calls):
 @pytest.mark.parametrize(
     ("method", "args", "kwargs"), [("fly", (), {}), ("sleep", (), {}), ("sleep", (0,), {"how": "well"})]
 )
-def test_a_call_that_does_not_fit_is_told_and_harms_nobody(calls, method, args, kwargs):
+def test_a_call_with_a_wrong_signature_fails_and_affects_no_other(calls, method, args, kwargs):
     with pytest.raises(BadCall):
         calls.call("toy", method, args, kwargs, 5.0)
     assert calls.call("toy", "sleep", (0,), {}, 5.0) == "rested"
 
 
-def test_a_lost_connection_is_told_at_once_and_the_next_call_after_it_is_answered(toy, calls):
+def test_a_lost_connection_fails_calls_immediately_and_later_calls_succeed(toy, calls):
     waiting = eventlet.spawn(calls.call, "toy", "sleep", (1.0,), {}, 10.0)
     eventually(lambda: calls._pending)
     began = Stopwatch()
@@ -77,7 +77,7 @@ def test_a_lost_connection_is_told_at_once_and_the_next_call_after_it_is_answere
     eventually(lambda: answers(calls))
 
 
-def test_without_the_broker_it_is_told_at_once(broker_outage, toy, calls):
+def test_calls_without_the_broker_fail_immediately(broker_outage, toy, calls):
     with broker_outage():
         eventually(lambda: not toy.shared_extensions[Listener].is_consuming(calls))
         began = Stopwatch()
@@ -94,8 +94,8 @@ def answers(calls):
         return False
 
 
-def test_an_answer_that_comes_between_the_end_of_its_connection_and_our_hearing_of_it_harms_nobody(toy, calls):
-    """When the broker closes a connection, py-amqp takes its channels apart before anybody is told."""
+def test_a_result_on_a_closed_channel_is_ignored(toy, calls):
+    """When the broker closes a connection, py-amqp closes its channels before the service is notified."""
     asked = eventlet.spawn(calls.call, "toy", "sleep", (0.3,), {}, 5.0)
     eventually(lambda: toy._worker_threads)
     toy.shared_extensions[RpcServer]._channel.collect()

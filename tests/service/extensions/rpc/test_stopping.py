@@ -1,4 +1,4 @@
-"""What a stop leaves behind: nothing half done, nothing that counts as a failed delivery, no call without an answer."""
+"""A stop leaves no partial work, no event that counts as a failed delivery, and no call without a result."""
 
 import json
 from contextlib import suppress
@@ -31,7 +31,7 @@ blocking_sleep = original("time").sleep
 
 
 class Slow(operations.Operations):
-    """Takes its time over every event and every call."""
+    """Handles every event and every call slowly."""
 
     name = "notifications"
     work = Work(Base)
@@ -52,7 +52,7 @@ class Slow(operations.Operations):
 
 
 class Endless(operations.Operations):
-    """Has begun what takes longer than anybody waits for its end."""
+    """Runs work that takes longer than a stop waits for."""
 
     name = "notifications"
     work = Work(Base)
@@ -74,7 +74,7 @@ class Endless(operations.Operations):
 
 @pytest.fixture
 def started(servers):
-    """Start a replica, as often as wanted; those that still run are stopped after the test."""
+    """A function that starts a replica. Replicas that still run are stopped after the test."""
     prepare("notifications")
     HANDLED.clear()
     containers = []
@@ -100,7 +100,7 @@ def left_in(queue):
         return left
 
 
-def test_events_that_a_stopping_service_was_given_are_handled_and_none_counts_as_failed(started, bus):
+def test_a_stopping_service_handles_delivered_events_and_none_counts_as_failed(started, bus):
     events = [OrderShipped(order_id=new_id(), user_id=new_id()) for _ in range(700)]
     for event in events:
         bus.publish(event)
@@ -109,12 +109,12 @@ def test_events_that_a_stopping_service_was_given_are_handled_and_none_counts_as
         eventually(lambda stop=stop: len(HANDLED) >= stop * 50)
         container.stop()
     left = left_in(QUEUE)
-    assert len(HANDLED) + len(left) == len(events)  # each is either done or still there
-    assert len(left) > 100, "the test must stop a service that has more to do"
+    assert len(HANDLED) + len(left) == len(events)  # each event is either handled or still in the queue
+    assert len(left) > 100, "the test must stop a service that still has events to handle"
     assert [message.headers for message in left if (message.headers or {}).get("x-delivery-count")] == []
 
 
-def test_calls_that_come_while_a_replica_stops_are_all_answered(started):
+def test_calls_during_the_stop_of_a_replica_all_return(started):
     stopping, _staying = started(), started()
     answers = []
 
@@ -131,7 +131,7 @@ def test_calls_that_come_while_a_replica_stops_are_all_answered(started):
     assert sorted(answers) == ["answered"] * 80 + ["rested"] * 80
 
 
-def test_a_stopping_replica_answers_what_was_delivered_to_it_and_leaves_the_rest_in_the_queue(started, monkeypatch):
+def test_a_stopping_replica_serves_delivered_calls_and_leaves_the_rest_in_the_queue(started, monkeypatch):
     container = started()
     unsubscribe = Listener.unsubscribe
     with connect() as connection:
@@ -141,9 +141,9 @@ def test_a_stopping_replica_answers_what_was_delivered_to_it_and_leaves_the_rest
         def unsubscribe_with_deliveries_unread(listener, subscription):
             if isinstance(subscription, RpcServer):
                 monkeypatch.undo()
-                for number in range(40):  # more than a replica is given at once
+                for number in range(40):  # more than the prefetch count of a replica
                     publish_call(channel, address, ("nap", "other")[number % 2])
-                blocking_sleep(0.5)  # nothing of this process reads them yet
+                blocking_sleep(0.5)  # this process does not read them yet
             unsubscribe(listener, subscription)
 
         monkeypatch.setattr(Listener, "unsubscribe", unsubscribe_with_deliveries_unread)
@@ -160,7 +160,7 @@ def test_a_stopping_replica_answers_what_was_delivered_to_it_and_leaves_the_rest
     assert errors == [None] * 40
 
 
-def test_a_stop_waits_for_nothing_that_has_no_end(started, bus, monkeypatch):
+def test_a_stop_does_not_wait_for_endless_work(started, bus, monkeypatch):
     monkeypatch.setattr(transport, "STOP_SECONDS", 0.5)
     for _ in range(3):
         bus.publish(OrderShipped(order_id=new_id(), user_id=new_id()))
