@@ -66,8 +66,8 @@ def calls_of(service):
     """The services that a service's code calls, anywhere."""
     trees = [parse(path) for path in (ROOT / service).rglob("*.py") if "migrations" not in path.parts]
     names = {name for tree in trees for name in called(tree)}
-    everybody = set(SERVICES) - {service}  # a computed name is never the service itself or the gateway
-    return names - {ANY} | (everybody if ANY in names else set())
+    others = set(SERVICES) - {service}  # a computed name is never the service itself or the gateway
+    return names - {ANY} | (others if ANY in names else set())
 
 
 def methods_of(*paths):

@@ -166,7 +166,7 @@ def admin(api, caller):
 
 
 def fault(response):
-    """What is wrong with a response; None where it is as it should be."""
+    """What is wrong with a response; None if nothing is."""
     if response.status_code >= 500 or "set-cookie" in response.headers:
         return "a defect, or an injected header"
     return fault_of_refusal(response, response.json()) if response.status_code >= 400 else None

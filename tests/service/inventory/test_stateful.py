@@ -121,7 +121,7 @@ class Inventory(RuleBasedStateMachine):
             self.handle([("confirmed", order) for order in known], crash)
 
     @rule(batch=batches)
-    def an_order_is_confirmed_that_nobody_knows(self, batch):
+    def an_unknown_order_is_confirmed(self, batch):
         if all(order in self.shop.status for order in batch):
             return
         with pytest.raises(ReservationMissing), self.transactions.open(self.published) as (session, publish):
@@ -232,7 +232,7 @@ class Inventory(RuleBasedStateMachine):
     # Invariants after each step
 
     @invariant()
-    def stock_is_what_it_must_be(self):
+    def stock_matches_the_model(self):
         rows = self.read("SELECT product_id, on_hand, reserved FROM stock WHERE product_id = ANY(:products)")
         assert {
             self.products.index(product): [on_hand, reserved] for product, on_hand, reserved in rows
@@ -240,7 +240,7 @@ class Inventory(RuleBasedStateMachine):
         assert all(0 <= reserved <= on_hand for on_hand, reserved in self.shop.stock.values())
 
     @invariant()
-    def the_ledger_says_the_same(self):
+    def the_ledger_matches_the_stock(self):
         rows = self.read(
             """
             SELECT product_id, sum(on_hand_delta), sum(reserved_delta),
@@ -260,7 +260,7 @@ class Inventory(RuleBasedStateMachine):
         }
 
     @invariant()
-    def reservations_are_what_they_must_be(self):
+    def reservations_match_the_model(self):
         rows = self.read("SELECT order_id, status FROM reservations WHERE order_id = ANY(:orders)")
         assert {self.orders.index(order): status for order, status in rows} == self.shop.status
         self.seen.update(self.shop.status.values())
@@ -270,7 +270,7 @@ class Inventory(RuleBasedStateMachine):
         }
 
     @invariant()
-    def events_are_published_once_and_in_turn(self):
+    def events_are_published_once_and_in_order(self):
         assert [
             (event.event_type, self.orders.index(event.order_id)) for event in self.published
         ] == self.shop.published

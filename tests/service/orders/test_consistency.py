@@ -107,8 +107,10 @@ def run(service, statements, ids):
 
 KEEP = "CREATE TABLE kept AS SELECT * FROM {0} WHERE {1}; DELETE FROM {0} WHERE {1}"
 PUT_BACK = "INSERT INTO {0} SELECT * FROM kept; DROP TABLE kept"
-TOLD = "INSERT INTO timeline (order_id, event, event_id, service, data) VALUES (:{}, '{}', :stranger, 'orders', '{{}}')"
-UNTOLD = "DELETE FROM timeline WHERE event_id = :stranger"
+ADD_EVENT = (
+    "INSERT INTO timeline (order_id, event, event_id, service, data) VALUES (:{}, '{}', :stranger, 'orders', '{{}}')"
+)
+REMOVE_EVENT = "DELETE FROM timeline WHERE event_id = :stranger"
 WITHIN = "ck_stock_reserved_within_on_hand"
 
 # service, damage, repair; the named object; the check of the endpoint, and the check of qa/support/consistency.py
@@ -119,10 +121,10 @@ DAMAGE = {
         "UPDATE orders SET status = 'CONFIRMED' WHERE id = :confirmed",
         "confirmed", "orders_decided", "order decided"),
     "confirmed twice": (
-        "orders", TOLD.format("confirmed", "order.confirmed"), UNTOLD,
+        "orders", ADD_EVENT.format("confirmed", "order.confirmed"), REMOVE_EVENT,
         "confirmed", "decided_once", "one decision, or a confirmation and then a cancellation"),
     "cancelled, then confirmed": (
-        "orders", TOLD.format("sold_out", "order.confirmed"), UNTOLD,
+        "orders", ADD_EVENT.format("sold_out", "order.confirmed"), REMOVE_EVENT,
         "sold out", "decided_once", "one decision, or a confirmation and then a cancellation"),
     "decided without a decision": (
         "orders",
@@ -135,7 +137,7 @@ DAMAGE = {
         "UPDATE orders SET status = 'CANCELLED', cancel_reason = 'OUT_OF_STOCK' WHERE id = :sold_out",
         "sold out", "ended_for_good", "no step after a final status"),
     "shipped after its delivery": (
-        "orders", TOLD.format("delivered", "order.shipped"), UNTOLD,
+        "orders", ADD_EVENT.format("delivered", "order.shipped"), REMOVE_EVENT,
         "delivered", "ended_for_good", "no step after a final status"),
     "more reserved than there is": (
         "inventory",
@@ -143,15 +145,15 @@ DAMAGE = {
         (f"UPDATE stock SET reserved = 0 WHERE product_id = :tea;"
         f" ALTER TABLE stock ADD CONSTRAINT {WITHIN} CHECK (0 <= reserved AND reserved <= on_hand)"),
         "tea", "stock_in_bounds", "stock never below zero nor below what is reserved"),
-    "reserved for nobody": (
+    "reserved without an order": (
         "inventory", "UPDATE stock SET reserved = 1 WHERE product_id = :pot",
         "UPDATE stock SET reserved = 0 WHERE product_id = :pot",
         "pot", "stock_reserved", "reserved stock is that of the RESERVED orders"),
-    "a unit gone": (
+    "a missing unit": (
         "inventory", "UPDATE stock SET on_hand = on_hand - 1 WHERE product_id = :pot",
         "UPDATE stock SET on_hand = on_hand + 1 WHERE product_id = :pot",
         "pot", "stock_balance", "stock taken is that of the COMMITTED orders"),
-    "a unit gone, by the ledger": (
+    "a missing unit, according to the ledger": (
         "inventory", "UPDATE stock SET on_hand = on_hand - 1 WHERE product_id = :tea",
         "UPDATE stock SET on_hand = on_hand + 1 WHERE product_id = :tea",
         "tea", "stock_ledger", "the stock ledger gives the stock"),
@@ -176,7 +178,7 @@ DAMAGE = {
         PUT_BACK.format("reservations")
         + "; INSERT INTO reservation_lines SELECT * FROM kept_lines; DROP TABLE kept_lines",
         "confirmed", "confirmed_has_stock", "confirmed: all its stock committed"),
-    "confirmed, the money given up": (
+    "confirmed, its payment voided": (
         "payments", "UPDATE payments SET status = 'VOIDED' WHERE order_id = :confirmed",
         "UPDATE payments SET status = 'CAPTURED' WHERE order_id = :confirmed",
         "confirmed", "confirmed_is_paid", "confirmed: captured once, exactly its total"),
@@ -206,7 +208,7 @@ DAMAGE = {
         "orders", "UPDATE orders SET payment_status = 'VOIDED' WHERE id = :returned",
         "UPDATE orders SET payment_status = 'REFUNDED' WHERE id = :returned",
         "returned", "order_knows_payment", "order has the statuses of its reservation and payment"),
-    "a step not told": (
+    "a step without a notification": (
         "notifications",
         KEEP.format("notifications", "order_id = :delivered AND kind = 'order.shipped'"),
         PUT_BACK.format("notifications"),

@@ -157,10 +157,10 @@ def test_concurrent_replies_confirm_every_order(orders, bus):
     assert len(bus.wait_for("order.confirmed", count=30)) == 30
 
 
-@pytest.mark.parametrize(("answer", "reason"), [(sold_out, "OUT_OF_STOCK"), (refused, "PAYMENT_FAILED")])
-def test_one_failure_reply_cancels_the_order_immediately(orders, bus, answer, reason):
+@pytest.mark.parametrize(("reply", "reason"), [(sold_out, "OUT_OF_STOCK"), (refused, "PAYMENT_FAILED")])
+def test_one_failure_reply_cancels_the_order_immediately(orders, bus, reply, reason):
     order = orders.create_order([line()], actor=ALICE)
-    bus.publish(answer(order))
+    bus.publish(reply(order))
     (cancelled,) = bus.wait_for("order.cancelled", order["id"])
     assert cancelled.reason == reason
     assert reaches(orders, order, "CANCELLED")["cancel_reason"] == reason

@@ -118,7 +118,7 @@ class Payments(RuleBasedStateMachine):
             self.handle([("confirmed", order) for order in known], crash)
 
     @rule(batch=batches)
-    def an_order_is_confirmed_that_nobody_knows(self, batch):
+    def an_unknown_order_is_confirmed(self, batch):
         if all(order in self.till.status for order in batch):
             return
         events = [received(self.confirmed(order)) for order in batch]
@@ -217,7 +217,7 @@ class Payments(RuleBasedStateMachine):
     # Invariants after each step
 
     @invariant()
-    def payments_are_what_they_must_be(self):
+    def payments_match_the_model(self):
         rows = self.transactions.read(
             """
             SELECT order_id, CASE WHEN status = 'PENDING' AND cancel_requested THEN 'remembered' ELSE status END,
@@ -235,7 +235,7 @@ class Payments(RuleBasedStateMachine):
             assert has_reason == (status == "FAILED")
 
     @invariant()
-    def events_are_published_once_and_in_turn(self):
+    def events_are_published_once_and_in_order(self):
         assert [
             (event.event_type, self.orders.index(event.order_id)) for event in self.published
         ] == self.till.published

@@ -19,9 +19,9 @@ def seen(count=0, *, at_rest=True, ids=("a",)):
     }
 
 
-def looks(*answers):
+def looks(*results):
     """Return one result after the other; the last one repeats."""
-    left = list(answers)
+    left = list(results)
     return lambda: left.pop(0) if len(left) > 1 else left[0]
 
 
@@ -50,7 +50,7 @@ def test_the_report_names_the_violations():
 
 
 @pytest.mark.parametrize(
-    ("answer", "code"),
+    ("result", "code"),
     [
         (seen(), 0),
         (seen(1), 1),
@@ -60,11 +60,11 @@ def test_the_report_names_the_violations():
     ],
     ids=["sound", "broken", "restless", "refused", "no broker"],
 )
-def test_the_exit_code_shows_the_result(monkeypatch, capsys, answer, code):
+def test_the_exit_code_shows_the_result(monkeypatch, capsys, result, code):
     def ask(_amqp_uri, *_question, timeout=3.0):
-        if isinstance(answer, Exception):
-            raise answer
-        return json.loads(json.dumps(answer))
+        if isinstance(result, Exception):
+            raise result
+        return json.loads(json.dumps(result))
 
     monkeypatch.setattr(consistency, "ask", ask)
     assert consistency.main(["--timeout", "0"]) == code
@@ -74,11 +74,11 @@ def test_the_exit_code_shows_the_result(monkeypatch, capsys, answer, code):
 
 
 @pytest.mark.parametrize(
-    ("silent", "said"),
+    ("silent", "error"),
     [(("payments",), "payments does not respond"), (("orders", "check_consistency"), "did not end within 300 s")],
     ids=["a service", "the comparison"],
 )
-def test_a_service_that_does_not_respond_is_named(monkeypatch, capsys, silent, said):
+def test_a_service_that_does_not_respond_is_named(monkeypatch, capsys, silent, error):
     def ask(_amqp_uri, *question, timeout=3.0):
         if question[: len(silent)] == silent:
             raise TimeoutError
@@ -86,4 +86,4 @@ def test_a_service_that_does_not_respond_is_named(monkeypatch, capsys, silent, s
 
     monkeypatch.setattr(consistency, "ask", ask)
     assert consistency.main(["--timeout", "0"]) == 2
-    assert said in capsys.readouterr().err
+    assert error in capsys.readouterr().err

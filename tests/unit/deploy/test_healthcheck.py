@@ -9,7 +9,7 @@ FAILING = {"status": "failing", "parts": {"database": "does not answer", "redis"
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "said"),
+    ("report", "code", "error"),
     [
         (WELL, 0, ""),
         (FAILING, 1, "orders: database: does not answer\n"),
@@ -18,13 +18,13 @@ FAILING = {"status": "failing", "parts": {"database": "does not answer", "redis"
     ],
     ids=["well", "failing", "silent", "no broker"],
 )
-def test_a_service_is_healthy_if_it_reports_so(monkeypatch, capsys, answer, code, said):
+def test_a_service_is_healthy_if_it_reports_so(monkeypatch, capsys, report, code, error):
     def ask(_amqp_uri, _service, *, timeout):
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        if isinstance(report, Exception):
+            raise report
+        return report
 
     monkeypatch.setattr(healthcheck, "ask", ask)
     assert healthcheck.main(["orders"]) == code
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == error
     assert healthcheck.is_healthy("amqp://", "orders") == (code == 0)

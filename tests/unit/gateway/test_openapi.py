@@ -132,10 +132,10 @@ def test_roles_are_stated():
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_routes_that_read_a_token_document_all_token_errors(name):
-    told = OPERATIONS[name]
-    codes = {code for status in ("401", "403") for code in codes_of(told["responses"].get(status))}
+    operation = OPERATIONS[name]
+    codes = {code for status in ("401", "403") for code in codes_of(operation["responses"].get(status))}
     ends = {"INVALID_TOKEN", "TOKEN_REVOKED", "USER_INACTIVE"}
-    assert ends <= codes if told["x-access"] != "anyone" else "NOT_AUTHENTICATED" not in codes
+    assert ends <= codes if operation["x-access"] != "anyone" else "NOT_AUTHENTICATED" not in codes
 
 
 def test_a_new_route_is_documented_from_its_declaration():
@@ -147,11 +147,11 @@ def test_a_new_route_is_documented_from_its_declaration():
             Only those that left.
             """
 
-    told = document(Service, INFO)["paths"]["/parcels/{parcel_id}"]["get"]
-    assert told["summary"] == "Show one parcel"
-    assert told["description"] == "Only those that left. Needs the access token of an administrator."
-    assert (told["operationId"], told["tags"]) == ("get_parcel", ["parcels"])
-    assert [one.get("name", one.get("$ref")) for one in told["parameters"]] == [
+    operation = document(Service, INFO)["paths"]["/parcels/{parcel_id}"]["get"]
+    assert operation["summary"] == "Show one parcel"
+    assert operation["description"] == "Only those that left. Needs the access token of an administrator."
+    assert (operation["operationId"], operation["tags"]) == ("get_parcel", ["parcels"])
+    assert [one.get("name", one.get("$ref")) for one in operation["parameters"]] == [
         "parcel_id",
         "#/components/parameters/IfNoneMatch",
     ]
@@ -193,21 +193,21 @@ def test_the_effects_of_route_flags_are_documented():
 
 
 def test_headers_of_error_responses_are_documented():
-    def said(name, status):
+    def headers_of(name, status):
         return set(response_of(OPERATIONS[name]["responses"][status])["headers"])
 
-    for name, told in OPERATIONS.items():
-        for status in told["responses"]:
+    for name, operation in OPERATIONS.items():
+        for status in operation["responses"]:
             if status >= "400":
-                assert said(name, status) >= {"X-Request-ID", "RateLimit", "RateLimit-Policy"}
+                assert headers_of(name, status) >= {"X-Request-ID", "RateLimit", "RateLimit-Policy"}
     # The first request is still running: retry in a second.
-    assert "Retry-After" in said("adjust_stock", "409") & said("create_order", "409")
-    assert "Retry-After" not in said("set_stock", "409") | said("create_order", "422")
+    assert "Retry-After" in headers_of("adjust_stock", "409") & headers_of("create_order", "409")
+    assert "Retry-After" not in headers_of("set_stock", "409") | headers_of("create_order", "422")
     repeated = {
         (name, status)
-        for name, told in OPERATIONS.items()
-        for status in told["responses"]
-        if status >= "400" and "Idempotent-Replayed" in said(name, status) and "x-alias-of" not in told
+        for name, operation in OPERATIONS.items()
+        for status in operation["responses"]
+        if status >= "400" and "Idempotent-Replayed" in headers_of(name, status) and "x-alias-of" not in operation
     }
     assert repeated == {
         ("register", "409"),
@@ -222,11 +222,11 @@ def test_headers_of_error_responses_are_documented():
 
 
 def test_every_error_code_is_in_the_list():
-    told = set(SCHEMAS["Problem"]["properties"]["code"]["enum"])
+    documented = set(SCHEMAS["Problem"]["properties"]["code"]["enum"])
     contract = """VALIDATION_ERROR MALFORMED_JSON NOT_AUTHENTICATED INVALID_CREDENTIALS INVALID_TOKEN TOKEN_REVOKED
         PERMISSION_DENIED USER_INACTIVE NOT_FOUND METHOD_NOT_ALLOWED NOT_ACCEPTABLE REQUEST_TIMEOUT USER_ALREADY_EXISTS
         SKU_ALREADY_EXISTS PRICE_CHANGED INVALID_STATE STOCK_RESERVED IDEMPOTENCY_KEY_IN_USE PRECONDITION_FAILED
         PAYLOAD_TOO_LARGE UNSUPPORTED_MEDIA_TYPE IDEMPOTENCY_KEY_REUSED PRODUCT_UNAVAILABLE WEAK_PASSWORD RATE_LIMITED
         INTERNAL_ERROR SERVICE_UNAVAILABLE UPSTREAM_TIMEOUT"""
-    assert set(contract.split()) <= told
-    assert {code for code in told - set(contract.split()) if not code.endswith("_NOT_FOUND")} == set()
+    assert set(contract.split()) <= documented
+    assert {code for code in documented - set(contract.split()) if not code.endswith("_NOT_FOUND")} == set()

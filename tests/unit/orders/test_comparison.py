@@ -24,8 +24,8 @@ def paid(status, **more):
     return {"status": status, **none} | more
 
 
-def broken(order, reservation, payment, told="all of it"):
-    kinds = (order["steps"] if told == "all of it" else told) if order else told
+def broken(order, reservation, payment, timeline="complete"):
+    kinds = (order["steps"] if timeline == "complete" else timeline) if order else timeline
     return set(broken_by(order, reservation, payment, {"kinds": kinds} if kinds else None))
 
 

@@ -14,7 +14,7 @@ CREATED, CONFIRMED, SHIPPED, DELIVERED, CANCELLED = OrderStatus
 
 
 @pytest.mark.parametrize(
-    ("before", "answer", "after"),
+    ("before", "reply", "after"),
     [
         (Saga(), "inventory.stock_reserved", Saga(stock="RESERVED")),
         (Saga(), "payment.authorized", Saga(payment="AUTHORIZED")),
@@ -34,9 +34,9 @@ CREATED, CONFIRMED, SHIPPED, DELIVERED, CANCELLED = OrderStatus
         ),
     ],
 )
-def test_a_reply_sets_the_status_of_its_service(before, answer, after):
-    assert saga.apply_reply(before, answer) == after
-    assert saga.apply_reply(after, answer) == after  # a duplicate changes nothing
+def test_a_reply_sets_the_status_of_its_service(before, reply, after):
+    assert saga.apply_reply(before, reply) == after
+    assert saga.apply_reply(after, reply) == after  # a duplicate changes nothing
 
 
 def test_late_replies_never_move_a_status_back():
@@ -74,9 +74,9 @@ def test_every_command_in_every_status(status, command):
         assert after is None
 
 
-@pytest.mark.parametrize(("status", "answer"), list(product(OrderStatus, saga.REPLIES)))
-def test_a_reply_decides_only_an_undecided_order(status, answer):
-    after = saga.apply_reply(Saga(status, "RESERVED", "AUTHORIZED"), answer)
+@pytest.mark.parametrize(("status", "reply"), list(product(OrderStatus, saga.REPLIES)))
+def test_a_reply_decides_only_an_undecided_order(status, reply):
+    after = saga.apply_reply(Saga(status, "RESERVED", "AUTHORIZED"), reply)
     if status is not CREATED:
         assert after.status is status
 

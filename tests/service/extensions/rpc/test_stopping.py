@@ -150,12 +150,12 @@ def test_a_stopping_replica_serves_delivered_calls_and_leaves_the_rest_in_the_qu
         container.stop()
         started()
 
-        def all_answered():
+        def all_returned():
             with suppress(OSError):
                 connection.drain_events(timeout=0.1)
             return len(replies) == 40
 
-        eventually(all_answered)
+        eventually(all_returned)
     errors = [json.loads(reply.body)["error"] for reply in replies]
     assert errors == [None] * 40
 
