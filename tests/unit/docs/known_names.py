@@ -43,9 +43,9 @@ def python_files():
     return sorted(name for name in files() if name.endswith(".py") and name not in THIS_TEST)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def tree(name):
-    """Return the syntax tree of a Python file."""
+    """Return the syntax tree of a Python file. Only one is kept: all of them would slow down every garbage collection."""
     return ast.parse((ROOT / name).read_text())
 
 

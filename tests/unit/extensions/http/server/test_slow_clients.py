@@ -200,4 +200,4 @@ def connections(service):
 
 def living_connections():
     """The number of connection objects that are still referenced."""
-    return sum(isinstance(each, connection_module.Connection) for each in gc.get_objects())
+    return sum(type(each) is connection_module.Connection for each in gc.get_objects())  # weak proxies may be dead
