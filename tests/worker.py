@@ -6,21 +6,24 @@ by creating a file that no other worker can create, runs the group, and claims t
 
 import json
 import os
-from itertools import groupby
 from pathlib import Path
 
 import pytest
 
 FOLDER_VARIABLE = "TEST_RUN_FOLDER"
 NAME_VARIABLE = "TEST_WORKER"
-# The end-to-end tests share one running suite.
-SHARED_FOLDERS = ("tests/e2e/",)
+# The end-to-end tests share a running suite. They are two groups, so that two workers can run them at the same time: the
+# tests that stop, kill or restart something, and all others.
+E2E = "tests/e2e/"
+DISTURBING = {f"{E2E}test_{name}.py" for name in ("crashes", "hazards", "outages", "poison", "replicas", "restarts")}
 
 
 def group_of(nodeid):
     """The name of the group that a test belongs to."""
     file = nodeid.partition("::")[0]
-    return next((folder for folder in SHARED_FOLDERS if file.startswith(folder)), file)
+    if file.startswith(E2E):
+        return f"{E2E}disturbing" if file in DISTURBING else f"{E2E}others"
+    return file
 
 
 class Worker:
@@ -55,7 +58,10 @@ class Worker:
         return True
 
     def _claimed_items(self, items):
-        for group, members in groupby(items, key=lambda item: group_of(item.nodeid)):
+        groups = {}
+        for item in items:
+            groups.setdefault(group_of(item.nodeid), []).append(item)
+        for group, members in groups.items():
             if self._claim(group):
                 yield from members
 

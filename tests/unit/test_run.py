@@ -90,6 +90,11 @@ def test_totals_have_the_order_of_pytest():
 
 def test_end_to_end_tests_are_one_group_and_each_other_file_is_a_group():
     assert group_of("tests/e2e/test_stories.py::test_x") == group_of("tests/e2e/test_access.py::test_y[1]")
+    assert (
+        group_of("tests/e2e/test_crashes.py::test_x")
+        == group_of("tests/e2e/test_restarts.py::test_y")
+        != group_of("tests/e2e/test_stories.py::test_x")
+    )
     assert group_of("tests/unit/test_a.py::test_one") == "tests/unit/test_a.py"
 
 

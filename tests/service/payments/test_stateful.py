@@ -118,7 +118,7 @@ class Payments(RuleBasedStateMachine):
             self.handle([("confirmed", order) for order in known], crash)
 
     @rule(batch=batches)
-    def an_unknown_order_is_confirmed(self, batch):
+    def an_order_is_confirmed_before_it_is_created(self, batch):
         if all(order in self.till.status for order in batch):
             return
         events = [received(self.confirmed(order)) for order in batch]
