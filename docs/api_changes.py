@@ -1,7 +1,8 @@
-"""What of a new version of the API would break the clients of an old one, found by comparing OpenAPI documents.
+"""Finds the changes of the API that break existing clients, by comparing two OpenAPI documents.
 
-What the server takes may only become more, what it gives only more certain. Where that cannot be told, as of two
-patterns, it counts as broken. Removed enum values and error codes count too: somebody may wait for them.
+A request that was valid must stay valid, and a response must keep its fields and types. Where the comparison cannot
+decide, for example between two different patterns, it reports a breaking change. A removed enum value or error code is
+a breaking change too, because a client may expect it.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 Schema = dict[str, Any]
 ACCESS = ("anyone", "optional", "user", "admin")
-# Keyword: does a larger value let less through?
+# Keyword: whether a larger value is stricter.
 BOUNDS = {
     "minimum": True,
     "maximum": False,
@@ -26,7 +27,7 @@ EXACT = ("format", "pattern", "not")
 
 @dataclass(frozen=True, order=True)
 class Change:
-    """One difference that breaks clients: of which operation, such as `POST /orders`, where in it, and what."""
+    """A breaking change: the operation (`POST /orders`), the place in it, and a description."""
 
     operation: str
     subject: str
@@ -37,7 +38,7 @@ class Change:
 
 
 def incompatible(old: Schema, new: Schema) -> list[Change]:
-    """Return what a client of the document `old` would notice of `new`, without what only repeats it for an alias."""
+    """Return the breaking changes from `old` to `new`. Changes of an alias are left out: its operation has the same."""
     found: list[Change] = []
     for path, methods in old["paths"].items():
         for method, told in methods.items():
@@ -52,7 +53,10 @@ def incompatible(old: Schema, new: Schema) -> list[Change]:
 
 
 def unannounced(changes: list[Change], changelog: str) -> list[Change]:
-    """Return the changes that no line under Unreleased, Breaking tells: with operation and place, each in backticks."""
+    """Return the changes without a line in the changelog under Unreleased, Breaking.
+
+    Such a line names the operation and the place of the change, each in backticks.
+    """
     unreleased = changelog.partition("\n## Unreleased\n")[2].partition("\n## ")[0]
     told = unreleased.partition("\n### Breaking\n")[2].partition("\n### ")[0].replace("\n  ", " ").splitlines()
     return [
@@ -65,7 +69,7 @@ def unannounced(changes: list[Change], changelog: str) -> list[Change]:
 
 
 class _Operations:
-    """Compares operations of two documents. Yields (where, what) for everything that breaks."""
+    """Compares operations of two documents. Yields (place, description) of each breaking change."""
 
     def __init__(self, old: Schema, new: Schema) -> None:
         self.schemas = _Schemas(old, new)
@@ -123,7 +127,7 @@ class _Operations:
 
 
 class _Schemas:
-    """Compares what clients send (`sent`), which must not become less, or what they get, which must not become more."""
+    """Compares the schemas of request bodies (`sent`), which must not become stricter, and of responses."""
 
     def __init__(self, old: Schema, new: Schema) -> None:
         self.old, self.new = old, new
@@ -197,7 +201,7 @@ def _is_narrower(before: Any, after: Any, larger_is_less: bool) -> bool:
 
 
 def _by_type(document: Schema, schema: Schema) -> dict[str, Schema]:
-    """Return the alternatives of a schema by their type; `any` where it does not say."""
+    """Return the alternatives of a schema by their type; `any` if an alternative states no type."""
     if "anyOf" in schema:
         options = [_resolve(document, option) for option in schema["anyOf"]]
         return {kind: found for option in options for kind, found in _by_type(document, option).items()}

@@ -23,7 +23,7 @@ TOKENS = {
 
 
 def requests(document: Schema) -> str:
-    """Return the file. Aliases are left out: they do the same."""
+    """Return the content of the file. Aliases are left out: they are the same operations."""
     operations = [
         (method, path, told)
         for path, methods in document["paths"].items()
