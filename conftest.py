@@ -55,8 +55,8 @@ def servers():
     servers.environment = environment
     if servers.postgres:
         _write_without_waiting(servers.postgres)
-    # Services in this process connect as administrators, because many tests define services with the name of a real one.
-    # The addresses with the services' own users are for the processes of a suite.
+    # Services in this process connect as administrators, because many tests define services with the name of a
+    # real one. The addresses with the services' own users are for the processes of a suite.
     os.environ.update(environment)
     for name in [name for name in os.environ if name.endswith(("_AMQP_URI", "_REDIS_URL"))]:
         del os.environ[name]
@@ -70,7 +70,7 @@ def servers():
 
 
 def _write_without_waiting(postgres):
-    """Turn fsync off. This is safe because tests kill processes only, and the kernel keeps what a process has written."""
+    """Turn fsync off. This is safe because tests only kill processes, and the kernel keeps their written data."""
     with closing(psycopg2.connect(postgres.administrator_url().replace("+psycopg2", ""))) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:

@@ -286,7 +286,7 @@ class Actor(Request):
         if isinstance(data, Actor):
             return data
         if not isinstance(data, Mapping) or data.get("user_id") is None:
-            raise ValidationFailed.field("actor.user_id", "state the user, or leave the actor out to act as the operator")
+            raise ValidationFailed.field("actor.user_id", "state the user, or omit the actor to act as the operator")
         return cls.parse(data)
 
     @property

@@ -15,7 +15,7 @@ class GatewayService(routes.AllRoutes):
 
     name = "gateway"
     services: Services = RpcClient()
-    orders_cache, catalog_cache = Cache("orders"), Cache("catalog")  # written by these services, read by the most frequent routes
+    orders_cache, catalog_cache = Cache("orders"), Cache("catalog")  # written by these services
     tokens = TokensProvider()
 
     @on_broadcast(UserUpdated)

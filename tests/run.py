@@ -1,8 +1,8 @@
 """Runs the tests in several pytest processes at once: `python -m tests.run [pytest arguments]` (`make test`).
 
 Most tests wait: for a broker, a deadline, a process that starts. So more workers than processors are useful. Each
-worker has its own servers, which are started when its first test needs them. The results are joined into one report, which
-ends as pytest's does: with the slowest tests, the failures, and one line with the totals.
+worker has its own servers, which are started when its first test needs them. The results are joined into one report,
+which ends as pytest's does: with the slowest tests, the failures, and one line with the totals.
 """
 
 import argparse

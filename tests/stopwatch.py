@@ -13,7 +13,7 @@ _now = [0]
 
 
 def _tick():
-    """Count short pauses. A pause takes longer while the process is not running, so its number measures running time."""
+    """Count short pauses. A pause takes longer while the process is not running, so they measure running time."""
     for _now[0] in _ticks:
         _time.sleep(TICK)
 

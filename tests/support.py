@@ -1,4 +1,4 @@
-"""Helpers of the tests: RPC calls as from `nameko shell`, and publishing and receiving events as an external program."""
+"""Helpers of the tests: RPC calls as from `nameko shell`, publishing and receiving events as an external program."""
 
 import json
 import os

@@ -49,7 +49,7 @@ class Postgres(Server):
         return folder
 
     def url(self, role: str, database: str = "") -> str:
-        """The address of a database for a role. The role's password is its name, and `database` defaults to its name."""
+        """The address of a database for a role, whose password is its name. `database` defaults to the role's name."""
         return f"postgresql+psycopg2://{role}:{role}@127.0.0.1:{self.port}/{database or role}"
 
     def administrator_url(self) -> str:

@@ -41,8 +41,8 @@ def spawn(
 ) -> "subprocess.Popen[bytes]":
     """Start `command` with its output appended to `log`, as `user` (uid, gid) if given.
 
-    Linux sends `on_launcher_death` when the *thread* that called this function ends. Call it from a thread that does not
-    end before the child.
+    Linux sends `on_launcher_death` when the *thread* that called this function ends. Call it from a thread that does
+    not end before the child.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     identity: dict[str, object] = {} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}

@@ -33,7 +33,7 @@ HEALTHY_SECONDS = 30.0  # after a run of this length, the next restart has the s
 
 
 def restart_backoff() -> Backoff:
-    """Return the pauses before restarts of one service: 0.5, 1, 2, 4, 8, 10, 10 ... s; 0.5 s again after a run of 30 s."""
+    """The pauses before restarts of a service: 0.5, 1, 2, 4, 8, 10, 10 ... s; 0.5 s again after a run of 30 s."""
     return Backoff(FIRST_RESTART_SECONDS, LONGEST_RESTART_SECONDS, jitter=0.0, healthy_after=HEALTHY_SECONDS)
 
 

@@ -54,7 +54,7 @@ class Routes:
     def replay_dead_letter(
         self, request: HttpRequest[None, DeadLetterOwner], dead_letter_id: UUID
     ) -> Json[DeadLetterView]:
-        """Put a dead letter back into the queue that it came from; 409 if it was replayed before or cannot be replayed."""
+        """Put a dead letter back into the queue that it came from; 409 if it was replayed or cannot be replayed."""
         results = call_each(
             _owners(request.query.service),
             lambda name: self.services.operated(name).replay_dead_letter(dead_letter_id, actor=request.actor),

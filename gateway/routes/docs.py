@@ -36,14 +36,14 @@ A_FIRST_ORDER = """
 ### A first order, from login to delivery
 
 This gateway does not run in production, so its shop can have demo accounts: `demo@example.com`, a customer, and
-`admin@example.com`, an administrator. The password of both is `Demo-pass-2026!`, unless `DEMO_PASSWORD` was set when the
-shop was started.
+`admin@example.com`, an administrator. The password of both is `Demo-pass-2026!`, unless `DEMO_PASSWORD` was set when
+the shop was started.
 
 1. Log in as the customer, at the top of this page or by `POST /users/login`. Then send its `access_token` with each
    request, as `Authorization: Bearer ...`.
 2. `GET /products` with `TEA-RIZE-1000` as its `sku`, or without a `sku` for all products. Copy the `id` of the product.
-3. `POST /orders` with `{"items": [{"product_id": "...", "quantity": 1}]}`; replace the dots with this `id`. Copy the `id`
-   of the order.
+3. `POST /orders` with `{"items": [{"product_id": "...", "quantity": 1}]}`; replace the dots with this `id`. Copy the
+   `id` of the order.
 4. `GET /orders/{order_id}`: after a second its `status` is `CONFIRMED`.
 5. Log in as the administrator: `POST /orders/{order_id}/ship`, then `POST /orders/{order_id}/deliver`.
 """

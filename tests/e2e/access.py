@@ -122,7 +122,7 @@ class World:
         self.sessions[LOGGED_OUT] = self._ended()
 
     def thing(self, case, owner, *, fresh):
-        """Return the resource of this owner for a case: a new one if `fresh`, else one that may have been used before."""
+        """Return this owner's resource for a case: a new one if `fresh`, else that of an earlier request if any."""
         key = case.thing, owner
         if fresh or key not in self._things:
             self._things[key] = case.thing(self, owner)
@@ -243,7 +243,9 @@ def _invalid_token():
 CASES = {
     "register": Case(public, body=lambda _: {"email": f"{unique()}@example.com", "password": PASSWORD}),
     "login": Case(public, body=_credentials),
-    "refresh_token": Case(any_token, _refresh_token, missing=_invalid_token, body=lambda token: {"refresh_token": token}),
+    "refresh_token": Case(
+        any_token, _refresh_token, missing=_invalid_token, body=lambda token: {"refresh_token": token}
+    ),
     "logout": Case(own_token, _refresh_token, missing=_invalid_token, body=lambda token: {"refresh_token": token}),
     "verify_token": Case(any_token, _access_token, missing=_invalid_token, body=lambda token: {"token": token}),
     "get_profile": Case(of_users),

@@ -150,7 +150,10 @@ def test_unknown_fields_are_refused(name, world, http):
     for forbidden, value in FORBIDDEN_FIELDS.items():
         for field, body in bodies_with(schema, example, forbidden, value):
             response = http.request(method, url, json=body, headers=world.headers("admin"))
-            assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR"), (forbidden, response.text)
+            assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR"), (
+                forbidden,
+                response.text,
+            )
             assert {"field": field, "message": "is not a known field"} in response.json()["errors"]
 
 

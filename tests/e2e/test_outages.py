@@ -141,7 +141,9 @@ def long_deadline(shop):
     """The orders service with an order deadline that is longer than the outage."""
     shop.stop("orders")
     suite = Suite(
-        shop.suite.env | {"ORDER_DEADLINE_SECONDS": "90"}, log_dir=ROOT / "var/test-long-deadline/log", services=("orders",)
+        shop.suite.env | {"ORDER_DEADLINE_SECONDS": "90"},
+        log_dir=ROOT / "var/test-long-deadline/log",
+        services=("orders",),
     )
     suite.start()
     eventually(lambda: ready(shop)[0] == 200, timeout=30)
