@@ -41,13 +41,13 @@ def incompatible(old: Schema, new: Schema) -> list[Change]:
     """Return the breaking changes from `old` to `new`. Changes of an alias are left out: its operation has the same."""
     found: list[Change] = []
     for path, methods in old["paths"].items():
-        for method, told in methods.items():
+        for method, previous in methods.items():
             name = f"{method.upper()} {path}"
             now = new["paths"].get(path, {}).get(method)
             if now is None:
                 found.append(Change(name, "", "is gone"))
             elif "x-alias-of" not in now:
-                changes = _Operations(old, new).compare(told, now)
+                changes = _Operations(old, new).compare(previous, now)
                 found += [Change(name, subject, what) for subject, what in changes]
     return sorted(set(found))
 
@@ -58,12 +58,13 @@ def unannounced(changes: list[Change], changelog: str) -> list[Change]:
     Such a line names the operation and the place of the change, each in backticks.
     """
     unreleased = changelog.partition("\n## Unreleased\n")[2].partition("\n## ")[0]
-    told = unreleased.partition("\n### Breaking\n")[2].partition("\n### ")[0].replace("\n  ", " ").splitlines()
+    announced = unreleased.partition("\n### Breaking\n")[2].partition("\n### ")[0].replace("\n  ", " ").splitlines()
     return [
         change
         for change in changes
         if not any(
-            f"`{change.operation}`" in line and (not change.subject or f"`{change.subject}`" in line) for line in told
+            f"`{change.operation}`" in line and (not change.subject or f"`{change.subject}`" in line)
+            for line in announced
         )
     ]
 
@@ -75,17 +76,17 @@ class _Operations:
         self.schemas = _Schemas(old, new)
         self.old, self.new = old, new
 
-    def compare(self, told: Schema, now: Schema) -> Iterator[tuple[str, str]]:
-        if told["operationId"] != now["operationId"]:
-            yield "operationId", f"{told['operationId']} is now {now['operationId']}"
-        if ACCESS.index(told["x-access"]) < ACCESS.index(now["x-access"]):
-            yield "access", f"{told['x-access']} is now {now['x-access']}"
-        yield from self._parameters(told, now)
-        yield from self._body(told.get("requestBody"), now.get("requestBody"))
-        yield from self._answers(told["responses"], now["responses"])
+    def compare(self, previous: Schema, now: Schema) -> Iterator[tuple[str, str]]:
+        if previous["operationId"] != now["operationId"]:
+            yield "operationId", f"{previous['operationId']} is now {now['operationId']}"
+        if ACCESS.index(previous["x-access"]) < ACCESS.index(now["x-access"]):
+            yield "access", f"{previous['x-access']} is now {now['x-access']}"
+        yield from self._parameters(previous, now)
+        yield from self._body(previous.get("requestBody"), now.get("requestBody"))
+        yield from self._responses(previous["responses"], now["responses"])
 
-    def _parameters(self, told: Schema, now: Schema) -> Iterator[tuple[str, str]]:
-        before, after = _parameters(self.old, told), _parameters(self.new, now)
+    def _parameters(self, previous: Schema, now: Schema) -> Iterator[tuple[str, str]]:
+        before, after = _parameters(self.old, previous), _parameters(self.new, now)
         for key, parameter in before.items():
             if key not in after:
                 yield key, "is gone"
@@ -95,14 +96,14 @@ class _Operations:
             if parameter.get("required") and not before.get(key, {}).get("required"):
                 yield key, "is required"
 
-    def _body(self, told: Schema | None, now: Schema | None) -> Iterator[tuple[str, str]]:
+    def _body(self, previous: Schema | None, now: Schema | None) -> Iterator[tuple[str, str]]:
         if now is None:
-            if told is not None:
+            if previous is not None:
                 yield "body", "is no longer taken"
-        elif told is None:
+        elif previous is None:
             yield "body", "is required"
         else:
-            for kind, content in told["content"].items():
+            for kind, content in previous["content"].items():
                 if kind not in now["content"]:
                     yield "body", f"{kind} is no longer taken"
                 else:
@@ -110,12 +111,12 @@ class _Operations:
                         content["schema"], now["content"][kind]["schema"], "body", sent=True
                     )
 
-    def _answers(self, told: Schema, now: Schema) -> Iterator[tuple[str, str]]:
-        for status, answer in told.items():
+    def _responses(self, previous: Schema, now: Schema) -> Iterator[tuple[str, str]]:
+        for status, response in previous.items():
             if status not in now:
                 yield status, "is no longer answered"
                 continue
-            before, after = _resolve(self.old, answer), _resolve(self.new, now[status])
+            before, after = _resolve(self.old, response), _resolve(self.new, now[status])
             for header in before.get("headers", {}).keys() - after.get("headers", {}).keys():
                 yield f"{status} {header}", "is no longer sent"
             for kind, content in before.get("content", {}).items():

@@ -141,7 +141,7 @@ def adjust(balance: Balance, delta: int) -> Change:
     """Return the change of `delta` on hand; raises StockIsReserved, or ValidationFailed above MAX_STOCK."""
     on_hand = balance.on_hand + delta
     if on_hand < 0:
-        raise StockIsReserved(f"There are only {balance.on_hand} on hand.")
+        raise StockIsReserved(f"There are {balance.on_hand} on hand; the quantity cannot become negative.")
     if on_hand < balance.reserved:
         message = f"{on_hand} would be on hand, less than the {balance.reserved} that are reserved for orders."
         raise StockIsReserved(message)

@@ -45,7 +45,7 @@ def python_files():
 
 @functools.lru_cache(maxsize=1)
 def tree(name):
-    """Return the syntax tree of a Python file. Only one is kept: all of them would slow down every garbage collection."""
+    """Return the syntax tree of a Python file. Only one is kept, because many would slow down garbage collections."""
     return ast.parse((ROOT / name).read_text())
 
 
