@@ -114,14 +114,14 @@ class _Operations:
     def _responses(self, previous: Schema, now: Schema) -> Iterator[tuple[str, str]]:
         for status, response in previous.items():
             if status not in now:
-                yield status, "is no longer answered"
+                yield status, "is no longer returned"
                 continue
             before, after = _resolve(self.old, response), _resolve(self.new, now[status])
             for header in before.get("headers", {}).keys() - after.get("headers", {}).keys():
                 yield f"{status} {header}", "is no longer sent"
             for kind, content in before.get("content", {}).items():
                 if kind not in after.get("content", {}):
-                    yield status, f"{kind} is no longer answered"
+                    yield status, f"{kind} is no longer returned"
                 else:
                     schema = after["content"][kind]["schema"]
                     yield from self.schemas.compare(content["schema"], schema, status, sent=False)
