@@ -1,4 +1,4 @@
-# Every command for a person. `make` without a target lists them.
+# All commands of the project. `make` without a target lists them.
 # PYTHON chooses the interpreter of the virtual environment: make run PYTHON=python3.12
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -20,13 +20,13 @@ help: ## list these targets
 run: $(STAMP) ## start the whole suite on this machine, servers included; Ctrl-C stops it
 	@exec $(BIN)/python -m deploy.local run
 
-demo: $(STAMP) ## show four orders from start to end, on the running suite or on one of its own
+demo: $(STAMP) ## show four orders from start to end, on the running suite, or on one that it starts
 	@exec $(BIN)/python -m deploy.local demo
 
 stop: ## stop the suite that `make run` started in this clone
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m deploy.local stop
 
-test: $(STAMP) ## run every test, on real servers of its own, in three processes at once (TEST_WORKERS=1 for one)
+test: $(STAMP) ## run every test, on its own real servers, in three processes at once (TEST_WORKERS=1 for one)
 	@exec $(BIN)/python -m tests.run $(ARGS)
 
 test-unit: $(STAMP) ## run only the tests that need no server (a minute)
@@ -64,9 +64,9 @@ lint: $(STAMP) $(AUDIT)/.complete ## ruff, mypy, import-linter, and known vulner
 $(AUDIT)/.complete: requirements-audit.txt
 	@$(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/pip install --quiet --require-hashes --requirement $< && touch $@
 
-audit: $(AUDIT)/.complete ## ask a public service for known vulnerabilities of the pinned packages; fail without an answer
+audit: $(AUDIT)/.complete ## ask a public service for known vulnerabilities of the pinned packages; fail if it does not respond
 	@$(PIP_AUDIT) --strict || { echo \
-		"Vulnerable or unknown: 'could not be audited' means that the service gave no answer." >&2; exit 1; }
+		"Vulnerable or unknown: 'could not be audited' means that the service did not respond." >&2; exit 1; }
 
 sbom: $(AUDIT)/.complete ## write var/sbom.json: the packages of the image, as CycloneDX, from requirements.txt and its hashes
 	@PYTHONWARNINGS=ignore $(AUDIT)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
@@ -92,7 +92,7 @@ profile: $(STAMP) $(BENCH)/.complete ## draw a flame graph of each service under
 load: $(STAMP) ## place many orders at once on the running suite, then check the invariants (options: ARGS="--help")
 	@$(WITH_ENV) exec $(BIN)/python -m qa.load $(ARGS)
 
-chaos: $(STAMP) ## inject faults into a suite of its own, half an hour (options: ARGS="--help")
+chaos: $(STAMP) ## inject faults into its own suite, half an hour (options: ARGS="--help")
 	@exec $(BIN)/python -m qa.chaos $(or $(ARGS),--faults 500 --orders 20000 --each 3)
 
 chaos-quick: $(STAMP) ## the same in ten minutes, every kind of fault at least three times

@@ -20,10 +20,10 @@ ALL_RETRIES = "[50, 100, 200, 400, 800, 1600, 3200]"
 
 
 def pytest_collection_modifyitems(items):
-    """Run first what takes longest and cannot be divided, so that at the end each worker of tests/run.py has work left.
+    """Run the longest groups of tests first, so that no worker of tests/run.py has to wait for another at the end.
 
-    In a single process chaos and the end-to-end tests come first too: before containers of the service tests listen on
-    the same queues as the processes of a suite.
+    This order is also needed in a single process: chaos and the end-to-end tests start a suite, and the containers of
+    the service tests, which listen on the same queues, must not be running then.
     """
     order = ("chaos", "e2e", "service", "model", "unit")
 
@@ -55,8 +55,8 @@ def servers():
     servers.environment = environment
     if servers.postgres:
         _write_without_waiting(servers.postgres)
-    # Services in this process connect as administrators, because many tests define services named like real ones.
-    # The services' own addresses are for the processes of a suite.
+    # Services in this process connect as administrators, because many tests define services with the name of a
+    # real one. The addresses with the services' own users are for the processes of a suite.
     os.environ.update(environment)
     for name in [name for name in os.environ if name.endswith(("_AMQP_URI", "_REDIS_URL"))]:
         del os.environ[name]
@@ -64,13 +64,13 @@ def servers():
         setup_config(file)
     migrate.migrate()  # it reads the settings, so it runs before the next line
     os.environ["RETRY_DELAYS_MS"] = ALL_RETRIES  # a restarted broker gets new definitions
-    gc.freeze()  # as a service does: no garbage collection visits what was imported
+    gc.freeze()  # as a service does: garbage collections skip the imported modules
     yield servers
     servers.stop()
 
 
 def _write_without_waiting(postgres):
-    """Let commits not wait for the disk: tests kill processes, not machines, and the kernel keeps what was written."""
+    """Turn fsync off. This is safe because tests only kill processes, and the kernel keeps their written data."""
     with closing(psycopg2.connect(postgres.administrator_url().replace("+psycopg2", ""))) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:

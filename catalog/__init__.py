@@ -1,1 +1,1 @@
-"""The products, and what they cost."""
+"""The catalog: products and their prices."""

@@ -1,4 +1,4 @@
-"""What reads the products."""
+"""The queries of catalog."""
 
 from typing import Any
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Every way into catalog. Start it with `nameko run --config config.yml catalog.service`."""
+"""The entrypoints of catalog. Start it with `nameko run --config config.yml catalog.service`."""
 
 from collections.abc import Sequence
 from typing import cast, final

@@ -1,4 +1,4 @@
-"""What changes the products."""
+"""The use cases of catalog. They never commit: the entrypoint does."""
 
 from collections.abc import Sequence
 from uuid import UUID

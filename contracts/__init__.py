@@ -1,1 +1,1 @@
-"""All that crosses a service boundary: events, RPC views, requests and errors. Plain data, no I/O."""
+"""Everything that crosses a service boundary: events, RPC views, requests and errors. Plain data, no I/O."""

@@ -209,7 +209,7 @@ class Cause(Protocol):
 
     @property
     def request_id(self) -> str:
-        """The id of the request that started everything."""
+        """The id of the request that started the chain of causes."""
 
     @property
     def traceparent(self) -> str:
@@ -258,7 +258,7 @@ class Request(BaseModel):
 
 
 class Replayed(dict[str, Any]):
-    """The result of a call that was made before under the same idempotency key: that of the first call."""
+    """The stored result of the first call with the same idempotency key."""
 
 
 ABSENT: Any = None
@@ -266,7 +266,7 @@ ABSENT: Any = None
 
 
 class PageRequest(Request):
-    """How much of a list, and from where on."""
+    """The size and the start of a page of a list."""
 
     limit: PageLimit = DEFAULT_PAGE
     cursor: Cursor | None = None
@@ -286,7 +286,7 @@ class Actor(Request):
         if isinstance(data, Actor):
             return data
         if not isinstance(data, Mapping) or data.get("user_id") is None:
-            raise ValidationFailed.field("actor.user_id", "say who asks, or leave the actor out to act as the operator")
+            raise ValidationFailed.field("actor.user_id", "state the user, or omit the actor to act as the operator")
         return cls.parse(data)
 
     @property

@@ -97,7 +97,7 @@ class CreateProduct(Request):
 
 
 class UpdateProduct(Request):
-    """The body of PATCH /products/{id}: what is absent stays. Null is refused, as no field of a product is optional."""
+    """The body of PATCH /products/{id}. Absent fields do not change. Null is refused: every field has a value."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
@@ -114,7 +114,7 @@ class UpdateProduct(Request):
 
 
 class ProductFilter(PageRequest):
-    """What GET /products takes. Only administrators may ask for inactive products."""
+    """The query of GET /products. Only administrators may ask for inactive products."""
 
     search: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
     sku: Sku | None = None
@@ -142,10 +142,10 @@ class CatalogRpc(OperatedRpc, Protocol):
         """List products. Raises PermissionDenied for inactive ones unless the actor is an administrator."""
 
     def get_product(self, product_id: UUID, *, actor: Actor = OPERATOR) -> Json[ProductView]:
-        """Return a product, an inactive one only to an administrator. Raises ProductNotFound."""
+        """Return a product. Raises ProductNotFound, also for an inactive one unless the actor is an administrator."""
 
     def get_products(self, wanted: ProductLookup) -> Json[ProductsView]:
-        """Return those of up to MAX_PRODUCTS_PER_LOOKUP products that exist, active or not."""
+        """Return the products with these ids, active or not. Ids that do not exist are left out."""
 
     def create_product(
         self, product: CreateProduct, *, actor: Actor = OPERATOR, idempotency_key: str | None = None

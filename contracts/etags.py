@@ -1,4 +1,4 @@
-"""Entity tags identify a state of a resource, so that no client overwrites a change that it has not seen."""
+"""Entity tags: hashes of a resource's content, so that no client overwrites a change that it has not seen."""
 
 import hashlib
 import json
@@ -12,18 +12,18 @@ ANY = "*"
 
 
 def etag(resource: Mapping[str, Any] | bytes) -> str:
-    """Return the strong entity tag of a resource as plain JSON, or as the bytes that it is; its quotes included.
+    """Return the strong entity tag, with its quotes, of a resource given as plain JSON or as bytes.
 
-    A hash of all that the client sees: a resource needs no version for it, and two that differ never share one.
+    It is a hash of the whole content, so it needs no version number, and different contents have different tags.
     """
     content = resource if isinstance(resource, bytes) else json.dumps(resource, separators=(",", ":")).encode()
     return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
 def require_match(resource: View, if_match: Sequence[str] | None) -> None:
-    """Raise PreconditionFailed unless one of these tags, or `*`, is that of a resource which is locked; None always is.
+    """Raise PreconditionFailed unless `if_match` is None or contains `*` or the resource's tag.
 
-    Raises ValidationFailed for what is no list of tags.
+    The caller holds the lock of the resource. Raises ValidationFailed if `if_match` is not a list of strings.
     """
     if if_match is None:
         return

@@ -18,7 +18,7 @@ ORDER = "019aac60-1a58-7c09-a4e2-90f5be31d7c8"
 PAYMENT = "019aac60-1b20-7d44-b1f3-2c68e07a5d90"
 EVENT = "019aac60-1a5c-7e10-8f27-64b0d91c3a52"
 EARLIER, NOW = "2026-11-22T09:12:40.510000Z", "2026-11-22T09:14:29.144000Z"
-# Cut short: a real one has three parts, and hundreds of characters.
+# Shortened: a real token has three parts and hundreds of characters.
 ACCESS_TOKEN = "eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiIwMTlhYWM1ZSJ9.c2lnbmF0dXJl"
 REFRESH_TOKEN = "rt_Zk3v9c1QnN4r8m2yB7wXeT0uL5pJ6hGd"
 

@@ -1,4 +1,4 @@
-"""Identifiers: UUID version 7, so that they sort by the time they were made."""
+"""Identifiers: UUID version 7, so that they sort by their creation time."""
 
 from uuid import UUID
 
@@ -18,12 +18,12 @@ def parse_id(field: str, value: object) -> UUID:
     if isinstance(value, UUID):
         return value
     text = str(value)
-    # UUID() reads other spellings too, such as 1_2 for 12: some would be read as the id of something else.
+    # UUID() also accepts other spellings, such as 1_2 for 12, so two different texts could mean the same id.
     if not UUID_SPELLING.fullmatch(text):
         raise ValidationFailed.field(field, "must be a UUID")
     return UUID(text)
 
 
 def made_at(made: UUID) -> float | None:
-    """Return when `made` was made, in seconds since 1970 to the millisecond; None where its version does not say."""
+    """Return when an id was created, in seconds since 1970, precise to a millisecond; None if it is not a UUIDv7."""
     return (made.int >> 80) / 1000 if made.version == 7 else None

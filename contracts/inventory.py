@@ -115,14 +115,14 @@ class AdjustStock(Request):
 
 
 class StockFilter(PageRequest):
-    """What GET /inventory takes."""
+    """The query of GET /inventory."""
 
 
 # Views
 
 
 class StockView(View):
-    """The stock of one product. `on_hand` includes what is reserved; `available` is the rest."""
+    """The stock of one product. `on_hand` includes `reserved`; `available` is the difference."""
 
     product_id: UUID
     product_sku: str
@@ -168,7 +168,7 @@ class InventoryRpc(ParticipantRpc, Protocol):
     def set_stock(
         self, stock: SetStock, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
     ) -> Json[SetStockView]:
-        """Set what is on hand of a product, which may be new here. Raises StockIsReserved."""
+        """Set the quantity on hand of a product. Creates its stock record if there is none. Raises StockIsReserved."""
 
     def change_stock_level(
         self,
@@ -178,7 +178,7 @@ class InventoryRpc(ParticipantRpc, Protocol):
         actor: Actor = OPERATOR,
         if_match: Sequence[str] | None = None,
     ) -> Json[StockView]:
-        """Set what is on hand of a product that has a stock record.
+        """Set the quantity on hand of a product that has a stock record.
 
         `if_match` are entity tags, one of which the record must have. Raises StockNotFound, StockIsReserved,
         PreconditionFailed.
@@ -192,7 +192,7 @@ class InventoryRpc(ParticipantRpc, Protocol):
         actor: Actor = OPERATOR,
         idempotency_key: str | None = None,
     ) -> Json[StockView]:
-        """Change what is on hand of a product by a difference. Raises StockNotFound, StockIsReserved."""
+        """Add a positive or negative difference to the quantity on hand. Raises StockNotFound, StockIsReserved."""
 
     def list_movements(
         self, product_id: UUID, page: PageRequest, *, actor: Actor = OPERATOR
@@ -204,7 +204,7 @@ class InventoryRpc(ParticipantRpc, Protocol):
 
 
 class StockNotFound(NotFound):
-    """The product has no stock row."""
+    """The product has no stock record."""
 
     code, status, detail = "STOCK_NOT_FOUND", 404, "There is no stock record for this product."
 

@@ -9,7 +9,7 @@ from contracts.operations import ParticipantRpc
 
 
 class NotificationFilter(PageRequest):
-    """What GET /notifications takes."""
+    """The query of GET /notifications."""
 
 
 class NotificationView(View):
@@ -35,7 +35,7 @@ class NotificationsRpc(ParticipantRpc, Protocol):
         """List the actor's own notifications, for the operator those of all users, newest first."""
 
     def mark_read(self, notification_id: UUID, *, actor: Actor = OPERATOR) -> None:
-        """Mark a notification as read; one that is read stays so. Raises NotificationNotFound."""
+        """Mark a notification as read. A repeated call changes nothing. Raises NotificationNotFound."""
 
 
 class NotificationNotFound(NotFound):

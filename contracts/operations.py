@@ -50,7 +50,7 @@ Name = Annotated[Text, Field(min_length=1, max_length=255)]
 class DeadLetterFilter(PageRequest):
     """Which dead letters of a service to list: those not replayed yet, or with `replayed`, those that were."""
 
-    # Again, because on the wire these come first (extensions/rpc/signature.py).
+    # Repeated from PageRequest, so that they are the first arguments of a call (extensions/rpc/signature.py).
     limit: PageLimit = DEFAULT_PAGE
     cursor: Cursor | None = None
     queue: Name | None = None
@@ -59,19 +59,19 @@ class DeadLetterFilter(PageRequest):
 
 
 class DeadLetterSearch(DeadLetterFilter):
-    """What GET /admin/dead-letters takes: those of one service, or of all."""
+    """The query of GET /admin/dead-letters. Without `service`, it lists the dead letters of all services."""
 
     service: ServiceName | None = None
 
 
 class DeadLetterOwner(Request):
-    """The service that has a dead letter; all are asked where it is not stated."""
+    """The service that has a dead letter. If it is not stated, the gateway asks all services."""
 
     service: ServiceName | None = None
 
 
 class ConsistencyRequest(Request):
-    """What GET /admin/consistency takes: with `since`, only orders that were made from then on are compared."""
+    """The query of GET /admin/consistency. `since`: compare only orders that were created from this time on."""
 
     since: Instant | None = None
 
@@ -98,7 +98,7 @@ class DeadLetterView(View):
 
 
 class CheckView(View):
-    """One invariant: how many things break it, and the ids of the first of them."""
+    """One invariant: the number of its violations, and the ids of the first ones."""
 
     name: str
     count: int
@@ -119,7 +119,7 @@ class ReadinessView(View):
 
 
 class ConsistencyView(View):
-    """Whether everything adds up. At rest, that is with nothing in flight, all counts are zero."""
+    """The result of a consistency check. When nothing is in flight (at rest), all counts must be zero."""
 
     at_rest: bool
     in_flight: int
@@ -134,7 +134,7 @@ class Health(TypedDict):
 
 
 class Summary(TypedDict):
-    """How many there are, and the ids of some of them."""
+    """A number of things, and the ids of some of them."""
 
     count: int
     ids: list[str]

@@ -142,7 +142,7 @@ class CreateOrder(Request):
 
 
 class OrderFilter(PageRequest):
-    """What GET /orders takes. `user_id` is for administrators."""
+    """The query of GET /orders. `user_id` is for administrators."""
 
     status: OrderStatus | None = None
     created_after: Instant | None = None
@@ -151,7 +151,7 @@ class OrderFilter(PageRequest):
 
 
 class SagaFilter(PageRequest):
-    """What GET /admin/sagas takes: with `stuck`, only orders that have not changed for longer than the deadline."""
+    """The query of GET /admin/sagas. `stuck`: only orders that have not changed for longer than the deadline."""
 
     stuck: StrictBool = False
 

@@ -86,7 +86,7 @@ class PaymentRefunded(Event):
 
 
 class PaymentFilter(PageRequest):
-    """What GET /payments takes."""
+    """The query of GET /payments."""
 
     order_id: Id | None = None
     status: PaymentStatus | None = None

@@ -25,11 +25,11 @@ class Services:
     notifications: NotificationsRpc
 
     def within(self, seconds: float) -> "Services":
-        """Return the same with another deadline per call."""
+        """Return the same services; each call may take `seconds`."""
         raise NotImplementedError
 
     def operated(self, name: str) -> OperatedRpc:
-        """Return the service with this name by what all of them have."""
+        """Return the service with this name, with the methods that all services have."""
         return cast("OperatedRpc", getattr(self, name))
 
     def participant(self, name: str) -> ParticipantRpc:

@@ -77,7 +77,7 @@ Token = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class UserRegistered(Event):
-    """Someone opened an account."""
+    """A new account was registered."""
 
     event_type: ClassVar[str] = "user.registered"
     producer: ClassVar[str] = "users"
@@ -95,7 +95,7 @@ class UserUpdated(Event):
 
     event_type: ClassVar[str] = "user.updated"
     producer: ClassVar[str] = "users"
-    # Each process has a queue of its own, which is deleted with it: no queue is no error.
+    # Not `consumers`: each process has its own queue while it runs, and the event may be published without any queue.
     listeners: ClassVar[tuple[str, ...]] = ("gateway",)
 
     user_id: UUID
@@ -133,7 +133,7 @@ class VerifyToken(Request):
 
 
 class UpdateUser(Request):
-    """The body of PATCH /users/{id}: what is absent stays."""
+    """The body of PATCH /users/{id}. Absent fields do not change."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
@@ -142,7 +142,7 @@ class UpdateUser(Request):
 
 
 class ChangesWithin(Request):
-    """The period whose user.updated events a gateway asks for: `seconds` back from `until`, by default from now."""
+    """A period for user.updated events: the last `seconds` before `until`, by default before now."""
 
     seconds: Annotated[int, Field(strict=True, ge=1, le=24 * 3600)]
     until: Instant | None = None
@@ -199,7 +199,7 @@ class KeySet(View):
 
 
 class Changes(TypedDict):
-    """Some user.updated events in plain JSON. There are more where `until` is not None: ask again with it."""
+    """A page of user.updated events in plain JSON. `until` is the argument for the next page; None on the last page."""
 
     items: list[dict[str, Any]]
     until: str | None

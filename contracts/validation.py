@@ -1,4 +1,4 @@
-"""What is wrong with a request, in words that the person who sent it can act on."""
+"""Validation errors with messages that tell the client how to correct the request."""
 
 import re
 from typing import Any
@@ -12,7 +12,7 @@ MAX_FIELD_NAME = 100
 
 _ONE = re.compile(r"\b1 (item|character)s")
 
-# Pydantic's kinds of findings in our words; {} is its context. What is not here keeps Pydantic's own words.
+# Pydantic's error types and our messages, formatted with the error's context. Other types keep Pydantic's message.
 WORDS = {
     "missing": "is required",
     "extra_forbidden": "is not a known field",
@@ -33,7 +33,7 @@ WORDS = {
     "too_short": "must have at least {min_length} items",
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must have at least {min_length} characters",
-    # Of all that clients send, only a sku has a pattern.
+    # The sku is the only field with a pattern.
     "string_pattern_mismatch": 'may have letters, digits, ".", "_" and "-" only, and begins with a letter or a digit',
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
@@ -45,7 +45,7 @@ WORDS = {
 def field_errors(error: ValidationError) -> list[FieldError]:
     """Return the wrong fields with their paths, such as `items[0].quantity`; MAX_FIELD_ERRORS at most."""
     found = error.errors(include_url=False, include_input=False)
-    # Pydantic drops wrong items and then calls their tuple too short: what is wrong with the items is all there is.
+    # Pydantic drops invalid items and then also reports that their tuple is too short. Keep only the items' errors.
     parents = {one["loc"][:depth] for one in found for depth in range(1, len(one["loc"]))}
     telling = [one for one in found if not (one["type"] == "too_short" and one["loc"] in parents)]
     return [FieldError(_path(one["loc"]), _words(one)) for one in telling[:MAX_FIELD_ERRORS]]
@@ -53,7 +53,7 @@ def field_errors(error: ValidationError) -> list[FieldError]:
 
 def _words(finding: Any) -> str:
     kind, context = finding["type"], finding.get("ctx", {})
-    if context.get("field_type") == "Value":  # Pydantic's word for a string that a validator of ours has seen
+    if context.get("field_type") == "Value":  # Pydantic calls a string "Value" after one of our validators
         kind = f"string_{kind}"
     words = WORDS.get(kind)
     if words is None:

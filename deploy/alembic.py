@@ -9,7 +9,7 @@ from deploy.migrate import alembic_config
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command that follows the name of the service; the exit code."""
+    """Run the command that follows the name of the service. Returns the exit code."""
     databases = configured()
     service, *rest = arguments or [""]
     if service not in databases:

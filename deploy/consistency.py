@@ -27,9 +27,10 @@ Look = Callable[[], dict[str, Any]]
 
 
 def await_rest(look: Look, timeout: float, pause: float = PAUSE_SECONDS) -> dict[str, Any]:
-    """Look until all is at rest and nothing is broken, or two looks at rest find the same; at most `timeout` seconds.
+    """Repeat the check until the suite is at rest and all invariants hold, for at most `timeout` seconds.
 
-    Two looks, because the broker does not count messages that a consumer is handling.
+    Violations are final if two successive checks at rest find the same ones. One check is not enough, because the
+    broker does not count messages that a consumer is handling.
     """
     deadline = time.monotonic() + timeout
     before = None

@@ -15,7 +15,7 @@ from deploy.accounts import OPERATOR
 from extensions.messaging import topology
 
 UUID = "[0-9a-f-]{36}"
-REPLY_KEY = "[^.#*]+"  # the routing key of a reply has no dot, that of a call has one
+REPLY_KEY = "[^.#*]+"  # the routing key of a reply has no dot; the routing key of a call has one
 NOTHING, EVERYTHING = "^$", ".*"
 
 
@@ -28,7 +28,7 @@ class User:
     write: str
     read: str
     topics: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """By exchange: the routing keys for publishing, and those for binding queues."""
+    """Exchange -> (allowed routing keys for publishing, allowed routing keys for binding queues)."""
     tags: str = ""
 
 
@@ -72,7 +72,7 @@ def _service(name: str, delays: list[int]) -> User:
 
 
 def _operator() -> User:
-    """The user of `nameko shell`, the seed and the consistency check: it may call every service, and nothing else."""
+    """The user of `nameko shell`, the seed and the consistency check. It may call every service and do nothing else."""
     reply_queues = re.escape(topology.reply_queue("", "")).removesuffix(r"\-") + r".+"
     # Nameko's client also declares the exchange, although it exists.
     own = _any([re.escape(topology.RPC_EXCHANGE), reply_queues])
@@ -80,6 +80,6 @@ def _operator() -> User:
 
 
 def _any(alternatives: Iterable[str]) -> str:
-    """Return the expression that matches exactly these; without alternatives, nothing."""
+    """Return a regular expression that matches exactly these alternatives; without alternatives it matches nothing."""
     parts = list(alternatives)
     return f"^({'|'.join(parts)})$" if parts else NOTHING

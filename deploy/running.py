@@ -1,4 +1,4 @@
-"""Whether the suite is running: the check and the sentence for commands that a person types beside it."""
+"""Checks whether the suite is running, for commands that need a running suite (`make shell`, `make demo`)."""
 
 import os
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ CONNECT_SECONDS = 3.0
 
 
 class NotRunning(Exception):
-    """The suite cannot be reached; the text says so, and what to do, in one sentence."""
+    """The suite cannot be reached. The message gives the reason and says what to do."""
 
     def __init__(self, amqp_uri: str) -> None:
         if ENV_FILE.exists() or "AMQP_URI" in os.environ:

@@ -1,7 +1,8 @@
-"""What of a new version of the API would break the clients of an old one, found by comparing OpenAPI documents.
+"""Finds the changes of the API that break existing clients, by comparing two OpenAPI documents.
 
-What the server takes may only become more, what it gives only more certain. Where that cannot be told, as of two
-patterns, it counts as broken. Removed enum values and error codes count too: somebody may wait for them.
+A request that was valid must stay valid, and a response must keep its fields and types. Where the comparison cannot
+decide, for example between two different patterns, it reports a breaking change. A removed enum value or error code is
+a breaking change too, because a client may expect it.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 Schema = dict[str, Any]
 ACCESS = ("anyone", "optional", "user", "admin")
-# Keyword: does a larger value let less through?
+# Keyword: whether a larger value is stricter.
 BOUNDS = {
     "minimum": True,
     "maximum": False,
@@ -26,7 +27,7 @@ EXACT = ("format", "pattern", "not")
 
 @dataclass(frozen=True, order=True)
 class Change:
-    """One difference that breaks clients: of which operation, such as `POST /orders`, where in it, and what."""
+    """A breaking change: the operation (`POST /orders`), the place in it, and a description."""
 
     operation: str
     subject: str
@@ -37,51 +38,55 @@ class Change:
 
 
 def incompatible(old: Schema, new: Schema) -> list[Change]:
-    """Return what a client of the document `old` would notice of `new`, without what only repeats it for an alias."""
+    """Return the breaking changes from `old` to `new`. Changes of an alias are left out: its operation has the same."""
     found: list[Change] = []
     for path, methods in old["paths"].items():
-        for method, told in methods.items():
+        for method, previous in methods.items():
             name = f"{method.upper()} {path}"
             now = new["paths"].get(path, {}).get(method)
             if now is None:
                 found.append(Change(name, "", "is gone"))
             elif "x-alias-of" not in now:
-                changes = _Operations(old, new).compare(told, now)
+                changes = _Operations(old, new).compare(previous, now)
                 found += [Change(name, subject, what) for subject, what in changes]
     return sorted(set(found))
 
 
 def unannounced(changes: list[Change], changelog: str) -> list[Change]:
-    """Return the changes that no line under Unreleased, Breaking tells: with operation and place, each in backticks."""
+    """Return the changes without a line in the changelog under Unreleased, Breaking.
+
+    Such a line names the operation and the place of the change, each in backticks.
+    """
     unreleased = changelog.partition("\n## Unreleased\n")[2].partition("\n## ")[0]
-    told = unreleased.partition("\n### Breaking\n")[2].partition("\n### ")[0].replace("\n  ", " ").splitlines()
+    announced = unreleased.partition("\n### Breaking\n")[2].partition("\n### ")[0].replace("\n  ", " ").splitlines()
     return [
         change
         for change in changes
         if not any(
-            f"`{change.operation}`" in line and (not change.subject or f"`{change.subject}`" in line) for line in told
+            f"`{change.operation}`" in line and (not change.subject or f"`{change.subject}`" in line)
+            for line in announced
         )
     ]
 
 
 class _Operations:
-    """Compares operations of two documents. Yields (where, what) for everything that breaks."""
+    """Compares operations of two documents. Yields (place, description) of each breaking change."""
 
     def __init__(self, old: Schema, new: Schema) -> None:
         self.schemas = _Schemas(old, new)
         self.old, self.new = old, new
 
-    def compare(self, told: Schema, now: Schema) -> Iterator[tuple[str, str]]:
-        if told["operationId"] != now["operationId"]:
-            yield "operationId", f"{told['operationId']} is now {now['operationId']}"
-        if ACCESS.index(told["x-access"]) < ACCESS.index(now["x-access"]):
-            yield "access", f"{told['x-access']} is now {now['x-access']}"
-        yield from self._parameters(told, now)
-        yield from self._body(told.get("requestBody"), now.get("requestBody"))
-        yield from self._answers(told["responses"], now["responses"])
+    def compare(self, previous: Schema, now: Schema) -> Iterator[tuple[str, str]]:
+        if previous["operationId"] != now["operationId"]:
+            yield "operationId", f"{previous['operationId']} is now {now['operationId']}"
+        if ACCESS.index(previous["x-access"]) < ACCESS.index(now["x-access"]):
+            yield "access", f"{previous['x-access']} is now {now['x-access']}"
+        yield from self._parameters(previous, now)
+        yield from self._body(previous.get("requestBody"), now.get("requestBody"))
+        yield from self._responses(previous["responses"], now["responses"])
 
-    def _parameters(self, told: Schema, now: Schema) -> Iterator[tuple[str, str]]:
-        before, after = _parameters(self.old, told), _parameters(self.new, now)
+    def _parameters(self, previous: Schema, now: Schema) -> Iterator[tuple[str, str]]:
+        before, after = _parameters(self.old, previous), _parameters(self.new, now)
         for key, parameter in before.items():
             if key not in after:
                 yield key, "is gone"
@@ -91,14 +96,14 @@ class _Operations:
             if parameter.get("required") and not before.get(key, {}).get("required"):
                 yield key, "is required"
 
-    def _body(self, told: Schema | None, now: Schema | None) -> Iterator[tuple[str, str]]:
+    def _body(self, previous: Schema | None, now: Schema | None) -> Iterator[tuple[str, str]]:
         if now is None:
-            if told is not None:
+            if previous is not None:
                 yield "body", "is no longer taken"
-        elif told is None:
+        elif previous is None:
             yield "body", "is required"
         else:
-            for kind, content in told["content"].items():
+            for kind, content in previous["content"].items():
                 if kind not in now["content"]:
                     yield "body", f"{kind} is no longer taken"
                 else:
@@ -106,24 +111,24 @@ class _Operations:
                         content["schema"], now["content"][kind]["schema"], "body", sent=True
                     )
 
-    def _answers(self, told: Schema, now: Schema) -> Iterator[tuple[str, str]]:
-        for status, answer in told.items():
+    def _responses(self, previous: Schema, now: Schema) -> Iterator[tuple[str, str]]:
+        for status, response in previous.items():
             if status not in now:
-                yield status, "is no longer answered"
+                yield status, "is no longer returned"
                 continue
-            before, after = _resolve(self.old, answer), _resolve(self.new, now[status])
+            before, after = _resolve(self.old, response), _resolve(self.new, now[status])
             for header in before.get("headers", {}).keys() - after.get("headers", {}).keys():
                 yield f"{status} {header}", "is no longer sent"
             for kind, content in before.get("content", {}).items():
                 if kind not in after.get("content", {}):
-                    yield status, f"{kind} is no longer answered"
+                    yield status, f"{kind} is no longer returned"
                 else:
                     schema = after["content"][kind]["schema"]
                     yield from self.schemas.compare(content["schema"], schema, status, sent=False)
 
 
 class _Schemas:
-    """Compares what clients send (`sent`), which must not become less, or what they get, which must not become more."""
+    """Compares the schemas of request bodies (`sent`), which must not become stricter, and of responses."""
 
     def __init__(self, old: Schema, new: Schema) -> None:
         self.old, self.new = old, new
@@ -197,7 +202,7 @@ def _is_narrower(before: Any, after: Any, larger_is_less: bool) -> bool:
 
 
 def _by_type(document: Schema, schema: Schema) -> dict[str, Schema]:
-    """Return the alternatives of a schema by their type; `any` where it does not say."""
+    """Return the alternatives of a schema by their type; `any` if an alternative states no type."""
     if "anyOf" in schema:
         options = [_resolve(document, option) for option in schema["anyOf"]]
         return {kind: found for option in options for kind, found in _by_type(document, option).items()}

@@ -23,12 +23,12 @@ TOKENS = {
 
 
 def requests(document: Schema) -> str:
-    """Return the file. Aliases are left out: they do the same."""
+    """Return the content of the file. Aliases are left out: they are the same operations."""
     operations = [
-        (method, path, told)
+        (method, path, operation)
         for path, methods in document["paths"].items()
-        for method, told in methods.items()
-        if "x-alias-of" not in told
+        for method, operation in methods.items()
+        if "x-alias-of" not in operation
     ]
     ids = dict.fromkeys(name for _, path, _ in operations for name in re.findall(r"\{(\w+)\}", path))
     variables = "".join(f"@{name} = {ID}\n" for name in ids)
@@ -38,14 +38,14 @@ def requests(document: Schema) -> str:
     return "\n".join([HEAD + variables, login, *(_operation(*operation) for operation in operations)])
 
 
-def _operation(method: str, path: str, told: Schema) -> str:
-    token = TOKENS.get(told["x-access"])
+def _operation(method: str, path: str, operation: Schema) -> str:
+    token = TOKENS.get(operation["x-access"])
     headers = [f"Authorization: Bearer {token}"] if token else []
-    if {"$ref": "#/components/parameters/IdempotencyKey"} in told.get("parameters", ()):
+    if {"$ref": "#/components/parameters/IdempotencyKey"} in operation.get("parameters", ()):
         headers.append("Idempotency-Key: {{$guid}}")
-    content = told.get("requestBody", {}).get("content", {}).get("application/json", {})
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     target = re.sub(r"\{(\w+)\}", r"{{\1}}", path)
-    return _request(told["operationId"], told["summary"], method, target, headers, content.get("example"))
+    return _request(operation["operationId"], operation["summary"], method, target, headers, content.get("example"))
 
 
 def _request(name: str, title: str, method: str, target: str, headers: list[str], body: Any) -> str:

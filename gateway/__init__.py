@@ -1,1 +1,1 @@
-"""The REST API: checks who asks and what for, and asks the service that knows. No database, no business rule."""
+"""The REST API: authenticates and validates requests, and calls the services. No database, no business rule."""

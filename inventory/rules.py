@@ -92,7 +92,7 @@ class Decision:
 def step_for(status: Status | None, trigger: type[Event]) -> Step | None:
     """Return the step for `trigger` in `status` (None: there is no reservation); None if nothing changes."""
     if status is None and trigger is OrderConfirmed:
-        raise ReservationMissing("an order was confirmed that inventory has never heard of")
+        raise ReservationMissing("an order was confirmed for which inventory has no reservation")
     return STEPS.get((status, trigger))
 
 
@@ -141,7 +141,7 @@ def adjust(balance: Balance, delta: int) -> Change:
     """Return the change of `delta` on hand; raises StockIsReserved, or ValidationFailed above MAX_STOCK."""
     on_hand = balance.on_hand + delta
     if on_hand < 0:
-        raise StockIsReserved(f"There are {balance.on_hand} on hand: that would leave less than nothing.")
+        raise StockIsReserved(f"There are {balance.on_hand} on hand; the quantity cannot become negative.")
     if on_hand < balance.reserved:
         message = f"{on_hand} would be on hand, less than the {balance.reserved} that are reserved for orders."
         raise StockIsReserved(message)

@@ -1,4 +1,4 @@
-"""What changes stock. Nothing here commits: the entrypoint does."""
+"""The use cases of inventory. They never commit: the entrypoint does."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,1 +1,1 @@
-"""Notifications: what the users are told about their orders and their accounts."""
+"""Notifications: messages to users about their orders and their accounts."""

@@ -1,4 +1,4 @@
-"""What reads notifications."""
+"""The queries of notifications."""
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session

@@ -1,1 +1,1 @@
-"""Takes orders and decides them: the only service that knows whether an order stands."""
+"""Orders: accepts them, and decides whether each is confirmed or cancelled."""

@@ -30,7 +30,7 @@ UNDECIDED_ORDERS = f"SELECT id FROM orders WHERE {UNDECIDED.text}"  # noqa: S608
 
 # One pass over the timeline: were the decisions possible (`odd`), and do they match the order's status (`moved`)?
 DECISIONS = text("""
-    WITH told AS (
+    WITH summaries AS (
         SELECT order_id,
                count(*) FILTER (WHERE event = 'order.confirmed') AS confirmed,
                count(*) FILTER (WHERE event = 'order.shipped') AS shipped,
@@ -52,10 +52,11 @@ DECISIONS = text("""
                    WHEN shipped > 0 THEN 'SHIPPED' WHEN confirmed > 0 THEN 'CONFIRMED' ELSE 'CREATED'
                END AS moved
         FROM (
-            SELECT orders.id, orders.status, told.ended_at, told.last_at, told.confirmed_at, told.cancelled_at,
+            SELECT orders.id, orders.status, summaries.ended_at, summaries.last_at,
+                   summaries.confirmed_at, summaries.cancelled_at,
                    coalesce(confirmed, 0) AS confirmed, coalesce(shipped, 0) AS shipped,
                    coalesce(delivered, 0) AS delivered, coalesce(cancelled, 0) AS cancelled
-            FROM orders LEFT JOIN told ON told.order_id = orders.id WHERE orders.id >= :since
+            FROM orders LEFT JOIN summaries ON summaries.order_id = orders.id WHERE orders.id >= :since
         ) AS every_order
     ), broken AS MATERIALIZED (SELECT id, odd, moved FROM judged WHERE odd OR moved)
     SELECT count(*) FILTER (WHERE odd),

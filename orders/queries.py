@@ -1,4 +1,4 @@
-"""What reads orders."""
+"""The queries of orders."""
 
 from datetime import timedelta
 from typing import Any

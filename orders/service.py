@@ -1,4 +1,4 @@
-"""Every way into orders: RPC, the replies of inventory and payments, and the timer of the saga's deadline."""
+"""The entrypoints of orders: RPC, the replies of inventory and payments, and the timer of the saga's deadline."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -72,16 +72,16 @@ class AdmissionProvider(DependencyProvider):
 
 
 class DecisionsProvider(DependencyProvider):
-    """Gives the service what it counts its decisions with."""
+    """Gives the service the metrics of its decisions."""
 
     metrics = Metrics()
 
     def setup(self) -> None:
-        """Open the series."""
+        """Create the metrics."""
         self.decisions = Decisions(self.metrics)
 
     def get_dependency(self, _worker_ctx: Any) -> Decisions:
-        """Return what counts; all workers share it."""
+        """Return the metrics; all workers share them."""
         return self.decisions
 
 

@@ -1,4 +1,4 @@
-"""What changes orders. Each change takes the order's row lock and lets saga.py decide the new state."""
+"""The use cases of orders. Each change takes the order's row lock and lets saga.py decide the new state."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""What reads payments. The functions named lock_* also lock the rows until the transaction ends.
+"""The queries of payments. The functions named lock_* also lock the rows until the transaction ends.
 
 All of them lock payments in the order of their order ids, which prevents deadlocks.
 """

@@ -83,5 +83,5 @@ def step_for(state: State | None, trigger: type[Trigger]) -> Step | None:
     Raises PaymentMissing for a confirmation without a payment.
     """
     if state is None and trigger is OrderConfirmed:
-        raise PaymentMissing("an order was confirmed that payments has never heard of")
+        raise PaymentMissing("an order was confirmed for which payments has no payment")
     return STEPS.get((state, trigger))

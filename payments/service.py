@@ -1,4 +1,4 @@
-"""Every way into payments: RPC methods, event handlers, and the timer that calls the provider."""
+"""The entrypoints of payments: RPC methods, event handlers, and the timer that calls the provider."""
 
 from collections.abc import Sequence
 from decimal import Decimal

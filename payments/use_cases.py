@@ -1,4 +1,4 @@
-"""What changes payments. Nothing here commits: the entrypoint does.
+"""The use cases of payments. They never commit: the entrypoint does.
 
 Every call of the provider has an idempotency key derived from the order, so a call repeated after a crash acts once.
 """

@@ -1,8 +1,8 @@
 """Runs the tests in several pytest processes at once: `python -m tests.run [pytest arguments]` (`make test`).
 
 Most tests wait: for a broker, a deadline, a process that starts. So more workers than processors are useful. Each
-worker has servers of its own, started when its first test needs them. The results are joined into one report, which
-ends as pytest's does: with the slowest tests, the failures, and one line with the totals.
+worker has its own servers, which are started when its first test needs them. The results are joined into one report,
+which ends as pytest's does: with the slowest tests, the failures, and one line with the totals.
 """
 
 import argparse
@@ -24,7 +24,7 @@ WIDTH = 100
 SLOWEST = 30
 POLL = 0.2  # seconds
 STOP_SECONDS = 60
-NO_TESTS = 5  # pytest's exit code of a worker that found nothing left
+NO_TESTS = 5  # pytest's exit code of a worker that ran no test
 ORDER = ("failed", "passed", "skipped", "xfailed", "xpassed", "error")  # as pytest prints them
 
 
@@ -41,7 +41,7 @@ class Worker:
         data = f"var/test-{name}"
         environment = os.environ | {FOLDER_VARIABLE: str(FOLDER), NAME_VARIABLE: name, "ORDER_SUITE_TEST_DATA": data}
         command = [sys.executable, "-m", "pytest", "-p", "tests.worker", "-p", "no:cacheprovider", *arguments]
-        # In a session of its own: a Ctrl-C reaches this process, which interrupts each worker once.
+        # In a new session: Ctrl-C then reaches only this process, which interrupts each worker once.
         self.process = spawn(command, env=environment, log=self.log, cwd=ROOT, on_launcher_death=signal.SIGINT)
 
     def new_results(self):
@@ -66,7 +66,7 @@ class Report:
         self._files = defaultdict(Counter)
 
     def add(self, entry):
-        """Take up one line of a worker; prints each file that is finished with it."""
+        """Add one line of a worker's results. Prints each file whose tests have all ended."""
         if "collected" in entry:
             self._collect(entry["collected"])
             return
@@ -98,7 +98,7 @@ class Report:
             print(f"{file}: {totals(self._files[file])}".ljust(WIDTH - 6) + f"[{share:3}%]", flush=True)
 
     def close(self, workers):
-        """Add what is wrong with the run as such: a worker that ended early, a test that no worker ran."""
+        """Add the errors of the run itself: a worker that ended early, a test that no worker ran."""
         for worker in workers:
             if worker.process.returncode not in {0, 1, NO_TESTS}:
                 end = "\n".join(worker.log.read_text(errors="replace").splitlines()[-60:])
@@ -111,7 +111,7 @@ class Report:
             self.add_error("run", "no tests ran")
 
     def add_error(self, what, text):
-        """Add what is wrong with the run as such."""
+        """Add an error of the run itself."""
         self.totals["error"] += 1
         self.problems.append((what, "run", text))
 
@@ -137,7 +137,7 @@ def file_of(test):
 
 
 def reason_of(text):
-    """The line of a failure's text that says what is wrong: pytest marks it with an E."""
+    """The first line of the error in a failure's text, which pytest marks with an E."""
     lines = text.strip().splitlines() or [""]
     return next((line[1:].strip() for line in lines if line.startswith("E ")), lines[-1])
 
@@ -161,7 +161,7 @@ def run(workers, report):
 
 
 def stop(workers):
-    """Interrupt workers, and give them time to stop their servers."""
+    """Interrupt the workers, and wait until they have stopped their servers."""
     for worker in workers:
         if worker.process.poll() is None:
             worker.process.send_signal(signal.SIGINT)

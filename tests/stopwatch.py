@@ -1,4 +1,4 @@
-"""Seconds as a machine that is not busy would count them, for tests that assert that something is quick."""
+"""A stopwatch for tests of speed. It leaves out the time in which the process was not running on a busy machine."""
 
 import time
 from itertools import count
@@ -13,7 +13,7 @@ _now = [0]
 
 
 def _tick():
-    """Count pauses. While the machine lets this process wait, or has no processor for it, a pause takes longer."""
+    """Count short pauses. A pause takes longer while the process is not running, so they measure running time."""
     for _now[0] in _ticks:
         _time.sleep(TICK)
 
@@ -29,10 +29,10 @@ class Stopwatch:
 
     @property
     def wall(self):
-        """How long it has run: for what must not be too quick."""
+        """The elapsed time, for assertions that something is not too fast."""
         return time.monotonic() - self._began
 
     @property
     def seconds(self):
-        """How long it has run, without the time in which this process was held up: for what must be quick."""
+        """The elapsed time without the time in which this process was not running, for assertions of speed."""
         return min(self.wall, (_now[0] - self._first + 1) * TICK)

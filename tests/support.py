@@ -1,4 +1,4 @@
-"""What tests drive the suite with: RPC as `nameko shell` does it, the events exchange as a foreign program would."""
+"""Helpers of the tests: RPC calls as from `nameko shell`, publishing and receiving events as an external program."""
 
 import json
 import os
@@ -26,9 +26,9 @@ from extensions.runtime.addresses import database_url, owner_database_url
 IS_PLAIN_WIRE = os.environ.get("AMQP_WIRE") == "plain"
 """Whether this run is `make test-plain`, without our overrides of py-amqp and Nameko."""
 
-# In the statements that empty tables between tests: test_plans tells them from those of the services.
+# A mark in the statements that empty tables between tests, so that test_plans can ignore them.
 RESET = "/* reset between tests */ "
-# Seconds in which something must come true on the slowest machine: it only bounds how long a failure takes.
+# The time limit of a wait, in seconds. It only matters if a test fails, so it is long enough for the slowest machine.
 PATIENCE = 60.0
 SIZES = (
     "SELECT relname, pg_relation_size(oid) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
@@ -51,22 +51,22 @@ def connect(uri=None):
 
 
 def eventually(check, timeout=PATIENCE, pause=0.02):
-    """Await a truthy `check()` and return it; fails with the last result or assertion after `timeout` seconds.
+    """Call `check()` until its result is truthy, and return the result. Fails after `timeout` seconds.
 
-    A timeout only bounds a failure, and slow machines need more: it is never less than PATIENCE.
+    The timeout is at least PATIENCE, because it only matters if a test fails.
     """
     timeout = max(timeout, PATIENCE)
     deadline = time.monotonic() + timeout
     while True:
         problem = None
         try:
-            answer = check()
+            result = check()
         except AssertionError as error:
-            answer, problem = None, error
-        if answer:
-            return answer
+            result, problem = None, error
+        if result:
+            return result
         if time.monotonic() > deadline:
-            raise AssertionError(f"not true within {timeout} s: {problem or answer!r}")
+            raise AssertionError(f"not true within {timeout} s: {problem or result!r}")
         eventlet.sleep(pause)
 
 
@@ -76,7 +76,7 @@ def stated(request):
 
 
 def await_replies(channel, callback):
-    """Consume the answers to calls; returns the `reply_to` that brings them here."""
+    """Consume the replies to calls. Returns the `reply_to` for these calls."""
     address = str(uuid4())
     queue = channel.queue_declare(topology.reply_queue("tests", address), exclusive=True).queue
     channel.queue_bind(queue, RPC_EXCHANGE, address)
@@ -141,7 +141,7 @@ class FakeServices(RemoteServices):
 
 
 class Bus:
-    """The events exchange: publishes as any producer would, and hears everything that is published."""
+    """The events exchange: publishes events, and receives all events that are published."""
 
     def __init__(self):
         self.connection = connect()
@@ -167,9 +167,9 @@ class Bus:
         self.channel.basic_publish(amqp.Message(body, **(defaults | properties)), exchange, routing_key)
 
     def events(self, event_type=None, correlation_id=None):
-        """Everything heard so far, decoded by its contract, oldest first.
+        """All events received so far, decoded by their contracts, oldest first.
 
-        Listens for longer than a relay waits from batch to batch: what is on its way counts as heard.
+        It first receives for longer than the relay's pause between batches, so that no published event is missing.
         """
         with suppress(OSError):
             while True:
@@ -183,12 +183,12 @@ class Bus:
         ]
 
     def wait_for(self, event_type, correlation_id=None, count=1, timeout=PATIENCE):
-        """Await `count` events of a type; returns them."""
+        """Wait for `count` events of a type, and return them."""
         wanted = None if correlation_id is None else str(correlation_id)
         return eventually(lambda: (found := self.events(event_type, wanted)) and len(found) >= count and found, timeout)
 
     def is_drained(self, queue):
-        """Tell whether nothing is waiting in `queue` (what is delivered but not acked is not seen)."""
+        """Tell whether `queue` has no ready messages (delivered messages without an ack are not counted)."""
         return self.channel.queue_declare(queue, passive=True).message_count == 0
 
     def close(self):
@@ -203,18 +203,18 @@ def service_class(service):
 
 
 def database(service):
-    """An engine for looking into a service's database, with the service's own role."""
+    """An engine for a service's database, with the service's own role."""
     return sqlalchemy.create_engine(database_url(config, service), poolclass=sqlalchemy.NullPool)
 
 
 def owned_database(service):
-    """An engine that may do anything to a service's tables: the role of migrations."""
+    """An engine for a service's database with the role of its migrations, which may change the tables."""
     url = owner_database_url(config, service)
     return sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
 
 
 def purge_queues():
-    """Drop every message that an earlier test left in a queue, those that wait for their retry included."""
+    """Delete all messages of earlier tests from the queues, including the retry queues."""
     with connect() as connection:
         try:
             _purge(connection.channel())

@@ -158,7 +158,7 @@ class Sessions(DependencyProvider):  # type: ignore[misc]  # as above
     """Gives a service its SessionPolicy; without usable keys the service does not start."""
 
     def setup(self) -> None:
-        """Read the keys. Raises TypeError where nobody could verify what we sign."""
+        """Read the keys. Raises TypeError if the public key file has none of the signing keys."""
         self._private = KeyFile(config["JWT_PRIVATE_KEY_FILE"], load_signing_keys)
         self._public = KeyFile(config["JWT_PUBLIC_KEY_FILE"], load_public_keys)
         self._lifetime = timedelta(days=float(config.get("REFRESH_TOKEN_DAYS", 30)))
@@ -167,7 +167,7 @@ class Sessions(DependencyProvider):  # type: ignore[misc]  # as above
             raise TypeError(message)
 
     def get_dependency(self, _worker_ctx: Any) -> SessionPolicy:
-        """Return the keys of the moment, beginning with one that everybody can verify."""
+        """Return the current keys. The first signing key is one whose public half is published."""
         private, public = self._private.get(), self._public.get()
         return SessionPolicy(_usable(private, public) or private, public, self._lifetime)
 

@@ -1,4 +1,4 @@
-"""What reads the accounts."""
+"""The queries of users."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta

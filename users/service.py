@@ -1,4 +1,4 @@
-"""Every way into users. Start it with `nameko run --config config.yml users.service`."""
+"""The entrypoints of users. Start it with `nameko run --config config.yml users.service`."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -58,7 +58,7 @@ class UsersService(operations.Operations, UsersRpc):
         return account.to_dict()
 
     def _register_once(self, credentials: Credentials, idempotency_key: str) -> Json[SessionView]:
-        # There is no user yet to whom the key could belong: it stands for one registration, whoever sends it.
+        # The key belongs to the registration, because there is no user yet.
         email, password = credentials.email, credentials.password
         asked = {"email": email, "password": self.passwords.fingerprint(password, email)}
         password_hash = self.passwords.hash(password)
@@ -71,14 +71,14 @@ class UsersService(operations.Operations, UsersRpc):
             return {"user_id": str(account.user.id)}
 
         stored = run_once(self.work, "register", idempotency_key, asked, open_account)
-        # Tokens are never stored: the first result and every repeated one are made from what is stored.
+        # Tokens are never stored: the first result and each repeated one are computed from the stored account.
         try:
             with self.work.transaction() as session:
                 account = use_cases.repeat_registration(session, UUID(stored["user_id"]), self.sessions)
-        except ServiceUnavailable:  # which would mean that nothing was done
+        except ServiceUnavailable:  # this error would mean that nothing was done, but the account is stored
             message = "The account is there, but its tokens could not be read. Send the same again, with the same key."
             raise UpstreamTimeout(message) from None
-        return cast("Json[SessionView]", type(stored)(account.to_dict()))  # Replayed where `stored` is
+        return cast("Json[SessionView]", type(stored)(account.to_dict()))  # Replayed if `stored` is Replayed
 
     @rpc(transaction=False)
     def login(self, credentials: Credentials, address: str = "") -> Json[SessionView]:
@@ -93,12 +93,12 @@ class UsersService(operations.Operations, UsersRpc):
         """Return the new session; None where the hash was renewed by another login in the meantime."""
         with self.work.transaction() as session:
             user = queries.find_by_email(session, credentials.email)
-        # Without an account it takes just as long.
+        # Takes the same time if there is no account.
         is_right = self.passwords.matches(credentials.password, user.password_hash if user else None)
         if user is None or not is_right:
             failures.add()
             raise InvalidCredentials
-        # Checked again: of many concurrent guesses, all but the first few have failed by now.
+        # Check again: concurrent logins may have reached the limit in the meantime.
         failures.check()
         failures.reset()
         renewed = self.passwords.renewed(credentials.password, user.password_hash)

@@ -1,4 +1,4 @@
-"""What changes accounts and sessions.
+"""The use cases of users: they change accounts and sessions.
 
 Locks are taken in one order: the account, then a family of refresh tokens.
 """
@@ -269,7 +269,7 @@ def _require_another_admin(session: Session, user: User) -> None:
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("the last administrator", 0))))
     others = select(User.id).where(User.is_active, User.roles.contains([Role.ADMIN.value]), User.id != user.id)
     if session.scalars(others.limit(1)).first() is None:
-        raise InvalidState("This is the last active administrator. Make somebody else an administrator first.")
+        raise InvalidState("This is the last active administrator. Make another user an administrator first.")
 
 
 def _updated(session: Session, user: User, publish: Publish, ended: Sequence[UUID] = ()) -> None:

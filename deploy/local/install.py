@@ -52,7 +52,7 @@ def _number(text: str) -> float:
 
 
 def redis() -> Path | None:
-    """Return Redis, or Valkey, which some distributions have instead and which works too."""
+    """Return the program of Redis, or of Valkey, which is compatible and replaces it in some distributions."""
     return find("redis-server", "valkey-server")
 
 

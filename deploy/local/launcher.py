@@ -1,4 +1,4 @@
-"""`make run`: start the servers, make keys and tables, start the services, fill the demo shop, then wait for a stop."""
+"""`make run`: start the servers, create keys and tables, start the services, fill the demo shop, wait for Ctrl-C."""
 
 import contextlib
 import os
@@ -126,7 +126,7 @@ class Launcher:
         REQUESTS_FILE.write_text(requests.replace("@host = http://127.0.0.1:8000", host, 1))
 
     def _task(self, title: str, module: str) -> None:
-        """Run a step as a process, as compose and a person do, and print the last line of its output."""
+        """Run a step as a separate process, like the compose file does, and print the last line of its output."""
         self.say(title)
         log = VAR / "log" / f"{module.rpartition('.')[2]}.log"
         log.unlink(missing_ok=True)
@@ -148,17 +148,17 @@ class Launcher:
         self.say(f"  {tail(log, 1)}")
 
     def _as_operator(self) -> dict[str, str]:
-        """Return the operator's address of the broker: this user calls services and has no other permission."""
+        """Return the address of the broker with the operator's user, which may call services and do nothing else."""
         uri = self.env.get(uri_variable(OPERATOR))
         return {"AMQP_URI": uri} if uri else {}
 
     def _seed(self, servers: Servers) -> None:
-        """Fill the demo shop once for each data folder, so that later changes by a person are kept."""
+        """Fill the demo shop once for each data folder, so that later changes of its data are kept."""
         seeded = servers.data / "seeded"
         if is_production(self.env) or (seeded.exists() and not servers.given):
             return
         self._task("seeding the demo shop", "deploy.seed")
-        if not servers.given:  # a given address may lead to other servers the next time
+        if not servers.given:  # the next run may be given the addresses of other servers
             seeded.touch()
 
     def _take_down(self, servers: Servers, pid_file: PidFile) -> None:
@@ -173,7 +173,7 @@ class Launcher:
 
 
 def stop() -> int:
-    """Stop the running launcher of this clone, if there is one; the exit code."""
+    """Stop the running launcher of this clone, if there is one. Returns the exit code."""
     if PidFile(PID_FILE).end_leftover(signal.SIGTERM, grace=75):
         print("stopped")
     else:

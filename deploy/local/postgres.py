@@ -41,7 +41,7 @@ class Postgres(Server):
 
     @property
     def programs(self) -> Path:
-        """The folder of PostgreSQL's programs, of the version that created the data if it is installed."""
+        """The folder of PostgreSQL's programs. Prefers the version that created the data, if it is installed."""
         marker = self.data / "PG_VERSION"
         folder = install.postgres(marker.read_text().strip() if marker.exists() else None)
         if folder is None:
@@ -49,7 +49,7 @@ class Postgres(Server):
         return folder
 
     def url(self, role: str, database: str = "") -> str:
-        """The address of a role, whose password is its name; without `database`, in the database of that name."""
+        """The address of a database for a role, whose password is its name. `database` defaults to the role's name."""
         return f"postgresql+psycopg2://{role}:{role}@127.0.0.1:{self.port}/{database or role}"
 
     def administrator_url(self) -> str:
@@ -62,12 +62,12 @@ class Postgres(Server):
         return [Database(one, self.url(one), self.url(f"{one}_owner", one)) for one in SERVICES]
 
     def urls(self) -> dict[str, str]:
-        """The addresses of the databases, by the variables of config.yml."""
+        """The environment variables of config.yml with the addresses of the databases."""
         own = {database_variable(one.service): one.url for one in self.databases()}
         return own | {owner_variable(one.service): one.owner_url for one in self.databases()}
 
     def user(self) -> tuple[int, int] | None:
-        """The user to run as: PostgreSQL refuses to run as root, so then it runs as its package's user."""
+        """The uid and gid to run as. PostgreSQL refuses to run as root, so for root this is its package's user."""
         if os.geteuid() != 0:
             return None
         for name in ("postgres", "nobody"):
@@ -118,10 +118,10 @@ class Postgres(Server):
         fresh.rename(self.data)
 
     def _clear_up_after_a_crash(self) -> None:
-        """Remove what prevents a start after PostgreSQL's main process was killed.
+        """Make a start possible after PostgreSQL's main process was killed.
 
-        PostgreSQL does not start if its recorded pid belongs to another process now, nor while one of its own child
-        processes runs: one that waits for a lock whose holder was killed does not notice the end of the main process.
+        PostgreSQL does not start if its recorded pid now belongs to another process. It also does not start while a
+        child of the killed process runs: a child that waits for a lock does not notice that its parent has ended.
         """
         record = self.data / "postmaster.pid"
         try:
@@ -150,8 +150,8 @@ class Postgres(Server):
         made_by, installed = self.data / "PG_VERSION", self.programs.parent.name
         if installed.isdigit() and made_by.read_text().strip() != installed:
             raise StartError(
-                f"the data in {self.data} was created by PostgreSQL {made_by.read_text().strip()}, installed is "
-                f"{installed}; `make clean` deletes the data"
+                f"the data in {self.data} was created by PostgreSQL {made_by.read_text().strip()}, but version "
+                f"{installed} is installed; `make clean` deletes the data"
             )
         settings = SETTINGS | {"port": str(self.port)}
         flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]

@@ -1,7 +1,7 @@
-"""Starts and ends processes so that none outlives its launcher unnoticed.
+"""Starts and stops processes, and makes sure that they end when their launcher ends.
 
-A child gets its own session (so that only the launcher handles Ctrl-C), a signal when the launcher dies, and a pid
-file, with which a later run can end the processes of an earlier run that was killed.
+A child gets its own session, so that only the launcher handles Ctrl-C. It gets a signal when the launcher dies. Its pid
+is written to a file, so that a later run can end the processes of an earlier run that was killed.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class StartError(Exception):
-    """Something could not be started; the text says what, and what to do."""
+    """A process could not be started. The message names it and says what to do."""
 
 
 def spawn(
@@ -41,8 +41,8 @@ def spawn(
 ) -> "subprocess.Popen[bytes]":
     """Start `command` with its output appended to `log`, as `user` (uid, gid) if given.
 
-    Linux sends `on_launcher_death` when the *thread* that called this ends: call it from a thread that lives as long as
-    the child should.
+    Linux sends `on_launcher_death` when the *thread* that called this function ends. Call it from a thread that does
+    not end before the child.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     identity: dict[str, object] = {} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}
@@ -55,18 +55,21 @@ def spawn(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_prepare(os.getpid(), on_launcher_death),  # noqa: PLW1509 - forks, and touches no lock
+            preexec_fn=_prepare(os.getpid(), on_launcher_death),  # noqa: PLW1509 - it takes no lock
             **identity,
         )
 
 
 def _prepare(launcher: int, on_launcher_death: signal.Signals) -> Callable[[], None]:
-    """Return what the child does between fork and exec. It runs after the change of user, which would reset prctl."""
+    """Return the function that the child runs between fork and exec.
+
+    It runs after the change of user, because a change of user resets PR_SET_PDEATHSIG.
+    """
 
     def prepare() -> None:
         if _libc is not None:
             _libc.prctl(PR_SET_PDEATHSIG, int(on_launcher_death))
-            if os.getppid() != launcher:  # the launcher died in between
+            if os.getppid() != launcher:  # the launcher died before the call of prctl
                 os._exit(1)
         # a background job of a shell without job control inherits these two signals as ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -109,7 +112,7 @@ def stop_process(process: "subprocess.Popen[bytes]", number: signal.Signals, *, 
 
 
 def kill_tree(pid: int) -> None:
-    """SIGKILL a process and everything it started, also what it starts meanwhile.
+    """SIGKILL a process and all its descendants, including those that it starts during this call.
 
     Children are killed before their parents: when a parent exits, the kernel may send SIGCONT to its stopped children.
     """
@@ -122,8 +125,8 @@ def kill_tree(pid: int) -> None:
 def _stop_tree(pid: int) -> list[int]:
     """SIGSTOP a process and its descendants, and return their pids, parents before children.
 
-    SIGSTOP does not interrupt a fork that has begun: its child appears later. Hence the tree is listed again until a
-    listing that began when every known member had stopped shows no new one.
+    SIGSTOP does not interrupt a fork that has begun: its child appears later. So this function stops all known members,
+    then lists the tree again, until a list contains no new process.
     """
     family: list[int] = []
     new = [pid]
@@ -172,12 +175,15 @@ def started_at(pid: int) -> str | None:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/<pid>/stat from the state on, or none."""
+    """The fields of /proc/<pid>/stat from the state on; an empty list if there is no such process."""
     return _fields(Path(f"/proc/{pid}/stat"))
 
 
 def _fields(stat: Path) -> list[str]:
-    """The fields of a stat file in /proc from the state on, or none. The name before them may contain any character."""
+    """The fields of a stat file in /proc from the state on; an empty list if it cannot be read.
+
+    The name of the process, which comes before the state, may contain any character.
+    """
     try:
         return stat.read_text().rpartition(")")[2].split()
     except (OSError, UnicodeDecodeError):

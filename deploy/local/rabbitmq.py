@@ -20,7 +20,7 @@ from deploy.local.process import PidFile, StartError, spawn, stop_process, wait_
 from deploy.local.server import Server
 from extensions.runtime.addresses import uri_variable
 
-GREETING = b"AMQP\x00\x00\x09\x01"  # the client's first bytes; the broker answers with a method frame, type 1
+GREETING = b"AMQP\x00\x00\x09\x01"  # the client's first bytes; the broker replies with a method frame, type 1
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED_CONFIG = ROOT / "deploy" / "rabbitmq" / "rabbitmq.conf"

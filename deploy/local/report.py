@@ -1,4 +1,4 @@
-"""What `make run` prints when everything is up: the addresses, the demo accounts, and an order to try."""
+"""The text that `make run` prints when all services are ready: the addresses, the demo accounts, an example order."""
 
 from collections.abc import Mapping
 

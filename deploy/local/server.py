@@ -57,7 +57,7 @@ class Server:
             return
         self.pid_file.end_leftover(self.stop_signal, grace=self.grace)
         self.prepare()
-        # not the caller's environment: a stray RABBITMQ_* or PG* variable would change what the server does
+        # not the caller's environment: a RABBITMQ_* or PG* variable in it would change the server's configuration
         env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", **self.environment()}
         self.process = spawn(
             self.command(),

@@ -29,11 +29,11 @@ ROOT = Path(__file__).resolve().parents[2]
 MAX_FAILED_STARTS = 5  # of a service, before the suite was ready for the first time
 FIRST_RESTART_SECONDS = 0.5
 LONGEST_RESTART_SECONDS = 10.0
-HEALTHY_SECONDS = 30.0  # a service that ran this long starts again with the shortest pause
+HEALTHY_SECONDS = 30.0  # after a run of this length, the next restart has the shortest pause
 
 
 def restart_backoff() -> Backoff:
-    """Return the pauses of one service: 0.5, 1, 2, 4, 8, 10, 10 ... s, starting again after a run of 30 s."""
+    """The pauses before restarts of a service: 0.5, 1, 2, 4, 8, 10, 10 ... s; 0.5 s again after a run of 30 s."""
     return Backoff(FIRST_RESTART_SECONDS, LONGEST_RESTART_SECONDS, jitter=0.0, healthy_after=HEALTHY_SECONDS)
 
 
@@ -44,7 +44,7 @@ class _Service:
     pid_file: PidFile
     process: "subprocess.Popen[bytes] | None" = None
     started: float = 0.0
-    wanted: bool = True  # whether it should run: then the supervisor starts it, but not before `start_at`
+    wanted: bool = True  # the supervisor starts a wanted service, but not before `start_at`
     start_at: float = 0.0
     restarts: int = 0
     backoff: Backoff = field(default_factory=restart_backoff)
@@ -105,7 +105,7 @@ class Suite:
         self._supervisor.start()
 
     def wait_ready(self, timeout: float = 60.0) -> None:
-        """Wait until all are ready. StartError with the log if a service keeps ending, or after `timeout`."""
+        """Wait until all are ready. Raises StartError after `timeout`, or if a service ends again and again."""
         deadline = time.monotonic() + timeout
         while True:
             missing = self._not_ready()
@@ -158,7 +158,7 @@ class Suite:
         return self._services[name].log
 
     def restart_count(self, name: str) -> int:
-        """How often the supervisor has restarted it."""
+        """The number of restarts of this service by the supervisor."""
         return self._services[name].restarts
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
@@ -201,8 +201,8 @@ class Suite:
     def _supervise(self) -> None:
         """Detect ended services, and restart the wanted ones after their pause.
 
-        All restarts happen in this thread, which ends last: a child gets the signal `on_launcher_death` when the thread
-        that started it ends.
+        All restarts happen in this thread, which runs until the suite has stopped: a child gets the signal
+        `on_launcher_death` when the thread that started it ends.
         """
         while not self._finished.wait(0.1):
             with self._lock:

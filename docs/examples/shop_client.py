@@ -18,31 +18,31 @@ DECIDED_WITHIN_SECONDS = 60.0
 
 
 class Problem(Exception):
-    """An answer that is an error: `code` is for programs, `errors` are the wrong fields."""
+    """An error response: `code` is for programs, `errors` lists the wrong fields."""
 
-    def __init__(self, answer: httpx.Response) -> None:
-        body = answer.json()
-        self.status, self.code, self.errors = answer.status_code, body["code"], body.get("errors", [])
+    def __init__(self, response: httpx.Response) -> None:
+        body = response.json()
+        self.status, self.code, self.errors = response.status_code, body["code"], body.get("errors", [])
         super().__init__(f"{self.status} {self.code}: {body['detail']} (request {body['request_id']})")
 
 
 class Shop:
-    """The API as one user. Every call may be repeated, so it is: what creates has a key that makes that safe."""
+    """The API for one user. A failed call is repeated. This is safe because each POST has an idempotency key."""
 
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(base_url=url, timeout=10)
         self._refresh_token = ""
 
     def register(self, email: str, password: str) -> dict[str, Any]:
-        """Open an account and act for it. Returns the user."""
+        """Register an account and use it. Returns the user."""
         return self._begin(self.call("POST", "/users/register", {"email": email, "password": password}))
 
     def log_in(self, email: str, password: str) -> dict[str, Any]:
-        """Act for an account. Returns the user."""
+        """Log in and use this account. Returns the user."""
         return self._begin(self.call("POST", "/users/login", {"email": email, "password": password}))
 
     def products(self, **filters: str) -> Iterator[dict[str, Any]]:
-        """All products that the filters let through, page by page."""
+        """Yield all products that match the filters."""
         page = self.call("GET", "/products", query=filters)
         yield from page["items"]
         while page["next_cursor"]:
@@ -50,7 +50,7 @@ class Shop:
             yield from page["items"]
 
     def order(self, product: dict[str, Any], quantity: int) -> dict[str, Any]:
-        """Order a product at the price that was seen. Raises Problem, such as PRICE_CHANGED."""
+        """Order a product at the price in `product`. Raises Problem, for example PRICE_CHANGED."""
         line = {"product_id": product["id"], "quantity": quantity, "price_snapshot": product["price"]}
         return self.call("POST", "/orders", {"items": [line]})
 
@@ -65,24 +65,24 @@ class Shop:
         raise TimeoutError(f"order {order_id} is not decided")
 
     def call(self, method: str, path: str, body: Any = None, query: dict[str, str] | None = None) -> Any:
-        """One call, repeated where that can help: nothing heard, 503 and 504, an access token that has expired."""
+        """Make a call. Repeat it without a response, after 503 and 504, and with an expired access token."""
         headers = {"Idempotency-Key": str(uuid4())} if method == "POST" else {}
         for last in (attempt == TRIES for attempt in range(1, TRIES + 1)):
             try:
-                answer = self._http.request(method, path, json=body, params=query, headers=headers)
+                response = self._http.request(method, path, json=body, params=query, headers=headers)
             except httpx.TransportError:
                 if last:
                     raise
                 time.sleep(1)
                 continue
-            if answer.is_success:
-                return answer.json() if answer.content else None
-            if answer.status_code == httpx.codes.UNAUTHORIZED and self._refresh_token:
+            if response.is_success:
+                return response.json() if response.content else None
+            if response.status_code == httpx.codes.UNAUTHORIZED and self._refresh_token:
                 self._refresh()
-            elif last or answer.status_code not in {httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT}:
-                raise Problem(answer)
+            elif last or response.status_code not in {httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT}:
+                raise Problem(response)
             else:
-                time.sleep(float(answer.headers.get("Retry-After", 1)))
+                time.sleep(float(response.headers.get("Retry-After", 1)))
         raise AssertionError("the last try returns or raises")
 
     def _begin(self, session: dict[str, Any]) -> dict[str, Any]:

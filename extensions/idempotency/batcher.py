@@ -92,7 +92,7 @@ class Batcher:
 
 
 def _run(batch: Sequence[_Waiter]) -> None:
-    """Process a batch and send each waiter its outcome, whatever happens."""
+    """Process a batch and send each waiter its outcome; after an exception, send all of them the exception."""
     outcomes: Sequence[tuple[_Waiter, Any]] = [(waiter, UpstreamTimeout()) for waiter in batch]
     try:
         outcomes = list(zip(batch, batch[0].run([waiter.item for waiter in batch]), strict=True))

@@ -65,6 +65,6 @@ def owner_of(actor: Any) -> str:
 
 
 def _fingerprint(arguments: Mapping[str, Any]) -> str:
-    """Hash the arguments without the actor and the key, which are columns of their own."""
+    """Hash the arguments without the actor and the key, which have their own columns."""
     request = {name: value for name, value in arguments.items() if name not in {"actor", "idempotency_key"}}
     return hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()

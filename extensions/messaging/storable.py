@@ -1,4 +1,4 @@
-"""The fields of a message as values that PostgreSQL can store, whatever the message holds."""
+"""The fields of a message as values that PostgreSQL can store, also for invalid messages."""
 
 import math
 from typing import Any

@@ -43,7 +43,7 @@ class Tracing(DependencyProvider):
 
 
 class OwnAudit(TypedDict):
-    """What a service adds to its Audit: checks of its own, and the fingerprints of its records about orders."""
+    """The service's part of its Audit: its own checks, and the fingerprints of its records about orders."""
 
     checks: list[CheckResult]
     fingerprints: dict[str, list[list[Any]]]

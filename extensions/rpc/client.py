@@ -32,15 +32,15 @@ MAX_PENDING = 1000
 FIRST_CONNECTION_SECONDS = 1.0
 
 Call = Callable[[str, str, tuple[Any, ...], dict[str, Any], float], Any]
-"""Calls a service: its name, the method, positional and named arguments in plain JSON, how many seconds it may take."""
+"""Makes a call: (service, method, positional arguments, named arguments, seconds that it may take). All plain JSON."""
 
 _encode = json.JSONEncoder(default=str).encode
 
 
 class PendingCalls(SharedExtension):
-    """The calls under way, and the queue for their replies, which lives as long as the connection.
+    """The calls in flight, and the queue for their replies, which exists as long as the connection.
 
-    Not direct reply-to: with it, every service would need permission to write to any queue.
+    RabbitMQ's direct reply-to is not used: with it, every service would need permission to write to any queue.
     """
 
     listener = Listener()
@@ -60,7 +60,7 @@ class PendingCalls(SharedExtension):
     def setup(self) -> None:
         """Subscribe to replies."""
         self._is_restricted = has_own_user(self.container.service_name)
-        self._instruments = _instruments(self.metrics)  # the container's own by now
+        self._instruments = _instruments(self.metrics)  # now that `metrics` belongs to the container
         self.listener.subscribe(self)
 
     def on_connected(self, channel: amqp.Channel) -> None:
@@ -162,26 +162,26 @@ def _result(reply: bytes | ServiceError | None, service: str) -> Any:
 
 
 class RemoteServices(Services):
-    """What a worker gets as `self.services`: every service of a registry, with the methods of its RPC interface."""
+    """The type of `self.services`: every service of a registry, with the methods of its RPC interface."""
 
     def __init__(self, call: Call, timeout: float, registry: type = Services) -> None:
-        """`call` makes a call, with `timeout` seconds for it. `registry` has a service and its Protocol per line."""
+        """`call` makes a call of at most `timeout` seconds. `registry` is a class like contracts.services.Services."""
         self._call, self._registry = call, registry
         for name, remote in _remotes(registry).items():
             setattr(self, name, remote(name, call, timeout))
 
     def within(self, seconds: float) -> "RemoteServices":
-        """Return the same with another deadline per call."""
+        """Return the same services; each call may take `seconds`."""
         return RemoteServices(self._call, seconds, self._registry)
 
 
 class RpcClient(DependencyProvider):
-    """Gives a service the others: `services: Services = RpcClient()`."""
+    """Gives a service access to the other services: `services: Services = RpcClient()`."""
 
     calls = PendingCalls()
 
     def __init__(self, registry: type = Services) -> None:
-        """`registry` names other services than the suite's, for the benchmark."""
+        """The benchmark passes its own `registry`, with other services."""
         super().__init__()
         self._registry = registry
 
@@ -208,7 +208,7 @@ def _remote(interface: type) -> type:
 
 
 class _Remote:
-    """One service, seen from another."""
+    """A remote service: subclasses add the methods of its RPC interface."""
 
     def __init__(self, service: str, call: Call, timeout: float) -> None:
         self._service, self._call, self._timeout = service, call, timeout

@@ -12,7 +12,7 @@ from extensions.observability.traces import current_trace, start_trace
 def call_each(names: Sequence[str], call: Callable[[str], Any]) -> dict[str, Any]:
     """Return for each name what `call(name)` returned, or the ServiceError that it raised.
 
-    Each runs in a greenlet of its own, with the trace and the deadline of the caller.
+    Each runs in a separate greenlet, with the trace and the deadline of the caller.
     """
     trace = current_trace()
     budget = None if trace.deadline is None else trace.remaining(float("inf"))

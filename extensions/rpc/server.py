@@ -80,13 +80,13 @@ class RpcServer(SharedExtension):
             raise NotImplementedError(problem)
 
     def finish(self) -> None:
-        """Take no more calls; the container waits at most STOP_SECONDS for the workers of calls under way."""
+        """Accept no more calls; the container waits at most STOP_SECONDS for the workers of calls under way."""
         if self._closing is None:
             self._closing = eventlet.spawn(self._end_workers)
         self.listener.unsubscribe(self)
 
     def stop(self) -> None:
-        """All workers have ended."""
+        """Called after all workers have ended."""
         if self._closing is not None:
             self._closing.kill()
 
@@ -183,11 +183,11 @@ class Rpc(Entrypoint):
     server = RpcServer()
 
     def setup(self) -> None:
-        """Become callable."""
+        """Make the method callable."""
         self.server.register(self)
 
     def stop(self) -> None:
-        """Take no more calls."""
+        """Accept no more calls."""
         self.server.finish()
 
     @functools.cached_property
@@ -243,7 +243,7 @@ def rpc(
     run once. With `admin`, the actor's role is checked before the other arguments are parsed. A ServiceError reaches
     the caller as itself; anything else is logged and becomes InternalError.
 
-    The decorated method is for Nameko, which calls it with the arguments of the wire. Services call none of their own.
+    Only Nameko calls the decorated method, with the arguments of the wire. A service must not call its own RPC methods.
     """
     if method is None:
         return functools.partial(_entrypoint, transaction=transaction, idempotent=idempotent, admin=admin)

@@ -75,7 +75,7 @@ class _Actor(_Plain):
 
 
 class _Fields(_Plain):
-    """A request, whose stated fields travel as arguments of their own."""
+    """A request, whose stated fields travel as separate arguments."""
 
     def __init__(self, parameter: Parameter, model: type[Request]) -> None:
         super().__init__(parameter)

@@ -87,7 +87,7 @@ def verify(token: str, keys: PublicKeys) -> AccessToken:
 
 
 def _check_signature_spelling(token: str) -> None:
-    """Refuse other encodings of the same signature: they would bypass whatever is stored by token string."""
+    """Refuse other encodings of the same signature: they would bypass data that is stored by token string."""
     signature = token.rpartition(".")[2]
     if _base64url(base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))) != signature:
         raise InvalidToken

@@ -1,4 +1,4 @@
-// The page of the API: Swagger UI, and a line on top that logs in, so that every call can be tried at once.
+// The page /docs: Swagger UI, and a login form above it.
 "use strict";
 
 const RENEW_BEFORE_SECONDS = 60;
@@ -19,23 +19,23 @@ async function ask(path, body, token) {
   const headers = { "Content-Type": "application/json" };
   if (token) headers.Authorization = `Bearer ${token}`;
   const response = await fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
-  const answer = response.status === 204 ? null : await response.json();
-  if (!response.ok) throw new Error(answer.detail);
-  return answer;
+  const result = response.status === 204 ? null : await response.json();
+  if (!response.ok) throw new Error(result.detail);
+  return result;
 }
 
-// Tokens live in this page only: a reload forgets them.
-function use(answer) {
-  session = answer;
+// Tokens are kept in this page only; a reload removes them.
+function use(result) {
+  session = result;
   clearTimeout(renewal);
-  if (answer) {
-    viewer.preauthorizeApiKey("bearer", answer.access_token);
-    renewal = setTimeout(renew, (answer.expires_in - RENEW_BEFORE_SECONDS) * 1000);
+  if (result) {
+    viewer.preauthorizeApiKey("bearer", result.access_token);
+    renewal = setTimeout(renew, (result.expires_in - RENEW_BEFORE_SECONDS) * 1000);
   } else {
     viewer.authActions.logout(["bearer"]);
   }
-  element("logout").hidden = !answer;
-  say(answer ? `${answer.user.email} (${answer.user.roles.join(", ")}) is logged in.` : "Nobody is logged in.");
+  element("logout").hidden = !result;
+  say(result ? `${result.user.email} (${result.user.roles.join(", ")}) is logged in.` : "No user is logged in.");
 }
 
 function say(text) {

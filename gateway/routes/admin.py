@@ -39,7 +39,7 @@ class Routes:
         )
         for page in pages.values():
             if isinstance(page, ServiceError):
-                raise page  # an incomplete list would look complete
+                raise page  # a list without one service would look complete
         return _merge(pages.values(), request.query.limit)
 
     @route(
@@ -54,7 +54,7 @@ class Routes:
     def replay_dead_letter(
         self, request: HttpRequest[None, DeadLetterOwner], dead_letter_id: UUID
     ) -> Json[DeadLetterView]:
-        """Put a dead letter back into the queue that it came from; 409 if it was replayed before, or cannot be."""
+        """Put a dead letter back into the queue that it came from; 409 if it was replayed or cannot be replayed."""
         results = call_each(
             _owners(request.query.service),
             lambda name: self.services.operated(name).replay_dead_letter(dead_letter_id, actor=request.actor),
@@ -66,7 +66,7 @@ class Routes:
 
     @route("GET", "/admin/consistency", access=Access.ADMIN, query=ConsistencyRequest, response=ConsistencyView)
     def check_consistency(self, request: HttpRequest[None, ConsistencyRequest]) -> Json[ConsistencyView]:
-        """Count what breaks an invariant: orders against stock, payments, notifications, outboxes, dead letters."""
+        """Compare the orders with stock, payments and notifications, and count the violations of each invariant."""
         services = self.services.within(request.remaining())
         return services.orders.check_consistency(request.query, actor=request.actor)
 
@@ -90,7 +90,7 @@ def _merge(pages: Iterable[Json[Page[DeadLetterView]]], limit: int) -> Json[Page
 
 
 def _rank(result: Any) -> int:
-    """Order results: that of the one service that has the dead letter, errors of unreachable services, not found."""
+    """Rank a result: first of the service that has the dead letter, then of unreachable services, then not found."""
     if not isinstance(result, ServiceError):
         return 0
     if isinstance(result, InvalidState):

@@ -1,4 +1,4 @@
-"""/notifications: what a user was told."""
+"""/notifications: the messages to a user."""
 
 from uuid import UUID
 

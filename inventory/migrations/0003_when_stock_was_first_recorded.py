@@ -1,4 +1,4 @@
-"""When a product got its stock record: the order of the list, whatever kind of id the product has."""
+"""The time at which a product got its stock record: the sort key of the list, for ids of any kind."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -459,7 +459,7 @@ REMEDIES = [
                 "    if isinstance(value, str | float | int):\n        return Decimal(str(value))",
             )
         ],
-        "tests/unit/contracts/test_fields.py::test_what_is_no_money",
+        "tests/unit/contracts/test_fields.py::test_invalid_amounts_are_refused",
     ),
     Remedy(
         "H16",

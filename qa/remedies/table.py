@@ -13,7 +13,7 @@ def _markers(module):
 
 
 def write_tables(module, results):
-    """Return the table of a module's remedies; `results` maps (against, what) to the outcome without the remedy."""
+    """Return the table of a module's remedies. `results` maps (against, what) to the outcome of the test without it."""
     rows, last = [], None
     for remedy in module.REMEDIES:
         title = "" if remedy.against == last else module.TITLES[remedy.against]
@@ -32,7 +32,7 @@ def table_in_docs(module):
 
 
 def put_into_docs(module, results):
-    """Write the table into the docs; outcomes that are not in `results` do not change."""
+    """Write the table into the docs. Outcomes that `results` does not contain are kept."""
     old = outcomes(table_in_docs(module))
     begin, end = _markers(module)
     text = DOCS.read_text()
@@ -47,7 +47,7 @@ def without_times(table):
 
 
 def outcomes(table):
-    """Return the last column by remedy, also if remedies were added or removed since it was written."""
+    """Return the last column of a table, by (against, what)."""
     found, against = {}, ""
     for line in table.splitlines()[2:]:
         number, _, what, *_, outcome = (cell.strip() for cell in line.strip("|").split("|"))

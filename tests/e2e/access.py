@@ -1,6 +1,6 @@
-"""Who may do what to whose things, as the contract says it: one case for every operation of the API.
+"""The access rules of the API: for each operation, which callers may use it on which resources.
 
-The operations come from the OpenAPI document; an operation without a case here fails the test.
+test_access.py takes the operations from the OpenAPI document. It fails for an operation without a case in this file.
 """
 
 import os
@@ -14,43 +14,43 @@ from tests.support import eventually
 CALLERS = ("anonymous", "ayse", "burak", "admin", "logged_out")
 CUSTOMERS = ("ayse", "burak")
 LOGGED_OUT = "logged_out"
-"""An administrator whose session has ended, and who still shows its access token."""
+"""An administrator who sends the access token of a session that has ended."""
 PASSWORD = "a long password 7"
 OK, ANONYMOUS, FORBIDDEN, MISSING = "ok", 401, 403, 404
 REVOKED = "TOKEN_REVOKED"
 
 
 def public(_caller, _whose):
-    """Anyone may, whoever asks."""
+    """Every caller may; a token is ignored."""
     return OK
 
 
 def browsed(_caller, _whose):
-    """Anyone may; but a token that is sent has to be good."""
+    """Every caller may; but if a token is sent, it must be valid."""
     return OK
 
 
 def of_users(caller, _whose):
-    """Every user may, and finds what is there for them."""
+    """Every user may, and sees their own resources."""
     return ANONYMOUS if caller == "anonymous" else OK
 
 
 def of_owners(caller, whose):
-    """The owner and the administrator; for everybody else it is not there."""
+    """The owner and the administrator may; other users get 404."""
     if caller == "anonymous":
         return ANONYMOUS
     return OK if whose == "own" or (caller == "admin" and whose == "foreign") else MISSING
 
 
 def private(caller, whose):
-    """The owner alone: an administrator does not read other people's mail."""
+    """Only the owner may: an administrator does not read the notifications of others."""
     if caller == "anonymous":
         return ANONYMOUS
     return OK if whose == "own" else MISSING
 
 
 def of_admins(caller, whose):
-    """Who is no administrator learns nothing, not even whether the thing exists."""
+    """Only an administrator may; other users get 403, whether the resource exists or not."""
     if caller == "anonymous":
         return ANONYMOUS
     if caller in CUSTOMERS:
@@ -58,20 +58,20 @@ def of_admins(caller, whose):
     return MISSING if whose == "missing" else OK
 
 
-def on_the_shelf(caller, whose):
-    """Anyone sees what is sold ("own"); what is no longer sold ("foreign") is the administrator's."""
+def active_or_admin(caller, whose):
+    """Every caller may see an active product ("own"); only the administrator sees an inactive one ("foreign")."""
     if whose == "missing":
         return MISSING
     return OK if whose == "own" or caller == "admin" else MISSING
 
 
 def own_token(caller, whose):
-    """A refresh token counts for the user that it was given to, even if an administrator sends it."""
+    """The refresh token must be the caller's own, also if the caller is an administrator."""
     return OK if caller != "anonymous" and whose == "own" else 401
 
 
 def any_token(_caller, whose):
-    """A token speaks for itself, whoever sends it."""
+    """Every caller may; only the token in the body is checked."""
     return OK if whose != "missing" else 401
 
 
@@ -80,10 +80,11 @@ READ_NO_TOKEN = (public, any_token)
 
 @dataclass(frozen=True)
 class Case:
-    """What one operation is called with, and who gets what from it.
+    """The request of one operation, and the rule for its expected outcome.
 
-    `thing(world, owner)` makes or finds the id that goes into the path, or with `body` the thing that the body is made
-    of; `missing` takes its place where there is to be none. Without `thing` there is nothing to own.
+    `thing(world, owner)` creates or finds the resource of an owner. It returns the id for the path, or the argument of
+    `body` if the path has no id. `missing()` returns the id of a resource that does not exist. An operation without
+    `thing` is not about one resource.
     """
 
     rule: Callable[[str, str], Any]
@@ -92,7 +93,7 @@ class Case:
     missing: Callable[[], str] = field(default=lambda: str(new_id()))
 
     def expected(self, caller, whose):
-        """What this caller gets. Where tokens are read, one of an ended session is worse than none."""
+        """Return the expected outcome. A token of an ended session is refused unless the operation reads no token."""
         if caller == LOGGED_OUT and self.rule not in READ_NO_TOKEN:
             return REVOKED
         return self.rule(caller, whose)
@@ -107,7 +108,7 @@ def unique():
 
 
 class World:
-    """Two customers and an administrator, with an order, its payment and its mail each."""
+    """Two customers and an administrator, each with an order, its payment and its notifications."""
 
     def __init__(self, shop, bus):
         self.shop, self.bus, self._things = shop, bus, {}
@@ -121,7 +122,7 @@ class World:
         self.sessions[LOGGED_OUT] = self._ended()
 
     def thing(self, case, owner, *, fresh):
-        """The thing of this owner that a case is about; one that was made before will do unless it is to be `fresh`."""
+        """Return this owner's resource for a case: a new one if `fresh`, else that of an earlier request if any."""
         key = case.thing, owner
         if fresh or key not in self._things:
             self._things[key] = case.thing(self, owner)
@@ -132,7 +133,7 @@ class World:
         return self.shop.admin.must("POST", "/users/register", account)
 
     def _ended(self):
-        """A session of the administrator that is over, as the gateway knows by now."""
+        """Return a session of the administrator that has ended. Waits until the gateway refuses its token."""
         session = self.session("admin")
         client = self.shop.client(session["access_token"])
         client.must("POST", "/users/logout", {"refresh_token": session["refresh_token"]})
@@ -140,18 +141,18 @@ class World:
         return session
 
     def token(self, caller):
-        """The access token of a caller, None for nobody."""
+        """The access token of a caller; None for the anonymous caller."""
         return None if caller == "anonymous" else self.sessions[caller]["access_token"]
 
     def session(self, owner):
-        """A fresh session of this user, so that ending it hurts nobody."""
+        """A new session of this user, which a test may end without effect on other tests."""
         login = {"email": self.sessions[owner]["user"]["email"], "password": PASSWORD}
         if owner == "admin":
             login["password"] = "Demo-pass-2026!"
         return self.shop.admin.must("POST", "/users/login", login)
 
     def headers(self, caller):
-        """What identifies a caller."""
+        """The headers that identify a caller."""
         token = self.token(caller)
         return {} if token is None else {"Authorization": f"Bearer {token}"}
 
@@ -178,12 +179,12 @@ class World:
         return eventually(lambda: self.shop.payment({"id": self.orders[owner]}))["id"]
 
     def notification(self, owner):
-        """The id of something that this user was told."""
+        """The id of a notification of this user."""
         client = self.shop.client(self.token(owner))
         return eventually(lambda: client.must("GET", "/notifications")["items"])[0]["id"]
 
     def dead_letter(self, _owner):
-        """The id of a message that died, for whoever looks."""
+        """The id of a new dead letter."""
         message_id = str(new_id())
         self.bus.publish_raw("notifications.on_order_shipped", "{", exchange="", message_id=message_id)
 
@@ -219,7 +220,7 @@ def _order(world, owner):
 
 
 def _product_of(world, owner):
-    """What is sold stands for the caller's own; the matrix asks the admin for the foreign one."""
+    """Products have no owner: an active product counts as the caller's own, an inactive one as foreign."""
     return world.unsold["id"] if owner == "foreign" else world.tea["id"]
 
 
@@ -235,22 +236,24 @@ def _access_token(world, owner):
     return world.token(owner)
 
 
-def _nonsense():
+def _invalid_token():
     return "no-token-of-ours"
 
 
 CASES = {
     "register": Case(public, body=lambda _: {"email": f"{unique()}@example.com", "password": PASSWORD}),
     "login": Case(public, body=_credentials),
-    "refresh_token": Case(any_token, _refresh_token, missing=_nonsense, body=lambda token: {"refresh_token": token}),
-    "logout": Case(own_token, _refresh_token, missing=_nonsense, body=lambda token: {"refresh_token": token}),
-    "verify_token": Case(any_token, _access_token, missing=_nonsense, body=lambda token: {"token": token}),
+    "refresh_token": Case(
+        any_token, _refresh_token, missing=_invalid_token, body=lambda token: {"refresh_token": token}
+    ),
+    "logout": Case(own_token, _refresh_token, missing=_invalid_token, body=lambda token: {"refresh_token": token}),
+    "verify_token": Case(any_token, _access_token, missing=_invalid_token, body=lambda token: {"token": token}),
     "get_profile": Case(of_users),
     "list_users": Case(of_admins),
     "update_user": Case(of_admins, _user, body=lambda _: {"is_active": True}),
     "get_jwks": Case(public),
     "list_products": Case(browsed),
-    "get_product": Case(on_the_shelf, _product_of),
+    "get_product": Case(active_or_admin, _product_of),
     "create_product": Case(of_admins, body=_product),
     "replace_product": Case(of_admins, _product_of, body=lambda _: {"description": "Better."}),
     "update_product": Case(of_admins, _product_of, body=lambda _: {"description": "Best."}),

@@ -21,7 +21,7 @@ from tests.secrets_in_logs import secrets_in
 from tests.support import empty_database, eventually, purge_queues
 
 ROOT = Path(__file__).parent.parent.parent
-DEADLINE_SECONDS = 60  # a slow machine decides every order in it; tests of the deadline move it
+DEADLINE_SECONDS = 60  # long enough for a slow machine; tests of the deadline set it in the database
 READY_SECONDS = 180
 PASSWORD = "Demo-pass-2026!"
 
@@ -33,7 +33,7 @@ FRESH_SECONDS = 300  # a third of the time for which an access token is valid
 
 @dataclass
 class Shop:
-    """A running suite and everything a test does with it."""
+    """A running suite, and helpers for the tests."""
 
     suite: Suite
     servers: object
@@ -43,14 +43,14 @@ class Shop:
     logged_in_at: float = -math.inf
 
     def log_in(self):
-        """Renew the access tokens, so that no test meets one that expires, however long all tests take."""
+        """Renew the access tokens before they expire."""
         if time.monotonic() > self.logged_in_at + FRESH_SECONDS:
             for client, email in ((self.admin, ADMIN), (self.customer, CUSTOMER)):
                 client.token = log_in(self.url, email, PASSWORD).token
             self.logged_in_at = time.monotonic()
 
     def product(self, price="10.00", stock=100):
-        """A new product with stock (None: without a stock record)."""
+        """Create a product with stock (None: without a stock record)."""
         made = self.admin.must(
             "POST", "/products", {"sku": f"E2E-{os.urandom(6).hex()}", "name": "Thing", "price": price}
         )
@@ -61,7 +61,7 @@ class Shop:
         return made
 
     def client(self, token):
-        """A connection of the user whose token this is."""
+        """Return a client that sends this access token."""
         return Client(self.url, token)
 
     def order(self, *lines, client=None):
@@ -74,7 +74,7 @@ class Shop:
         return (client or self.admin).must("GET", path)
 
     def reaches(self, order, status, timeout=30):
-        """Await a status of an order; returns the order."""
+        """Wait until an order has a status; returns the order."""
         return eventually(lambda: (now := self.get(f"/orders/{order['id']}"))["status"] == status and now, timeout)
 
     def stock(self, made):
@@ -83,7 +83,7 @@ class Shop:
         return row["on_hand"], row["reserved"]
 
     def has_stock(self, made, on_hand, reserved=0):
-        """Await what is on hand and reserved of a product."""
+        """Wait until a product has these quantities on hand and reserved."""
         eventually(lambda: self.stock(made) == (on_hand, reserved), timeout=20)
 
     def payment(self, order):
@@ -92,22 +92,22 @@ class Shop:
         return body if status == 200 else None
 
     def has_payment(self, order, status):
-        """Await the status of an order's payment."""
+        """Wait until the payment of an order has a status."""
         eventually(lambda: (payment := self.payment(order)) and payment["status"] == status, timeout=20)
 
     def stop(self, *services):
-        """Stop services for good, until `start`."""
+        """Stop services. They stay down until `start`."""
         for service in services:
             self.suite.stop_service(service)
 
     def start(self, *services):
-        """Start services that were stopped, and await that everything is ready."""
+        """Start services that were stopped, and wait until all services are ready."""
         for service in services:
             self.suite.start_service(service)
         self.suite.wait_ready(READY_SECONDS)
 
     def assert_sound(self, timeout=READY_SECONDS):
-        """Await rest, and assert that every invariant holds."""
+        """Wait until nothing is in flight, and assert that every invariant holds."""
         checks = await_rest(database_urls(), timeout)
         assert not any(check.ids for check in checks), "\n" + report(checks)
 
@@ -116,7 +116,7 @@ class Shop:
 def running(servers):
     """The suite, started once for all end-to-end tests."""
     yield RUNNING.enter_context(running_suite(servers))
-    RUNNING.close()  # where an end-to-end test is the last test of all: before the servers stop
+    RUNNING.close()  # if the last test of the run is an end-to-end test: stop the suite before the servers stop
 
 
 def pytest_collection_modifyitems(items):
@@ -130,7 +130,7 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_teardown(item, nextitem):
     """Stop the twin after the last test that uses it, and the suite after the last end-to-end test.
 
-    Containers of the tests that follow listen on the same queues.
+    The containers of later service tests listen on the same queues.
     """
     result = yield
     if TWINS and (nextitem is None or "twin" not in nextitem.fixturenames):
@@ -142,7 +142,10 @@ def pytest_runtest_teardown(item, nextitem):
 
 @contextmanager
 def running_suite(servers):
-    """Start the suite on empty databases with the demo seed; after the block its logs and refusals are checked."""
+    """Start the suite on empty databases with the demo seed.
+
+    At the end, check that the logs contain no secrets and that Redis refused no command.
+    """
     for service in SERVICES:
         empty_database(service)
     purge_queues()
@@ -166,15 +169,14 @@ def running_suite(servers):
         yield shop
     finally:
         suite.stop()
-    # After everything that the tests have done:
     assert secrets_in(ROOT / "var/test-log", PASSWORD) == []
-    # A newer Redis has a command by which every client says its version: ours go without.
+    # A newer Redis has the command CLIENT SETINFO, which the client library sends and our users may not call.
     assert [one for one in cache.acl_log() if one["object"] != "client|setinfo"] == []
 
 
 @pytest.fixture
 def twin(shop):
-    """A second process of every service, on the same queues, databases and port; it runs for all tests that use it."""
+    """A second process of every service, with the same queues, databases and port. Shared by the tests that use it."""
     if not TWINS:
         TWINS.append(Suite(shop.suite.env, log_dir=ROOT / "var/test-twin/log"))
         TWINS[0].start()
@@ -182,13 +184,13 @@ def twin(shop):
     for service in PROCESSES:
         ready = " routes" if service == "gateway" else "listening on RabbitMQ"
         eventually(lambda service=service, ready=ready: ready in twin.log(service).read_text())
-        eventually(lambda service=service: twin.pid(service))  # it may have been killed in the last test
+        eventually(lambda service=service: twin.pid(service))  # the previous test may have killed it
     return twin
 
 
 @pytest.fixture
 def shop(running):
-    """The running suite; a test that stopped something starts it again, or this does."""
+    """The running suite. Services that the test has stopped are started again after it."""
     running.log_in()
     yield running
     for service in PROCESSES:

@@ -1,4 +1,4 @@
-"""Clients that repeat nothing that may have been done already, and write down how every request ended."""
+"""Clients that never repeat a request that may have been executed, and that record the outcome of each request."""
 
 import http.client
 import json
@@ -12,18 +12,18 @@ from urllib.parse import urlsplit
 from tests.stopwatch import Stopwatch
 from tests.support import PATIENCE, eventually
 
-CONNECT_SECONDS = 60.0  # in which a gateway must be there to connect to
+CONNECT_SECONDS = 60.0  # the longest time to wait for a gateway that accepts a connection
 
 
 class StrictClient:
-    """One connection, kept alive. What it repeats is only a refused connection: nobody had heard anything then."""
+    """A client with one connection. It retries only a refused connection, because then no request was sent."""
 
     def __init__(self, url, token, *, keep_alive=True):
         self._address, self._token, self._keep_alive = urlsplit(url).netloc, token, keep_alive
         self._connection = None
 
     def request(self, method, path, body=None):
-        """Return (status, parsed body); raises OSError or HTTPException where that is not known."""
+        """Return (status, parsed body). Raises OSError or HTTPException if there was no complete response."""
         self._connect()
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
         try:
@@ -39,7 +39,7 @@ class StrictClient:
 
     def _connect(self):
         if self._connection is not None and select.select([self._connection.sock], [], [], 0)[0]:
-            self.close()  # the gateway closed it, and nothing is under way
+            self.close()  # the gateway has closed it, and no request is in flight
         deadline = time.monotonic() + CONNECT_SECONDS
         while self._connection is None:
             connection = http.client.HTTPConnection(self._address, timeout=PATIENCE)
@@ -60,19 +60,19 @@ class StrictClient:
 
 
 class Traffic:
-    """Threads that do something again and again until told to stop: `with Traffic([...]) as traffic`.
+    """Threads that send requests until the end of the block: `with Traffic(url, token, send) as traffic`.
 
-    `what(client)` makes one request and returns (status, body).
+    `send(client)` sends one request and returns (status, body).
     """
 
-    def __init__(self, url, token, what, *, clients=4, pause=0.05):
-        self._what, self._pause = what, pause
+    def __init__(self, url, token, send, *, clients=4, pause=0.05):
+        self._send, self._pause = send, pause
         self._stop = threading.Event()
         self.outcomes = Counter()
         self.bodies = []
         self.slowest = 0.0
         self._threads = [
-            # One in two opens a connection for each request, so that there is always someone connecting.
+            # Every second client opens a new connection for each request, so that new connections are tested too.
             threading.Thread(target=self._work, args=(StrictClient(url, token, keep_alive=number % 2 == 0),))
             for number in range(clients)
         ]
@@ -82,7 +82,7 @@ class Traffic:
         while not self._stop.is_set():
             began = Stopwatch()
             try:
-                status, body = self._what(client)
+                status, body = self._send(client)
             except (OSError, http.client.HTTPException) as error:
                 status, body = f"{type(error).__name__}: {error}", None
             self.slowest = max(self.slowest, began.seconds)
@@ -91,12 +91,12 @@ class Traffic:
             self._stop.wait(chance.uniform(0, 2 * self._pause))
         client.close()
 
-    def answers(self, status):
-        """The bodies of all answers with this status."""
+    def bodies_with(self, status):
+        """The bodies of all responses with this status."""
         return [body for known, body in self.bodies if known == status]
 
     def goes_on(self, requests, timeout=30.0):
-        """Await so many more answers."""
+        """Wait until this number of further requests has ended."""
         known = len(self.bodies)
         eventually(lambda: len(self.bodies) >= known + requests, timeout)
 

@@ -1,4 +1,7 @@
-"""Every operation of the OpenAPI document, for everybody, on everybody's things (OWASP API1, 3 and 5)."""
+"""Every operation of the OpenAPI document, called by every kind of caller on the resources of every owner.
+
+This covers OWASP API1, API3 and API5.
+"""
 
 import re
 
@@ -13,13 +16,13 @@ from tests.support import Bus, Caller
 
 DOCUMENT = document(GatewayService, INFO)
 OPERATIONS = {
-    told["operationId"]: (method.upper(), path, told)
+    operation["operationId"]: (method.upper(), path, operation)
     for path, methods in DOCUMENT["paths"].items()
-    for method, told in methods.items()
+    for method, operation in methods.items()
 }
-WITH_BODY = [name for name, (_, _, told) in OPERATIONS.items() if "requestBody" in told]
-# What a client may wish it could set.
-WISHES = {
+WITH_BODY = [name for name, (_, _, operation) in OPERATIONS.items() if "requestBody" in operation]
+# Fields that a client must not be able to set.
+FORBIDDEN_FIELDS = {
     "id": "0190a6b2-0000-7000-8000-000000000001",
     "user_id": "0190a6b2-0000-7000-8000-000000000001",
     "roles": ["admin"],
@@ -40,7 +43,7 @@ def world(running):
     yield World(running, bus)
     bus.close()
     letters = running.get("/admin/dead-letters?service=notifications&limit=100")["items"]
-    for letter in letters:  # what was replayed has died again
+    for letter in letters:  # a replayed message became a dead letter again
         if letter["body"] == "{":
             Caller().notifications.discard_dead_letter(letter["id"])
 
@@ -55,41 +58,41 @@ def case_of(name):
     return CASES[OPERATIONS[name][2].get("x-alias-of", name)]
 
 
-def codes_of(told, status):
+def codes_of(operation, status):
     """The codes that the document lists for a status."""
-    reference = told["responses"][str(status)]["$ref"].rpartition("/")[2]
+    reference = operation["responses"][str(status)]["$ref"].rpartition("/")[2]
     (content,) = DOCUMENT["components"]["responses"][reference]["content"].values()
     return content["schema"]["allOf"][1]["properties"]["code"]["enum"]
 
 
 def owner_of(whose, caller):
-    """Whose thing it is that this caller asks for."""
+    """Return the owner of the resource that this caller requests."""
     if whose == "own":
         return CUSTOMERS[0] if caller in {"anonymous", LOGGED_OUT} else caller
     return CUSTOMERS[1] if caller != CUSTOMERS[1] else CUSTOMERS[0]
 
 
 def test_every_operation_has_its_case():
-    originals = {told.get("x-alias-of", name) for name, (_, _, told) in OPERATIONS.items()}
-    assert originals == set(CASES), "say in tests/e2e/access.py who may call it"
+    originals = {operation.get("x-alias-of", name) for name, (_, _, operation) in OPERATIONS.items()}
+    assert originals == set(CASES), "add the operation to CASES in tests/e2e/access.py"
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_everybody_gets_what_the_contract_says(name, world, http):
-    method, path, told = OPERATIONS[name]
+def test_every_caller_gets_the_expected_response(name, world, http):
+    method, path, operation = OPERATIONS[name]
     case = case_of(name)
     wrong = []
     for caller in CALLERS:
         for whose in case.whose:
             expected = case.expected(caller, whose)
-            answer = ask(http, world, case, method, path, caller, whose, fresh=expected == OK)
-            if not fits(answer, expected, told):
-                wrong.append(f"{caller}, {whose}: {answer.status_code} {answer.text[:200]}, not {expected}")
+            response = send(http, world, case, method, path, caller, whose, fresh=expected == OK)
+            if not fits(response, expected, operation):
+                wrong.append(f"{caller}, {whose}: {response.status_code} {response.text[:200]}, not {expected}")
     assert wrong == []
 
 
-def ask(http, world, case, method, path, caller, whose, *, fresh):
-    """Send one request of the matrix. Who succeeds changes the thing, so that it has to be `fresh`."""
+def send(http, world, case, method, path, caller, whose, *, fresh):
+    """Send one request. A request that is expected to succeed may change the resource, so it needs a `fresh` one."""
     thing = None
     if whose == "missing":
         thing = case.missing()
@@ -97,34 +100,34 @@ def ask(http, world, case, method, path, caller, whose, *, fresh):
         is_product = case.thing.__name__ == "_product_of"
         thing = world.thing(case, whose if is_product else owner_of(whose, caller), fresh=fresh)
     url = re.sub(r"\{\w+\}", str(thing), path)
-    # Where the path has no room for the thing, the body is made of it.
+    # If the path has no parameter, the body contains the resource.
     body = case.body(thing if thing and url == path else world) if case.body else None
     return http.request(method, url, json=body, headers=world.headers(caller))
 
 
-def fits(answer, expected, told):
-    if str(answer.status_code) not in told["responses"]:
+def fits(response, expected, operation):
+    if str(response.status_code) not in operation["responses"]:
         return False
     if expected == OK:
-        return answer.is_success
+        return response.is_success
     status = ANONYMOUS if expected == REVOKED else expected
-    if answer.status_code != status:
+    if response.status_code != status:
         return False
-    code = answer.json()["code"]
-    return code in codes_of(told, status) and expected in {status, code}
+    code = response.json()["code"]
+    return code in codes_of(operation, status) and expected in {status, code}
 
 
-def test_lists_hold_only_what_is_the_callers(world, http):
+def test_lists_contain_only_resources_of_the_caller(world, http):
     for path, field in (("/orders", "user_id"), ("/payments", "user_id")):
         for caller in CUSTOMERS:
             items = http.get(f"{path}?limit=100", headers=world.headers(caller)).json()["items"]
             assert {item[field] for item in items} == {world.sessions[caller]["user"]["id"]}, (path, caller)
-    mails = {
+    notifications = {
         caller: {item["id"] for item in http.get("/notifications", headers=world.headers(caller)).json()["items"]}
         for caller in CUSTOMERS
     }
-    assert all(mails.values())
-    assert not mails["ayse"] & mails["burak"]
+    assert all(notifications.values())
+    assert not notifications["ayse"] & notifications["burak"]
 
 
 @pytest.mark.parametrize("path", ["/products?only_active=false", "/orders?user_id={user}"])
@@ -133,36 +136,39 @@ def test_filters_of_the_administrator_are_refused_to_others(path, world, http):
     assert [http.get(url, headers=world.headers(caller)).status_code for caller in CALLERS] == [401, 403, 403, 200, 401]
 
 
-def test_a_filter_finds_nothing_of_somebody_else(world, http):
+def test_a_filter_finds_no_resource_of_another_user(world, http):
     url = f"/payments?order_id={world.orders['burak']}"
     assert http.get(url, headers=world.headers("ayse")).json()["items"] == []
 
 
 @pytest.mark.parametrize("name", WITH_BODY)
-def test_nobody_sets_what_is_not_theirs_to_set(name, world, http):
-    """Mass assignment: a field that the body does not have is refused by its name, and nothing is done."""
-    method, path, told = OPERATIONS[name]
-    schema, example = body_of(told)
+def test_unknown_fields_are_refused(name, world, http):
+    """Mass assignment: a field that the schema of the body does not have is refused by its name."""
+    method, path, operation = OPERATIONS[name]
+    schema, example = body_of(operation)
     url = re.sub(r"\{\w+\}", world.tea["id"], path)
-    for wish, value in WISHES.items():
-        for field, body in wished(schema, example, wish, value):
-            answer = http.request(method, url, json=body, headers=world.headers("admin"))
-            assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR"), (wish, answer.text)
-            assert {"field": field, "message": "is not a known field"} in answer.json()["errors"]
+    for forbidden, value in FORBIDDEN_FIELDS.items():
+        for field, body in bodies_with(schema, example, forbidden, value):
+            response = http.request(method, url, json=body, headers=world.headers("admin"))
+            assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR"), (
+                forbidden,
+                response.text,
+            )
+            assert {"field": field, "message": "is not a known field"} in response.json()["errors"]
 
 
-def wished(schema, example, wish, value):
-    """The example with the wish in it, at the top and in the objects of its lists; with the field that is wrong."""
-    if wish not in schema["properties"]:
-        yield wish, {**example, wish: value}
+def bodies_with(schema, example, forbidden, value):
+    """Yield (path of the field, body): the example with the field added at the top, and in the objects of each list."""
+    if forbidden not in schema["properties"]:
+        yield forbidden, {**example, forbidden: value}
     for name, kind in schema["properties"].items():
         reference = kind.get("items", {}).get("$ref", "").rpartition("/")[2]
         inner = DOCUMENT["components"]["schemas"].get(reference, {})
-        if "properties" in inner and wish not in inner["properties"]:
+        if "properties" in inner and forbidden not in inner["properties"]:
             first, *rest = example[name]
-            yield f"{name}[0].{wish}", {**example, name: [{**first, wish: value}, *rest]}
+            yield f"{name}[0].{forbidden}", {**example, name: [{**first, forbidden: value}, *rest]}
 
 
-def body_of(told):
-    content = told["requestBody"]["content"]["application/json"]
+def body_of(operation):
+    content = operation["requestBody"]["content"]["application/json"]
     return DOCUMENT["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]], content["example"]

@@ -1,4 +1,7 @@
-"""docs/api.md and its example are true: every command is run, and prints what the paper says. So is the page /docs."""
+"""The examples of the documentation: every command of docs/api.md, the Python client, and the steps on /docs.
+
+Each command is run, and its output must be the output that the document shows.
+"""
 
 import json
 import os
@@ -19,7 +22,7 @@ SECONDS = 120
 
 
 def steps():
-    """(commands, what they print) in the order of the paper; None where it does not say."""
+    """Return [commands, shown output] for each block of docs/api.md; None if the document shows no output."""
     found = []
     for kind, text in BLOCK.findall((ROOT / "docs/api.md").read_text()):
         if kind == "sh":
@@ -31,7 +34,7 @@ def steps():
 
 
 def matches(shown, printed):
-    """Compare, with … for anything that fits on a line."""
+    """Compare the shown output with the printed one. The sign … matches any text within a line."""
     return re.fullmatch(".*?".join(re.escape(part) for part in shown.split("…")), printed)
 
 
@@ -47,8 +50,8 @@ def run(environment, folder, *command):
     )
 
 
-def test_every_command_prints_what_the_paper_says(environment, tmp_path):
-    """One shell for all of them, as a person would have it; far from a var/env of `make run`."""
+def test_every_command_prints_the_shown_output(environment, tmp_path):
+    """All commands run in one shell, in a folder without the file var/env of `make run`."""
     script = "".join(f"{commands}\necho '{END}'\n" for commands, _ in steps())
     done = run(environment, tmp_path, "bash", "-euo", "pipefail", "-c", script)
     printed = done.stdout.split(f"{END}\n")
@@ -59,13 +62,13 @@ def test_every_command_prints_what_the_paper_says(environment, tmp_path):
     assert len(printed) == len(steps()) + 1
 
 
-def test_the_paper_goes_all_the_way():
+def test_the_document_covers_an_order_from_registration_to_delivery():
     text = " ".join(commands for commands, _ in steps())
     for path in ("/users/register", "/products", "/orders", "/timeline", "/ship", "/deliver", "/users/logout"):
         assert path in text
 
 
-def test_the_example_in_python_works(environment):
+def test_the_python_client_works(environment):
     done = run(environment, ROOT, sys.executable, "docs/examples/shop_client.py", environment["GATEWAY_URL"])
     assert (done.returncode, done.stderr) == (0, "")
     registered, ordered, decided, refused = done.stdout.splitlines()
@@ -75,22 +78,22 @@ def test_the_example_in_python_works(environment):
     assert refused == "VALIDATION_ERROR [{'field': 'items[0].quantity', 'message': 'must be at least 1'}]"
 
 
-def test_a_stranger_with_the_page_alone_gets_an_order_delivered(running):
-    """Its five steps are followed by one who knows nothing else, not even the password."""
+def test_the_five_steps_on_the_docs_page_deliver_an_order(running):
+    """All paths, bodies and passwords of the requests are read from the page."""
     with httpx.Client(base_url=running.url, timeout=15) as http:
         text = http.get("/openapi.json").json()["info"]["description"].partition("### A first order")[2]
         emails, (password,), (sku,) = (re.findall(f"`({one})`", text) for one in (r"\S+@\S+", r"\S+!", r"TEA-\S+"))
         _, find, place, look, deliver = re.split(r"^\d\. ", text, flags=re.MULTILINE)[1:]
 
         def log_in(email):
-            answer = http.post("/users/login", json={"email": email, "password": password}).raise_for_status()
-            http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+            response = http.post("/users/login", json={"email": email, "password": password}).raise_for_status()
+            http.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
 
         def follow(step, order_id="", **request):
-            """The last answer to the calls that a step names."""
+            """Send the requests that a step names. Returns the last response."""
             for method, path in re.findall(r"`(GET|POST) (/\S*)`", step):
-                answer = http.request(method, path.format(order_id=order_id), **request).raise_for_status().json()
-            return answer
+                response = http.request(method, path.format(order_id=order_id), **request).raise_for_status().json()
+            return response
 
         customer, administrator = emails
         log_in(customer)

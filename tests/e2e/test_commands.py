@@ -1,4 +1,4 @@
-"""The commands of the user's card: `nameko run` in one terminal, `nameko shell` in another."""
+"""Services started by `nameko run` in a terminal, and RPC calls from `nameko shell`."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ NAMEKO = [sys.executable, "-m", "nameko"]
 
 @pytest.fixture
 def by_hand(shop, tmp_path):
-    """Start services in one process, as a person would at a terminal."""
+    """Return a function that starts services in one process with `nameko run`."""
     processes = []
 
     def run(*modules):
@@ -39,7 +39,7 @@ def by_hand(shop, tmp_path):
 
 
 def await_ready(shop):
-    """Await that every service answers, whoever runs it."""
+    """Wait until every service is healthy."""
     eventually(lambda: shop.admin.request("GET", "/health/ready")[0] == 200, timeout=30)
 
 
@@ -58,13 +58,13 @@ def shell(lines):
     return done.stdout + done.stderr
 
 
-def test_one_service_by_hand_and_a_shell_beside_it(shop, by_hand):
+def test_a_service_of_nameko_run_responds_to_the_shell(shop, by_hand):
     pen = shop.product(stock=7)
     shop.stop("inventory")
     by_hand("inventory.service")
     await_ready(shop)
-    said = shell([f"print(n.rpc.inventory.get_stock('{pen['id']}')['available'] * 6)"])
-    assert "42" in said, said
+    printed = shell([f"print(n.rpc.inventory.get_stock('{pen['id']}')['available'] * 6)"])
+    assert "42" in printed, printed
     shop.reaches(shop.order((pen, 1)), "CONFIRMED")
 
 
@@ -77,16 +77,16 @@ def test_several_services_in_one_process(shop, by_hand):
     shop.has_stock(pen, 6)
 
 
-def test_the_first_admin_is_made_in_the_shell_and_errors_read_well(shop):
-    said = shell(
+def test_the_shell_creates_the_first_admin_and_shows_errors(shop):
+    printed = shell(
         [
             "user = n.rpc.users.register('boss@example.com', 'a-password-for-the-boss')['user']",
             "print(n.rpc.users.set_roles(user['id'], ['customer', 'admin'])['roles'])",
             "n.rpc.orders.get_order('01900000-0000-7000-8000-000000000000')",
         ]
     )
-    assert "['customer', 'admin']" in said, said
-    assert "OrderNotFound There is no order with this id." in said, said
+    assert "['customer', 'admin']" in printed, printed
+    assert "OrderNotFound There is no order with this id." in printed, printed
 
 
 def test_two_replicas_of_every_service_share_the_work(shop, by_hand):
@@ -101,5 +101,5 @@ def test_two_replicas_of_every_service_share_the_work(shop, by_hand):
 
 def test_the_shell_does_not_wait_for_a_service_that_is_down(shop):
     shop.stop("payments")
-    said = shell(["n.rpc.payments.list_payments()"])
-    assert "RpcTimeout" in said, said
+    printed = shell(["n.rpc.payments.list_payments()"])
+    assert "RpcTimeout" in printed, printed

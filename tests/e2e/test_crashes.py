@@ -1,4 +1,4 @@
-"""A load of orders while every service is killed and the broker restarted: the books must balance to the last unit."""
+"""Orders under load while every service is killed and the broker is restarted: all invariants must hold at the end."""
 
 import signal
 import threading
@@ -13,7 +13,7 @@ from tests.support import eventually
 
 
 def run_load(shop, orders, disturb):
-    """Place orders while `disturb(result)` is at work; returns the result."""
+    """Place orders while `disturb()` runs in another thread; returns the result of the load."""
     bodies = plan(orders, make_products(shop.admin), seed=1)
     disturber = threading.Thread(target=disturb, daemon=True)
     disturber.start()
@@ -24,8 +24,8 @@ def run_load(shop, orders, disturb):
     return result
 
 
-def placed(shop):
-    """How many orders there are."""
+def stored_orders(shop):
+    """Return the number of stored orders."""
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(database_urls()["orders"], poolclass=sqlalchemy.NullPool)
@@ -41,27 +41,27 @@ def assert_all_settled(shop, result, orders):
 
 
 def test_a_thousand_orders_with_every_service_killed_and_the_broker_restarted(shop):
-    before = placed(shop)
+    before = stored_orders(shop)
 
     def disturb():
         for number, service in enumerate(PROCESSES, start=1):
-            eventually(lambda number=number: placed(shop) >= before + number * 100, timeout=600)
+            eventually(lambda number=number: stored_orders(shop) >= before + number * 100, timeout=600)
             shop.suite.kill(service, signal.SIGKILL)
-        eventually(lambda: placed(shop) >= before + 800, timeout=600)
+        eventually(lambda: stored_orders(shop) >= before + 800, timeout=600)
         shop.servers.rabbitmq.restart()
 
     result = run_load(shop, 1000, disturb)
     assert_all_settled(shop, result, 1000)
-    assert placed(shop) == before + 1000  # a repeated request made no second order
+    assert stored_orders(shop) == before + 1000  # repeated requests created no second order
 
 
-def test_fifty_requests_with_one_key_make_one_order_though_its_service_is_killed(shop, twin):
+def test_fifty_requests_with_one_key_create_one_order_while_orders_is_killed(shop, twin):
     body = {"items": [{"product_id": shop.product()["id"], "quantity": 1}]}
-    before, answers = placed(shop), []
+    before, outcomes = stored_orders(shop), []
 
     def send():
         client = Client(shop.url, shop.customer.token)
-        answers.append(place(client, body, key="fifty-times-one-order"))
+        outcomes.append(place(client, body, key="fifty-times-one-order"))
         client.close()
 
     threads = [threading.Thread(target=send) for _ in range(50)]
@@ -71,7 +71,7 @@ def test_fifty_requests_with_one_key_make_one_order_though_its_service_is_killed
             (shop.suite, twin)[number == 30].kill("orders", signal.SIGKILL)
     for thread in threads:
         thread.join(timeout=600)
-    assert {status for status, *_ in answers} == {201}
-    assert len({order["id"] for _, order, *_ in answers}) == 1
-    assert placed(shop) == before + 1
+    assert {status for status, *_ in outcomes} == {201}
+    assert len({order["id"] for _, order, *_ in outcomes}) == 1
+    assert stored_orders(shop) == before + 1
     shop.assert_sound()

@@ -1,4 +1,4 @@
-"""The hazards of a saga, H1 to H14, staged on the running suite: publishing, stopping, racing; then counting."""
+"""The hazards of a saga, H1 to H14, caused on the running suite; afterwards all invariants must hold."""
 
 import json
 import signal
@@ -28,13 +28,13 @@ def client(shop):
 
 
 def test_h1_stock_reserved_after_payment_failed_is_released(shop):
-    dear = shop.product("12000.00", 5)
+    expensive = shop.product("12000.00", 5)
     shop.stop("inventory")
-    order = shop.order((dear, 1))
+    order = shop.order((expensive, 1))
     assert shop.reaches(order, "CANCELLED")["cancel_reason"] == "PAYMENT_FAILED"
     shop.start("inventory")
     shop.assert_sound()
-    assert shop.stock(dear) == (5, 0)
+    assert shop.stock(expensive) == (5, 0)
 
 
 def test_h2_payment_authorized_after_stock_failed_is_voided(shop):
@@ -56,7 +56,7 @@ def test_h3_a_cancellation_that_overtakes_leaves_a_tombstone(shop, bus):
     bus.publish(
         OrderCreated(order_id=order_id, user_id=user_id, total_amount=Decimal("10.00"), currency="TRY", items=(line,))
     )
-    # A later order of the same product passes through the same queues: when it is settled, so is the dead one.
+    # A later order of the same product passes through the same queues: once it is settled, so are the events above.
     shop.reaches(shop.order((pen, 1)), "CONFIRMED")
     shop.has_stock(pen, 4)
     assert bus.events("inventory.stock_reserved", str(order_id)) == []
@@ -64,7 +64,7 @@ def test_h3_a_cancellation_that_overtakes_leaves_a_tombstone(shop, bus):
     assert shop.payment({"id": order_id}) is None
 
 
-def test_h4_both_answers_at_once_always_confirm(shop):
+def test_h4_two_concurrent_replies_always_confirm(shop):
     pen = shop.product(stock=100)
     orders = at_once([lambda: shop.order((pen, 1), client=client(shop))] * 30)
     for order in orders:
@@ -73,7 +73,7 @@ def test_h4_both_answers_at_once_always_confirm(shop):
     assert shop.stock(pen) == (70, 0)
 
 
-def test_h5_every_message_delivered_again_changes_nothing(shop, bus):
+def test_h5_redelivered_messages_change_nothing(shop, bus):
     pen = shop.product(stock=50)
     orders = [shop.order((pen, 1)) for _ in range(5)]
     for order in orders:
@@ -105,7 +105,7 @@ def test_h5_the_same_events_under_new_ids_change_neither_stock_nor_money(shop, b
     assert shop.stock(pen) == (48, 0)
 
 
-def test_h7_an_order_accepted_before_the_broker_died_is_decided_when_it_is_back(shop):
+def test_h7_an_order_accepted_before_a_crash_of_the_broker_is_decided_after_its_restart(shop):
     pen = shop.product(stock=10)
     orders = [shop.order((pen, 1)) for _ in range(5)]
     shop.servers.rabbitmq.kill()
@@ -118,7 +118,7 @@ def test_h7_an_order_accepted_before_the_broker_died_is_decided_when_it_is_back(
     shop.assert_sound()
 
 
-def test_h8_an_order_before_its_consumers_ever_ran_is_not_missed(shop):
+def test_h8_an_order_from_before_the_first_start_of_its_consumers_is_handled(shop):
     log_began = len(shop.suite.log("orders").read_text())
     shop.stop("inventory", "payments", "notifications", "orders")
     queues = [
@@ -131,7 +131,7 @@ def test_h8_an_order_before_its_consumers_ever_ran_is_not_missed(shop):
         for queue in queues:
             connection.channel().queue_delete(queue)
     shop.suite.start_service("orders")
-    # It may not declare them, and takes no order before they are there: the broker has them from its start.
+    # Orders may not declare these queues, and takes no orders without them. The broker creates them at its start.
     eventually(lambda: "are not loaded" in shop.suite.log("orders").read_text()[log_began:], timeout=30)
     assert shop.customer.request("GET", "/orders?limit=1")[0] in {503, 504}
     shop.servers.rabbitmq.restart()
@@ -145,19 +145,19 @@ def test_h8_an_order_before_its_consumers_ever_ran_is_not_missed(shop):
     shop.assert_sound()
 
 
-def test_h9_what_cannot_be_handled_dies_visibly_and_holds_up_nobody(shop, bus, caller):
-    ghost = new_id()
-    bus.publish(OrderConfirmed(order_id=ghost, user_id=new_id(), total_amount=Decimal("1.00"), currency="TRY"))
-    shop.reaches(shop.order((shop.product(), 1)), "CONFIRMED")  # meanwhile life goes on
+def test_h9_an_event_that_cannot_be_handled_becomes_a_dead_letter_and_delays_no_other(shop, bus, caller):
+    unknown = new_id()
+    bus.publish(OrderConfirmed(order_id=unknown, user_id=new_id(), total_amount=Decimal("1.00"), currency="TRY"))
+    shop.reaches(shop.order((shop.product(), 1)), "CONFIRMED")  # other orders are not affected
     for service in ("inventory", "payments"):
         rpc = getattr(caller, service)
         (letter,) = eventually(lambda rpc=rpc: rpc.list_dead_letters()["items"], timeout=30)
-        assert letter["correlation_id"] in (None, str(ghost))
+        assert letter["correlation_id"] in (None, str(unknown))
         assert (letter["queue"], letter["attempts"]) == (queue_name(service, OrderConfirmed), 6)
         assert "Missing" in letter["error"]
-        assert json.loads(letter["body"])["order_id"] == str(ghost)
-    # What was missing arrives; now the replay succeeds.
-    bus.publish(OrderCancelled(order_id=ghost, user_id=new_id(), reason=CancelReason.USER))
+        assert json.loads(letter["body"])["order_id"] == str(unknown)
+    # The cancellation creates the missing rows, so a replay of the confirmation succeeds now.
+    bus.publish(OrderCancelled(order_id=unknown, user_id=new_id(), reason=CancelReason.USER))
     for service in ("inventory", "payments"):
         rpc = getattr(caller, service)
         eventually(lambda service=service: bus.is_drained(queue_name(service, OrderCancelled)))
@@ -166,7 +166,7 @@ def test_h9_what_cannot_be_handled_dies_visibly_and_holds_up_nobody(shop, bus, c
 
 
 def replay(rpc):
-    """Replay the first dead letter; true when none is left after it had time to die again."""
+    """Replay the first dead letter, if there is one. Returns whether the service has none left."""
     letters = rpc.list_dead_letters()["items"]
     if letters:
         rpc.replay_dead_letter(letters[0]["id"])
@@ -174,7 +174,7 @@ def replay(rpc):
 
 
 @pytest.mark.parametrize("silent", ["inventory", "payments"])
-def test_h10_a_participant_that_never_answers_costs_the_order_not_the_shop(shop, silent):
+def test_h10_an_order_is_cancelled_at_its_deadline_if_a_participant_does_not_reply(shop, silent):
     pen = shop.product(stock=5)
     shop.stop(silent)
     order = shop.order((pen, 1))
@@ -187,13 +187,13 @@ def test_h10_a_participant_that_never_answers_costs_the_order_not_the_shop(shop,
     assert shop.stock(pen) == (5, 0)
 
 
-def test_h10_answers_that_came_in_time_beat_the_deadline_after_a_standstill(shop, bus):
+def test_h10_replies_that_arrived_in_time_are_handled_before_the_deadline_after_a_pause(shop, bus):
     pen = shop.product(stock=5)
     with database("inventory").begin() as holder:  # inventory cannot reserve while the row is locked
         holder.execute(sqlalchemy.text("SELECT FROM stock WHERE product_id = :id FOR UPDATE"), {"id": pen["id"]})
         order = shop.order((pen, 1))
         eventually(lambda: shop.get(f"/orders/{order['id']}")["payment_status"] == "AUTHORIZED")
-        shop.suite.kill("orders", signal.SIGSTOP)  # the last answer comes to its queue, not to it
+        shop.suite.kill("orders", signal.SIGSTOP)  # the last reply stays in the queue
     try:
         bus.wait_for("inventory.stock_reserved", order["id"])
         let_the_deadline_pass(order)
@@ -205,7 +205,7 @@ def test_h10_answers_that_came_in_time_beat_the_deadline_after_a_standstill(shop
 
 
 def let_the_deadline_pass(order):
-    """Set the deadline of an undecided order to this moment, instead of waiting for it."""
+    """Set the deadline of an undecided order to the current time, instead of waiting for it."""
     with database("orders").begin() as connection:
         connection.execute(sqlalchemy.text("SET LOCAL lock_timeout = '20s'"))
         now = "UPDATE orders SET deadline_at = clock_timestamp() WHERE id = :id AND status = 'CREATED'"
@@ -227,7 +227,7 @@ def test_h11_cancel_and_confirm_race_for_the_order(shop):
     assert shop.stock(pen) == (1000, 0)
 
 
-def test_h12_a_forged_price_is_refused_and_a_changed_one_is_told(shop):
+def test_h12_a_forged_price_and_an_outdated_price_are_refused(shop):
     pen = shop.product("10.00")
     line = {"product_id": pen["id"], "quantity": 1}
     forged = {"items": [line | {"price_snapshot": "0.01"}], "total_amount": "0.01"}

@@ -1,4 +1,4 @@
-"""Metrics of the real processes: each is asked by itself, two of one service included."""
+"""Metrics of the real processes: each process serves its own, also if a service has two processes."""
 
 import httpx
 
@@ -16,12 +16,12 @@ def listening(port):
 
 
 def processes(shop, service):
-    """What each process of a service says."""
+    """The metrics of each process of a service."""
     setting = shop.suite.env[f"{service.upper()}_METRICS_ADDRESS"]
     return [Scrape(port) for _, port in addresses(setting) if listening(port)]
 
 
-def test_every_process_answers_for_itself_and_an_order_is_counted_once(shop, twin):
+def test_every_process_serves_its_own_metrics_and_an_order_is_counted_once(shop, twin):
     for service in PROCESSES:
         two = eventually(lambda service=service: len(found := processes(shop, service)) == 2 and found, timeout=30)
         assert [scrape("suite_service_info", service=service) for scrape in two] == [1, 1]

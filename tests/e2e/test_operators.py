@@ -1,4 +1,4 @@
-"""What an operator sees and does over HTTP: a saga that waits, a message that died, and whether everything adds up."""
+"""Operators over HTTP: orders that wait for a service, dead letters, and the consistency check."""
 
 import pytest
 from amqp.exceptions import AccessRefused
@@ -16,39 +16,39 @@ QUEUE = "inventory.on_order_confirmed"
 
 
 def consistency(shop):
-    """(at rest, what is broken) as the API says it."""
+    """Return (at rest, {violated invariant: ids}) from the API."""
     seen = shop.get("/admin/consistency")
     return seen["at_rest"], {check["name"]: check["ids"] for check in seen["checks"] if check["count"]}
 
 
 @pytest.fixture
 def forged(shop):
-    """What is broken already, and stays so: other tests send events about orders that never were."""
+    """The invariants that are violated before the test, because other tests send events about unknown orders."""
     at_rest, broken = eventually(lambda: (seen := consistency(shop))[0] and seen, timeout=90, pause=0.5)
     assert at_rest
     return broken
 
 
 def waiting(shop, order):
-    """What an order waits for, None where it is not under way."""
+    """What an order waits for; None if it is settled."""
     items = shop.get("/admin/sagas?limit=100")["items"]
     return next((item["awaits"] for item in items if item["id"] == order["id"]), None)
 
 
-def test_an_order_that_waits_is_seen_with_what_it_waits_for(shop, forged):
+def test_an_order_that_waits_is_listed_with_what_it_waits_for(shop, forged):
     tea = shop.product()
     shop.stop("payments")
     order = shop.order((tea, 1))
     eventually(lambda: waiting(shop, order) == ["payments has not answered order.created"])
     status, problem = shop.admin.request("GET", "/admin/consistency")
-    assert (status, problem["code"]) == (503, "SERVICE_UNAVAILABLE") or status == 504  # whose books are not at hand
+    assert (status, problem["code"]) == (503, "SERVICE_UNAVAILABLE") or status == 504  # payments does not respond
     shop.start("payments")
-    # Confirmed, or cancelled where the services took longer to start than its deadline: nobody waits any more.
+    # The order is confirmed, or cancelled if payments took longer to start than the deadline.
     eventually(lambda: waiting(shop, order) is None, timeout=60)
     eventually(lambda: consistency(shop) == (True, forged), timeout=90, pause=0.5)
 
 
-def test_a_message_that_died_is_seen_replayed_once_and_given_up(shop, forged, bus, caller):
+def test_a_dead_letter_is_listed_replayed_once_and_discarded(shop, forged, bus, caller):
     message_id = str(new_id())
     bus.publish_raw(QUEUE, "{", exchange="", message_id=message_id)
 
@@ -66,7 +66,7 @@ def test_a_message_that_died_is_seen_replayed_once_and_given_up(shop, forged, bu
     assert (status, problem["code"]) == (409, "INVALID_STATE")
     assert [item["id"] for item in letters("&replayed=true")] == [letter["id"]]
 
-    (again,) = eventually(letters)  # it is no better than before
+    (again,) = eventually(letters)  # the replayed message fails again
     assert again["id"] > letter["id"]
     caller.inventory.discard_dead_letter(again["id"])
     assert letters() == []
@@ -79,7 +79,7 @@ def test_the_operators_user_calls_every_service_as_nameko_shell_does(shop, envir
         assert {getattr(rpc, service).health()["status"] for service in SERVICES} == {"ok"}
 
 
-def test_a_service_may_ask_how_it_is_itself_and_nobody_else(shop, environment):
+def test_a_service_may_check_its_own_health_and_no_other(shop, environment):
     for service in SERVICES:
         healthcheck.check(environment[uri_variable(service)], service, timeout=10)
     with pytest.raises(AccessRefused):

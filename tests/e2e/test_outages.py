@@ -1,4 +1,4 @@
-"""A server goes away under traffic and comes back: answers stay quick and honest, and everything heals by itself."""
+"""A server fails under traffic and is restarted: responses stay fast and correct, and the services recover."""
 
 import http.client
 import re
@@ -18,28 +18,28 @@ from tests.e2e.strict import Traffic
 from tests.support import eventually
 
 HTTP_DEADLINE = 5.0
-SLACK = 3.0  # two cores for all of it
+SLACK = 3.0  # for a busy machine
 BACK_WITHIN = 30.0
 
 
 def shopping(made, customer):
-    """What the traffic does: orders, and looks at them."""
+    """Return a function that sends one request: it places an order, or reads the last one."""
     body = {"items": [{"product_id": made["id"], "quantity": 1}]}
     known = []
 
-    def go(client):
+    def send(client):
         if known and uuid4().int % 3 == 0:
             return client.request("GET", f"/orders/{known[-1]}")
-        status, answer = client.request("POST", "/orders", body)
+        status, response = client.request("POST", "/orders", body)
         if status == 201:
-            known.append(answer["id"])
-        return status, answer
+            known.append(response["id"])
+        return status, response
 
-    return go
+    return send
 
 
 class Logs:
-    """What the services have written since this was made."""
+    """The log lines of the services since this object was created."""
 
     def __init__(self, suite):
         self._suite = suite
@@ -50,12 +50,12 @@ class Logs:
 
 
 def ready(shop):
-    """The status of /health/ready, and what it says."""
+    """The status and the body of GET /health/ready."""
     return shop.admin.request("GET", "/health/ready")
 
 
 def says_not_ready(shop, part):
-    """Await that readiness names what is missing."""
+    """Wait until /health/ready names the part that is down."""
 
     def named():
         status, body = ready(shop)
@@ -65,34 +65,34 @@ def says_not_ready(shop, part):
 
 
 def is_back(shop):
-    """Await readiness."""
+    """Wait until the suite is ready."""
     eventually(lambda: ready(shop)[0] == 200, timeout=BACK_WITHIN, pause=0.2)
 
 
-def assert_honest(traffic):
-    """Everything was answered within the deadline, and as what it is: done, not done, or unknown."""
+def assert_responses_are_correct(traffic):
+    """All requests got a response within the deadline: success, 503 (not done) or 504 (unknown)."""
     assert set(traffic.outcomes) <= {200, 201, 503, 504}, traffic.outcomes
     assert traffic.outcomes[503] + traffic.outcomes[504] > 0, "the outage was not noticed"
     assert traffic.slowest < HTTP_DEADLINE + SLACK
 
 
 def pauses(text, what):
-    """The pauses between tries that a log tells of."""
+    """The pauses between tries that a log contains."""
     return [float(pause) for pause in re.findall(rf"{what} .*next try in ([\d.]+) s", text)]
 
 
-def test_the_broker_goes_away_and_comes_back(shop):
+def test_the_suite_recovers_after_an_outage_of_the_broker(shop):
     pen, logs = shop.product(stock=100_000), Logs(shop.suite)
     with Traffic(shop.url, shop.customer.token, shopping(pen, shop.customer)) as traffic:
         traffic.goes_on(20)
         shop.servers.rabbitmq.kill()
-        said = says_not_ready(shop, "broker")
-        assert said["detail"] == "Not ready: broker is down"
+        problem = says_not_ready(shop, "broker")
+        assert problem["detail"] == "Not ready: broker is down"
         eventually(lambda: len(pauses(logs.of("orders"), "RabbitMQ is unavailable")) >= 4, timeout=20)
         shop.servers.rabbitmq.start()
         is_back(shop)
         traffic.goes_on(20)
-    assert_honest(traffic)
+    assert_responses_are_correct(traffic)
     for name in PROCESSES:
         assert "listening on RabbitMQ" in logs.of(name), name
         grown = pauses(logs.of(name), "RabbitMQ is unavailable")
@@ -103,7 +103,7 @@ def test_the_broker_goes_away_and_comes_back(shop):
     shop.assert_sound()
 
 
-def test_the_database_goes_away_and_comes_back(shop):
+def test_the_suite_recovers_after_an_outage_of_the_database(shop):
     pen, logs = shop.product(stock=100_000), Logs(shop.suite)
     with Traffic(shop.url, shop.customer.token, shopping(pen, shop.customer)) as traffic:
         traffic.goes_on(20)
@@ -114,7 +114,7 @@ def test_the_database_goes_away_and_comes_back(shop):
         shop.servers.postgres.start()
         is_back(shop)
         traffic.goes_on(20)
-    assert_honest(traffic)
+    assert_responses_are_correct(traffic)
     for name in SERVICES:
         eventually(lambda name=name: "PostgreSQL is available again" in logs.of(name), timeout=BACK_WITHIN)
     shop.reaches(shop.order((pen, 1)), "CONFIRMED")
@@ -137,11 +137,13 @@ def test_without_redis_everything_works(shop):
 
 
 @pytest.fixture
-def patient_orders(shop):
-    """The orders service with a deadline that outlasts an outage."""
+def long_deadline(shop):
+    """The orders service with an order deadline that is longer than the outage."""
     shop.stop("orders")
     suite = Suite(
-        shop.suite.env | {"ORDER_DEADLINE_SECONDS": "90"}, log_dir=ROOT / "var/test-patient/log", services=("orders",)
+        shop.suite.env | {"ORDER_DEADLINE_SECONDS": "90"},
+        log_dir=ROOT / "var/test-long-deadline/log",
+        services=("orders",),
     )
     suite.start()
     eventually(lambda: ready(shop)[0] == 200, timeout=30)
@@ -149,7 +151,7 @@ def patient_orders(shop):
     suite.stop()
 
 
-def test_what_was_accepted_as_the_broker_died_is_decided_when_it_is_back(shop, patient_orders):
+def test_orders_stored_during_a_crash_of_the_broker_are_decided_after_its_restart(shop, long_deadline):
     pen = shop.product(stock=100)
     engine = sqlalchemy.create_engine(database_urls()["orders"], poolclass=sqlalchemy.NullPool)
 
@@ -160,31 +162,31 @@ def test_what_was_accepted_as_the_broker_died_is_decided_when_it_is_back(shop, p
 
     statuses = []
     with engine.connect() as holder:
-        holder.execute(sqlalchemy.text("LOCK TABLE orders IN EXCLUSIVE MODE"))  # orders stand before their insert
+        holder.execute(sqlalchemy.text("LOCK TABLE orders IN EXCLUSIVE MODE"))  # orders wait before their INSERT
         callers = [threading.Thread(target=post, args=(shop, pen, statuses)) for _ in range(2)]
-        for standing, caller in enumerate(callers, start=1):  # one by one: two at once are placed in one transaction
+        for waiting, caller in enumerate(callers, start=1):  # one by one: concurrent orders share one transaction
             caller.start()
-            eventually(lambda standing=standing: waiting_for_a_lock(engine) == standing)
+            eventually(lambda waiting=waiting: waiting_for_a_lock(engine) == waiting)
         shop.servers.rabbitmq.kill()
         holder.rollback()
-    patient, impatient = eventually(lambda: len(orders_of_pen()) == 2 and orders_of_pen(), timeout=20)
-    with engine.begin() as connection:  # one of the two has less time than the outage takes
+    in_time, expired = eventually(lambda: len(orders_of_pen()) == 2 and orders_of_pen(), timeout=20)
+    with engine.begin() as connection:  # the deadline of one order passes during the outage
         sooner = "UPDATE orders SET deadline_at = clock_timestamp() + interval '2 seconds' WHERE id = :id"
-        connection.execute(sqlalchemy.text(sooner), {"id": impatient})
+        connection.execute(sqlalchemy.text(sooner), {"id": expired})
     for caller in callers:
         caller.join(timeout=60)
-    assert statuses == [504, 504]  # whether they were made, nobody could tell
+    assert statuses == [504, 504]  # the gateway does not know whether they were stored
 
     def status_of(order):
         with engine.connect() as connection:
             row = "SELECT status, cancel_reason FROM orders WHERE id = :id"
             return tuple(connection.execute(sqlalchemy.text(row), {"id": order}).one())
 
-    eventually(lambda: status_of(impatient) == ("CANCELLED", "TIMEOUT"), timeout=20)
-    assert status_of(patient) == ("CREATED", None)
+    eventually(lambda: status_of(expired) == ("CANCELLED", "TIMEOUT"), timeout=20)
+    assert status_of(in_time) == ("CREATED", None)
     shop.servers.rabbitmq.start()
     is_back(shop)
-    eventually(lambda: status_of(patient) == ("CONFIRMED", None), timeout=BACK_WITHIN)
+    eventually(lambda: status_of(in_time) == ("CONFIRMED", None), timeout=BACK_WITHIN)
     shop.assert_sound()
     shop.has_stock(pen, 99)
 

@@ -1,4 +1,4 @@
-"""More than the shop can do: refused at once and without a trace, and over as soon as the cause is."""
+"""Overload: requests are refused fast and without effect, and are accepted again once the cause has ended."""
 
 import http.client
 import json
@@ -14,14 +14,14 @@ from tests.support import PATIENCE, database, eventually
 
 LIMIT = 5
 CALLERS = 60
-AT_ONCE_SECONDS = 0.25  # of the quickest of several: the machine may be busy, the refusal is not
+AT_ONCE_SECONDS = 0.25  # for the fastest of several refusals, because the machine may be busy
 RECOVERY_SECONDS = 10
-DEADLINE_SECONDS = 5 + 2  # the gateway's, and something for a busy machine
+DEADLINE_SECONDS = 5 + 2  # the gateway's deadline, and 2 s for a busy machine
 
 
 @pytest.fixture(scope="module")
 def only_few_undecided(running):
-    """From here on, LIMIT orders may be undecided."""
+    """At most LIMIT orders may be undecided in these tests."""
 
     def restart_orders():
         running.stop("orders")
@@ -35,8 +35,8 @@ def only_few_undecided(running):
 
 
 @dataclass
-class Answer:
-    """What came back, and after how many seconds."""
+class Response:
+    """A response, and the seconds that it took."""
 
     status: int
     body: dict
@@ -45,7 +45,7 @@ class Answer:
 
 
 def post_order(shop, made):
-    """Ask for one piece, over a connection of its own."""
+    """Order one piece, over a new connection."""
     connection = http.client.HTTPConnection(urlsplit(shop.url).netloc, timeout=PATIENCE)
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {shop.customer.token}"}
     began = Stopwatch()
@@ -53,7 +53,7 @@ def post_order(shop, made):
     response = connection.getresponse()
     body = json.loads(response.read())
     connection.close()
-    return Answer(response.status, body, response.headers["Retry-After"], began.seconds)
+    return Response(response.status, body, response.headers["Retry-After"], began.seconds)
 
 
 def is_alive(shop):
@@ -66,20 +66,20 @@ def orders_of(made):
         return connection.scalar(count, {"id": made["id"]})
 
 
-def test_with_every_connection_to_the_database_held_up_all_are_answered_in_time(shop):
+def test_all_requests_get_a_response_in_time_while_every_database_connection_is_blocked(shop):
     pen = shop.product(stock=1000)
     with database("orders").connect() as connection:
         connection.execute(sqlalchemy.text("LOCK TABLE orders"))
         with ThreadPoolExecutor(max_workers=CALLERS) as pool:
-            answers = list(pool.map(lambda _: post_order(shop, pen), range(CALLERS)))
-        assert {(answer.status, answer.body["code"]) for answer in answers} <= {
+            responses = list(pool.map(lambda _: post_order(shop, pen), range(CALLERS)))
+        assert {(response.status, response.body["code"]) for response in responses} <= {
             (503, "SERVICE_UNAVAILABLE"),
             (504, "UPSTREAM_TIMEOUT"),
         }
-        assert max(answer.seconds for answer in answers) < DEADLINE_SECONDS
-        assert all(answer.retry_after for answer in answers if answer.status == 503)
+        assert max(response.seconds for response in responses) < DEADLINE_SECONDS
+        assert all(response.retry_after for response in responses if response.status == 503)
         assert is_alive(shop)
-        assert shop.get(f"/products/{pen['id']}")["id"] == pen["id"]  # the other services go on
+        assert shop.get(f"/products/{pen['id']}")["id"] == pen["id"]  # the other services are not affected
         connection.rollback()
     eventually(lambda: post_order(shop, pen).status == 201, timeout=RECOVERY_SECONDS, pause=0.2)
     shop.assert_sound()
@@ -90,7 +90,7 @@ def test_when_too_many_orders_are_undecided_the_next_is_refused_until_they_are_d
     pen = shop.product(stock=1000)
     shop.stop("payments")
     taken = [post_order(shop, pen) for _ in range(LIMIT)]
-    assert [answer.status for answer in taken] == [201] * LIMIT
+    assert [response.status for response in taken] == [201] * LIMIT
     refusals = [post_order(shop, pen) for _ in range(10)]
     for refusal in refusals:
         assert (refusal.status, refusal.body["code"]) == (503, "SERVICE_UNAVAILABLE")
@@ -106,7 +106,7 @@ def test_when_too_many_orders_are_undecided_the_next_is_refused_until_they_are_d
 
 
 @pytest.mark.usefixtures("only_few_undecided")
-def test_notifications_that_stand_still_refuse_nobody(shop):
+def test_no_order_is_refused_while_notifications_is_down(shop):
     pen = shop.product(stock=1000)
     shop.stop("notifications")
     for _ in range(LIMIT + 3):

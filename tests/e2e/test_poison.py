@@ -1,4 +1,7 @@
-"""One poison of each kind for each kind of queue of every running service: the shop goes on, and says what it got."""
+"""Invalid messages of every kind, sent to every kind of queue of all running services.
+
+No process ends or stops handling other messages, and each invalid message becomes a dead letter.
+"""
 
 import sqlalchemy
 
@@ -12,7 +15,7 @@ CONSUMERS = sorted({service for event in EVENTS.values() for service in event.co
 
 
 def poison_everything(channel):
-    """Publish it all; returns how many dead letters each service must have in the end."""
+    """Publish all invalid messages. Returns the expected number of dead letters of each service."""
     expected = dict.fromkeys(SERVICES, 0)
     for service in SERVICES:
         for one in poison.INVALID_CALLS:
@@ -25,7 +28,7 @@ def poison_everything(channel):
                 one.publish(channel, "", queue)
                 expected[service] += 1
     for one in poison.ANYWHERE:
-        one.publish(channel, "events", "user.updated")  # the gateway's; it keeps no dead letters, only its head
+        one.publish(channel, "events", "user.updated")  # the gateway's queue; the gateway stores no dead letters
     return expected
 
 
@@ -41,7 +44,7 @@ def discard_all(rpc):
             rpc.discard_dead_letter(letter["id"])
 
 
-def test_no_poison_ends_or_stalls_a_process(shop, caller):
+def test_no_invalid_message_ends_or_blocks_a_process(shop, caller):
     pen = shop.product(stock=5)
     shop.assert_sound()
     restarts = {service: shop.suite.restart_count(service) for service in PROCESSES}

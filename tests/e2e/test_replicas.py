@@ -1,4 +1,4 @@
-"""Two gateways on one port, three orders services, two of each other one: the books balance, order by order."""
+"""Two gateways on one port, three processes of orders, two of each other service: every order is consistent."""
 
 import itertools
 import random
@@ -13,14 +13,14 @@ from tests.e2e.conftest import ROOT
 from tests.support import eventually
 
 CLIENTS, EACH = 8, 20
-# How an order may go on from each status; a status seen twice is no step.
+# The possible next statuses of each status.
 STEPS = {"CREATED": {"CONFIRMED", "CANCELLED"}, "CONFIRMED": {"CANCELLED"}, "CANCELLED": set()}
 STOCK = ("PENDING", "RESERVED", "COMMITTED", "RELEASED", "RETURNED", "FAILED")
 
 
 @pytest.fixture
 def third_orders(shop):
-    """One more process of orders."""
+    """A third process of orders."""
     suite = Suite(shop.suite.env, log_dir=ROOT / "var/test-third/log", services=("orders",))
     suite.start()
     eventually(lambda: "listening on RabbitMQ" in suite.log("orders").read_text(), timeout=30)
@@ -29,7 +29,7 @@ def third_orders(shop):
 
 
 def shop_around(shop, products, seed, seen, problems):
-    """Place orders, cancel some at any moment, and watch each until it is decided."""
+    """Place orders, cancel some of them at random times, and read each several times."""
     chance, client = random.Random(seed), Client(shop.url, shop.customer.token)
     try:
         for _ in range(EACH):
@@ -40,26 +40,26 @@ def shop_around(shop, products, seed, seen, problems):
             cancel_at = chance.choice((0, 1, 3, None, None))
             for look in range(6):
                 if look == cancel_at:
-                    status, answer = client.request("POST", f"/orders/{order['id']}/cancel")
-                    assert status == 202, (status, answer)
-                    history.append(answer)
-                status, answer = client.request("GET", f"/orders/{order['id']}")
-                assert status == 200, (status, answer)
-                history.append(answer)
+                    status, response = client.request("POST", f"/orders/{order['id']}/cancel")
+                    assert status == 202, (status, response)
+                    history.append(response)
+                status, response = client.request("GET", f"/orders/{order['id']}")
+                assert status == 200, (status, response)
+                history.append(response)
                 time.sleep(chance.uniform(0, 0.05))
-    except Exception as error:  # noqa: BLE001  (told by the main thread)
+    except Exception as error:  # noqa: BLE001  (the main thread reports it)
         problems.append(repr(error))
     finally:
         client.close()
 
 
-def redis_complaints(*suites):
-    """How often replicas said that they could not reach Redis: others may then have read an old order for a moment."""
+def redis_outages(*suites):
+    """How often replicas could not reach Redis. Another replica may then have read an outdated order for a moment."""
     return sum(suite.log("orders").read_text().count("Redis is unavailable") for suite in suites)
 
 
 def assert_never_goes_back(history):
-    """What one client saw of one order, one answer after the other."""
+    """Check the successive responses that one client got for one order."""
     for before, after in itertools.pairwise(history):
         assert after["version"] >= before["version"], history
         if after["version"] == before["version"]:
@@ -69,7 +69,7 @@ def assert_never_goes_back(history):
 
 
 def reached_from(status):
-    """Where an order may be after several steps that nobody saw."""
+    """The statuses that an order can reach in one or more steps."""
     found, waiting = set(), [status]
     while waiting:
         for step in STEPS[waiting.pop()] - found:
@@ -79,7 +79,7 @@ def reached_from(status):
 
 
 def assert_timeline_is_legal(timeline, order):
-    """Created first, one confirmation at most, and nothing decided after a cancellation."""
+    """Check that an order was created first, confirmed at most once, and not confirmed after a cancellation."""
     events = [entry["event"] for entry in timeline]
     own = [event for event in events if event.startswith("order.")]
     expected = {
@@ -92,10 +92,10 @@ def assert_timeline_is_legal(timeline, order):
     assert [entry["at"] for entry in timeline] == sorted(entry["at"] for entry in timeline)
 
 
-def test_every_order_is_consistent_whoever_handles_it(shop, twin, third_orders):
+def test_every_order_is_consistent_with_several_replicas(shop, twin, third_orders):
     products = [shop.product(stock=200) for _ in range(4)]
     replicas = (shop.suite, twin, third_orders)
-    seen, problems, complaints = {}, [], redis_complaints(*replicas)
+    seen, problems, outages = {}, [], redis_outages(*replicas)
     buyers = [
         threading.Thread(target=shop_around, args=(shop, products, seed, seen, problems)) for seed in range(CLIENTS)
     ]
@@ -106,7 +106,7 @@ def test_every_order_is_consistent_whoever_handles_it(shop, twin, third_orders):
     assert problems == []
     assert len(seen) == CLIENTS * EACH
     shop.assert_sound()
-    cache_was_right = redis_complaints(*replicas) == complaints
+    cache_was_right = redis_outages(*replicas) == outages
     for key, history in seen.items():
         now = shop.get(f"/orders/{key}")
         assert_never_goes_back([*history, now] if cache_was_right else [history[0], now])

@@ -1,4 +1,4 @@
-"""Restarting services under load: whoever does not repeat a request loses nothing, and nothing happens unasked."""
+"""Restarts of services under load: no request is lost, even if clients never retry, and none is executed twice."""
 
 import sqlalchemy
 
@@ -12,7 +12,7 @@ GRACE = 15.0
 
 
 def restart(suite, name):
-    """Stop a service gracefully and start it again; returns when it takes requests, or messages."""
+    """Stop a service gracefully and start it again. Returns when it listens for requests or messages."""
     log = suite.log(name)
     ready = "with" if name == "gateway" else "listening on RabbitMQ"
     before = times(log, ready)
@@ -24,42 +24,42 @@ def restart(suite, name):
 
 
 def times(log, words):
-    """How many lines of a log say that the service listens."""
+    """The number of log lines that report that the service listens."""
     return sum("listening on" in line and words in line for line in log.read_text().splitlines())
 
 
 def order_ids():
-    """The ids of all orders there are."""
+    """The ids of all stored orders."""
     engine = sqlalchemy.create_engine(database_urls()["orders"], poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
         return {str(key) for key in connection.scalars(sqlalchemy.text("SELECT id FROM orders"))}
 
 
 def ordering(made):
-    """What the traffic does: one order, without an idempotency key."""
+    """Return a function that places one order without an idempotency key."""
     body = {"items": [{"product_id": made["id"], "quantity": 1}]}
     return lambda client: client.request("POST", "/orders", body)
 
 
 def assert_nothing_lost(shop, traffic, before):
-    """Every order was accepted, exists, and is known to who placed it."""
+    """Every request created exactly one order, and its client got the response."""
     assert set(traffic.outcomes) == {201}, traffic.outcomes
-    assert {body["id"] for body in traffic.answers(201)} == order_ids() - before
+    assert {body["id"] for body in traffic.bodies_with(201)} == order_ids() - before
     shop.assert_sound()
 
 
-def test_a_rolling_restart_of_everything_fails_no_request_and_makes_no_order_unasked(shop, twin):
+def test_a_rolling_restart_of_all_services_fails_no_request_and_creates_no_extra_order(shop, twin):
     pen = shop.product(stock=100_000)
     before = order_ids()
     with Traffic(shop.url, shop.customer.token, ordering(pen)) as traffic:
         for name in PROCESSES:
             restart(shop.suite, name)
-        twin.stop()  # the others go away for good
+        twin.stop()  # the second processes stop and stay down
         traffic.goes_on(20)
     assert_nothing_lost(shop, traffic, before)
 
 
-def test_a_restart_of_the_only_gateway_refuses_connections_but_breaks_none(shop):
+def test_a_restart_of_the_only_gateway_refuses_new_connections_but_aborts_none(shop):
     pen = shop.product(stock=100_000)
     before = order_ids()
     with Traffic(shop.url, shop.customer.token, ordering(pen), clients=8, pause=0.02) as traffic:

@@ -1,4 +1,4 @@
-"""The four stories of an order, told over HTTP, with stock and money looked at afterwards."""
+"""Four orders over HTTP, from start to end, with checks of their stock and payments."""
 
 from qa.support.client import Client
 
@@ -22,9 +22,9 @@ def test_an_order_is_confirmed_shipped_and_delivered(shop):
     assert shop.admin.must("POST", f"/orders/{order['id']}/deliver")["status"] == "DELIVERED"
     assert shop.customer.request("POST", f"/orders/{order['id']}/cancel")[0] == 409
     shop.assert_sound()
-    told = events_of(shop, order)
-    assert told[0] == "order.created"
-    assert sorted(told) == [
+    events = events_of(shop, order)
+    assert events[0] == "order.created"
+    assert sorted(events) == [
         "inventory.stock_committed",
         "inventory.stock_reserved",
         "order.confirmed",
@@ -36,7 +36,7 @@ def test_an_order_is_confirmed_shipped_and_delivered(shop):
     ]
 
 
-def test_an_order_of_more_than_there_is_is_cancelled_and_nothing_is_kept(shop):
+def test_an_order_of_more_than_the_available_stock_is_cancelled_and_releases_everything(shop):
     pen, book = shop.product(stock=10), shop.product(stock=1)
     order = shop.order((pen, 1), (book, 2))
     assert shop.reaches(order, "CANCELLED")["cancel_reason"] == "OUT_OF_STOCK"
@@ -45,19 +45,19 @@ def test_an_order_of_more_than_there_is_is_cancelled_and_nothing_is_kept(shop):
     shop.assert_sound()
 
 
-def test_an_order_over_the_limit_is_declined_and_exactly_the_limit_passes(shop):
-    dear = shop.product("10000.00", 10)
+def test_a_payment_over_the_limit_is_declined_and_one_of_exactly_the_limit_is_approved(shop):
+    expensive = shop.product("10000.00", 10)
     cent = shop.product("0.01", 10)
-    passes, fails = shop.order((dear, 1)), shop.order((dear, 1), (cent, 1))
+    passes, fails = shop.order((expensive, 1)), shop.order((expensive, 1), (cent, 1))
     assert shop.reaches(fails, "CANCELLED")["cancel_reason"] == "PAYMENT_FAILED"
     shop.reaches(passes, "CONFIRMED")
     assert shop.payment(fails)["status"] == "FAILED"
-    shop.has_stock(dear, 9)
+    shop.has_stock(expensive, 9)
     shop.has_stock(cent, 10)
     shop.assert_sound()
 
 
-def test_a_confirmed_order_is_cancelled_by_its_owner_and_everything_is_given_back(shop):
+def test_a_confirmed_order_that_its_owner_cancels_is_returned_and_refunded(shop):
     pen = shop.product(stock=10)
     order = shop.order((pen, 3))
     shop.reaches(order, "CONFIRMED")
@@ -76,7 +76,7 @@ def test_a_confirmed_order_is_cancelled_by_its_owner_and_everything_is_given_bac
     assert kinds == {"order.created", "order.confirmed", "order.cancelled"}
 
 
-def test_nobody_reads_the_orders_of_somebody_else(shop):
+def test_a_user_cannot_read_or_cancel_the_orders_of_another_user(shop):
     order = shop.order((shop.product(), 1))
     stranger = Client(shop.url)
     credentials = {"email": f"{order['id']}@example.com", "password": "a-stranger's-password"}
@@ -89,7 +89,7 @@ def test_nobody_reads_the_orders_of_somebody_else(shop):
     assert stranger.must("GET", "/orders")["items"] == []
 
 
-def test_the_aliases_of_the_users_document_work(shop):
+def test_the_alias_paths_of_the_original_design_work(shop):
     pen = shop.product(stock=10)
     status, order = shop.customer.request(
         "POST", "/orders/create-order/", {"items": [{"product_id": pen["id"], "quantity": 1}]}

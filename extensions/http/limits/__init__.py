@@ -1,1 +1,1 @@
-"""What bounds the load: bulkheads, circuit breakers, shared responses, quotas, rate limits."""
+"""Limits of the load: bulkheads, circuit breakers, shared responses, quotas, rate limits."""

@@ -52,7 +52,7 @@ def route(method: str, path: str, **declaration: Any) -> Callable[..., Any]:
     def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(handler)
         def run(self: Any, request: HttpRequest) -> Response | ServiceError:
-            # The worker runs in a greenlet of its own, which does not inherit the trace.
+            # The worker runs in a separate greenlet, which does not inherit the trace.
             continue_trace(request.trace, self.name, request.remaining())
             try:
                 result = handler(self, request, **request.arguments)

@@ -1,4 +1,4 @@
-"""Errors cross a service boundary and stay themselves."""
+"""Errors keep their class and their fields when they travel between services."""
 
 import json
 import re
@@ -24,7 +24,7 @@ by_kind = pytest.mark.parametrize("kind", [ServiceError, *KINDS], ids=lambda kin
 
 
 @by_kind
-@pytest.mark.parametrize("detail", [None, "In words of its own: ğüş."])
+@pytest.mark.parametrize("detail", [None, "A specific detail: ğüş."])
 def test_an_error_arrives_as_it_was_raised(kind, detail):
     raised = kind(detail, [FieldError("items[0].quantity", "too many"), FieldError("", "all wrong")], retry_after=3)
     arrived = ServiceError.from_wire(json.loads(json.dumps(raised.to_wire())))
@@ -34,7 +34,7 @@ def test_an_error_arrives_as_it_was_raised(kind, detail):
 
 
 @by_kind
-def test_an_error_says_who_is_at_fault(kind):
+def test_an_error_has_a_code_a_status_and_a_detail(kind):
     assert re.fullmatch(r"[A-Z][A-Z_]+[A-Z]", kind.code)
     assert 400 <= kind.status < 600
     assert kind.detail.endswith(".")
@@ -50,20 +50,20 @@ def test_an_error_of_a_newer_version_is_an_internal_one():
     assert str(ServiceError.from_wire({})) == ServiceError.detail
 
 
-def test_a_validation_error_repeats_its_fields_for_whoever_reads_only_the_detail():
+def test_the_detail_of_a_validation_error_repeats_its_fields():
     error = ValidationFailed.of([FieldError("limit", "too high"), FieldError("", "no object")])
     assert str(error) == "limit: too high; body: no object"
     assert ValidationFailed.field("id", "must be a UUID").errors == (FieldError("id", "must be a UUID"),)
 
 
-def test_every_contract_is_looked_at():
+def test_every_contract_is_tested():
     assert events.EVENTS
     assert {kind.__module__ for kind in KINDS} == {module.__name__ for module in MODULES}
 
 
-def test_an_error_that_only_its_sender_knows_travels_as_the_contract_s():
+def test_an_error_class_outside_the_contracts_travels_as_its_base_class():
     class DiskUnavailable(ServiceUnavailable):
-        """Made by some service."""
+        """An error class of one service."""
 
         detail = "The disk is unavailable."
 

@@ -1,4 +1,4 @@
-"""Every event: its names, who hears it, and its way through JSON."""
+"""Every event: its names, its producer and consumers, and its JSON."""
 
 import json
 import re
@@ -65,14 +65,14 @@ def test_names(kind):
 
 
 @by_kind
-def test_who_says_it_and_who_must_hear_it_are_services(kind):
+def test_producer_and_consumers_are_services(kind):
     assert kind.producer in SERVICES
     assert set(kind.consumers) <= SERVICES - {kind.producer}
     assert len(set(kind.consumers)) == len(kind.consumers)
 
 
 @by_kind
-def test_an_event_comes_back_as_it_went_out(kind):
+def test_an_event_survives_a_round_trip(kind):
     event = sample(kind)
     assert kind.model_validate_json(event.to_json()) == event
 
@@ -104,7 +104,7 @@ def test_it_has_a_schema(kind):
     assert set(schemas()[kind.event_type]["properties"]) == set(kind.model_fields)
 
 
-def test_none_is_forgotten():
+def test_every_event_class_is_in_the_list():
     def kinds_of(parent):
         for kind in parent.__subclasses__():
             if kind.__module__.startswith("contracts."):

@@ -1,4 +1,4 @@
-"""The examples of the API show what the code really produces."""
+"""The examples of the API agree with the code."""
 
 import inspect
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""What the field types let in, and how they look in JSON."""
+"""The values that the field types accept, and their form in JSON."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -63,7 +63,7 @@ def test_money_comes_back_as_it_went_out(amount):
     ],
     ids=repr,
 )
-def test_what_is_no_money(value):
+def test_invalid_amounts_are_refused(value):
     assert refused(Money, value)
 
 

@@ -28,7 +28,7 @@ def test_an_id_of_any_version_is_parsed(known):
     "value",
     [
         *(None, "", "7", 7, KNOWN[:-1], "x" * 36, ["a"], {}, "\x00", "\ud800"),
-        # What UUID() takes, and some of it for another id:
+        # Texts that UUID() accepts, some of them as another id:
         *(KNOWN.replace("f64", "_64"), "+" + KNOWN[1:], " " + KNOWN[1:], KNOWN + "\n", KNOWN.replace("9", "\uff19")),
         *("{" + KNOWN + "}", "urn:uuid:" + KNOWN, KNOWN.replace("-", ""), KNOWN.replace("9", "\u0669")),
     ],

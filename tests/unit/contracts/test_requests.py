@@ -1,4 +1,4 @@
-"""How requests are refused, and who an actor is."""
+"""The validation of requests and of actors."""
 
 import time
 from uuid import uuid4

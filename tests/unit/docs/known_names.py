@@ -1,7 +1,7 @@
 """The names that the repository defines, for the test that compares documents with the code.
 
-Names come from the syntax trees of Python files, comments and docstrings left out, and from every word of other source
-files. Documents are no source: a name that only a document knows is stale.
+Names are taken from the syntax trees of Python files, without comments and docstrings, and from all words of other
+source files. They are not taken from documents: a name that occurs in documents only is outdated.
 """
 
 import ast
@@ -20,7 +20,7 @@ THIS_TEST = {"tests/unit/docs/test_names.py", "tests/unit/docs/known_names.py"}
 
 @functools.cache
 def files():
-    """Return every path of the repository that git knows or would add, below the root, with their folders."""
+    """Return all paths of files and folders that git tracks or would add, relative to the root."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -39,7 +39,7 @@ def file_names():
 
 
 def python_files():
-    """Return the Python files whose names count."""
+    """Return the Python files from which names are taken."""
     return sorted(name for name in files() if name.endswith(".py") and name not in THIS_TEST)
 
 

@@ -1,4 +1,4 @@
-"""The committed copies of the API say what the code says, and nothing that clients rely on goes without a word."""
+"""The committed description of the API agrees with the code, and the changelog announces every breaking change."""
 
 import json
 import re
@@ -17,7 +17,7 @@ RELEASED = json.loads(generate_api.RELEASED.read_text())
 
 
 @pytest.mark.parametrize("name", GENERATED)
-def test_the_committed_file_is_what_the_code_gives(name):
+def test_the_committed_file_is_up_to_date(name):
     path = generate_api.HERE / name
     assert path.exists(), f"{path} is missing: run `make docs`"
     assert path.read_text() == GENERATED[name], f"{path} is out of date: run `make docs` and commit what changed"
@@ -25,17 +25,17 @@ def test_the_committed_file_is_what_the_code_gives(name):
 
 def test_what_breaks_clients_of_the_released_api_is_announced():
     missing = unannounced(incompatible(RELEASED, NOW), CHANGELOG)
-    hint = 'Mend it, or tell clients in CHANGELOG.md, under "## Unreleased", "### Breaking", naming each as here:'
+    hint = 'Undo these changes, or announce them in CHANGELOG.md, under "## Unreleased", "### Breaking", named as here:'
     assert missing == [], "\n".join([hint, *(f"- `{one.operation}` `{one.subject}` {one.what}" for one in missing)])
 
 
 def test_the_released_api_is_that_of_the_newest_release():
-    """Only a release renews what the API is compared with: `make release-api`."""
+    """The API is compared with the last release; only `make release-api` changes openapi-released.json."""
     newest = re.search(r"^## (\d+\.\d+\.\d+)", CHANGELOG, re.MULTILINE)[1]
     assert RELEASED["info"]["version"] == newest
 
 
-# That the comparison sees what it is there for
+# Tests of the comparison itself
 
 
 def schema(document, name):

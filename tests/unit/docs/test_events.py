@@ -1,4 +1,4 @@
-"""docs/architecture/events.md and its schemas say what the code says."""
+"""docs/architecture/events.md and its schemas agree with the code."""
 
 import pytest
 
@@ -9,13 +9,13 @@ GENERATED = generate_events.generate()
 
 
 @pytest.mark.parametrize("name", GENERATED)
-def test_the_committed_file_is_what_the_code_gives(name):
+def test_the_committed_file_is_up_to_date(name):
     path = generate_events.HERE / name
     assert path.exists(), f"{path} is missing: run `make docs`"
     assert path.read_text() == GENERATED[name], f"{path} is out of date: run `make docs` and commit what changed"
 
 
-def test_no_schema_is_left_of_an_event_that_is_no_more():
+def test_there_is_no_schema_of_a_removed_event():
     found = {path.name for path in (generate_events.HERE / "schemas").iterdir()}
     assert found == {f"{name}.json" for name in EVENTS}
 
@@ -27,7 +27,7 @@ def test_every_consumer_that_a_contract_names_has_its_handler():
 
 
 def test_every_handler_is_among_the_consumers_of_its_event():
-    """The broker makes the queues of `consumers` only, and lets no service read another one."""
+    """The broker creates only the queues of `consumers`, and no service may read any other queue."""
     for name, consumers in generate_events.find_consumers().items():
         expected = {queue_name(service, EVENTS[name]): service for service in EVENTS[name].consumers}
         for queue, service in ((one.queue.strip("`"), one.service) for one in consumers if one.queue.startswith("`")):

@@ -1,8 +1,8 @@
 """Every path, setting, constant and symbol that a document or a docstring names exists.
 
-A name is what stands in a code span (`...`) of a Markdown file, or in its Python blocks. Checked are: paths and file
-names; test ids; UPPER_CASE, snake_case and CamelCase words; `module.name` and `Class.method`; `name(...)`; keyword
-arguments. CHANGELOG.md tells of names that are gone, and is left out.
+The names of a Markdown file are in its code spans (`...`) and its Python blocks. The test checks paths and file names,
+test ids, UPPER_CASE, snake_case and CamelCase words, `module.name` and `Class.method`, `name(...)`, and keyword
+arguments. It leaves out CHANGELOG.md, which also has names of removed things.
 """
 
 import ast
@@ -26,7 +26,7 @@ CALL = re.compile(r"(?<![\w.-])([a-z_]\w*)\(")
 KEYWORD = re.compile(r"(?<=[(, ])([a-z]\w*)=(?![=])")
 WORD = re.compile(r"(?<![\w.$%-])[A-Za-z]\w*(?![\w-])")
 
-# Names of the examples that a reader shall write.
+# Names of the examples in CONTRIBUTING.md.
 EXAMPLES = {
     "shipping", "shipment", "refused", "ShippingService", "ShipmentRefused", "ReservationView", "ReservationNotFound",
     "get_reservation", "prepare_shipments", "on_order_confirmed", "loyalty", "LoyaltyService", "0001_points.py",
@@ -43,7 +43,7 @@ FOREIGN = {
     "merge_slashes", "strict_slashes", "MapAdapter", "parse_accept_header", "parse_options_header", "parse_etags",
     "werkzeug.routing.Map", "werkzeug.http", "plan.json", "result.json", "increase", "AMQP_SSL", "type_", "ck_orders_",
 }  # fmt: skip
-WRITTEN_LATER = re.compile(r"^(?:var|ca|certs)/|^\.venv/")  # what a run makes; `common/*.py` of the Django design
+WRITTEN_LATER = re.compile(r"^(?:var|ca|certs)/|^\.venv/")  # files that a run creates
 METRICS = re.compile(r"^(?:suite|process|x)_")  # tests/service/gateway/test_metrics.py compares these with the code
 QUEUES = {queue_name(service, event) for event in EVENTS.values() for service in event.consumers}
 PLACEHOLDERS = re.compile(r"<|\*|…|\.\.\.|\{|_\.\.\.\.")
@@ -65,19 +65,19 @@ def spans(text):
 
 
 def paths_in(code):
-    """Yield the paths in a piece of text that are meant for this repository."""
+    """Yield the paths in a text that refer to this repository."""
     for path in PATH.findall(code):
         if not WRITTEN_LATER.search(path) and path not in FOREIGN and Path(path).name not in FOREIGN:
             yield path.removeprefix("./").removeprefix("../../").removeprefix("../")
 
 
 def path_exists(path):
-    """Return whether a path stands below the root, or at the end of a path there, or names a file somewhere."""
+    """Return whether a path is a path of the repository, the end of one, or the name of a file."""
     return path in files() or ("/" not in path and path in file_names()) or any(f.endswith("/" + path) for f in files())
 
 
 def missing_in_code(code):
-    """Yield what a code span names and the code does not have."""
+    """Yield the names in a code span that the code does not have."""
     for path in paths_in(code):
         if not path_exists(path) and not PLACEHOLDERS.search(code) and not set(path.split("/")) & EXAMPLES:
             yield f"there is no file {path}"
@@ -96,7 +96,7 @@ def missing_in_code(code):
 
 
 def _is_symbol(word):
-    """snake_case, UPPER_CASE with an underscore, or CamelCase: no plain word of a language."""
+    """Return whether a word is snake_case, UPPER_CASE with an underscore, or CamelCase."""
     return "_" in word.strip("_") or bool(re.search(r"[a-z][A-Z]", word) and word[0].isupper())
 
 

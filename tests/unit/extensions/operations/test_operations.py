@@ -1,4 +1,4 @@
-"""The health of a service is reported in time, whatever its database does."""
+"""The health of a service is reported in time, also if its database does not respond."""
 
 from types import SimpleNamespace
 

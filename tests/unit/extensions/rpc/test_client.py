@@ -1,4 +1,4 @@
-"""The client of RPC without a broker: how many calls may be under way."""
+"""The client of RPC without a broker: the limit of calls in flight."""
 
 import pytest
 

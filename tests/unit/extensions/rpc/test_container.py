@@ -1,4 +1,4 @@
-"""Our container runs the same steps in the same order as Nameko's, whatever the method does."""
+"""Our container runs the same steps in the same order as Nameko's, also if the method fails."""
 
 import pytest
 from nameko.containers import ServiceContainer

@@ -1,4 +1,4 @@
-"""The HTTP metrics, whatever clients send."""
+"""The HTTP metrics, also for invalid requests."""
 
 from contextlib import contextmanager
 

@@ -35,7 +35,7 @@ class Parsed:
 
 
 class PairedSocket(plain.socket):
-    """One end of a socket pair, which has no address of its own."""
+    """One end of a socket pair, which has no address."""
 
     def getpeername(self):
         return ("127.0.0.1", 1)

@@ -1,4 +1,4 @@
-"""What the Markdown files point to exists: links, headings, paths, make targets."""
+"""The links, headings, paths and make targets in the Markdown files exist."""
 
 import re
 from pathlib import Path
@@ -7,15 +7,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 IGNORED = {".venv", "var", "node_modules", ".git"}
-PAPERS = sorted(
+DOCUMENTS = sorted(
     path for path in ROOT.rglob("*.md") if not any(part.startswith(".") or part in IGNORED for part in path.parts)
 )
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
 MAKE = re.compile(r"\bmake ([a-z][a-z0-9-]*)")
-ROOMS = "contracts|extensions|gateway|users|catalog|orders|inventory|payments|notifications|deploy|tests|docs"
-PATH = re.compile(rf"({ROOMS})/[\w./-]+\.\w+")
+FOLDERS = "contracts|extensions|gateway|users|catalog|orders|inventory|payments|notifications|deploy|tests|docs"
+PATH = re.compile(rf"({FOLDERS})/[\w./-]+\.\w+")
 
 
 def prose(path):
@@ -32,29 +32,31 @@ def name_of(path):
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("paper", PAPERS, ids=name_of)
-def test_every_relative_link_leads_somewhere(paper):
-    for target in LINK.findall(prose(paper)):
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_relative_link_has_a_target(document):
+    for target in LINK.findall(prose(document)):
         if re.match(r"[a-z]+:", target):
             continue
         file, _, fragment = target.partition("#")
-        linked = (paper.parent / file).resolve() if file else paper
+        linked = (document.parent / file).resolve() if file else document
         assert linked.exists(), f"{target}: there is no such file"
-        assert linked.is_relative_to(ROOT), f"{target} leads out of the repository"
+        assert linked.is_relative_to(ROOT), f"{target} is outside of the repository"
         if fragment and linked.suffix == ".md":
             assert fragment in anchors(linked), f"{target}: there is no such heading"
 
 
-@pytest.mark.parametrize("paper", PAPERS, ids=name_of)
-def test_every_path_in_it_exists(paper):
-    missing = {span for span in CODE_SPAN.findall(prose(paper)) if PATH.fullmatch(span) and not (ROOT / span).exists()}
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_path_in_it_exists(document):
+    missing = {
+        span for span in CODE_SPAN.findall(prose(document)) if PATH.fullmatch(span) and not (ROOT / span).exists()
+    }
     assert missing == set()
 
 
-@pytest.mark.parametrize("paper", PAPERS, ids=name_of)
-def test_every_make_target_in_it_exists(paper):
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_make_target_in_it_exists(document):
     makefile = (ROOT / "Makefile").read_text()
-    code = [*CODE_BLOCK.findall(paper.read_text()), *CODE_SPAN.findall(prose(paper))]
+    code = [*CODE_BLOCK.findall(document.read_text()), *CODE_SPAN.findall(prose(document))]
     named = {target for text in code for target in MAKE.findall(text)}
     assert {target for target in named if not re.search(rf"^{target}:", makefile, re.MULTILINE)} == set()
 
