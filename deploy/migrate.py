@@ -52,10 +52,11 @@ def upgrade(database: Database) -> tuple[str | None, str | None]:
 def alembic_config(database: Database) -> Config:
     """Return Alembic's configuration for one service: the environment of all services, and the service's revisions."""
     config = Config()
-    config.set_main_option("script_location", str(ROOT / "extensions/storage/alembic"))
-    config.set_main_option("version_locations", str(ROOT / database.service / "migrations"))
+    root = str(ROOT).replace("%", "%%")  # ConfigParser's escape
+    config.set_main_option("script_location", f"{root}/extensions/storage/alembic")
+    config.set_main_option("version_locations", f"{root}/{database.service}/migrations")
     config.set_main_option("path_separator", "newline")
-    config.set_main_option("prepend_sys_path", str(ROOT))
+    config.set_main_option("prepend_sys_path", root)
     config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
     config.attributes["service"] = database.service
     config.attributes["addresses"] = (database.owner_url, database.url)

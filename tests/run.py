@@ -24,7 +24,13 @@ WIDTH = 100
 SLOWEST = 30
 POLL = 0.2  # seconds
 STOP_SECONDS = 60
+<<<<<<< HEAD
 NO_TESTS = 5  # pytest's exit code of a worker that ran no test
+=======
+SILENCE_SECONDS = 1200  # no test takes so long: workers that write nothing meanwhile hang
+NO_TESTS = 5  # pytest's exit code of a worker that found nothing left
+FAILURES = {"failed", "error"}
+>>>>>>> r2
 ORDER = ("failed", "passed", "skipped", "xfailed", "xpassed", "error")  # as pytest prints them
 
 
@@ -38,6 +44,7 @@ class Worker:
         self._results.touch()
         self._reader = self._results.open()
         self._incomplete = ""
+        self.has_failures = False  # among the results that were read
         data = f"var/test-{name}"
         environment = os.environ | {FOLDER_VARIABLE: str(FOLDER), NAME_VARIABLE: name, "ORDER_SUITE_TEST_DATA": data}
         command = [sys.executable, "-m", "pytest", "-p", "tests.worker", "-p", "no:cacheprovider", *arguments]
@@ -47,7 +54,9 @@ class Worker:
     def new_results(self):
         """What it has written since the last call."""
         *lines, self._incomplete = (self._incomplete + self._reader.read()).split("\n")
-        return [json.loads(line) for line in lines]
+        results = [json.loads(line) for line in lines]
+        self.has_failures |= any(result.get("category") in FAILURES for result in results)
+        return results
 
 
 class Report:
@@ -75,7 +84,7 @@ class Report:
         if category:
             self.totals[category] += 1
             self._files[file_of(test)][category] += 1
-        if category in {"failed", "error"}:
+        if category in FAILURES:
             self.problems.append((test, entry["when"], entry["text"]))
             print(f"{category.upper()} {test} ({entry['when']})", flush=True)
         elif category not in {"", "passed"}:
@@ -89,7 +98,7 @@ class Report:
             self.expected = files
             print(f"{len(tests)} tests in {len(files)} files", flush=True)
         elif files != self.expected:
-            self.problems.append(("collection", "collect", "the workers have collected different tests"))
+            self.add_error("collection", "the workers have collected different tests")
 
     def _finish(self, file):
         self.finished[file] += 1
@@ -100,9 +109,10 @@ class Report:
     def close(self, workers):
         """Add the errors of the run itself: a worker that ended early, a test that no worker ran."""
         for worker in workers:
-            if worker.process.returncode not in {0, 1, NO_TESTS}:
+            code = worker.process.returncode
+            if code not in {0, 1, NO_TESTS} or (code == 1 and not worker.has_failures):
                 end = "\n".join(worker.log.read_text(errors="replace").splitlines()[-60:])
-                self.add_error(f"worker {worker.name}", f"ended with {worker.process.returncode}:\n{end}")
+                self.add_error(f"worker {worker.name}", f"ended with {code}:\n{end}")
         missing = (self.expected or Counter()) - self.finished
         if missing:
             files = "\n".join(f"{count} of {file}" for file, count in missing.items())
@@ -149,13 +159,17 @@ def totals(counts):
 
 
 def run(workers, report):
-    """Read what the workers write until all of them have ended."""
-    running = True
+    """Read what the workers write until all of them have ended, or have written nothing for SILENCE_SECONDS."""
+    running, last_result = True, time.monotonic()
     while running:
         running = any(worker.process.poll() is None for worker in workers)
         for worker in workers:
             for entry in worker.new_results():
                 report.add(entry)
+                last_result = time.monotonic()
+        if running and time.monotonic() - last_result > SILENCE_SECONDS:
+            report.add_error("run", f"no test has ended for {SILENCE_SECONDS} s")
+            return
         if running:
             time.sleep(POLL)
 
@@ -173,6 +187,7 @@ def stop(workers):
 
 def main():
     """The command line; 0 when every test passed."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # the text of a failure can hold half of a surrogate pair
     parser = argparse.ArgumentParser(prog="python -m tests.run", description=__doc__)
     parser.add_argument("--workers", type=int, default=int(os.environ.get("TEST_WORKERS", "3")))
     options, arguments = parser.parse_known_args()

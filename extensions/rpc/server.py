@@ -266,7 +266,7 @@ def _entrypoint(method: Callable[..., Any], *, transaction: bool, idempotent: bo
     run = call_in_transaction if transaction else call
 
     @functools.wraps(method)
-    def entry(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def entry(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # `self` may also be a name that a caller states
         try:
             return run(self, signature.bind(args, kwargs))
         except ServiceError:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests import run
 from tests.run import Report, reason_of, totals
 from tests.worker import FOLDER_VARIABLE, NAME_VARIABLE, group_of
 
@@ -69,9 +70,24 @@ def test_a_worker_that_ended_early_is_an_error(report, tmp_path):
     assert "no servers" in report.problems[0][2]
 
 
+def test_a_worker_that_ended_as_after_a_failure_and_reported_none_is_an_error(report, tmp_path):
+    (tmp_path / "log").write_text("Traceback")
+    finish(report, *TESTS)
+    worker = SimpleNamespace(name="2", process=SimpleNamespace(returncode=1), log=tmp_path / "log", has_failures=False)
+    report.close([worker])
+    assert "Traceback" in report.problems[0][2]
+
+
+def test_workers_that_write_nothing_any_more_end_the_run(report, monkeypatch):
+    monkeypatch.setattr(run, "SILENCE_SECONDS", 0.3)
+    run.run([SimpleNamespace(process=SimpleNamespace(poll=lambda: None), new_results=list)], report)
+    assert report.problems == [("run", "run", "no test has ended for 0.3 s")]
+
+
 def test_workers_that_collect_different_tests_are_an_error(report):
     report.add({"collected": TESTS[:1]})
     assert report.problems
+    assert report.totals["error"] == 1
 
 
 def test_the_reason_of_a_failure_is_the_line_marked_by_pytest():
