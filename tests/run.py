@@ -24,13 +24,9 @@ WIDTH = 100
 SLOWEST = 30
 POLL = 0.2  # seconds
 STOP_SECONDS = 60
-<<<<<<< HEAD
+SILENCE_SECONDS = 1200  # no test takes so long: workers that write nothing for this time hang
 NO_TESTS = 5  # pytest's exit code of a worker that ran no test
-=======
-SILENCE_SECONDS = 1200  # no test takes so long: workers that write nothing meanwhile hang
-NO_TESTS = 5  # pytest's exit code of a worker that found nothing left
 FAILURES = {"failed", "error"}
->>>>>>> r2
 ORDER = ("failed", "passed", "skipped", "xfailed", "xpassed", "error")  # as pytest prints them
 
 

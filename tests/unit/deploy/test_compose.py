@@ -289,24 +289,16 @@ def test_the_image_is_built_from_files_that_exist_and_are_not_ignored():
     assert (ROOT / built[0]["context"] / built[0]["dockerfile"]).exists()
 
 
-<<<<<<< HEAD
-def is_in_the_image(path):
-    """Does .dockerignore include this file? The last pattern that matches the file or a parent folder decides."""
-=======
-def is_let_through(path):
-    """Does .dockerignore let this path through? The last pattern that matches it, or a folder of it, decides."""
->>>>>>> r2
-    let_through = True
+def is_included(path):
+    """Does .dockerignore include this path? The last pattern that matches the path or a parent folder decides."""
+    included = True
     for pattern in ignore_patterns():
         expression = re.escape(pattern.lstrip("!")).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
         if re.match(rf"{expression}(/|$)", path):
-            let_through = pattern[0] == "!"
-    return let_through
+            included = pattern[0] == "!"
+    return included
 
 
-<<<<<<< HEAD
-def test_the_build_context_has_exactly_the_files_that_the_services_need():
-=======
 def ignore_patterns():
     return [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
 
@@ -314,16 +306,15 @@ def ignore_patterns():
 def is_searched(folder):
     """Does Docker's classic builder look into this folder? Not if it is excluded and no exception begins with it."""
     exceptions = [f"{pattern[1:]}/" for pattern in ignore_patterns() if pattern[0] == "!"]
-    return is_let_through(folder) or any(exception.startswith(f"{folder}/") for exception in exceptions)
+    return is_included(folder) or any(exception.startswith(f"{folder}/") for exception in exceptions)
 
 
 def is_in_the_image(path):
     folders = [str(folder) for folder in Path(path).parents][:-1]
-    return is_let_through(path) and all(map(is_searched, folders))
+    return is_included(path) and all(map(is_searched, folders))
 
 
-def test_docker_sees_all_that_the_services_need_and_nothing_else():
->>>>>>> r2
+def test_the_build_context_has_exactly_the_files_that_the_services_need():
     needed = {*PROCESSES, "contracts", "extensions"}
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     seen = {path for path in tracked if is_in_the_image(path)}
