@@ -158,7 +158,7 @@ def running_suite(servers):
     }
     cache = redis.Redis.from_url(environment["REDIS_URL"])
     cache.acl_log_reset()
-    suite = Suite(environment, log_dir=ROOT / "var/test-log")
+    suite = Suite(environment, log_dir=servers.data / "suite/log")  # one for each worker of tests/run.py
     suite.start()
     suite.wait_ready(READY_SECONDS)
     seed.run(say=lambda _line: None)
@@ -169,7 +169,7 @@ def running_suite(servers):
         yield shop
     finally:
         suite.stop()
-    assert secrets_in(ROOT / "var/test-log", PASSWORD) == []
+    assert secrets_in(servers.data / "suite/log", PASSWORD) == []
     # A newer Redis has the command CLIENT SETINFO, which the client library sends and our users may not call.
     assert [one for one in cache.acl_log() if one["object"] != "client|setinfo"] == []
 
@@ -178,7 +178,7 @@ def running_suite(servers):
 def twin(shop):
     """A second process of every service, with the same queues, databases and port. Shared by the tests that use it."""
     if not TWINS:
-        TWINS.append(Suite(shop.suite.env, log_dir=ROOT / "var/test-twin/log"))
+        TWINS.append(Suite(shop.suite.env, log_dir=shop.servers.data / "twin/log"))
         TWINS[0].start()
     (twin,) = TWINS
     for service in PROCESSES:
