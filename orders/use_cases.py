@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, any_, func, select, update
 from sqlalchemy.orm import Session
 
 from contracts.base import Actor, Cause, Event, Publish, Received
@@ -162,10 +162,11 @@ def expire_orders(session: Session, deadline: timedelta, publish: Publish) -> li
 def _correct_deadlines(session: Session, deadline: timedelta) -> None:
     """Reset deadlines that lie too far ahead: the clock was set back after they were computed."""
     latest = func.statement_timestamp() + deadline
-    ahead = select(Order.id).where(UNDECIDED, Order.deadline_at > latest)
+    ahead = select(Order.id).where(UNDECIDED, Order.deadline_at > latest).with_for_update(skip_locked=True)
     session.execute(
         update(Order)
-        .where(Order.id.in_(ahead.with_for_update(skip_locked=True)))
+        # An array, and not IN: its rows are found by the primary key, however many rows the planner expects.
+        .where(Order.id == any_(func.array(ahead.scalar_subquery())))
         .values(deadline_at=latest)
         .execution_options(synchronize_session=False)
     )
