@@ -48,7 +48,7 @@ def parameters(method):
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_serves_its_interface_and_nothing_else(name):
     service, interface = service_class(name), INTERFACES[name]
-    assert interface in service.__mro__
+    assert interface in service.__mro__, f"write class {service.__name__}(operations.Operations, {interface.__name__})"
     assert missing_methods(service, served(service)) == []
     assert served(service).keys() == rpc_methods(interface).keys()
 

@@ -9,9 +9,10 @@ import contextlib
 import psycopg2
 import pytest
 
+from contracts.services import SERVICES
 from deploy.local.postgres import SUPERUSER
 from qa.bench.paths import walk
-from qa.bench.stored import SERVICES, Stored
+from qa.bench.stored import Stored
 from qa.support import query_plans
 from qa.support.client import Client
 from tests.service.gateway.conftest import SERVICE_CLASSES
@@ -78,7 +79,8 @@ def test_no_hot_statement_reads_a_growing_table_whole(explained, api, stored, lo
 
     eventually(lambda: {"order.delivered"} <= kinds_told(customer))
     seen = explained()
-    assert {one.database for one in seen} == set(SERVICES)
+    unseen = set(SERVICES) - {one.database for one in seen}
+    assert not unseen, f"no statement of {unseen} was seen: add calls of its methods to qa/bench/paths.py"
     for table in ("orders", "reservations", "payments", "notifications", "outbox", "inbox", "products", "users"):
         assert any(table in one.statement for one in seen), f"no statement reads {table}"
     whole = {

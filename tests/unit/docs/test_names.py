@@ -29,7 +29,8 @@ WORD = re.compile(r"(?<![\w.$%-])[A-Za-z]\w*(?![\w-])")
 # Names of the examples in CONTRIBUTING.md.
 EXAMPLES = {
     "shipping", "shipment", "refused", "ShippingService", "ShipmentRefused", "ReservationView", "ReservationNotFound",
-    "get_reservation", "prepare_shipments", "on_order_confirmed", "loyalty", "LoyaltyService", "0001_points.py",
+    "get_reservation", "prepare_shipments", "on_order_confirmed", "loyalty", "LoyaltyService", "LoyaltyRpc",
+    "0001_points.py",
 }  # fmt: skip
 # Names of Django's layout, Werkzeug, PostgreSQL, RabbitMQ, nginx, Prometheus and libraries.
 FOREIGN = {
