@@ -82,8 +82,8 @@ class Periodic(Entrypoint):
                 self._triggered.wait(timeout=self.after_gap)
                 fired_at = time.monotonic()
                 continue
+            fired_at = time.monotonic()  # before the run: the process may be suspended during it, too
             succeeded = self._fire(at_once)
-            fired_at = time.monotonic()
             pause = self.seconds if succeeded else min(self.seconds, PAUSE_AFTER_FAILURE_SECONDS)
             at_once = self._triggered.wait(timeout=pause) is not None or not succeeded
 
