@@ -194,9 +194,28 @@ def test_it_is_delayed_at_the_start_and_after_the_process_was_suspended(run_serv
     suspend()
     suspended_until = time.monotonic()
     count = len(RUNS)
-    # A run that was due before the suspension may still start; the next one is delayed.
-    eventually(lambda: any(run > suspended_until + 0.4 for run in RUNS[count:]))
-    assert len([run for run in RUNS[count:] if run < suspended_until + 0.4]) <= 1
+    eventually(lambda: len(RUNS) > count)
+    assert RUNS[count] - suspended_until >= 0.4  # its delay began during the suspension
+
+
+class SuspendedWhileRunning(operations.Operations):
+    """The process is suspended during the third run."""
+
+    name = "notifications"
+    work = Work(Base)
+
+    @periodic(seconds=0.05, after_gap=0.5)
+    def tick(self):
+        RUNS.append(time.monotonic())
+        if len(RUNS) == 3:
+            suspend()
+            RUNS[2] = time.monotonic()
+
+
+def test_a_suspension_during_a_run_delays_the_next_one(run_service):
+    run_service(SuspendedWhileRunning)
+    eventually(lambda: len(RUNS) > 3)
+    assert RUNS[3] - RUNS[2] >= 0.4
 
 
 def suspend():
