@@ -1,10 +1,10 @@
-"""Which service may call which RPC methods. The broker refuses everything else: deploy/permissions.py makes its users
+"""Which service may call which RPC methods. The broker refuses everything else: deploy/broker_users.py makes its users
 from this table."""
 
 from functools import lru_cache
 
 from contracts.events import EVENTS
-from contracts.services import GATEWAY, PROCESSES, SERVICES
+from contracts.services import GATEWAY, PARTICIPANTS, PROCESSES, SERVICES
 
 CALLS: dict[str, tuple[str, ...]] = {
     # All requests of clients come through the gateway.
@@ -13,7 +13,7 @@ CALLS: dict[str, tuple[str, ...]] = {
         "catalog.get_products",
         # the consistency check
         *(f"{service}.audit" for service in SERVICES if service != "orders"),
-        *(f"{service}.audit_rows" for service in ("inventory", "payments", "notifications")),
+        *(f"{service}.audit_rows" for service in PARTICIPANTS),
     ),
 }
 """For each service that calls others: `<service>.<method>`, or `<service>.*` for all of its methods."""

@@ -38,6 +38,8 @@ class Services:
 
 
 SERVICES: tuple[str, ...] = tuple(Services.__annotations__)
+PARTICIPANTS = tuple(name for name, rpc in Services.__annotations__.items() if ParticipantRpc in rpc.__mro__)
+"""The services that keep records about orders, which the consistency check compares with the orders."""
 GATEWAY = "gateway"
 PROCESSES = (*SERVICES, GATEWAY)
 """Every kind of process, in the order in which they start: the gateway needs the others."""

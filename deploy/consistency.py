@@ -15,9 +15,9 @@ from amqp.exceptions import AMQPError
 from kombu.exceptions import OperationalError
 
 from contracts.services import SERVICES
+from deploy.config_file import load
 from deploy.healthcheck import Unhealthy, ask
-from deploy.running import NotRunning
-from deploy.settings import load
+from deploy.require_running import NotRunning
 
 PAUSE_SECONDS = 2.0
 LOOK_SECONDS = 300.0

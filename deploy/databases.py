@@ -18,8 +18,8 @@ from psycopg2.sql import SQL, Identifier
 from sqlalchemy.engine import URL, make_url
 
 from contracts.services import SERVICES
-from deploy.accounts import ADMINISTRATOR_DATABASE
-from deploy.settings import load
+from deploy.config_file import load
+from deploy.server_users import ADMINISTRATOR_DATABASE
 from extensions.runtime.addresses import database_url, database_variable, owner_database_url, owner_variable
 from extensions.runtime.settings import is_production
 from extensions.security.production import has_own_password

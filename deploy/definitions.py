@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.accounts import administrator_of, password_of
-from deploy.permissions import User, users
-from deploy.settings import load
+from deploy.broker_users import User, users
+from deploy.config_file import load
+from deploy.server_users import administrator_of, password_of
 from extensions.messaging import topology
 from extensions.runtime.settings import UnknownEnvironment, is_production
 from extensions.security.production import is_common_password

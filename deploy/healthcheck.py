@@ -105,7 +105,7 @@ def main(names: list[str]) -> int:
     if not names:
         print("which service? for example: python -m deploy.healthcheck orders", file=sys.stderr)
         return 2
-    from deploy.settings import load
+    from deploy.config_file import load
     from extensions.runtime.addresses import amqp_uri
 
     settings = load(Path(CONFIG))

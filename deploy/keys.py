@@ -12,8 +12,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from extensions.security.tokens import load_public_keys
-from users.tokens import load_signing_keys
+from extensions.security.access_tokens import load_public_keys
+from users.token_issuer import load_signing_keys
 
 
 def ensure(private: Path, public: Path) -> bool:
@@ -76,7 +76,7 @@ def _write(path: Path, content: bytes, *, mode: int) -> None:
 
 def main() -> int:
     """Create the pair of config.yml, or run the step of a rotation that the command line names."""
-    from deploy.settings import load
+    from deploy.config_file import load
 
     settings = load()
     private, public = Path(settings["JWT_PRIVATE_KEY_FILE"]), Path(settings["JWT_PUBLIC_KEY_FILE"])

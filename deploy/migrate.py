@@ -16,8 +16,8 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy.exc import OperationalError
 
+from deploy.config_file import ROOT
 from deploy.databases import Database, configured
-from deploy.settings import ROOT
 
 CONNECT_SECONDS = 60.0  # how long to wait for a database that is starting
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from contracts.services import GATEWAY, SERVICES
 from contracts.users import TooManyFailedLogins
-from deploy.accounts import redis_password_of
-from deploy.settings import load
+from deploy.config_file import load
+from deploy.server_users import redis_password_of
 from extensions.runtime.settings import UnknownEnvironment, is_production
 from extensions.security.production import is_common_password
 

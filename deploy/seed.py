@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.settings import load
+from deploy.config_file import load
 from extensions.runtime.settings import UnknownEnvironment, is_production
 
 with warnings.catch_warnings():

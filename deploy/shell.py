@@ -7,8 +7,8 @@ result ends after ten seconds.
 import os
 import sys
 
-from deploy.running import NotRunning, require_broker
-from deploy.settings import ROOT, load
+from deploy.config_file import ROOT, load
+from deploy.require_running import NotRunning, require_broker
 
 CONFIG = ROOT / "config.yml"
 STARTUP = {"PYTHONSTARTUP": str(ROOT / "deploy/shell_startup.py"), "PYTHONWARNINGS": "ignore"}

@@ -13,7 +13,7 @@ from typing import Any
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # eventlet warns about its maintenance state at every import
-    from docs.api_requests import requests
+    from docs.generate_http_file import requests
     from extensions.http.openapi.document import document
     from gateway.routes.docs import INFO
     from gateway.service import GatewayService

@@ -48,6 +48,6 @@ class NotificationsService(operations.Operations, NotificationsRpc):
         return {"checks": [], "fingerprints": audit.held(session, span)}
 
     @handles(UserRegistered, OrderCreated, OrderConfirmed, OrderCancelled, OrderShipped, OrderDelivered)
-    def on_news(self, events: Sequence[Received[Any]]) -> None:
+    def on_events(self, events: Sequence[Received[Any]]) -> None:
         """Welcome new users, and tell the others what became of their orders."""
         use_cases.notify(self.work.session, events)

@@ -21,13 +21,14 @@ NO_STOCK_HELD = {"FAILED", "RELEASED", "RETURNED", TOMBSTONE}
 NO_MONEY_HELD = {"FAILED", "VOIDED", "REFUNDED", TOMBSTONE}
 
 
-def broken_by(
-    order: Row | None, reservation: Row | None, payment: Row | None, notifications: Row | None
-) -> Iterator[str]:
-    """Yield the names of the invariants that one order breaks. None: the service has no row for it."""
-    reservation, payment, notifications = reservation or NOTHING, payment or NOTHING, notifications or NOTHING
+def broken_by(order: Row | None, held: Mapping[str, Row | None]) -> Iterator[str]:
+    """Yield the names of the invariants that one order breaks.
+
+    `held` has the row of each participant about the order, by the participant's name. None: there is no row.
+    """
+    reservation, payment, notifications = (held[name] or NOTHING for name in ("inventory", "payments", "notifications"))
     if order is None:
-        if notifications or any(held.get("status", TOMBSTONE) != TOMBSTONE for held in (reservation, payment)):
+        if notifications or any(row.get("status", TOMBSTONE) != TOMBSTONE for row in (reservation, payment)):
             yield "no_orphans"
         return
     yield from _broken_outcome(order, reservation, payment)

@@ -12,7 +12,7 @@ from typing import Any
 
 from contracts.errors import ServiceError
 from contracts.operations import CheckView, ConsistencyView
-from contracts.services import SERVICES, Services
+from contracts.services import PARTICIPANTS, SERVICES, Services
 from extensions.observability.traces import current_trace
 from extensions.operations.audits import (
     MAX_ROWS,
@@ -28,10 +28,9 @@ from extensions.rpc.scatter_gather import call_each
 from orders import audit
 from orders.comparison import ORDER_CHECKS, broken_by, last_change
 
-PARTICIPANTS = ("inventory", "payments", "notifications")
 ORDERS, BROKER = "orders", "the broker"
 OTHERS = tuple(service for service in SERVICES if service != ORDERS)
-EVERYTHING_COMPARED = "everything_compared"
+RANGES_NOT_COMPARED = "ranges_not_compared"
 CHUNK = 20
 MARGIN_SECONDS = 1.5
 LONGEST_SECONDS = 300
@@ -50,13 +49,13 @@ class Findings:
     settling: int = 0
     """Orders that changed recently and are not counted as unsettled."""
 
-    def compare(self, order_id: str, order: Any, held: list[Any]) -> None:
+    def compare(self, order_id: str, order: Any, held: Mapping[str, Any]) -> None:
         """Check one order against what the participants store about it."""
-        broken = list(broken_by(order, *held))
+        broken = list(broken_by(order, held))
         for name in broken:
             self.add(name, order_id)
         unsettled = order is not None and order["unsettled"]
-        if broken and not unsettled and last_change(order, *held) < SETTLING_SECONDS:
+        if broken and not unsettled and last_change(order, *held.values()) < SETTLING_SECONDS:
             self.settling += 1
 
     def add(self, name: str, key: str) -> None:
@@ -67,7 +66,7 @@ class Findings:
 
     def checks(self) -> list[CheckView]:
         """Return one check for each invariant."""
-        names = (*ORDER_CHECKS, EVERYTHING_COMPARED)
+        names = (*ORDER_CHECKS, RANGES_NOT_COMPARED)
         return [CheckView(name=name, count=self.counts[name], ids=tuple(self.ids[name])) for name in names]
 
 
@@ -115,10 +114,10 @@ class Reconciliation:
             chunk = [span.range(left.pop()) for _ in range(min(CHUNK, len(left)))]
             rows = self._call_all((ORDERS, *PARTICIPANTS), lambda name: self._rows(name, chunk))  # noqa: B023
             for order_id in sorted(set().union(*rows.values()), reverse=True):
-                order, *held = (rows[name].get(order_id) for name in (ORDERS, *PARTICIPANTS))
-                findings.compare(order_id, order, held)
+                held = {name: rows[name].get(order_id) for name in PARTICIPANTS}
+                findings.compare(order_id, rows[ORDERS].get(order_id), held)
         for number in sorted(too_large.intersection(suspect).union(left), reverse=True):
-            findings.add(EVERYTHING_COMPARED, str(span.range(number)[0]))
+            findings.add(RANGES_NOT_COMPARED, str(span.range(number)[0]))
         return findings
 
     def _rows(self, name: str, ranges: list[Range]) -> Any:

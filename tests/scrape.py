@@ -1,21 +1,9 @@
 """Metrics as Prometheus reads them: over HTTP, with the parser of its client library."""
 
-import socket
-from contextlib import ExitStack
-
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support import eventually
-
-
-def free_ports(count):
-    """Ports that are free now."""
-    with ExitStack() as stack:
-        taken = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in taken:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in taken]
 
 
 class Scrape:

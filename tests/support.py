@@ -29,7 +29,7 @@ IS_PLAIN_WIRE = os.environ.get("AMQP_WIRE") == "plain"
 # A mark in the statements that empty tables between tests, so that test_plans can ignore them.
 RESET = "/* reset between tests */ "
 # The time limit of a wait, in seconds. It only matters if a test fails, so it is long enough for the slowest machine.
-PATIENCE = 60.0
+TEST_TIMEOUT_SECONDS = 60.0
 SIZES = (
     "SELECT relname, pg_relation_size(oid) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
 )
@@ -50,12 +50,12 @@ def connect(uri=None):
     return connection
 
 
-def eventually(check, timeout=PATIENCE, pause=0.02):
+def eventually(check, timeout=TEST_TIMEOUT_SECONDS, pause=0.02):
     """Call `check()` until its result is truthy, and return the result. Fails after `timeout` seconds.
 
-    The timeout is at least PATIENCE, because it only matters if a test fails.
+    The timeout is at least TEST_TIMEOUT_SECONDS, because it only matters if a test fails.
     """
-    timeout = max(timeout, PATIENCE)
+    timeout = max(timeout, TEST_TIMEOUT_SECONDS)
     deadline = time.monotonic() + timeout
     while True:
         problem = None
@@ -87,7 +87,7 @@ def await_replies(channel, callback):
 class Caller:
     """Calls RPC methods: `caller.orders.get_order(order_id)`. Raises the ServiceError that the service raised."""
 
-    def __init__(self, timeout=PATIENCE, headers=None):
+    def __init__(self, timeout=TEST_TIMEOUT_SECONDS, headers=None):
         self._timeout = timeout
         self._headers = headers
 
@@ -149,11 +149,11 @@ class Bus:
         self.channel.exchange_declare(EXCHANGE, "topic", durable=True, auto_delete=False)
         self.queue = self.channel.queue_declare(exclusive=True).queue
         self.channel.queue_bind(self.queue, EXCHANGE, "#")
-        self.channel.basic_consume(self.queue, no_ack=True, callback=self._hear)
-        self.heard = []
+        self.channel.basic_consume(self.queue, no_ack=True, callback=self._receive)
+        self.messages = []
 
-    def _hear(self, message):
-        self.heard.append(message)
+    def _receive(self, message):
+        self.messages.append(message)
 
     def publish(self, event, message_id=None, **properties):
         """Publish an event object; returns its message id, under which it can be published again."""
@@ -176,13 +176,13 @@ class Bus:
                 self.connection.drain_events(timeout=0.1)
         return [
             EVENTS[message.properties["type"]].model_validate_json(message.body)
-            for message in self.heard
+            for message in self.messages
             if "type" in message.properties
             and event_type in (None, message.properties["type"])
             and correlation_id in (None, message.properties.get("correlation_id"))
         ]
 
-    def wait_for(self, event_type, correlation_id=None, count=1, timeout=PATIENCE):
+    def wait_for(self, event_type, correlation_id=None, count=1, timeout=TEST_TIMEOUT_SECONDS):
         """Wait for `count` events of a type, and return them."""
         wanted = None if correlation_id is None else str(correlation_id)
         return eventually(lambda: (found := self.events(event_type, wanted)) and len(found) >= count and found, timeout)

@@ -65,7 +65,7 @@ class RefreshFamily(Base):
 class RefreshToken(Base):
     """One refresh token, as its SHA-256, with the data from which the access token beside it was made.
 
-    With this data a repeated rotation returns the same pair, byte for byte (users/tokens.py).
+    With this data a repeated rotation returns the same pair, byte for byte (users/token_issuer.py).
     """
 
     __tablename__ = "refresh_tokens"

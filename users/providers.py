@@ -19,9 +19,9 @@ from nameko.extensions import DependencyProvider
 from contracts.errors import ServiceUnavailable
 from contracts.users import TooManyFailedLogins
 from extensions.cache.rate_limits import Policy, Quota, RateLimits
+from extensions.security.access_tokens import PublicKeys, load_public_keys
 from extensions.security.key_file import KeyFile
-from extensions.security.tokens import PublicKeys, load_public_keys
-from users.tokens import SigningKey, load_signing_keys
+from users.token_issuer import SigningKey, load_signing_keys
 from users.use_cases import SessionPolicy
 
 # argon2id with the parameters that OWASP recommends.

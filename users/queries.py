@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 
 from contracts.base import Actor, Json, Page, PageRequest, page_of
 from contracts.users import TokenRevoked, UserNotFound, UserUpdated, UserView, VerifiedToken
-from extensions.security.tokens import AccessToken
+from extensions.security.access_tokens import AccessToken
 from extensions.storage.pagination import fetch_page
 from users.models import RefreshFamily, RefreshToken, User
-from users.tokens import fingerprint
+from users.token_issuer import fingerprint
 
 MAX_CHANGED = 10_000
 

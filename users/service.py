@@ -25,7 +25,7 @@ from contracts.users import (
 from extensions.idempotency.calls import run_once
 from extensions.operations import operations
 from extensions.rpc.server import rpc
-from extensions.security import tokens
+from extensions.security import access_tokens
 from extensions.storage.periodic import periodic
 from extensions.storage.unit_of_work import UnitOfWork, Work
 from users import providers, queries, use_cases
@@ -119,7 +119,7 @@ class UsersService(operations.Operations, UsersRpc):
 
     @rpc
     def verify(self, token: VerifyToken) -> Json[VerifiedToken]:
-        verified = tokens.verify(token.token, self.sessions.public_keys)
+        verified = access_tokens.verify(token.token, self.sessions.public_keys)
         return queries.describe_token(self.work.session, verified).to_dict()
 
     @rpc

@@ -31,8 +31,8 @@ from contracts.users import (
     UserRegistered,
     UserView,
 )
-from extensions.security.tokens import PublicKeys
-from users import queries, tokens
+from extensions.security.access_tokens import PublicKeys
+from users import queries, token_issuer
 from users.models import RefreshFamily, RefreshToken, User
 
 REPLAY_WINDOW = timedelta(seconds=10)
@@ -43,13 +43,13 @@ CLEAN_UP_ROWS = 500
 class SessionPolicy:
     """The keys that sign and verify access tokens, and the lifetime of a session."""
 
-    signing_keys: tuple[tokens.SigningKey, ...]
+    signing_keys: tuple[token_issuer.SigningKey, ...]
     """The first one signs. Retired keys reproduce the tokens that they signed, for retries."""
     public_keys: PublicKeys
     lifetime: timedelta
 
     @property
-    def key(self) -> tokens.SigningKey:
+    def key(self) -> token_issuer.SigningKey:
         """The key that signs."""
         return self.signing_keys[0]
 
@@ -78,7 +78,7 @@ def register(
     if user is None:
         raise UserAlreadyExists
     publish(UserRegistered(user_id=user.id, email=user.email))
-    first = tokens.first_refresh_token(policy.key, user.id) if repeatable else None
+    first = token_issuer.first_refresh_token(policy.key, user.id) if repeatable else None
     return _open_session(session, user, policy, first)
 
 
@@ -89,8 +89,8 @@ def repeat_registration(session: Session, user_id: UUID, policy: SessionPolicy) 
     """
     user = session.get(User, user_id)
     for key in policy.signing_keys:
-        refresh_token = tokens.first_refresh_token(key, user_id)
-        token = session.get(RefreshToken, tokens.fingerprint(refresh_token))
+        refresh_token = token_issuer.first_refresh_token(key, user_id)
+        token = session.get(RefreshToken, token_issuer.fingerprint(refresh_token))
         if token is not None and user is not None:
             result = _issue(user, token, refresh_token, key)
             original = {"roles": (Role.CUSTOMER,), "is_active": True, "updated_at": user.created_at}
@@ -135,7 +135,7 @@ def refresh(session: Session, refresh_token: str, policy: SessionPolicy, publish
     if family.revoked_at is not None:
         raise TokenRevoked
     # Read under the family's lock, so that two clients with the same token get the same replacement.
-    token = session.get_one(RefreshToken, tokens.fingerprint(refresh_token))
+    token = session.get_one(RefreshToken, token_issuer.fingerprint(refresh_token))
     if token.replaced_at is not None and now - token.replaced_at > REPLAY_WINDOW:
         _end_session(session, user, family, publish)
         return None
@@ -210,7 +210,7 @@ def _open_session(session: Session, user: User, policy: SessionPolicy, refresh_t
     family = RefreshFamily(id=new_id(), user_id=user.id, created_at=now, expires_at=now + policy.lifetime)
     session.add(family)
     session.flush()
-    refresh_token = refresh_token or tokens.new_refresh_token()
+    refresh_token = refresh_token or token_issuer.new_refresh_token()
     return _issue(user, _add_token(session, family.id, refresh_token, user, now), refresh_token, policy.key)
 
 
@@ -218,16 +218,16 @@ def _replacement(
     session: Session, user: User, token: RefreshToken, refresh_token: str, now: datetime, policy: SessionPolicy
 ) -> SessionView:
     if token.successor_salt is not None:
-        successor = tokens.successor(refresh_token, token.successor_salt)
-        return _issue(user, session.get_one(RefreshToken, tokens.fingerprint(successor)), successor, policy.key)
-    token.replaced_at, token.successor_salt = now, tokens.new_salt()
-    successor = tokens.successor(refresh_token, token.successor_salt)
+        successor = token_issuer.successor(refresh_token, token.successor_salt)
+        return _issue(user, session.get_one(RefreshToken, token_issuer.fingerprint(successor)), successor, policy.key)
+    token.replaced_at, token.successor_salt = now, token_issuer.new_salt()
+    successor = token_issuer.successor(refresh_token, token.successor_salt)
     return _issue(user, _add_token(session, token.family_id, successor, user, now), successor, policy.key)
 
 
 def _add_token(session: Session, family_id: UUID, refresh_token: str, user: User, now: datetime) -> RefreshToken:
     token = RefreshToken(
-        fingerprint=tokens.fingerprint(refresh_token),
+        fingerprint=token_issuer.fingerprint(refresh_token),
         family_id=family_id,
         access_token_id=new_id(),
         access_roles=user.roles,
@@ -237,8 +237,8 @@ def _add_token(session: Session, family_id: UUID, refresh_token: str, user: User
     return token
 
 
-def _issue(user: User, token: RefreshToken, refresh_token: str, key: tokens.SigningKey) -> SessionView:
-    access_token = tokens.issue(
+def _issue(user: User, token: RefreshToken, refresh_token: str, key: token_issuer.SigningKey) -> SessionView:
+    access_token = token_issuer.issue(
         key,
         user_id=user.id,
         roles=token.access_roles,

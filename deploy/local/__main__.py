@@ -5,10 +5,10 @@ import sys
 from http.client import HTTPException
 
 from deploy import healthcheck
+from deploy.config_file import ENV_FILE
 from deploy.local import environment, launcher, report
 from deploy.local.process import StartError, wait_until
 from deploy.local.servers import remove_data
-from deploy.settings import ENV_FILE
 
 
 def run() -> int:

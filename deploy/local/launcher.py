@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from types import FrameType
 
 from contracts.services import PROCESSES
-from deploy.accounts import OPERATOR
+from deploy.config_file import ENV_FILE, ROOT
 from deploy.local import environment, ports
 from deploy.local.process import PidFile, StartError, spawn, tail, wait_until
 from deploy.local.servers import OURS, Servers
 from deploy.local.suite import Suite
-from deploy.settings import ENV_FILE, ROOT
+from deploy.server_users import OPERATOR
 from extensions.runtime.addresses import uri_variable
 from extensions.runtime.settings import is_production
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from contracts.calls import bus_services
-from deploy.accounts import OPERATOR, administrator_of, password_of
 from deploy.local import install
 from deploy.local.process import PidFile, StartError, spawn, stop_process, wait_until
 from deploy.local.server import Server
+from deploy.server_users import OPERATOR, administrator_of, password_of
 from extensions.runtime.addresses import uri_variable
 
 GREETING = b"AMQP\x00\x00\x09\x01"  # the client's first bytes; the broker replies with a method frame, type 1

@@ -6,9 +6,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from deploy import redis_users
-from deploy.accounts import redis_password_of
 from deploy.local import install
 from deploy.local.server import Server
+from deploy.server_users import redis_password_of
 from extensions.runtime.addresses import redis_variable
 
 

@@ -6,7 +6,7 @@
     dead-letters (direct) --<service>--> <service>.dead_letters    messages that exceeded their queue's delivery limit
     nameko-rpc (topic) --<service>.*--> rpc-<service>          calls; and results, to an address without a dot
 
-The exchanges are topics so that RabbitMQ can check by routing key who may publish what (deploy/permissions.py). No
+The exchanges are topics so that RabbitMQ can check by routing key who may publish what (deploy/broker_users.py). No
 service may write to the default exchange, from which every queue can be reached.
 
 A service publishes an event only after the queues of all its consumers exist, so that no consumer misses it (H8). A

@@ -144,7 +144,7 @@ def addresses(setting: str | None) -> list[tuple[str, int]]:
     match = _ADDRESS.fullmatch(str(setting))
     first, last = (int(match[2]), int(match[3] or match[2])) if match else (1, 0)
     if match is None or not 0 <= first <= last < 65_536:
-        message = f"METRICS_ADDRESSES: {setting!r} is neither host:port nor host:first-last"
+        message = f"<SERVICE>_METRICS_ADDRESS: {setting!r} is neither host:port nor host:first-last"
         raise ConfigurationError(message)
     return [(match[1], port) for port in range(first, last + 1)]
 

@@ -11,9 +11,10 @@ import uuid
 
 from deploy.local.process import wait_until
 from qa.bench.floor_bus import connect
-from qa.bench.lab import dsn, end, free_port
+from qa.bench.lab import dsn, end
 from qa.bench.orders import connected, order_requests, place
 from qa.bench.processes import Meter
+from qa.support.free_ports import free_address
 
 PYTHON = "var/bench-venv/bin/python"
 CONSUMERS = ("inventory", "payments", "notifications")
@@ -32,7 +33,7 @@ class FastStreamSaga:
         self._lab = lab
         self._log = lab.folder / "log/faststream.log"
         self._urls = lab.databases_for("faststream", DATABASES)
-        self.address, self._catalog = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        self.address, self._catalog = free_address(), free_address()
         self._products = [str(uuid.uuid4()) for _ in range(PRODUCTS)]
         self._processes = {}
 

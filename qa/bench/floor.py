@@ -14,9 +14,10 @@ import time
 from contracts.ids import new_id
 from qa.bench.floor_bus import connect, declare
 from qa.bench.floor_roles import HANDLERS, check
-from qa.bench.lab import dsn, end, free_port
+from qa.bench.lab import dsn, end
 from qa.bench.orders import Loaded, await_settled, connected, generate, order_requests
 from qa.bench.processes import Meter
+from qa.support.free_ports import free_address
 
 STOCK = 100_000_000
 PRODUCTS = 10
@@ -46,7 +47,7 @@ class Floor:
 
     def run_behind_http(self, seconds, clients):
         """As `run`, but with HTTP clients in closed loops."""
-        address = f"127.0.0.1:{free_port()}"
+        address = free_address()
 
         def load(_intake):
             return generate(address, order_requests(self._products), seconds, clients=clients)

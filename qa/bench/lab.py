@@ -7,7 +7,6 @@ indexes, and the same query finds settled orders.
 import contextlib
 import copy
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -39,13 +38,6 @@ def dsn(url):
 def name_in(url):
     """The name of the database in a URL."""
     return url.rpartition("/")[2]
-
-
-def free_port():
-    """A port that is free now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 class Lab:

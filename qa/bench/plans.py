@@ -21,7 +21,7 @@ from qa.bench.shop import PASSWORD, Shop
 from qa.bench.stored import SERVICES, Stored
 from qa.support.client import ADMIN, Client, log_in
 from qa.support.query_plans import read, watched
-from users.tokens import issue, load_signing_keys
+from users.token_issuer import issue, load_signing_keys
 
 TIMES = 20
 SLACK = 3  # batch sizes vary; a statement that grows reads twenty times as many rows

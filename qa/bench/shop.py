@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 
 from contracts.services import PROCESSES
 from deploy.local.suite import ROOT, Suite
-from qa.bench.lab import QUIET, free_port
+from qa.bench.lab import QUIET
 from qa.bench.orders import order_requests, percentile, place, requests_per_second
 from qa.bench.processes import Meter, resident_mib
 from qa.support.client import ADMIN, CUSTOMER, log_in
+from qa.support.free_ports import free_address
 
 PASSWORD = "Demo-pass-2026!"
 PRODUCTS = 10
@@ -44,7 +45,7 @@ class Shop:
 
     def start(self):
         """Start all services, and create the products."""
-        self.address = f"127.0.0.1:{free_port()}"
+        self.address = free_address()
         environment = self.lab.environment | {"GATEWAY_ADDRESS": self.address} | self.more
         self.suite = Suite(environment, log_dir=self.lab.folder / "log")
         self.suite.start()

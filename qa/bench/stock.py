@@ -9,8 +9,9 @@ from pathlib import Path
 
 from deploy.local.process import wait_until
 from deploy.local.suite import ROOT
-from qa.bench.lab import QUIET, end, free_port
+from qa.bench.lab import QUIET, end
 from qa.bench.orders import connected, generate, order_requests, requests_per_second
+from qa.support.free_ports import free_address
 
 START_SECONDS = 20.0
 STARTS = 3
@@ -26,7 +27,7 @@ class Stock:
     def __init__(self, lab):
         self._lab = lab
         self._log = lab.folder / "log/stock.log"
-        self.address = f"127.0.0.1:{free_port()}"
+        self.address = free_address()
         self._urls = lab.databases_for("stock", ("orders", "notifications"))
         self._environment = {
             "STOCK_ADDRESS": self.address,

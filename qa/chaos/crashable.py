@@ -23,9 +23,9 @@ from extensions.messaging import publisher  # noqa: E402
 from extensions.rpc import server as rpc  # noqa: E402
 from extensions.storage import periodic  # noqa: E402
 from extensions.storage import unit_of_work as work  # noqa: E402
-from qa.chaos import points  # noqa: E402
-from qa.chaos.points import FOLDER, ArmedPoint, Point  # noqa: E402
-from qa.chaos.provider import Memory  # noqa: E402
+from qa.chaos import crash_points  # noqa: E402
+from qa.chaos.crash_points import FOLDER, ArmedPoint, Point  # noqa: E402
+from qa.chaos.provider_records import Memory  # noqa: E402
 
 WRITING_METHODS = {"create_order", "cancel_order", "ship_order", "deliver_order", "adjust_stock"}
 
@@ -35,7 +35,7 @@ class Crashes:
 
     def __init__(self, folder, service):
         self.service = service
-        self._armed_points = {point: ArmedPoint(folder, service, point) for point in points.POINTS}
+        self._armed_points = {point: ArmedPoint(folder, service, point) for point in crash_points.POINTS}
 
     def reach(self, point: Point):
         """Kill this process if the point is armed."""
@@ -67,15 +67,15 @@ class Crashes:
     def _wrap_acks(self):
         @around(events, "ack")
         def ack(original, *args, **kwargs):
-            self.reach(points.HANDLER_BEFORE_ACK)
+            self.reach(crash_points.HANDLER_BEFORE_ACK)
             original(*args, **kwargs)
-            self.reach(points.HANDLER_AFTER_ACK)
+            self.reach(crash_points.HANDLER_AFTER_ACK)
 
     def _wrap_replies(self):
         @around(rpc.RpcServer, "_reply")
         def reply(original, server, channel, message, result, error, **kwargs):
             if error is None and message.delivery_info["routing_key"].rpartition(".")[2] in WRITING_METHODS:
-                self.reach(points.RPC_BEFORE_REPLY)
+                self.reach(crash_points.RPC_BEFORE_REPLY)
             return original(server, channel, message, result, error, **kwargs)
 
     def _wrap_relay(self):
@@ -86,20 +86,20 @@ class Crashes:
             sender.relays = messages[0].exchange == EXCHANGE
             refused = original(sender, messages, *args, **kwargs)
             if sender.relays:
-                self.reach(points.RELAY_BEFORE_DELETION)
+                self.reach(crash_points.RELAY_BEFORE_DELETION)
             return refused
 
         @around(publisher.ConfirmedPublisher, "_await_confirms")
         def await_confirms(original, sender, *args, **kwargs):
             if sender.relays:
-                self.reach(points.RELAY_BEFORE_CONFIRM)
+                self.reach(crash_points.RELAY_BEFORE_CONFIRM)
             return original(sender, *args, **kwargs)
 
         @around(outbox.OutboxRelay, "_relay_batch")
         def relay_batch(original, relay, *args, **kwargs):
             count = original(relay, *args, **kwargs)
             if count:
-                self.reach(points.RELAY_AFTER_DELETION)
+                self.reach(crash_points.RELAY_AFTER_DELETION)
             return count
 
     def _wrap_http(self):
@@ -107,7 +107,7 @@ class Crashes:
         def run(original, server, endpoint, *args, **kwargs):
             response = original(server, endpoint, *args, **kwargs)
             if (endpoint.declaration.method, endpoint.declaration.path) == ("POST", "/orders"):
-                self.reach(points.GATEWAY_BEFORE_RESPONSE)
+                self.reach(crash_points.GATEWAY_BEFORE_RESPONSE)
             return response
 
     def wrap_payments(self, memory: Memory):
@@ -119,7 +119,7 @@ class Crashes:
         def ask_provider(original, pending, provider):
             outcomes = original(pending, provider)
             if outcomes:
-                self.reach(points.PROVIDER_ANSWERED)
+                self.reach(crash_points.PROVIDER_ANSWERED)
             return outcomes
 
         @around(PaymentProvider, "authorise")
@@ -139,11 +139,11 @@ def _point_of(unit):
     """The point before the commit of this unit of work, or None."""
     entrypoint = unit.entrypoint
     if isinstance(entrypoint, events.EventHandler):
-        return points.HANDLER_BEFORE_COMMIT
+        return crash_points.HANDLER_BEFORE_COMMIT
     if isinstance(entrypoint, rpc.Rpc) and entrypoint.method_name in WRITING_METHODS:
-        return points.RPC_BEFORE_COMMIT
+        return crash_points.RPC_BEFORE_COMMIT
     if isinstance(entrypoint, periodic.Periodic) and entrypoint.method_name == "expire_orders" and unit._outbox:
-        return points.TIMER_BEFORE_COMMIT
+        return crash_points.TIMER_BEFORE_COMMIT
     return None
 
 

@@ -10,8 +10,8 @@ import redis
 
 from contracts.services import PROCESSES
 from deploy.local.process import signal_process, wait_until
+from qa.chaos.crash_points import POINTS, TIMER_BEFORE_COMMIT, ArmedPoint, Point
 from qa.chaos.faults import Fault, FaultNotInjected
-from qa.chaos.points import POINTS, TIMER_BEFORE_COMMIT, ArmedPoint, Point
 from qa.chaos.sandbox import Instance, Sandbox
 
 REACHED_WITHIN = 12.0  # seconds until a service must reach an armed point

@@ -25,8 +25,8 @@ from deploy.local.suite import Suite
 from extensions.runtime.addresses import database_variable
 from qa.chaos import disk_faults, replay_faults
 from qa.chaos.clock_faults import Clock
+from qa.chaos.crash_points import CRASHABLE, FOLDER
 from qa.chaos.load import Account, User
-from qa.chaos.points import CRASHABLE, FOLDER
 from qa.chaos.proxy import Proxies
 from qa.support.client import ADMIN, CUSTOMER
 from qa.support.own_suite import set_up

@@ -66,7 +66,7 @@ def test_a_copy_equals_the_message_and_is_not_copied_again(sandbox, published, b
 
     def copies():
         bus.events()  # reads new messages
-        return [message for message in bus.heard if COPY_HEADER in (message.headers or {})]
+        return [message for message in bus.messages if COPY_HEADER in (message.headers or {})]
 
     copy = eventually(copies)[0]
     assert copy.body == original.body

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from qa.chaos import verdict
+from qa.chaos.crash_points import HANDLER_BEFORE_ACK, ArmedPoint
 from qa.chaos.load import SCARCE, OrderRequest
-from qa.chaos.points import HANDLER_BEFORE_ACK, ArmedPoint
-from qa.chaos.provider import Memory, ProviderRefuses
+from qa.chaos.provider_records import Memory, ProviderRefuses
 
 LOW, HIGH, RARE, NONE, SELLING = ({"id": name} for name in ("low", "high", "rare", "none", "selling"))
 

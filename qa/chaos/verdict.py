@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 import sqlalchemy
 
 from qa.chaos.load import ABUNDANT, NUMBERS, SCARCE
-from qa.chaos.provider import Memory
+from qa.chaos.provider_records import Memory
 from qa.support.consistency import DECIDED_FOR, Check, await_rest
 
 ORDERS = "SELECT id, status, cancel_reason, total_amount, stock_status, payment_status FROM orders"

@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy
 
 from contracts.services import SERVICES
-from deploy.settings import load
+from deploy.config_file import load
 from extensions.runtime.addresses import database_url
 
 SHOWN = 20

@@ -1,18 +1,11 @@
-"""Settings for a suite that a proof starts for itself: signing keys, and a free address for its gateway."""
+"""Settings for a suite that a proof starts for itself: signing keys, and an address for its gateway."""
 
 import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 
 from deploy import keys
-
-
-def free_address() -> str:
-    """Return a loopback address with a port that is free now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
+from qa.support.free_ports import free_address
 
 
 def set_up(folder: Path, servers: Mapping[str, str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from deploy.local import ports
 from deploy.local.suite import Suite
 from qa.support.client import ADMIN, CUSTOMER, Client, log_in
 from qa.support.consistency import await_rest, database_urls, report
-from qa.support.own_suite import free_address
+from qa.support.free_ports import free_address
 from tests.secrets_in_logs import secrets_in
 from tests.support import empty_database, eventually, purge_queues
 

@@ -10,7 +10,7 @@ from collections import Counter
 from urllib.parse import urlsplit
 
 from tests.stopwatch import Stopwatch
-from tests.support import PATIENCE, eventually
+from tests.support import TEST_TIMEOUT_SECONDS, eventually
 
 CONNECT_SECONDS = 60.0  # the longest time to wait for a gateway that accepts a connection
 
@@ -42,7 +42,7 @@ class StrictClient:
             self.close()  # the gateway has closed it, and no request is in flight
         deadline = time.monotonic() + CONNECT_SECONDS
         while self._connection is None:
-            connection = http.client.HTTPConnection(self._address, timeout=PATIENCE)
+            connection = http.client.HTTPConnection(self._address, timeout=TEST_TIMEOUT_SECONDS)
             try:
                 connection.connect()
             except ConnectionRefusedError:
@@ -108,4 +108,4 @@ class Traffic:
     def __exit__(self, *_exception):
         self._stop.set()
         for thread in self._threads:
-            thread.join(timeout=PATIENCE)
+            thread.join(timeout=TEST_TIMEOUT_SECONDS)

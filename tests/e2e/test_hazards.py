@@ -86,7 +86,7 @@ def test_h5_redelivered_messages_change_nothing(shop, bus):
     shop.assert_sound()
     before = [shop.get(f"/orders/{order['id']}/timeline") for order in orders]
     bus.events()
-    for message in list(bus.heard):
+    for message in list(bus.messages):
         kept = {name: message.properties[name] for name in ("type", "correlation_id")}
         for message_id in [message.properties["message_id"]] * 2:
             bus.publish_raw(message.properties["type"], message.body, message_id=message_id, **kept)
@@ -102,7 +102,7 @@ def test_h5_the_same_events_under_new_ids_change_neither_stock_nor_money(shop, b
     order = shop.order((pen, 1))
     shop.reaches(order, "CONFIRMED")
     shop.assert_sound()
-    for message in [m for m in bus.heard if bus.events() and m.properties.get("correlation_id") == order["id"]]:
+    for message in [m for m in bus.messages if bus.events() and m.properties.get("correlation_id") == order["id"]]:
         bus.publish(EVENTS[message.properties["type"]].model_validate_json(message.body))
     shop.reaches(shop.order((pen, 1)), "CONFIRMED")
     shop.assert_sound()

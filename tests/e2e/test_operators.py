@@ -8,7 +8,7 @@ from contracts.errors import DeadLetterNotFound
 from contracts.ids import new_id
 from contracts.services import SERVICES
 from deploy import healthcheck
-from deploy.accounts import OPERATOR
+from deploy.server_users import OPERATOR
 from extensions.runtime.addresses import uri_variable
 from tests.support import eventually
 

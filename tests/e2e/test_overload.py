@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy
 
 from tests.stopwatch import Stopwatch
-from tests.support import PATIENCE, database, eventually
+from tests.support import TEST_TIMEOUT_SECONDS, database, eventually
 
 LIMIT = 5
 CALLERS = 60
@@ -46,7 +46,7 @@ class Response:
 
 def post_order(shop, made):
     """Order one piece, over a new connection."""
-    connection = http.client.HTTPConnection(urlsplit(shop.url).netloc, timeout=PATIENCE)
+    connection = http.client.HTTPConnection(urlsplit(shop.url).netloc, timeout=TEST_TIMEOUT_SECONDS)
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {shop.customer.token}"}
     began = Stopwatch()
     connection.request("POST", "/orders", json.dumps({"items": [{"product_id": made["id"], "quantity": 1}]}), headers)

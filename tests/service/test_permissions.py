@@ -14,7 +14,7 @@ from contracts.calls import CALLS, bus_services
 from contracts.events import EVENTS, EXCHANGE, queue_name
 from contracts.ids import new_id
 from contracts.services import GATEWAY, SERVICES
-from deploy.accounts import OPERATOR
+from deploy.server_users import OPERATOR
 from extensions.messaging import topology
 from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
 from extensions.messaging.topology import AGAIN, DEAD_LETTERS, RPC_EXCHANGE

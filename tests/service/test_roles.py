@@ -12,9 +12,9 @@ from psycopg2 import errors
 from sqlalchemy.engine import make_url
 
 from contracts.services import SERVICES
-from deploy.accounts import ADMINISTRATOR_DATABASE
 from deploy.databases import Database, make
 from deploy.migrate import upgrade
+from deploy.server_users import ADMINISTRATOR_DATABASE
 from extensions.runtime.addresses import database_variable, owner_variable
 from extensions.storage.tables import privileges
 

@@ -137,4 +137,4 @@ def test_no_event_and_no_timer_waits_for_another_service():
         source = (ROOT / service / "service.py").read_text() + (
             ROOT / "extensions/operations/operations.py"
         ).read_text()
-        assert seen == len(re.findall(r"^    @(handles|periodic|hears)\b", source, re.MULTILINE)), "some are not found"
+        assert seen == len(re.findall(r"^    @(handles|periodic)\b", source, re.MULTILINE)), "some are not found"

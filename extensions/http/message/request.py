@@ -20,7 +20,7 @@ from extensions.http.message import media_types as media
 from extensions.http.message.errors import NotAcceptable, UnsupportedMediaType
 from extensions.http.message.strict_json import parse_object
 from extensions.observability.traces import Trace
-from extensions.security.tokens import AccessToken
+from extensions.security.access_tokens import AccessToken
 
 MAX_QUERY_FIELDS = 50
 ANONYMOUS = Actor(user_id=UUID(int=0))

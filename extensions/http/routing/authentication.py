@@ -13,9 +13,9 @@ from nameko.extensions import DependencyProvider, SharedExtension
 
 from contracts.errors import ServiceUnavailable
 from contracts.users import ACCESS_TOKEN_SECONDS, TokenRevoked, UserInactive, UserUpdated
-from extensions.security import tokens
+from extensions.security import access_tokens
+from extensions.security.access_tokens import AccessToken, PublicKeys
 from extensions.security.key_file import KeyFile
-from extensions.security.tokens import AccessToken, PublicKeys
 
 MAX_CACHED_TOKENS = 10_000
 
@@ -49,7 +49,7 @@ class VerifiedTokens:
             del self._verified[token]
             verified = None
         if verified is None:
-            verified = self._verified[token] = tokens.verify(token, keys)
+            verified = self._verified[token] = access_tokens.verify(token, keys)
             if len(self._verified) > self._size:
                 self._verified.popitem(last=False)
         return self._with_updates(verified)
@@ -91,13 +91,13 @@ class AccessTokens(SharedExtension):
 
     def setup(self) -> None:
         """Read the public keys."""
-        self.keys = KeyFile(config["JWT_PUBLIC_KEY_FILE"], tokens.load_public_keys)
+        self.keys = KeyFile(config["JWT_PUBLIC_KEY_FILE"], access_tokens.load_public_keys)
         self.verified = VerifiedTokens(self.keys.get)
         self.verified.caught_up = False
 
     def jwks(self) -> dict[str, Any]:
         """Return the public keys as a JSON Web Key Set."""
-        return tokens.jwks(self.keys.get().values())
+        return access_tokens.jwks(self.keys.get().values())
 
 
 class TokensProvider(DependencyProvider):

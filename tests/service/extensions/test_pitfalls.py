@@ -31,6 +31,7 @@ from extensions.rpc.client import PendingCalls
 from extensions.rpc.server import rpc
 from extensions.storage.unit_of_work import Work
 from notifications.models import Base
+from qa.support.free_ports import free_address
 from tests.service.extensions.toy import Calls
 from tests.stopwatch import Stopwatch
 from tests.support import Caller, connect, database, eventually
@@ -191,7 +192,7 @@ def test_pitfall_10_headers_of_a_message_are_not_copied_to_later_ones(subject, b
     bus.publish(event, application_headers={"x-request-id": "r-1", "x-secret": "s"})
     bus.wait_for("order.delivered", str(event.order_id))
     assert len(SEEN) == 2
-    (published,) = [one for one in bus.heard if one.properties.get("type") == "order.delivered"]
+    (published,) = [one for one in bus.messages if one.properties.get("type") == "order.delivered"]
     assert set(published.headers) == {"x-request-id", "traceparent", "causation-id"}
     assert published.headers["x-request-id"] == "r-1"
 
@@ -269,7 +270,7 @@ class Gateway:
 def test_pitfall_15_two_gateways_share_a_port_and_one_can_stop(servers):
     import httpx
 
-    with nameko.config.patch({"WEB_SERVER_ADDRESS": f"127.0.0.1:{free_port()}"}):
+    with nameko.config.patch({"WEB_SERVER_ADDRESS": free_address()}):
         address = nameko.config["WEB_SERVER_ADDRESS"]
         first, second = (start_gateway(name) for name in ("one", "two"))
         try:
@@ -286,11 +287,3 @@ def start_gateway(name):
     container = get_container_cls()(type("NamedGateway", (Gateway,), {"name": name}))
     container.start()
     return container
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]

@@ -10,7 +10,7 @@ import eventlet
 import pytest
 
 from contracts.errors import InternalError, ServiceError, ServiceUnavailable, UpstreamTimeout
-from tests.support import PATIENCE, Caller, eventually
+from tests.support import TEST_TIMEOUT_SECONDS, Caller, eventually
 
 ROOT = Path(__file__).parent.parent.parent.parent
 CALLER = Caller(timeout=5.0)
@@ -58,7 +58,7 @@ def test_a_running_call_returns_before_the_process_ends(start):
     eventlet.sleep(0.3)  # the call is running, which is not observable from here
     process.terminate()
     assert call.wait() == "rested"
-    assert process.wait(PATIENCE) == 0
+    assert process.wait(TEST_TIMEOUT_SECONDS) == 0
 
 
 def test_garbage_collection_does_not_visit_imported_objects(start):
@@ -72,7 +72,7 @@ def test_a_defect_in_an_extension_ends_the_process_for_the_supervisor(start):
     process = start()
     eventually(is_up)
     CALLER.toy.explode()
-    assert process.wait(PATIENCE) != 0
+    assert process.wait(TEST_TIMEOUT_SECONDS) != 0
 
 
 def test_the_process_waits_for_an_unavailable_broker_and_can_be_stopped(broker_outage, start):
@@ -80,7 +80,7 @@ def test_the_process_waits_for_an_unavailable_broker_and_can_be_stopped(broker_o
         process = start()
         eventually(says(process, "next try"))
         process.terminate()
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TEST_TIMEOUT_SECONDS) == 0
         tries = waits(process)
         waiting = start()
         eventually(lambda: waits(waiting) > tries)

@@ -10,7 +10,7 @@ from extensions.http.routing.dispatcher import HttpServer
 from gateway.service import GatewayService
 from tests.service.gateway.shop import PASSWORD, bearer, ok
 from tests.support import eventually, service_class
-from users.tokens import issue, load_signing_keys
+from users.token_issuer import issue, load_signing_keys
 
 SERVICE_CLASSES = tuple(map(service_class, SERVICES))
 

@@ -7,7 +7,8 @@ import pytest
 from nameko import config
 
 from contracts.services import PROCESSES
-from tests.scrape import Scrape, free_ports
+from qa.support.free_ports import free_ports
+from tests.scrape import Scrape
 from tests.service.gateway.shop import bearer, ok
 from tests.support import eventually
 

@@ -15,7 +15,7 @@ from nameko import config
 from deploy import keys
 from extensions.messaging.broadcast import Broadcast
 from extensions.messaging.connection import ack
-from extensions.security.tokens import load_public_keys
+from extensions.security.access_tokens import load_public_keys
 from extensions.storage.periodic import Periodic
 from tests.jwt_mutations import mutations
 from tests.support import database, eventually

@@ -201,7 +201,7 @@ class TestAnOrder:
         message_id = bus.publish(order, application_headers={"x-request-id": "r-1"})
         bus.wait_for("inventory.stock_reserved", order.order_id)
         assert (levels(inventory, a), levels(inventory, b)) == ((10, 3, 7), (5, 5, 0))
-        answer = next(each for each in bus.heard if each.properties.get("type") == "inventory.stock_reserved")
+        answer = next(each for each in bus.messages if each.properties.get("type") == "inventory.stock_reserved")
         assert (answer.headers["x-request-id"], answer.headers["causation-id"]) == ("r-1", message_id)
 
         bus.publish(confirmed(order))

@@ -132,6 +132,13 @@ class Inventory(RuleBasedStateMachine):
         """The usual sequence, from which other rules continue."""
         self.orders_are_created([order], [[(product, 1)]] * ORDERS, crash=False)
 
+    @rule(order=st.integers(0, ORDERS - 1), product=products)
+    def an_order_is_committed_and_cancelled(self, order, product):
+        """The longest way: every status is reached, whichever other rules are drawn."""
+        self.an_order_is_reserved(order, product)
+        self.orders_are_confirmed([order], crash=False)
+        self.orders_are_cancelled([order], crash=False)
+
     @precondition(lambda self: self.shop.held)
     @rule(data=st.data())
     def a_reserved_order_is_confirmed(self, data):

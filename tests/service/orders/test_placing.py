@@ -26,7 +26,7 @@ from extensions.idempotency.batcher import BatcherProvider
 from extensions.storage import engine as postgres
 from orders.service import OrdersService
 from tests.service.orders.test_service import ALICE, BOB, BOOK, GONE, PEN, line
-from tests.support import PATIENCE, Caller, database, eventually, owned_database
+from tests.support import TEST_TIMEOUT_SECONDS, Caller, database, eventually, owned_database
 
 TRACES = [
     (f"request-{number}", f"00-4bf92f3577b34da6a3ce929d0e0e{number:04}-00f067aa0ba902b7-01") for number in range(6)
@@ -100,7 +100,7 @@ def scalar(statement):
         return connection.scalar(sqlalchemy.text(statement))
 
 
-def ask(items=None, actor=ALICE, key=None, trace=None, timeout=PATIENCE):
+def ask(items=None, actor=ALICE, key=None, trace=None, timeout=TEST_TIMEOUT_SECONDS):
     """Place an order in a greenlet, which returns the order or the error."""
     headers = dict(zip(("x-request-id", "traceparent"), trace, strict=True)) if trace else {}
 
@@ -127,7 +127,7 @@ def stored():
 
 @pytest.fixture
 def counter(run_service, monkeypatch):
-    monkeypatch.setattr("extensions.idempotency.batcher.MAX_DELAY_SECONDS", PATIENCE)
+    monkeypatch.setattr("extensions.idempotency.batcher.MAX_DELAY_SECONDS", TEST_TIMEOUT_SECONDS)
     patient = {"lock_timeout": "60s", "statement_timeout": "60s"}  # a test may hold the lock for long on a slow machine
     monkeypatch.setattr(postgres, "SESSION_SETTINGS", postgres.SESSION_SETTINGS | patient)
     catalog = Mock()
@@ -175,7 +175,7 @@ def test_each_event_has_the_trace_of_its_own_request(counter, bus):
     answers = counter.serve(*({"trace": trace} for trace in TRACES))
     for answer, (request_id, traceparent) in zip(answers, TRACES, strict=True):
         assert bus.wait_for("order.created", answer["id"])
-        (message,) = [each for each in bus.heard if each.properties["correlation_id"] == answer["id"]]
+        (message,) = [each for each in bus.messages if each.properties["correlation_id"] == answer["id"]]
         headers = message.properties["application_headers"]
         assert headers["x-request-id"] == request_id
         assert headers["traceparent"].split("-")[1] == traceparent.split("-")[1]

@@ -125,7 +125,7 @@ class TestAuthorisation:
         assert (event.amount, event.currency) == (Decimal("149.90"), "TRY")
         assert payment["transaction_reference"] == event.transaction_reference
         assert payment["failure_reason"] is None
-        answer = next(each for each in bus.heard if each.properties.get("type") == "payment.authorized")
+        answer = next(each for each in bus.messages if each.properties.get("type") == "payment.authorized")
         assert (answer.headers["x-request-id"], answer.headers["causation-id"]) == ("r-1", message_id)
 
     def test_an_amount_up_to_the_limit_is_authorised(self, bus):

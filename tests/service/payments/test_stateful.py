@@ -135,6 +135,13 @@ class Payments(RuleBasedStateMachine):
             [payment for payment, (about, _) in self.answers.items() if about == self.orders[order]], crash=False
         )
 
+    @rule(order=st.integers(0, ORDERS - 1))
+    def an_order_is_paid_and_cancelled(self, order):
+        """The longest way: every status is reached, whichever other rules are drawn."""
+        self.an_order_is_paid(order)
+        self.orders_are_confirmed([order], crash=False)
+        self.orders_are_cancelled([order], crash=False)
+
     @precondition(lambda self: "AUTHORIZED" in self.till.status.values())
     @rule(data=st.data())
     def an_authorised_order_is_confirmed(self, data):

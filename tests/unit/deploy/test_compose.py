@@ -10,10 +10,10 @@ import yaml
 
 from contracts.calls import bus_services
 from contracts.services import PROCESSES, SERVICES
-from deploy.accounts import ADMINISTRATOR_DATABASE, OPERATOR
 from deploy.local import install
 from deploy.local.redis import Redis
 from deploy.seed import DEFAULT_PASSWORD
+from deploy.server_users import ADMINISTRATOR_DATABASE, OPERATOR
 from extensions.runtime.addresses import (
     database_variable,
     metrics_variable,
@@ -59,11 +59,11 @@ CONFIG = (ROOT / "config.yml").read_text()
 READ_BY_CODE = {
     "DEMO_PASSWORD": "deploy/seed.py",
     "BROKER_DEFINITIONS_FILE": "deploy/definitions.py",
-    "RABBITMQ_USER": "deploy/accounts.py",
-    "RABBITMQ_PASSWORD": "deploy/accounts.py",
+    "RABBITMQ_USER": "deploy/server_users.py",
+    "RABBITMQ_PASSWORD": "deploy/server_users.py",
     "REDIS_USERS_FILE": "deploy/redis_users.py",
     "REDIS_PASSWORD": "deploy/redis_users.py",
-    ADMINISTRATOR_DATABASE: "deploy/accounts.py",
+    ADMINISTRATOR_DATABASE: "deploy/server_users.py",
 }
 BROKER_PASSWORDS = {f"{user.upper()}_BROKER_PASSWORD": user for user in (*bus_services(), OPERATOR)}
 REDIS_PASSWORDS = {f"{service.upper()}_REDIS_PASSWORD": service for service in PROCESSES}

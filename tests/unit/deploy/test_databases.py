@@ -5,8 +5,8 @@ from nameko import config
 
 from contracts.services import SERVICES
 from deploy import databases
-from deploy.accounts import ADMINISTRATOR_DATABASE
 from deploy.databases import Database, DatabasesError, check_passwords, configured
+from deploy.server_users import ADMINISTRATOR_DATABASE
 
 ADDRESS = "postgresql+psycopg2://{}:{}@db:5432/orders"
 ADMINISTRATOR = ADDRESS.format("postgres", "r8vq")

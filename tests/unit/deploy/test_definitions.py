@@ -8,9 +8,9 @@ import pytest
 
 from contracts.calls import bus_services
 from deploy import definitions
-from deploy.accounts import OPERATOR
+from deploy.broker_users import users
 from deploy.definitions import DefinitionsError, build
-from deploy.permissions import users
+from deploy.server_users import OPERATOR
 
 EVERYBODY = (*bus_services(), OPERATOR)
 STRONG = {f"{user.upper()}_BROKER_PASSWORD": f"{user}-9fK2" for user in EVERYBODY} | {"RABBITMQ_PASSWORD": "9fK2-x"}

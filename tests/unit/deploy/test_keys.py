@@ -2,8 +2,8 @@ import jwt
 import pytest
 
 from deploy import keys
-from extensions.security.tokens import load_public_keys
-from users.tokens import load_signing_keys
+from extensions.security.access_tokens import load_public_keys
+from users.token_issuer import load_signing_keys
 
 
 def test_a_key_pair_is_created_once_and_signs_tokens(tmp_path):

@@ -6,8 +6,8 @@ import pytest
 
 from contracts.services import PROCESSES
 from deploy import redis_users
+from deploy.config_file import ROOT, load
 from deploy.redis_users import ADMINISTRATOR, LIMITS_OF_REQUESTS, RULES, WeakPassword, build
-from deploy.settings import ROOT, load
 
 STRONG = {f"{service.upper()}_REDIS_PASSWORD": f"{service}-9fK2" for service in RULES} | {"REDIS_PASSWORD": "9fK2-x"}
 

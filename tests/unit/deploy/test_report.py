@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from deploy import running
+from deploy import require_running
+from deploy.config_file import ROOT
 from deploy.local import launcher, ports, report
-from deploy.settings import ROOT
 
 URL = "http://127.0.0.1:8001"
 ENV = {
@@ -92,6 +92,6 @@ def test_a_command_reports_a_stopped_suite_in_one_sentence(module):
 
 
 def test_the_sentence_names_a_missing_var_env(tmp_path, monkeypatch):
-    monkeypatch.setattr(running, "ENV_FILE", tmp_path / "env")
+    monkeypatch.setattr(require_running, "ENV_FILE", tmp_path / "env")
     monkeypatch.delenv("AMQP_URI", raising=False)
-    assert "there is no file var/env" in str(running.NotRunning("pyamqp://guest:guest@127.0.0.1:5672//"))
+    assert "there is no file var/env" in str(require_running.NotRunning("pyamqp://guest:guest@127.0.0.1:5672//"))

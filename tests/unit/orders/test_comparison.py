@@ -26,7 +26,8 @@ def paid(status, **more):
 
 def broken(order, reservation, payment, timeline="complete"):
     kinds = (order["steps"] if timeline == "complete" else timeline) if order else timeline
-    return set(broken_by(order, reservation, payment, {"kinds": kinds} if kinds else None))
+    held = {"inventory": reservation, "payments": payment, "notifications": {"kinds": kinds} if kinds else None}
+    return set(broken_by(order, held))
 
 
 SOUND = [

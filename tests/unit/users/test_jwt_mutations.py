@@ -7,18 +7,18 @@ from uuid import UUID, uuid4
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contracts.users import InvalidToken
-from extensions.security.tokens import verify
+from extensions.security.access_tokens import verify
 from tests.jwt_mutations import mutations
-from users import tokens
+from users import token_issuer
 
 COUNT = 10_000
-KEY = tokens.SigningKey.of(Ed25519PrivateKey.generate())
-OTHER = tokens.SigningKey.of(Ed25519PrivateKey.generate())
+KEY = token_issuer.SigningKey.of(Ed25519PrivateKey.generate())
+OTHER = token_issuer.SigningKey.of(Ed25519PrivateKey.generate())
 KEYS = {KEY.kid: KEY.public, OTHER.kid: OTHER.public}
 
 
 def valid_token():
-    return tokens.issue(
+    return token_issuer.issue(
         KEY, user_id=uuid4(), roles=["customer"], issued_at=datetime.now(UTC), token_id=uuid4(), session_id=uuid4()
     )
 
@@ -41,8 +41,8 @@ def test_no_mutated_token_is_accepted_or_causes_another_error():
 
 def test_a_token_that_names_another_key_than_its_own_is_refused():
     header, payload, _ = valid_token().split(".")
-    named_otherwise = tokens.issue(
-        tokens.SigningKey(KEY.private, OTHER.kid),
+    named_otherwise = token_issuer.issue(
+        token_issuer.SigningKey(KEY.private, OTHER.kid),
         user_id=uuid4(),
         roles=["admin"],
         issued_at=datetime.now(UTC),

@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from contracts.users import InvalidToken, TokenExpired
-from extensions.security import tokens as public_tokens
-from users import tokens
+from extensions.security import access_tokens as public_tokens
+from users import token_issuer
 
-KEY = tokens.SigningKey.of(Ed25519PrivateKey.generate())
+KEY = token_issuer.SigningKey.of(Ed25519PrivateKey.generate())
 KEYS = {KEY.kid: KEY.public}
 USER = UUID("01900000-0000-7000-8000-000000000001")
 LONG_AGO = datetime.now(UTC) - timedelta(seconds=901)
@@ -27,7 +27,7 @@ def access_token(key=KEY, issued_at=None, **overrides):
         "issued_at": issued_at or datetime.now(UTC),
         "token_id": TOKEN_ID,
     }
-    return tokens.issue(key, **(arguments | overrides))
+    return token_issuer.issue(key, **(arguments | overrides))
 
 
 def forged(claims=(), headers=(), without=None, key=KEY.private, algorithm="EdDSA"):
@@ -105,7 +105,7 @@ class TestAccessTokens:
         with pytest.raises(TokenExpired):
             public_tokens.verify(access_token(issued_at=LONG_AGO), KEYS)
         header, payload, signature = access_token(issued_at=LONG_AGO).split(".")
-        stranger = tokens.SigningKey.of(Ed25519PrivateKey.generate())
+        stranger = token_issuer.SigningKey.of(Ed25519PrivateKey.generate())
         for forged_one in (
             access_token(key=stranger, issued_at=LONG_AGO),
             f"{header}.{payload}.{signature[:-2]}{'AA' if signature[-2:] != 'AA' else 'BA'}",
@@ -121,7 +121,7 @@ class TestAccessTokens:
 
     def test_refuses_another_key(self):
         with pytest.raises(InvalidToken):
-            public_tokens.verify(access_token(key=tokens.SigningKey.of(Ed25519PrivateKey.generate())), KEYS)
+            public_tokens.verify(access_token(key=token_issuer.SigningKey.of(Ed25519PrivateKey.generate())), KEYS)
 
     def test_refuses_other_algorithms(self):
         public = KEY.public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
@@ -189,7 +189,7 @@ class TestPublicKey:
         pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
         private.write_bytes(KEY.private.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
         public.write_bytes(KEY.public.public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
-        token = access_token(key=tokens.load_signing_keys(private)[0])
+        token = access_token(key=token_issuer.load_signing_keys(private)[0])
         assert public_tokens.verify(token, public_tokens.load_public_keys(public)).user_id == USER
 
     def test_keys_of_other_types_are_refused(self, tmp_path):
@@ -199,20 +199,20 @@ class TestPublicKey:
         public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
         (tmp_path / "public").write_bytes(public)
         with pytest.raises(TypeError, match="JWT_PRIVATE_KEY_FILE"):
-            tokens.load_signing_keys(tmp_path / "private")
+            token_issuer.load_signing_keys(tmp_path / "private")
         with pytest.raises(TypeError, match="JWT_PUBLIC_KEY_FILE"):
             public_tokens.load_public_keys(tmp_path / "public")
 
 
 class TestRefreshTokens:
     def test_has_256_random_bits(self):
-        made = {tokens.new_refresh_token() for _ in range(100)}
+        made = {token_issuer.new_refresh_token() for _ in range(100)}
         assert len(made) == 100
         assert {len(base64.urlsafe_b64decode(token + "=")) for token in made} == {32}
 
     def test_a_successor_depends_only_on_both_halves(self):
-        token, salt = tokens.new_refresh_token(), tokens.new_salt()
-        assert tokens.successor(token, salt) == tokens.successor(token, salt)
-        assert tokens.successor(token, tokens.new_salt()) != tokens.successor(token, salt)
-        assert tokens.successor(tokens.new_refresh_token(), salt) != tokens.successor(token, salt)
-        assert len(tokens.successor(token, salt)) == len(token)
+        token, salt = token_issuer.new_refresh_token(), token_issuer.new_salt()
+        assert token_issuer.successor(token, salt) == token_issuer.successor(token, salt)
+        assert token_issuer.successor(token, token_issuer.new_salt()) != token_issuer.successor(token, salt)
+        assert token_issuer.successor(token_issuer.new_refresh_token(), salt) != token_issuer.successor(token, salt)
+        assert len(token_issuer.successor(token, salt)) == len(token)

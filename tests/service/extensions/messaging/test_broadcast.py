@@ -49,7 +49,7 @@ def test_broadcasts_beyond_the_prefetch_wait_in_the_queue(receivers, bus):
         bus.publish(update())
     for container, before in zip(receivers, idle, strict=True):
         eventually(lambda c=container, b=before: len(c._managed_threads) == b + Broadcast.prefetch)
-    eventually(lambda: [bus.events()] and len(bus.heard) == EVENTS)  # they have all been sent
+    eventually(lambda: [bus.events()] and len(bus.messages) == EVENTS)  # they have all been sent
     assert [len(container._managed_threads) for container in receivers] == [
         before + Broadcast.prefetch for before in idle
     ]

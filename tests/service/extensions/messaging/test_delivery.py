@@ -33,7 +33,7 @@ class Recorder(operations.Operations):
     work = Work(Base)
 
     @handles(OrderShipped, OrderDelivered)
-    def on_news(self, events):
+    def on_events(self, events):
         SEEN.append([str(received.event.order_id) for received in events])
         if any(str(received.event.order_id) in NEEDS_ROW for received in events):
             self.work.session.execute(ROW)

@@ -15,7 +15,8 @@ from extensions.operations import operations
 from extensions.rpc.server import rpc
 from extensions.storage.unit_of_work import Work
 from notifications.models import Base
-from tests.scrape import Scrape, free_ports
+from qa.support.free_ports import free_ports
+from tests.scrape import Scrape
 from tests.support import database, eventually
 
 QUEUE = queue_name("notifications", OrderShipped)

@@ -4,7 +4,7 @@ from nameko.containers import ServiceContainer
 
 from contracts.services import PROCESSES, SERVICES
 from deploy import seed
-from deploy.settings import ROOT, load
+from deploy.config_file import ROOT, load
 from extensions.cache.connection import RedisConnection
 from extensions.messaging.listener import Listener
 from extensions.runtime.settings import UnknownEnvironment, by_environment

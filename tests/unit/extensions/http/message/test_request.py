@@ -12,7 +12,7 @@ from contracts.users import InvalidToken, OtherAuthorization, Role
 from extensions.http.message.errors import MalformedJson, NotAcceptable, UnsupportedMediaType
 from extensions.http.message.request import ANONYMOUS, Access, HttpRequest, bearer_token
 from extensions.observability.traces import Trace
-from extensions.security.tokens import AccessToken
+from extensions.security.access_tokens import AccessToken
 from tests.support import stated
 
 ID = "0190a6b2-0000-7000-8000-000000000001"

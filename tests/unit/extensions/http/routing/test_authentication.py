@@ -6,7 +6,7 @@ import pytest
 from contracts.users import InvalidToken, Role, UserInactive, UserUpdated
 from extensions.http.routing import authentication as auth
 from extensions.http.routing.authentication import VerifiedTokens
-from extensions.security.tokens import AccessToken
+from extensions.security.access_tokens import AccessToken
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 USER = uuid4()
@@ -24,7 +24,7 @@ def issued(monkeypatch):
             raise InvalidToken
         return known[text]
 
-    monkeypatch.setattr(auth.tokens, "verify", verify)
+    monkeypatch.setattr(auth.access_tokens, "verify", verify)
     known["verified"] = verified
     return known
 

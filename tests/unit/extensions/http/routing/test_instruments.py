@@ -8,8 +8,9 @@ import pytest
 from extensions.http.message.request import Access
 from extensions.http.routing.dispatcher import HttpServer
 from extensions.http.routing.route import route
+from qa.support.free_ports import free_ports
 from tests.http_service import listening
-from tests.scrape import Scrape, free_ports
+from tests.scrape import Scrape
 
 ID = "018f2b9e-0000-7000-8000-000000000001"
 

@@ -1,6 +1,6 @@
 """The names and passwords of the servers' users. extensions/runtime/addresses.py has the variables of the addresses.
 
-Their permissions are in deploy/permissions.py (RabbitMQ), deploy/databases.py and deploy/redis_users.py.
+Their permissions are in deploy/broker_users.py (RabbitMQ), deploy/databases.py and deploy/redis_users.py.
 """
 
 from collections.abc import Mapping

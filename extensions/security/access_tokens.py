@@ -1,4 +1,4 @@
-"""Verification of access tokens with the public key. Only the users service can issue them (users/tokens.py)."""
+"""Verification of access tokens with the public key. Only the users service can issue them (users/token_issuer.py)."""
 
 import base64
 import hashlib

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from contracts.calls import CALLS, bus_services
 from contracts.events import EVENTS, EXCHANGE, queue_name
-from deploy.accounts import OPERATOR
+from deploy.server_users import OPERATOR
 from extensions.messaging import topology
 
 UUID = "[0-9a-f-]{36}"

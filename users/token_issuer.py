@@ -22,7 +22,7 @@ from contracts.users import (
     ACCESS_TOKEN_SECONDS,
     ACCESS_TOKEN_TYPE,
 )
-from extensions.security.tokens import key_id
+from extensions.security.access_tokens import key_id
 
 _SECRET_BYTES = 32
 _PRIVATE_PEM = re.compile(rb"-----BEGIN PRIVATE KEY-----.+?-----END PRIVATE KEY-----", re.DOTALL)

@@ -7,7 +7,7 @@ import kombu
 from amqp.exceptions import AMQPError
 from kombu.exceptions import OperationalError
 
-from deploy.settings import ENV_FILE
+from deploy.config_file import ENV_FILE
 
 CONNECT_SECONDS = 3.0
 

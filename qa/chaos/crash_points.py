@@ -9,10 +9,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from contracts.events import EVENTS
+from contracts.services import SERVICES
+
 FOLDER = "CHAOS_FOLDER"  # the variable with the folder of the armed points
 CRASHABLE = (sys.executable, "-m", "qa.chaos.crashable")
 
-HANDLERS = ("inventory", "payments", "orders", "notifications")
+_CONSUMERS = {consumer for event in EVENTS.values() for consumer in event.consumers}
+HANDLERS = tuple(service for service in SERVICES if service in _CONSUMERS)
 RELAYS = ("orders", "inventory", "payments")
 
 
