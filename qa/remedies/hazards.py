@@ -464,7 +464,7 @@ REMEDIES = [
     Remedy(
         "H16",
         "exactly 10000.00 is accepted",
-        [Patch("payments/provider.py", "if amount > self.limit:", "if amount >= self.limit:")],
+        [Patch("payments/provider.py", "if call.amount > self.limit:", "if call.amount >= self.limit:")],
         "tests/unit/payments/test_provider.py::test_an_amount_up_to_the_limit_is_approved",
     ),
 ]
