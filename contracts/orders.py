@@ -25,6 +25,7 @@ from contracts.base import (
 )
 from contracts.errors import NotFound, ServiceError
 from contracts.operations import ConsistencyRequest, ConsistencyView, OperatedRpc
+from contracts.payments import DEFAULT_PAYMENT_METHOD, PaymentMethod
 
 MAX_LINES = 100
 
@@ -73,6 +74,8 @@ class OrderCreated(Event):
     total_amount: Money
     currency: Currency
     items: tuple[OrderLine, ...]
+    # Not PaymentMethod: a method that this version does not know is for the provider to refuse.
+    payment_method: str = DEFAULT_PAYMENT_METHOD
 
 
 class OrderConfirmed(Event):
@@ -139,6 +142,8 @@ class CreateOrder(Request):
 
     items: Annotated[tuple[NewOrderItem, ...], Field(min_length=1, max_length=MAX_LINES), at_most(MAX_LINES)]
     total_amount: Money | None = None
+    payment_method: PaymentMethod = DEFAULT_PAYMENT_METHOD
+    """Chooses what the simulated payment provider does. Refused in production with any other provider."""
 
 
 class OrderFilter(PageRequest):

@@ -1,8 +1,10 @@
 """The contract of payments: its events, requests, views, RPC interface and errors."""
 
 from enum import StrEnum
-from typing import ClassVar, Protocol
+from typing import Annotated, ClassVar, Protocol
 from uuid import UUID
+
+from pydantic import Field
 
 from contracts.base import OPERATOR, Actor, Currency, Event, Id, Instant, Json, Money, Page, PageRequest, View
 from contracts.errors import NotFound
@@ -18,6 +20,15 @@ class PaymentStatus(StrEnum):
     CAPTURED = "CAPTURED"
     VOIDED = "VOIDED"
     REFUNDED = "REFUNDED"
+
+
+DEFAULT_PAYMENT_METHOD = "pm_ok"
+PAYMENT_METHODS = (
+    r"^pm_(ok|declined|insufficient_funds|hangs|answer_lost|duplicate_answer"
+    r"|slow_[0-9]{1,6}|(error|capture_fails|refund_fails)_[0-9]{1,3})$"
+)
+PaymentMethod = Annotated[str, Field(pattern=PAYMENT_METHODS, examples=[DEFAULT_PAYMENT_METHOD])]
+"""What the simulated provider does with a payment; payments/script.py describes each."""
 
 
 # Events
@@ -107,6 +118,19 @@ class PaymentView(View):
     updated_at: Instant
 
 
+class ProviderCallView(View):
+    """A call of the payment provider that is not finished. Between attempts, `lease_owner` is null."""
+
+    payment_id: UUID
+    kind: str
+    state: str
+    attempts: int
+    next_attempt_at: Instant
+    lease_owner: str | None
+    last_error: str | None
+    created_at: Instant
+
+
 class PaymentsRpc(ParticipantRpc, Protocol):
     """RPC methods of payments."""
 
@@ -118,6 +142,9 @@ class PaymentsRpc(ParticipantRpc, Protocol):
 
     def get_payment_of_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[PaymentView]:
         """Return the payment of an order. Raises PaymentNotFound."""
+
+    def list_provider_calls(self, wanted: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[ProviderCallView]]:
+        """List the calls of the payment provider that are not finished, newest payments first (admin)."""
 
 
 class PaymentNotFound(NotFound):

@@ -80,6 +80,7 @@ class Order(Base):
     currency: Mapped[str] = mapped_column(Text)
     stock_status: Mapped[str] = mapped_column(Text)
     payment_status: Mapped[str] = mapped_column(Text)
+    payment_method: Mapped[str] = mapped_column(Text, server_default=text("'pm_ok'"))
     version: Mapped[int] = mapped_column(Integer)
     deadline_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
@@ -154,12 +155,13 @@ ORDER_STATE = select(*(getattr(Order, name) for name in LockedOrder.__slots__))
 PLACE_ORDERS = text(
     """
     WITH placed AS (
-        INSERT INTO orders (id, user_id, total_amount, status, currency, stock_status, payment_status, version,
-                            deadline_at)
-        SELECT id, user_id, total_amount, :status, :currency, :stock_status, :payment_status, :version,
+        INSERT INTO orders (id, user_id, total_amount, payment_method, status, currency, stock_status, payment_status,
+                            version, deadline_at)
+        SELECT id, user_id, total_amount, payment_method, :status, :currency, :stock_status, :payment_status, :version,
                clock_timestamp() + :deadline
-        FROM unnest(CAST(:id AS uuid[]), CAST(:user_id AS uuid[]), CAST(:total_amount AS numeric[]))
-             AS asked (id, user_id, total_amount)
+        FROM unnest(CAST(:id AS uuid[]), CAST(:user_id AS uuid[]), CAST(:total_amount AS numeric[]),
+                    CAST(:payment_method AS text[]))
+             AS asked (id, user_id, total_amount, payment_method)
         RETURNING id, created_at, updated_at
     ), lines AS (
         INSERT INTO order_items (order_id, line, product_id, product_sku, quantity, price_snapshot)

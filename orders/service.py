@@ -40,6 +40,7 @@ from extensions.operations import operations
 from extensions.rpc.client import RpcClient
 from extensions.rpc.server import rpc
 from extensions.rpc.signature import WireArguments
+from extensions.runtime.settings import is_production
 from extensions.storage.periodic import periodic
 from extensions.storage.unit_of_work import UnitOfWork, Work
 from orders import queries, use_cases
@@ -57,6 +58,13 @@ NOTHING_ARRIVED = WireArguments()
 def _deadline() -> timedelta:
     """Return how long an order may wait for its decision."""
     return timedelta(seconds=float(config["ORDER_DEADLINE_SECONDS"]))
+
+
+def _require_simulated_provider(order: CreateOrder) -> None:
+    """Raise ValidationFailed if `order` tells the simulated provider what to do, and a real one is asked."""
+    is_simulated = config.get("PAYMENT_PROVIDER", "simulated") == "simulated"
+    if "payment_method" in order.model_fields_set and is_production(config) and not is_simulated:
+        raise ValidationFailed.field("payment_method", "only the simulated payment provider takes this field")
 
 
 class AdmissionProvider(DependencyProvider):
@@ -113,6 +121,7 @@ class OrdersService(operations.Operations, OrdersRpc):
         user_id = actor.user_id
         if user_id is None:
             raise ValidationFailed.field("actor", 'an order belongs to a user: pass actor={"user_id": "...", ...}')
+        _require_simulated_provider(order)
         self._require_room(actor, idempotency_key)
         # Call catalog before the transaction, so that no connection or lock is held during the call.
         try:
@@ -125,9 +134,11 @@ class OrdersService(operations.Operations, OrdersRpc):
         def price() -> NewOrder:
             if products is None:
                 raise ServiceUnavailable  # the key was deleted in the meantime
-            return NewOrder(price_order(order, products), user_id, current_trace())
+            return NewOrder(price_order(order, products), user_id, current_trace(), order.payment_method)
 
         asked = {"items": arrived["items"], "total_amount": arrived.get("total_amount"), "actor": actor}
+        if "payment_method" in arrived:  # left out otherwise: so it was before orders had one
+            asked["payment_method"] = arrived["payment_method"]
         call = Call("create_order", idempotency_key, asked, price)
         # Concurrent calls share one transaction and its round trips.
         with keys.in_use("create_order", idempotency_key, actor):

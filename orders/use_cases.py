@@ -25,6 +25,7 @@ from contracts.orders import (
     OrderStatus,
     OrderView,
 )
+from contracts.payments import DEFAULT_PAYMENT_METHOD
 from extensions.storage.bulk import insert_rows, update_rows
 from orders import saga
 from orders.models import ORDER_STATE, PLACE_ORDERS, UNDECIDED, Base, LockedOrder, Order
@@ -42,6 +43,7 @@ class NewOrder:
     priced: PricedOrder
     user_id: UUID
     cause: Cause | None = None
+    payment_method: str = DEFAULT_PAYMENT_METHOD
 
 
 _ORDERS, _TIMELINE = Base.metadata.tables["orders"], Base.metadata.tables["timeline"]
@@ -64,6 +66,7 @@ def create_orders(
             total_amount=order.priced.total,
             currency=currency,
             items=order.priced.lines,
+            payment_method=order.payment_method,
         )
         for order in orders
     ]
@@ -80,6 +83,7 @@ def create_orders(
         "id": [created.order_id for created in events],
         "user_id": [created.user_id for created in events],
         "total_amount": [created.total_amount for created in events],
+        "payment_method": [created.payment_method for created in events],
         **{name: [line[name] for line in lines] for name in lines[0]},
         "event": OrderCreated.event_type,
         "service": OrderCreated.producer,

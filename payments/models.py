@@ -10,16 +10,18 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from contracts.base import StoredCause
 from contracts.ids import new_id
 from contracts.payments import PaymentStatus
+from extensions.storage import work_items
 from extensions.storage.tables import service_metadata
-from payments.rules import State
+from payments.rules import State, state_of
 
 STATUSES = (*PaymentStatus, State.CANCELLED_BEFORE)
 
 
 class Base(DeclarativeBase):
-    """All tables of payments, and those of its messaging."""
+    """All tables of payments, those of its messaging, and its work items: calls of the provider, by payment id."""
 
     metadata = service_metadata()
+    work_items = work_items.define(metadata)
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way
         str: Text,
         UUID: Uuid,
@@ -49,8 +51,10 @@ class Payment(Base):
     user_id: Mapped[UUID]
     amount: Mapped[Decimal | None]
     currency: Mapped[str | None]
+    payment_method: Mapped[str] = mapped_column(server_default=text("'pm_ok'"))
     status: Mapped[str]
-    # The order was cancelled while the provider was asked.
+    # The order was confirmed or cancelled, and the outcome of the provider is not recorded yet (rules.STORED).
+    capture_requested: Mapped[bool] = mapped_column(server_default=text("false"))
     cancel_requested: Mapped[bool] = mapped_column(server_default=text("false"))
     transaction_reference: Mapped[str | None]
     failure_reason: Mapped[str | None]
@@ -69,4 +73,4 @@ class Payment(Base):
     @property
     def state(self) -> State:
         """The state that rules.py works with."""
-        return State.CANCELLING if self.status == State.PENDING and self.cancel_requested else State(self.status)
+        return state_of(self.status, capture_requested=self.capture_requested, cancel_requested=self.cancel_requested)

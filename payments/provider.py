@@ -1,25 +1,47 @@
-"""The simulated payment provider, in the place of a service such as Stripe.
+"""The interface of a payment provider, and the simulated one, in the place of a service such as Stripe.
 
-It is idempotent, as a real one is: calls with the same key have the same outcome and move money once, so a call may be
-repeated after a crash. It stores nothing: each outcome is computed from the key. Therefore it cannot refuse a call that
-contradicts an earlier one, as a real provider does (ProviderRefuses). The model and the fault tests replace it by one
-that stores its calls and refuses.
+A provider is idempotent: calls with the same key have the same outcome and move money once. So a call whose outcome is
+unknown is made again, under the same key, until the outcome is known.
 """
 
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from enum import StrEnum
 from hashlib import sha256
+from typing import Protocol
+
+from payments.script import HANG_SECONDS, Script, UnknownMethod, script_of
+
+MAX_REMEMBERED = 10_000
 
 
-class UnknownReference(Exception):
-    """The call names an authorisation that the provider never gave."""
+class Operation(StrEnum):
+    """What a provider is asked to do."""
+
+    AUTHORISE = "authorise"
+    """Hold money."""
+    CAPTURE = "capture"
+    """Take the money that is held."""
+    VOID = "void"
+    """Release the money that is held. It names the authorisation by its key, so it also works where the outcome of the
+    authorisation is unknown; if there was none, none can be made later."""
+    REFUND = "refund"
+    """Give back money that was captured."""
+
+
+class ProviderUnavailable(Exception):
+    """The provider cannot serve now; it did nothing."""
+
+
+class OutcomeUnknown(Exception):
+    """The connection was lost after the call was sent. Only the same call again tells what happened."""
 
 
 class ProviderRefuses(Exception):
-    """The call contradicts an earlier one: a void after a capture, or a capture after a void. The provider did nothing.
-
-    payments.rules.CATCH_UP says what payments does then.
-    """
+    """The call is invalid or contradicts an earlier one, such as a void after a capture. The provider did nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,37 +58,137 @@ class Declined:
     reason: str
 
 
-Outcome = Approved | Declined
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """The money was taken."""
+
+    reference: str
 
 
-class PaymentProvider:
-    """Approves every amount up to and including `limit`."""
+@dataclass(frozen=True, slots=True)
+class Voided:
+    """No money is held."""
 
-    def __init__(self, limit: Decimal) -> None:
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refunded:
+    """The money was given back."""
+
+    reference: str
+
+
+Outcome = Approved | Declined | Captured | Voided | Refunded
+DONE: dict[Operation, type[Captured | Voided | Refunded]] = {
+    Operation.CAPTURE: Captured,
+    Operation.VOID: Voided,
+    Operation.REFUND: Refunded,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a provider."""
+
+    operation: Operation
+    key: str
+    """The idempotency key."""
+    authorisation: str
+    """The idempotency key of the authorisation that the call is about."""
+    amount: Decimal
+    currency: str
+    method: str
+    reference: str | None = None
+    """The provider's reference of the authorisation; None where it is not known."""
+
+
+class PaymentProvider(Protocol):
+    """A payment provider."""
+
+    def ask(self, call: Call) -> Sequence[Outcome]:
+        """Make a call, and return the outcome, which a provider may send more than once.
+
+        Raises ProviderUnavailable, OutcomeUnknown and ProviderRefuses. It may take long: the caller has a deadline, and
+        no transaction open.
+        """
+
+
+class Ledger(Protocol):
+    """Where a provider keeps what it did, so that it can refuse a call that contradicts an earlier one."""
+
+    def authorise(self, call: Call, reference: str) -> None:
+        """Note an authorisation. Raises ProviderRefuses if it was voided before."""
+
+    def move(self, operation: Operation, call: Call, reference: str) -> None:
+        """Note a capture, void or refund of the authorisation. Raises ProviderRefuses."""
+
+
+class SimulatedProvider:
+    """Approves every amount up to and including `limit`, and follows the script of each payment method.
+
+    Without a ledger it computes each outcome from the key, so that all replicas have the same provider. It then cannot
+    refuse contradictions.
+    """
+
+    def __init__(self, limit: Decimal, ledger: Ledger | None = None) -> None:
         self.limit = limit
+        self._ledger = ledger
+        self._asked: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        """For each key of a script that needs it: how often it came, and when first."""
 
-    def authorise(self, key: str, amount: Decimal, currency: str) -> Outcome:
-        """Hold `amount`. `key` is the idempotency key: there is at most one authorisation for each key."""
-        if amount > self.limit:
+    def ask(self, call: Call) -> Sequence[Outcome]:
+        """Make a call as the script of its method says."""
+        script = _script(call)
+        times, first = self._count(call.key) if script.has_memory else (1, time.monotonic())
+        if script.hangs and call.operation is Operation.AUTHORISE:
+            time.sleep(HANG_SECONDS)
+            raise OutcomeUnknown("it never responds")
+        # The provider works on while nobody waits for it: a repeated call waits for the rest only.
+        time.sleep(max(0.0, first + script.seconds - time.monotonic()))
+        if times <= script.failures(call.operation):
+            raise ProviderUnavailable(f"error {times} of {script.failures(call.operation)}")
+        outcome = self._authorise(call, script) if call.operation is Operation.AUTHORISE else self._move(call)
+        if script.loses_first_answer and times == 1:
+            raise OutcomeUnknown("the connection was lost after the call was sent")
+        return (outcome,) * script.answers
+
+    def _authorise(self, call: Call, script: Script) -> Approved | Declined:
+        if script.declines:
+            return Declined(script.declines)
+        if call.amount > self.limit:
             return Declined(f"amount over the limit of {self.limit:.2f}")
-        return Approved(_reference("auth", f"{key}:{currency}"))
+        reference = reference_of(call.authorisation, call.currency)
+        if self._ledger is not None:
+            self._ledger.authorise(call, reference)
+        return Approved(reference)
 
-    def capture(self, reference: str, key: str) -> str:
-        """Take the money that is held. Returns the provider's reference of the capture."""
-        return self._move("capture", reference, key)
+    def _move(self, call: Call) -> Outcome:
+        reference = reference_of(call.authorisation, call.currency)
+        if call.operation is not Operation.VOID and call.reference != reference:
+            raise ProviderRefuses(f"there is no authorisation {call.reference}")
+        if self._ledger is not None:
+            self._ledger.move(call.operation, call, reference)
+        return DONE[call.operation](_reference(call.operation, f"{reference}:{call.key}"))
 
-    def void(self, reference: str, key: str) -> str:
-        """Release the money that is held. Returns the provider's reference of the void."""
-        return self._move("void", reference, key)
+    def _count(self, key: str) -> tuple[int, float]:
+        times, first = self._asked.pop(key, (0, time.monotonic()))
+        self._asked[key] = times + 1, first
+        if len(self._asked) > MAX_REMEMBERED:
+            self._asked.popitem(last=False)
+        return times + 1, first
 
-    def refund(self, reference: str, key: str) -> str:
-        """Give back money that was captured. Returns the provider's reference of the refund."""
-        return self._move("refund", reference, key)
 
-    def _move(self, kind: str, reference: str, key: str) -> str:
-        if not reference.startswith("auth_"):
-            raise UnknownReference(reference)
-        return _reference(kind, f"{reference}:{key}")
+def _script(call: Call) -> Script:
+    try:
+        return script_of(call.method)
+    except UnknownMethod as error:
+        return Script(declines=str(error))
+
+
+def reference_of(authorisation: str, currency: str) -> str:
+    """Return the simulated provider's reference of the authorisation with this key."""
+    return _reference("auth", f"{authorisation}:{currency}")
 
 
 def _reference(kind: str, key: str) -> str:

@@ -4,29 +4,24 @@ All of them lock payments in the order of their order ids, which prevents deadlo
 """
 
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, select, text
+from sqlalchemy import Select, Table, Text, cast, exists, select, text
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from contracts.base import Actor, Json, Page, page_of
-from contracts.payments import PaymentFilter, PaymentNotFound, PaymentView
+from contracts.base import Actor, Json, Page, PageRequest, page_of
+from contracts.ids import parse_id
+from contracts.payments import PaymentFilter, PaymentNotFound, PaymentView, ProviderCallView
 from extensions.storage.pagination import equal_in_order, fetch_page
-from payments.models import Payment
-from payments.rules import State
+from payments.models import Base, Payment
+from payments.provider import Call, Operation
+from payments.rules import OPERATIONS, Kind, State, state_of
 
+# A payment that another session holds for long must not delay the other events of its batch: the event that needs it is
+# put off alone.
+_WAIT_BRIEFLY = text("SET LOCAL lock_timeout = '500ms'")
 _LOCK_KEYS = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
-
-
-class Pending(NamedTuple):
-    """A payment for which the provider has to be asked."""
-
-    payment_id: UUID
-    order_id: UUID
-    amount: Decimal
-    currency: str
 
 
 def list_payments(session: Session, wanted: PaymentFilter, actor: Actor) -> Json[Page[PaymentView]]:
@@ -54,13 +49,53 @@ def get_payment_of_order(session: Session, order_id: UUID, actor: Actor) -> Paym
     return _one(session, _visible_to(actor).where(Payment.order_id == order_id))
 
 
-def pending_payments(session: Session, after: UUID | None, limit: int) -> Sequence[Pending]:
-    """Return the oldest payments that wait for the provider and have an id greater than `after`."""
-    waiting = select(Payment).where(Payment.status == State.PENDING).order_by(Payment.id).limit(limit)
-    if after is not None:
-        waiting = waiting.where(Payment.id > after)
-    columns = waiting.with_only_columns(Payment.id, Payment.order_id, Payment.amount, Payment.currency)
-    return [Pending._make(row) for row in session.execute(columns)]
+def list_provider_calls(session: Session, wanted: PageRequest) -> Json[Page[ProviderCallView]]:
+    """Return a page of the calls that are not finished, newest payments first."""
+    items: Table = Base.work_items
+    calls = select(*(items.c[name] for name in ProviderCallView.model_fields if name in items.c), items.c.key)
+    if wanted.cursor is not None:
+        calls = calls.where(items.c.key < str(parse_id("cursor", wanted.cursor)))
+    rows = session.execute(calls.order_by(items.c.key.desc()).limit(wanted.limit + 1)).mappings().all()
+    found = [ProviderCallView.model_validate({**row, "payment_id": row["key"]}) for row in rows[: wanted.limit]]
+    return page_of(found, str(found[-1].payment_id) if len(rows) > wanted.limit else None)
+
+
+def calls_of(session: Session, payment_ids: Iterable[UUID]) -> dict[UUID, Call]:
+    """Return what the provider has to be asked about these payments. No lock is taken or awaited.
+
+    A payment about which nothing has to be asked is left out.
+    """
+    columns = select(
+        Payment.id,
+        Payment.order_id,
+        Payment.status,
+        Payment.capture_requested,
+        Payment.cancel_requested,
+        Payment.amount,
+        Payment.currency,
+        Payment.payment_method,
+        Payment.transaction_reference,
+    ).where(Payment.id.in_(set(payment_ids)))
+    calls = {}
+    for row in session.execute(columns):
+        state = state_of(row.status, capture_requested=row.capture_requested, cancel_requested=row.cancel_requested)
+        if state in OPERATIONS:
+            calls[row.id] = _call(OPERATIONS[state], row)
+    return calls
+
+
+def _call(operation: Operation, payment: Any) -> Call:
+    """Return a call. Its keys follow from the order, so a repeated call has the same keys."""
+    order_id = payment.order_id
+    return Call(
+        operation=operation,
+        key=f"{order_id}:{operation}",
+        authorisation=f"{order_id}:{Operation.AUTHORISE}",
+        amount=payment.amount,
+        currency=payment.currency,
+        method=payment.payment_method,
+        reference=payment.transaction_reference,
+    )
 
 
 def lock_payments_of_orders(session: Session, order_ids: Iterable[UUID]) -> dict[UUID, Payment]:
@@ -69,18 +104,31 @@ def lock_payments_of_orders(session: Session, order_ids: Iterable[UUID]) -> dict
     # A row that does not exist yet cannot be locked, so the order's id is: else `order.created` and `order.cancelled`
     # of one order, handled at the same time, would both find no row. Two orders with the same key only wait longer.
     keys = sorted(int.from_bytes(order_id.bytes[-8:], signed=True) for order_id in wanted)
+    session.execute(_WAIT_BRIEFLY)
     session.execute(_LOCK_KEYS, {"keys": keys})
     payments = _locked(session, select(Payment).where(Payment.order_id.in_(wanted)))
     return {payment.order_id: payment for payment in payments}
 
 
 def lock_payments(session: Session, payment_ids: Iterable[UUID]) -> Sequence[Payment]:
-    """Return the current state of these payments."""
-    return _locked(session, select(Payment).where(Payment.id.in_(set(payment_ids))))
+    """Return the current state of these payments, without those that another transaction has locked."""
+    return _locked(session, select(Payment).where(Payment.id.in_(set(payment_ids))), skip_locked=True)
 
 
-def _locked(session: Session, payments: Select[Payment]) -> Sequence[Payment]:
-    statement = payments.order_by(Payment.order_id).with_for_update()
+def unattended_payments(session: Session, limit: int) -> dict[UUID, Kind]:
+    """Return the oldest pending payments that have no work item: the previous version stored them, during an upgrade.
+
+    Each has the kind of work item that it needs.
+    """
+    items: Table = Base.work_items
+    missing = ~exists().where(items.c.key == cast(Payment.id, Text))
+    rows = select(Payment.id, Payment.cancel_requested).where(Payment.status == State.PENDING, missing)
+    found = session.execute(rows.order_by(Payment.id).limit(limit))
+    return {payment_id: Kind.SETTLEMENT if cancelled else Kind.AUTHORISATION for payment_id, cancelled in found}
+
+
+def _locked(session: Session, payments: Select[Payment], *, skip_locked: bool = False) -> Sequence[Payment]:
+    statement = payments.order_by(Payment.order_id).with_for_update(skip_locked=skip_locked)
     return session.scalars(statement.execution_options(populate_existing=True)).all()
 
 

@@ -1,25 +1,38 @@
-"""The states of a payment, as data and pure functions: no I/O and no call of the provider."""
+"""The states of a payment, as data and pure functions: no I/O and no call of the provider.
+
+An event about the order decides what has to be done. The provider is asked afterwards, outside of any transaction, and
+its outcome leads to the next state. `OPERATIONS` says what it is asked in each state.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
 from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
-from payments.provider import Approved, Declined
+from payments.provider import Approved, Captured, Declined, Operation, Refunded, Voided
 
 PaymentEvent = PaymentAuthorized | PaymentFailed | PaymentCaptured | PaymentVoided | PaymentRefunded
-Trigger = OrderCreated | OrderConfirmed | OrderCancelled | Approved | Declined
+Trigger = OrderCreated | OrderConfirmed | OrderCancelled | Approved | Declined | Captured | Voided | Refunded
 """An event about the order, or an outcome of the provider."""
 
 
 class State(StrEnum):
-    """The state of an order's payment: the statuses of the contract, and two internal ones."""
+    """The state of an order's payment: the statuses of the contract, and internal ones."""
 
     PENDING = "PENDING"
     CANCELLING = "CANCELLING"
-    """The order was cancelled while the provider was asked. Clients see PENDING."""
+    """The order was cancelled before the outcome of the authorisation was known. Clients see PENDING."""
     AUTHORIZED = "AUTHORIZED"
+    CAPTURING = "CAPTURING"
+    """The order was confirmed. Clients see AUTHORIZED until the provider has captured."""
+    CAPTURING_TO_REFUND = "CAPTURING_TO_REFUND"
+    """The order was confirmed, and cancelled before the provider had captured. Clients see AUTHORIZED."""
+    VOIDING = "VOIDING"
+    """The order was cancelled. Clients see AUTHORIZED until the provider has voided."""
+    REFUNDING = "REFUNDING"
+    """The order was cancelled after the capture. Clients see CAPTURED until the provider has refunded."""
     FAILED = "FAILED"
     CAPTURED = "CAPTURED"
     VOIDED = "VOIDED"
@@ -28,12 +41,11 @@ class State(StrEnum):
     """A tombstone: `order.cancelled` came before `order.created`; the order is never charged. Clients do not see it."""
 
 
-class Operation(StrEnum):
-    """A call of the provider about an authorisation."""
+class Kind(StrEnum):
+    """The kinds of work items, which are executed independently: an order waits for its authorisation only."""
 
-    CAPTURE = "capture"
-    VOID = "void"
-    REFUND = "refund"
+    AUTHORISATION = "authorisation"
+    SETTLEMENT = "settlement"
 
 
 class PaymentMissing(Exception):
@@ -42,39 +54,84 @@ class PaymentMissing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The new state of a payment, the call of the provider, and the event to publish."""
+    """The new state of a payment, and the event to publish."""
 
     becomes: State
-    asks: Operation | None = None
     publishes: type[PaymentEvent] | None = None
 
 
 STEPS: Mapping[tuple[State | None, type[Trigger]], Step] = {
     (None, OrderCreated): Step(State.PENDING),
-    (State.PENDING, Approved): Step(State.AUTHORIZED, publishes=PaymentAuthorized),
-    (State.PENDING, Declined): Step(State.FAILED, publishes=PaymentFailed),
-    (State.AUTHORIZED, OrderConfirmed): Step(State.CAPTURED, Operation.CAPTURE, PaymentCaptured),
-    (State.AUTHORIZED, OrderCancelled): Step(State.VOIDED, Operation.VOID, PaymentVoided),
-    (State.CAPTURED, OrderCancelled): Step(State.REFUNDED, Operation.REFUND, PaymentRefunded),
-    # The cancellation overtakes the provider's outcome, or `order.created`. An authorisation that was never used is
-    # not published, only that it was voided.
+    (State.PENDING, Approved): Step(State.AUTHORIZED, PaymentAuthorized),
+    (State.PENDING, Declined): Step(State.FAILED, PaymentFailed),
+    (State.AUTHORIZED, OrderConfirmed): Step(State.CAPTURING),
+    (State.CAPTURING, Captured): Step(State.CAPTURED, PaymentCaptured),
+    (State.AUTHORIZED, OrderCancelled): Step(State.VOIDING),
+    (State.VOIDING, Voided): Step(State.VOIDED, PaymentVoided),
+    (State.CAPTURED, OrderCancelled): Step(State.REFUNDING),
+    (State.REFUNDING, Refunded): Step(State.REFUNDED, PaymentRefunded),
+    # The cancellation comes while the provider is asked, or before `order.created`. An authorisation that was never
+    # used is not published, only that it was voided.
     (State.PENDING, OrderCancelled): Step(State.CANCELLING),
-    (State.CANCELLING, Approved): Step(State.VOIDED, Operation.VOID, PaymentVoided),
-    (State.CANCELLING, Declined): Step(State.FAILED, publishes=PaymentFailed),
+    (State.CANCELLING, Approved): Step(State.CANCELLING),
+    (State.CANCELLING, Declined): Step(State.FAILED, PaymentFailed),
+    (State.CANCELLING, Voided): Step(State.VOIDED, PaymentVoided),
+    (State.CAPTURING, OrderCancelled): Step(State.CAPTURING_TO_REFUND),
+    (State.CAPTURING_TO_REFUND, Captured): Step(State.REFUNDING, PaymentCaptured),
     (None, OrderCancelled): Step(State.CANCELLED_BEFORE),
 }
 """Other combinations change nothing, except a confirmation without a payment, which is an error."""
 
-CATCH_UP: Mapping[Operation, tuple[Step, ...]] = {
-    Operation.VOID: (STEPS[State.AUTHORIZED, OrderConfirmed], STEPS[State.CAPTURED, OrderCancelled]),
-    Operation.CAPTURE: (STEPS[State.AUTHORIZED, OrderCancelled],),
+OPERATIONS: Mapping[State, Operation] = {
+    State.PENDING: Operation.AUTHORISE,
+    State.CANCELLING: Operation.VOID,
+    State.CAPTURING: Operation.CAPTURE,
+    State.CAPTURING_TO_REFUND: Operation.CAPTURE,
+    State.VOIDING: Operation.VOID,
+    State.REFUNDING: Operation.REFUND,
 }
-"""The steps to take when the provider refuses an operation because it has done the opposite already.
+"""What the provider is asked in each state. In other states it is not asked."""
 
-This happens when a crash rolled back our transaction after the provider had acted, and another event about the order
-arrived before the first one was redelivered. A refused void means that the order was confirmed, a refused capture that
-it was cancelled. The redelivered event then changes nothing.
-"""
+
+class Stored(NamedTuple):
+    """The columns of a payment that store its state."""
+
+    status: str
+    capture_requested: bool
+    cancel_requested: bool
+
+
+STORED: Mapping[State, Stored] = {
+    State.PENDING: Stored("PENDING", False, False),
+    State.CANCELLING: Stored("PENDING", False, True),
+    State.AUTHORIZED: Stored("AUTHORIZED", False, False),
+    State.CAPTURING: Stored("AUTHORIZED", True, False),
+    State.CAPTURING_TO_REFUND: Stored("AUTHORIZED", True, True),
+    State.VOIDING: Stored("AUTHORIZED", False, True),
+    State.CAPTURED: Stored("CAPTURED", True, False),
+    State.REFUNDING: Stored("CAPTURED", True, True),
+    State.FAILED: Stored("FAILED", False, False),
+    State.VOIDED: Stored("VOIDED", False, False),
+    State.REFUNDED: Stored("REFUNDED", False, False),
+    State.CANCELLED_BEFORE: Stored("CANCELLED_BEFORE", False, False),
+}
+_STATES = {stored: state for state, stored in STORED.items()}
+
+
+def state_of(status: str, *, capture_requested: bool, cancel_requested: bool) -> State:
+    """Return the state that these columns store, also those that earlier versions wrote."""
+    if status == State.CAPTURED:
+        capture_requested = True
+    elif status not in {State.PENDING, State.AUTHORIZED}:
+        capture_requested = cancel_requested = False
+    return _STATES[Stored(status, capture_requested, cancel_requested)]
+
+
+def kind_of(state: State) -> Kind | None:
+    """Return the kind of the work item of a payment in this state; None if there is nothing to do."""
+    if state not in OPERATIONS:
+        return None
+    return Kind.AUTHORISATION if OPERATIONS[state] is Operation.AUTHORISE else Kind.SETTLEMENT
 
 
 def step_for(state: State | None, trigger: type[Trigger]) -> Step | None:

@@ -1,35 +1,60 @@
-"""The entrypoints of payments: RPC methods, event handlers, and the timer that calls the provider."""
+"""The entrypoints of payments: RPC methods, event handlers, and the work items that ask the provider."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, final
 from uuid import UUID
 
 from nameko import config
+from nameko.exceptions import ConfigurationError
 from nameko.extensions import DependencyProvider
 from sqlalchemy.orm import Session
 
-from contracts.base import OPERATOR, Actor, Json, Page, Received
+from contracts.base import OPERATOR, Actor, Json, Page, PageRequest, Received
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
-from contracts.payments import PaymentFilter, PaymentsRpc, PaymentView
+from contracts.payments import PaymentFilter, PaymentsRpc, PaymentView, ProviderCallView
 from extensions.messaging.event_handler import handles
 from extensions.operations import audits, operations
 from extensions.rpc.server import rpc
 from extensions.storage.periodic import periodic
 from extensions.storage.unit_of_work import UnitOfWork, Work
+from extensions.storage.work_items_runner import Limits, executes
 from payments import audit, queries, use_cases
+from payments.http_provider import HttpProvider
 from payments.models import Base
-from payments.provider import PaymentProvider
+from payments.provider import PaymentProvider, SimulatedProvider
+from payments.rules import Kind
 
-BATCH = 50
+
+def read_limits(config: Mapping[str, Any]) -> Limits:
+    """Return the limits of the calls of the provider. Raises ValueError for a setting that is no positive number."""
+    limits = Limits(
+        concurrency=int(config.get("PAYMENT_PROVIDER_CALLS", 32)),
+        deadline=float(config.get("PAYMENT_PROVIDER_DEADLINE_SECONDS", 6)),
+        first_pause=float(config.get("PAYMENT_RETRY_SECONDS", 0.5)),
+        longest_pause=float(config.get("PAYMENT_MAX_RETRY_SECONDS", 30)),
+    )
+    if min(limits.concurrency, limits.deadline, limits.first_pause, limits.longest_pause) <= 0:
+        raise ValueError("the settings of the payment provider must be positive")
+    return limits
+
+
+def make_provider(config: Mapping[str, Any]) -> PaymentProvider:
+    """Return the payment provider that the settings name. Raises ConfigurationError for an unknown one."""
+    name = config.get("PAYMENT_PROVIDER", "simulated")
+    if name == "simulated":
+        return SimulatedProvider(Decimal(str(config["PAYMENT_LIMIT"])))
+    if name == "http":
+        return HttpProvider(str(config.get("PAYMENT_PROVIDER_URL") or ""), read_limits(config).deadline)
+    raise ConfigurationError(f"PAYMENT_PROVIDER is {name!r}; it must be simulated or http")
 
 
 class Provider(DependencyProvider):
-    """Gives the service the payment provider, with the limit that config.yml states."""
+    """Gives the service the payment provider that config.yml names."""
 
     def setup(self) -> None:
-        """Read the limit, so that a wrong one stops the service at its start."""
-        self.provider = PaymentProvider(Decimal(str(config["PAYMENT_LIMIT"])))
+        """Make it, so that a wrong setting stops the service at its start."""
+        self.provider = make_provider(config)
 
     def get_dependency(self, _worker_ctx: Any) -> PaymentProvider:
         """Return the provider; all workers share it."""
@@ -57,6 +82,10 @@ class PaymentsService(operations.Operations, PaymentsRpc):
         return queries.get_payment_of_order(self.work.session, order_id, actor).to_dict()
 
     @rpc(admin=True)
+    def list_provider_calls(self, wanted: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[ProviderCallView]]:
+        return queries.list_provider_calls(self.work.session, wanted)
+
+    @rpc(admin=True)
     def audit_rows(self, ranges: Sequence[Sequence[str | None]], *, actor: Actor = OPERATOR) -> dict[str, Any]:
         return audit.rows(self.work.session, audits.parse_ranges(ranges))
 
@@ -67,20 +96,16 @@ class PaymentsService(operations.Operations, PaymentsRpc):
     @handles(OrderCreated, OrderConfirmed, OrderCancelled)
     def on_orders(self, events: Sequence[Received[Any]]) -> None:
         """Open a payment for new orders, capture it for confirmed ones, void or refund it for cancelled ones."""
-        # The provider is called after the commit.
-        if use_cases.follow_orders(self.work.session, events, self.provider, self.work.publish):
-            self.work.trigger("authorize_pending")
+        if use_cases.follow_orders(self.work.session, events):
+            self.work.trigger("provider_calls")
 
-    @periodic(seconds=1.0, transaction=False)
-    def authorize_pending(self) -> None:
-        """Call the provider for all pending payments. No transaction is open during a call."""
-        pending = self._pending_after(None)
-        while pending:
-            outcomes = use_cases.ask_provider(pending, self.provider)
-            with self.work.transaction():
-                use_cases.record_outcomes(self.work.session, outcomes, self.provider, self.work.publish)
-            pending = self._pending_after(pending[-1].payment_id) if len(pending) == BATCH else []
+    @executes(*Kind, limits=read_limits)
+    def provider_calls(self) -> use_cases.ProviderCalls:
+        """Ask the provider what the payments need, outside of any transaction."""
+        return use_cases.ProviderCalls(self.provider)
 
-    def _pending_after(self, payment_id: UUID | None) -> Sequence[queries.Pending]:
-        with self.work.transaction():
-            return queries.pending_payments(self.work.session, payment_id, BATCH)
+    @periodic(seconds=30.0)
+    def adopt_payments(self) -> None:
+        """Schedule the calls for payments that the previous version stored during an upgrade."""
+        if use_cases.adopt_payments(self.work.session):
+            self.work.trigger("provider_calls")

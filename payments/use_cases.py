@@ -1,9 +1,11 @@
 """The use cases of payments. They never commit: the entrypoint does.
 
-Every call of the provider has an idempotency key derived from the order, so a call repeated after a crash acts once.
+Events about an order decide what has to be done, and schedule a work item for it. The provider is asked outside of any
+transaction (ProviderCalls), and `record_outcomes` records what it did. Every call has an idempotency key derived from
+the order, so a call that is repeated acts once.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,65 +14,108 @@ from sqlalchemy.orm import Session
 from contracts.base import Cause, Publish, Received
 from contracts.ids import new_id
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
+from extensions.storage import work_items
 from extensions.storage.bulk import insert_rows, update_rows
+from extensions.storage.work_items import Item
 from payments import queries, rules
 from payments.models import Base, Payment
-from payments.provider import Approved, Declined, Outcome, PaymentProvider, ProviderRefuses
-from payments.rules import Operation, State, Step
+from payments.provider import Approved, Call, Declined, Outcome, PaymentProvider, ProviderRefuses
+from payments.rules import STORED, State, Step
 
 OrderEvent = OrderCreated | OrderConfirmed | OrderCancelled
 
+ADOPTION_BATCH = 500
 _PAYMENTS = Base.metadata.tables["payments"]
-_CHANGEABLE = ("id", "status", "cancel_requested", "transaction_reference", "failure_reason")
+_STATE_COLUMNS = ("status", "capture_requested", "cancel_requested")
+_CHANGEABLE = ("id", *_STATE_COLUMNS, "transaction_reference", "failure_reason")
 
 
-def follow_orders(
-    session: Session, events: Sequence[Received[OrderEvent]], provider: PaymentProvider, publish: Publish
-) -> bool:
-    """Open a payment for new orders, capture it for confirmed ones, void or refund it for cancelled ones.
+def follow_orders(session: Session, events: Sequence[Received[OrderEvent]]) -> bool:
+    """Open a payment for new orders; let confirmed ones be captured, and cancelled ones be voided or refunded.
 
-    Locks the payments of the orders, applies the rules to each event, and writes all rows in one statement. Returns
-    whether a payment was opened: the provider is asked about it later, outside of this transaction. Raises
-    PaymentMissing for the confirmation of an order without a payment.
+    Locks the payments of the orders, applies the rules to each event, writes all rows in one statement, and schedules
+    the calls of the provider. Returns whether there are any. Raises PaymentMissing for the confirmation of an order
+    without a payment.
     """
     payments = queries.lock_payments_of_orders(session, [received.event.order_id for received in events])
     states = {order_id: payment.state for order_id, payment in payments.items()}
-    # Check all events before the first call of the provider.
-    due = [(each, step) for each in events if (step := _advance(states, each))]
     opened: dict[UUID, dict[str, Any]] = {}
     changed: dict[UUID, dict[str, Any]] = {}
-    for received, step in due:
+    for received in events:
         order_id = received.event.order_id
+        step = _advance(states, received)
+        if step is None:
+            continue
         if payment := payments.get(order_id):
-            row = changed.get(order_id) or _row(payment)
-            changed[order_id] = _carry_out(step, payment, row, provider, publish, received)
+            changed[order_id] = _row(payment) | _stored(step.becomes)
         elif order_id in opened:  # opened and cancelled in the same batch
-            opened[order_id] = _take(step, opened[order_id], provider)
+            opened[order_id] |= _stored(step.becomes)
         else:
             opened[order_id] = _new_row(received, step)
     insert_rows(session, _PAYMENTS, list(opened.values()))
     _store(session, list(changed.values()))
-    return State.PENDING in {row["status"] for row in opened.values()}
-
-
-def ask_provider(pending: Iterable[queries.Pending], provider: PaymentProvider) -> dict[UUID, Outcome]:
-    """Ask the provider to hold the money for each payment. This may be slow: call it outside a transaction."""
-    return {
-        payment.payment_id: provider.authorise(f"{payment.order_id}:authorise", payment.amount, payment.currency)
-        for payment in pending
+    calls = {
+        str(row["id"]): kind
+        for order_id, row in (opened | changed).items()
+        if (kind := rules.kind_of(states[order_id]))
     }
+    work_items.schedule(session, calls)
+    return bool(calls)
 
 
 def record_outcomes(
-    session: Session, outcomes: Mapping[UUID, Outcome], provider: PaymentProvider, publish: Publish
-) -> None:
-    """Record the provider's outcomes, by payment id; a payment cancelled in the meantime is voided."""
-    changed = []
+    session: Session, outcomes: Mapping[UUID, Outcome | None], publish: Publish
+) -> dict[UUID, rules.Kind | None]:
+    """Record the provider's outcomes by payment id. An outcome that was recorded before changes nothing.
+
+    Returns the kind of each payment's next call, None if there is none. A payment whose row is locked is left out.
+    """
+    changed, following = [], {}
     for payment in queries.lock_payments(session, outcomes):
-        outcome = outcomes[payment.id]
-        if step := rules.step_for(payment.state, type(outcome)):  # None: another replica has recorded it
-            changed.append(_carry_out(step, payment, _row(payment, outcome), provider, publish, payment.cause))
+        outcome, state = outcomes[payment.id], payment.state
+        step = None if outcome is None else rules.step_for(state, type(outcome))
+        if step is not None:
+            row = _row(payment, outcome) | _stored(step.becomes)
+            changed.append(row)
+            _announce(step, payment, row, publish, payment.cause)
+            state = step.becomes
+        following[payment.id] = rules.kind_of(state)
     _store(session, changed)
+    return following
+
+
+def adopt_payments(session: Session) -> int:
+    """Schedule the calls for pending payments that have no work item. Returns how many, at most ADOPTION_BATCH."""
+    found = queries.unattended_payments(session, ADOPTION_BATCH)
+    work_items.schedule(session, {str(payment_id): kind for payment_id, kind in found.items()})
+    return len(found)
+
+
+class ProviderCalls:
+    """The work items of payments, by payment id. What the provider is asked follows from the payment's state."""
+
+    def __init__(self, provider: PaymentProvider) -> None:
+        self._provider = provider
+
+    def prepare(self, session: Session, items: Sequence[Item]) -> Mapping[str, Call]:
+        """Return the call of each item."""
+        calls = queries.calls_of(session, [UUID(item.key) for item in items])
+        return {str(payment_id): call for payment_id, call in calls.items()}
+
+    def execute(self, request: Call) -> Sequence[Outcome]:
+        """Ask the provider."""
+        return self._provider.ask(request)
+
+    def is_outage(self, error: BaseException) -> bool:
+        """Tell whether the provider failed, as opposed to refused."""
+        return not isinstance(error, ProviderRefuses)
+
+    def record(
+        self, session: Session, outcomes: Mapping[str, Outcome | None], publish: Publish
+    ) -> Mapping[str, str | None]:
+        """Record the outcomes."""
+        found = record_outcomes(session, {UUID(key): outcome for key, outcome in outcomes.items()}, publish)
+        return {str(payment_id): kind for payment_id, kind in found.items()}
 
 
 def _advance(states: dict[UUID, State], received: Received[OrderEvent]) -> Step | None:
@@ -91,8 +136,8 @@ def _new_row(received: Received[OrderEvent], step: Step) -> dict[str, Any]:
         "user_id": order.user_id,
         "amount": order.total_amount if isinstance(order, OrderCreated) else None,
         "currency": order.currency if isinstance(order, OrderCreated) else None,
-        "status": step.becomes,
-        "cancel_requested": False,
+        "payment_method": order.payment_method if isinstance(order, OrderCreated) else "",
+        **_stored(step.becomes),
         "cause_message_id": received.message_id,
         "cause_request_id": received.request_id,
         "cause_traceparent": received.traceparent,
@@ -103,50 +148,14 @@ def _row(payment: Payment, outcome: Outcome | None = None) -> dict[str, Any]:
     """Return the columns of a payment that can change, with the provider's outcome."""
     return {
         "id": payment.id,
-        "order_id": payment.order_id,
-        "status": payment.status,
-        "cancel_requested": payment.cancel_requested,
+        **_stored(payment.state),
         "transaction_reference": outcome.reference if isinstance(outcome, Approved) else payment.transaction_reference,
         "failure_reason": outcome.reason if isinstance(outcome, Declined) else payment.failure_reason,
     }
 
 
-def _carry_out(
-    step: Step,
-    payment: Payment,
-    row: dict[str, Any],
-    provider: PaymentProvider,
-    publish: Publish,
-    cause: Cause,
-) -> dict[str, Any]:
-    """Call the provider as the step demands, publish the step's event, and return the new row."""
-    try:
-        steps = [(step, _take(step, row, provider))]
-    except ProviderRefuses:
-        if step.asks is None or step.asks not in rules.CATCH_UP:
-            raise
-        steps = []
-        for missed in rules.CATCH_UP[step.asks]:
-            row = _take(missed, row, provider)
-            steps.append((missed, row))
-    for done, after in steps:
-        _announce(done, payment, after, publish, cause)
-    return steps[-1][1]
-
-
-def _take(step: Step, row: dict[str, Any], provider: PaymentProvider) -> dict[str, Any]:
-    """Call the provider as the step demands, and return the new row."""
-    key = f"{row['order_id']}:{step.asks}"
-    match step.asks:
-        case Operation.CAPTURE:
-            provider.capture(row["transaction_reference"], key)
-        case Operation.VOID:
-            provider.void(row["transaction_reference"], key)
-        case Operation.REFUND:
-            provider.refund(row["transaction_reference"], key)
-    if step.becomes is State.CANCELLING:
-        return row | {"cancel_requested": True}
-    return row | {"status": step.becomes}
+def _stored(state: State) -> dict[str, Any]:
+    return dict(zip(_STATE_COLUMNS, STORED[state], strict=True))
 
 
 def _announce(step: Step, payment: Payment, row: dict[str, Any], publish: Publish, cause: Cause) -> None:
@@ -165,4 +174,4 @@ def _announce(step: Step, payment: Payment, row: dict[str, Any], publish: Publis
 
 def _store(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     """Write the changed rows in one statement."""
-    update_rows(session, _PAYMENTS, [{name: row[name] for name in _CHANGEABLE} for row in rows])
+    update_rows(session, _PAYMENTS, rows)

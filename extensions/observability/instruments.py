@@ -6,7 +6,7 @@ Operators rely on the names and meanings; docs/metrics.md lists them.
 import math
 import time
 from collections import Counter as Tally
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import UUID
 
@@ -121,6 +121,32 @@ class OutboxInstruments:
             self._relayed.get(event, self._relayed[OTHER]).inc(count)
         if returned:
             self._returned.inc(returned)
+
+
+class WorkItemInstruments:
+    """Attempts of work items by kind and outcome, and items that are not finished."""
+
+    def __init__(self, metrics: Metrics, kinds: Iterable[str], is_open: Callable[[], bool]) -> None:
+        self._attempts: dict[tuple[str, str], Any] = {}
+        self.backlog: dict[str, tuple[int, int, float]] | None = {}
+        """By kind: the items, those that fail, the age of the oldest in seconds. None during an outage."""
+        for kind in kinds:
+            for outcome in ("ok", "timeout", "failed"):
+                self._attempts[kind, outcome] = metrics.histogram(
+                    "work_attempt_seconds", "Executions of work items.", SECONDS, kind=kind, outcome=outcome
+                )
+            metrics.gauge("work_items", "Work items not finished, counted to 10000.", self._reader(kind, 0), kind=kind)
+            metrics.gauge("work_items_failing", "Those that failed over and over.", self._reader(kind, 1), kind=kind)
+            metrics.gauge("work_oldest_seconds", "The age of the oldest work item.", self._reader(kind, 2), kind=kind)
+        metrics.gauge("work_breaker_open", "Whether the circuit breaker of the work items is open.", is_open)
+
+    def attempted(self, kind: str, seconds: float, error: BaseException | None) -> None:
+        """Record one execution."""
+        outcome = "ok" if error is None else "timeout" if isinstance(error, TimeoutError) else "failed"
+        self._attempts[kind, outcome].observe(seconds)
+
+    def _reader(self, kind: str, which: int) -> Callable[[], float]:
+        return lambda: math.nan if self.backlog is None else self.backlog.get(kind, (0, 0, 0.0))[which]
 
 
 class CacheInstruments:

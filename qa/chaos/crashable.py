@@ -113,26 +113,17 @@ class Crashes:
     def wrap_payments(self, memory: Memory):
         """Wrap the provider, in payments only: the imports are here, so that no other service loads it."""
         from payments import use_cases
-        from payments.provider import PaymentProvider
+        from payments.provider import SimulatedProvider
 
-        @around(use_cases, "ask_provider")
-        def ask_provider(original, pending, provider):
-            outcomes = original(pending, provider)
-            if outcomes:
-                self.reach(crash_points.PROVIDER_ANSWERED)
+        @around(use_cases.ProviderCalls, "execute")
+        def execute(original, calls, request):
+            outcomes = original(calls, request)
+            self.reach(crash_points.PROVIDER_ANSWERED)
             return outcomes
 
-        @around(PaymentProvider, "authorise")
-        def authorise(original, provider, key, amount, currency):
-            outcome = original(provider, key, amount, currency)
-            if reference := getattr(outcome, "reference", None):
-                memory.authorised(key, amount, reference)
-            return outcome
-
-        @around(PaymentProvider, "_move")
-        def move(original, provider, kind, reference, key):
-            memory.move(kind, reference)
-            return original(provider, kind, reference, key)
+        @around(SimulatedProvider, "__init__")
+        def init(original, provider, limit):
+            original(provider, limit, memory)
 
 
 def _point_of(unit):

@@ -8,14 +8,14 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
-from payments.provider import ProviderRefuses
+from payments.provider import Operation, ProviderRefuses
 
 NAME = "provider"
 AUTHORISED = "authorised.log"
 
 
 class Memory:
-    """The records, shared by all replicas of payments and read by the verdict."""
+    """The records, shared by all replicas of payments and read by the verdict: the ledger of the simulated provider."""
 
     def __init__(self, folder: Path):
         self._folder = folder / NAME
@@ -23,18 +23,21 @@ class Memory:
         self._log = self._folder / AUTHORISED
         self._writer = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
-    def authorised(self, key, amount, reference):
-        """Record the amount authorised for an order. One write appends a whole line atomically."""
-        os.write(self._writer, f"{key.partition(':')[0]} {amount} {reference}\n".encode())
+    def authorise(self, call, reference):
+        """Record the amount authorised for an order. One write appends a whole line atomically.
 
-    def move(self, kind, reference):
+        A void may have come before, from a replica that took over the payment: the money is not held then.
+        """
+        os.write(self._writer, f"{call.key.partition(':')[0]} {call.amount} {reference}\n".encode())
+
+    def move(self, operation, call, reference):
         """Capture, void or refund an authorisation, or refuse to."""
-        if kind == "refund":
-            if self._decision(reference) != "capture":
+        if operation is Operation.REFUND:
+            if self._decision(reference) != Operation.CAPTURE:
                 raise ProviderRefuses(f"{reference} was not captured")
-            self._link(reference, "refund", "refund")
-        elif self._link(reference, "decision", kind) != kind:
-            raise ProviderRefuses(f"{kind} of {reference}, which is a {self._decision(reference)} already")
+            self._link(reference, "refund", operation)
+        elif self._link(reference, "decision", operation) != operation:
+            raise ProviderRefuses(f"{operation} of {reference}, which is a {self._decision(reference)} already")
 
     def accounts(self):
         """{order id: (amount authorised, operations)}; the operations are a subset of capture, void, refund."""
@@ -46,13 +49,16 @@ class Memory:
         return {order: (amount, moved[reference]) for order, amount, reference in held}
 
     def _decision(self, reference):
-        return str((self._folder / f"{reference}.decision").readlink())
+        try:
+            return str((self._folder / f"{reference}.decision").readlink())
+        except FileNotFoundError:
+            return ""
 
     def _link(self, reference, name, word):
         """Create the link unless it exists; returns its word."""
         path = self._folder / f"{reference}.{name}"
         try:
-            path.symlink_to(word)
+            path.symlink_to(str(word))
         except FileExistsError:
             return str(path.readlink())
         return word

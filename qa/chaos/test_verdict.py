@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from payments.provider import Operation
 from qa.chaos import verdict
 from qa.chaos.crash_points import HANDLER_BEFORE_ACK, ArmedPoint
 from qa.chaos.load import SCARCE, OrderRequest
@@ -110,17 +111,19 @@ def test_a_wrong_charge_is_found(orders, accounts, name, order):
 
 def test_the_provider_refuses_contradictory_operations(tmp_path):
     provider, replica = Memory(tmp_path), Memory(tmp_path)
-    provider.authorised("order-1:authorise", "10.00", "auth_1")
-    provider.authorised("order-2:authorise", "20.00", "auth_2")
-    provider.move("capture", "auth_1")
-    replica.move("capture", "auth_1")
+    provider.authorise(SimpleNamespace(key="order-1:authorise", amount="10.00"), "auth_1")
+    provider.authorise(SimpleNamespace(key="order-2:authorise", amount="20.00"), "auth_2")
+    provider.move(Operation.CAPTURE, None, "auth_1")
+    replica.move(Operation.CAPTURE, None, "auth_1")
     with pytest.raises(ProviderRefuses):
-        replica.move("void", "auth_1")
-    replica.move("refund", "auth_1")
-    provider.move("void", "auth_2")
-    for kind in ("capture", "refund"):
+        replica.move(Operation.VOID, None, "auth_1")
+    replica.move(Operation.REFUND, None, "auth_1")
+    provider.move(Operation.VOID, None, "auth_2")
+    for operation in (Operation.CAPTURE, Operation.REFUND):
         with pytest.raises(ProviderRefuses):
-            replica.move(kind, "auth_2")
+            replica.move(operation, None, "auth_2")
+    with pytest.raises(ProviderRefuses):
+        replica.move(Operation.REFUND, None, "auth_never_given")
     assert replica.accounts() == {"order-1": ("10.00", {"capture", "refund"}), "order-2": ("20.00", {"void"})}
 
 

@@ -14,7 +14,7 @@ from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, Order
 from inventory import rules as stock
 from orders import saga
 from payments import rules as payment
-from payments.provider import Approved
+from payments.provider import Approved, Captured, Operation
 from qa.model.explorer import explore
 from qa.model.patches import (
     APPLY_REPLY,
@@ -59,13 +59,15 @@ class Mutant:
             return explore(self.scenario)
 
 
-_R, _P, _BOOKED = stock.Status, payment.State, payment.Operation
+_R, _P = stock.Status, payment.State
 _GONE = stock.Step(_R.COMMITTED, on_hand=-1, reserved=-1, publishes=stock_events.StockCommitted)
 _FREE = stock.Step(_R.RELEASED, reserved=-1, publishes=stock_events.StockReleased)
 _HELD = stock.Step(_R.RESERVED, reserved=+1, publishes=stock_events.StockReserved)
-_TAKEN = payment.Step(_P.CAPTURED, _BOOKED.CAPTURE, payment_events.PaymentCaptured)
-_VOID = payment.Step(_P.VOIDED, _BOOKED.VOID, payment_events.PaymentVoided)
-_AUTHORISED = payment.Step(_P.AUTHORIZED, publishes=payment_events.PaymentAuthorized)
+_TAKEN = payment.Step(_P.CAPTURED, payment_events.PaymentCaptured)
+_VOIDED = payment.Step(_P.VOIDED, payment_events.PaymentVoided)
+_REFUNDED = payment.Step(_P.REFUNDED, payment_events.PaymentRefunded)
+_AUTHORISED = payment.Step(_P.AUTHORIZED, payment_events.PaymentAuthorized)
+_CAPTURES_NOTHING = {state: asked for state, asked in payment.OPERATIONS.items() if asked is not Operation.CAPTURE}
 _CONFIRM, _CANCEL, _CREATE = OrderConfirmed, OrderCancelled, OrderCreated
 
 MUTANTS = (
@@ -147,25 +149,57 @@ MUTANTS = (
         with_row(payment, (_P.CANCELLING, Approved), _AUTHORISED),
     ),
     Mutant("an authorisation is not voided", MAY_CANCEL, without_row(payment, (_P.AUTHORIZED, _CANCEL))),
-    Mutant("a captured payment is voided, not refunded", MAY_CANCEL, with_row(payment, (_P.CAPTURED, _CANCEL), _VOID)),
+    Mutant(
+        "a captured payment is voided, not refunded",
+        MAY_CANCEL,
+        with_row(payment, (_P.CAPTURED, _CANCEL), payment.Step(_P.VOIDING)),
+    ),
     Mutant("a captured payment is not refunded", MAY_CANCEL, without_row(payment, (_P.CAPTURED, _CANCEL))),
+    Mutant("a cancellation during the capture is forgotten", MAY_CANCEL, without_row(payment, (_P.CAPTURING, _CANCEL))),
+    Mutant(
+        "a payment cancelled during its capture stays captured",
+        MAY_CANCEL,
+        with_row(payment, (_P.CAPTURING_TO_REFUND, Captured), _TAKEN),
+    ),
+    Mutant(
+        "a payment cancelled during its capture is voided",
+        MAY_CANCEL,
+        with_row(payment, (_P.CAPTURING, _CANCEL), payment.Step(_P.VOIDING)),
+    ),
     Mutant(
         "a refund is recorded, but not requested from the provider",
         MAY_CANCEL,
-        with_row(payment, (_P.CAPTURED, _CANCEL), payment.Step(_P.REFUNDED, publishes=payment_events.PaymentRefunded)),
+        with_row(payment, (_P.CAPTURED, _CANCEL), _REFUNDED),
     ),
     Mutant(
         "a void is recorded, but not requested from the provider",
         MAY_CANCEL,
-        with_row(payment, (_P.AUTHORIZED, _CANCEL), replace(_VOID, asks=None)),
+        with_row(payment, (_P.AUTHORIZED, _CANCEL), _VOIDED),
     ),
-    Mutant("payments trusts the inbox: captures again", PLAIN, with_row(payment, (_P.CAPTURED, _CONFIRM), _TAKEN)),
     Mutant(
-        "a late confirmation captures a voided payment", MAY_CANCEL, with_row(payment, (_P.VOIDED, _CONFIRM), _TAKEN)
+        "an authorisation that comes after the cancellation is not voided at the provider",
+        MAY_CANCEL,
+        with_row(payment, (_P.CANCELLING, Approved), _VOIDED),
+    ),
+    Mutant(
+        "a capture is never requested from the provider",
+        PLAIN,
+        with_replacement(payment, "OPERATIONS", _CAPTURES_NOTHING),
+    ),
+    Mutant(
+        "payments trusts the inbox: captures again",
+        PLAIN,
+        with_row(payment, (_P.CAPTURED, _CONFIRM), payment.Step(_P.CAPTURING)),
+    ),
+    Mutant(
+        "a late confirmation captures a voided payment",
+        MAY_CANCEL,
+        with_row(payment, (_P.VOIDED, _CONFIRM), payment.Step(_P.CAPTURING)),
     ),
     Mutant(
         "the provider's outcome is recorded twice", PLAIN, with_row(payment, (_P.AUTHORIZED, Approved), _AUTHORISED)
     ),
+    Mutant("a capture is recorded twice", PLAIN, with_row(payment, (_P.CAPTURED, Captured), _TAKEN)),
     Mutant(
         "a late provider outcome reactivates a voided payment",
         MAY_CANCEL,

@@ -1,8 +1,8 @@
 """One transaction of each service, decided by its real code: what it writes and publishes, given what it has read.
 
 This module decides nothing. Orders: saga.apply_reply, saga.apply_command, use_cases._apply and ._status_event.
-Inventory: rules.merge, .step_for, .decide and .adjust. Payments: rules.step_for, use_cases._carry_out and
-Payment.state.
+Inventory: rules.merge, .step_for, .decide and .adjust. Payments: rules.step_for and .STORED, use_cases._row, ._stored
+and ._announce, and Payment.state.
 """
 
 from typing import NamedTuple
@@ -15,9 +15,9 @@ from orders import use_cases as order_use_cases
 from payments import rules as payment_rules
 from payments import use_cases as payment_use_cases
 from payments.models import Payment
-from payments.provider import Approved, Declined, ProviderRefuses
+from payments.provider import Approved, Captured, Declined, Operation, Refunded, Voided
 from qa.model import vocabulary as words
-from qa.model.scenario import APPROVED
+from qa.model.scenario import APPROVED, DECLINED
 
 PAYMENT, MESSAGE_ID = UUID(int=0xBEEF), UUID(int=0xFEED)
 FIELDS = (("status", "status"), ("stock", "stock_status"), ("payment", "payment_status"), ("cancel_reason",) * 2)
@@ -31,27 +31,37 @@ class Outcome(NamedTuple):
     money: int = 0
 
 
-class Provider:
-    """A payment provider that remembers its operations; strict and idempotent, as a real one is."""
+OUTCOMES = {
+    APPROVED: Approved("auth_1"),
+    DECLINED: Declined("over the limit"),
+    "captured": Captured("capture_1"),
+    "voided": Voided("void_1"),
+    "refunded": Refunded("refund_1"),
+}
+RESULTS = {Operation.CAPTURE: "captured", Operation.VOID: "voided", Operation.REFUND: "refunded"}
+# What the provider has done, what must not have been done before, and what must.
+CALLS = {
+    APPROVED: (words.AUTHORIZED, words.DECLINED | words.VOIDED, 0),
+    DECLINED: (words.DECLINED, words.AUTHORIZED | words.VOIDED, 0),
+    "captured": (words.CAPTURED, words.VOIDED, words.AUTHORIZED),
+    "voided": (words.VOIDED, words.CAPTURED, 0),
+    "refunded": (words.REFUNDED, words.VOIDED, words.CAPTURED),
+}
+"""A provider that remembers its operations; strict and idempotent, as a real one is."""
 
-    def __init__(self, money):
-        self.money = money
 
-    def capture(self, reference, key):
-        self._move(words.CAPTURED, reference, unless=words.VOIDED)
+class ProviderRefuses(Exception):
+    """The call contradicts an earlier one."""
 
-    def void(self, reference, key):
-        self._move(words.VOIDED, reference, unless=words.CAPTURED)
 
-    def refund(self, reference, key):
-        if not self.money & words.CAPTURED:
-            raise ProviderRefuses
-        self._move(words.REFUNDED, reference, unless=words.VOIDED)
-
-    def _move(self, what, reference, unless):
-        if self.money & unless or reference is None or not self.money & words.AUTHORIZED:
-            raise ProviderRefuses
-        self.money |= what
+def ask_provider(money, result):
+    """Return what the provider has done after the call with this result. Raises ProviderRefuses."""
+    does, unless, after = CALLS[result]
+    if money & does:
+        return money  # a repeated call
+    if money & unless or money & after != after:
+        raise ProviderRefuses
+    return money | does
 
 
 # Orders. A transaction writes the changed columns, as the ORM does.
@@ -123,38 +133,44 @@ def adjust(balance, delta):
 # Payments. A transaction writes the whole row.
 
 
-def settle_payment(number, payment, message, money):
-    """Payments handles an event of an order. Raises PaymentMissing and ProviderRefuses."""
+def settle_payment(number, payment, message):
+    """Payments handles an event of an order: it publishes nothing, and asks nobody. Raises PaymentMissing."""
     received = words.received(number, message, ())
-    row = None if payment is None else _row(number, payment, money)
+    row = None if payment is None else _row(number, payment)
     step = payment_rules.step_for(row and row.state, type(received.event))
     if step is None:
         return None
-    if row is None or message == words.CREATED:
-        new = payment_use_cases._new_row(received, step)
-        return Outcome((str(new["status"]), False), (), money)
-    return _take(step, row, payment_use_cases._row(row), money, received)
+    before = payment_use_cases._new_row(received, step) if row is None else payment_use_cases._row(row)
+    return Outcome(_columns(before | payment_use_cases._stored(step.becomes)))
 
 
 def record_outcome(number, payment, result, money):
     """Payments records the provider's outcome, in time or late. A repeated request has the same outcome."""
-    row = _row(number, payment, money)
-    outcome = Approved("auth_1") if result == APPROVED else Declined("over the limit")
+    row, outcome, published = _row(number, payment), OUTCOMES[result], []
     step = payment_rules.step_for(row.state, type(outcome))
     if step is None:
         return None
-    return _take(step, row, payment_use_cases._row(row, outcome), money, row.cause)
+    after = payment_use_cases._row(row, outcome) | payment_use_cases._stored(step.becomes)
+    payment_use_cases._announce(step, row, after, lambda event, _: published.append(event), row.cause)
+    return Outcome(_columns(after), tuple(words.index_of(event) for event in published), money)
 
 
-def _take(step, row, before, money, cause):
-    provider, published = Provider(money), []
-    after = payment_use_cases._carry_out(step, row, before, provider, lambda event, _: published.append(event), cause)
-    written = (str(after["status"]), after["cancel_requested"])
-    return Outcome(written, tuple(words.index_of(event) for event in published), provider.money)
+def payment_state(payment):
+    """Return the state of a payment's row."""
+    return None if payment is None else _row(0, payment).state
 
 
-def _row(number, payment, money):
-    status, cancel_requested = payment
+def operation_of(payment):
+    """Return what payments asks the provider about a payment, None for nothing."""
+    return payment_rules.OPERATIONS.get(payment_state(payment))
+
+
+def _columns(row):
+    return str(row["status"]), row["capture_requested"], row["cancel_requested"]
+
+
+def _row(number, payment):
+    status, capture_requested, cancel_requested = payment
     authorised = status not in {"PENDING", "FAILED", "CANCELLED_BEFORE"}
     return Payment(
         id=PAYMENT,
@@ -163,6 +179,7 @@ def _row(number, payment, money):
         amount=words.TOTAL,
         currency="TRY",
         status=status,
+        capture_requested=capture_requested,
         cancel_requested=cancel_requested,
         transaction_reference="auth_1" if authorised else None,
         failure_reason=None,

@@ -24,8 +24,8 @@ def _plain(write):
     """Format what a transaction of orders, inventory or payments writes."""
     if isinstance(write, str):
         return write
-    if not isinstance(write[0], tuple):  # a payment's status, and whether a cancellation is requested
-        return f"{write[0]}, cancelled" if write[0] == "PENDING" and write[1] else str(write[0])
+    if not isinstance(write[0], tuple):  # a payment's status, and whether its capture or its end is requested
+        return words.payment_words(write)
     if len(write) == 2 and isinstance(write[0][1], tuple):  # a reservation, and stock levels
         (status, _), balances = write
         levels = (

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from qa.model.vocabulary import payment_words
+
 ERROR, UNCHANGED = ("an error", ()), (None, ())
 ORDER_EVENTS = ("order.created", "order.confirmed", "order.cancelled")
 
@@ -41,34 +43,41 @@ RESERVATION = Table(
     _others(_RESERVATION, ("RESERVED", "FAILED", "COMMITTED", "RELEASED", "RETURNED", "a tombstone"), ORDER_EVENTS),
 )
 
-REMEMBERED = "PENDING, cancelled"
+REMEMBERED, CAPTURING, VOIDING = "PENDING, cancelled", "AUTHORIZED, confirmed", "AUTHORIZED, cancelled"
+CAPTURING_TO_REFUND, REFUNDING = "AUTHORIZED, confirmed, cancelled", "CAPTURED, cancelled"
 _PAYMENT = {
     (None, "order.created"): {("PENDING", ())},
     ("PENDING", "approved"): {("AUTHORIZED", ("payment.authorized",))},
     ("PENDING", "declined"): {("FAILED", ("payment.failed",))},
-    # The second outcomes: the provider has already done the opposite, and a crash has rolled back our transaction. Its
-    # refusal replaces the event that will be delivered again.
-    ("AUTHORIZED", "order.confirmed"): {("CAPTURED", ("payment.captured",)), ("VOIDED", ("payment.voided",))},
-    ("AUTHORIZED", "order.cancelled"): {
-        ("VOIDED", ("payment.voided",)),
-        ("REFUNDED", ("payment.captured", "payment.refunded")),
-    },
-    ("CAPTURED", "order.cancelled"): {("REFUNDED", ("payment.refunded",))},
+    # The status changes, and the event is published, when the provider has done what the order's event made necessary.
+    ("AUTHORIZED", "order.confirmed"): {(CAPTURING, ())},
+    (CAPTURING, "captured"): {("CAPTURED", ("payment.captured",))},
+    ("AUTHORIZED", "order.cancelled"): {(VOIDING, ())},
+    (VOIDING, "voided"): {("VOIDED", ("payment.voided",))},
+    ("CAPTURED", "order.cancelled"): {(REFUNDING, ())},
+    (REFUNDING, "refunded"): {("REFUNDED", ("payment.refunded",))},
+    (CAPTURING, "order.cancelled"): {(CAPTURING_TO_REFUND, ())},
+    (CAPTURING_TO_REFUND, "captured"): {(REFUNDING, ("payment.captured",))},
     ("PENDING", "order.cancelled"): {(REMEMBERED, ())},
-    (REMEMBERED, "approved"): {("VOIDED", ("payment.voided",))},
+    (REMEMBERED, "approved"): {(REMEMBERED, ())},
     (REMEMBERED, "declined"): {("FAILED", ("payment.failed",))},
+    (REMEMBERED, "voided"): {("VOIDED", ("payment.voided",))},
     (None, "order.cancelled"): {("a tombstone", ())},
     (None, "order.confirmed"): {ERROR},
 }
-_PAYMENT_STATUSES = ("PENDING", REMEMBERED, "AUTHORIZED", "FAILED", "CAPTURED", "VOIDED", "REFUNDED", "a tombstone")
+_AUTHORISED = ("AUTHORIZED", CAPTURING, VOIDING, CAPTURING_TO_REFUND, "CAPTURED", REFUNDING, "VOIDED", "REFUNDED")
+_PAYMENT_STATUSES = ("PENDING", REMEMBERED, *_AUTHORISED, "FAILED", "a tombstone")
 PAYMENT = Table(
     "payment",
     _PAYMENT,
     (
         *_others(_PAYMENT, _PAYMENT_STATUSES, ORDER_EVENTS),
         # The provider's outcome again, from another replica. A repeated request has the same outcome.
-        *((status, "approved") for status in ("AUTHORIZED", "CAPTURED", "VOIDED", "REFUNDED")),
-        ("FAILED", "declined"),
+        *((status, "approved") for status in _AUTHORISED),
+        *((status, "captured") for status in ("CAPTURED", REFUNDING, "REFUNDED")),
+        *((status, "voided") for status in ("VOIDED", "FAILED")),
+        *((status, "declined") for status in ("VOIDED", "FAILED")),
+        ("REFUNDED", "refunded"),
     ),
 )
 TABLES = (RESERVATION, PAYMENT)
@@ -121,8 +130,7 @@ class Coverage:
 
 
 def _status(was):
-    """Return the contract's name for a status: of a reservation, or of a payment as (status, cancel requested)."""
+    """Return the contract's name for a status: of a reservation, or of a payment as a tuple of its columns."""
     if isinstance(was, tuple):
-        status, cancel_requested = was
-        was = REMEMBERED if status == "PENDING" and cancel_requested else status
+        was = payment_words(was)
     return "a tombstone" if was == "CANCELLED_BEFORE" else was

@@ -44,6 +44,16 @@ CONSUMERS = [
 # The provider's operations for an order. It also remembers those of our transactions that were rolled back.
 AUTHORIZED, DECLINED, CAPTURED, VOIDED, REFUNDED = 1, 2, 4, 8, 16
 
+# Every step of a payment leads to a higher rank, except that a reference may be noted while it is voided.
+_PAYMENT_RANKS = (
+    {"PENDING"},
+    {"CANCELLING", "AUTHORIZED"},
+    {"CAPTURING", "VOIDING"},
+    {"CAPTURING_TO_REFUND", "CAPTURED"},
+    {"REFUNDING"},
+    {"FAILED", "VOIDED", "REFUNDED", "CANCELLED_BEFORE"},
+)
+
 PRODUCTS = [UUID(int=0xA0 + number) for number in range(4)]
 PRODUCT_OF = {product: number for number, product in enumerate(PRODUCTS)}
 ORDERS = [UUID(int=0x10 + number) for number in range(4)]
@@ -54,6 +64,18 @@ TOTAL = Decimal("20.00")
 def was_published(message: str, bits: int, *, returned: bool = False) -> bool:
     """Whether the message is committed to the outbox."""
     return bool(bits & STAGES[INDEX[message, returned]][0])
+
+
+def payment_words(row: tuple[str, bool, bool]) -> str:
+    """Describe a payment's row."""
+    status, capture_requested, cancel_requested = row
+    confirmed = capture_requested and status == "AUTHORIZED"
+    return status + ", confirmed" * confirmed + ", cancelled" * cancel_requested
+
+
+def payment_rank(state: str | None) -> int:
+    """Return how far a payment has come; -1 without a payment."""
+    return next((rank for rank, states in enumerate(_PAYMENT_RANKS) if state in states), -1)
 
 
 def received(number: int, message: int, lines: tuple[tuple[int, int], ...]) -> Received:

@@ -16,14 +16,18 @@ A transaction has two steps. First it begins: it takes its locks (or waits for t
 it commits what it decided, or crashes without a trace; only the provider remembers. This is exact for code that locks
 everything it reads, because nothing it has read can change between its last lock and its commit. A transaction that
 changes only the inbox is one step, because no other transaction can see the difference.
+
+The provider is asked outside of any transaction, and its outcome is recorded in one. Here the recording begins with the
+call: a crash of this transaction leaves a call whose outcome is recorded later, or by another process whose lease it
+is. What the provider has done can be recorded at any time, and again.
 """
 
 from dataclasses import replace
 
 from inventory.rules import ReservationMissing
 from orders.saga import Saga
-from payments.provider import ProviderRefuses
-from payments.rules import PaymentMissing, State
+from payments.provider import Operation
+from payments.rules import PaymentMissing
 from qa.model import services
 from qa.model import vocabulary as words
 from qa.model.records import PERSON, Broken, Interned, Locks, OpenSets, Order, Step, Transaction, with_levels
@@ -93,10 +97,10 @@ class World:
         return False
 
     def _is_progress(self, order, after):
-        """Whether something irreversible was done: more bits are set, or a payment is no longer PENDING."""
+        """Whether something irreversible was done: more bits are set, or a payment has moved forward."""
         before, then = Order(*self.orders.values[order]), Order(*self.orders.values[after])
-        waits = [(self.payments.values[it.payment] or ("",))[0] == State.PENDING for it in (before, then)]
-        return then.bits != before.bits or waits == [True, False]
+        ranks = [words.payment_rank(services.payment_state(self.payments.values[it.payment])) for it in (before, then)]
+        return then.bits != before.bits or ranks[0] < ranks[1]
 
     # Steps of one order
 
@@ -134,8 +138,6 @@ class World:
             if not self.scenario.orders[number].foreign:
                 raise Broken("a confirmation finds its reservation and payment", f"{service}: {error}") from error
             outcome = None  # retried, then dead-lettered: handled without a change
-        except ProviderRefuses:
-            return  # retried until the message whose effect the provider already has is delivered again
         progress = not it.bits & handled
         label = f"{service} gets", number, message
         if outcome is None:
@@ -153,14 +155,12 @@ class World:
         part = {
             "orders": (order.saga,),
             "inventory": (order.reservation, stock),
-            "payments": (order.payment, order.money),
+            "payments": (order.payment,),
         }
         key = number, message, service, *part[service]
         if key not in self._handled:
             try:
                 self._handled[key] = self._run_rules(number, order, stock, message, service)
-            except ProviderRefuses as error:
-                self._handled[key] = error
             except (ReservationMissing, PaymentMissing) as error:
                 self._handled[key] = error
                 self._hits("reservation" if service == "inventory" else "payment", None, message)(None, "an error")
@@ -181,39 +181,50 @@ class World:
             return outcome
         was = self.payments.values[order.payment]
         hit = self._hits("payment", was, message)
-        outcome = services.settle_payment(number, was, message, order.money)
+        outcome = services.settle_payment(number, was, message)
         hit(outcome, outcome and outcome.write)
         return outcome
 
-    def _provider_outcome(self, number, order, result, bit):
+    def _provider_outcome(self, number, order, result):
         key = number, result, order.payment, order.money
         if key not in self._handled:
             row = self.payments.values[order.payment]
             hit = self._hits("payment", row, result)
             try:
-                outcome = services.record_outcome(number, row, result, order.money | bit)
-            except ProviderRefuses:
-                outcome = None
+                money = services.ask_provider(order.money, result)
+            except services.ProviderRefuses as error:
+                raise Broken("the provider is asked nothing that it refuses", f"{result}, {row}") from error
+            outcome = services.record_outcome(number, row, result, money)
             hit(outcome, outcome and outcome.write)
             self._handled[key] = outcome
         return self._handled[key]
 
     def _provider_outcomes(self, number, order):
-        """The provider is called while a payment is PENDING; its outcome may be recorded late, and by two replicas."""
+        """What the provider is asked; its outcome may be recorded late, and by two replicas."""
         it = Order(*self.orders.values[order])
-        row = self.payments.values[it.payment]
-        known = it.money & (words.AUTHORIZED | words.DECLINED)
-        if row is None or not (known or row[0] == State.PENDING):
+        if self.payments.values[it.payment] is None:
             return
-        for result, bit in (("approved", words.AUTHORIZED), ("declined", words.DECLINED)):
-            if result not in self.scenario.orders[number].outcomes or (known and not known & bit):
-                continue  # a repeated request has the same outcome
-            outcome = self._provider_outcome(number, it, result, bit)
+        for result in self._possible_results(number, it):
+            outcome = self._provider_outcome(number, it, result)
             if outcome is not None:
                 needs = self._locks.row("payments", number)
                 yield self._begin(
                     (f"the provider has {result}", number, result), it, "payments", 0, outcome, needs, True
                 )
+
+    def _possible_results(self, number, order):
+        """The outcomes of what the provider has done, and of what it is asked now.
+
+        An authorisation may also be asked for by a process that has lost its lease, while another one voids.
+        """
+        operation = services.operation_of(self.payments.values[order.payment])
+        known = {result for result, (done, _, _) in services.CALLS.items() if order.money & done}
+        if operation in services.RESULTS:
+            known.add(services.RESULTS[operation])
+        waits = self.payments.values[order.payment][0] == "PENDING" or operation is Operation.AUTHORISE
+        if waits and not order.money & (words.AUTHORIZED | words.DECLINED | words.VOIDED):
+            known.update(self.scenario.orders[number].outcomes)
+        return sorted(known)
 
     def _commands(self, number, order):
         it = Order(*self.orders.values[order])
@@ -234,7 +245,7 @@ class World:
         inserts = service == "payments" and bool(opens_a_payment)
         publishes = sum(words.STAGES[message][0] for message in outcome.publishes)
         begun = Transaction(label[1], service, label[2], handled, outcome.write, publishes, holds, inserts)
-        if service == "payments":
+        if service == "payments" and not handled:
             order = order._replace(money=outcome.money)
         return Step((*label, outcome.write), holds, self.transactions(begun), self.orders(tuple(order)), progress)
 

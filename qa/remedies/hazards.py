@@ -137,9 +137,9 @@ REMEDIES = [
         "the provider's idempotency key is derived from the order",
         [
             Patch(
-                "payments/use_cases.py",
-                'payment.payment_id: provider.authorise(f"{payment.order_id}:authorise"',
-                "payment.payment_id: provider.authorise(f\"{id(object())}:{__import__('uuid').uuid4()}\"",
+                "payments/queries.py",
+                'key=f"{order_id}:{operation}"',
+                "key=f\"{__import__('uuid').uuid4()}:{operation}\"",
             )
         ],
         f"{RACES}::test_h5_the_provider_gets_the_same_key_for_every_request_of_an_order",
@@ -464,7 +464,7 @@ REMEDIES = [
     Remedy(
         "H16",
         "exactly 10000.00 is accepted",
-        [Patch("payments/provider.py", "if amount > self.limit:", "if amount >= self.limit:")],
+        [Patch("payments/provider.py", "if call.amount > self.limit:", "if call.amount >= self.limit:")],
         "tests/unit/payments/test_provider.py::test_an_amount_up_to_the_limit_is_approved",
     ),
 ]

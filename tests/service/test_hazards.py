@@ -32,8 +32,8 @@ from orders import use_cases as orders
 from orders.models import Order as OrderRow
 from orders.pricing import PricedOrder
 from orders.saga import Command
+from payments import queries as payment_queries
 from payments import use_cases as payments
-from payments.queries import Pending
 from tests.support import connect, database, empty_database, eventually
 
 QUEUE, DELIVERED = queue_name("notifications", OrderShipped), queue_name("notifications", OrderDelivered)
@@ -181,17 +181,16 @@ class TestOneOrder:
         assert order.status() == "SHIPPED"
 
 
-def test_h5_the_provider_gets_the_same_key_for_every_request_of_an_order():
-    keys = []
-
-    class Provider:
-        def authorise(self, key, *_amount):
-            keys.append(key)
-
-    order = Pending(new_id(), new_id(), Decimal("1.00"), "TRY")
-    for _ in range(2):  # the request is repeated after a crash, or by another replica
-        payments.ask_provider([order], Provider())
-    assert len(set(keys)) == 1
+def test_h5_the_provider_gets_the_same_key_for_every_request_of_an_order(servers):
+    empty_database("payments")
+    line = OrderLine(product_id=new_id(), product_sku="SKU", quantity=1, price_snapshot=Decimal(1))
+    order = OrderCreated(order_id=new_id(), user_id=new_id(), total_amount=Decimal(1), currency="TRY", items=(line,))
+    with sessionmaker(database("payments")).begin() as session:
+        payments.follow_orders(session, [Received(order, new_id(), "request", "trace")])
+        [(payment_id,)] = session.execute(sqlalchemy.text("SELECT id FROM payments"))
+        # The call is repeated after a crash, or by another replica.
+        calls = [payment_queries.calls_of(session, [payment_id])[payment_id] for _ in range(2)]
+    assert len({call.key for call in calls}) == 1
 
 
 def test_h6_a_crash_between_commit_and_ack_repeats_nothing(run_service, bus, monkeypatch):

@@ -27,12 +27,11 @@ from orders.pricing import PricedOrder
 from orders.saga import Command
 from payments import queries as payment_queries
 from payments import use_cases as payments
-from payments.provider import PaymentProvider
+from payments.provider import Approved
 from tests.service.stateful import Transactions, received
 from tests.support import eventually
 
 USER = new_id()
-PROVIDER = PaymentProvider(Decimal("10000.00"))
 NO_KEYS = text("SELECT CAST(:keys AS bigint[])")
 
 
@@ -142,7 +141,7 @@ class PaymentsRace(Race):
         )
 
     def second(self, session, publish):
-        payments.follow_orders(session, [self.cancelled()], PROVIDER, publish)
+        payments.follow_orders(session, [self.cancelled()])
 
 
 class AnUnknownPaymentIsOpenedAndCancelled(PaymentsRace):
@@ -150,20 +149,19 @@ class AnUnknownPaymentIsOpenedAndCancelled(PaymentsRace):
     wrong = (IntegrityError,)  # without the lock, the unique key prevents the second row
 
     def first(self, session, publish):
-        payments.follow_orders(session, [self.created(self.order)], PROVIDER, publish)
+        payments.follow_orders(session, [self.created(self.order)])
 
 
 class AnOutcomeIsRecordedAndTheOrderCancelled(PaymentsRace):
-    right = [("VOIDED", False)]  # noqa: RUF012
+    right = [("AUTHORIZED", True)]  # noqa: RUF012 - it is being voided
 
     def prepare(self):
-        with self.transactions.open([]) as (session, publish):
-            payments.follow_orders(session, [self.created(self.order)], PROVIDER, publish)
-            pending = payment_queries.pending_payments(session, None, 10_000)
-        self.answers = payments.ask_provider([each for each in pending if each.order_id == self.order], PROVIDER)
+        with self.transactions.open([]) as (session, _):
+            payments.follow_orders(session, [self.created(self.order)])
+        [(self.payment,)] = self.transactions.read("SELECT id FROM payments WHERE order_id = :order", order=self.order)
 
     def first(self, session, publish):
-        payments.record_outcomes(session, self.answers, PROVIDER, publish)
+        payments.record_outcomes(session, {self.payment: Approved("auth_1")}, publish)
 
 
 class OrdersRace(Race):

@@ -1,7 +1,8 @@
 """Payments' use cases on a real database: any sequence, batches, repetitions, and crashes before the commit.
 
-After each step the table, the published events and the operations of the provider must match a much simpler model of
-the contract. Outcomes of the provider are recorded at any later time: late, twice, or by the second of two replicas.
+After each step the table, the work items, the published events and the operations of the provider must match a much
+simpler model of the contract. The provider is asked under leases, which may end: then another process asks again, and
+only the outcome of the latest lease is recorded, at any later time.
 """
 
 from decimal import Decimal
@@ -16,13 +17,16 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from sqlalchemy import text
 
 from contracts.ids import new_id
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated
-from payments import queries, rules, use_cases
+from extensions.storage import work_items
+from payments import rules, use_cases
 from payments.models import Payment
-from payments.provider import Approved, PaymentProvider
-from payments.rules import PaymentMissing
+from payments.provider import Approved, SimulatedProvider
+from payments.rules import Kind, PaymentMissing
+from payments.simulated_provider import MemoryLedger
 from tests.service.stateful import HUNT, Transactions, received, run_until_seen
 
 USER, ORDERS = new_id(), 4
@@ -33,6 +37,16 @@ crashes = st.sampled_from([False, False, False, True])
 kinds = st.sampled_from(["created", "confirmed", "cancelled"])
 news = st.lists(st.tuples(kinds, st.integers(0, ORDERS - 1)), min_size=2, max_size=8)
 
+ASKS = {
+    "PENDING": "authorise",
+    "remembered": "void",
+    "capturing": "capture",
+    "capturing, cancelled": "capture",
+    "voiding": "void",
+    "refunding": "refund",
+}
+"""What the provider is asked in each state of the model."""
+
 
 class Till:
     """A minimal model of payments as the contract describes them."""
@@ -40,56 +54,67 @@ class Till:
     def __init__(self):
         self.status = {}
         self.published = []
-        self.moved = []
 
     def created(self, order):
         self.status.setdefault(order, "PENDING")
 
-    def answered(self, order, approved):
+    def confirmed(self, order):
+        if self.status[order] == "AUTHORIZED":
+            self.status[order] = "capturing"
+
+    def cancelled(self, order):
+        becomes = {
+            None: "CANCELLED_BEFORE",
+            "PENDING": "remembered",
+            "AUTHORIZED": "voiding",
+            "capturing": "capturing, cancelled",
+            "CAPTURED": "refunding",
+        }
+        was = self.status.get(order)
+        if was in becomes:
+            self.status[order] = becomes[was]
+
+    def answered(self, order, operation, approved):
         was = self.status[order]
-        if was in {"PENDING", "remembered"}:
+        if operation == "authorise":
             if not approved:
                 self._become(order, "FAILED", "payment.failed")
             elif was == "PENDING":
                 self._become(order, "AUTHORIZED", "payment.authorized")
-            else:
-                self._become(order, "VOIDED", "payment.voided", "void")
+        elif operation == "capture":
+            self._become(order, "CAPTURED" if was == "capturing" else "refunding", "payment.captured")
+        elif operation == "void":
+            self._become(order, "VOIDED", "payment.voided")
+        else:
+            self._become(order, "REFUNDED", "payment.refunded")
 
-    def confirmed(self, order):
-        if self.status[order] == "AUTHORIZED":
-            self._become(order, "CAPTURED", "payment.captured", "capture")
-
-    def cancelled(self, order):
-        was = self.status.get(order)
-        if was is None:
-            self.status[order] = "CANCELLED_BEFORE"
-        elif was == "PENDING":
-            self.status[order] = "remembered"
-        elif was == "AUTHORIZED":
-            self._become(order, "VOIDED", "payment.voided", "void")
-        elif was == "CAPTURED":
-            self._become(order, "REFUNDED", "payment.refunded", "refund")
-
-    def _become(self, order, status, event, move=None):
+    def _become(self, order, status, event):
         self.status[order] = status
         self.published.append((event, order))
-        if move:
-            self.moved.append((move, order))
+
+    @property
+    def asks(self):
+        """What the provider has to be asked, by order."""
+        return {order: ASKS[status] for order, status in self.status.items() if status in ASKS}
 
 
-class Watched(PaymentProvider):
-    """The provider, with a record of each operation."""
-
-    def __init__(self):
-        super().__init__(LIMIT)
-        self.moves = []
-
-    def _move(self, kind, reference, key):
-        self.moves.append((kind, key.partition(":")[0]))
-        return super()._move(kind, reference, key)
-
-
-STATUSES = {"PENDING", "remembered", "AUTHORIZED", "FAILED", "CAPTURED", "VOIDED", "REFUNDED", "CANCELLED_BEFORE"}
+# The names of the model's states by the columns of a payment.
+STATES = {
+    ("PENDING", False, True): "remembered",
+    ("AUTHORIZED", True, False): "capturing",
+    ("AUTHORIZED", True, True): "capturing, cancelled",
+    ("AUTHORIZED", False, True): "voiding",
+    ("CAPTURED", True, True): "refunding",
+}
+STATUSES = {"PENDING", "AUTHORIZED", "FAILED", "CAPTURED", "VOIDED", "REFUNDED", "CANCELLED_BEFORE", *STATES.values()}
+DONE = {
+    "capturing": {"authorise"},
+    "CAPTURED": {"authorise", "capture"},
+    "refunding": {"authorise", "capture"},
+    "REFUNDED": {"authorise", "capture", "refund"},
+    "VOIDED": {"void"},
+}
+"""What the provider has done at least."""
 
 
 class Payments(RuleBasedStateMachine):
@@ -102,7 +127,12 @@ class Payments(RuleBasedStateMachine):
     def open_till(self, amounts):
         self.orders = [new_id() for _ in range(ORDERS)]
         self.amounts, self.till, self.published = amounts, Till(), []
-        self.provider, self.moved, self.answers = Watched(), [], {}
+        self.ledger = MemoryLedger()
+        self.calls = use_cases.ProviderCalls(SimulatedProvider(LIMIT, self.ledger))
+        self.results = []  # (order, operation, item, outcome)
+        self.leases = {}  # the latest lease of each order that is being asked about
+        with self.transactions.open([]) as (session, _):
+            session.execute(text("DELETE FROM work_items"))
 
     # Events
 
@@ -122,18 +152,14 @@ class Payments(RuleBasedStateMachine):
         if all(order in self.till.status for order in batch):
             return
         events = [received(self.confirmed(order)) for order in batch]
-        with pytest.raises(PaymentMissing), self.transactions.open(self.published) as (session, publish):
-            use_cases.follow_orders(session, events, self.provider, publish)
-        assert self.provider.moves == [], "the provider was called before the failure was detected"
+        with pytest.raises(PaymentMissing), self.transactions.open(self.published) as (session, _):
+            use_cases.follow_orders(session, events)
 
     @rule(order=st.integers(0, ORDERS - 1))
     def an_order_is_paid(self, order):
         """The usual sequence, from which other rules continue."""
         self.orders_are_created([order], crash=False)
-        self.the_provider_is_asked()
-        self.record(
-            [payment for payment, (about, _) in self.answers.items() if about == self.orders[order]], crash=False
-        )
+        self.everything_is_asked_and_recorded()
 
     @precondition(lambda self: "AUTHORIZED" in self.till.status.values())
     @rule(data=st.data())
@@ -156,50 +182,70 @@ class Payments(RuleBasedStateMachine):
             self.handle(batch, crash)
 
     def handle(self, news, crash):
-        opened = {order for what, order in news if what == "created"} - set(self.till.status)
-        with self.transactions.open(self.published, crash=crash) as (session, publish):
+        with self.transactions.open(self.published, crash=crash) as (session, _):
             events = [received(getattr(self, what)(order)) for what, order in news]
-            must_ask = use_cases.follow_orders(session, events, self.provider, publish)
+            has_calls = use_cases.follow_orders(session, events)
         if not crash:
+            before = self.till.asks
             for what, order in news:
                 getattr(self.till, what)(order)
-            assert must_ask == any(self.till.status[order] in {"PENDING", "remembered"} for order in opened)
-        self.note_moves(crash)
+            assert has_calls or self.till.asks == before
 
     # The provider
 
     @rule()
     def the_provider_is_asked(self):
+        """Claim what is due, and ask; the outcomes are recorded later, or never."""
+        for kind in Kind:
+            with self.transactions.open([]) as (session, _):
+                items = work_items.claim(session, kind, "test", fresh=100, again=100, seconds=3600, longest_pause=3600)
+                calls = self.calls.prepare(session, items)
+            assert {item.key for item in items} == set(calls)
+            for item in items:
+                self._ask(item, calls[item.key])
+        assert set(self.till.asks) == set(self.leases), "everything is being asked now"
+
+    def _ask(self, item, call):
+        order = [str(each) for each in self.orders].index(call.authorisation.partition(":")[0])
+        assert call.operation == self.till.asks[order]
+        assert order not in self.leases, "two processes ask about one payment"
+        self.leases[order] = item.lease
+        [outcome] = self.calls.execute(call)
+        self.results.append((order, str(call.operation), item, outcome))
+
+    @precondition(lambda self: self.leases)
+    @rule()
+    def the_leases_end(self):
         with self.transactions.open([]) as (session, _):
-            pending = [each for each in queries.pending_payments(session, None, 10_000) if each.order_id in self.orders]
-        waiting = {order for order, status in self.till.status.items() if status in {"PENDING", "remembered"}}
-        assert {self.orders.index(each.order_id) for each in pending} == waiting
-        answers = use_cases.ask_provider(pending, self.provider)
-        self.answers |= {each.payment_id: (each.order_id, answers[each.payment_id]) for each in pending}
+            session.execute(text("UPDATE work_items SET next_attempt_at = clock_timestamp() WHERE lease IS NOT NULL"))
+        self.leases.clear()
 
-    @precondition(lambda self: self.answers)
+    @precondition(lambda self: self.results)
     @rule(data=st.data(), crash=crashes)
-    def answers_are_recorded(self, data, crash):
-        known = sorted(self.answers)
-        chosen = data.draw(st.sets(st.sampled_from(range(len(known))), min_size=1), label="answers")
-        self.record([known[number] for number in sorted(chosen)], crash)
+    def outcomes_are_recorded(self, data, crash):
+        chosen = data.draw(st.sets(st.integers(0, len(self.results) - 1), min_size=1), label="results")
+        self.record([self.results[number] for number in sorted(chosen)], crash)
 
-    def record(self, payments, crash):
-        answers = {payment: self.answers[payment][1] for payment in payments}
+    def everything_is_asked_and_recorded(self):
+        self.the_provider_is_asked()
+        self.record([each for each in self.results if self.leases.get(each[0]) == each[2].lease], crash=False)
+
+    def record(self, results, crash):
+        """Record as the recorder does: one result for each item, those whose lease is still held."""
+        results = sorted({item.key: (order, op, item, outcome) for order, op, item, outcome in results}.values())
+        outcomes = {item.key: outcome for _, _, item, outcome in results}
         with self.transactions.open(self.published, crash=crash) as (session, publish):
-            use_cases.record_outcomes(session, answers, self.provider, publish)
-        if not crash:
-            for order in sorted(self.orders.index(self.answers[payment][0]) for payment in answers):
-                self.till.answered(order, approved=self.amounts[order] <= LIMIT)
-        self.note_moves(crash)
-
-    def note_moves(self, crash):
-        """A crashed transaction repeats its provider calls with the same key, which counts once."""
-        if not crash:
-            self.moved += [
-                (kind, [str(order) for order in self.orders].index(order)) for kind, order in self.provider.moves
-            ]
-        self.provider.moves.clear()
+            held, locked = work_items.lock_held(session, [item for _, _, item, _ in results])
+            decided = self.calls.record(session, {key: outcomes[key] for key in held}, publish) if held else {}
+            assert (locked, set(decided)) == (set(), held)
+            work_items.finish(session, [key for key, kind in decided.items() if kind is None])
+            work_items.continue_with(session, {key: kind for key, kind in decided.items() if kind is not None})
+        if crash:
+            return
+        for order, operation, item, _ in results:
+            if self.leases.get(order) == item.lease:
+                del self.leases[order]
+                self.till.answered(order, operation, approved=self.amounts[order] <= LIMIT)
 
     def created(self, order):
         return OrderCreated(
@@ -220,19 +266,29 @@ class Payments(RuleBasedStateMachine):
     def payments_match_the_model(self):
         rows = self.transactions.read(
             """
-            SELECT order_id, CASE WHEN status = 'PENDING' AND cancel_requested THEN 'remembered' ELSE status END,
-                   amount, transaction_reference IS NOT NULL, failure_reason IS NOT NULL
+            SELECT order_id, status, capture_requested, cancel_requested, amount, transaction_reference IS NOT NULL,
+                   failure_reason IS NOT NULL
             FROM payments WHERE order_id = ANY(:orders)
             """,
             orders=self.orders,
         )
-        assert {self.orders.index(order): status for order, status, *_ in rows} == self.till.status
-        self.seen.update(self.till.status.values())
-        for order, status, amount, has_reference, has_reason in rows:
+        found = {self.orders.index(order): STATES.get(tuple(state), state[0]) for order, *state, _, _, _ in rows}
+        assert found == self.till.status
+        self.seen.update(found.values())
+        for order, status, *_, amount, has_reference, has_reason in rows:
             total = None if status == "CANCELLED_BEFORE" else self.amounts[self.orders.index(order)]
             assert amount == total
-            assert has_reference == (status in {"AUTHORIZED", "CAPTURED", "VOIDED", "REFUNDED"})
+            assert has_reference or status not in {"AUTHORIZED", "CAPTURED", "REFUNDED"}
             assert has_reason == (status == "FAILED")
+
+    @invariant()
+    def there_is_a_work_item_for_each_call(self):
+        keys = self.transactions.read(
+            "SELECT order_id FROM work_items JOIN payments ON CAST(payments.id AS text) = key"
+            " WHERE order_id = ANY(:ids)",
+            ids=self.orders,
+        )
+        assert sorted(self.orders.index(order) for (order,) in keys) == sorted(self.till.asks)
 
     @invariant()
     def events_are_published_once_and_in_order(self):
@@ -246,9 +302,13 @@ class Payments(RuleBasedStateMachine):
         )
 
     @invariant()
-    def money_moves_once(self):
-        assert self.moved == self.till.moved
-        assert len(set(self.moved)) == len(self.moved)
+    def the_provider_has_done_what_the_status_says(self):
+        for order, status in self.till.status.items():
+            done = self.ledger.done(f"{self.orders[order]}:authorise")
+            assert done >= DONE.get(status, set())
+            assert status != "VOIDED" or "capture" not in done
+            assert status != "FAILED" or "authorise" not in done
+            assert not {"capture", "void"} <= done
 
 
 MUTANTS = {
@@ -263,6 +323,13 @@ MUTANTS = {
         rules,
         "step_for",
         lambda state, trigger: _STEP_FOR(rules.State.PENDING if trigger is Approved else state, trigger),
+    ),
+    "the calls are not scheduled": (work_items, "schedule", lambda *_: None),
+    "the next step is forgotten": (work_items, "continue_with", lambda *_: None),
+    "the result of a lost lease is recorded": (
+        work_items,
+        "lock_held",
+        lambda _, items: ({item.key for item in items}, set()),
     ),
 }
 _STEP_FOR = rules.step_for

@@ -32,6 +32,7 @@ SAMPLES = {
     "items": (OrderLine(product_id=new_id(), product_sku="PEN", quantity=2, price_snapshot=Decimal("12.5")),),
     "shortages": (Shortage(product_id=new_id(), requested=2, available=1),),
     "returned": True,
+    "payment_method": "pm_ok",
     "reason": CancelReason.USER,
     "transaction_reference": "r-1",
     "sku": "PEN",

@@ -1,0 +1,60 @@
+"""A circuit breaker: while most calls of something outside fail, it is asked only now and then, by a probe."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+WATCHED = 20
+"""How many of the latest callers are watched."""
+MIN_FAILED = 10
+LATELY_SECONDS = 30.0
+FIRST_PROBE_SECONDS, LONGEST_PROBE_SECONDS = 1.0, 8.0
+
+
+class CircuitBreaker:
+    """Opens when at least MIN_FAILED of the last WATCHED callers have failed lately, and they are the majority.
+
+    A caller counts with its latest outcome only: one payment that fails for hours says nothing about the others. An
+    open breaker permits a probe after 1, 2, 4 and then every 8 seconds. The first success closes it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._latest: OrderedDict[str, tuple[bool, float]] = OrderedDict()
+        self._probe_at = 0.0
+        self._pause = FIRST_PROBE_SECONDS
+        self.is_open = False
+
+    def succeeded(self, caller: str) -> None:
+        """Note that a call was answered."""
+        if self.is_open:
+            self.is_open = False
+            self._latest.clear()
+        self._note(caller, failed=False)
+
+    def failed(self, caller: str) -> None:
+        """Note that a call failed."""
+        self._note(caller, failed=True)
+        if not self.is_open and self._most_failed():
+            self.is_open, self._pause = True, FIRST_PROBE_SECONDS
+            self._probe_at = self._clock() + self._pause
+
+    def permits(self) -> bool:
+        """Tell whether calls may be made now. While the breaker is open, True permits a single one: a probe."""
+        return not self.is_open or self._clock() >= self._probe_at
+
+    def probes(self) -> None:
+        """Note that a probe is made. It is not noted before: who asks for permission may find nothing to call."""
+        self._pause = min(self._pause * 2, LONGEST_PROBE_SECONDS)
+        self._probe_at = self._clock() + self._pause
+
+    def _note(self, caller: str, *, failed: bool) -> None:
+        self._latest[caller] = failed, self._clock()
+        self._latest.move_to_end(caller)
+        if len(self._latest) > WATCHED:
+            self._latest.popitem(last=False)
+
+    def _most_failed(self) -> bool:
+        since = self._clock() - LATELY_SECONDS
+        lately = [failed for failed, at in self._latest.values() if at >= since]
+        return sum(lately) >= MIN_FAILED and 2 * sum(lately) > len(lately)

@@ -1,0 +1,183 @@
+"""Records the results of work items: those that are there together in one transaction, and each one once."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import eventlet
+from eventlet.event import Event as Signal
+from nameko.exceptions import ContainerBeingKilled
+
+from extensions.runtime.backoff import Backoff
+from extensions.storage import work_items
+from extensions.storage.engine import LockTimeout, is_outage
+from extensions.storage.work_items import Failure, Item
+
+log = logging.getLogger(__name__)
+
+BATCH = 100
+# The least time between two transactions: results that come meanwhile are recorded together.
+INTERVAL_SECONDS = 0.02
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
+STOP_SECONDS = 3.0
+
+
+class Retries(Protocol):
+    """Makes a failed attempt of an item whose result cannot be recorded."""
+
+    def failure(self, item: Item, error: str) -> Failure:
+        """Return the failed attempt."""
+
+
+@dataclass(slots=True)
+class Result:
+    """One outcome of an item. `expires` is when its lease ends (time.monotonic()), if nobody has recorded it."""
+
+    item: Item
+    outcome: Any
+    expires: float
+    limits: Retries
+    due: float = 0.0
+    """When to record it: it is put off while its rows are locked, or the database is away."""
+    pauses: Backoff = field(default_factory=lambda: Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS))
+
+
+class Recorder:
+    """Records results and failed attempts. `in_transaction(step)` runs a step; `wake(kind)` follows a next step."""
+
+    def __init__(
+        self, in_transaction: Callable[[Callable[[Any, Any], Any]], Any], wake: Callable[[str], object]
+    ) -> None:
+        self._in_transaction, self._wake_lane = in_transaction, wake
+        self._results: list[Result] = []
+        self._failures: list[Failure] = []
+        self._wakeup = Signal()
+        self._stop_by: float | None = None
+
+    def add(self, result: Result) -> None:
+        """Record `result` soon."""
+        self._results.append(result)
+        self._wake()
+
+    def fail(self, failure: Failure) -> None:
+        """Record a failed attempt soon."""
+        self._failures.append(failure)
+        self._wake()
+
+    def stop(self) -> None:
+        """Record what is there, within STOP_SECONDS, and end."""
+        self._stop_by = time.monotonic() + STOP_SECONDS
+        self._wake()
+
+    def run(self) -> None:
+        """Record until stop() is called."""
+        while self._stop_by is None or (self._has_work() and time.monotonic() < self._stop_by):
+            self._wakeup = Signal()
+            next_batch = time.monotonic() + INTERVAL_SECONDS
+            if not self._is_due():
+                self._wakeup.wait(timeout=self._idle_seconds())
+                continue
+            try:
+                self._record_due()
+            except ContainerBeingKilled:
+                return
+            eventlet.sleep(max(0.0, next_batch - time.monotonic()))
+
+    def _wake(self) -> None:
+        if not self._wakeup.ready():
+            self._wakeup.send("woken")
+
+    def _has_work(self) -> bool:
+        return bool(self._results or self._failures)
+
+    def _is_due(self) -> bool:
+        return bool(self._failures) or any(result.due <= time.monotonic() for result in self._results)
+
+    def _idle_seconds(self) -> float | None:
+        """Return how long to wait for the next result; None if there is none."""
+        if not self._results:
+            return None
+        return max(0.0, min(result.due for result in self._results) - time.monotonic())
+
+    def _record_due(self) -> None:
+        if batch := self._take_batch():
+            self._record(batch)
+        failures, self._failures = self._failures, []
+        if failures:
+            self._postpone(failures)
+
+    def _take_batch(self) -> list[Result]:
+        """Remove and return results that are due, one for each item; drop those whose lease has ended meanwhile."""
+        now = time.monotonic()
+        batch: dict[str, Result] = {}
+        kept = []
+        for result in self._results:
+            if result.due > now or result.item.key in batch or len(batch) == BATCH:
+                kept.append(result)
+            elif result.due and result.expires < now:
+                log.warning("the result of %s %s is dropped: its lease has ended", result.item.kind, result.item.key)
+            else:
+                batch[result.item.key] = result
+        self._results = kept
+        return list(batch.values())
+
+    def _record(self, batch: Sequence[Result]) -> None:
+        """Record a batch; where it fails, each of its results alone."""
+        results = {result.item.key: result for result in batch}
+
+        def step(work: Any, handler: Any) -> tuple[dict[str, str | None], set[str]]:
+            held, locked = work_items.lock_held(work.session, [result.item for result in batch])
+            outcomes = {key: result.outcome for key, result in results.items() if key in held}
+            decided = handler.record(work.session, outcomes, work.publish) if outcomes else {}
+            work_items.finish(work.session, (key for key, kind in decided.items() if kind is None))
+            work_items.continue_with(work.session, {key: kind for key, kind in decided.items() if kind is not None})
+            return decided, locked | held - decided.keys()
+
+        try:
+            decided, locked = self._in_transaction(step)
+        except ContainerBeingKilled:
+            raise
+        except Exception as error:  # noqa: BLE001  (one bad result must not stop the others)
+            self._after_failure(batch, error)
+            return
+        self._put_off(results[key] for key in locked)
+        for kind in {kind for kind in decided.values() if kind is not None}:
+            self._wake_lane(kind)
+
+    def _after_failure(self, batch: Sequence[Result], error: Exception) -> None:
+        if is_outage(error) and not isinstance(error, LockTimeout):
+            log.warning("%d results wait for the database (%s)", len(batch), error)
+            self._put_off(batch)
+        elif len(batch) > 1:
+            for result in batch:
+                self._record([result])
+        elif isinstance(error, LockTimeout):
+            self._put_off(batch)
+        else:
+            [result] = batch
+            log.error("the result of %s %s cannot be recorded", result.item.kind, result.item.key, exc_info=error)
+            self.fail(result.limits.failure(result.item, f"not recorded: {type(error).__name__}: {error}"))
+
+    def _put_off(self, results: Iterable[Result]) -> None:
+        for result in results:
+            result.due = time.monotonic() + result.pauses.next_pause()
+            self._results.append(result)
+
+    def _postpone(self, failures: Sequence[Failure]) -> None:
+        """Record failed attempts. Where that fails too, the leases end by themselves."""
+
+        def step(work: Any, _handler: Any) -> None:
+            held, _ = work_items.lock_held(work.session, [each.item for each in failures])
+            work_items.postpone(work.session, [each for each in failures if each.item.key in held])
+
+        try:
+            self._in_transaction(step)
+        except ContainerBeingKilled:
+            raise
+        except Exception as error:  # noqa: BLE001  (the next attempt follows when the lease ends)
+            log.warning("%d failed attempts were not recorded (%s)", len(failures), error)
+        else:
+            for each in failures:
+                eventlet.spawn_after(each.pause, self._wake_lane, each.item.kind)

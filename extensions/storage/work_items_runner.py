@@ -1,0 +1,337 @@
+"""The runner of work items: claims them, executes them outside of any transaction, and records their results.
+
+    @executes("authorisation", "settlement", limits=read_limits)
+    def provider_calls(self) -> Handler: ...
+
+For each kind, a lane claims due items in one statement and executes each in a greenlet, up to a limit at a time and
+each with a deadline. Items that have failed before have places of their own, so that they do not delay the others. A
+recorder records the results that are there together in one transaction. It skips rows that another transaction has
+locked, and records those later: an item that hangs, fails or is locked delays only itself.
+
+A commit wakes the lanes: `self.work.trigger("provider_calls")`. They also poll, for items whose pause or lease is over.
+"""
+
+import functools
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import eventlet
+from eventlet.event import Event as Signal
+from nameko import config
+from nameko.exceptions import ContainerBeingKilled
+from nameko.extensions import Entrypoint, register_entrypoint
+from sqlalchemy.orm import Session
+
+from contracts.base import Publish
+from extensions.observability.instruments import WorkItemInstruments
+from extensions.observability.metrics import Metrics
+from extensions.observability.traces import start_trace
+from extensions.runtime.backoff import Backoff
+from extensions.runtime.interruptions import INTERRUPTIONS, Interrupted
+from extensions.storage import work_items
+from extensions.storage.engine import is_outage
+from extensions.storage.periodic import PeriodicMethods
+from extensions.storage.storage import Storage
+from extensions.storage.work_items import Failure, Item
+from extensions.storage.work_items_breaker import CircuitBreaker
+from extensions.storage.work_items_recorder import Recorder, Result
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+# The least time between two claims of a lane: items that become due meanwhile are claimed together.
+CLAIM_INTERVAL_SECONDS = 0.03
+# A lease outlasts the deadline by this time, in which the result is recorded.
+LEASE_MARGIN_SECONDS = 4.0
+STOP_SECONDS = 3.0
+BACKLOG_SECONDS = 5.0
+
+
+class Handler(Protocol):
+    """What a service does with its items."""
+
+    def prepare(self, session: Session, items: Sequence[Item]) -> Mapping[str, Any]:
+        """Return what to execute, by the item's key, as read in the transaction that claims the items.
+
+        An item that is left out is not executed, but recorded with the outcome None.
+        """
+
+    def execute(self, request: Any) -> Sequence[Any]:
+        """Ask the outside, and return its outcome; several if it responds more than once. No transaction is open."""
+
+    def is_outage(self, error: BaseException) -> bool:
+        """Tell whether `error` of `execute` shows that the outside cannot serve, as opposed to a refusal."""
+
+    def record(self, session: Session, outcomes: Mapping[str, Any], publish: Publish) -> Mapping[str, str | None]:
+        """Record outcomes by the item's key. Returns the kind of each item's next step, None if it is finished.
+
+        An item whose rows another transaction has locked is left out, and recorded later. An outcome may come twice.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one lane; times are in seconds."""
+
+    concurrency: int = 32
+    """Executions of first attempts at a time. Further attempts have a quarter as many places."""
+    deadline: float = 6.0
+    first_pause: float = 0.5
+    longest_pause: float = 30.0
+    max_attempts: int | None = None
+    """None: attempts never run out."""
+
+    @property
+    def places_again(self) -> int:
+        """How many further attempts are executed at a time."""
+        return max(1, self.concurrency // 4)
+
+    @property
+    def lease(self) -> float:
+        """The length of a lease."""
+        return self.deadline + LEASE_MARGIN_SECONDS
+
+    def failure(self, item: Item, error: str) -> Failure:
+        """Return the failed attempt of an item, with a pause that grows with the attempts and is randomised."""
+        backoff = Backoff(first=min(self.longest_pause, self.first_pause * 2 ** min(item.attempts - 1, 30)))
+        return Failure(item, error, backoff.next_pause(), abandoned=item.attempts == self.max_attempts)
+
+
+class Lane:
+    """Claims and executes the items of one kind."""
+
+    def __init__(self, kind: str, limits: Limits, runner: "WorkItems") -> None:
+        self.kind, self.limits, self._runner = kind, limits, runner
+        self.executing: dict[Any, Item] = {}
+        """The items being executed, by greenlet."""
+        self._wakeup = Signal()
+        self._may_be_more = False
+
+    def wake(self) -> None:
+        """Claim now."""
+        if not self._wakeup.ready():
+            self._wakeup.send("woken")
+
+    def run(self) -> None:
+        """Claim until the runner stops."""
+        backoff = Backoff()
+        while not self._runner.stopping:
+            self._wakeup = Signal()
+            next_claim = time.monotonic() + CLAIM_INTERVAL_SECONDS
+            pause = POLL_SECONDS
+            try:
+                self._claim()
+                backoff.reset()
+            except ContainerBeingKilled:
+                return
+            except Exception as error:  # noqa: BLE001  (the loop survives whatever it is)
+                pause = backoff.next_pause()
+                _log_failure(f"the claim of {self.kind}", error, pause)
+            self._wakeup.wait(timeout=pause)
+            eventlet.sleep(max(0.0, next_claim - time.monotonic()))
+
+    def _claim(self) -> None:
+        """Claim as many due items as there are free places, and start to execute them."""
+        retried = sum(item.attempts > 1 for item in self.executing.values())
+        fresh = self.limits.concurrency - (len(self.executing) - retried)
+        again = self.limits.places_again - retried
+        breaker = self._runner.breaker
+        if not breaker.permits():
+            return
+        if is_probe := breaker.is_open:
+            fresh, again = min(fresh, 1), min(again, 1)
+        if fresh + again == 0:
+            self._may_be_more = True
+            return
+        expires = time.monotonic() + self.limits.lease
+        items, requests, handler = self._runner.in_transaction(functools.partial(self._claim_rows, fresh, again))
+        if is_probe and items:
+            breaker.probes()
+        first = sum(item.attempts == 1 for item in items)
+        self._may_be_more = first == fresh or len(items) - first == again
+        for item in items:
+            if item.key in requests:
+                greenlet = eventlet.spawn(self._execute, item, requests[item.key], handler, expires)
+                self.executing[greenlet] = item
+            else:
+                self._runner.recorder.add(Result(item, None, expires, self.limits))
+
+    def _claim_rows(self, fresh: int, again: int, work: Any, handler: Handler) -> tuple[list[Item], Any, Handler]:
+        items = work_items.claim(
+            work.session,
+            self.kind,
+            self._runner.owner,
+            fresh=fresh,
+            again=again,
+            seconds=self.limits.lease,
+            longest_pause=self.limits.longest_pause,
+        )
+        return items, handler.prepare(work.session, items) if items else {}, handler
+
+    def _execute(self, item: Item, request: Any, handler: Handler, expires: float) -> None:
+        """Execute one item, and hand its result to the recorder."""
+        began = time.monotonic()
+        try:
+            error = self._ask(item, request, handler, expires)
+            self._runner.instruments.attempted(self.kind, time.monotonic() - began, error)
+        finally:
+            self.executing.pop(eventlet.getcurrent(), None)
+        if self._may_be_more or item.attempts > 1:
+            self.wake()
+
+    def _ask(self, item: Item, request: Any, handler: Handler, expires: float) -> BaseException | None:
+        runner = self._runner
+        error: Exception
+        try:
+            with eventlet.Timeout(self.limits.deadline):
+                outcomes = handler.execute(request)
+            runner.breaker.succeeded(item.key)
+            for outcome in outcomes:
+                runner.recorder.add(Result(item, outcome, expires, self.limits))
+        except eventlet.Timeout:
+            error = TimeoutError(f"no response within {self.limits.deadline:g} s; the outcome is unknown")
+        except Exception as failure:  # noqa: BLE001  (whatever it is, it is this item's alone)
+            error = failure
+        else:
+            return None
+        is_outage_of_it = isinstance(error, TimeoutError) or handler.is_outage(error)
+        (runner.breaker.failed if is_outage_of_it else runner.breaker.succeeded)(item.key)
+        failed = self.limits.failure(item, f"{type(error).__name__}: {error}")
+        log.warning("attempt %d of %s %s failed: %s", item.attempts, self.kind, item.key, failed.error)
+        runner.recorder.fail(failed)
+        return error
+
+
+class WorkItems(Entrypoint):
+    """Runs the items of some kinds in a service process; replicas share the items."""
+
+    periodic_methods = PeriodicMethods()
+    storage = Storage()
+    metrics = Metrics()
+
+    def __init__(self, kinds: Sequence[str], limits: Callable[[Mapping[str, Any]], Limits]) -> None:
+        super().__init__()
+        self._kinds, self._read_limits = kinds, limits
+        self.owner = f"{socket.gethostname()}:{os.getpid()}"
+        self.breaker = CircuitBreaker()
+        self.stopping = False
+        self.lanes: dict[str, Lane] = {}
+        self.recorder: Any = None
+        self.instruments: Any = None
+        self._loops: list[Any] = []
+        self._watch: Any = None
+
+    def setup(self) -> None:
+        """Read the limits, so that a wrong one stops the service at its start."""
+        self.periodic_methods.register(self)
+        limits = self._read_limits(config)
+        self.lanes = {kind: Lane(kind, limits, self) for kind in self._kinds}
+        self.recorder = Recorder(self.in_transaction, self._wake)
+        self.instruments = WorkItemInstruments(self.metrics, self._kinds, lambda: self.breaker.is_open)
+
+    def start(self) -> None:
+        """Start the lanes, which begin with what an earlier process left, and the recorder."""
+        spawn = self.container.spawn_managed_thread
+        self._loops = [spawn(lane.run, identifier=f"work.{lane.kind}") for lane in self.lanes.values()]
+        self._loops.append(spawn(self.recorder.run, identifier="work.recorder"))
+        if self.metrics.is_served:
+            self._watch = spawn(self._watch_backlog, identifier="work.backlog")
+
+    def trigger(self) -> None:
+        """Claim now: items were committed."""
+        for lane in self.lanes.values():
+            lane.wake()
+
+    def stop(self) -> None:
+        """Claim nothing more; end what is executed within STOP_SECONDS, and give back the rest."""
+        self.stopping = True
+        self.trigger()
+        with eventlet.Timeout(STOP_SECONDS, False):
+            while any(lane.executing for lane in self.lanes.values()):
+                eventlet.sleep(0.02)
+        left = self._kill_executions()
+        if self._watch is not None:
+            self._watch.kill()
+        self.recorder.stop()
+        for loop in self._loops:
+            loop.wait()
+        if left:
+            self._release(left)
+
+    def kill(self) -> None:
+        """Claim nothing more. The container kills the loops; other processes take over when the leases end."""
+        self.stopping = True
+        self._kill_executions()
+
+    def in_transaction(self, step: Callable[[Any, Handler], Any]) -> Any:
+        """Run `step(work, handler)` in a worker, in a transaction of its own, and return its result."""
+        done = Signal()
+
+        def handle_result(_worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
+            done.send((result, exc_info[1] if exc_info else None))
+            return None, None
+
+        self.container.spawn_worker(self, (step,), {}, handle_result=handle_result)
+        result, error = done.wait()
+        if error is not None:
+            raise error
+        return result
+
+    def _wake(self, kind: str) -> None:
+        if lane := self.lanes.get(kind):
+            lane.wake()
+
+    def _kill_executions(self) -> list[Item]:
+        executing = [pair for lane in self.lanes.values() for pair in lane.executing.items()]
+        for greenlet, _ in executing:
+            greenlet.kill()
+        return [item for _, item in executing]
+
+    def _release(self, items: Sequence[Item]) -> None:
+        try:
+            self.in_transaction(lambda work, _: work_items.release(work.session, items))
+        except Exception as error:  # noqa: BLE001  (the leases end by themselves)
+            log.info("%d leases were not given back (%s)", len(items), error)
+
+    def _watch_backlog(self) -> None:
+        table = self.storage.table(work_items.TABLE)
+        while True:
+            try:
+                with self.storage.sessions() as session:
+                    self.instruments.backlog = work_items.backlog(session, table)
+            except Exception:  # noqa: BLE001  (an outage, which the lanes log)
+                self.instruments.backlog = None
+            eventlet.sleep(BACKLOG_SECONDS)
+
+
+def executes(
+    *kinds: str, limits: Callable[[Mapping[str, Any]], Limits]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Run the work items of these kinds; the decorated method returns their Handler. `limits` reads the settings."""
+
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def run(self: Any, step: Callable[[Any, Handler], Any]) -> Any:
+            start_trace({}, self.name)
+            try:
+                with self.work.transaction():
+                    return step(self.work, method(self))
+            except INTERRUPTIONS as error:
+                raise Interrupted(f"{method.__name__} was interrupted by {type(error).__name__}: {error}") from error
+
+        register_entrypoint(run, WorkItems(kinds, limits))
+        return run
+
+    return decorate
+
+
+def _log_failure(what: str, error: Exception, pause: float) -> None:
+    if is_outage(error):
+        log.warning("%s waits (%s); next try in %.1f s", what, error, pause)
+    else:
+        log.error("%s failed; next try in %.1f s", what, pause, exc_info=error)

@@ -1,0 +1,170 @@
+"""The simulated payment provider as an HTTP server of its own: python -m payments.simulated_provider --port 8900.
+
+It speaks the protocol of payments/http_provider.py, follows the scripts of payments/script.py, and refuses calls that
+contradict earlier ones. What it has done is in its memory only.
+"""
+
+import argparse
+import json
+import os
+import threading
+from collections import OrderedDict
+from decimal import Decimal, InvalidOperation
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from payments.http_provider import KINDS
+from payments.provider import (
+    Call,
+    Declined,
+    Operation,
+    Outcome,
+    OutcomeUnknown,
+    ProviderRefuses,
+    ProviderUnavailable,
+    SimulatedProvider,
+)
+
+MAX_BODY_BYTES = 16_384
+MAX_CALLS = 256
+"""Calls at a time, those that hang included; further ones are refused with 503."""
+MAX_PAYMENTS = 100_000
+SOCKET_SECONDS = 10.0
+NAMES = {kind: name for name, kind in KINDS.items()}
+
+
+class MemoryLedger:
+    """What the provider did about the latest MAX_PAYMENTS authorisations."""
+
+    def __init__(self) -> None:
+        self._done: OrderedDict[str, set[str]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def authorise(self, call: Call, _reference: str) -> None:
+        """Note an authorisation. Raises ProviderRefuses if it was voided before."""
+        self._note(call, unless={Operation.VOID})
+
+    def move(self, operation: Operation, call: Call, _reference: str) -> None:
+        """Note a capture, void or refund. Raises ProviderRefuses."""
+        if operation is Operation.VOID:
+            self._note(call, unless={Operation.CAPTURE})
+        elif operation is Operation.CAPTURE:
+            self._note(call, unless={Operation.VOID}, after=Operation.AUTHORISE)
+        else:
+            self._note(call, unless={Operation.VOID}, after=Operation.CAPTURE)
+
+    def done(self, authorisation: str) -> set[str]:
+        """Return the operations that were done about an authorisation."""
+        with self._lock:
+            return set(self._done.get(authorisation, ()))
+
+    def _note(self, call: Call, unless: set[Operation], after: Operation | None = None) -> None:
+        with self._lock:
+            done = self._done.get(call.authorisation, set())
+            if done & unless or (after is not None and after not in done):
+                raise ProviderRefuses(f"{call.operation} after {', '.join(sorted(done)) or 'nothing'}")
+            self._done[call.authorisation] = done | {call.operation}
+            self._done.move_to_end(call.authorisation)
+            if len(self._done) > MAX_PAYMENTS:
+                self._done.popitem(last=False)
+
+
+class Server(ThreadingHTTPServer):
+    """Serves the provider; one thread for each call, at most MAX_CALLS."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], limit: Decimal) -> None:
+        super().__init__(address, Handler)
+        self.ledger = MemoryLedger()
+        self.provider = SimulatedProvider(limit, self.ledger)
+        self.places = threading.BoundedSemaphore(MAX_CALLS)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://{self.server_address[0]!s}:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    server: Server
+    timeout = SOCKET_SECONDS
+
+    def do_POST(self) -> None:
+        """Make the call, and send its outcome, as often as the script says."""
+        if not self.server.places.acquire(blocking=False):
+            self._respond(503, {"error": "too many calls"})
+            return
+        try:
+            outcomes = self.server.provider.ask(self._read_call())
+        except OutcomeUnknown:
+            return  # the connection is closed without a response
+        except ProviderUnavailable as error:
+            self._respond(503, {"error": str(error)})
+        except ProviderRefuses as error:
+            self._respond(409, {"error": str(error)})
+        except (ValueError, KeyError, TypeError, InvalidOperation) as error:
+            self._respond(400, {"error": f"{type(error).__name__}: {error}"})
+        else:
+            for outcome in outcomes:
+                self._respond(200, _stated(outcome))
+        finally:
+            self.server.places.release()
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Log nothing."""
+
+    def _read_call(self) -> Call:
+        length = int(self.headers["Content-Length"])
+        if not 0 <= length <= MAX_BODY_BYTES:
+            raise ValueError("the body is too large")
+        body = json.loads(self.rfile.read(length))
+        return Call(
+            operation=Operation(self.path.strip("/")),
+            key=str(self.headers["Idempotency-Key"]),
+            authorisation=str(body["authorisation"]),
+            amount=Decimal(body["amount"]),
+            currency=str(body["currency"]),
+            method=str(body["payment_method"]),
+            reference=body["reference"],
+        )
+
+    def _respond(self, status: int, body: dict[str, str]) -> None:
+        content = json.dumps(body).encode()
+        self.close_connection = True
+        try:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+        except OSError:
+            pass  # nobody waits for the response any more
+
+
+def _stated(outcome: Outcome) -> dict[str, str]:
+    if isinstance(outcome, Declined):
+        return {"outcome": "declined", "reason": outcome.reason}
+    return {"outcome": NAMES[type(outcome)], "reference": outcome.reference}
+
+
+def main() -> None:
+    """Serve until the process is stopped."""
+    parser = argparse.ArgumentParser(prog="python -m payments.simulated_provider", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8900)
+    parser.add_argument("--limit", type=Decimal, default=Decimal(os.environ.get("PAYMENT_LIMIT", "10000.00")))
+    arguments = parser.parse_args()
+    with Server((arguments.host, arguments.port), arguments.limit) as server:
+        print(f"the simulated payment provider listens on {server.url}", flush=True)  # noqa: T201
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            pass
+
+
+if __name__ == "__main__":
+    main()
