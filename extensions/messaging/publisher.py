@@ -29,10 +29,11 @@ from extensions.observability.traces import propagated_headers
 
 log = logging.getLogger(__name__)
 
-# The deadlines: for a connection, for writing a part of a batch and for its confirms, for the batches of other callers.
-OPEN_SECONDS = 10.0
+# The deadlines: for the batches of other callers, for a connection, for writing a part of a batch and for its confirms.
+# Together less than idle_in_transaction_session_timeout: the relay publishes within a transaction.
+LOCK_SECONDS = 10.0
+OPEN_SECONDS = 5.0
 PUBLISH_SECONDS = 10.0
-LOCK_SECONDS = 30.0
 # A refusal ends the channel. After so many of them, the rest of a batch is left to the next call.
 MAX_REFUSALS = 5
 # A failure is reported until the next success, or for so long: perhaps there is nothing else to publish.
