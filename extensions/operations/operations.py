@@ -84,7 +84,7 @@ class Operations(OperatedRpc):
         except ServiceError as error:
             parts["database"] = str(error)
         except eventlet.Timeout:
-            parts["database"] = "does not answer"
+            parts["database"] = "does not respond"
         parts["publishing"] = self.outbox.broker_problem or "ok"
         return {"status": "ok" if parts["database"] == parts["publishing"] == "ok" else "failing", "parts": parts}
 

@@ -16,7 +16,7 @@ from nameko import config
 from nameko.extensions import DependencyProvider, SharedExtension
 
 from contracts.base import Replayed
-from contracts.calls import require_allowed
+from contracts.call_permissions import require_allowed
 from contracts.errors import InternalError, ServiceError, ServiceUnavailable, UpstreamTimeout
 from contracts.services import Services
 from extensions.messaging.connection import BrokerUnavailable, broker_errors, has_own_user
@@ -79,7 +79,7 @@ class PendingCalls(SharedExtension):
         """Fail all calls under way: their replies would have come over the lost connection."""
         _fail(
             self._pending.values(),
-            UpstreamTimeout("The connection to the message broker was lost while waiting for an answer."),
+            UpstreamTimeout("The connection to the message broker was lost before the reply arrived."),
         )
 
     def on_message(self, message: amqp.Message) -> None:
@@ -92,7 +92,8 @@ class PendingCalls(SharedExtension):
         """Call and wait at most `timeout` seconds. Returns the result in plain JSON.
 
         Raises the callee's ServiceError, ServiceUnavailable where no service got the call (BrokerBlocked, at once,
-        during an alarm of the broker), UpstreamTimeout, and CallNotAllowed where contracts/calls.py does not allow it.
+        during an alarm of the broker), UpstreamTimeout, and CallNotAllowed where contracts/call_permissions.py does
+        not allow the call.
         """
         began = time.monotonic()
         try:
@@ -113,7 +114,7 @@ class PendingCalls(SharedExtension):
         if budget <= 0:
             raise UpstreamTimeout
         self.listener.await_connection(min(budget, FIRST_CONNECTION_SECONDS))
-        if not self.listener.is_consuming(self):  # the broker refuses a call before its caller listens for replies
+        if not self.listener.is_consuming(self):  # the broker refuses calls of a client without a reply queue
             raise BrokerUnavailable
         channel = self.sender.channel(min(budget, FIRST_CONNECTION_SECONDS))
         call_id, waiting = token_hex(16), Signal()
@@ -159,12 +160,12 @@ def _fail(calls: Iterable[Signal], error: ServiceError) -> None:
 
 
 def _instruments(metrics: Metrics) -> CallInstruments:
-    return CallInstruments(metrics, "rpc_called_seconds", "From a call to its answer.", "service", "method")
+    return CallInstruments(metrics, "rpc_called_seconds", "From a call to its reply.", "service", "method")
 
 
 def _result(reply: bytes | ServiceError | None, service: str) -> Any:
     if reply is None:
-        detail = f"The {service} service did not answer in time."
+        detail = f"The {service} service did not respond in time."
         raise UpstreamTimeout(detail)
     if isinstance(reply, ServiceError):
         raise reply

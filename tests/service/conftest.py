@@ -26,15 +26,15 @@ def run_service(servers, request, monkeypatch):
     containers = []
     # The count of frozen objects walks through all of them, which takes longer than the rest of a start.
     monkeypatch.setattr(listener, "gc", Mock())
+    empty_cache_and_queues()
     if request.path.parent.name in PROCESSES:
         # The topology is there since purge_queues(). That a service declares it is proved by the tests of extensions/.
-        purge_queues()
         for declares in ("ensure", "declare_event_queue", "declare_dead_letter_queue"):
             monkeypatch.setattr(topology, declares, lambda *_: None)
 
     def run(service_class, **replacements):
         if service_class.name != "gateway" and all(c.service_name != service_class.name for c in containers):
-            prepare(service_class.name)
+            empty_database(service_class.name)
         container = get_container_cls()(service_class)
         if "services" in replacements:
             replacements["services"] = FakeServices(replacements["services"])
@@ -72,5 +72,10 @@ def stop_all(containers):
 def prepare(service):
     """Empty the database of a service, the cache and all queues."""
     empty_database(service)
+    empty_cache_and_queues()
+
+
+def empty_cache_and_queues():
+    """Delete what earlier tests left in Redis and RabbitMQ."""
     redis.Redis.from_url(config["REDIS_URL"]).flushdb()
     purge_queues()

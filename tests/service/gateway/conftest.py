@@ -8,7 +8,7 @@ from contracts.ids import new_id
 from contracts.services import SERVICES
 from extensions.http.routing.dispatcher import HttpServer
 from gateway.service import GatewayService
-from tests.service.gateway.shop import PASSWORD, bearer, ok
+from tests.service.gateway.responses import PASSWORD, bearer, ok
 from tests.support import eventually, service_class
 from users.token_issuer import issue, load_signing_keys
 

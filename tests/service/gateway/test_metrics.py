@@ -9,7 +9,7 @@ from nameko import config
 from contracts.services import PROCESSES
 from qa.support.free_ports import free_ports
 from tests.scrape import Scrape
-from tests.service.gateway.shop import bearer, ok
+from tests.service.gateway.responses import bearer, ok
 from tests.support import eventually
 
 DOCS = (Path(__file__).parents[3] / "docs/metrics.md").read_text()
