@@ -146,6 +146,12 @@ class InternalError(ServiceError):
     code, status = "INTERNAL_ERROR", 500
 
 
+class InvalidResult(InternalError):
+    """A method has ended, but its result is no JSON: a defect of the callee. What it did stays done."""
+
+    detail = "The call was made, but its result cannot be sent."
+
+
 class ServiceUnavailable(ServiceError):
     """A service or what it depends on is down or overloaded; nothing was done."""
 
@@ -174,3 +180,9 @@ class DeadLetterNotFound(NotFound):
     """No dead letter with this id in this service."""
 
     code, status, detail = "DEAD_LETTER_NOT_FOUND", 404, "There is no dead letter with this id."
+
+
+class DeadLetterForged(InvalidState):
+    """The message did not come from a sender with the permission to publish it: it is never handled."""
+
+    detail = "This message came by a way that its sender had no permission for. It can only be discarded."

@@ -189,6 +189,39 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "died_at": NOW,
         "replayed_at": None,
         "replayed_by": None,
+        "is_forged": False,
+    },
+    operations.DeadLetterSelection: {"ids": ["019aac61-0d3c-7f58-93a1-b64c8e2075fd"]},
+    operations.DeadLetterResults: {
+        "items": [
+            {"id": "019aac61-0d3c-7f58-93a1-b64c8e2075fd", "outcome": "discarded", "code": None, "detail": None},
+        ],
+        "remaining": 0,
+    },
+    operations.DeadLetterGroups: {
+        "items": [
+            {
+                "group": "notifications-5d41402abc4b2a76b9719d911017c592",
+                "service": "notifications",
+                "queue": queue_name("notifications", orders.OrderConfirmed),
+                "event": orders.OrderConfirmed.event_type,
+                "error": "not a valid OrderConfirmed: order_id: must be a UUID",
+                "count": 3,
+                "oldest_at": NOW,
+                "newest_at": NOW,
+            }
+        ],
+        "next_cursor": None,
+    },
+    operations.RefusedEvent: {
+        "id": EVENT,
+        "service": "orders",
+        "event": orders.OrderConfirmed.event_type,
+        "correlation_id": ORDER,
+        "error": "no queue took it",
+        "attempts": 2,
+        "next_try_at": NOW,
+        "created_at": NOW,
     },
     operations.ConsistencyView: {
         "at_rest": True,

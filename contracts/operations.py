@@ -1,10 +1,10 @@
 """What every service offers its operators: health, dead letters and consistency audits."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Protocol, TypedDict
+from typing import Annotated, Any, Literal, Protocol, Self, TypedDict
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, StrictBool
+from pydantic import BeforeValidator, Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
 from contracts.base import (
@@ -12,6 +12,7 @@ from contracts.base import (
     OPERATOR,
     Actor,
     Cursor,
+    Id,
     Instant,
     Json,
     Page,
@@ -20,6 +21,7 @@ from contracts.base import (
     Request,
     Text,
     View,
+    at_most,
 )
 
 
@@ -43,6 +45,8 @@ def _list_names(schema: dict[str, Any]) -> None:
 ServiceName = Annotated[str, BeforeValidator(_in_registry), Field(json_schema_extra=_list_names)]
 """The name of a service in the registry (contracts/services.py)."""
 Name = Annotated[Text, Field(min_length=1, max_length=255)]
+MAX_SELECTED = 100
+"""The most dead letters that one call replays or discards."""
 
 # Requests
 
@@ -66,6 +70,26 @@ class DeadLetterSearch(DeadLetterFilter):
 
 class DeadLetterOwner(Request):
     """The service that has a dead letter. If it is not stated, the gateway asks all services."""
+
+    service: ServiceName | None = None
+
+
+class DeadLetterSelection(Request):
+    """The dead letters to replay or discard: these, or the oldest 100 of a group that were not replayed yet."""
+
+    ids: Annotated[tuple[Id, ...], at_most(MAX_SELECTED), Field(min_length=1, max_length=MAX_SELECTED)] | None = None
+    group: Name | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        if (self.ids is None) == (self.group is None):
+            message = "state either `ids` or `group`"
+            raise ValueError(message)
+        return self
+
+
+class RefusedEventSearch(PageRequest):
+    """The query of GET /admin/refused-events. Without `service`, it lists those of all services."""
 
     service: ServiceName | None = None
 
@@ -95,6 +119,57 @@ class DeadLetterView(View):
     died_at: Instant
     replayed_at: Instant | None
     replayed_by: str | None
+    is_forged: bool
+    """Its sender had no permission to send it there. It cannot be replayed."""
+
+
+class DeadLetterGroup(View):
+    """Dead letters of one queue with the same reason, apart from numbers and ids. `error` is that of the newest."""
+
+    group: str
+    service: str
+    queue: str
+    event: str | None
+    error: str
+    count: int
+    oldest_at: Instant
+    newest_at: Instant
+
+
+class DeadLetterGroups(View):
+    """All groups, the largest first: of each service at most 100."""
+
+    items: tuple[DeadLetterGroup, ...]
+    next_cursor: None = None
+
+
+class DeadLetterResult(View):
+    """What became of one dead letter; for `failed` the code and the detail of the error."""
+
+    id: UUID
+    outcome: Literal["replayed", "discarded", "failed"]
+    code: str | None = None
+    detail: str | None = None
+
+
+class DeadLetterResults(View):
+    """A result for each selected dead letter. `remaining`: how many of the group are left."""
+
+    items: tuple[DeadLetterResult, ...]
+    remaining: int = 0
+
+
+class RefusedEvent(View):
+    """An event in the outbox that the broker has not taken yet: why, how often it was tried, and when it will be."""
+
+    id: UUID
+    service: str
+    event: str
+    correlation_id: str
+    error: str
+    attempts: int
+    next_try_at: Instant
+    created_at: Instant
 
 
 class CheckView(View):
@@ -173,11 +248,27 @@ class OperatedRpc(Protocol):
     def replay_dead_letter(self, dead_letter_id: UUID, *, actor: Actor = OPERATOR) -> Json[DeadLetterView]:
         """Put a dead letter back into the queue it came from (admin). It stays on record, with the time of the replay.
 
-        Raises DeadLetterNotFound, InvalidState.
+        Raises DeadLetterNotFound, InvalidState, DeadLetterForged.
         """
 
     def discard_dead_letter(self, dead_letter_id: UUID, *, actor: Actor = OPERATOR) -> None:
         """Delete a dead letter, so that it will never be handled (admin). Raises DeadLetterNotFound."""
+
+    def group_dead_letters(self, *, actor: Actor = OPERATOR) -> list[Json[DeadLetterGroup]]:
+        """Return the dead letters that were not replayed yet by queue and reason, the largest groups first (admin)."""
+
+    def replay_dead_letters(
+        self, selection: DeadLetterSelection, *, actor: Actor = OPERATOR
+    ) -> Json[DeadLetterResults]:
+        """Replay several dead letters, each by itself (admin)."""
+
+    def discard_dead_letters(
+        self, selection: DeadLetterSelection, *, actor: Actor = OPERATOR
+    ) -> Json[DeadLetterResults]:
+        """Discard several dead letters, each by itself (admin)."""
+
+    def list_refused_events(self, wanted: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[RefusedEvent]]:
+        """List the events in the outbox that the broker did not take so far, newest first (admin)."""
 
     def audit(self, since: str, bounds: Sequence[str] = (), *, actor: Actor = OPERATOR) -> Audit:
         """Return the checks that the service can make alone, and fingerprints of its records about orders (admin).

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import amqp
+import eventlet
 from eventlet.event import Event as Signal
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import Entrypoint, register_entrypoint
@@ -24,6 +25,8 @@ from extensions.observability.traces import start_trace
 from extensions.runtime.interruptions import INTERRUPTIONS
 
 log = logging.getLogger(__name__)
+
+METHOD_SECONDS = 10.0
 
 
 class Broadcast(Entrypoint):
@@ -94,7 +97,8 @@ def on_broadcast(event: type[Event]) -> Callable[..., Any]:
         def run(self: Any, received: Event, headers: dict[str, Any]) -> None:
             start_trace(headers, self.name)
             try:
-                method(self, received)
+                with eventlet.Timeout(METHOD_SECONDS):  # the next one waits for it
+                    method(self, received)
             except (Exception, *INTERRUPTIONS):
                 log.exception("%s failed; its data is stale until the next refresh", method.__name__)
 

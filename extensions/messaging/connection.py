@@ -1,7 +1,7 @@
 """Connections to RabbitMQ: opening, closing, acknowledging, and the errors of a lost one."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import amqp
@@ -31,17 +31,35 @@ class BrokerUnavailable(ServiceUnavailable):
 
     code, status, detail = "SERVICE_UNAVAILABLE", 503, "The message broker is unavailable. Try again shortly."
 
+    def __init__(self, detail: str | None = None, retry_after: int | None = 1) -> None:
+        super().__init__(detail, retry_after=retry_after)
+
+
+class BrokerBlocked(BrokerUnavailable):
+    """RabbitMQ is short of memory or disk and takes no messages. Nothing was sent."""
+
+    detail = "The message broker takes no messages at the moment. Try again shortly."
+
 
 def has_own_user(service: str) -> bool:
     """Tell whether the configuration gives `service` its own RabbitMQ user, which has only the permissions it needs."""
     return bool(own_amqp_uri(config, service))
 
 
-def connect(heartbeat: int, service: str = "") -> amqp.Connection:
+def connect(
+    heartbeat: int,
+    service: str = "",
+    *,
+    purpose: str = "",
+    on_blocked: Callable[[str], None] | None = None,
+    on_unblocked: Callable[[], None] | None = None,
+) -> amqp.Connection:
     """Return an open connection to the broker.
 
     It uses the RabbitMQ user of `service` if it has one, else the user in AMQP_URI. `heartbeat` is in seconds, 0 for
-    none. Raises CONNECTION_ERRORS.
+    none. The broker lists the connection under the name of the service and the `purpose`. `on_blocked` and
+    `on_unblocked` are called by what reads the connection, when an alarm of the broker begins to concern it, and at its
+    end. Raises CONNECTION_ERRORS.
     """
     address = parse_url(amqp_uri(config, service))
     connection = connection_class(config)(
@@ -52,8 +70,14 @@ def connect(heartbeat: int, service: str = "") -> amqp.Connection:
         heartbeat=heartbeat,
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         socket_settings=SOCKET_SETTINGS,
+        client_properties={"connection_name": f"{service} {purpose}".strip()},
+        on_blocked=on_blocked,
+        on_unblocked=on_unblocked,
     )
     connection.connect()
+    # The broker knows by now that we understand `connection.blocked`. py-amqp must not: its basic_publish would read
+    # from the socket, and take frames from the greenlet that reads.
+    connection.client_properties.get("capabilities", {}).pop("connection.blocked", None)
     return connection
 
 

@@ -1,18 +1,19 @@
-"""What an operator does with dead letters: list, count, discard and replay them."""
+"""What an operator does with dead letters: list, group, count, discard and replay them; and the bounds of the table."""
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
 from uuid import UUID
 
 from nameko.extensions import DependencyProvider
-from sqlalchemy import Row, Select, Table, delete, func, select, update
+from sqlalchemy import ColumnElement, Row, Select, Table, Text, Uuid, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from contracts.errors import DeadLetterNotFound, InvalidState
+from contracts.errors import DeadLetterForged, DeadLetterNotFound, InvalidState
 from contracts.events import EVENTS, queue_name
 from contracts.ids import new_id
-from contracts.operations import DeadLetterView, Summary
+from contracts.operations import MAX_SELECTED, DeadLetterGroup, DeadLetterSelection, DeadLetterView, Summary
 from extensions.messaging import topology
 from extensions.messaging.connection import BrokerUnavailable
 from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
@@ -22,6 +23,9 @@ from extensions.storage.storage import Storage
 log = logging.getLogger(__name__)
 
 SHOWN_BODY = 2000
+MAX_GROUPS = 100
+# What differs between messages that failed for the same reason: ids and numbers, as a regular expression of PostgreSQL.
+VARIABLE = "[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9]+"
 
 
 class DeadLetterStore(DependencyProvider):
@@ -60,6 +64,55 @@ class DeadLetterStore(DependencyProvider):
         count = session.scalars(select(func.count()).select_from(waiting.subquery())).one()
         return {"count": count, "ids": [str(letter) for letter in session.scalars(newest)]}
 
+    def groups(self, session: Session) -> Sequence[dict[str, Any]]:
+        """Return the dead letters that wait, by queue, event and reason; the largest groups first."""
+        letters, group = self._table(), self._group().label("group")
+        newest = func.max(letters.c.id.cast(Text)).cast(Uuid)
+        counted = (
+            select(
+                group,
+                func.count().label("count"),
+                newest.label("newest"),
+                func.min(letters.c.created_at).label("oldest_at"),
+            )
+            .where(letters.c.replayed_at.is_(None))
+            .group_by(group)
+            .subquery()
+        )
+        found = select(counted, letters).join(letters, letters.c.id == counted.c.newest)
+        rows = session.execute(found.order_by(counted.c.count.desc(), letters.c.id.desc()).limit(MAX_GROUPS))
+        return [self._group_view(row) for row in rows]
+
+    def select(self, session: Session, selection: DeadLetterSelection) -> tuple[Sequence[UUID], int]:
+        """Return the selected ids, the oldest first, and how many more the group has."""
+        if selection.ids is not None:
+            return tuple(dict.fromkeys(selection.ids)), 0
+        letters = self._table()
+        waiting = select(letters.c.id).where(letters.c.replayed_at.is_(None), self._group() == selection.group)
+        ids = session.scalars(waiting.order_by(letters.c.id).limit(MAX_SELECTED)).all()
+        count = session.scalars(select(func.count()).select_from(waiting.subquery())).one()
+        return ids, count - len(ids)
+
+    def _group(self) -> ColumnElement[str]:
+        """Return the SQL for the group of a dead letter: its queue, event and reason, apart from numbers and ids."""
+        letters = self._table()
+        reason = func.regexp_replace(letters.c.error, VARIABLE, "#", "g")
+        text = func.concat_ws(" ", letters.c.queue, letters.c.event_type, reason)
+        return func.concat(self.container.service_name, "-", func.md5(text))
+
+    def _group_view(self, row: Row[Any]) -> dict[str, Any]:
+        view = DeadLetterGroup(
+            group=row.group,
+            service=self.container.service_name,
+            queue=row.queue,
+            event=row.event_type,
+            error=row.error,
+            count=row.count,
+            oldest_at=row.oldest_at,
+            newest_at=row.created_at,
+        )
+        return view.to_dict()
+
     def discard(self, session: Session, dead_letter_id: UUID) -> None:
         """Delete a dead letter; a log line records it. Raises DeadLetterNotFound, and InvalidState if replayed."""
         row = self._lock_waiting(session, dead_letter_id)
@@ -70,9 +123,12 @@ class DeadLetterStore(DependencyProvider):
         """Publish a dead letter to its queue, with all its attempts, and record when and by whom it was replayed.
 
         The row is locked until the broker has confirmed, so that two operators cannot replay it twice. Raises
-        DeadLetterNotFound, and InvalidState where it was replayed already or its queue cannot take it.
+        DeadLetterNotFound, DeadLetterForged, and InvalidState where it was replayed already or its queue cannot take
+        it.
         """
         row = self._lock_waiting(session, dead_letter_id)
+        if row.is_forged:
+            raise DeadLetterForged
         self._publish(row)
         replayed = update(self._table()).where(self._table().c.id == dead_letter_id)
         session.execute(replayed.values(replayed_at=func.clock_timestamp(), replayed_by=by))
@@ -108,7 +164,7 @@ class DeadLetterStore(DependencyProvider):
             correlation_id=row.correlation_id,
             headers=propagated_headers(row.headers),
         )
-        if not self.publisher.publish([message]):
+        if not self.publisher.publish_one(message):
             return
         if any(queue_name(consumer, event) == row.queue for event in EVENTS.values() for consumer in event.consumers):
             raise BrokerUnavailable  # the topology has the queue, but it did not accept the message
@@ -134,5 +190,6 @@ class DeadLetterStore(DependencyProvider):
             died_at=row.created_at,
             replayed_at=row.replayed_at,
             replayed_by=row.replayed_by,
+            is_forged=row.is_forged,
         )
         return view.to_dict()

@@ -17,12 +17,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from contracts.ids import new_id
 from extensions.messaging import topology
 from extensions.messaging.connection import BrokerUnavailable, ack, has_own_user
+from extensions.messaging.inbound import Forged, Undecodable, require_genuine_death
 from extensions.messaging.listener import Listener
 from extensions.messaging.publisher import ConfirmedPublisher, copy_of
 from extensions.messaging.storable import plain_count, plain_headers, plain_text
 from extensions.observability.instruments import DeadLetterInstruments
 from extensions.observability.metrics import Metrics
 from extensions.runtime.backoff import Backoff
+from extensions.storage.engine import is_outage
 from extensions.storage.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -79,14 +81,25 @@ class DeadLetters(SharedExtension):
         backoff = Backoff()
         while channel is self._channel and channel is not None:
             try:
-                if not self._requeue(message):
-                    self._store_dead_lettered(message)
+                self._requeue_or_store(message)
             except (SQLAlchemyError, BrokerUnavailable) as error:
                 log.warning("a message that the broker dead-lettered waits (%s)", type(error).__name__)
                 eventlet.sleep(backoff.next_pause())
             else:
                 ack(channel, message.delivery_tag)
                 return
+
+    def _requeue_or_store(self, message: amqp.Message) -> None:
+        death = _last_death(plain_headers(message.headers))
+        reason, is_forged = f"dead-lettered by the broker: {death.get('reason', 'unknown')}", False
+        try:
+            require_genuine_death(message, self.container.service_name)
+            if self._requeue(message):
+                return
+        except Forged as error:
+            reason, is_forged = f"{reason}; {error}", True
+        queue, attempts = str(death.get("queue", self.queue)), plain_count(death.get("count"))
+        self.store(queue, message, reason, attempts, is_forged=is_forged)
 
     def _requeue(self, message: amqp.Message) -> bool:
         """Publish a message that reached its delivery limit to its queue again.
@@ -103,7 +116,7 @@ class DeadLetters(SharedExtension):
         except (KeyError, UnicodeDecodeError):
             return False
         outgoing.headers[REQUEUES_HEADER] = requeues
-        if self.publisher.publish([outgoing]):
+        if self.publisher.publish_one(outgoing):
             return False  # the queue no longer exists
         log.warning(
             "%s in %s reached its delivery limit; requeued (%d of %d)",
@@ -114,28 +127,66 @@ class DeadLetters(SharedExtension):
         )
         return True
 
-    def _store_dead_lettered(self, message: amqp.Message) -> None:
-        death = _last_death(plain_headers(message.headers))
-        reason = f"dead-lettered by the broker: {death.get('reason', 'unknown')}"
-        self.store(str(death.get("queue", self.queue)), message, reason, plain_count(death.get("count")))
-
-    def store(self, queue: str, message: amqp.Message, error: str, attempts: int, *, with_body: bool = True) -> None:
+    def store(
+        self,
+        queue: str,
+        message: amqp.Message,
+        error: str,
+        attempts: int,
+        *,
+        with_body: bool = True,
+        is_forged: bool = False,
+    ) -> None:
         """Store `message` with the reason, and commit. Store it without its body where that may hold secrets."""
-        self._insert([self._row(queue, message, error, attempts, with_body=with_body)])
+        self._insert([self._row(queue, message, error, attempts, with_body=with_body, is_forged=is_forged)])
 
-    def store_all(self, messages: Sequence[tuple[str, amqp.Message, str]]) -> None:
+    def store_all(self, messages: Sequence[tuple[str, amqp.Message, Undecodable]]) -> None:
         """Store messages that were never handled in one transaction. Each is a (queue, message, reason)."""
-        self._insert([self._row(queue, message, error, attempts=0) for queue, message, error in messages])
+        self._insert(
+            [
+                self._row(queue, message, str(error), attempts=0, is_forged=isinstance(error, Forged))
+                for queue, message, error in messages
+            ]
+        )
 
     def _insert(self, rows: Sequence[dict[str, Any]]) -> None:
         for row in rows:
             log.error("dead letter %s in %s: %s", row["id"], row["queue"], row["error"])
+        try:
+            self._insert_together(rows)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            # PostgreSQL cannot store one of them. Without a limit on its tries, it would stop the others for ever.
+            log.exception("dead letters are stored one by one, without what cannot be stored")
+            for row in rows:
+                self._insert_reduced(row)
+
+    def _insert_reduced(self, row: dict[str, Any]) -> None:
+        """Insert one row; without the body and the headers of the message if it cannot be stored with them."""
+        try:
+            self._insert_together([row])
+        except Exception as error:
+            if is_outage(error):
+                raise
+            kept = {name: value for name, value in row.items() if name in {"id", "queue", "attempts", "is_forged"}}
+            self._insert_together([kept | {"body": "", "headers": {}, "error": "this message cannot be stored"}])
+
+    def _insert_together(self, rows: Sequence[dict[str, Any]]) -> None:
         with self.storage.sessions.begin() as session:
             session.execute(insert(self.storage.table("dead_letters")), rows)
         self._instruments.stored(row["queue"] for row in rows)
 
     @staticmethod
-    def _row(queue: str, message: amqp.Message, error: str, attempts: int, *, with_body: bool = True) -> dict[str, Any]:
+    def _row(
+        queue: str,
+        message: amqp.Message,
+        error: str,
+        attempts: int,
+        *,
+        with_body: bool = True,
+        is_forged: bool = False,
+    ) -> dict[str, Any]:
         properties = message.properties
         return {
             "id": new_id(),
@@ -147,6 +198,7 @@ class DeadLetters(SharedExtension):
             "headers": plain_headers(message.headers),
             "error": plain_text(error)[:4000],
             "attempts": max(0, min(attempts, MAX_ATTEMPTS)),
+            "is_forged": is_forged,
         }
 
 

@@ -6,6 +6,7 @@ How it handles failures:
 * another transaction holds a row that a message needs: the message goes to a retry queue, the others are handled;
 * a batch fails: its messages are handled one by one, so that only the faulty one fails;
 * a single message fails: it goes to a retry queue, after each attempt for longer, and finally to the dead letters;
+* the broker takes no messages, so that it cannot go there: this message waits, and the handler goes on with others;
 * a message cannot be decoded: it goes to the dead letters at once;
 * a message was delivered several times without an acknowledgement (a suspect, see event_queue.py): it may crash this
   process, so it is handled in a separate batch.
@@ -67,6 +68,7 @@ class EventHandler(Entrypoint):
         self._queues: list[EventQueue] = []
         self._waiting: deque[Delivery] = deque()
         self._suspects: list[Delivery] = []
+        self._waiting_for_retry: list[Delivery] = []
         self._wakeup = Signal()
         self._instruments: Any = None
         self._retries: Any = None
@@ -168,12 +170,14 @@ class EventHandler(Entrypoint):
         for delivery in batch:
             if delivery.channel is not delivery.source.channel:
                 continue  # the connection was lost meanwhile: it is redelivered, and the inbox recognises it
-            if self._suspects:
+            if delivery in self._waiting_for_retry:
+                continue
+            if self._suspects or self._waiting_for_retry:
                 ack(delivery.channel, delivery.message.delivery_tag)
             else:
                 last[delivery.source] = delivery
         for delivery in last.values():
-            # Without suspects, a queue is handled in its order: all messages up to the last tag are handled.
+            # With none left behind, a queue is handled in its order: all messages up to the last tag are handled.
             ack(delivery.channel, delivery.message.delivery_tag, multiple=True)
 
     def _handle(self, batch: list[Delivery]) -> bool:
@@ -183,7 +187,7 @@ class EventHandler(Entrypoint):
             try:
                 events.append((delivery, delivery.decode()))
             except Undecodable as error:
-                undecodable.append((delivery.source.queue, delivery.message, str(error)))
+                undecodable.append((delivery.source.queue, delivery.message, error))
         if undecodable and not self._repeat_through_outages(lambda: self.dead_letters.store_all(undecodable)):
             return False
         if not events:
@@ -198,8 +202,29 @@ class EventHandler(Entrypoint):
         if len(events) == 1:
             delivery = events[0][0]
             start_trace(delivery.message.headers or {}, self.container.service_name)
-            return self._repeat_through_outages(self._retries.after(delivery.source.queue, delivery.message, failure))
+            self._retry(delivery, self._retries.after(delivery.source.queue, delivery.message, failure))
+            return True
         return all(self._handle([delivery]) for delivery, _ in events)
+
+    def _retry(self, delivery: Delivery, action: Callable[[], None]) -> None:
+        """Hand a failed event over to its retry queue or the dead letters; during an outage, later in a greenlet."""
+        try:
+            action()
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            # At most the prefetch of the queues.
+            self._waiting_for_retry.append(delivery)
+            self.container.spawn_managed_thread(
+                functools.partial(self._retry_later, delivery, action), identifier=f"retry.{self.method_name}"
+            )
+
+    def _retry_later(self, delivery: Delivery, action: Callable[[], None]) -> None:
+        done = self._repeat_through_outages(action, lambda: delivery.channel is delivery.source.channel)
+        if done and delivery.channel is delivery.source.channel:
+            ack(delivery.channel, delivery.message.delivery_tag)
+        # Only now: as long as it is in the list, nothing acknowledges it together with later messages.
+        self._waiting_for_retry.remove(delivery)
 
     def _run_through_outages(self, events: list[Received[Any]]) -> BaseException | None:
         """Run the method, again as long as an outage makes it fail. Returns its exception, None on success."""
@@ -217,10 +242,13 @@ class EventHandler(Entrypoint):
             return ContainerBeingKilled()
         return failures[0]
 
-    def _repeat_through_outages(self, attempt: Callable[[], object]) -> bool:
-        """Call `attempt` again as long as an outage makes it fail. Returns False when the service stops first."""
+    def _repeat_through_outages(self, attempt: Callable[[], object], go_on: Callable[[], bool] = lambda: True) -> bool:
+        """Call `attempt` again as long as an outage makes it fail, and `go_on` allows it.
+
+        Returns False when it did not succeed, because the service stops, or `go_on` returned False.
+        """
         backoff = Backoff(first=0.1, longest=5.0)
-        while True:
+        while go_on():
             try:
                 attempt()
             except Exception as error:
@@ -234,6 +262,7 @@ class EventHandler(Entrypoint):
                 eventlet.sleep(pause)
             else:
                 return True
+        return False
 
     def _run_method(self, events: list[Received[Any]]) -> BaseException | None:
         """Run the service method in a worker. Returns its exception, None when it succeeded."""

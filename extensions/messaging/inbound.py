@@ -8,7 +8,7 @@ import amqp
 from pydantic import ValidationError
 
 from contracts.base import Event, Received
-from contracts.events import queue_name
+from contracts.events import EVENTS, queue_name
 from contracts.validation import field_errors
 from extensions.messaging.wire.connection import UNREADABLE_HEADER
 from extensions.observability.traces import trace_of
@@ -21,6 +21,10 @@ RETRY_QUEUE = re.compile(r"(again|retry)\.[0-9]+ms")
 
 class Undecodable(Exception):
     """The message is not one that its queue may hold. The text is the reason. A retry cannot succeed."""
+
+
+class Forged(Undecodable):
+    """The message came by a way that its sender had no permission for. It must never be handled, nor replayed."""
 
 
 def require_json(message: amqp.Message) -> None:
@@ -41,7 +45,7 @@ def require_json(message: amqp.Message) -> None:
 
 
 def require_routing(message: amqp.Message, *addresses: str) -> None:
-    """Raise Undecodable unless `message` was published to one of these routing keys, and through our queues only.
+    """Raise Forged unless `message` was published to one of these routing keys, and through our queues only.
 
     The broker checks permission for the routing key of a message, but not for the keys that a sender adds in the
     headers CC and BCC, nor for the target to which a sender's own queue dead-letters. A message that came by such a
@@ -50,13 +54,36 @@ def require_routing(message: amqp.Message, *addresses: str) -> None:
     sent_to = message.delivery_info["routing_key"]
     if sent_to not in addresses:
         reason = f"it was published to {sent_to!r} and routed here by its headers"
-        raise Undecodable(reason)
+        raise Forged(reason)
+    _require_own_queues(_deaths(message))
+
+
+def require_genuine_death(message: amqp.Message, service: str) -> None:
+    """Raise Forged unless the message that the broker dead-lettered had come to its queue as require_routing demands.
+
+    The broker writes into x-death by which routing key a message came; the first one is not from its headers.
+    """
+    last, *others = _deaths(message) or [{}]
+    _require_own_queues(others)
+    queue, keys = (last.get("queue"), last.get("routing-keys")) if isinstance(last, dict) else (None, None)
+    addresses = {queue, *(event for event, kind in EVENTS.items() if queue_name(service, kind) == queue)}
+    if isinstance(keys, list) and keys and keys[0] not in addresses:
+        reason = f"it was published to {str(keys[0])[:255]!r} and routed to {str(queue)[:255]} by its headers"
+        raise Forged(reason)
+
+
+def _deaths(message: amqp.Message) -> list[Any]:
+    """Return the entries of x-death, the latest first; a sender may have written anything there."""
     deaths = (message.headers or {}).get("x-death") or []
-    for death in deaths if isinstance(deaths, list) else [deaths]:
+    return deaths if isinstance(deaths, list) else [deaths]
+
+
+def _require_own_queues(deaths: list[Any]) -> None:
+    for death in deaths:
         queue = death.get("queue") if isinstance(death, dict) else death
         if not RETRY_QUEUE.fullmatch(str(queue)):
             reason = f"it was dead-lettered by the queue {str(queue)[:255]!r}"
-            raise Undecodable(reason)
+            raise Forged(reason)
 
 
 def require_event(message: amqp.Message, kind: type[Event], service: str) -> Received[Any]:

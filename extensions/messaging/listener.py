@@ -1,29 +1,28 @@
-"""The connection on which a service consumes its queues: its subscriptions, heartbeats and reconnection."""
+"""The connection on which a service consumes its queues and acknowledges messages.
+
+Nothing is published on it: while the broker is short of memory or disk, it reads nothing from a connection on which
+something was published, acknowledgements neither.
+"""
 
 import gc
 import logging
-import socket
 from contextlib import suppress
 from typing import Any, Protocol
 
 import amqp
 import eventlet
-from eventlet.event import Event as Signal
 from nameko import config
 from nameko.extensions import SharedExtension
 
 from extensions.messaging import topology
-from extensions.messaging.connection import CONNECTION_ERRORS, close_quietly, connect
+from extensions.messaging.connection import CONNECTION_ERRORS
+from extensions.messaging.kept_connection import KeptConnection
 from extensions.messaging.wire.connection import connection_class
-from extensions.runtime.backoff import Backoff
 from extensions.security.production import require_own_secrets
 
 log = logging.getLogger(__name__)
 
-# Broker and client each close the connection after two intervals without a frame from the other.
-HEARTBEAT_SECONDS = 10
 CANCEL_TIMEOUT_SECONDS = 3
-SETUP_TIMEOUT_SECONDS = 15
 
 
 class Subscription(Protocol):
@@ -50,10 +49,12 @@ class Listener(SharedExtension):
         super().__init__()
         self._subscriptions: list[Subscription] = []
         self._consumers: dict[Subscription, tuple[amqp.Channel, str]] = {}
-        self._connection: Any = None
+        self._kept: Any = None
         self._reader: Any = None
-        self._first_connection = Signal()
-        self._stopping = False
+
+    @property
+    def _connection(self) -> amqp.Connection | None:
+        return self._kept and self._kept.connection
 
     def is_consuming(self, subscription: Subscription) -> bool:
         """Tell whether the broker delivers messages for `subscription` at present."""
@@ -88,12 +89,15 @@ class Listener(SharedExtension):
         """Check the settings: no development secrets in production, and a known AMQP_WIRE. Every service listens."""
         require_own_secrets(config, self.container.service_name)
         connection_class(config)
+        self._kept = KeptConnection(
+            "consuming", self.container.service_name, self._set_up, lambda _error: self._disconnect()
+        )
 
     def start(self) -> None:
         """Connect, however long it takes: a service without its queues has not started."""
         if self._reader is None:
-            self._reader = self.container.spawn_managed_thread(self._run, identifier="broker.listener")
-        self._first_connection.wait()
+            self._reader = self.container.spawn_managed_thread(self._kept.run, identifier="broker.listener")
+        self._kept.await_first()
         # Imported objects live as long as the process. Each full garbage collection spent a tenth of a second on them,
         # during which no call was served.
         if not gc.get_freeze_count():  # once per process: objects that a second service drops must still be collected
@@ -101,50 +105,27 @@ class Listener(SharedExtension):
 
     def await_connection(self, seconds: float) -> None:
         """Wait until the service is connected for the first time, `seconds` at most."""
-        if not self._first_connection.ready():
-            self._first_connection.wait(timeout=seconds)
+        self._kept.await_first(seconds)
 
     def stop(self) -> None:
         """Close the connection. The broker requeues unacknowledged messages."""
-        self._stopping = True
-        self._let_start_return()
         if self._reader is not None:
             self._reader.kill()
-        self._disconnect()
+            self._kept.close()
 
     def kill(self) -> None:
         """End the reader and drop the connection without closing it."""
-        self._stopping = True
-        self._let_start_return()
+        if self._reader is None:
+            return
         # First: a reader that waits on a closed socket would read from the next socket with the same number.
-        if self._reader is not None and self._reader is not eventlet.getcurrent():
+        if self._reader is not eventlet.getcurrent():
             self._reader.kill()
-        if self._connection is not None:
-            self._connection.collect()
+        self._kept.abandon()
 
-    def _let_start_return(self) -> None:
-        if not self._first_connection.ready():
-            self._first_connection.send()
-
-    def _run(self) -> None:
-        backoff = Backoff()
-        while not self._stopping:
-            try:
-                with eventlet.Timeout(SETUP_TIMEOUT_SECONDS, TimeoutError("the broker did not complete the set-up")):
-                    self._connect()
-                backoff.reset()
-                self._read()
-            except (*CONNECTION_ERRORS, topology.TopologyMissing) as error:
-                self._disconnect()
-                pause = backoff.next_pause()
-                log.warning("RabbitMQ is unavailable (%s); next try in %.1f s", error or type(error).__name__, pause)
-                eventlet.sleep(pause)
-
-    def _connect(self) -> None:
-        self._connection = connect(HEARTBEAT_SECONDS, self.container.service_name)
-        topology.ensure(self._connection, self.container.service_name)
+    def _set_up(self, connection: amqp.Connection) -> None:
+        topology.ensure(connection, self.container.service_name)
         for subscription in list(self._subscriptions):
-            channel = self._connection.channel()
+            channel = connection.channel()
             subscription.on_connected(channel)
             channel.basic_qos(0, subscription.prefetch, False)
             tag = channel.basic_consume(
@@ -152,34 +133,8 @@ class Listener(SharedExtension):
             )
             self._consumers[subscription] = (channel, tag)
         log.info("listening on RabbitMQ, %d queues", len(self._consumers))
-        self._let_start_return()
-
-    def _read(self) -> None:
-        connection = self._connection
-        heartbeats = eventlet.spawn(self._send_heartbeats, connection)
-        try:
-            while not self._stopping:
-                connection.drain_events()
-        finally:
-            heartbeats.kill()
-
-    def _send_heartbeats(self, connection: amqp.Connection) -> None:
-        """Send heartbeats. Shut the socket down when none is received, to end the reader, which has no timeout."""
-        try:
-            while True:
-                eventlet.sleep(1.0)
-                # The heartbeat waits for other writers, and they may wait for a broker that no longer reads.
-                with eventlet.Timeout(HEARTBEAT_SECONDS, TimeoutError("the broker does not read")):
-                    connection.heartbeat_tick()
-        except (*CONNECTION_ERRORS, AttributeError) as error:
-            log.warning("closing the connection to RabbitMQ: %s", error or type(error).__name__)
-            with suppress(OSError, AttributeError):
-                connection.transport.sock.shutdown(socket.SHUT_RDWR)
 
     def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
         self._consumers.clear()
         for subscription in self._subscriptions:
             subscription.on_disconnected()
-        if connection is not None:
-            close_quietly(connection)

@@ -2,6 +2,10 @@
 
 The commit that wrote an event wakes the relay. Once per interval, one replica also looks for events that a crash
 between commit and publish has left.
+
+An event that the broker does not take is put aside by itself, with the reason, and tried again after growing pauses.
+All others leave, later events about the same order too: no consumer relies on the order of arrival
+(docs/architecture/decisions/0016-refused-events-and-connections.md).
 """
 
 import logging
@@ -21,7 +25,7 @@ from extensions.observability.instruments import UNKNOWN, OutboxInstruments
 from extensions.observability.metrics import Metrics
 from extensions.runtime.backoff import Backoff
 from extensions.storage import timers
-from extensions.storage.outbox import backlog, delete_rows, postpone_rows, select_due
+from extensions.storage.outbox import backlog, delete_rows, make_due, pause_after, postpone_rows, select_due
 from extensions.storage.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -31,6 +35,8 @@ SWEEP, SWEEP_SECONDS = "outbox", 1.0
 BACKLOG_SECONDS = 5.0
 # The least time between the starts of two batches: events that are committed meanwhile form one batch.
 BATCH_INTERVAL_SECONDS = 0.03
+# Lines in the log for one batch of refused events.
+LOGGED = 5
 
 
 class OutboxRelay(SharedExtension):
@@ -62,6 +68,11 @@ class OutboxRelay(SharedExtension):
         """Create the instruments, and register for commits."""
         self.storage.on_outbox_commit = self.wake
         self._instruments = OutboxInstruments(self.metrics, self.container.service_name)
+
+    @property
+    def broker_problem(self) -> str:
+        """What was wrong at the last try to publish, in words; "" if nothing was."""
+        return self.publisher.problem
 
     def wake(self) -> None:
         """Wake the relay: events were committed."""
@@ -110,17 +121,19 @@ class OutboxRelay(SharedExtension):
         with self.storage.sessions.begin() as session:
             if not woken and not timers.claim(session, self.storage.table("timers"), SWEEP, SWEEP_SECONDS):
                 return 0
-            rows = session.execute(self._select_due).all()
+            rows = session.execute(self._select_due, {"paused": self.publisher.refusals.paused(EXCHANGE)}).all()
             if not rows:
                 return 0
-            returned = self.publisher.publish([self._to_message(row) for row in rows])
-            delivered = [row for row in rows if str(row.message_id) not in returned]
+            outcome = self.publisher.publish([self._to_message(row) for row in rows])
+            delivered = [row for row in rows if str(row.message_id) in outcome.confirmed]
             delete_rows(session, outbox, delivered)
-            # Events that no queue accepted are retried later. They do not delay other events.
-            postponed = [row for row in rows if str(row.message_id) in returned]
-            _log_returned(postponed)
-            postpone_rows(session, outbox, postponed)
-        self._instruments.relayed((row.event_type for row in delivered), len(returned))
+            put_aside = [(row, outcome.refused[key]) for row in rows if (key := str(row.message_id)) in outcome.refused]
+            _log_refused(put_aside)
+            postpone_rows(session, outbox, put_aside)
+            make_due(session, outbox, [key for exchange, key in outcome.accepted_again if exchange == EXCHANGE])
+        self._instruments.relayed((row.event_type for row in delivered), (row.event_type for row, _ in put_aside))
+        if outcome.failure is not None:
+            raise outcome.failure
         return len(rows)
 
     def _watch_backlog(self) -> None:
@@ -158,6 +171,9 @@ class Outbox(DependencyProvider):
         return self.relay
 
 
-def _log_returned(rows: Sequence[Any]) -> None:
-    for row in rows:
-        log.error("no queue accepted %s %s (try %d)", row.event_type, row.message_id, row.attempts + 1)
+def _log_refused(rows: Sequence[tuple[Any, str]]) -> None:
+    for row, reason in rows[:LOGGED]:
+        message = "%s %s is put aside for %.0f s after try %d: %s"
+        log.error(message, row.event_type, row.message_id, pause_after(row.attempts), row.attempts + 1, reason)
+    if len(rows) > LOGGED:
+        log.error("%d more events are put aside", len(rows) - LOGGED)

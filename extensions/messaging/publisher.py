@@ -2,22 +2,49 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import amqp
-from amqp.exceptions import AccessRefused
+import eventlet
+from amqp.exceptions import (
+    AccessRefused,
+    ChannelError,
+    InternalError,
+    IrrecoverableConnectionError,
+    NotFound,
+    RecoverableConnectionError,
+)
+from eventlet.event import Event as Signal
 from eventlet.semaphore import Semaphore
 from nameko.extensions import SharedExtension
 
 from extensions.messaging import topology
-from extensions.messaging.connection import CONNECTION_ERRORS, BrokerUnavailable, close_quietly, connect
+from extensions.messaging.connection import BrokerBlocked, BrokerUnavailable
+from extensions.messaging.kept_connection import KeptConnection
+from extensions.messaging.refusals import Address, Refusals
 from extensions.observability.traces import propagated_headers
 
 log = logging.getLogger(__name__)
 
-CONFIRM_TIMEOUT_SECONDS = 10
+# The deadlines: for the batches of other callers, for a connection, for writing a part of a batch and for its confirms.
+# Together less than idle_in_transaction_session_timeout: the relay publishes within a transaction.
+LOCK_SECONDS = 10.0
+OPEN_SECONDS = 5.0
+PUBLISH_SECONDS = 10.0
+# A refusal ends the channel. After so many of them, the rest of a batch is left to the next call.
+MAX_REFUSALS = 5
+# A failure is reported until the next success, or for so long: perhaps there is nothing else to publish.
+PROBLEM_SECONDS = 60.0
+NO_QUEUE = "no queue took it"
+NACKED = "the broker could not store it"
+
+REFUSALS = (ChannelError, IrrecoverableConnectionError)
+"""Errors that a message can cause. The broker closes the channel, or even the connection."""
+# A lost connection. Every other error while a message is written is the fault of this message.
+LOST = (OSError, EOFError, RecoverableConnectionError, AttributeError)
 
 
 @dataclass(slots=True)
@@ -33,6 +60,11 @@ class OutgoingMessage:
     app_id: str | None = None
     correlation_id: str | None = None
     headers: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def address(self) -> Address:
+        """The exchange and the routing key, for which the broker checks permission."""
+        return self.exchange, self.routing_key
 
     def to_amqp(self) -> amqp.Message:
         """Build the persistent AMQP message."""
@@ -69,104 +101,261 @@ def copy_of(message: amqp.Message, exchange: str, routing_key: str) -> OutgoingM
     )
 
 
-class ConfirmedPublisher(SharedExtension):
-    """Publishes persistent messages, and returns after the broker has confirmed them.
+@dataclass(slots=True)
+class Outcome:
+    """What became of the messages of one call. Those that are in no field were not tried."""
 
-    It has its own connection, which the first publish opens. It publishes one batch at a time.
+    confirmed: set[str] = field(default_factory=set)
+    """The ids of the messages that the broker has stored."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """The ids of the messages that the broker does not take at present, and why."""
+    accepted_again: set[Address] = field(default_factory=set)
+    """Addresses that were refused before, and are no longer."""
+    failure: BrokerUnavailable | None = None
+    """Why the messages after the confirmed ones may not have arrived: the connection failed. Publish them again."""
+
+    def is_open(self, message: OutgoingMessage) -> bool:
+        """Tell whether nothing is known about `message` yet."""
+        return message.message_id not in self.confirmed and message.message_id not in self.refused
+
+    def refuse(self, messages: Iterable[OutgoingMessage], reason: str) -> None:
+        """Record why these messages were refused."""
+        self.refused.update({message.message_id: reason for message in messages if self.is_open(message)})
+
+
+class Part:
+    """Messages that were published together: the delivery tags that the broker has not confirmed, and what it said."""
+
+    def __init__(self) -> None:
+        self.unconfirmed: dict[int, str] = {}
+        self.confirmed: set[str] = set()
+        self.refused: dict[str, str] = {}
+        self.error: Exception | None = None
+        self.is_written = False
+        self._ended = Signal()
+
+    def settle(self, tag: int, multiple: bool, refusal: str = "") -> None:
+        """Record a confirm: of one message, or of all up to `tag`. A tag of an earlier part changes nothing."""
+        for settled in [known for known in self.unconfirmed if known <= tag] if multiple else [tag]:
+            message_id = self.unconfirmed.pop(settled, "")
+            if not message_id:
+                continue
+            if refusal:
+                self.refused.setdefault(message_id, refusal)
+            elif message_id not in self.refused:
+                self.confirmed.add(message_id)
+        self.end_if_complete()
+
+    def end_if_complete(self) -> None:
+        """End the wait for confirms where none is missing."""
+        if self.is_written and not self.unconfirmed:
+            self._end()
+
+    def fail(self, error: Exception) -> None:
+        """End the wait for confirms: none will come."""
+        self.error = self.error or error
+        self._end()
+
+    def wait(self) -> None:
+        """Wait for the end."""
+        self._ended.wait()
+
+    def _end(self) -> None:
+        if not self._ended.ready():
+            self._ended.send()
+
+
+class ConfirmedPublisher(SharedExtension):
+    """Publishes persistent messages, and returns after the broker has confirmed or refused them.
+
+    It has its own connection, opened by the first publish. It publishes one batch at a time. A message that the broker
+    refuses ends the channel for all, and the broker does not say which one it was. So the first message to each
+    address (exchange and routing key) is published alone; later ones are published together. An address that the
+    broker refuses is not tried again before a pause, which grows.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._lock = Semaphore(1)
-        self._connection: Any = None
+        self._kept: KeptConnection | None = None
+        self._reader: Any = None
         self._channel: Any = None
-        self._unconfirmed: set[int] = set()
-        self._refused: set[int] = set()
-        self._returned: set[str] = set()
+        self._published = 0
+        self._part = Part()
+        self._accepted: set[Address] = set()
+        self._failure, self._failed_at = "", 0.0
+        self.refusals = Refusals()
 
-    def publish(self, messages: Sequence[OutgoingMessage]) -> set[str]:
-        """Publish all of `messages` and wait for their confirms.
+    @property
+    def problem(self) -> str:
+        """What is wrong with publishing, in words: with the connection, or at the last try, if that was lately."""
+        if self._kept is not None and self._kept.problem:
+            return self._kept.problem
+        return self._failure if time.monotonic() - self._failed_at < PROBLEM_SECONDS else ""
 
-        Returns the ids of the messages that the broker returned as unroutable or refused. Raises BrokerUnavailable
-        when the connection failed: each message may or may not have arrived, so publish all of them again.
-        """
-        with self._lock:
-            try:
-                return self._publish(messages)
-            except CONNECTION_ERRORS as error:
-                self._drop()
-                if isinstance(error, AccessRefused):
-                    log.error("the broker refuses this service permission to publish: %s", error.reply_text)  # noqa: TRY400
-                raise BrokerUnavailable from error
-            except BaseException:
-                # Interrupted by a timeout or a kill: late confirms of this batch must not count for the next batch.
-                self._drop()
-                raise
+    def publish(self, messages: Sequence[OutgoingMessage]) -> Outcome:
+        """Publish all of `messages` and wait for their confirms. Raises nothing; see Outcome."""
+        if not self._lock.acquire(timeout=LOCK_SECONDS):
+            return Outcome(failure=BrokerUnavailable("Other messages wait for the message broker."))
+        try:
+            return self._publish(messages)
+        finally:
+            self._lock.release()
 
-    def _publish(self, messages: Sequence[OutgoingMessage]) -> set[str]:
-        channel = self._open_channel()
-        self._unconfirmed.clear()
-        self._refused.clear()
-        self._returned.clear()
-        tags: dict[int, str] = {}
+    def publish_one(self, message: OutgoingMessage) -> str:
+        """Publish a message. Returns why the broker refused it, "" if it did not. Raises BrokerUnavailable."""
+        outcome = self.publish([message])
+        if outcome.failure is not None:
+            raise outcome.failure
+        return outcome.refused.get(message.message_id, "")
+
+    def _publish(self, messages: Sequence[OutgoingMessage]) -> Outcome:
+        outcome = Outcome()
         for message in messages:
-            self._published += 1
-            tags[self._published] = message.message_id
-            self._unconfirmed.add(self._published)
-            channel.basic_publish(message.to_amqp(), message.exchange, message.routing_key, mandatory=message.mandatory)
-        self._await_confirms()
-        return self._returned | {tags[tag] for tag in self._refused}
+            if reason := self.refusals.reason(message.address):
+                outcome.refuse([message], reason)
+        one_by_one, refusals = False, 0
+        while (waiting := [message for message in messages if outcome.is_open(message)]) and refusals < MAX_REFUSALS:
+            part = waiting[:1] if one_by_one else self._next_part(waiting)
+            try:
+                refusal = self._publish_part(part, outcome)
+            except BrokerUnavailable as error:
+                outcome.failure = error
+                self._failure, self._failed_at = str(error.__cause__ or error), time.monotonic()
+                break
+            self._failure = ""
+            if refusal is not None:
+                refusals += 1
+                one_by_one = one_by_one or not self._isolate(part, waiting, refusal, outcome)
+        return outcome
 
-    def _await_confirms(self) -> None:
-        deadline = time.monotonic() + CONFIRM_TIMEOUT_SECONDS
-        while self._unconfirmed:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                message = "the broker did not confirm in time"
-                raise TimeoutError(message)
-            self._connection.drain_events(timeout=remaining)
+    def _next_part(self, waiting: list[OutgoingMessage]) -> list[OutgoingMessage]:
+        """Return the next messages to addresses that are known to be accepted, or else the next message alone."""
+        return list(takewhile(lambda message: message.address in self._accepted, waiting)) or waiting[:1]
+
+    def _isolate(
+        self, part: list[OutgoingMessage], waiting: list[OutgoingMessage], refusal: Exception, outcome: Outcome
+    ) -> bool:
+        """Record a refusal if it is known whose it is. Returns whether it is one of an address."""
+        is_of_address = isinstance(refusal, AccessRefused | NotFound)
+        left = [message for message in part if outcome.is_open(message)]
+        if len(left) == 1:
+            reason = f"refused by the broker: {getattr(refusal, 'reply_text', '') or refusal}"
+            log.error("RabbitMQ refuses a message to %s: %s", "/".join(left[0].address), reason)
+            if is_of_address:
+                self.refusals.add(left[0].address, reason)
+                left = [message for message in waiting if message.address == left[0].address]
+            outcome.refuse(left, reason)
+        return is_of_address
+
+    def _publish_part(self, messages: Sequence[OutgoingMessage], outcome: Outcome) -> Exception | None:
+        """Publish these messages together. Returns the error of the broker that one of them caused."""
+        channel = self._open_channel()
+        part = self._part = Part()
+        try:
+            with eventlet.Timeout(PUBLISH_SECONDS, TimeoutError("the broker did not confirm in time")):
+                self._write(channel, messages, part)
+                self._await_confirms(part)
+        except LOST as error:
+            self._drop(str(error))
+            part.fail(error)
+        except BaseException:
+            self._drop("publishing was interrupted")  # perhaps in the middle of a frame
+            raise
+        finally:
+            outcome.confirmed |= part.confirmed
+            outcome.refused |= part.refused
+        failure = part.error
+        if isinstance(failure, REFUSALS) and not isinstance(failure, InternalError):
+            return failure
+        if isinstance(failure, BrokerBlocked):
+            raise failure
+        if failure is not None:
+            raise BrokerUnavailable from failure
+        self._remember_accepted(messages, outcome)
+        return None
+
+    def _write(self, channel: amqp.Channel, messages: Sequence[OutgoingMessage], part: Part) -> None:
+        for message in messages:
+            tag = self._published + 1
+            part.unconfirmed[tag] = message.message_id
+            try:
+                channel.basic_publish(
+                    message.to_amqp(), message.exchange, message.routing_key, mandatory=message.mandatory
+                )
+            except LOST:
+                raise
+            except Exception as error:  # noqa: BLE001  (py-amqp documents no exceptions for what it cannot encode)
+                del part.unconfirmed[tag]
+                part.refused[message.message_id] = f"it cannot be encoded: {type(error).__name__}: {error}"
+            else:
+                self._published = tag
+        part.is_written = True
+        part.end_if_complete()
+
+    def _await_confirms(self, part: Part) -> None:
+        part.wait()
+
+    def _remember_accepted(self, messages: Sequence[OutgoingMessage], outcome: Outcome) -> None:
+        for address in {message.address for message in messages}:
+            self._accepted.add(address)
+            if self.refusals.remove(address):
+                outcome.accepted_again.add(address)
 
     def _open_channel(self) -> amqp.Channel:
-        if self._channel is None or not self._connection.connected:
-            self._drop()
-            # No heartbeats: the connection may be idle for long, and the next publish finds out that it is lost.
-            self._connection = connect(heartbeat=0, service=self.container.service_name)
-            topology.ensure(self._connection, self.container.service_name)
-            channel = self._connection.channel()
-            channel.confirm_select()
-            channel.events["basic_ack"].add(self._on_ack)
-            channel.events["basic_nack"].add(self._on_nack)
-            channel.events["basic_return"].add(self._on_return)
-            self._published = 0
-            self._channel = channel
+        if self._kept is None:
+            service = self.container.service_name
+            self._kept = KeptConnection("publishing", service, self._set_up, self._handle_loss, self._handle_block)
+            self._reader = self.container.spawn_managed_thread(self._kept.run, identifier="broker.publisher")
+        self._kept.require(OPEN_SECONDS)
         return self._channel
 
+    def _set_up(self, connection: amqp.Connection) -> None:
+        topology.ensure(connection, self.container.service_name)
+        channel = connection.channel()
+        channel.confirm_select()
+        channel.events["basic_ack"].add(self._on_ack)
+        channel.events["basic_nack"].add(self._on_nack)
+        channel.events["basic_return"].add(self._on_return)
+        self._published = 0
+        self._accepted.clear()
+        self._channel = channel
+
+    def _handle_loss(self, error: Exception) -> None:
+        self._channel = None
+        self._part.fail(error)
+
+    def _handle_block(self) -> None:
+        self._part.fail(BrokerBlocked())
+
     def _on_ack(self, tag: int, multiple: bool) -> None:
-        self._settle(tag, multiple)
+        self._part.settle(tag, multiple)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
-        self._refused |= self._settle(tag, multiple)
-
-    def _settle(self, tag: int, multiple: bool) -> set[int]:
-        settled = {known for known in self._unconfirmed if known <= tag} if multiple else {tag}
-        self._unconfirmed -= settled
-        return settled
+        self._part.settle(tag, multiple, NACKED)
 
     def _on_return(self, _error: Exception, _exchange: str, _routing_key: str, message: amqp.Message) -> None:
-        self._returned.add(message.properties["message_id"])
+        message_id = message.properties["message_id"]
+        if message_id in self._part.unconfirmed.values():
+            self._part.refused[message_id] = NO_QUEUE
 
-    def _drop(self) -> None:
-        connection, self._connection, self._channel = self._connection, None, None
-        if connection is not None:
-            close_quietly(connection)
+    def _drop(self, reason: str) -> None:
+        if self._kept is not None:
+            self._kept.drop(reason)
 
     def stop(self) -> None:
-        """Close the connection, after a batch that still awaits its confirms."""
-        is_idle = self._lock.acquire(timeout=CONFIRM_TIMEOUT_SECONDS)
-        self._drop()
+        """Close the connection, after a batch that still awaits its confirms. The relay may open another one."""
+        is_idle = self._lock.acquire(timeout=PUBLISH_SECONDS)
+        if self._kept is not None:
+            self._reader.kill()
+            self._kept.close()
+            self._kept = None
         if is_idle:
             self._lock.release()
 
     def kill(self) -> None:
-        """Close the connection."""
-        self._drop()
+        """Drop the connection without closing it."""
+        if self._kept is not None:
+            if self._reader is not eventlet.getcurrent():
+                self._reader.kill()
+            self._kept.abandon()

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import amqp
 
 from extensions.messaging import topology
-from extensions.messaging.connection import BrokerUnavailable
 from extensions.messaging.dead_letters import DeadLetters
 from extensions.messaging.publisher import ConfirmedPublisher, copy_of
 from extensions.observability.instruments import HandlerInstruments
@@ -60,9 +59,11 @@ class Retries:
         """Publish the message to a retry queue, with confirms; the caller acknowledges it afterwards."""
         outgoing = copy_of(message, topology.retry_exchange(delay), queue)
         outgoing.headers = {**outgoing.headers, ATTEMPTS_HEADER: attempts}
-        if self._publisher.publish([outgoing]):
-            raise BrokerUnavailable
-        self._instruments.retried.inc()
+        if refusal := self._publisher.publish_one(outgoing):
+            # Without a retry queue no repetition helps, and it would stop all other events of the handler.
+            self._dead_letters.store(queue, message, f"the retry in {delay} ms was not possible: {refusal}", attempts)
+        else:
+            self._instruments.retried.inc()
 
 
 def _nearest(delays: list[int], wanted: int) -> int:

@@ -18,7 +18,7 @@ from extensions.observability.metrics import SECONDS, Metrics
 OUTCOMES = {503: "unavailable", 504: "timeout"}
 AGES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 BATCHES = (1, 2, 5, 10, 20, 50, 100)
-UNKNOWN = (math.nan, math.nan)
+UNKNOWN = (math.nan, math.nan, math.nan)
 OTHER = "other"
 
 
@@ -99,6 +99,20 @@ class DeadLetterInstruments:
             self._series.get(queue, self._series[OTHER]).inc()
 
 
+class DeletedDeadLetters:
+    """Dead letters that were deleted because of their age or number."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        text = "Dead letters deleted because they were too old or too many."
+        self._series = {
+            bound: metrics.counter("dead_letters_deleted_total", text, bound=bound) for bound in ("age", "number")
+        }
+
+    def deleted(self, bound: str, count: int) -> None:
+        """Record deleted dead letters; `bound` is `age` or `number`."""
+        self._series[bound].inc(count)
+
+
 class OutboxInstruments:
     """Events that left the outbox, and events still in it."""
 
@@ -108,19 +122,23 @@ class OutboxInstruments:
             event: metrics.counter("outbox_relayed_total", "Events that the broker took from the outbox.", event=event)
             for event in (*events, OTHER)
         }
-        self._returned = metrics.counter("outbox_returned_total", "Times that no queue took an event.")
-        self.backlog = UNKNOWN
-        """The number of events, and the age of the oldest in seconds. All replicas read the same table."""
+        text = "Times that the broker did not take an event: no permission, no queue."
+        self._refused = {
+            event: metrics.counter("outbox_refused_total", text, event=event) for event in (*events, OTHER)
+        }
+        self.backlog: tuple[float, float, float] = UNKNOWN
+        """The number of events, the age of the oldest in seconds, and how many are put aside, in the shared table."""
         counted, age = "Events in the outbox, counted to 10000.", "How long the oldest event of the outbox has waited."
         metrics.gauge("outbox_backlog", counted, lambda: self.backlog[0])
         metrics.gauge("outbox_oldest_seconds", age, lambda: self.backlog[1])
+        put_aside = "Events of the outbox that the broker did not take so far, each tried again after a pause."
+        metrics.gauge("outbox_put_aside", put_aside, lambda: self.backlog[2])
 
-    def relayed(self, event_types: Iterable[str], returned: int) -> None:
-        """Record a batch: the types of the confirmed events, and the number of events that no queue took."""
-        for event, count in Tally(event_types).items():
-            self._relayed.get(event, self._relayed[OTHER]).inc(count)
-        if returned:
-            self._returned.inc(returned)
+    def relayed(self, confirmed: Iterable[str], refused: Iterable[str]) -> None:
+        """Record a batch: the types of the events that the broker confirmed, and of those that it did not take."""
+        for series, event_types in ((self._relayed, confirmed), (self._refused, refused)):
+            for event, count in Tally(event_types).items():
+                series.get(event, series[OTHER]).inc(count)
 
 
 class WorkItemInstruments:

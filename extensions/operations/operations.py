@@ -1,25 +1,40 @@
 """The RPC methods that every service with a database has: health, dead letters and its part of an audit."""
 
 import logging
-from collections.abc import Sequence
-from typing import Any, TypedDict, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypedDict, cast
 from uuid import UUID
 
 import eventlet
 from nameko.extensions import DependencyProvider
+from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from contracts.base import OPERATOR, Actor, Json, Page
-from contracts.errors import ServiceError
+from contracts.base import OPERATOR, Actor, Json, Page, PageRequest, page_of
+from contracts.errors import InternalError, ServiceError
 from contracts.ids import parse_id
-from contracts.operations import Audit, CheckResult, DeadLetterFilter, DeadLetterView, Health, OperatedRpc
+from contracts.operations import (
+    Audit,
+    CheckResult,
+    DeadLetterFilter,
+    DeadLetterGroup,
+    DeadLetterResult,
+    DeadLetterResults,
+    DeadLetterSelection,
+    DeadLetterView,
+    Health,
+    OperatedRpc,
+    RefusedEvent,
+)
 from extensions.cache.connection import Redis, RedisHealth
+from extensions.messaging.dead_letter_bounds import DeadLetterBounds
 from extensions.messaging.dead_letter_store import DeadLetterStore
 from extensions.messaging.outbox_relay import Outbox
 from extensions.observability.traces import current_trace, start_trace
 from extensions.operations.audits import SHOWN_IDS, Span, outbox_summary, read_snapshot
 from extensions.rpc.server import rpc
 from extensions.storage import retention
+from extensions.storage.outbox import list_refused
 from extensions.storage.periodic import periodic
 
 log = logging.getLogger(__name__)
@@ -52,9 +67,11 @@ class OwnAudit(TypedDict):
 class Operations(OperatedRpc):
     """RPC methods that every service with a database inherits."""
 
+    name: str
     work: Any  # the service's own: work: UnitOfWork = Work(Base)
     outbox = Outbox()
     dead_letters = DeadLetterStore()
+    dead_letter_bounds = DeadLetterBounds()
     tracing = Tracing()
     redis: RedisHealth = Redis()
 
@@ -68,12 +85,18 @@ class Operations(OperatedRpc):
             parts["database"] = str(error)
         except eventlet.Timeout:
             parts["database"] = "does not respond"
-        return {"status": "ok" if parts["database"] == "ok" else "failing", "parts": parts}
+        parts["publishing"] = self.outbox.broker_problem or "ok"
+        return {"status": "ok" if parts["database"] == parts["publishing"] == "ok" else "failing", "parts": parts}
 
     @periodic(seconds=300, transaction=False)
     def forget_old_messages(self) -> None:
         """Delete old rows of the inbox, the idempotency keys and the dead letters, so that the tables stay bounded."""
         retention.delete_expired(self.work)
+
+    @periodic(seconds=60, transaction=False)
+    def bound_dead_letters(self) -> None:
+        """Delete the oldest dead letters beyond the greatest age and number."""
+        self.dead_letter_bounds.enforce(self.work)
 
     @rpc(admin=True)
     def list_dead_letters(self, wanted: DeadLetterFilter, *, actor: Actor = OPERATOR) -> Json[Page[DeadLetterView]]:
@@ -99,6 +122,71 @@ class Operations(OperatedRpc):
     @rpc(admin=True)
     def discard_dead_letter(self, dead_letter_id: UUID, *, actor: Actor = OPERATOR) -> None:
         self.dead_letters.discard(self.work.session, dead_letter_id)
+
+    @rpc(admin=True)
+    def group_dead_letters(self, *, actor: Actor = OPERATOR) -> list[Json[DeadLetterGroup]]:
+        return cast("list[Json[DeadLetterGroup]]", self.dead_letters.groups(self.work.session))
+
+    @rpc(transaction=False, admin=True)
+    def replay_dead_letters(
+        self, selection: DeadLetterSelection, *, actor: Actor = OPERATOR
+    ) -> Json[DeadLetterResults]:
+        by = str(actor.user_id or "the operator")
+        return self._each(selection, "replayed", lambda session, key: self.dead_letters.replay(session, key, by))
+
+    @rpc(transaction=False, admin=True)
+    def discard_dead_letters(
+        self, selection: DeadLetterSelection, *, actor: Actor = OPERATOR
+    ) -> Json[DeadLetterResults]:
+        return self._each(selection, "discarded", self.dead_letters.discard)
+
+    def _each(
+        self,
+        selection: DeadLetterSelection,
+        outcome: Literal["replayed", "discarded"],
+        act: Callable[[Session, UUID], object],
+    ) -> Json[DeadLetterResults]:
+        """Do something with each selected dead letter, in a transaction of its own: one failure concerns no other."""
+        with self.work.transaction() as session:
+            ids, remaining = self.dead_letters.select(session, selection)
+        results = [self._one(dead_letter_id, outcome, act) for dead_letter_id in ids]
+        return DeadLetterResults(items=tuple(results), remaining=remaining).to_dict()
+
+    def _one(
+        self,
+        dead_letter_id: UUID,
+        outcome: Literal["replayed", "discarded"],
+        act: Callable[[Session, UUID], object],
+    ) -> DeadLetterResult:
+        try:
+            with self.work.transaction() as session:
+                act(session, dead_letter_id)
+        except ServiceError as error:
+            return DeadLetterResult(id=dead_letter_id, outcome="failed", code=error.code, detail=str(error))
+        except Exception:
+            log.exception("dead letter %s could not be %s", dead_letter_id, outcome)
+            failure = InternalError()
+            return DeadLetterResult(id=dead_letter_id, outcome="failed", code=failure.code, detail=str(failure))
+        return DeadLetterResult(id=dead_letter_id, outcome=outcome)
+
+    @rpc(admin=True)
+    def list_refused_events(self, wanted: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[RefusedEvent]]:
+        before = None if wanted.cursor is None else parse_id("cursor", wanted.cursor)
+        rows = list_refused(self.work.session, self.work.table("outbox"), wanted.limit + 1, before)
+        views = [self._refused_event(row) for row in rows[: wanted.limit]]
+        return page_of(views, str(views[-1].id) if len(rows) > wanted.limit else None)
+
+    def _refused_event(self, row: Row[Any]) -> RefusedEvent:
+        return RefusedEvent(
+            id=row.message_id,
+            service=self.name,
+            event=row.event_type,
+            correlation_id=row.correlation_id,
+            error=row.last_error or "",
+            attempts=row.attempts,
+            next_try_at=row.due_at,
+            created_at=row.created_at,
+        )
 
     @rpc(transaction=False, admin=True)
     def audit(self, since: str, bounds: Sequence[str] = (), *, actor: Actor = OPERATOR) -> Audit:

@@ -3,23 +3,25 @@
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from secrets import token_hex
 from typing import Any, get_type_hints
 from uuid import uuid4
 
 import amqp
+import eventlet
 from eventlet.event import Event as Signal
 from nameko import config
 from nameko.extensions import DependencyProvider, SharedExtension
 
 from contracts.base import Replayed
 from contracts.call_permissions import require_allowed
-from contracts.errors import ServiceError, ServiceUnavailable, UpstreamTimeout
+from contracts.errors import InternalError, ServiceError, ServiceUnavailable, UpstreamTimeout
 from contracts.services import Services
 from extensions.messaging.connection import BrokerUnavailable, broker_errors, has_own_user
 from extensions.messaging.listener import Listener
+from extensions.messaging.sender import Sender
 from extensions.messaging.topology import RPC_EXCHANGE, reply_queue
 from extensions.observability.instruments import CallInstruments
 from extensions.observability.metrics import Metrics
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 
 MAX_PENDING = 1000
 FIRST_CONNECTION_SECONDS = 1.0
+# At the beginning of an alarm of the broker, calls under way wait so long for results that were sent before.
+BLOCKED_GRACE_SECONDS = 0.5
 
 Call = Callable[[str, str, tuple[Any, ...], dict[str, Any], float], Any]
 """Makes a call: (service, method, positional arguments, named arguments, seconds that it may take). All plain JSON."""
@@ -44,6 +48,7 @@ class PendingCalls(SharedExtension):
     """
 
     listener = Listener()
+    sender = Sender()
     metrics = Metrics()
     prefetch = 0
     no_ack = True
@@ -53,7 +58,6 @@ class PendingCalls(SharedExtension):
         self.queue = ""
         self._address = ""
         self._pending: dict[str, Signal] = {}
-        self._channel: Any = None
         self._is_restricted = False
         self._instruments = _instruments(self.metrics)
 
@@ -62,20 +66,21 @@ class PendingCalls(SharedExtension):
         self._is_restricted = has_own_user(self.container.service_name)
         self._instruments = _instruments(self.metrics)  # now that `metrics` belongs to the container
         self.listener.subscribe(self)
+        self.sender.subscribe(self._on_return, self._on_blocked)
 
     def on_connected(self, channel: amqp.Channel) -> None:
-        """Declare the queue, bound by an address that cannot be guessed; subscribe to returned calls."""
+        """Declare the queue, bound by an address that cannot be guessed."""
         self._address = str(uuid4())
         self.queue = reply_queue(self.container.service_name, self._address)
         channel.queue_declare(self.queue, durable=False, exclusive=True, auto_delete=True)
         channel.queue_bind(self.queue, RPC_EXCHANGE, self._address)
-        channel.events["basic_return"].add(self._on_return)
-        self._channel = channel
 
     def on_disconnected(self) -> None:
         """Fail all calls under way: their replies would have come over the lost connection."""
-        self._channel = None
-        self._fail_all(UpstreamTimeout("The connection to the message broker was lost before the reply arrived."))
+        _fail(
+            self._pending.values(),
+            UpstreamTimeout("The connection to the message broker was lost before the reply arrived."),
+        )
 
     def on_message(self, message: amqp.Message) -> None:
         """Hand one reply to its caller."""
@@ -86,8 +91,9 @@ class PendingCalls(SharedExtension):
     def call(self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float) -> Any:
         """Call and wait at most `timeout` seconds. Returns the result in plain JSON.
 
-        Raises the callee's ServiceError, ServiceUnavailable where no service got the call, UpstreamTimeout, and
-        CallNotAllowed where contracts/call_permissions.py does not allow the call.
+        Raises the callee's ServiceError, ServiceUnavailable where no service got the call (BrokerBlocked, at once,
+        during an alarm of the broker), UpstreamTimeout, and CallNotAllowed where contracts/call_permissions.py does
+        not allow the call.
         """
         began = time.monotonic()
         try:
@@ -110,12 +116,13 @@ class PendingCalls(SharedExtension):
         self.listener.await_connection(min(budget, FIRST_CONNECTION_SECONDS))
         if not self.listener.is_consuming(self):  # the broker refuses calls of a client without a reply queue
             raise BrokerUnavailable
+        channel = self.sender.channel(min(budget, FIRST_CONNECTION_SECONDS))
         call_id, waiting = token_hex(16), Signal()
         self._pending[call_id] = waiting
         try:
             body = _encode({"args": args, "kwargs": kwargs})
             with broker_errors():
-                request = self._channel.message(
+                request = channel.message(
                     body,
                     RPC_EXCHANGE,
                     f"{service}.{method}",
@@ -125,7 +132,7 @@ class PendingCalls(SharedExtension):
                     reply_to=self._address,
                     expiration=str(int(budget * 1000)),
                 )
-                self._channel.send(request)
+                channel.send(request)
             reply = waiting.wait(timeout=budget)
         finally:
             self._pending.pop(call_id, None)
@@ -137,10 +144,19 @@ class PendingCalls(SharedExtension):
             service = routing_key.partition(".")[0]
             waiting.send(ServiceUnavailable(f"The {service} service is not running. Try again shortly.", retry_after=2))
 
-    def _fail_all(self, error: ServiceError) -> None:
-        for waiting in list(self._pending.values()):
-            if not waiting.ready():
-                waiting.send(error)
+    def _on_blocked(self) -> None:
+        """Fail the calls under way soon: no service can send a result during an alarm."""
+        eventlet.spawn_after(BLOCKED_GRACE_SECONDS, self._fail_blocked, list(self._pending.values()))
+
+    def _fail_blocked(self, calls: list[Signal]) -> None:
+        if self.sender.is_blocked:
+            _fail(calls, UpstreamTimeout("The message broker takes no messages; whether the call is made is unknown."))
+
+
+def _fail(calls: Iterable[Signal], error: ServiceError) -> None:
+    for waiting in list(calls):
+        if not waiting.ready():
+            waiting.send(error)
 
 
 def _instruments(metrics: Metrics) -> CallInstruments:
@@ -153,12 +169,18 @@ def _result(reply: bytes | ServiceError | None, service: str) -> Any:
         raise UpstreamTimeout(detail)
     if isinstance(reply, ServiceError):
         raise reply
-    envelope = json.loads(reply)
-    error = envelope.get("error")
-    if error:
-        raise ServiceError.from_wire(error.get("problem") or {"name": "InternalError"})
-    # Replies of plain Nameko services have no field `replayed`.
-    return Replayed(envelope["result"]) if envelope.get("replayed") else envelope["result"]
+    try:
+        envelope = json.loads(reply)
+        error = envelope.get("error")
+        # Replies of plain Nameko services have neither `problem` nor `replayed`.
+        failure = ServiceError.from_wire(error.get("problem") or {"name": "InternalError"}) if error else None
+        result = Replayed(envelope["result"]) if envelope.get("replayed") else envelope["result"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as invalid:
+        log.error("a reply of %s is no result of a call: %r", service, invalid)  # noqa: TRY400
+        raise InternalError from invalid
+    if failure is not None:
+        raise failure
+    return result
 
 
 class RemoteServices(Services):

@@ -4,12 +4,15 @@ The setting SERVICE_CONTAINER_CLS chooses between Container and Nameko's own `na
 extensions work with either.
 """
 
+import logging
 import sys
 from functools import cached_property
 from typing import Any
 
 from nameko.containers import ServiceContainer, WorkerContext, new_call_id
 from nameko.exceptions import ContainerBeingKilled
+
+log = logging.getLogger(__name__)
 
 
 class Worker(WorkerContext):
@@ -55,10 +58,9 @@ class Container(ServiceContainer):
         return worker
 
     def _run_worker(self, worker_ctx: WorkerContext, handle_result: Any) -> None:
-        self._inject_dependencies(worker_ctx)
-        self._worker_setup(worker_ctx)
         result = exc_info = None
         try:
+            self._prepare(worker_ctx)
             result = getattr(worker_ctx.service, worker_ctx.entrypoint.method_name)(
                 *worker_ctx.args, **worker_ctx.kwargs
             )
@@ -66,6 +68,22 @@ class Container(ServiceContainer):
             exc_info = sys.exc_info()
         if handle_result is not None:
             result, exc_info = handle_result(worker_ctx, result, exc_info)
-        self._worker_result(worker_ctx, result, exc_info)
+        self._finish(worker_ctx, result, exc_info)
         del exc_info  # it is in a reference cycle with this frame
-        self._worker_teardown(worker_ctx)
+
+    def _prepare(self, worker_ctx: WorkerContext) -> None:
+        """Run the hooks before the method. Their failure counts as one of the method, so its message is settled."""
+        try:
+            self._inject_dependencies(worker_ctx)
+            self._worker_setup(worker_ctx)
+        except Exception:
+            log.exception("%s could not be prepared", worker_ctx.entrypoint.method_name)
+            raise
+
+    def _finish(self, worker_ctx: WorkerContext, result: Any, exc_info: Any) -> None:
+        """Run the hooks after the method. Their failure must not end the service: other workers are under way."""
+        try:
+            self._worker_result(worker_ctx, result, exc_info)
+            self._worker_teardown(worker_ctx)
+        except Exception:
+            log.exception("%s could not be finished", worker_ctx.entrypoint.method_name)

@@ -4,6 +4,9 @@
 * A call expires in the queue when its caller no longer waits for it.
 * A call is made at most once: a redelivered call, whose service died during the first delivery, is refused.
 * A message that is not a call becomes a dead letter.
+* A call is acknowledged on the connection that consumes, and its reply is sent on another one: while the broker takes
+  no messages, acknowledgements go on.
+* The greenlet that reads the connection only puts calls into a queue; another one starts their workers.
 """
 
 import functools
@@ -11,22 +14,27 @@ import json
 import logging
 import time
 from collections.abc import Callable, Container
+from datetime import date
+from decimal import Decimal
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from uuid import UUID
 
 import amqp
 import eventlet
+from eventlet.queue import LightQueue
 from greenlet import GreenletExit
 from nameko import config
 from nameko.exceptions import ContainerBeingKilled, serialize
 from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
 
 from contracts.base import Actor, Replayed
-from contracts.errors import BadCall, InternalError, ServiceError, ServiceUnavailable, UpstreamTimeout
+from contracts.errors import BadCall, InternalError, InvalidResult, ServiceError, ServiceUnavailable, UpstreamTimeout
 from extensions.idempotency.calls import run_once
-from extensions.messaging.connection import CONNECTION_ERRORS, ack
+from extensions.messaging.connection import CONNECTION_ERRORS, BrokerUnavailable, ack
 from extensions.messaging.dead_letters import DeadLetters
-from extensions.messaging.inbound import Undecodable, require_json, require_routing
+from extensions.messaging.inbound import Forged, Undecodable, require_json, require_routing
 from extensions.messaging.listener import Listener
+from extensions.messaging.sender import Sender
 from extensions.messaging.topology import RPC_EXCHANGE
 from extensions.observability.instruments import CallInstruments
 from extensions.observability.metrics import Metrics
@@ -40,6 +48,8 @@ log = logging.getLogger(__name__)
 QUEUE_EXPIRES_MS = 10_000
 # Must be longer than the deadline of client calls, and shorter than the grace period of the supervisor.
 STOP_SECONDS = 6.0
+# How long a reply waits for the connection to be opened again.
+REPLY_SECONDS = 1.0
 INTERRUPTED = "The service was interrupted during the call; whether it acted is unknown."
 
 
@@ -47,6 +57,7 @@ class RpcServer(SharedExtension):
     """Consumes `rpc-<service>` for all of a service's methods."""
 
     listener = Listener()
+    sender = Sender()
     dead_letters = DeadLetters()
     metrics = Metrics()
     no_ack = False
@@ -57,6 +68,9 @@ class RpcServer(SharedExtension):
         self.prefetch = 1
         self._methods: dict[str, Rpc] = {}
         self._channel: Any = None
+        self._received = LightQueue()  # at most the prefetch
+        self._acceptor: Any = None
+        self._is_accepting = False
         self._closing: Any = None
         self._instruments: Any = None
 
@@ -78,17 +92,23 @@ class RpcServer(SharedExtension):
         if missing:
             problem = f"{self.container.service_name} does not serve: {', '.join(missing)}. Decorate each with @rpc."
             raise NotImplementedError(problem)
+        if self._acceptor is None:
+            self._acceptor = self.container.spawn_managed_thread(self._accept_all, identifier="rpc.accept")
 
     def finish(self) -> None:
         """Accept no more calls; the container waits at most STOP_SECONDS for the workers of calls under way."""
         if self._closing is None:
             self._closing = eventlet.spawn(self._end_workers)
         self.listener.unsubscribe(self)
+        deadline = time.monotonic() + STOP_SECONDS + 1.0  # then the workers that occupy the pool have been killed
+        while (self._is_accepting or not self._received.empty()) and time.monotonic() < deadline:
+            eventlet.sleep(0.01)
 
     def stop(self) -> None:
         """Called after all workers have ended."""
-        if self._closing is not None:
-            self._closing.kill()
+        for greenlet in (self._acceptor, self._closing):
+            if greenlet is not None:
+                greenlet.kill()
 
     def _end_workers(self) -> None:
         """Kill the workers that still run after STOP_SECONDS, and any that start after that."""
@@ -108,8 +128,19 @@ class RpcServer(SharedExtension):
         self._channel = None
 
     def on_message(self, message: amqp.Message) -> None:
-        """Start a worker for one call. The prefetch limits their number, so this does not block."""
-        channel = self._channel
+        """Put one call into the queue."""
+        self._received.put((self._channel, message))
+
+    def _accept_all(self) -> None:
+        while True:
+            channel, message = self._received.get()
+            self._is_accepting = True
+            if channel is self._channel:  # otherwise the connection was lost; the call is delivered again, and refused
+                self._accept(channel, message)
+            self._is_accepting = False
+
+    def _accept(self, channel: amqp.Channel, message: amqp.Message) -> None:
+        """Start a worker for one call, and wait for a free one if necessary."""
         try:
             entrypoint, args, kwargs = self._decode(message)
             if message.delivery_info.get("redelivered"):
@@ -121,11 +152,10 @@ class RpcServer(SharedExtension):
         except ContainerBeingKilled:
             return
         except ServiceError as error:
-            self._reply(channel, message, None, error)
-        except Exception as error:  # noqa: BLE001  (no content of a message may end the reader)
-            reason = str(error) if isinstance(error, Undecodable) else f"{type(error).__name__}: {error}"
+            self._end_call(channel, message, None, error)
+        except Exception as error:  # noqa: BLE001  (no content of a message may end this greenlet)
             self.container.spawn_managed_thread(
-                functools.partial(self._store_dead_letter, channel, message, reason), identifier="rpc.dead_letter"
+                functools.partial(self._store_dead_letter, channel, message, error), identifier="rpc.dead_letter"
             )
 
     def _decode(self, message: amqp.Message) -> "tuple[Rpc, list[Any], dict[str, Any]]":
@@ -147,31 +177,43 @@ class RpcServer(SharedExtension):
         self, channel: Any, message: amqp.Message, began: float, ctx: Any, result: Any, exc_info: Any
     ) -> Any:
         error = exc_info[1] if exc_info else None
-        self._reply(channel, message, result, error)
+        self._end_call(channel, message, result, error)
         self._instruments.ended(time.monotonic() - began, error, ctx.entrypoint.method_name)
         return result, None
+
+    def _end_call(self, channel: Any, message: amqp.Message, result: Any, error: BaseException | None) -> None:
+        """Acknowledge a call and reply to it. Raises nothing: an exception would end the service and all its calls."""
+        try:
+            self._reply(channel, message, result, error)
+        except Exception:
+            log.exception("%s: the reply could not be sent", message.delivery_info["routing_key"])
+            ack(channel, message.delivery_tag)
 
     def _reply(self, channel: Any, message: amqp.Message, result: Any, error: BaseException | None) -> None:
         if channel is None or channel is not self._channel or channel.connection is None:
             return  # the connection is lost; the caller gets an error when the call is delivered again
-        reply_to = str(message.properties["reply_to"])
-        envelope = {"result": result, "error": _serialize(error), "replayed": isinstance(result, Replayed)}
-        operations = [channel.acknowledgement(message.delivery_tag)]
-        if "." in reply_to:  # a service's address, or direct reply-to: RabbitMQ would close the connection
-            log.warning("a call has the reply_to %r, which is not the address of a reply queue", reply_to)
-        else:
-            body = _encode(envelope)
-            correlation_id = str(message.properties.get("correlation_id", ""))
-            operations.append(channel.message(body, RPC_EXCHANGE, reply_to, correlation_id=correlation_id))
+        body = _envelope(message.delivery_info["routing_key"], result, error)
         try:
-            # In one write, the acknowledgement first: the call was executed, even if the reply is lost.
-            channel.send(*operations)
-        except (*CONNECTION_ERRORS, AttributeError) as failure:
+            # First the acknowledgement: the call was executed, even if the reply is lost.
+            channel.send(channel.acknowledgement(message.delivery_tag))
+            self._send(message, body)
+        except (BrokerUnavailable, *CONNECTION_ERRORS, AttributeError) as failure:
             log.warning("a reply could not be sent: %s", failure)
 
-    def _store_dead_letter(self, channel: Any, message: amqp.Message, reason: str) -> None:
+    def _send(self, message: amqp.Message, body: str) -> None:
+        reply_to = str(message.properties["reply_to"])
+        if "." in reply_to:  # a service's address, or direct reply-to: RabbitMQ would close the connection
+            log.warning("a call has the reply_to %r, which is not the address of a reply queue", reply_to)
+            return
+        correlation_id = str(message.properties.get("correlation_id", ""))
+        channel = self.sender.channel(REPLY_SECONDS)
+        channel.send(channel.message(body, RPC_EXCHANGE, reply_to, correlation_id=correlation_id))
+
+    def _store_dead_letter(self, channel: Any, message: amqp.Message, error: Exception) -> None:
+        reason = str(error) if isinstance(error, Undecodable) else f"{type(error).__name__}: {error}"
+        is_forged = isinstance(error, Forged)
         try:
-            self.dead_letters.store(self.queue, message, reason, attempts=0, with_body=False)
+            self.dead_letters.store(self.queue, message, reason, attempts=0, with_body=False, is_forged=is_forged)
         except Exception:
             log.exception("a message that is not a call could not be stored as a dead letter: %s", reason)
         ack(channel, message.delivery_tag)
@@ -303,7 +345,25 @@ def _refuse_constant(name: str) -> Any:
 
 
 _decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
-_encode = json.JSONEncoder(default=str).encode
+
+
+def _plain(value: Any) -> str:
+    """Return a value of these types as text. Everything else is no JSON."""
+    if isinstance(value, UUID | Decimal | date):  # a datetime is a date
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} is no JSON")
+
+
+_encode = json.JSONEncoder(default=_plain, allow_nan=False).encode
+
+
+def _envelope(method: str, result: Any, error: BaseException | None) -> str:
+    """Return the body of a reply: of an InvalidResult where the result is no JSON."""
+    try:
+        return _encode({"result": result, "error": _serialize(error), "replayed": isinstance(result, Replayed)})
+    except Exception:  # whatever a method can return or raise: keys that are no text, cycles, NaN
+        log.exception("%s was called, and its result is no JSON", method)
+    return _encode({"result": None, "error": _serialize(InvalidResult()), "replayed": False})
 
 
 def _serialize(error: BaseException | None) -> dict[str, Any] | None:

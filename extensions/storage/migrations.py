@@ -116,6 +116,26 @@ def create_timers(op: Any) -> None:
     op.add_column("dead_letters", sa.Column("replayed_by", sa.Text))
 
 
+def add_refusals(op: Any) -> None:
+    """Add why the broker did not take an event, and whether a dead letter was forged."""
+    op.add_column("outbox", sa.Column("last_error", sa.Text))
+    op.create_index("ix_outbox_refused", "outbox", ["message_id"], postgresql_where=sa.text("attempts > 0"))
+    forged = sa.Column("is_forged", sa.Boolean, nullable=False, server_default=sa.false())
+    op.add_column("dead_letters", forged)
+    op.execute(
+        "UPDATE dead_letters SET is_forged = true"
+        " WHERE error LIKE 'it was published to % and routed here by its headers'"
+        " OR error LIKE 'it was dead-lettered by the queue %'"
+    )
+
+
+def drop_refusals(op: Any) -> None:
+    """Undo add_refusals."""
+    op.drop_column("dead_letters", "is_forged")
+    op.drop_index("ix_outbox_refused", "outbox")
+    op.drop_column("outbox", "last_error")
+
+
 def drop_timers(op: Any) -> None:
     """Undo create_timers."""
     op.drop_column("dead_letters", "replayed_by")

@@ -3,11 +3,12 @@
 A unit of work inserts rows; the relay (extensions/messaging/outbox_relay.py) locks, publishes and deletes them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Select, Table, bindparam, delete, func, or_, select, update
+from sqlalchemy import Row, Select, Table, bindparam, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from contracts.base import Cause, Event, Received, StoredCause
@@ -15,7 +16,8 @@ from contracts.ids import new_id
 
 MAX_COUNTED = 10_000
 LONGEST_PAUSE_SECONDS = 60
-"""The longest time that an event is postponed after no queue took it."""
+"""The longest time that an event is postponed after the broker did not take it."""
+LONGEST_REASON = 1000
 
 
 def new_row(event: Event, cause: Cause) -> dict[str, Any]:
@@ -35,12 +37,13 @@ def new_row(event: Event, cause: Cause) -> dict[str, Any]:
 def select_due(outbox: Table, limit: int) -> Select[Any]:
     """Return the statement that locks the oldest `limit` rows that are due; rows locked by others are skipped.
 
-    Build it once: it is executed many times a second.
+    Its parameter `paused` is a list of event types to leave out. Build it once: it is executed many times a second.
     """
     now = func.clock_timestamp()
     # A due time further away than the longest pause was written before the database's clock was set back.
     due = or_(outbox.c.due_at <= now, outbox.c.due_at > now + timedelta(seconds=LONGEST_PAUSE_SECONDS))
-    return select(outbox).where(due).order_by(outbox.c.id).limit(limit).with_for_update(skip_locked=True)
+    tried = outbox.c.event_type.not_in(bindparam("paused", expanding=True))
+    return select(outbox).where(due, tried).order_by(outbox.c.id).limit(limit).with_for_update(skip_locked=True)
 
 
 def delete_rows(session: Session, outbox: Table, rows: Sequence[Any]) -> None:
@@ -49,8 +52,11 @@ def delete_rows(session: Session, outbox: Table, rows: Sequence[Any]) -> None:
         session.execute(delete(outbox).where(outbox.c.id.in_([row.id for row in rows])))
 
 
-def postpone_rows(session: Session, outbox: Table, rows: Sequence[Any]) -> None:
-    """Keep rows whose events no queue took: due again after 1, 2, 4 ... LONGEST_PAUSE_SECONDS, behind the others."""
+def postpone_rows(session: Session, outbox: Table, rows: Sequence[tuple[Any, str]]) -> None:
+    """Put aside rows whose events the broker did not take, each with the reason.
+
+    They are due again after 1, 2, 4 ... LONGEST_PAUSE_SECONDS.
+    """
     if not rows:
         return
     session.execute(
@@ -59,17 +65,42 @@ def postpone_rows(session: Session, outbox: Table, rows: Sequence[Any]) -> None:
         .values(
             attempts=outbox.c.attempts + 1,
             due_at=func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("pause")),
+            last_error=bindparam("reason"),
         ),
-        [{"row_id": row.id, "pause": float(min(2**row.attempts, LONGEST_PAUSE_SECONDS))} for row in rows],
+        [
+            {"row_id": row.id, "pause": pause_after(row.attempts), "reason": reason[:LONGEST_REASON]}
+            for row, reason in rows
+        ],
     )
 
 
-def backlog(session: Session, outbox: Table) -> tuple[float, float]:
-    """Return the number of rows, at most MAX_COUNTED, and the age of the oldest in seconds."""
-    waiting = select(outbox.c.created_at).order_by(outbox.c.id).limit(MAX_COUNTED).subquery()
+def pause_after(attempts: int) -> float:
+    """Return the seconds until the next try of an event that was refused after `attempts` other tries."""
+    return float(min(2 ** min(attempts, 30), LONGEST_PAUSE_SECONDS))
+
+
+def make_due(session: Session, outbox: Table, event_types: Collection[str]) -> None:
+    """Make the events of these types due that were put aside: the broker takes them again."""
+    if event_types:
+        later = outbox.c.event_type.in_(event_types), outbox.c.attempts > 0, outbox.c.due_at > func.clock_timestamp()
+        session.execute(update(outbox).where(*later).values(due_at=func.clock_timestamp()))
+
+
+def backlog(session: Session, outbox: Table) -> tuple[float, float, float]:
+    """Return the number of rows, at most MAX_COUNTED, the age of the oldest in seconds, and how many are put aside."""
+    waiting = select(outbox.c.created_at, outbox.c.attempts).order_by(outbox.c.id).limit(MAX_COUNTED).subquery()
     age = func.extract("epoch", func.clock_timestamp() - func.min(waiting.c.created_at))
-    count, oldest = session.execute(select(func.count(), age).select_from(waiting)).one()
-    return float(count), max(0.0, float(oldest or 0))
+    put_aside = func.count().filter(waiting.c.attempts > 0)
+    count, oldest, refused = session.execute(select(func.count(), age, put_aside).select_from(waiting)).one()
+    return float(count), max(0.0, float(oldest or 0)), float(refused)
+
+
+def list_refused(session: Session, outbox: Table, limit: int, before: UUID | None) -> Sequence[Row[Any]]:
+    """Return the newest events that the broker did not take, of those with a message id below `before`."""
+    refused = select(outbox).where(outbox.c.attempts > 0).order_by(outbox.c.message_id.desc()).limit(limit)
+    if before is not None:
+        refused = refused.where(outbox.c.message_id < before)
+    return session.execute(refused).all()
 
 
 def summary(session: Session, outbox: Table, shown: int) -> dict[str, Any]:

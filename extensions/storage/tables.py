@@ -8,6 +8,7 @@ lock the rows first.
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Identity,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    false,
     func,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -68,10 +70,12 @@ def _outbox(metadata: MetaData) -> None:
         Column("headers", JSONB, nullable=False),
         Column("attempts", Integer, nullable=False, server_default="0"),
         Column("due_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+        Column("last_error", Text),
         _now(),
         info=DELETABLE,
     )
     Index(None, table.c.due_at)
+    Index("ix_outbox_refused", table.c.message_id, postgresql_where=table.c.attempts > 0)
 
 
 def _inbox(metadata: MetaData) -> None:
@@ -103,6 +107,7 @@ def _dead_letters(metadata: MetaData) -> None:
         Column("attempts", Integer, nullable=False),
         Column("replayed_at", DateTime(timezone=True)),
         Column("replayed_by", Text),
+        Column("is_forged", Boolean, nullable=False, server_default=false()),
         _now(),
         info=DELETABLE,
     )

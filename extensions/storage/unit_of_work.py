@@ -93,8 +93,12 @@ class UnitOfWork:
     def publish(self, event: Event, cause: Cause | None = None) -> UUID:
         """Write `event` to the outbox of this transaction. Returns its message id.
 
-        `cause` is the request or the received event that led to it; the current trace by default.
+        `cause` is the request or the received event that led to it; the current trace by default. Raises RuntimeError
+        outside of a transaction: the event would be discarded with the next one.
         """
+        if self._session is None:
+            message = f"{event.event_type} is published outside of a transaction: use `with self.work.transaction()`"
+            raise RuntimeError(message)
         if self._provider.storage.on_outbox_commit is None:
             message = "nothing relays the outbox of this service: let it inherit from Operations"
             raise RuntimeError(message)

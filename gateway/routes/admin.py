@@ -1,17 +1,23 @@
-"""/admin: sagas, dead letters and consistency checks for operators."""
+"""/admin: sagas, dead letters, refused events and consistency checks for operators."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 from uuid import UUID
 
 from contracts.base import Json, Page
-from contracts.errors import DeadLetterNotFound, InvalidState, ServiceError
+from contracts.errors import DeadLetterNotFound, InvalidState, ServiceError, ValidationFailed
 from contracts.operations import (
     ConsistencyRequest,
     ConsistencyView,
+    DeadLetterGroups,
     DeadLetterOwner,
+    DeadLetterResults,
     DeadLetterSearch,
+    DeadLetterSelection,
     DeadLetterView,
+    OperatedRpc,
+    RefusedEvent,
+    RefusedEventSearch,
 )
 from contracts.orders import SagaFilter, SagaView
 from contracts.services import SERVICES, Services
@@ -33,14 +39,10 @@ class Routes:
     @route("GET", "/admin/dead-letters", access=Access.ADMIN, query=DeadLetterSearch, response=DeadLetterView)
     def list_dead_letters(self, request: HttpRequest[None, DeadLetterSearch]) -> Json[Page[DeadLetterView]]:
         """List the dead letters of all services, newest first."""
-        pages = call_each(
-            _owners(request.query.service),
-            lambda name: self.services.operated(name).list_dead_letters(request.query, actor=request.actor),
+        pages = self._ask_all(
+            request.query.service, lambda service: service.list_dead_letters(request.query, actor=request.actor)
         )
-        for page in pages.values():
-            if isinstance(page, ServiceError):
-                raise page  # a list without one service would look complete
-        return _merge(pages.values(), request.query.limit)
+        return cast("Json[Page[DeadLetterView]]", _merge(pages, request.query.limit))
 
     @route(
         "POST",
@@ -55,14 +57,65 @@ class Routes:
         self, request: HttpRequest[None, DeadLetterOwner], dead_letter_id: UUID
     ) -> Json[DeadLetterView]:
         """Put a dead letter back into the queue that it came from; 409 if it was replayed or cannot be replayed."""
-        results = call_each(
-            _owners(request.query.service),
-            lambda name: self.services.operated(name).replay_dead_letter(dead_letter_id, actor=request.actor),
+        result = self._ask_owner(
+            request.query.service, lambda service: service.replay_dead_letter(dead_letter_id, actor=request.actor)
         )
-        result = min(results.values(), key=_rank)
-        if isinstance(result, ServiceError):
-            raise result
         return cast("Json[DeadLetterView]", result)
+
+    @route(
+        "DELETE",
+        "/admin/dead-letters/{dead_letter_id}",
+        access=Access.ADMIN,
+        query=DeadLetterOwner,
+        status=204,
+        errors=(DeadLetterNotFound, InvalidState),
+    )
+    def discard_dead_letter(self, request: HttpRequest[None, DeadLetterOwner], dead_letter_id: UUID) -> None:
+        """Delete a dead letter, so that it will never be handled; 409 if it was replayed."""
+        self._ask_owner(
+            request.query.service, lambda service: service.discard_dead_letter(dead_letter_id, actor=request.actor)
+        )
+
+    @route("GET", "/admin/dead-letters/groups", access=Access.ADMIN, response=DeadLetterGroups)
+    def group_dead_letters(self, request: HttpRequest) -> Json[DeadLetterGroups]:
+        """Group the dead letters of all services that were not replayed by queue and reason, the largest first."""
+        found = self._ask_all(None, lambda service: service.group_dead_letters(actor=request.actor))
+        groups = sorted((group for groups in found for group in groups), key=lambda group: -group["count"])
+        return cast("Json[DeadLetterGroups]", {"items": groups, "next_cursor": None})
+
+    @route(
+        "POST",
+        "/admin/dead-letters/replay",
+        access=Access.ADMIN,
+        body=DeadLetterSelection,
+        response=DeadLetterResults,
+    )
+    def replay_dead_letters(self, request: HttpRequest[DeadLetterSelection]) -> Json[DeadLetterResults]:
+        """Replay up to 100 dead letters, by their ids or of one group, each by itself: a result for each."""
+        return self._for_each(
+            request.body, lambda service: service.replay_dead_letters(request.body, actor=request.actor)
+        )
+
+    @route(
+        "POST",
+        "/admin/dead-letters/discard",
+        access=Access.ADMIN,
+        body=DeadLetterSelection,
+        response=DeadLetterResults,
+    )
+    def discard_dead_letters(self, request: HttpRequest[DeadLetterSelection]) -> Json[DeadLetterResults]:
+        """Discard up to 100 dead letters, by their ids or of one group, each by itself: a result for each."""
+        return self._for_each(
+            request.body, lambda service: service.discard_dead_letters(request.body, actor=request.actor)
+        )
+
+    @route("GET", "/admin/refused-events", access=Access.ADMIN, query=RefusedEventSearch, response=RefusedEvent)
+    def list_refused_events(self, request: HttpRequest[None, RefusedEventSearch]) -> Json[Page[RefusedEvent]]:
+        """List the events in the outboxes that the broker does not take, with the reasons, newest first."""
+        pages = self._ask_all(
+            request.query.service, lambda service: service.list_refused_events(request.query, actor=request.actor)
+        )
+        return cast("Json[Page[RefusedEvent]]", _merge(pages, request.query.limit))
 
     @route("GET", "/admin/consistency", access=Access.ADMIN, query=ConsistencyRequest, response=ConsistencyView)
     def check_consistency(self, request: HttpRequest[None, ConsistencyRequest]) -> Json[ConsistencyView]:
@@ -70,12 +123,64 @@ class Routes:
         services = self.services.within(request.remaining())
         return services.orders.check_consistency(request.query, actor=request.actor)
 
+    def _ask_all(self, service: str | None, ask: Callable[[OperatedRpc], Any]) -> list[Any]:
+        """Return the results of one service or of all. Raises the error of any: a list without one looks complete."""
+        results = call_each(_owners(service), lambda name: ask(self.services.operated(name)))
+        for result in results.values():
+            if isinstance(result, ServiceError):
+                raise result
+        return list(results.values())
+
+    def _ask_owner(self, service: str | None, ask: Callable[[OperatedRpc], Any]) -> Any:
+        """Return the result of the service that has the dead letter. Raises its error."""
+        results = call_each(_owners(service), lambda name: ask(self.services.operated(name)))
+        result = min(results.values(), key=_rank)
+        if isinstance(result, ServiceError):
+            raise result
+        return result
+
+    def _for_each(self, selection: DeadLetterSelection, ask: Callable[[OperatedRpc], Any]) -> Json[DeadLetterResults]:
+        """Return the results of the service that has the group, or for each id that of the service that has it."""
+        if selection.group is not None:
+            (result,) = self._ask_all(_owner_of_group(selection.group), ask)
+            return cast("Json[DeadLetterResults]", result)
+        found = call_each(SERVICES, lambda name: ask(self.services.operated(name)))
+        return _merge_results(selection.ids or (), found.values())
+
+
+def _owner_of_group(group: str) -> str:
+    """Return the service whose name the group begins with. Raises ValidationFailed."""
+    service = group.partition("-")[0]
+    if service not in SERVICES:
+        raise ValidationFailed.field("group", "is not one of GET /admin/dead-letters/groups")
+    return service
+
+
+def _merge_results(ids: Iterable[UUID], found: Iterable[Any]) -> Json[DeadLetterResults]:
+    """Return for each id the result of the service that has the dead letter, or else the error of one that is down."""
+    best = {str(one): _failed(str(one), DeadLetterNotFound()) for one in ids}
+    for results in found:
+        down = [_failed(one, results) for one in best] if isinstance(results, ServiceError) else results["items"]
+        for item in down:
+            best[item["id"]] = min(best[item["id"]], item, key=_rank_of_result)
+    return cast("Json[DeadLetterResults]", {"items": list(best.values()), "remaining": 0})
+
+
+def _failed(dead_letter_id: str, error: ServiceError) -> dict[str, Any]:
+    return {"id": dead_letter_id, "outcome": "failed", "code": error.code, "detail": str(error)}
+
+
+def _rank_of_result(item: dict[str, Any]) -> int:
+    if item["outcome"] != "failed":
+        return 0
+    return {InvalidState.code: 1, DeadLetterNotFound.code: 3}.get(item["code"], 2)
+
 
 def _owners(service: str | None) -> tuple[str, ...]:
     return SERVICES if service is None else (service,)
 
 
-def _merge(pages: Iterable[Json[Page[DeadLetterView]]], limit: int) -> Json[Page[DeadLetterView]]:
+def _merge(pages: Iterable[Any], limit: int) -> dict[str, Any]:
     """Return the newest of several lists as one page. Ids sort by time, so one cursor serves all of the lists."""
     items: list[dict[str, Any]] = []
     more = False
@@ -85,8 +190,7 @@ def _merge(pages: Iterable[Json[Page[DeadLetterView]]], limit: int) -> Json[Page
     items.sort(key=lambda item: item["id"], reverse=True)
     more = more or len(items) > limit
     items = items[:limit]
-    newest = {"items": items, "next_cursor": items[-1]["id"] if more else None}
-    return cast("Json[Page[DeadLetterView]]", newest)
+    return {"items": items, "next_cursor": items[-1]["id"] if more else None}
 
 
 def _rank(result: Any) -> int:

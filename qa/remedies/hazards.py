@@ -22,7 +22,7 @@ TITLES = {
 }
 
 RACES = "tests/service/test_hazards.py"
-PUBLISHER_ENSURES = "            topology.ensure(self._connection, self.container.service_name)\n"
+ENSURES = "        topology.ensure(connection, self.container.service_name)\n"
 INVENTORY = "tests/service/inventory/test_inventory.py"
 PAYMENTS = "tests/service/payments/test_payments.py"
 ORDERS = "tests/service/orders/test_service.py"
@@ -191,11 +191,8 @@ REMEDIES = [
         [
             Patch(
                 "extensions/messaging/outbox_relay.py",
-                "            returned = self.publisher.publish([self._to_message(row) for row in rows])\n",
-                "            try:\n"
-                "                returned = self.publisher.publish([self._to_message(row) for row in rows])\n"
-                "            except BrokerUnavailable:\n"
-                "                returned = set()\n",
+                "if str(row.message_id) in outcome.confirmed]",
+                "if str(row.message_id) not in outcome.refused]",
             )
         ],
         f"{RACES}::test_h7_events_committed_during_a_broker_outage_arrive",
@@ -218,7 +215,9 @@ REMEDIES = [
         "publisher confirms",
         [
             Patch(
-                "extensions/messaging/publisher.py", "        self._await_confirms()\n        return", "        return"
+                "extensions/messaging/publisher.py",
+                "                self._await_confirms(part)\n",
+                "                part.confirmed |= set(part.unconfirmed.values())\n",
             )
         ],
         f"{RACES}::test_h7_messages_refused_by_the_broker_do_not_count_as_delivered",
@@ -233,15 +232,12 @@ REMEDIES = [
         "H8",
         "the whole topology is declared before the first publish (by listener and publisher: both removed)",
         [
-            Patch("extensions/messaging/publisher.py", PUBLISHER_ENSURES),
-            Patch(
-                "extensions/messaging/listener.py",
-                "        topology.ensure(self._connection, self.container.service_name)\n",
-            ),
+            Patch("extensions/messaging/publisher.py", ENSURES),
+            Patch("extensions/messaging/listener.py", ENSURES),
             Patch(
                 "extensions/messaging/listener.py",
                 "        for subscription in list(self._subscriptions):\n            channel",
-                "        first = self._connection.channel()\n"
+                "        first = connection.channel()\n"
                 "        first.exchange_declare('nameko-rpc', 'topic', durable=True, auto_delete=False)\n"
                 "        for subscription in list(self._subscriptions):\n            channel",
             ),
@@ -251,7 +247,7 @@ REMEDIES = [
     Remedy(
         "H8",
         "a service that may not declare the topology waits for it before it publishes",
-        [Patch("extensions/messaging/publisher.py", PUBLISHER_ENSURES)],
+        [Patch("extensions/messaging/publisher.py", ENSURES)],
         "tests/service/test_permissions.py::test_h8_a_publisher_without_permission_to_declare_queues_publishes_nothing_without_them",
         own_servers=True,
     ),

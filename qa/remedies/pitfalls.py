@@ -197,7 +197,7 @@ REMEDIES = [
     ),
     Remedy(
         "5",
-        "replies go only to valid reply addresses: a forged one makes the broker close the connection repeatedly",
+        "replies go only to valid reply addresses: a forged one makes the broker close the connection that sends them",
         [
             Patch("extensions/rpc/server.py", '        if "." in reply_to:', "        if False:"),
             Patch(
@@ -205,17 +205,12 @@ REMEDIES = [
                 "channel.message(body, RPC_EXCHANGE, reply_to, ",
                 'channel.message(body, "" if "." in reply_to else RPC_EXCHANGE, reply_to, ',
             ),
-            Patch(
-                "extensions/rpc/server.py",
-                "channel.send(*operations)\n",
-                "channel.send(*reversed(operations))\n",
-            ),
         ],
-        f"{POISON}::test_pitfall_05_a_forged_address_makes_the_broker_close_the_connection_once_at_most",
+        f"{POISON}::test_pitfall_05_a_forged_address_makes_the_broker_close_no_connection",
     ),
     Remedy(
         "6",
-        "a reply that cannot be sent is dropped (both guards removed)",
+        "a reply that cannot be sent is dropped (all guards removed)",
         [
             Patch(
                 "extensions/rpc/server.py",
@@ -224,8 +219,13 @@ REMEDIES = [
             ),
             Patch(
                 "extensions/rpc/server.py",
-                "        except (*CONNECTION_ERRORS, AttributeError) as failure:\n",
+                "        except (BrokerUnavailable, *CONNECTION_ERRORS, AttributeError) as failure:\n",
                 "        except ZeroDivisionError as failure:\n",
+            ),
+            Patch(
+                "extensions/rpc/server.py",
+                '        except Exception:\n            log.exception("%s: the reply could not be sent"',
+                '        except ZeroDivisionError:\n            log.exception("%s: the reply could not be sent"',
             ),
         ],
         f"{PITFALLS}::test_pitfall_06_a_service_survives_an_outage_of_the_broker_during_a_reply",
@@ -236,9 +236,9 @@ REMEDIES = [
         "a service waits at its start until the broker is available",
         [
             Patch(
-                "extensions/messaging/listener.py",
-                "except (*CONNECTION_ERRORS, topology.TopologyMissing) as error:\n                self._disconnect()\n",
-                "except ZeroDivisionError as error:\n                self._disconnect()\n",
+                "extensions/messaging/kept_connection.py",
+                "except (*CONNECTION_ERRORS, topology.TopologyMissing) as error:\n                self._lose(error)\n",
+                "except ZeroDivisionError as error:\n                self._lose(error)\n",
             )
         ],
         f"{PROCESS}::test_the_process_waits_for_an_unavailable_broker_and_can_be_stopped",
@@ -377,7 +377,7 @@ REMEDIES = [
             Patch(
                 "extensions/rpc/client.py",
                 "            with broker_errors():\n",
-                "            self._channel.queue_declare(self.queue, durable=False, exclusive=True, auto_delete=True)\n"
+                "            channel.queue_declare(self.queue, durable=False, exclusive=True, auto_delete=True)\n"
                 "            with broker_errors():\n",
             ),
         ],

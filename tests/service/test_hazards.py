@@ -241,9 +241,10 @@ def test_h7_messages_refused_by_the_broker_do_not_count_as_delivered(run_service
         small = {"x-max-length": 1, "x-overflow": "reject-publish"}
         queue = connection.channel().queue_declare("small", exclusive=False, arguments=small).queue
         try:
-            refused = publisher.publish([OutgoingMessage("", queue, "{}", str(number)) for number in range(5)])
-            assert refused
-            assert refused == {str(number) for number in range(5 - len(refused), 5)}
+            outcome = publisher.publish([OutgoingMessage("", queue, "{}", str(number)) for number in range(5)])
+            assert outcome.refused
+            assert set(outcome.refused) == {str(number) for number in range(5 - len(outcome.refused), 5)}
+            assert outcome.confirmed == {str(number) for number in range(5 - len(outcome.refused))}
         finally:
             connection.channel().queue_delete(queue)
 

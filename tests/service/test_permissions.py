@@ -6,6 +6,7 @@ The cases are derived from contracts/events.py and contracts/call_permissions.py
 from types import SimpleNamespace
 
 import amqp
+import eventlet
 import nameko
 import pytest
 from amqp.exceptions import AccessRefused
@@ -19,7 +20,7 @@ from extensions.messaging import topology
 from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
 from extensions.messaging.topology import AGAIN, DEAD_LETTERS, RPC_EXCHANGE
 from extensions.runtime.addresses import uri_variable
-from tests.support import connect, purge_queues
+from tests.support import connect, eventually, purge_queues
 
 HANDLERS = [(service, queue_name(service, event)) for event in EVENTS.values() for service in event.consumers]
 METHODS = {f"{service}.{method}" for service in SERVICES for method in ("health", "audit", "replay_dead_letter")}
@@ -150,16 +151,18 @@ def test_a_wrong_password_is_refused(environment):
 
 def test_h8_a_publisher_without_permission_to_declare_queues_publishes_nothing_without_them(servers, environment):
     publisher, event = ConfirmedPublisher(), OutgoingMessage(EXCHANGE, "order.shipped", "{}", str(new_id()))
-    publisher.container = SimpleNamespace(service_name="orders")
+    publisher.container = SimpleNamespace(
+        service_name="orders", spawn_managed_thread=lambda run, **_identifier: eventlet.spawn(run)
+    )
     with nameko.config.patch({"AMQP_URIS": {"orders": environment["ORDERS_AMQP_URI"]}}), connect() as administrator:
         channel = administrator.channel()
         channel.queue_delete("notifications.on_order_shipped")
         try:
             with pytest.raises(topology.TopologyMissing, match=r"notifications\.on_order_shipped"):
-                publisher.publish([event])
+                publisher.publish_one(event)
         finally:
             topology.declare(channel)
         assert channel.basic_get("notifications.on_order_shipped") is None
-        assert publisher.publish([event]) == set()
+        assert eventually(lambda: publisher.publish([event]).confirmed) == {event.message_id}
         assert channel.basic_get("notifications.on_order_shipped", no_ack=True) is not None
         publisher.stop()

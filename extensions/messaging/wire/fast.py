@@ -45,14 +45,9 @@ class FastChannel(amqp.Channel):
 
 
 class FastConnection(amqp.Connection):
-    """A connection that one greenlet reads while others write.
-
-    Without the capability `connection.blocked`, py-amqp's basic_publish does not read from the socket; with it, frames
-    would be taken from the greenlet that reads. Deadlines notice a blocked broker.
-    """
+    """A connection that one greenlet reads while others write."""
 
     Channel = FastChannel
-    negotiate_capabilities = {**amqp.Connection.negotiate_capabilities, "connection.blocked": False}  # noqa: RUF012
 
     def __init__(self, **options: Any) -> None:
         super().__init__(frame_handler=frame_handler, **options)

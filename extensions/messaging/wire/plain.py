@@ -53,12 +53,6 @@ class PlainChannel(amqp.Channel):
 
 
 class PlainConnection(amqp.Connection):
-    """A connection that one greenlet reads while others write.
-
-    py-amqp lets one greenlet write at a time. Without the capability `connection.blocked`, its basic_publish does not
-    read from the socket; with it, frames would be taken from the greenlet that reads. Deadlines notice a blocked
-    broker.
-    """
+    """A connection that one greenlet reads while others write; py-amqp lets one greenlet write at a time."""
 
     Channel = PlainChannel
-    negotiate_capabilities = {**amqp.Connection.negotiate_capabilities, "connection.blocked": False}  # noqa: RUF012

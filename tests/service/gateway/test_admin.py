@@ -15,6 +15,11 @@ ROUTES = [
     ("GET", "/admin/sagas"),
     ("GET", "/admin/dead-letters"),
     ("POST", f"/admin/dead-letters/{LETTER}/replay"),
+    ("DELETE", f"/admin/dead-letters/{LETTER}"),
+    ("GET", "/admin/dead-letters/groups"),
+    ("POST", "/admin/dead-letters/replay"),
+    ("POST", "/admin/dead-letters/discard"),
+    ("GET", "/admin/refused-events"),
     ("GET", "/admin/consistency"),
 ]
 
@@ -155,6 +160,60 @@ def test_a_replay_can_name_the_service(api, services, admin):
     assert api.post(f"/admin/dead-letters/{LETTER}/replay?service=orders", headers=admin).status_code == 202
     services.users.replay_dead_letter.assert_not_called()
     assert api.post("/admin/dead-letters/42/replay", headers=admin).status_code == 400
+
+
+def test_a_discard_finds_the_service_of_the_dead_letter(api, services, admin):
+    for name in SERVICES:
+        found = [None] if name == "payments" else [DeadLetterNotFound()]
+        getattr(services, name).discard_dead_letter = Mock(side_effect=found)
+    assert api.delete(f"/admin/dead-letters/{LETTER}", headers=admin).status_code == 204
+
+
+def result(dead_letter_id, code=None, outcome="discarded"):
+    return {"id": dead_letter_id, "outcome": "failed" if code else outcome, "code": code, "detail": None}
+
+
+def test_several_are_discarded_in_the_services_that_have_them(api, services, admin):
+    ids = [str(new_id()) for _ in range(4)]
+    known = {"orders": {ids[0]: None}, "inventory": {ids[1]: None, ids[2]: "INVALID_STATE"}}
+    for name in SERVICES:
+        found = known.get(name, {})
+        items = [result(one, found.get(one, "DEAD_LETTER_NOT_FOUND")) for one in ids]
+        getattr(services, name).discard_dead_letters = Mock(return_value={"items": items, "remaining": 0})
+    services.users.discard_dead_letters.side_effect = ServiceUnavailable("down")
+    response = api.post("/admin/dead-letters/discard", json={"ids": ids}, headers=admin)
+    assert response.status_code == 200, response.text
+    codes = [(item["id"], item["code"]) for item in response.json()["items"]]
+    # The last one may be in the service that is down.
+    assert codes == [(ids[0], None), (ids[1], None), (ids[2], "INVALID_STATE"), (ids[3], "SERVICE_UNAVAILABLE")]
+    assert services.orders.discard_dead_letters.call_args_list == [call(ids=ids, actor=ACTOR)]
+
+
+def test_a_group_is_discarded_by_its_service(api, services, admin):
+    services.orders.discard_dead_letters.return_value = {"items": [result(LETTER)], "remaining": 7}
+    response = api.post("/admin/dead-letters/discard", json={"group": "orders-1"}, headers=admin)
+    assert response.json() == {"items": [result(LETTER)], "remaining": 7}
+    services.payments.discard_dead_letters.assert_not_called()
+    refused = api.post("/admin/dead-letters/discard", json={"group": "nobody-1"}, headers=admin)
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (400, "group")
+
+
+def test_the_groups_of_all_services_are_one_list(api, services, admin):
+    for number, name in enumerate(SERVICES):
+        getattr(services, name).group_dead_letters = Mock(return_value=[{"group": name, "count": number}])
+    response = api.get("/admin/dead-letters/groups", headers=admin)
+    assert [group["group"] for group in response.json()["items"]] == list(SERVICES)[::-1]
+
+
+def test_refused_events_of_all_services_are_one_list(api, services, admin):
+    ids = [str(new_id()) for _ in SERVICES]
+    for name, one in zip(SERVICES, ids, strict=True):
+        page = {"items": [{"id": one}], "next_cursor": None}
+        getattr(services, name).list_refused_events = Mock(return_value=page)
+    found = api.get("/admin/refused-events", headers=admin).json()
+    assert [item["id"] for item in found["items"]] == ids[::-1]
+    api.get("/admin/refused-events?service=orders", headers=admin)
+    assert services.users.list_refused_events.call_count == 1
 
 
 def test_consistency_is_checked_by_orders_with_the_whole_time_budget(api, services, admin):

@@ -50,6 +50,11 @@ POST  /notifications/{notification_id}/read user    204
 GET   /admin/sagas                         admin    200
 GET   /admin/dead-letters                  admin    200
 POST  /admin/dead-letters/{dead_letter_id}/replay admin 202
+DELETE /admin/dead-letters/{dead_letter_id} admin 204
+GET   /admin/dead-letters/groups           admin    200
+POST  /admin/dead-letters/replay           admin    200
+POST  /admin/dead-letters/discard          admin    200
+GET   /admin/refused-events                admin    200
 GET   /admin/consistency                   admin    200
 GET   /health/live                         anyone   200
 GET   /health/ready                        anyone   200
@@ -121,6 +126,8 @@ def test_bodies_and_queries_use_the_models_of_the_contract():
         ("POST", "/inventory"): inventory.SetStock,
         ("PUT", "/inventory/{product_id}"): inventory.SetStockLevel,
         ("POST", "/inventory/{product_id}/adjustments"): inventory.AdjustStock,
+        ("POST", "/admin/dead-letters/replay"): operations.DeadLetterSelection,
+        ("POST", "/admin/dead-letters/discard"): operations.DeadLetterSelection,
     }
     queries = {path: route.query for (_, path), route in BY_NAME.items() if route.query is not NoFields}
     assert queries == {
@@ -134,6 +141,8 @@ def test_bodies_and_queries_use_the_models_of_the_contract():
         "/admin/sagas": orders.SagaFilter,
         "/admin/dead-letters": operations.DeadLetterSearch,
         "/admin/dead-letters/{dead_letter_id}/replay": operations.DeadLetterOwner,
+        "/admin/dead-letters/{dead_letter_id}": operations.DeadLetterOwner,
+        "/admin/refused-events": operations.RefusedEventSearch,
         "/admin/consistency": operations.ConsistencyRequest,
     }
 

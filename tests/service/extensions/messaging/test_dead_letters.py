@@ -1,12 +1,17 @@
 """What operators do with dead letters by RPC: list, filter and page through them, and replay each once, recorded."""
 
+import amqp
 import pytest
 import sqlalchemy
+from nameko import config
 
 from contracts.errors import DeadLetterNotFound, InvalidState, PermissionDenied, ValidationFailed
 from contracts.events import queue_name
 from contracts.ids import new_id
 from contracts.orders import OrderShipped
+from extensions.messaging import dead_letter_bounds, dead_letter_store
+from extensions.messaging.dead_letter_bounds import DeadLetterBounds
+from extensions.messaging.dead_letters import DeadLetters
 from extensions.messaging.event_handler import handles
 from extensions.operations import operations
 from extensions.storage.unit_of_work import Work
@@ -40,10 +45,11 @@ def letters(run_service, caller):
 
 def store(queue=QUEUE, body="", event_type="order.shipped", **values):
     """Insert a dead letter into the table; returns its id."""
-    row = {"id": new_id(), "queue": queue, "body": body, "event_type": event_type, "headers": "{}"} | values
+    row = {"id": new_id(), "queue": queue, "body": body, "event_type": event_type, "headers": "{}"}
+    row |= {"error": "intended failure"} | values
     statement = (
         "INSERT INTO dead_letters (id, queue, event_type, message_id, correlation_id, body, headers, error, attempts)"
-        " VALUES (:id, :queue, :event_type, :id, '', :body, :headers, 'intended failure', 6)"
+        " VALUES (:id, :queue, :event_type, :id, '', :body, :headers, :error, 6)"
     )
     with database("notifications").begin() as connection:
         connection.execute(sqlalchemy.text(statement), row)
@@ -137,12 +143,126 @@ def test_an_unknown_dead_letter_is_not_found(letters):
             act("42")
 
 
+FAILED = "RuntimeError: order {} has {} lines"
+
+
+def test_several_are_discarded_by_their_ids_with_a_result_for_each(letters):
+    kept, *dead = [store(body=shipped().to_json()) for _ in range(4)]
+    letters.replay_dead_letter(dead[0])
+    unknown = str(new_id())
+    result = letters.discard_dead_letters(ids=[*dead, unknown, dead[1]], actor=ADMIN)
+    outcomes = [(item["id"], item["outcome"], item["code"]) for item in result["items"]]
+    assert outcomes == [
+        (dead[0], "failed", "INVALID_STATE"),
+        (dead[1], "discarded", None),
+        (dead[2], "discarded", None),
+        (unknown, "failed", "DEAD_LETTER_NOT_FOUND"),
+    ]
+    assert [letter["id"] for letter in letters.list_dead_letters()["items"]] == [kept]
+
+
+def test_dead_letters_are_grouped_by_queue_and_reason_apart_from_ids_and_numbers(letters):
+    alike = [store(error=FAILED.format(new_id(), number)) for number in range(3)]
+    other, elsewhere = store(error="ValueError"), store(queue="notifications.on_nothing", error="ValueError")
+    groups = letters.group_dead_letters()
+    assert [(group["count"], group["queue"]) for group in groups[:1]] == [(3, QUEUE)]
+    assert {group["service"] for group in groups} == {"notifications"}
+    assert len({group["group"] for group in groups}) == len(groups) == 3
+
+    result = letters.discard_dead_letters(group=groups[0]["group"])
+    assert [item["id"] for item in result["items"]] == alike
+    assert result["remaining"] == 0
+    assert {letter["id"] for letter in letters.list_dead_letters()["items"]} == {other, elsewhere}
+
+
+def test_a_large_group_is_handled_in_steps(letters, monkeypatch):
+    monkeypatch.setattr(dead_letter_store, "MAX_SELECTED", 2)
+    dead = [store() for _ in range(3)]
+    (group,) = letters.group_dead_letters()
+    first = letters.discard_dead_letters(group=group["group"])
+    assert ([item["id"] for item in first["items"]], first["remaining"]) == (dead[:2], 1)
+    assert [item["id"] for item in letters.discard_dead_letters(group=group["group"])["items"]] == dead[2:]
+
+
+def test_several_are_replayed_each_by_itself(letters):
+    good, bad = [shipped() for _ in range(2)], store(queue="rpc-notifications")
+    dead = [store(body=event.to_json()) for event in good]
+    result = letters.replay_dead_letters(ids=[dead[0], bad, dead[1]])
+    assert [item["outcome"] for item in result["items"]] == ["replayed", "failed", "replayed"]
+    eventually(lambda: len(SEEN) == 2)
+    assert {letter["id"] for letter in letters.list_dead_letters(replayed=True)["items"]} == set(dead)
+
+
+@pytest.mark.parametrize(
+    "selection", [{}, {"ids": []}, {"group": "g", "ids": [str(new_id())]}, {"ids": [str(new_id())] * 101}]
+)
+def test_a_selection_is_a_group_or_up_to_a_hundred_ids(letters, selection):
+    with pytest.raises(ValidationFailed):
+        letters.discard_dead_letters(**selection)
+
+
+@pytest.fixture
+def bounds(run_service):
+    """Run the timer, with transactions of two rows."""
+
+    def enforce():
+        container = run_service(Recorder)
+        (provider,) = [one for one in container.dependencies if isinstance(one, DeadLetterBounds)]
+        (work,) = [one for one in container.dependencies if isinstance(one, Work)]
+        provider.enforce(work.get_dependency(None))
+
+    return enforce
+
+
+def test_the_oldest_beyond_the_greatest_number_are_deleted(letters, bounds, monkeypatch, caplog):
+    monkeypatch.setattr(dead_letter_bounds, "BATCH", 2)
+    dead = [store() for _ in range(9)]
+    with config.patch({"MAX_DEAD_LETTERS": 4}):
+        bounds()
+    assert [letter["id"] for letter in letters.list_dead_letters()["items"]] == dead[:-5:-1]
+    assert "5 dead letters were deleted" in caplog.text
+    bounds()
+    assert len(letters.list_dead_letters()["items"]) == 4
+
+
+def test_those_beyond_the_greatest_age_are_deleted(letters, bounds):
+    old, young = store(), store()
+    with database("notifications").begin() as connection:
+        earlier = "UPDATE dead_letters SET created_at = clock_timestamp() - interval '3 hours' WHERE id = :id"
+        connection.execute(sqlalchemy.text(earlier), {"id": old})
+    with config.patch({"DEAD_LETTER_HOURS": 2}):
+        bounds()
+    assert [letter["id"] for letter in letters.list_dead_letters()["items"]] == [young]
+
+
+def test_one_that_is_being_replayed_delays_no_deletion_of_others(letters, bounds):
+    held, *others = [store() for _ in range(3)]
+    with database("notifications").connect() as replaying, config.patch({"MAX_DEAD_LETTERS": 1}):
+        replaying.execute(sqlalchemy.text("SELECT * FROM dead_letters WHERE id = :id FOR UPDATE"), {"id": held})
+        bounds()
+        assert {letter["id"] for letter in letters.list_dead_letters()["items"]} == {held, others[-1]}
+
+
+def test_a_message_that_cannot_be_stored_is_stored_without_its_content(run_service, caplog):
+    """Tried again for ever, it would stop the others."""
+    container = run_service(Recorder)
+    kept = container.shared_extensions[DeadLetters]
+    row = kept._row(QUEUE, amqp.Message("{}", message_id="m"), "why", 1)
+    kept._insert([row, {**row, "id": new_id(), "body": "\x00"}])
+    with database("notifications").connect() as connection:
+        stored = connection.execute(sqlalchemy.text("SELECT error FROM dead_letters ORDER BY id")).scalars().all()
+    assert stored == ["why", "this message cannot be stored"]
+
+
 def test_customers_are_refused(letters):
     dead = store()
     for ask in (
         letters.list_dead_letters,
         lambda actor: letters.replay_dead_letter(dead, actor),
         lambda actor: letters.discard_dead_letter(dead, actor),
+        letters.group_dead_letters,
+        lambda actor: letters.replay_dead_letters(ids=[dead], actor=actor),
+        lambda actor: letters.discard_dead_letters(ids=[dead], actor=actor),
     ):
         with pytest.raises(PermissionDenied):
             ask(actor=CUSTOMER)

@@ -11,6 +11,7 @@ from contracts.ids import new_id
 from contracts.orders import OrderDelivered, OrderShipped
 from extensions.messaging import topology
 from extensions.messaging.event_handler import handles
+from extensions.messaging.publisher import ConfirmedPublisher
 from extensions.operations import operations
 from extensions.rpc.server import rpc
 from extensions.storage import engine as postgres
@@ -127,6 +128,20 @@ def test_a_failed_event_is_retried_and_delays_no_other(recorder, bus):
         bus.publish(event)
     eventually(lambda: FAILS_ON[str(bad.order_id)] == 0 and count("inbox") == 6)
     assert count("dead_letters") == 0
+
+
+def test_an_event_whose_retry_queue_is_refused_becomes_a_dead_letter_and_stops_no_other(
+    recorder, bus, caller, monkeypatch
+):
+    """Without a limit, the handler would wait for the retry queue for ever."""
+    monkeypatch.setattr(ConfirmedPublisher, "publish_one", lambda _publisher, _message: "no permission")
+    bad, good = shipped(), [shipped() for _ in range(5)]
+    FAILS_ON[str(bad.order_id)] = 1000
+    for event in (bad, *good):
+        bus.publish(event)
+    (letter,) = eventually(lambda: dead_letters(caller))
+    assert "was not possible: no permission" in letter["error"]
+    eventually(lambda: count("inbox") == 5)
 
 
 def test_a_timeout_that_a_handler_raises_counts_as_a_failure(recorder, bus):

@@ -11,6 +11,7 @@ import amqp
 import pytest
 import sqlalchemy
 
+from contracts.errors import InvalidState
 from contracts.events import EVENTS, EXCHANGE
 from contracts.ids import new_id
 from contracts.orders import OrderShipped
@@ -18,7 +19,7 @@ from contracts.users import UserUpdated
 from extensions.messaging import topology
 from extensions.messaging.broadcast import on_broadcast
 from extensions.messaging.event_handler import handles
-from extensions.messaging.topology import AGAIN, RPC_EXCHANGE
+from extensions.messaging.topology import AGAIN, DEAD_LETTERS, RPC_EXCHANGE
 from extensions.operations import operations
 from extensions.rpc.server import rpc
 from extensions.runtime.addresses import uri_variable
@@ -113,6 +114,57 @@ def test_a_forged_event_is_a_dead_letter(victim, forger, send, bus):
     bus.publish(genuine)
     eventually(lambda: str(genuine.order_id) in DONE)
     assert str(forged.order_id) not in DONE
+
+
+def test_a_forged_event_can_never_be_replayed(victim, forger, send, caller):
+    forged = OrderShipped(order_id=new_id(), user_id=new_id())
+    identity = {"content_type": "application/json", "message_id": str(new_id()), "type": "order.shipped"}
+    send(forger, EXCHANGE, "order.shipped", forged.to_json(), **identity)
+    letter = the_letter(identity["message_id"])
+    assert letter.is_forged
+    with pytest.raises(InvalidState, match="can only be discarded"):
+        caller.notifications.replay_dead_letter(str(letter.id))
+    (result,) = caller.notifications.replay_dead_letters(ids=[str(letter.id)])["items"]
+    assert (result["outcome"], result["code"]) == ("failed", "INVALID_STATE")
+    assert letters_of(identity["message_id"])[0].replayed_at is None
+    caller.notifications.discard_dead_letter(str(letter.id))
+    assert str(forged.order_id) not in DONE
+
+
+def delivery_limit(queue, *routing_keys):
+    """The header of a message that the broker dead-letters because it was delivered too often."""
+    return {"queue": queue, "reason": "delivery_limit", "count": 1, "routing-keys": list(routing_keys)}
+
+
+FORGED_DEATHS = {
+    "by its headers": [delivery_limit("notifications.on_order_shipped", OWN_KEYS[EXCHANGE])],
+    "by a queue of its sender": [
+        delivery_limit("notifications.on_order_shipped", "order.shipped"),
+        {"queue": topology.reply_queue(FORGER, str(new_id())), "reason": "expired", "count": 1},
+    ],
+}
+
+
+@pytest.mark.parametrize("deaths", FORGED_DEATHS.values(), ids=FORGED_DEATHS)
+def test_a_forged_event_that_crashed_its_consumer_is_never_put_back(victim, bus, caller, deaths):
+    """Put back under the name of its queue, it would look genuine."""
+    forged, message_id = OrderShipped(order_id=new_id(), user_id=new_id()), str(new_id())
+    headers = {"x-death": deaths}
+    bus.publish_raw("notifications", forged.to_json(), DEAD_LETTERS, message_id=message_id, application_headers=headers)
+    letter = the_letter(message_id)
+    assert (letter.is_forged, letter.queue) == (True, "notifications.on_order_shipped")
+    with pytest.raises(InvalidState):
+        caller.notifications.replay_dead_letter(str(letter.id))
+    assert str(forged.order_id) not in DONE
+
+
+def test_a_genuine_event_that_was_retried_and_delivered_too_often_is_put_back(victim, bus):
+    event, message_id = OrderShipped(order_id=new_id(), user_id=new_id()), str(new_id())
+    queue = "notifications.on_order_shipped"
+    deaths = [delivery_limit(queue, queue), {"queue": topology.retry_exchange(50), "reason": "expired", "count": 1}]
+    headers = {"x-death": deaths}
+    bus.publish_raw("notifications", event.to_json(), DEAD_LETTERS, message_id=message_id, application_headers=headers)
+    eventually(lambda: str(event.order_id) in DONE)
 
 
 def test_a_forged_call_is_a_dead_letter(victim, forger, send, caller):

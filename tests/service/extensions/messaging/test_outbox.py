@@ -34,6 +34,14 @@ class Publisher(operations.Operations):
         for event_type, order_id in events:
             self.work.publish(KINDS[event_type](order_id=order_id, user_id=order_id))
 
+    @rpc(transaction=False)
+    def publish_outside_of_a_transaction(self):
+        with self.work.transaction():
+            pass
+        with pytest.raises(RuntimeError, match=r"order\.shipped is published outside of a transaction"):
+            self.work.publish(OrderShipped(order_id=new_id(), user_id=new_id()))
+        return "refused"
+
 
 @pytest.fixture
 def channel(servers):
@@ -150,6 +158,12 @@ def test_replicas_publish_every_event_once(run_service, publisher, channel):
     received = arrived(channel, SHIPPED)
     assert set(received) == set(published)
     assert len(received) == len(published)  # without a failure, no event is sent twice
+
+
+def test_publishing_outside_of_a_transaction_is_an_error(publisher):
+    """It was discarded, silently, or published with the next transaction of the worker."""
+    assert publisher.publish_outside_of_a_transaction() == "refused"
+    assert waiting() == []
 
 
 def test_a_clock_that_was_set_back_delays_no_event(run_service, publisher, channel):

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from extensions.messaging.connection import BrokerUnavailable, broker_errors
-from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
+from extensions.messaging.publisher import OutgoingMessage, Part
 
 
 @pytest.mark.parametrize("failure", [OSError, TimeoutError, EOFError, ConnectionResetError])
@@ -31,12 +31,20 @@ def test_a_message_is_persistent_json_with_its_identity():
 
 def test_a_confirm_is_for_one_message_or_for_all_up_to_it():
     for tag, multiple in itertools.product((2, 3), (False, True)):
-        publisher = ConfirmedPublisher()
-        publisher._unconfirmed = {1, 2, 3, 4}
-        publisher._on_ack(tag, multiple)
-        assert publisher._unconfirmed == {1, 2, 3, 4} - (set(range(1, tag + 1)) if multiple else {tag})
-        assert publisher._refused == set()
-        publisher._on_nack(4, True)
-        assert publisher._unconfirmed == set()
-        assert 4 in publisher._refused
-        assert tag not in publisher._refused
+        part = Part()
+        part.unconfirmed = {number: str(number) for number in (1, 2, 3, 4)}
+        part.settle(tag, multiple)
+        settled = set(range(1, tag + 1)) if multiple else {tag}
+        assert set(part.unconfirmed) == {1, 2, 3, 4} - settled
+        assert part.confirmed == {str(number) for number in settled}
+        part.settle(4, True, "refused")
+        assert part.unconfirmed == {}
+        assert part.refused == dict.fromkeys(map(str, {1, 2, 3, 4} - settled), "refused")
+
+
+def test_a_late_confirm_of_an_earlier_batch_changes_nothing():
+    part = Part()
+    part.unconfirmed = {7: "m-7"}
+    part.settle(6, False)
+    part.settle(5, True)
+    assert (part.unconfirmed, part.confirmed) == ({7: "m-7"}, set())

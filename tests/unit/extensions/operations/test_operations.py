@@ -21,7 +21,16 @@ def refuse():
 def test_the_state_of_the_database_is_reported_in_time(monkeypatch, database, expected):
     monkeypatch.setattr(operations, "DATABASE_SECONDS", 0.05)
     redis, work = SimpleNamespace(ping=lambda: True), SimpleNamespace(is_healthy=database)
+    outbox = SimpleNamespace(broker_problem="")
     with eventlet.Timeout(1):
-        health = operations.Operations.health(SimpleNamespace(redis=redis, work=work))
+        health = operations.Operations.health(SimpleNamespace(redis=redis, work=work, outbox=outbox))
     assert expected in health["parts"]["database"]
     assert health["status"] == ("ok" if expected == "ok" else "failing")
+
+
+def test_a_problem_of_publishing_is_named():
+    redis, work = SimpleNamespace(ping=lambda: True), SimpleNamespace(is_healthy=lambda: True)
+    outbox = SimpleNamespace(broker_problem="the broker did not confirm in time")
+    health = operations.Operations.health(SimpleNamespace(redis=redis, work=work, outbox=outbox))
+    assert health["status"] == "failing"
+    assert health["parts"]["publishing"] == "the broker did not confirm in time"

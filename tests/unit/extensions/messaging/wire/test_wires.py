@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 
 import pytest
+from amqp import spec
 from amqp.exceptions import RecoverableConnectionError
 from amqp.method_framing import frame_writer
 from nameko import config
@@ -10,6 +11,7 @@ from nameko.containers import ServiceContainer
 from nameko.exceptions import ConfigurationError
 from nameko.extensions import DependencyProvider
 
+from extensions.messaging.connection import connect
 from extensions.messaging.listener import Listener
 from extensions.messaging.wire.connection import WIRES, connection_class
 from extensions.messaging.wire.fast import FastChannel, FastConnection
@@ -51,9 +53,22 @@ class Receiving(DependencyProvider):
 
 
 @pytest.mark.parametrize("connection", [FastConnection, PlainConnection])
-def test_publishing_never_reads_from_the_socket(connection):
-    """With this capability, py-amqp's basic_publish would take frames from the greenlet that reads."""
-    assert connection.negotiate_capabilities["connection.blocked"] is False
+def test_the_broker_tells_when_it_takes_no_messages(connection):
+    told = []
+    made = connection(on_blocked=lambda _reason: told.append("blocked"), on_unblocked=lambda: told.append("unblocked"))
+    assert made.negotiate_capabilities["connection.blocked"] is True
+    for method in (spec.Connection.Blocked, spec.Connection.Unblocked):
+        made.dispatch_method(method, b"\x00\x00\x00\x00\x03low", None)
+    assert told == ["blocked", "unblocked"]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_publishing_never_reads_from_the_socket(wire, monkeypatch):
+    """With the capability `connection.blocked`, py-amqp's basic_publish would take frames from the reader."""
+    negotiated = lambda self: self.client_properties.update(capabilities={"connection.blocked": True})  # noqa: E731
+    monkeypatch.setattr(connection_class({"AMQP_WIRE": wire}), "connect", negotiated)
+    with config.patch({"AMQP_WIRE": wire, "AMQP_URI": "amqp://"}):
+        assert connect(heartbeat=0).client_properties["capabilities"] == {}
 
 
 class Wire:

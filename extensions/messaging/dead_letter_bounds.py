@@ -1,0 +1,66 @@
+"""The bounds of a service's dead letters: the oldest beyond the greatest age or number are deleted."""
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from nameko import config
+from nameko.extensions import DependencyProvider
+from sqlalchemy import ColumnElement, delete, func, select
+
+from extensions.observability.instruments import DeletedDeadLetters
+from extensions.observability.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+# Rows per transaction: short transactions block nothing else.
+BATCH = 500
+# Bounds one run; the next run deletes the rest.
+MAX_BATCHES = 200
+
+
+class DeadLetterBounds(DependencyProvider):
+    """Deletes dead letters for a service: `dead_letter_bounds = DeadLetterBounds()`.
+
+    DEAD_LETTER_HOURS is the greatest age of one that was not replayed, MAX_DEAD_LETTERS the greatest number of rows.
+    """
+
+    metrics = Metrics()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._instruments: Any = None
+
+    def setup(self) -> None:
+        """Create the instruments."""
+        self._instruments = DeletedDeadLetters(self.metrics)
+
+    def get_dependency(self, worker_ctx: Any) -> "DeadLetterBounds":
+        """Return this provider; all workers share it."""
+        return self
+
+    def enforce(self, work: Any) -> None:
+        """Delete the oldest dead letters beyond the bounds, in transactions of BATCH rows; log and count them."""
+        letters = work.table("dead_letters")
+        age = timedelta(hours=float(config.get("DEAD_LETTER_HOURS", 2160)))
+        number = int(config.get("MAX_DEAD_LETTERS", 10_000))
+        too_old = letters.c.replayed_at.is_(None) & (letters.c.created_at < func.clock_timestamp() - age)
+        first_too_many = select(letters.c.id).order_by(letters.c.id.desc()).offset(number).limit(1).scalar_subquery()
+        self._delete(work, "age", too_old, f"they are older than {age}")
+        self._delete(work, "number", letters.c.id <= first_too_many, f"there are more than {number}")
+
+    def _delete(self, work: Any, bound: str, where: ColumnElement[bool], reason: str) -> None:
+        letters = work.table("dead_letters")
+        # Whoever replays one now has locked it.
+        oldest = select(letters.c.id).where(where).order_by(letters.c.id).limit(BATCH).with_for_update(skip_locked=True)
+        statement = delete(letters).where(letters.c.id.in_(oldest))
+        total = 0
+        for _ in range(MAX_BATCHES):
+            with work.transaction() as session:
+                deleted = session.execute(statement).rowcount
+            total += deleted
+            if deleted < BATCH:
+                break
+        if total:
+            self._instruments.deleted(bound, total)
+            log.error("%d dead letters were deleted, because %s", total, reason)

@@ -1,0 +1,188 @@
+"""A connection to RabbitMQ that one greenlet opens, reads, and opens again whenever it is lost.
+
+Every step has a deadline: connecting and the set-up together SETUP_TIMEOUT_SECONDS, the silence of an open connection
+two heartbeats, closing two seconds. A user that waits longer for the broker than its own deadline calls drop().
+"""
+
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import amqp
+import eventlet
+from eventlet.event import Event as Signal
+
+from extensions.messaging import topology
+from extensions.messaging.connection import CONNECTION_ERRORS, BrokerBlocked, BrokerUnavailable, close_quietly, connect
+from extensions.runtime.backoff import Backoff
+
+log = logging.getLogger(__name__)
+
+# Broker and client each close the connection after two intervals without a frame from the other.
+HEARTBEAT_SECONDS = 10
+SETUP_TIMEOUT_SECONDS = 15
+
+
+class KeptConnection:
+    """One connection of one service; `purpose` names it in the log.
+
+    `set_up` gets each new connection before anything reads it. `on_lost` gets the error that ended a connection or an
+    attempt to open one. `on_blocked` is called when the broker refuses to take messages, because it is short of memory
+    or disk. None of the three may block for long, and only `set_up` may raise (CONNECTION_ERRORS, TopologyMissing).
+    """
+
+    def __init__(
+        self,
+        purpose: str,
+        service: str,
+        set_up: Callable[[amqp.Connection], None],
+        on_lost: Callable[[Exception], None],
+        on_blocked: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.purpose, self._service = purpose, service
+        self._set_up, self._on_lost, self._on_blocked = set_up, on_lost, on_blocked
+        self.connection: amqp.Connection | None = None
+        """The connection, set up; None while there is none."""
+        self.is_blocked = False
+        self._raw: amqp.Connection | None = None
+        self._is_set_up = False
+        self._first_opened = Signal()
+        self._attempt = Signal()
+        self._last_error: Exception | None = None
+        self._stopping = False
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the connection, in words; "" while it takes messages."""
+        if self.is_blocked:
+            return "takes no messages (memory or disk alarm)"
+        return "" if self.connection is not None else f"is not connected ({self._last_error or 'not yet'})"
+
+    def require(self, seconds: float = 0.0) -> amqp.Connection:
+        """Return the open connection. Waits up to `seconds` while it is being opened, but not after a failed attempt.
+
+        Raises BrokerBlocked and BrokerUnavailable.
+        """
+        if self.is_blocked:
+            raise BrokerBlocked
+        if self.connection is None and self._last_error is None and seconds > 0:
+            self._attempt.wait(timeout=seconds)
+        if self.connection is None:
+            if isinstance(self._last_error, BrokerUnavailable):
+                raise self._last_error
+            raise BrokerUnavailable from self._last_error
+        return self.connection
+
+    def await_first(self, seconds: float | None = None) -> None:
+        """Wait until the connection was open for the first time, or close() was called; `seconds` at most."""
+        if not self._first_opened.ready():
+            self._first_opened.wait(timeout=seconds)
+
+    def drop(self, reason: str) -> None:
+        """Give the connection up, because the broker does not respond on it. The reader opens another one."""
+        if self.connection is not None:
+            log.warning("closing the connection to RabbitMQ for %s: %s", self.purpose, reason)
+            connection = self.connection
+            self._forget()
+            _shut_down(connection)
+
+    def run(self) -> None:
+        """Keep the connection open until close(). This is the greenlet that reads it."""
+        backoff = Backoff()
+        while not self._stopping:
+            try:
+                with eventlet.Timeout(SETUP_TIMEOUT_SECONDS, TimeoutError("the broker did not complete the set-up")):
+                    self._open()
+                backoff.reset()
+                self._read()
+            except (*CONNECTION_ERRORS, topology.TopologyMissing) as error:
+                self._lose(error)
+                pause = backoff.next_pause()
+                what = error or type(error).__name__
+                log.warning("RabbitMQ is unavailable for %s (%s); next try in %.1f s", self.purpose, what, pause)
+                eventlet.sleep(pause)
+
+    def close(self) -> None:
+        """Close the connection for good, from another greenlet than the reader, which has ended."""
+        self._end()
+        self._lose(OSError("closed"))
+
+    def abandon(self) -> None:
+        """Close the socket for good, without the broker's consent."""
+        self._end()
+        if self._raw is not None:
+            self._raw.collect()
+
+    def _end(self) -> None:
+        self._stopping, self._last_error = True, BrokerUnavailable("The service is stopping.")
+        self._end_first_wait()
+
+    def _end_first_wait(self) -> None:
+        if not self._first_opened.ready():
+            self._first_opened.send()
+
+    def _open(self) -> None:
+        self.is_blocked = False
+        self._raw = connect(
+            HEARTBEAT_SECONDS, self._service, on_blocked=self._block, on_unblocked=self._unblock, purpose=self.purpose
+        )
+        self._set_up(self._raw)
+        self.connection, self._is_set_up = self._raw, True
+        self._last_error = None
+        self._attempt.send()
+        self._end_first_wait()
+
+    def _read(self) -> None:
+        connection: Any = self._raw
+        heartbeats = eventlet.spawn(_send_heartbeats, connection)
+        try:
+            while not self._stopping:
+                connection.drain_events()
+        finally:
+            heartbeats.kill()
+
+    def _lose(self, error: Exception) -> None:
+        raw, self._raw = self._raw, None
+        if not self._is_set_up:
+            self._last_error = error
+            self._attempt.send()
+        self._is_set_up = False
+        self._forget()
+        self._on_lost(error)
+        if raw is not None:
+            close_quietly(raw)
+
+    def _forget(self) -> None:
+        self.connection, self.is_blocked = None, False
+        if self._attempt.ready():
+            self._attempt = Signal()
+
+    def _block(self, _reason: str) -> None:
+        self.is_blocked = True
+        log.error("RabbitMQ takes no messages: it is short of memory or disk (%s)", self.purpose)
+        self._on_blocked()
+
+    def _unblock(self) -> None:
+        self.is_blocked = False
+        log.warning("RabbitMQ takes messages again (%s)", self.purpose)
+
+
+def _send_heartbeats(connection: amqp.Connection) -> None:
+    """Send heartbeats. Shut the socket down when none is received, to end the reader, which has no timeout."""
+    try:
+        while True:
+            eventlet.sleep(1.0)
+            # The heartbeat waits for other writers, and they may wait for a broker that no longer reads.
+            with eventlet.Timeout(HEARTBEAT_SECONDS, TimeoutError("the broker does not read")):
+                connection.heartbeat_tick()
+    except (*CONNECTION_ERRORS, AttributeError) as error:
+        log.warning("closing the connection to RabbitMQ: %s", error or type(error).__name__)
+        _shut_down(connection)
+
+
+def _shut_down(connection: amqp.Connection) -> None:
+    with suppress(OSError, AttributeError):
+        if connection.connected:  # otherwise py-amqp would connect again
+            connection.transport.sock.shutdown(socket.SHUT_RDWR)

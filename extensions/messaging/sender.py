@@ -1,0 +1,144 @@
+"""The connection on which a service sends calls and replies. Nothing is consumed and no message is confirmed on it.
+
+A probe, a message that no queue takes, is published twice a second and confirmed by the broker. It finds out
+
+* that an alarm is on (the broker is short of memory or disk): the broker says so only after a connection has published
+  something, and what it published then waits in the broker's socket. So mostly a probe waits there, and not a call;
+* that the broker completes a handshake and then says nothing: PROBE_TIMEOUT_SECONDS bound how long a send can hang.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import amqp
+import eventlet
+from eventlet.event import Event as Signal
+from nameko.extensions import SharedExtension
+
+from extensions.messaging import topology
+from extensions.messaging.connection import CONNECTION_ERRORS, has_own_user
+from extensions.messaging.kept_connection import KeptConnection
+
+log = logging.getLogger(__name__)
+
+PROBE_SECONDS = 0.5
+PROBE_TIMEOUT_SECONDS = 5.0
+# After the timeout: when this process was suspended, the confirm may be there, unread.
+READ_SECONDS = 0.2
+# Every service may send replies, and no reply has this address.
+PROBE_ADDRESS = "probe"
+
+Returned = Callable[[Exception, str, str, amqp.Message], None]
+
+
+class Sender(SharedExtension):
+    """Sends transient messages. A send fails at once while the broker takes no messages or is not connected."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: Any = None
+        self._channel: Any = None
+        self._probes: Any = None
+        self._confirmed = Signal()
+        self._greenlets: list[Any] = []
+        self._on_return: list[Returned] = []
+        self._on_blocked: list[Callable[[], None]] = []
+
+    @property
+    def is_blocked(self) -> bool:
+        """Tell whether the broker takes no messages because of an alarm."""
+        return bool(self._kept.is_blocked)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the connection, in words; "" while it takes messages."""
+        return str(self._kept.problem)
+
+    def subscribe(self, on_return: Returned, on_blocked: Callable[[], None]) -> None:
+        """Have these called for messages that no queue took, and at the beginning of an alarm. Call this in setup()."""
+        self._on_return.append(on_return)
+        self._on_blocked.append(on_blocked)
+
+    def channel(self, seconds: float = 0.0) -> Any:
+        """Return the channel to send on (a wire.connection.Channel), after `seconds` of waiting for a connection.
+
+        Raises BrokerBlocked and BrokerUnavailable.
+        """
+        self._kept.require(seconds)
+        return self._channel
+
+    def setup(self) -> None:
+        """Prepare the connection; start() opens it."""
+        self._kept = KeptConnection(
+            "sending", self.container.service_name, self._set_up, self._forget_channels, self._handle_block
+        )
+
+    def start(self) -> None:
+        """Connect, however long it takes, as the listener does: a service that cannot reply has not started."""
+        if not self._greenlets:
+            spawn = self.container.spawn_managed_thread
+            self._greenlets = [
+                spawn(self._kept.run, identifier="broker.sender"),
+                spawn(self._probe, identifier="broker.probe"),
+            ]
+        self._kept.await_first()
+
+    def stop(self) -> None:
+        """Close the connection."""
+        self._end_greenlets()
+        self._kept.close()
+
+    def kill(self) -> None:
+        """Drop the connection without closing it."""
+        self._end_greenlets()
+        self._kept.abandon()
+
+    def _end_greenlets(self) -> None:
+        for greenlet in self._greenlets:
+            if greenlet is not eventlet.getcurrent():
+                greenlet.kill()
+
+    def _set_up(self, connection: amqp.Connection) -> None:
+        channel = connection.channel()
+        # The listener declares everything else, at the same time.
+        passive = has_own_user(self.container.service_name)
+        channel.exchange_declare(topology.RPC_EXCHANGE, "topic", durable=True, auto_delete=False, passive=passive)
+        for on_return in self._on_return:
+            channel.events["basic_return"].add(on_return)
+        probes = connection.channel()
+        probes.confirm_select()
+        probes.events["basic_ack"].add(lambda *_tag: self._end_probe())
+        self._channel, self._probes = channel, probes
+
+    def _forget_channels(self, _error: Exception) -> None:
+        self._channel = self._probes = None
+
+    def _handle_block(self) -> None:
+        self._end_probe()
+        for on_blocked in self._on_blocked:
+            on_blocked()
+
+    def _probe(self) -> None:
+        while True:
+            eventlet.sleep(PROBE_SECONDS)
+            if self._probes is not None and not self.is_blocked and not self._is_answered():
+                self._kept.drop(f"it confirmed no message for {PROBE_TIMEOUT_SECONDS:.0f} s")
+
+    def _is_answered(self) -> bool:
+        """Publish a probe, and tell whether the broker confirms it; True also if the connection is lost meanwhile."""
+        probes, confirmed = self._probes, Signal()
+        self._confirmed = confirmed
+        try:
+            with eventlet.Timeout(PROBE_TIMEOUT_SECONDS, False):
+                probes.basic_publish(amqp.Message("", delivery_mode=1), topology.RPC_EXCHANGE, PROBE_ADDRESS)
+                confirmed.wait()
+        except (*CONNECTION_ERRORS, AttributeError):
+            return True  # the reader opens a new one
+        if not confirmed.ready():
+            eventlet.sleep(READ_SECONDS)
+        return bool(confirmed.ready() or probes is not self._probes or self.is_blocked)
+
+    def _end_probe(self) -> None:
+        if not self._confirmed.ready():
+            self._confirmed.send()
