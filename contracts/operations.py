@@ -187,7 +187,10 @@ class LivenessView(View):
 
 
 class ReadinessView(View):
-    """The suite takes orders; `degraded` where it is slower than it could be. The parts of each service by name."""
+    """This gateway serves its callers; `degraded` where a part of a service is down. The parts of each service by name.
+
+    A service that does not respond has the one part `service`, which is down.
+    """
 
     status: Literal["ok", "degraded"]
     services: dict[str, dict[str, Literal["ok", "down"]]]

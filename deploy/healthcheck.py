@@ -1,7 +1,9 @@
 """Checks a service: `python -m deploy.healthcheck orders` exits with 0 if it is healthy, else with 1 and a reason.
 
-A service is checked by RPC, as its callers reach it; the gateway by HTTP, `GET /health/ready`. The reply queue ends
-with the connection, so repeated checks leave no queues behind.
+A service is checked by RPC, as its callers reach it; the gateway by HTTP, `GET /health/ready`. A gateway that reports
+`degraded` is healthy: it serves what does not need the service that is away. Who has to wait for all services, at a
+start, looks at `parts_down`. The reply queue of a call ends with the connection, so repeated checks leave no queues
+behind.
 """
 
 import http.client
@@ -20,6 +22,7 @@ from kombu.exceptions import OperationalError
 CONFIG = "config.yml"
 TIMEOUT = 3.0  # seconds
 RPC_EXCHANGE = "nameko-rpc"
+OPTIONAL = "redis"  # the part of a service without which it is only slower
 
 
 class Unhealthy(Exception):
@@ -85,8 +88,8 @@ def is_healthy(amqp_uri: str, service: str, *, timeout: float = TIMEOUT) -> bool
     return True
 
 
-def ask_gateway(address: str, *, timeout: float = TIMEOUT) -> None:
-    """Raise Unhealthy unless `GET /health/ready` on this host:port returns 200."""
+def ask_gateway(address: str, *, timeout: float = TIMEOUT) -> dict[str, Any]:
+    """Return the report of `GET /health/ready` on this host:port. Raises Unhealthy unless the status is 200."""
     host, _, port = address.rpartition(":")
     connection = http.client.HTTPConnection(
         "127.0.0.1" if host in ("", "0.0.0.0") else host, int(port), timeout=timeout
@@ -94,10 +97,22 @@ def ask_gateway(address: str, *, timeout: float = TIMEOUT) -> None:
     try:
         connection.request("GET", "/health/ready")
         response = connection.getresponse()
+        body = response.read()
         if response.status != http.HTTPStatus.OK:
-            raise Unhealthy(f"the gateway returned {response.status}: {response.read(500).decode(errors='replace')}")
+            raise Unhealthy(f"the gateway returned {response.status}: {body[:500].decode(errors='replace')}")
+        return dict(json.loads(body))
     finally:
         connection.close()
+
+
+def parts_down(report: dict[str, Any]) -> list[str]:
+    """Return the parts that a report of the gateway names as down, such as `orders.database`, without the optional."""
+    return [
+        service if part == "service" else f"{service}.{part}"
+        for service, parts in report["services"].items()
+        for part, state in parts.items()
+        if state != "ok" and part != OPTIONAL
+    ]
 
 
 def main(names: list[str]) -> int:

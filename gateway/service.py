@@ -4,6 +4,7 @@ from contracts.services import Services
 from contracts.users import ACCESS_TOKEN_SECONDS, Changes, ChangesWithin, UserUpdated
 from extensions.cache.versioned_cache import Cache
 from extensions.http.routing.authentication import TokensProvider
+from extensions.http.routing.dispatcher import HttpServerProvider
 from extensions.messaging.broadcast import on_broadcast
 from extensions.rpc.client import RpcClient
 from extensions.storage.periodic import periodic
@@ -17,6 +18,7 @@ class GatewayService(routes.AllRoutes):
     services: Services = RpcClient()
     orders_cache, catalog_cache = Cache("orders"), Cache("catalog")  # of other services; only read here
     tokens = TokensProvider()
+    http = HttpServerProvider()
 
     @on_broadcast(UserUpdated)
     def on_user_updated(self, event: UserUpdated) -> None:

@@ -15,7 +15,9 @@ NAME_VARIABLE = "TEST_WORKER"
 # The end-to-end tests share a running suite. They are two groups, so that two workers can run them at the same time:
 # the tests that stop, kill or restart something, and all others.
 E2E = "tests/e2e/"
-DISTURBING = {f"{E2E}test_{name}.py" for name in ("crashes", "hazards", "outages", "poison", "replicas", "restarts")}
+DISTURBING = {
+    f"{E2E}test_{name}.py" for name in ("crashes", "freezes", "hazards", "outages", "poison", "replicas", "restarts")
+}
 
 
 def group_of(nodeid):

@@ -35,10 +35,10 @@ def _address_when_ready() -> str:
 
     def ready() -> bool:
         try:
-            healthcheck.ask_gateway(environment.read(ENV_FILE)["GATEWAY_ADDRESS"])
+            report = healthcheck.ask_gateway(environment.read(ENV_FILE)["GATEWAY_ADDRESS"])
         except (KeyError, OSError, HTTPException, healthcheck.Unhealthy):
             return False
-        return True
+        return not healthcheck.parts_down(report)
 
     if not wait_until(ready, seconds=90, poll=0.5):
         raise StartError(f"the suite of {launcher.VAR} is not ready after 90 s; see its terminal and var/log")

@@ -2,7 +2,7 @@
 
     suite = Suite(env, log_dir=Path("var/log"))
     suite.start()
-    suite.wait_ready(60)                     # until GET /health/ready is 200
+    suite.wait_ready(60)                     # until GET /health/ready is 200 and names no service that is down
     suite.kill("orders", signal.SIGKILL)     # the supervisor restarts it
     suite.stop()
 
@@ -248,17 +248,16 @@ class Suite:
         return ", ".join(name for name in self._services if not healthcheck.is_healthy(uri, name, timeout=2))
 
     def _gateway_not_ready(self) -> str:
+        from deploy import healthcheck
+
         host, port = ports.reachable(self.env.get("GATEWAY_ADDRESS", "0.0.0.0:8000"))
-        connection = http.client.HTTPConnection(host, port, timeout=5)
         try:
-            connection.request("GET", "/health/ready")
-            response = connection.getresponse()
-            body = response.read(2000).decode(errors="replace")
+            report = healthcheck.ask_gateway(f"{host}:{port}", timeout=5)
+        except healthcheck.Unhealthy as error:
+            return str(error)
         except (OSError, http.client.HTTPException) as error:
             return f"the gateway on port {port} does not respond ({error})"
-        finally:
-            connection.close()
-        return "" if response.status == http.HTTPStatus.OK else f"the gateway returned {response.status}: {body}"
+        return ", ".join(f"{part} is down" for part in healthcheck.parts_down(report))
 
     def _log_tails(self) -> str:
         """The ends of the logs of the services that are down, or of all services."""

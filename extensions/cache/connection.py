@@ -16,6 +16,7 @@ from nameko.extensions import DependencyProvider, SharedExtension
 
 from extensions.cache import entries
 from extensions.cache.batch_loader import BatchLoader
+from extensions.cache.deadline import Deadline
 from extensions.cache.pending_invalidations import Invalidation, PendingInvalidations
 from extensions.observability.instruments import CacheInstruments
 from extensions.observability.metrics import Metrics
@@ -25,21 +26,24 @@ from extensions.security.production import require_own_secrets
 
 log = logging.getLogger(__name__)
 
-# Long enough that a busy process, which is late to read a response, does not count Redis as unavailable: other replicas
-# go on reading an entry that could not be invalidated in time.
+# A command that takes longer is given up, and Redis is not asked again until a probe has found it back. A request may
+# pass three processes that find out independently, and must not become slower by more than a tenth of a second.
+PATIENCE_MS = 30
+# Of each command of a probe, for which no request waits.
 TIMEOUT_SECONDS = 1.0
-# After a failure no call is made for a pause that grows up to this.
-MAX_PAUSE_SECONDS = 2.0
+# Between two probes. Until one succeeds, other processes read entries that this one could not invalidate.
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.05, 0.5
+# The pauses begin at the shortest one again if Redis was available for this long.
+HEALTHY_SECONDS = 5.0
 # For rate limits (rate_limits.MAX_CONCURRENT), which are checked before a request has a worker, and for invalidations.
 SPARE_CONNECTIONS = 50
-# Pending invalidations are retried sooner than MAX_PAUSE_SECONDS: until then other processes read stale entries.
-INVALIDATION_RETRY_SECONDS = 0.5
 
 
 class RedisConnection(SharedExtension):
-    """A pool of connections with short timeouts and a circuit breaker: after a failure calls are skipped for a pause.
+    """A pool of connections with a short deadline for each call, and a circuit breaker for the process.
 
-    Invalidations that could not be sent stay pending and are sent before anything is read again.
+    After one failure no request asks Redis. A probe in the background finds out when it is back, and first sends the
+    invalidations that could not be sent.
     """
 
     metrics = Metrics()
@@ -48,11 +52,11 @@ class RedisConnection(SharedExtension):
         super().__init__()
         self._client: Any = None
         self.instruments: Any = None
-        self._backoff = Backoff(first=MAX_PAUSE_SECONDS / 4, longest=MAX_PAUSE_SECONDS)
-        self._paused_until = 0.0
+        self._patience = PATIENCE_MS / 1000
+        self._backoff = Backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, healthy_after=HEALTHY_SECONDS)
         self._is_unavailable = False
+        self._available_since = 0.0
         self._pending: Any = None
-        self._retries: Any = None
         self._entries = BatchLoader(self._read_entries)
 
     def setup(self) -> None:
@@ -63,6 +67,7 @@ class RedisConnection(SharedExtension):
         )
         service = self.container.service_name
         require_own_secrets(config, service, redis=True)
+        self._patience = float(config.get("REDIS_PATIENCE_MS", PATIENCE_MS)) / 1000
         self._pending = PendingInvalidations(f"{service}:")
         self._client = redis.Redis.from_url(
             redis_url(config, service),
@@ -76,33 +81,49 @@ class RedisConnection(SharedExtension):
         self._put_if_newer = self._client.register_script(entries.PUT_IF_NEWER)
 
     def attempt(self, call: Callable[[redis.Redis], Any]) -> Any:
-        """Return `call(client)`, None if Redis is unavailable."""
-        return None if self._is_paused() else self._try(call)
-
-    def _is_paused(self) -> bool:
-        return time.monotonic() < self._paused_until
-
-    def _try(self, call: Callable[[redis.Redis], Any]) -> Any:
-        if self._is_unavailable:  # this call probes Redis; the others are skipped meanwhile
-            self._paused_until = time.monotonic() + TIMEOUT_SECONDS
-        try:
-            self._pending.send(self._client)
-            result = call(self._client)
-        except (redis.RedisError, OSError) as error:
-            pause = self._backoff.next_pause()
-            self._paused_until = time.monotonic() + pause
-            if not self._is_unavailable:
-                log.warning("Redis is unavailable (%s); continuing without it", error)
-            self._is_unavailable = True
-            # Includes invalidations that only this call was about to send: their own caller may have returned already.
-            self._retry_invalidations()
-            return None
+        """Return `call(client)`, None if Redis is unavailable or does not respond in time."""
         if self._is_unavailable:
-            log.info("Redis is back")
-            self._is_unavailable = False
-            self._paused_until = 0.0
-            self._backoff.reset()
-        return result
+            return None
+        try:
+            with Deadline(self._patience):
+                self._pending.send(self._client)
+                return call(self._client)
+        except (redis.RedisError, OSError) as error:
+            self._lose(error)
+            return None
+
+    def _lose(self, error: Exception) -> None:
+        """Stop asking Redis, and start the probe."""
+        if self._is_unavailable:
+            return
+        log.warning("Redis is unavailable (%s); continuing without it", error)
+        self._is_unavailable = True
+        self._client.connection_pool.disconnect(inuse_connections=False)  # after a restart of Redis all are dead
+        ran_for = time.monotonic() - self._available_since
+        self.container.spawn_managed_thread(lambda: self._await_return(ran_for), identifier="cache.probe")
+
+    def _await_return(self, ran_for: float) -> None:
+        """Probe Redis until it responds as fast as requests need it. Before, it was available for `ran_for` seconds."""
+        eventlet.sleep(self._backoff.next_pause(ran_for))
+        while not self._responds():
+            eventlet.sleep(self._backoff.next_pause())
+        log.info("Redis is back")
+        self._is_unavailable, self._available_since = False, time.monotonic()
+        self.attempt(lambda _client: True)  # sends invalidations that were added since the probe sent the others
+
+    def _responds(self) -> bool:
+        try:
+            # Also to a slow Redis: other processes may still read the entries. This opens a connection, too.
+            self._client.ping()
+            self._pending.send(self._client)
+            with Deadline(self._patience):
+                self._client.ping()
+        except (redis.RedisError, OSError):
+            return False
+        except Exception:  # an error of a managed thread would end the service
+            log.exception("the probe of Redis failed")
+            return False
+        return True
 
     def read(self, key: str, call: Callable[[redis.Redis], Any]) -> Any:
         """Return `call(client)`, which reads `key`; None if Redis is unavailable or the key's content is not ours."""
@@ -119,8 +140,6 @@ class RedisConnection(SharedExtension):
 
     def entry(self, key: str) -> dict[str, Any] | None:
         """Return the value that `store` stored under `key`; None if there is none, or if Redis is unavailable."""
-        if self._is_paused():  # do not join a batch that is probing Redis
-            return None
         try:
             return entries.decode(self._entries.get(key))
         except (redis.ResponseError, ValueError) as error:
@@ -168,21 +187,7 @@ class RedisConnection(SharedExtension):
 
     def _invalidate(self, invalidations: Mapping[str, Invalidation]) -> None:
         self._pending.add(invalidations)
-        if self.attempt(lambda _client: True) is None:
-            self._retry_invalidations()
-
-    def _retry_invalidations(self) -> None:
-        if self._retries is None and self._pending:
-            self._retries = self.container.spawn_managed_thread(self._send_pending, identifier="cache.invalidations")
-
-    def _send_pending(self) -> None:
-        """Retry without waiting for the next read of this process, because other processes read the same entries."""
-        sent = None
-        # Another call may have taken a batch, and fail to send it while the ping succeeds: then they are pending again.
-        while sent is None or self._pending:
-            eventlet.sleep(INVALIDATION_RETRY_SECONDS)
-            sent = self._try(lambda client: client.ping())
-        self._retries = None
+        self.attempt(lambda _client: True)
 
     def stop(self) -> None:
         """Close the pool."""

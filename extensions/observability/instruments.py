@@ -14,11 +14,13 @@ from contracts.errors import ServiceError
 from contracts.events import EVENTS, queue_name
 from contracts.ids import made_at
 from extensions.observability.metrics import SECONDS, Metrics
+from extensions.runtime.circuit_breaker import State
 
 OUTCOMES = {503: "unavailable", 504: "timeout"}
 AGES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 BATCHES = (1, 2, 5, 10, 20, 50, 100)
 UNKNOWN = (math.nan, math.nan, math.nan)
+CIRCUIT_STATES = (State.CLOSED, State.HALF_OPEN, State.OPEN)
 OTHER = "other"
 
 
@@ -37,6 +39,35 @@ class CallInstruments:
             labels = dict(zip((*self._labels, "outcome"), key, strict=True))
             series = self._series[key] = self._metrics.histogram(self._name, self._text, SECONDS, **labels)
         series.observe(seconds)
+
+
+class GuardInstruments:
+    """The bulkhead and the circuit breaker in front of one called service."""
+
+    def __init__(self, metrics: Metrics, service: str) -> None:
+        self._metrics, self._service = metrics, service
+        refused = "Calls refused before they were sent: as many as allowed wait (busy), or the circuit is open (open)."
+        self._refused = {
+            reason: metrics.counter("rpc_calls_refused_total", refused, service=service, reason=reason)
+            for reason in ("busy", "open")
+        }
+        self._opened = metrics.counter("rpc_circuit_opened_total", "Times that the circuit opened.", service=service)
+
+    def watch(self, in_flight: Callable[[], int], state: Callable[[], State]) -> None:
+        """Export the number of calls that run or wait, and the state of the circuit."""
+        waiting = "Calls to the service that run or wait for their turn."
+        self._metrics.gauge("rpc_calls_in_flight", waiting, in_flight, service=self._service)
+        text = "0: closed, 1: half open (a probe is under way), 2: open."
+        self._metrics.gauge("rpc_circuit_state", text, lambda: CIRCUIT_STATES.index(state()), service=self._service)
+
+    def refused(self, reason: str) -> None:
+        """Count a refused call; `reason` is busy or open."""
+        self._refused[reason].inc()
+
+    def changed(self, state: State) -> None:
+        """Count a change of the circuit's state."""
+        if state is State.OPEN:
+            self._opened.inc()
 
 
 def outcome_of(error: BaseException | None) -> str:

@@ -26,6 +26,7 @@ from extensions.messaging.topology import RPC_EXCHANGE, reply_queue
 from extensions.observability.instruments import CallInstruments
 from extensions.observability.metrics import Metrics
 from extensions.observability.traces import current_trace
+from extensions.rpc.service_guard import NoReply, ServiceGuards
 from extensions.rpc.signature import WireSignature, rpc_methods
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class PendingCalls(SharedExtension):
     listener = Listener()
     sender = Sender()
     metrics = Metrics()
+    guards = ServiceGuards()
     prefetch = 0
     no_ack = True
 
@@ -91,13 +93,14 @@ class PendingCalls(SharedExtension):
     def call(self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float) -> Any:
         """Call and wait at most `timeout` seconds. Returns the result in plain JSON.
 
-        Raises the callee's ServiceError, ServiceUnavailable where no service got the call (BrokerBlocked, at once,
-        during an alarm of the broker), UpstreamTimeout, and CallNotAllowed where contracts/call_permissions.py does
-        not allow the call.
+        Raises the callee's ServiceError, ServiceUnavailable where no service got the call (service_guard.py refuses
+        some at once; BrokerBlocked during an alarm of the broker), UpstreamTimeout, and CallNotAllowed where
+        contracts/call_permissions.py does not allow the call.
         """
         began = time.monotonic()
         try:
-            result = self._call(service, method, args, kwargs, timeout)
+            with self.guards.of(service).call(method, timeout):
+                result = self._call(service, method, args, kwargs, timeout)
         except BaseException as error:
             self._instruments.ended(time.monotonic() - began, error, service, method)
             raise
@@ -166,7 +169,7 @@ def _instruments(metrics: Metrics) -> CallInstruments:
 def _result(reply: bytes | ServiceError | None, service: str) -> Any:
     if reply is None:
         detail = f"The {service} service did not respond in time."
-        raise UpstreamTimeout(detail)
+        raise NoReply(detail)
     if isinstance(reply, ServiceError):
         raise reply
     try:

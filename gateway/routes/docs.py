@@ -63,27 +63,27 @@ class Routes:
     def get_openapi(self, _request: HttpRequest) -> Any:
         """Describe this API, as OpenAPI 3.1."""
         gateway: Any = type(self)
-        return Response(_document(gateway, is_production(config)), headers=CACHE)
+        return Response(_document(gateway, is_production(config)), headers=CACHE, is_shared=True)
 
     @route("GET", "/docs", access=Access.ANYONE, produces="text/html")
     def get_docs(self, _request: HttpRequest) -> Any:
         """Show the API as a page, where a reader can log in and send requests."""
-        return Response(_page("docs.html"), headers={"Content-Security-Policy": POLICY})
+        return Response(_page("docs.html"), headers={"Content-Security-Policy": POLICY}, is_shared=True)
 
     @route("GET", "/docs/docs.js", access=Access.ANYONE, produces="text/javascript")
     def get_docs_script(self, _request: HttpRequest) -> Any:
         """Return the page's own script."""
-        return Response(_page("docs.js"), headers=CACHE)
+        return Response(_page("docs.js"), headers=CACHE, is_shared=True)
 
     @route("GET", "/docs/swagger-ui.js", access=Access.ANYONE, produces="text/javascript")
     def get_docs_viewer(self, _request: HttpRequest) -> Any:
         """Return the script of Swagger UI."""
-        return Response(_installed("swagger-ui-bundle.js"), headers=CACHE)
+        return Response(_installed("swagger-ui-bundle.js"), headers=CACHE, is_shared=True)
 
     @route("GET", "/docs/docs.css", access=Access.ANYONE, produces="text/css")
     def get_docs_style(self, _request: HttpRequest) -> Any:
         """Return the styles of Swagger UI and of the page."""
-        return Response(_installed("swagger-ui.css") + _page("docs.css"), headers=CACHE)
+        return Response(_styles(), headers=CACHE, is_shared=True)
 
 
 @cache
@@ -95,6 +95,11 @@ def _document(service: type, in_production: bool) -> bytes:
 @cache
 def _page(name: str) -> bytes:
     return (PAGES / name).read_bytes()
+
+
+@cache
+def _styles() -> bytes:
+    return _installed("swagger-ui.css") + _page("docs.css")
 
 
 @cache

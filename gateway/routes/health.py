@@ -1,4 +1,4 @@
-"""/health: whether the process is alive, and whether the suite can take orders."""
+"""/health: whether the process is alive, and whether this gateway can serve its callers."""
 
 import math
 from typing import cast
@@ -9,6 +9,7 @@ from contracts.operations import LivenessView, ReadinessView
 from contracts.services import SERVICES, Services
 from extensions.http.message.request import Access, HttpRequest
 from extensions.http.routing.authentication import AccessTokens
+from extensions.http.routing.dispatcher import HttpServer
 from extensions.http.routing.route import route
 from extensions.messaging.connection import BrokerUnavailable
 from extensions.rpc.scatter_gather import call_each
@@ -22,6 +23,7 @@ class Routes:
 
     services: Services
     tokens: AccessTokens
+    http: HttpServer
 
     @route("GET", "/health/live", access=Access.ANYONE, response=LivenessView, shared_for=math.inf)
     def live(self, _request: HttpRequest) -> Json[LivenessView]:
@@ -30,19 +32,20 @@ class Routes:
 
     @route("GET", "/health/ready", access=Access.ANYONE, response=ReadinessView, shared_for=SHARED_SECONDS)
     def ready(self, _request: HttpRequest) -> Json[ReadinessView]:
-        """Ask every service for its health, and name each essential part that is down.
+        """Ask every service for its health, and name each part that is down.
 
-        When the broker is down, no service can be asked, and only the broker is named.
+        A service that is away makes it `degraded`: what does not need that service is served as ever. 503 means that
+        this gateway can serve nobody: the broker is down, it is stopping, or it has just started.
         """
+        if self.http.is_draining:
+            raise _not_ready("gateway", "is stopping")
         reports = call_each(SERVICES, self._ask)
-        failing = [FieldError(name, reason) for name, reason in _failing(reports)]
+        if any("broker" in parts for parts in reports.values()):
+            raise _not_ready("broker", "is down")
         if not self.tokens.verified.caught_up:
-            failing.append(FieldError("gateway", "does not know yet which accounts have changed"))
-        if failing:
-            detail = "Not ready: " + "; ".join(f"{error.field} {error.message}" for error in failing)
-            raise ServiceUnavailable(detail, failing, retry_after=2)
-        degraded = any(part != "ok" for parts in reports.values() for part in parts.values())
-        readiness = {"status": "degraded" if degraded else "ok", "services": reports}
+            raise _not_ready("gateway", "does not know yet which accounts have changed")
+        is_degraded = any(part != "ok" for parts in reports.values() for part in parts.values())
+        readiness = {"status": "degraded" if is_degraded else "ok", "services": reports}
         return cast("Json[ReadinessView]", readiness)
 
     def _ask(self, service: str) -> dict[str, str]:
@@ -57,14 +60,5 @@ class Routes:
         return {part: "ok" if state == "ok" else "down" for part, state in health["parts"].items()}
 
 
-def _failing(reports: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
-    """Return the essential parts that are down. Redis is not essential: without it, reads are slower."""
-    if any("broker" in parts for parts in reports.values()):
-        return [("broker", "is down")]
-    found = []
-    for service, parts in reports.items():
-        if "service" in parts:
-            found.append((service, "does not respond"))
-        if parts.get("database", "ok") != "ok":
-            found.append((f"{service}.database", "is down"))
-    return found
+def _not_ready(part: str, reason: str) -> ServiceUnavailable:
+    return ServiceUnavailable(f"Not ready: {part} {reason}", [FieldError(part, reason)], retry_after=2)

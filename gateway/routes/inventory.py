@@ -24,12 +24,27 @@ class Routes:
 
     services: Services
 
-    @route("GET", "/inventory", aliases=("/inventory/all",), access=Access.ADMIN, query=StockFilter, response=StockView)
+    @route(
+        "GET",
+        "/inventory",
+        aliases=("/inventory/all",),
+        access=Access.ADMIN,
+        service="inventory",
+        query=StockFilter,
+        response=StockView,
+    )
     def list_stock(self, request: HttpRequest[None, StockFilter]) -> Json[Page[StockView]]:
         """List the stock of every product."""
         return self.services.inventory.list_stock(request.query, actor=request.actor)
 
-    @route("GET", "/inventory/{product_id}", access=Access.ADMIN, response=StockView, errors=(StockNotFound,))
+    @route(
+        "GET",
+        "/inventory/{product_id}",
+        access=Access.ADMIN,
+        service="inventory",
+        response=StockView,
+        errors=(StockNotFound,),
+    )
     def get_stock(self, request: HttpRequest, product_id: UUID) -> Json[StockView]:
         """Show the stock of one product."""
         return self.services.inventory.get_stock(product_id, actor=request.actor)
@@ -39,6 +54,7 @@ class Routes:
         "/inventory",
         aliases=("/inventory/create",),
         access=Access.ADMIN,
+        service="inventory",
         body=SetStock,
         response=StockView,
         status=201,
@@ -59,6 +75,7 @@ class Routes:
         "PUT",
         "/inventory/{product_id}",
         access=Access.ADMIN,
+        service="inventory",
         body=SetStockLevel,
         response=StockView,
         errors=(StockNotFound, StockIsReserved),
@@ -73,6 +90,7 @@ class Routes:
         "POST",
         "/inventory/{product_id}/adjustments",
         access=Access.ADMIN,
+        service="inventory",
         body=AdjustStock,
         response=StockView,
         status=201,
@@ -89,6 +107,7 @@ class Routes:
         "GET",
         "/inventory/{product_id}/movements",
         access=Access.ADMIN,
+        service="inventory",
         query=PageRequest,
         response=MovementView,
         errors=(StockNotFound,),

@@ -14,13 +14,25 @@ class Routes:
 
     services: Services
 
-    @route("GET", "/notifications", access=Access.USER, query=NotificationFilter, response=NotificationView)
+    @route(
+        "GET",
+        "/notifications",
+        access=Access.USER,
+        service="notifications",
+        query=NotificationFilter,
+        response=NotificationView,
+    )
     def list_notifications(self, request: HttpRequest[None, NotificationFilter]) -> Json[Page[NotificationView]]:
         """List the caller's own notifications, newest first."""
         return self.services.notifications.list_notifications(request.query, actor=request.actor)
 
     @route(
-        "POST", "/notifications/{notification_id}/read", access=Access.USER, status=204, errors=(NotificationNotFound,)
+        "POST",
+        "/notifications/{notification_id}/read",
+        access=Access.USER,
+        service="notifications",
+        status=204,
+        errors=(NotificationNotFound,),
     )
     def mark_read(self, request: HttpRequest, notification_id: UUID) -> None:
         """Record that a notification was read."""

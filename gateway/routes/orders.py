@@ -31,6 +31,7 @@ class Routes:
         "/orders",
         aliases=("/orders/create-order",),
         access=Access.USER,
+        service="orders",
         body=CreateOrder,
         response=OrderView,
         status=201,
@@ -49,6 +50,7 @@ class Routes:
         "/orders",
         aliases=("/orders/all",),
         access=Access.USER,
+        service="orders",
         query=OrderFilter,
         response=OrderView,
         errors=(PermissionDenied,),
@@ -67,7 +69,14 @@ class Routes:
             return self.services.orders.get_order(order_id, actor=request.actor)
         return cast("Json[OrderView]", order)
 
-    @route("GET", "/orders/{order_id}/timeline", access=Access.USER, response=TimelineView, errors=(OrderNotFound,))
+    @route(
+        "GET",
+        "/orders/{order_id}/timeline",
+        access=Access.USER,
+        service="orders",
+        response=TimelineView,
+        errors=(OrderNotFound,),
+    )
     def get_timeline(self, request: HttpRequest, order_id: UUID) -> Json[TimelineView]:
         """Show every event of an order's saga, oldest first."""
         return self.services.orders.get_timeline(order_id, actor=request.actor)
@@ -76,6 +85,7 @@ class Routes:
         "POST",
         "/orders/{order_id}/cancel",
         access=Access.USER,
+        service="orders",
         response=OrderView,
         status=202,
         errors=(OrderNotFound, InvalidState),
@@ -88,6 +98,7 @@ class Routes:
         "POST",
         "/orders/{order_id}/ship",
         access=Access.ADMIN,
+        service="orders",
         response=OrderView,
         errors=(OrderNotFound, InvalidState),
     )
@@ -99,6 +110,7 @@ class Routes:
         "POST",
         "/orders/{order_id}/deliver",
         access=Access.ADMIN,
+        service="orders",
         response=OrderView,
         errors=(OrderNotFound, InvalidState),
     )

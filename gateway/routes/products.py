@@ -20,6 +20,7 @@ from extensions.http.routing.route import route
 
 _CHANGE: dict[str, Any] = {
     "access": Access.ADMIN,
+    "service": "catalog",
     "body": UpdateProduct,
     "response": ProductView,
     "errors": (ProductNotFound, SkuAlreadyExists),
@@ -37,6 +38,7 @@ class Routes:
         "/products",
         aliases=("/products/all",),
         access=Access.OPTIONAL,
+        service="catalog",
         query=ProductFilter,
         response=ProductView,
         errors=(NotAuthenticated, PermissionDenied),
@@ -60,6 +62,7 @@ class Routes:
         "/products",
         aliases=("/products/create",),
         access=Access.ADMIN,
+        service="catalog",
         body=CreateProduct,
         response=ProductView,
         status=201,

@@ -38,6 +38,7 @@ class Routes:
         "POST",
         "/users/register",
         access=Access.ANYONE,
+        service="users",
         body=Credentials,
         response=SessionView,
         status=201,
@@ -54,6 +55,7 @@ class Routes:
         "POST",
         "/users/login",
         access=Access.ANYONE,
+        service="users",
         body=Credentials,
         response=SessionView,
         errors=(InvalidCredentials, UserInactive),
@@ -68,6 +70,7 @@ class Routes:
         "POST",
         "/users/refresh-token",
         access=Access.ANYONE,
+        service="users",
         body=RefreshToken,
         response=SessionView,
         errors=(InvalidToken, TokenRevoked, UserInactive),
@@ -76,7 +79,7 @@ class Routes:
         """Exchange a refresh token for a new pair."""
         return _secret(self.services.users.refresh(request.body))
 
-    @route("POST", "/users/logout", access=Access.USER, body=RefreshToken, status=204)
+    @route("POST", "/users/logout", access=Access.USER, service="users", body=RefreshToken, status=204)
     def logout(self, request: HttpRequest[RefreshToken]) -> None:
         """End the session that a refresh token belongs to."""
         self.services.users.logout(request.body, actor=request.actor)
@@ -85,6 +88,7 @@ class Routes:
         "POST",
         "/users/verify-token",
         access=Access.ANYONE,
+        service="users",
         body=VerifyToken,
         response=VerifiedToken,
         errors=(InvalidToken, TokenRevoked),
@@ -98,6 +102,7 @@ class Routes:
         "/users/me",
         aliases=("/users/user-profile",),
         access=Access.USER,
+        service="users",
         response=UserView,
         errors=(UserNotFound,),
     )
@@ -107,7 +112,7 @@ class Routes:
             raise NotAuthenticated
         return self.services.users.get_user(request.token.user_id, actor=request.actor)
 
-    @route("GET", "/users", access=Access.ADMIN, query=PageRequest, response=UserView)
+    @route("GET", "/users", access=Access.ADMIN, service="users", query=PageRequest, response=UserView)
     def list_users(self, request: HttpRequest[None, PageRequest]) -> Json[Page[UserView]]:
         """List accounts, newest first."""
         return self.services.users.list_users(request.query, actor=request.actor)
@@ -116,6 +121,7 @@ class Routes:
         "PATCH",
         "/users/{user_id}",
         access=Access.ADMIN,
+        service="users",
         body=UpdateUser,
         response=UserView,
         errors=(UserNotFound, InvalidState),

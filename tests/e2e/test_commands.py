@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.healthcheck import parts_down
 from deploy.shell import COMMAND, STARTUP
 from tests.support import eventually
 
@@ -40,7 +41,12 @@ def by_hand(shop, tmp_path):
 
 def await_ready(shop):
     """Wait until every service is healthy."""
-    eventually(lambda: shop.admin.request("GET", "/health/ready")[0] == 200, timeout=30)
+
+    def all_up():
+        status, body = shop.admin.request("GET", "/health/ready")
+        return status == 200 and not parts_down(body)
+
+    eventually(all_up, timeout=30)
 
 
 def shell(lines):

@@ -5,6 +5,7 @@ GET is compared here. PUT and PATCH are compared by the owning service, under th
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from contracts.errors import PreconditionFailed, ValidationFailed
@@ -16,6 +17,9 @@ NOT_MODIFIED = 304
 _TAG = r'(?:W/)?"[!#-~\x80-\xff]*"'
 _TAG_LIST = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
 _EACH_TAG = re.compile(_TAG)
+
+
+_shared_etag = lru_cache(maxsize=32)(etag)
 
 
 def entity_tags(headers: Mapping[str, str], name: str) -> list[str] | None:
@@ -41,12 +45,14 @@ def precondition(headers: Mapping[str, str]) -> dict[str, Any]:
     return {} if tags is None else {"if_match": tags}
 
 
-def add_etag(headers: dict[str, str], body: Any, request: HttpRequest) -> bool:
+def add_etag(headers: dict[str, str], body: Any, request: HttpRequest, *, is_shared: bool = False) -> bool:
     """Add the ETag of `body`, one resource as plain JSON, to `headers`. True where a GET gets 304 instead of `body`.
+
+    The tag of a body that `is_shared` is computed once: for a large file that takes milliseconds.
 
     Raises PreconditionFailed where the If-Match of a GET does not match, ValidationFailed for a malformed header.
     """
-    current = headers["ETag"] = etag(body)
+    current = headers["ETag"] = _shared_etag(body) if is_shared else etag(body)
     if request.method not in {"GET", "HEAD"}:
         return False
     required = entity_tags(request.headers, "If-Match")

@@ -4,6 +4,8 @@ import re
 from functools import lru_cache
 
 JSON = "application/json"
+# Of the ranges and parameters of a header, which may be thousands, so many are read.
+MAX_PARTS = 50
 # A client that accepts problem details only can also read our other JSON responses.
 _EQUIVALENTS = {JSON: frozenset({JSON, "application/problem+json"})}
 _JSON_TYPE = re.compile(r"application/([a-z0-9!#$&^_.-]+\+)?json")
@@ -17,8 +19,8 @@ def accepts(accept: str, produced: str) -> bool:
     Where several ranges match, the most specific one decides: `application/json;q=0, */*` excludes JSON only.
     """
     best, quality = -1, 0.0
-    for media_range in accept.split(","):
-        kind, *parameters = (part.strip().lower() for part in media_range.split(";"))
+    for media_range in accept.split(",", MAX_PARTS)[:MAX_PARTS]:
+        kind, *parameters = (part.strip().lower() for part in media_range.split(";", MAX_PARTS))
         specificity = _specificity(kind, produced)
         if specificity > best:
             best, quality = specificity, _quality(parameters)
@@ -28,7 +30,7 @@ def accepts(accept: str, produced: str) -> bool:
 @lru_cache(maxsize=256)
 def is_json(content_type: str) -> bool:
     """Tell whether a Content-Type is JSON in UTF-8; `application/vnd.example+json` is JSON too."""
-    kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    kind, *parameters = (part.strip().lower() for part in content_type.split(";", MAX_PARTS))
     charsets = [value.strip(' "') for name, _, value in map(_split, parameters) if name == "charset"]
     return bool(_JSON_TYPE.fullmatch(kind)) and set(charsets) <= {"utf-8", "utf8"}
 

@@ -14,10 +14,15 @@ BODILESS = frozenset({204, NOT_MODIFIED})
 
 
 class Response:
-    """An HTTP response. `body` is plain JSON, or bytes sent as they are; `status` 0 means the status of the route."""
+    """An HTTP response. `body` is plain JSON, or bytes sent as they are; `status` 0 means the status of the route.
 
-    def __init__(self, body: Any = None, *, status: int = 0, headers: dict[str, str] | None = None) -> None:
-        self.body, self.status, self.headers = body, status, dict(headers or {})
+    A body of bytes `is_shared` where it stays in memory after the response, for others.
+    """
+
+    def __init__(
+        self, body: Any = None, *, status: int = 0, headers: dict[str, str] | None = None, is_shared: bool = False
+    ) -> None:
+        self.body, self.status, self.headers, self.is_shared = body, status, dict(headers or {}), is_shared
         if isinstance(body, Replayed):
             self.headers |= REPLAYED
         self.content = b""
@@ -33,7 +38,7 @@ class Response:
     def etag_source(self) -> Any:
         """Return the input of `etag`: the encoded body, or the body itself where `etag` would encode it differently."""
         content = self._encode()
-        return content if content.isascii() and DELETE not in content else self.body
+        return content if self.is_shared or (content.isascii() and DELETE not in content) else self.body
 
     def finalize(self, request: HttpRequest) -> Self:
         """Add the headers that depend on the request, and encode the body into `content`."""

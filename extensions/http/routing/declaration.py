@@ -41,6 +41,9 @@ class RouteDeclaration:
     """Takes an Idempotency-Key."""
     shared_for: float = 0
     """Seconds for which one response serves every caller: math.inf for a constant one, 0 where it is not shared."""
+    service: str = ""
+    """The service that the handler always calls: while that one is away, requests are refused before they are read.
+    Empty where the handler can often respond without a call, as from a cache, or calls several services."""
     compute_heavy: bool = False
     """Waits for much computation, such as a password hash. Few of these requests run at the same time."""
     rate_limit: str | None = None

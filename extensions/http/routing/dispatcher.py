@@ -7,15 +7,14 @@ from typing import Any
 
 import eventlet
 from nameko import config
-from nameko.extensions import Entrypoint, SharedExtension
+from nameko.extensions import DependencyProvider, Entrypoint, SharedExtension
 
 from contracts.errors import InternalError, ServiceError
-from extensions.http.limits.bulkhead import Bulkhead
 from extensions.http.limits.rate_limits import RequestLimits
 from extensions.http.limits.user_quota import UserQuota
 from extensions.http.message.conditional import NOT_MODIFIED, add_etag
 from extensions.http.message.cors import Cors
-from extensions.http.message.errors import MethodNotAllowed, PathNotFound
+from extensions.http.message.errors import MethodNotAllowed, PathNotFound, gateway_overloaded
 from extensions.http.message.headers import cache_control, fixed_headers
 from extensions.http.message.request import HttpRequest
 from extensions.http.message.response import Response
@@ -25,25 +24,29 @@ from extensions.http.routing.declaration import RouteDeclaration
 from extensions.http.routing.endpoint import Endpoint
 from extensions.http.routing.instruments import HttpInstruments
 from extensions.http.routing.table import RouteTable
-from extensions.http.server.listener import HttpListener
+from extensions.http.server.listener import MAX_BUFFERED_BYTES, HttpListener
 from extensions.messaging.listener import Listener
 from extensions.observability.metrics import Metrics
+from extensions.rpc.service_guard import ServiceGuards
+from extensions.runtime.bulkhead import Bulkhead
 from extensions.runtime.settings import by_environment, is_production, listed
 
 log = logging.getLogger(__name__)
 
 STOP_GRACE_SECONDS = 3.0
 START_SECONDS = 5.0
-# Workers that are reserved for event handlers, timers and shared responses. Requests do not use them.
+# Workers that are reserved for event handlers and timers. Requests do not use them.
 SPARE_WORKERS, SHARED_RESPONSE_WORKERS = 4, 2
-# Requests that wait for a password hash hold few workers, so that the others stay available.
+# Requests that wait for a password hash hold few workers, so that the users service stays available for others.
 COMPUTE_HEAVY_WORKERS = 4
+MAX_REQUESTS = 400
 
 
 class HttpServer(SharedExtension):
     """Serves the routes of one service."""
 
     limits = RequestLimits()
+    guards = ServiceGuards()
     metrics = Metrics()
     tokens = AccessTokens()
 
@@ -58,6 +61,8 @@ class HttpServer(SharedExtension):
         self._quota = UserQuota(0)
         self._fixed_headers: dict[str, str] = {}
         self._cors = Cors(())
+        self.is_draining = False
+        """True from the beginning of the stop: this process accepts no new connections."""
 
     @property
     def port(self) -> int:
@@ -90,27 +95,38 @@ class HttpServer(SharedExtension):
             eventlet.sleep(0.02)
 
     def _make_endpoints(self) -> None:
-        workers = max(1, self.container.max_workers - SPARE_WORKERS)
-        max_requests = int(config.get("HTTP_MAX_REQUESTS", 400))
-        usual = Bulkhead(workers, max_requests)
-        compute_heavy = Bulkhead(min(COMPUTE_HEAVY_WORKERS, workers), max_requests)
-        shared = Bulkhead(SHARED_RESPONSE_WORKERS, SHARED_RESPONSE_WORKERS)
+        """Make the bulkheads: every admitted request gets a worker at once, and waits in it for the service it calls.
+
+        The guard of that service bounds how many wait. So workers never run short because of one service.
+        """
+        workers = int(config.get("HTTP_MAX_REQUESTS", MAX_REQUESTS))
+        usual = Bulkhead(workers, workers, gateway_overloaded)
+        compute_heavy = Bulkhead(COMPUTE_HEAVY_WORKERS, workers, gateway_overloaded)
+        shared = Bulkhead(SHARED_RESPONSE_WORKERS, SHARED_RESPONSE_WORKERS, gateway_overloaded)
+        others = COMPUTE_HEAVY_WORKERS + SHARED_RESPONSE_WORKERS + SPARE_WORKERS
+        self.container._worker_pool.resize(workers + others)  # noqa: SLF001
         for declaration, entrypoint in self._entrypoints.items():
             bulkhead = compute_heavy if declaration.compute_heavy else usual
             if declaration.shared_for:
                 bulkhead = shared
-            self._endpoints[declaration] = Endpoint(declaration, entrypoint, bulkhead)
+            guard = self.guards.of(declaration.service) if declaration.service else None
+            self._endpoints[declaration] = Endpoint(declaration, entrypoint, bulkhead, guard)
         self._instruments.watch_bulkheads(usual=usual, costly=compute_heavy, probe=shared)
 
     def _listen(self) -> None:
         address = config.get("WEB_SERVER_ADDRESS", "0.0.0.0:8000")
         max_body = int(config.get("HTTP_MAX_BODY_BYTES", 64 * 1024))
-        self._listener = HttpListener(address, max_body, self.container.spawn_managed_thread, self.respond)
+        max_buffered = int(config.get("HTTP_MAX_BUFFERED_BYTES", MAX_BUFFERED_BYTES))
+        spawn = self.container.spawn_managed_thread
+        self._listener = HttpListener(address, max_body, spawn, self.respond, max_buffered)
         self._instruments.watch_connections(self._listener)
         log.info("listening on %s with %d routes", address, len(self._endpoints))
 
     def finish(self) -> None:
         """Stop listening, and wait for the requests in flight."""
+        self.is_draining = True
+        for endpoint in self._endpoints.values():
+            endpoint.forget_shared()
         if self._listener is not None:
             self._listener.stop(self._budget + STOP_GRACE_SECONDS)
 
@@ -188,6 +204,16 @@ class HttpServer(SharedExtension):
             raise
 
 
+class HttpServerProvider(DependencyProvider):
+    """Gives a service its HTTP server: `http = HttpServerProvider()`."""
+
+    shared = HttpServer()
+
+    def get_dependency(self, _worker_ctx: Any) -> HttpServer:
+        """Return the shared HttpServer."""
+        return self.shared
+
+
 def _complete(response: Response, declaration: RouteDeclaration, request: HttpRequest) -> Response:
     """Add to a success what its declaration promises: status, media type, Location, ETag or 304, Link."""
     response.status = response.status or declaration.status
@@ -195,8 +221,10 @@ def _complete(response: Response, declaration: RouteDeclaration, request: HttpRe
         response.headers["Content-Type"] = declaration.produces
     if declaration.location:
         response.headers["Location"] = declaration.location.format(**response.body)
-    if declaration.conditional and add_etag(response.headers, response.etag_source(), request):
-        response.status = NOT_MODIFIED
+    if declaration.conditional:
+        body, is_shared = response.etag_source(), response.is_shared
+        if add_etag(response.headers, body, request, is_shared=is_shared):
+            response.status = NOT_MODIFIED
     if declaration.paged and response.body["next_cursor"]:
         response.headers["Link"] = f'<{request.next_page(response.body["next_cursor"])}>; rel="next"'
     return response

@@ -1,4 +1,4 @@
-"""One route at run time: runs its handler in a worker, within its bulkhead and circuit breaker."""
+"""One route at run time: runs its handler in a worker, within the limits of the server and of the called service."""
 
 import logging
 import time
@@ -9,12 +9,14 @@ from eventlet.event import Event as Signal
 from nameko.exceptions import ContainerBeingKilled
 
 from contracts.errors import InternalError, Overloaded, ServiceError, ServiceUnavailable, UpstreamTimeout
-from extensions.http.limits.bulkhead import Bulkhead
-from extensions.http.limits.circuit_breaker import CircuitBreaker
+from extensions.http.limits.overload_pause import OverloadPause
 from extensions.http.limits.shared_response import SharedResponse
+from extensions.http.message.errors import gateway_overloaded
 from extensions.http.message.request import HttpRequest
 from extensions.http.message.response import Response
 from extensions.http.routing.declaration import RouteDeclaration
+from extensions.rpc.service_guard import ServiceGuard
+from extensions.runtime.bulkhead import Bulkhead
 
 log = logging.getLogger(__name__)
 
@@ -22,21 +24,34 @@ log = logging.getLogger(__name__)
 class Endpoint:
     """The handler of a route, and the state that bounds its load."""
 
-    def __init__(self, declaration: RouteDeclaration, entrypoint: Any, bulkhead: Bulkhead) -> None:
-        """`entrypoint` is the bound Nameko entrypoint of the handler."""
+    def __init__(
+        self, declaration: RouteDeclaration, entrypoint: Any, bulkhead: Bulkhead, guard: ServiceGuard | None = None
+    ) -> None:
+        """`entrypoint` is the bound Nameko entrypoint of the handler, `guard` that of the declared service."""
         self.declaration = declaration
-        self._entrypoint, self._bulkhead = entrypoint, bulkhead
-        self._circuit_breaker = CircuitBreaker()
+        self._entrypoint, self._bulkhead, self._guard = entrypoint, bulkhead, guard
+        self._overload = OverloadPause()
         self._shared = SharedResponse(declaration.shared_for)
 
     def require_capacity(self, timeout: float) -> None:
-        """Raise Overloaded where a response would take longer than `timeout` seconds."""
+        """Raise ServiceUnavailable where a response would take longer than `timeout` seconds.
+
+        The declared service is asked here, too: to find out in the handler would cost ten times as much, and clients
+        that repeat a refused request at once would slow down all others.
+        """
         if self.declaration.sheds_load:
-            self._circuit_breaker.check()
-            self._bulkhead.require_capacity(self._circuit_breaker.queue_timeout(timeout))
+            self._overload.check()
+            patience = self._overload.queue_timeout(timeout)
+            self._bulkhead.require_capacity(patience)
+            if self._guard is not None:
+                self._guard.require_capacity(patience)
+
+    def forget_shared(self) -> None:
+        """Run the handler for the next request of a shared response."""
+        self._shared = SharedResponse(self.declaration.shared_for)
 
     def run(self, request: HttpRequest) -> Response | ServiceError:
-        """Run the handler in a worker and return its result. Raises Overloaded, UpstreamTimeout, ServiceUnavailable."""
+        """Run the handler in a worker and return its result. Raises ServiceUnavailable, UpstreamTimeout."""
         signal = Signal()
         self._start(request, signal)
         return self._wait(request, signal)
@@ -51,17 +66,27 @@ class Endpoint:
     def _start(self, request: HttpRequest, signal: Signal) -> None:
         """Start a worker, which will send a Response or a ServiceError to `signal`."""
         bulkhead = self._bulkhead
-        bulkhead.acquire(self._circuit_breaker.queue_timeout(request.remaining()))
+        bulkhead.acquire(self._overload.queue_timeout(request.remaining()))
         try:
-            self._circuit_breaker.check()  # it may have opened while this request waited for a worker
+            self._require_turn(request)
             on_result = partial(self._on_result, time.monotonic(), signal)
             self._entrypoint.container.spawn_worker(self._entrypoint, (request,), {}, handle_result=on_result)
-        except Overloaded:
+        except ServiceUnavailable:
             bulkhead.release()
             raise
         except ContainerBeingKilled:
             bulkhead.release()
             raise ServiceUnavailable from None
+
+    def _require_turn(self, request: HttpRequest) -> None:
+        """Raise ServiceUnavailable where the load has changed while the request arrived or waited."""
+        self._overload.check()
+        if self._guard is not None:
+            self._guard.require_capacity(self._overload.queue_timeout(request.remaining()))
+        # spawn_worker waits for a free worker, without a deadline. The bulkheads leave more workers free than other
+        # entrypoints use; if that is ever wrong, this request is refused and its connection stays responsive.
+        if self._entrypoint.container._worker_pool.free() <= 0:  # noqa: SLF001
+            raise gateway_overloaded()
 
     def _wait(self, request: HttpRequest, signal: Signal) -> Response | ServiceError:
         """Wait for the result of the handler.
@@ -72,7 +97,7 @@ class Endpoint:
         if result is None:
             raise UpstreamTimeout
         if isinstance(result, Overloaded) and self.declaration.sheds_load:
-            self._circuit_breaker.open(result)
+            self._overload.begin(result)
         return result
 
     def _on_result(

@@ -4,17 +4,19 @@ from functools import partial
 from typing import Any
 
 from contracts.errors import Overloaded, RateLimited, ServiceError, ServiceUnavailable
-from extensions.http.limits.bulkhead import Bulkhead
 from extensions.http.message.errors import TooManyAtOnce
 from extensions.http.server.listener import HttpListener
 from extensions.observability.metrics import Metrics
+from extensions.rpc.service_guard import ServiceBusy
+from extensions.runtime.bulkhead import Bulkhead
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-# The first match counts: TooManyAtOnce and Overloaded stand before the more general errors.
+# The first match counts: TooManyAtOnce, Overloaded and ServiceBusy stand before the more general errors.
 REFUSALS = (
     (TooManyAtOnce, "user_share"),
     (RateLimited, "rate_limit"),
     (Overloaded, "overload"),
+    (ServiceBusy, "overload"),
     (ServiceUnavailable, "unavailable"),
 )
 

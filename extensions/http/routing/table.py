@@ -6,6 +6,9 @@ from urllib.parse import unquote
 
 from extensions.http.message.errors import MethodNotAllowed, PathNotFound
 
+# No route has as many. A path of thousands must not cost more than others.
+MAX_SEGMENTS = 20
+
 
 class _Node:
     """One path segment of the tree of all paths. A fixed name wins over a parameter: /orders/all is no order's id."""
@@ -81,8 +84,8 @@ class RouteTable:
 
 
 def _segments(path: str) -> list[str]:
-    """Split a path into its decoded segments. One trailing slash is ignored."""
-    return [unquote(segment) for segment in path.removeprefix("/").removesuffix("/").split("/")]
+    """Split a path into its decoded segments. One trailing slash is ignored. Of a very long path, the rest is one."""
+    return [unquote(segment) for segment in path.removeprefix("/").removesuffix("/").split("/", MAX_SEGMENTS)]
 
 
 def _allowed(methods: Collection[str]) -> list[str]:

@@ -15,6 +15,7 @@ from socket import SHUT_RD, SHUT_RDWR, SHUT_WR, socket
 
 from extensions.http.message.errors import MalformedRequest, PayloadTooLarge, RequestTimeout
 from extensions.http.server import timed_socket
+from extensions.http.server.kernel import discard_at_close, queued_bytes
 from extensions.http.server.parser import MAX_LINE_BYTES, RequestHead, parse_head, read_chunked, read_exactly
 
 IDLE_SECONDS = 75.0
@@ -46,6 +47,8 @@ class Connection:
         self.unread = False
         """True while part of a request may still arrive."""
         self._expects_continue = self._is_writing = False
+        self._own_bytes = 0
+        """Size of the partial body, or of the response, that this process holds for the client."""
         self._position_unknown = False
         """True after an error within a body: the start of the next request cannot be found."""
 
@@ -80,6 +83,7 @@ class Connection:
             return b""
         if head.length is not None and head.length > self._max_body:
             raise PayloadTooLarge.over(self._max_body)
+        self._own_bytes = self._max_body if head.length is None else head.length
         try:
             self._position_unknown = True
             if self._expects_continue:
@@ -88,6 +92,8 @@ class Connection:
             body = self._read_body_bytes(head.length)
         except TimeoutError:
             raise RequestTimeout("The body took too long to arrive. Send it again.") from None
+        finally:
+            self._own_bytes = 0
         self.unread = self._position_unknown = False
         return body
 
@@ -108,11 +114,29 @@ class Connection:
             return False
         return True
 
-    def send(self, status: int, headers: dict[str, str], body: bytes, *, keep_alive: bool) -> None:
-        """Write one response; `headers` include the Content-Length. Raises TimeoutError for a client that is slow."""
+    def held_bytes(self) -> int:
+        """Return how much memory the slowness of the client costs, in this process and in the kernel."""
+        return self._own_bytes + queued_bytes(self._sock)
+
+    def send(
+        self, status: int, headers: dict[str, str], body: bytes, *, keep_alive: bool, is_shared: bool = False
+    ) -> None:
+        """Write one response; `headers` include the Content-Length. Raises TimeoutError for a client that is slow.
+
+        A body that `is_shared` is kept in memory anyway. No body of more than a piece is copied.
+        """
         lines = [f"HTTP/1.1 {_status_line(status)}", *(f"{name}: {value}" for name, value in headers.items())]
         lines += [f"Date: {_date(int(time.time()))}", f"Connection: {'keep-alive' if keep_alive else 'close'}", "", ""]
-        self._write("\r\n".join(lines).encode("latin-1") + body)
+        head = "\r\n".join(lines).encode("latin-1")
+        if len(body) <= PIECE_BYTES:
+            self._write(head + body)
+            return
+        self._own_bytes = 0 if is_shared else len(body)
+        try:
+            self._write(head)
+            self._write(body)
+        finally:
+            self._own_bytes = 0
 
     def stop_reading(self) -> None:
         """Receive nothing more. Data that has arrived already can still be read."""
@@ -121,8 +145,15 @@ class Connection:
 
     def evict(self) -> None:
         """End the wait for the client. A response that the client is slow to read is cut off."""
+        if self._is_writing:
+            discard_at_close(self._sock)
         with suppress(OSError):
             self._sock.shutdown(SHUT_RDWR if self._is_writing else SHUT_RD)
+
+    def drop(self) -> None:
+        """End the connection and free all memory that it holds."""
+        discard_at_close(self._sock)
+        self.abort()
 
     def abort(self) -> None:
         """Make every read and write fail at once."""
@@ -146,7 +177,11 @@ class Connection:
         self._is_writing = True
         for start in range(0, len(data), PIECE_BYTES):
             piece = memoryview(data)[start : start + PIECE_BYTES]
-            timed_socket.write(self._sock, piece, time.monotonic() + WRITE_SECONDS)
+            try:
+                timed_socket.write(self._sock, piece, time.monotonic() + WRITE_SECONDS)
+            except TimeoutError:
+                discard_at_close(self._sock)
+                raise
         self._is_writing = False
 
 

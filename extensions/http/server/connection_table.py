@@ -72,6 +72,22 @@ class ConnectionTable:
         finally:
             self.enter(connection, Phase.SERVER)
 
+    def evict_until_held(self, max_bytes: int) -> int:
+        """Close connections until the others hold at most `max_bytes`, first those that wait longest for their client.
+
+        Returns the number of closed connections.
+        """
+        held = {connection: connection.held_bytes() for connection in self._phases}
+        total, closed = sum(held.values()), 0
+        for connection, phase in list(self._phases.items()):
+            if total <= max_bytes:
+                break
+            if phase is not Phase.SERVER and held[connection]:
+                self._phases.pop(connection)
+                connection.drop()
+                total, closed = total - held[connection], closed + 1
+        return closed
+
     def evict_slowest(self) -> bool:
         """Close the connection that has waited longest for its client. False where none waits for a client."""
         for connection, phase in self._phases.items():

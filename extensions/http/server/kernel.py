@@ -1,9 +1,12 @@
-"""Settings of the operating system: the limit of open files, and a filter that refuses new connections."""
+"""The operating system: the limit of open files, a filter that refuses new connections, the data in socket buffers."""
 
 import ctypes
+import fcntl
 import resource
 import socket
 import struct
+import termios
+from contextlib import suppress
 from typing import Any
 
 SPARE_FILES = 100  # for connections to the broker, log files and modules
@@ -26,3 +29,21 @@ def allow_connections(wanted: int) -> int:
         soft = files if hard == resource.RLIM_INFINITY else min(files, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return wanted if soft == resource.RLIM_INFINITY else min(wanted, max(1, soft - SPARE_FILES))
+
+
+def queued_bytes(sock: socket.socket) -> int:
+    """Return how much data the kernel holds for a connection: not acknowledged by the peer, or not read by us."""
+    found = 0
+    for question in (termios.TIOCOUTQ, termios.FIONREAD):
+        with suppress(OSError, ValueError):  # it is closed
+            found += struct.unpack("i", fcntl.ioctl(sock.fileno(), question, b"\0\0\0\0"))[0]
+    return found
+
+
+def discard_at_close(sock: socket.socket) -> None:
+    """Make the close of a connection drop what the peer has not read, and reset it.
+
+    Otherwise the kernel would keep the data, and send it for minutes to a peer that does not read.
+    """
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -26,8 +26,13 @@ access_log = logging.getLogger("gateway.access")
 
 BACKLOG = 1024
 MAX_CONNECTIONS = 4000
-# Kernel memory for a client that does not read: enough for most responses, small enough for thousands of clients.
-SEND_BUFFER_BYTES = 128 * 1024
+# Kernel memory for a client that is slow to read, or whose requests wait; the kernel doubles it. Most messages fit.
+SOCKET_BUFFER_BYTES = 64 * 1024
+# What a connection holds at most, except for a list of very large resources.
+CONNECTION_BYTES = 512 * 1024
+# All connections together: more would not fit into the memory that compose gives to a gateway.
+MAX_BUFFERED_BYTES = 32 * 1024 * 1024
+MEMORY_CHECK_SECONDS = 0.2
 # At the stop: a request that arrives within this time on an open connection is still served.
 LAST_REQUEST_SECONDS = 0.3
 ACCEPT_PAUSE_SECONDS = 0.1
@@ -39,8 +44,17 @@ UNPARSED = RequestHead(method="-", path="-", query="", headers={}, keep_alive=Fa
 class HttpListener:
     """One listening socket and the connections that it accepted."""
 
-    def __init__(self, address: str, max_body: int, spawn: Callable[..., Any], respond: Callable[..., Any]) -> None:
-        """`address` is `[host:]port`, `max_body` in bytes; `spawn(fn, identifier=...)` starts the accepting greenlet.
+    def __init__(
+        self,
+        address: str,
+        max_body: int,
+        spawn: Callable[..., Any],
+        respond: Callable[..., Any],
+        max_buffered: int = MAX_BUFFERED_BYTES,
+    ) -> None:
+        """`address` is `[host:]port`, `max_body` in bytes; `spawn(fn, identifier=...)` starts the listener's greenlets.
+
+        The slowest clients are dropped where all connections together hold more than `max_buffered` bytes.
 
         `respond(request, read_body, error)` returns a Response and raises nothing but OSError; `error` is set where
         the request could not be parsed.
@@ -49,10 +63,13 @@ class HttpListener:
         # SO_REUSEPORT, so that several gateways share the port, and one can be replaced while the others respond.
         self._green = eventlet.listen((host, port), backlog=BACKLOG, reuse_port=port != 0)  # closed when collected
         self._sock = self._green.fd  # plain, so that the accepted sockets are plain and not green ones
-        self._max_body, self._respond = max_body, respond
+        # For accepted connections, too. Without it the kernel would buffer megabytes of requests that wait.
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
+        self._max_body, self._respond, self._max_buffered = max_body, respond, max_buffered
         self.open = ConnectionTable(allow_connections(MAX_CONNECTIONS))
         self._stopping = False
         self._acceptor = spawn(self._accept_all, identifier="http.accept")
+        self._memory_guard = spawn(self._bound_memory, identifier="http.memory")
 
     @property
     def port(self) -> int:
@@ -80,17 +97,29 @@ class HttpListener:
         if self.open:
             log.warning("%d connections were still busy at the stop", len(self.open))
             self._abort_all()
+        self._memory_guard.kill()
 
     def kill(self) -> None:
         """Close everything at once."""
         self._stopping = True
         self._acceptor.kill()
+        self._memory_guard.kill()
         self._sock.close()
         self._abort_all()
 
     def _abort_all(self) -> None:
         for connection in self.open:
             connection.abort()
+
+    def _bound_memory(self) -> None:
+        while True:
+            eventlet.sleep(MEMORY_CHECK_SECONDS)
+            if len(self.open) * CONNECTION_BYTES > self._max_buffered:
+                dropped = self.open.evict_until_held(self._max_buffered)
+                if dropped:
+                    log.warning(
+                        "%d slow clients were dropped: they held more than %d bytes", dropped, self._max_buffered
+                    )
 
     # Accepting
 
@@ -138,7 +167,7 @@ class HttpListener:
             eventlet.sleep(0)  # let the evicted connection close before the next accept
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
         connection = Connection(sock, self._max_body)
         self.open.add(connection)
         eventlet.spawn_n(self._serve, connection)  # the kind of greenlet that consists of the fewest objects
@@ -194,7 +223,9 @@ class HttpListener:
         keep_alive = head.keep_alive and not self._stopping and connection.reusable(head)
         try:
             with self.open.waiting_for_client(connection):
-                connection.send(response.status, response.headers, body, keep_alive=keep_alive)
+                connection.send(
+                    response.status, response.headers, body, keep_alive=keep_alive, is_shared=response.is_shared
+                )
         finally:
             spent = (time.monotonic() - started) * 1000
             access_log.info("%s %s %d %.1f ms %d bytes", head.method, head.path, response.status, spent, len(body))

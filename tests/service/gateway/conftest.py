@@ -17,15 +17,20 @@ SERVICE_CLASSES = tuple(map(service_class, SERVICES))
 
 @pytest.fixture
 def gateway(run_service):
-    """Start the gateway on a free port; returns an HTTP client. `gateway(services=fake)` replaces the services."""
+    """Start the gateway on a free port; returns an HTTP client. `gateway(services=fake)` replaces the services.
+
+    The containers are in `gateway.containers`.
+    """
     clients = []
 
     def start(**replacements):
         with config.patch({"WEB_SERVER_ADDRESS": "127.0.0.1:0"}):
             container = run_service(GatewayService, **replacements)
+        start.containers.append(container)
         clients.append(httpx.Client(base_url=f"http://127.0.0.1:{port_of(container)}", timeout=10))
         return clients[-1]
 
+    start.containers = []
     yield start
     for client in clients:
         client.close()

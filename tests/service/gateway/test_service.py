@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from unittest.mock import Mock, call
 
+import eventlet
 import pytest
 import redis
 from nameko import config
@@ -14,6 +15,10 @@ from contracts.ids import new_id
 from contracts.orders import OrderNotFound
 from contracts.services import SERVICES
 from contracts.users import InvalidToken, TokenExpired, UserUpdated
+from extensions.http.routing.authentication import AccessTokens
+from extensions.http.routing.dispatcher import HttpServer
+from extensions.http.server import listener
+from extensions.messaging.connection import BrokerUnavailable
 from tests.support import connect, eventually
 
 ID = "0190a6b2-0000-7000-8000-000000000001"
@@ -262,14 +267,41 @@ class TestHealth:
         assert (response.status_code, response.json()["status"]) == (200, "degraded")
         assert "10.0.0.7" not in response.text
 
-    def test_the_failing_part_is_named(self, api, health):
-        health.orders.health.side_effect = ServiceUnavailable()
+    @pytest.mark.parametrize("error", [ServiceUnavailable(), UpstreamTimeout()])
+    def test_a_service_that_is_away_is_named_and_takes_no_gateway_out_of_the_load_balancer(self, api, health, error):
+        health.orders.health.side_effect = error
         health.users.health.return_value = {"status": "failing", "parts": {"database": "refused", "redis": "ok"}}
         response = api.get("/health/ready")
+        assert (response.status_code, response.json()["status"]) == (200, "degraded")
+        assert response.json()["services"]["orders"] == {"service": "down"}
+        assert response.json()["services"]["users"] == {"database": "down", "redis": "ok"}
+
+    @pytest.mark.parametrize("cause", ["broker", "tokens", "stop"])
+    def test_a_gateway_that_can_serve_nobody_is_not_ready(self, gateway, services, health, cause):
+        api = gateway(services=services)
+        container = gateway.containers[-1]
+        if cause == "broker":
+            health.orders.health.side_effect = BrokerUnavailable()
+        elif cause == "tokens":
+            container.shared_extensions[AccessTokens].verified.caught_up = False
+        else:
+            container.shared_extensions[HttpServer].is_draining = True
+        response = api.get("/health/ready")
         assert response.status_code == 503
-        assert response.json()["detail"] == "Not ready: users.database is down; orders does not respond"
-        assert {error["field"] for error in response.json()["errors"]} == {"users.database", "orders"}
+        field = "broker" if cause == "broker" else "gateway"
+        assert [error["field"] for error in response.json()["errors"]] == [field]
+        assert response.json()["detail"].startswith(f"Not ready: {field} ")
         assert "retry-after" in response.headers
+
+    def test_it_is_not_ready_from_the_beginning_of_its_stop(self, gateway, services, health, monkeypatch):
+        monkeypatch.setattr(listener, "LAST_REQUEST_SECONDS", 60.0)
+        api = gateway(services=services)
+        server = gateway.containers[-1].shared_extensions[HttpServer]
+        assert api.get("/health/ready").status_code == 200
+        stopping = eventlet.spawn(server.finish)
+        eventually(lambda: server.is_draining)
+        assert api.get("/health/ready").status_code == 503  # on the connection that was open before
+        stopping.kill()
 
 
 def test_a_stopped_service_is_503_immediately(gateway, login):
@@ -281,5 +313,5 @@ def test_a_stopped_service_is_503_immediately(gateway, login):
     assert (response.status_code, response.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
     assert "retry-after" in response.headers
     ready = api.get("/health/ready")
-    assert ready.status_code == 503
-    assert "orders does not respond" in ready.json()["detail"]
+    assert ready.status_code == 503  # nor does it know which accounts have changed, without the users service
+    assert [error["field"] for error in ready.json()["errors"]] == ["gateway"]

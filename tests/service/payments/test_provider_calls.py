@@ -437,7 +437,7 @@ class TestAnUpgrade:
         return {"id": new_id(), "order": new_id(), "status": status, "cancelled": cancelled, "reference": reference}
 
     def test_gives_pending_payments_their_work_items(self, servers):
-        migration = importlib.import_module("payments.migrations.0003_work_items")
+        migration = importlib.import_module("payments.migrations.0004_work_items")
         old = [self.row("PENDING"), self.row("PENDING", cancelled=True), self.row("AUTHORIZED", reference="auth_1")]
         with owned_database("payments").connect() as connection:
             connection.execute(text("DELETE FROM payments"))

@@ -28,3 +28,12 @@ def test_a_service_is_healthy_if_it_reports_so(monkeypatch, capsys, report, code
     assert healthcheck.main(["orders"]) == code
     assert capsys.readouterr().err == error
     assert healthcheck.is_healthy("amqp://", "orders") == (code == 0)
+
+
+def test_a_degraded_gateway_is_healthy_and_its_report_tells_what_is_down():
+    parts = {
+        "users": {"service": "down"},
+        "orders": {"database": "down", "redis": "down"},
+        "catalog": {"redis": "down"},
+    }
+    assert healthcheck.parts_down({"status": "degraded", "services": parts}) == ["users", "orders.database"]

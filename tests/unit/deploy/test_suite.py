@@ -1,6 +1,7 @@
 """The supervisor, with processes that only sleep instead of the services."""
 
 import http.server
+import json
 import signal
 import sys
 import threading
@@ -107,15 +108,21 @@ def test_a_suite_that_does_not_become_ready_is_reported_after_the_timeout(suite)
         suite.wait_ready(timeout=0.4)
 
 
-def test_the_suite_is_ready_when_the_gateway_reports_ready(suite):
-    answers = iter([503, 503])
+def report(**orders):
+    return 200, {"status": "ok", "services": {"users": {"database": "ok", "redis": "down"}, "orders": orders}}
+
+
+def test_the_suite_is_ready_when_the_gateway_reports_that_every_service_is(suite):
+    """The gateway is ready sooner, because it serves what does not need the service that is missing."""
+    answers = iter([(503, {}), report(service="down"), report(database="down", redis="ok")])
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             assert self.path == "/health/ready"
-            self.send_response(next(answers, 200))
-            self.send_header("Content-Length", "0")
+            status, body = next(answers, report(database="ok", redis="down"))
+            self.send_response(status)
             self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
 
         def log_message(self, *_args):
             pass

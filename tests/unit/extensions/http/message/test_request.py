@@ -1,3 +1,6 @@
+import json
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -8,9 +11,11 @@ from contracts.catalog import ProductFilter
 from contracts.errors import NotAuthenticated, PermissionDenied, ValidationFailed
 from contracts.inventory import SetStockLevel
 from contracts.orders import CreateOrder, OrderFilter
-from contracts.users import InvalidToken, OtherAuthorization, Role
+from contracts.users import Credentials, InvalidToken, OtherAuthorization, Role
+from contracts.validation import MAX_FIELD_ERRORS
 from extensions.http.message.errors import MalformedJson, NotAcceptable, UnsupportedMediaType
 from extensions.http.message.request import ANONYMOUS, Access, HttpRequest, bearer_token
+from extensions.http.message.strict_json import parse_object
 from extensions.observability.traces import Trace
 from extensions.security.access_tokens import AccessToken
 from tests.support import stated
@@ -246,3 +251,46 @@ class TestPathAndKey:
         with pytest.raises(ValidationFailed) as refused:
             request(idempotency_key=key).read_idempotency_key()
         assert fields_of(refused) == ["Idempotency-Key"]
+
+
+WIDE = {f"field{number}": 1 for number in range(4000)}
+LINE = {"product_id": ID, "quantity": 1}
+
+
+class TestRubbish:
+    """Whatever a body of the allowed size contains, its refusal costs little more than parsing it."""
+
+    @pytest.mark.parametrize(
+        ("model", "body", "first"),
+        [
+            (Credentials, WIDE, "field0"),
+            (Credentials, {"email": "a@example.com", "password": "long enough"} | WIDE, "field0"),
+            (CreateOrder, {"items": [LINE | {f"x{n}": n for n in range(80)}] * 100}, "items[0].x0"),
+            (CreateOrder, {"items": [LINE] * 99 + [WIDE]}, "items[99].field0"),
+        ],
+        ids=["top", "valid apart from them", "in each line", "in the last line"],
+    )
+    def test_thousands_of_unknown_fields_are_refused_before_each_becomes_an_error(self, model, body, first):
+        raw = json.dumps(body).encode()
+        parsing = min(cost_of(lambda: parse_object(raw)) for _ in range(5))
+        with pytest.raises(ValidationFailed) as refused:
+            request().read_body(model, raw)
+        assert fields_of(refused)[0] == first
+        assert len(refused.value.errors) == MAX_FIELD_ERRORS
+        assert {error.message for error in refused.value.errors} == {"is not a known field"}
+        refusing = min(cost_of(lambda: request().read_body(model, raw)) for _ in range(5))
+        assert refusing < 3 * parsing + 0.001  # with an error for each field it is twenty times as much
+
+    def test_a_few_unknown_fields_are_named_beside_the_other_errors(self):
+        raw = json.dumps({"email": 1, "colour": "red", "padding": "x" * 2000}).encode()
+        with pytest.raises(ValidationFailed) as refused:
+            request().read_body(Credentials, raw)
+        assert set(fields_of(refused)) == {"email", "password", "colour", "padding"}
+
+
+def cost_of(call):
+    """The processor time of a call, in seconds."""
+    began = time.process_time()
+    with suppress(ValidationFailed):
+        call()
+    return time.process_time() - began

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from extensions.http.message.errors import MethodNotAllowed, PathNotFound
-from extensions.http.routing.table import RouteTable
+from extensions.http.routing.table import MAX_SEGMENTS, RouteTable, _segments
 
 
 def route(method, path, *aliases):
@@ -15,6 +15,13 @@ CREATE = route("POST", "/orders", "/orders/create-order")
 GET = route("GET", "/orders/{order_id}")
 CANCEL = route("POST", "/orders/{order_id}/cancel")
 TABLE = RouteTable([LIST, CREATE, GET, CANCEL])
+
+
+def test_a_path_of_thousands_of_segments_is_not_decoded():
+    """Decoding all of them would take several milliseconds."""
+    with pytest.raises(PathNotFound):
+        TABLE.match("GET", "/%41" * 2000)
+    assert len(_segments("/%41" * 2000)) == MAX_SEGMENTS + 1
 
 
 @pytest.mark.parametrize(

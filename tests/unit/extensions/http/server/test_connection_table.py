@@ -2,7 +2,14 @@ from extensions.http.server.connection_table import ConnectionTable, Phase
 
 
 class FakeConnection:
-    evicted = False
+    evicted = dropped = False
+    held = 0
+
+    def held_bytes(self):
+        return self.held
+
+    def drop(self):
+        self.dropped = True
 
     def evict(self):
         self.evicted = True
@@ -48,3 +55,15 @@ def test_a_table_is_full_at_its_maximum():
     assert table.is_full
     table.remove(first)
     assert not table.is_full
+
+
+def test_those_that_were_slow_for_longest_are_dropped_until_the_others_hold_little_enough():
+    table, all_of_them = table_of(5)
+    running, oldest, empty, newer, newest = all_of_them
+    table.enter(running, Phase.SERVER)
+    running.held = oldest.held = newer.held = newest.held = 100
+    table.enter(newest, Phase.CLIENT)
+    assert table.evict_until_held(250) == 2
+    assert [connection.dropped for connection in all_of_them] == [False, True, False, True, False]
+    assert set(table) == {running, empty, newest}
+    assert table.evict_until_held(250) == 0

@@ -4,7 +4,7 @@ import json
 import logging
 import socket
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import eventlet
@@ -20,6 +20,7 @@ from contracts.errors import Overloaded, ServiceUnavailable
 from contracts.orders import OrderNotFound
 from extensions.http.message.request import Access
 from extensions.http.message.response import Response
+from extensions.http.routing import dispatcher as dispatcher_module
 from extensions.http.routing.authentication import AccessTokens
 from extensions.http.routing.dispatcher import HttpServer
 from extensions.http.routing.route import route
@@ -31,6 +32,7 @@ from tests.support import eventually, stated
 
 ID = "0190a6b2-0000-7000-8000-000000000001"
 POST = b"POST /things HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+MEETING = 100  # more than the services have workers
 PRODUCT = {"sku": "A-1", "name": "Çay", "price": "9.90"}
 
 
@@ -66,6 +68,16 @@ class SmallService:
 
     @route("GET", "/hang", access=Access.ANYONE)
     def hang(self, _request):
+        eventlet.sleep(2)
+
+    @route("GET", "/meet", access=Access.ANYONE)
+    def meet(self, _request):
+        self.calls.append(time.monotonic())
+        while len(self.calls) < MEETING:
+            eventlet.sleep(0.01)
+
+    @route("GET", "/hash", access=Access.ANYONE, compute_heavy=True)
+    def hash(self, _request):
         eventlet.sleep(2)
 
     @route("GET", "/trace", access=Access.ANYONE)
@@ -110,7 +122,6 @@ def serving(tmp_path, **settings):
         "WEB_SERVER_ADDRESS": "127.0.0.1:0",
         "HTTP_DEADLINE_SECONDS": 1.0,
         "HTTP_MAX_BODY_BYTES": 2000,
-        "max_workers": 12,  # eight of them for requests
     } | settings
     with nameko.config.patch(settings):
         container = ServiceContainer(SmallService)
@@ -329,25 +340,39 @@ class TestTime:
         assert started.wall > 0.9
         assert started.seconds < 1.5
 
-    def test_concurrent_requests_share_the_workers(self, small):
-        def request(_):
-            return get(f"http://127.0.0.1:{small.port}/sleep").status_code
+    def test_a_request_waits_for_no_other(self, tmp_path, monkeypatch):
+        """Each request has a worker of its own, and waits only for what it calls."""
+        monkeypatch.setattr(SmallService, "calls", [])
+        request = b"GET /meet HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        with serving(tmp_path, HTTP_DEADLINE_SECONDS=60) as small, ExitStack() as held:
+            clients = [socket.create_connection(("127.0.0.1", small.port), timeout=60) for _ in range(MEETING)]
+            for client in clients:
+                held.enter_context(client).sendall(request)
+            assert all(b" 200 " in read_all(client) for client in clients)
 
-        pool = eventlet.GreenPool(16)
-        # two rounds of eight workers, 0.3 s each
-        assert set(pool.imap(request, range(16))) == {200}
-
-    def test_waiting_for_a_worker_counts_against_the_deadline(self, tmp_path):
-        with serving(tmp_path, max_workers=1, HTTP_DEADLINE_SECONDS=0.4) as small:
+    def test_waiting_for_a_compute_heavy_worker_counts_against_the_deadline(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(dispatcher_module, "COMPUTE_HEAVY_WORKERS", 1)
+        with serving(tmp_path, HTTP_DEADLINE_SECONDS=0.4) as small:
             url = f"http://127.0.0.1:{small.port}"
             pool = eventlet.GreenPool(3)
             started = Stopwatch()
-            codes = sorted(pool.imap(lambda _: get(f"{url}/hang").status_code, range(3)))
+            codes = sorted(pool.imap(lambda _: get(f"{url}/hash").status_code, range(3)))
             assert codes == [503, 503, 504]
             assert started.seconds < 1
 
+    def test_a_request_without_a_free_worker_is_refused_and_never_blocks_its_connection(self, small, client):
+        """The bulkheads leave workers free. If that is ever wrong, no greenlet that reads a socket waits in spawn."""
+        pool = small._worker_pool
+        busy = [pool.spawn(eventlet.sleep, 60) for _ in range(pool.free())]
+        refused = client.get("/trace")
+        assert_problem(refused, 503, "SERVICE_UNAVAILABLE")
+        assert client.get("/nowhere").status_code == 404  # on the same connection
+        for one in busy:
+            one.kill()
+        assert client.get("/trace").status_code == 200
+
     def test_probes_are_served_while_all_workers_are_busy(self, tmp_path):
-        with serving(tmp_path, max_workers=5) as small:
+        with serving(tmp_path, HTTP_MAX_REQUESTS=1) as small:
             url = f"http://127.0.0.1:{small.port}"
             busy = [eventlet.spawn(get, f"{url}/sleep") for _ in range(6)]
             eventlet.sleep(0.1)

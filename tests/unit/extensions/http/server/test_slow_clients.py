@@ -3,6 +3,7 @@
 import gc
 import socket
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
@@ -14,14 +15,17 @@ from eventlet import patcher
 from contracts.errors import ServiceUnavailable
 from contracts.users import RefreshToken
 from extensions.http.message.request import Access
+from extensions.http.message.response import Response
 from extensions.http.routing.dispatcher import HttpServer
 from extensions.http.routing.route import route
 from extensions.http.server import connection as connection_module
+from extensions.http.server.kernel import queued_bytes
 from tests.http_service import listening
 from tests.stopwatch import Stopwatch
 from tests.support import eventually, stated
 
 HEAD = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+SHARED = b"y" * 1_500_000  # as large as the script of Swagger UI
 GET = b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n"
 SHORT_SECONDS = 0.5  # instead of eight
 
@@ -36,6 +40,14 @@ class LargeResponses:
     @route("GET", "/much", access=Access.ANYONE)
     def much(self, _request):
         return {"text": "x" * 60_000}
+
+    @route("GET", "/static", access=Access.ANYONE, produces="text/javascript")
+    def static(self, _request):
+        return Response(SHARED, is_shared=True)
+
+    @route("GET", "/large", access=Access.ANYONE)
+    def large(self, _request):
+        return {"text": "x" * 300_000}
 
     @route("GET", "/no", access=Access.ANYONE)
     def no(self, _request):
@@ -138,6 +150,82 @@ def test_slow_clients_are_evicted_for_new_ones(tmp_path, monkeypatch, begin):
         assert len(connections(service)) <= room
         # Evicted connections are freed, not only removed from the table.
         eventually(lambda: living_connections() <= room, timeout=3)
+
+
+def silent_reader(address, path):
+    """Request a response, and read nothing of it."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.settimeout(5)
+    sock.connect(address)
+    sock.sendall(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+    return sock
+
+
+def read_to_the_end(sock):
+    received = b""
+    while piece := sock.recv(65536):
+        received += piece
+    return received
+
+
+def is_writing(service, count):
+    return sum(connection._is_writing for connection in connections(service)) == count
+
+
+def test_slow_readers_of_a_static_file_do_not_each_hold_a_copy_of_it(tmp_path):
+    readers = 40
+    with listening(LargeResponses, tmp_path) as service, ExitStack() as held:
+        tracemalloc.start()
+        try:
+            for _ in range(readers):
+                held.enter_context(silent_reader(service.address, b"/static"))
+            eventually(lambda: is_writing(service, readers))
+            assert tracemalloc.get_traced_memory()[0] < 5 * len(SHARED)
+        finally:
+            tracemalloc.stop()
+        for connection in connections(service):
+            assert connection.held_bytes() < 400_000
+
+
+def test_a_static_file_arrives_whole(tmp_path):
+    with listening(LargeResponses, tmp_path) as service:
+        url = f"http://{service.address[0]}:{service.address[1]}"
+        assert httpx.get(f"{url}/static", verify=False).content == SHARED
+
+
+@pytest.mark.parametrize("path", [b"/static", b"/large"])
+def test_the_slowest_readers_are_dropped_when_all_together_hold_too_much(tmp_path, path):
+    bound = 2_000_000
+    with listening(LargeResponses, tmp_path, HTTP_MAX_BUFFERED_BYTES=bound) as service, ExitStack() as held:
+        readers = [held.enter_context(silent_reader(service.address, path)) for _ in range(30)]
+        eventually(lambda: len(connections(service)) < 30 and is_writing(service, len(connections(service))))
+        eventually(lambda: sum(connection.held_bytes() for connection in connections(service)) <= bound)
+        assert connections(service), "a client that is slow has its response where there is room"
+        # The first one is among the dropped: what the kernel held for it is gone.
+        assert len(read_to_the_end(readers[0])) < 50_000
+        url = f"http://{service.address[0]}:{service.address[1]}/much"
+        assert httpx.get(url, verify=False).status_code == 200
+
+
+def test_slow_senders_count_as_well(tmp_path):
+    bound = 2_000_000
+    begin = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 65000\r\n\r\n{"
+    with listening(LargeResponses, tmp_path, HTTP_MAX_BUFFERED_BYTES=bound) as service, ExitStack() as held:
+        for _ in range(50):
+            held.enter_context(slow_client(service.address, begin))
+        eventually(lambda: 0 < len(connections(service)) <= bound // 65000)
+
+
+def test_what_a_client_sends_before_its_turn_is_bounded(tmp_path):
+    """The kernel would otherwise receive megabytes of requests that wait for the one before."""
+    with listening(LargeResponses, tmp_path) as service, silent_reader(service.address, b"/static") as sock:
+        (connection,) = eventually(lambda: is_writing(service, 1) and connections(service))
+        sock.settimeout(0.5)
+        with suppress(TimeoutError):
+            while True:
+                sock.send(b"GET /no HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+        assert queued_bytes(connection._sock) < 1_000_000
 
 
 LEAVERS = {

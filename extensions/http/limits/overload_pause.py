@@ -1,4 +1,4 @@
-"""Circuit breaker: stop calling an overloaded service until its Retry-After has passed."""
+"""Overload pause: stop calling an overloaded service until its Retry-After has passed."""
 
 import time
 
@@ -9,17 +9,20 @@ from extensions.http.message.errors import OVERLOAD_RETRY_SECONDS, gateway_overl
 NO_QUEUE_SECONDS = 10.0
 
 
-class CircuitBreaker:
-    """The circuit breaker of one route: opened by the Overloaded of the service behind it, closed by time."""
+class OverloadPause:
+    """The pause of one route: begun by the Overloaded of the service behind it, ended by time.
+
+    The circuit breaker of extensions/rpc/service_guard.py is another thing: it is opened by a service that is silent.
+    """
 
     def __init__(self) -> None:
-        self._open_until = self._no_queue_until = 0.0
+        self._until = self._no_queue_until = 0.0
         self._reason = gateway_overloaded()
 
-    def open(self, reason: Overloaded) -> None:
+    def begin(self, reason: Overloaded) -> None:
         """Refuse requests for `reason.retry_after` seconds."""
-        self._open_until = time.monotonic() + (reason.retry_after or OVERLOAD_RETRY_SECONDS)
-        self._no_queue_until = self._open_until + NO_QUEUE_SECONDS
+        self._until = time.monotonic() + (reason.retry_after or OVERLOAD_RETRY_SECONDS)
+        self._no_queue_until = self._until + NO_QUEUE_SECONDS
         self._reason = reason
 
     def queue_timeout(self, timeout: float) -> float:
@@ -27,6 +30,6 @@ class CircuitBreaker:
         return 0.0 if time.monotonic() < self._no_queue_until else timeout
 
     def check(self) -> None:
-        """Raise the service's Overloaded while the circuit is open."""
-        if time.monotonic() < self._open_until:
+        """Raise the service's Overloaded during the pause."""
+        if time.monotonic() < self._until:
             raise Overloaded(str(self._reason), retry_after=self._reason.retry_after)

@@ -2,7 +2,7 @@ import eventlet
 import pytest
 
 from contracts.errors import Overloaded
-from extensions.http.limits.bulkhead import Bulkhead
+from extensions.runtime.bulkhead import Bulkhead
 from tests.stopwatch import Stopwatch
 
 
@@ -13,15 +13,19 @@ def acquire_in_background(bulkhead, count, timeout=5.0):
     return greenlets
 
 
-def bulkhead_with_durations(seconds, workers=4, max_requests=1000):
+def refusal():
+    return Overloaded("Nothing was done; try again shortly.", retry_after=1)
+
+
+def bulkhead_with_durations(seconds, slots=4, max_requests=1000):
     """A bulkhead whose requests have taken this long so far."""
-    bulkhead = Bulkhead(workers, max_requests)
+    bulkhead = Bulkhead(slots, max_requests, refusal)
     for _ in range(200):
         bulkhead.record_duration(seconds)
     return bulkhead
 
 
-def test_a_free_worker_is_acquired_however_slow_requests_have_been():
+def test_a_free_slot_is_acquired_however_slow_requests_have_been():
     bulkhead = bulkhead_with_durations(60.0)
     for _ in range(4):
         bulkhead.acquire(1.0)
@@ -52,8 +56,8 @@ def test_a_refusal_is_immediate_and_says_that_nothing_was_done():
     assert (refusal.value.status, refusal.value.code, refusal.value.retry_after) == (503, "SERVICE_UNAVAILABLE", 1)
 
 
-def test_a_waiting_request_gets_a_released_worker():
-    bulkhead = bulkhead_with_durations(0.1, workers=1)
+def test_a_waiting_request_gets_a_released_slot():
+    bulkhead = bulkhead_with_durations(0.1, slots=1)
     bulkhead.acquire(5.0)
     (waiting,) = acquire_in_background(bulkhead, 1)
     assert not waiting.dead
@@ -64,11 +68,20 @@ def test_a_waiting_request_gets_a_released_worker():
 
 
 def test_a_request_that_has_waited_too_long_to_be_served_in_time_is_refused():
-    bulkhead = bulkhead_with_durations(0.1, workers=1)
+    bulkhead = bulkhead_with_durations(0.1, slots=1)
     bulkhead.acquire(5.0)
     started = Stopwatch()
     with pytest.raises(Overloaded):
         bulkhead.acquire(0.3)
     assert started.wall > 0.1
     assert started.seconds < 0.25
+    assert bulkhead.in_flight == 1
+
+
+def test_a_request_that_is_killed_while_it_waits_is_not_counted_any_more():
+    bulkhead = bulkhead_with_durations(0.1, slots=1)
+    bulkhead.acquire(5.0)
+    (waiting,) = acquire_in_background(bulkhead, 1)
+    assert bulkhead.in_flight == 2
+    waiting.kill()
     assert bulkhead.in_flight == 1

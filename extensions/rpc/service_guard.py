@@ -1,0 +1,172 @@
+"""What isolates a process from a service that it calls: for each service a bulkhead and a circuit breaker.
+
+A service that is slow or frozen delays only the calls to it. At most `RPC_MAX_WAITING_PER_SERVICE` workers wait for it,
+and after many calls without a reply further ones are refused at once, except for a probe every now and then.
+Decision 0017 describes both.
+"""
+
+import logging
+import math
+import time
+from types import TracebackType
+
+from nameko import config
+from nameko.extensions import SharedExtension
+
+from contracts.calls import CALLS
+from contracts.errors import Overloaded, ServiceError, ServiceUnavailable, UpstreamTimeout
+from extensions.observability.instruments import GuardInstruments
+from extensions.observability.metrics import Metrics
+from extensions.observability.traces import current_trace
+from extensions.runtime.bulkhead import Bulkhead
+from extensions.runtime.circuit_breaker import CircuitBreaker, CircuitOpen, State
+
+log = logging.getLogger(__name__)
+
+# Workers of a process that do not call services: event handlers, timers and health checks.
+SPARE_WORKERS = 4
+MAX_WAITING = 300
+# A call without a reply says that the service is away only where it has waited at least this long: a caller may give
+# a call less time than the service usually needs.
+TELLING_SECONDS = 1.0
+# Health checks pass always. One that is answered brings the next probe forward.
+HEALTH = "health"
+
+
+class NoReply(UpstreamTimeout):
+    """The call was sent, and no reply came in time. An UpstreamTimeout that the service replied with is none."""
+
+
+class ServiceBusy(ServiceUnavailable):
+    """As many calls to the service as are allowed are under way or wait; nothing was done."""
+
+
+class ServiceSilent(ServiceUnavailable):
+    """The circuit is open: the service has lately not replied to many calls; nothing was done."""
+
+
+class ServiceGuard:
+    """Bulkhead and circuit breaker of one called service: `with guard.call(method, timeout): ...`."""
+
+    def __init__(self, service: str, max_calls: int, max_waiting: int, instruments: GuardInstruments) -> None:
+        """At most `max_calls` calls run, and `max_waiting` run or wait."""
+        self.service = service
+        self._bulkhead = Bulkhead(max_calls, max_waiting, self._busy)
+        self._breaker = CircuitBreaker(self._on_change)
+        self._instruments = instruments
+        instruments.watch(lambda: self._bulkhead.in_flight, lambda: self._breaker.state)
+
+    def require_capacity(self, timeout: float) -> None:
+        """Raise what `call` would raise at once, if the reply may take `timeout` seconds."""
+        self._require_closed()
+        self._bulkhead.require_capacity(timeout)
+
+    def call(self, method: str, timeout: float) -> "_Call":
+        """Return a context manager for one call of at most `timeout` seconds; the call may wait as long for its turn.
+
+        Entering it raises ServiceBusy or ServiceSilent.
+        """
+        return _Call(self, method, timeout)
+
+    def enter(self, timeout: float) -> bool:
+        """Wait for a slot. Returns whether the call is a probe."""
+        self._require_closed()
+        self._bulkhead.acquire(current_trace().remaining(timeout))
+        try:
+            return self._breaker.admit()
+        except CircuitOpen as error:  # it has opened while this call waited
+            self._bulkhead.release()
+            raise self._silent(error.retry_after) from None
+
+    def leave(self, error: BaseException | None, seconds: float, *, is_probe: bool) -> None:
+        """Record the end of a call that `enter` let pass, after so many seconds."""
+        self._bulkhead.record_duration(seconds)
+        self._bulkhead.release()
+        self._breaker.record(failed=_failed(error, seconds), is_probe=is_probe)
+
+    def responds(self) -> None:
+        """Bring the next probe forward: the service has answered a health check."""
+        self._breaker.probe_soon()
+
+    def _require_closed(self) -> None:
+        try:
+            self._breaker.check()
+        except CircuitOpen as error:
+            raise self._silent(error.retry_after) from None
+
+    def _busy(self) -> ServiceBusy:
+        self._instruments.refused("busy")
+        detail = f"Too many requests wait for the {self.service} service. Nothing was done; try again shortly."
+        return ServiceBusy(detail, retry_after=1)
+
+    def _silent(self, retry_after: float) -> ServiceSilent:
+        self._instruments.refused("open")
+        detail = f"The {self.service} service has not answered lately. Nothing was done; try again shortly."
+        return ServiceSilent(detail, retry_after=math.ceil(retry_after))
+
+    def _on_change(self, state: State) -> None:
+        self._instruments.changed(state)
+        level = logging.WARNING if state is State.OPEN else logging.INFO
+        log.log(level, "the circuit breaker of %s is %s", self.service, state)
+
+
+class _Call:
+    """One call through a guard; see ServiceGuard.call."""
+
+    __slots__ = ("_began", "_guard", "_is_health_check", "_is_probe", "_timeout")
+
+    def __init__(self, guard: ServiceGuard, method: str, timeout: float) -> None:
+        self._guard, self._timeout, self._is_health_check = guard, timeout, method == HEALTH
+        self._is_probe, self._began = False, 0.0
+
+    def __enter__(self) -> None:
+        if not self._is_health_check:
+            self._is_probe = self._guard.enter(self._timeout)
+        self._began = time.monotonic()
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        if not self._is_health_check:
+            self._guard.leave(error, time.monotonic() - self._began, is_probe=self._is_probe)
+        elif error is None:
+            self._guard.responds()
+
+
+def _failed(error: BaseException | None, seconds: float) -> bool | None:
+    """Tell whether a call failed for want of a reply; None where its end says nothing about the service."""
+    if isinstance(error, NoReply):
+        return True if seconds >= TELLING_SECONDS else None
+    if error is None or isinstance(error, Overloaded):
+        return False
+    is_reply = isinstance(error, ServiceError) and not isinstance(error, ServiceUnavailable)
+    return False if is_reply else None
+
+
+class ServiceGuards(SharedExtension):
+    """The guards of all services that this process calls."""
+
+    metrics = Metrics()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._guards: dict[str, ServiceGuard] = {}
+        self._max_calls = self._max_waiting = MAX_WAITING
+
+    def setup(self) -> None:
+        """Read the settings; make the guards of all services that this one may call, so that their metrics exist."""
+        workers = max(1, self.container.max_workers - SPARE_WORKERS)
+        self._max_calls = int(config.get("RPC_MAX_CALLS_PER_SERVICE") or workers)
+        self._max_waiting = int(config.get("RPC_MAX_WAITING_PER_SERVICE", MAX_WAITING))
+        self._guards = {}
+        for called in CALLS.get(self.container.service_name, ()):
+            self.of(called.partition(".")[0])
+
+    def of(self, service: str) -> ServiceGuard:
+        """Return the guard of a service."""
+        guard = self._guards.get(service)
+        if guard is None:
+            instruments = GuardInstruments(self.metrics, service)
+            guard = ServiceGuard(service, self._max_calls, self._max_waiting, instruments)
+            self._guards[service] = guard
+        return guard
