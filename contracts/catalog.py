@@ -58,6 +58,7 @@ class _ProductEvent(Event):
     """The product after the change. A cache keeps the highest `version`."""
 
     producer: ClassVar[str] = "catalog"
+    consumers: ClassVar[tuple[str, ...]] = ("orders",)
 
     id: UUID
     sku: str

@@ -1,6 +1,7 @@
 """Metrics about how orders are decided."""
 
 import time
+from uuid import UUID
 
 from contracts.base import Event
 from contracts.ids import made_at
@@ -12,6 +13,21 @@ DECIDED = "From the creation of an order to its decision by the saga or by its d
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0)
 # A person may cancel at any time, so these do not measure how long a decision takes.
 BY_A_PERSON = frozenset({CancelReason.USER, CancelReason.ADMIN})
+
+
+def is_decision(event: Event) -> bool:
+    """Tell whether `event` ends the wait of an order: a confirmation, or a cancellation by no person."""
+    if isinstance(event, OrderCancelled):
+        return event.reason not in BY_A_PERSON
+    return isinstance(event, OrderConfirmed)
+
+
+def seconds_to_decide(event: Event) -> float | None:
+    """Return how long inventory and payments took to decide an order; None where its deadline decided it."""
+    made = made_at(UUID(event.correlation_id))
+    if made is None or (isinstance(event, OrderCancelled) and event.reason is CancelReason.TIMEOUT):
+        return None
+    return max(0.0, time.time() - made)
 
 
 class DecisionMetrics:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     DateTime,
     ForeignKey,
@@ -129,6 +130,20 @@ class TimelineEvent(Base):
     data: Mapped[dict[str, Any]] = mapped_column(JSONB)
 
 
+class ProductReplica(Base):
+    """What pricing needs of a product, as catalog had it when `confirmed_at`. A higher version is never overwritten."""
+
+    __tablename__ = "product_replicas"
+    __table_args__ = (CheckConstraint("price >= 0", name="price_not_negative"),)
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    sku: Mapped[str] = mapped_column(Text)
+    price: Mapped[Decimal] = mapped_column(Numeric(12, 2))
+    is_active: Mapped[bool] = mapped_column(Boolean)
+    version: Mapped[int] = mapped_column(Integer)
+    confirmed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
 # Statements that run for every order. tests/unit/orders/test_models.py compares their columns with the tables above.
 
 
@@ -175,5 +190,21 @@ PLACE_ORDERS = text(
              AS created (order_id, event_id, data)
     )
     SELECT id, created_at, updated_at FROM placed
+    """
+)
+
+# Sorted, so that two replicas of the service that store the same products wait for each other and do not deadlock.
+REPLICATE_PRODUCTS = text(
+    """
+    INSERT INTO product_replicas AS kept (id, sku, price, is_active, version, confirmed_at)
+    SELECT id, sku, price, is_active, version, clock_timestamp() - age
+    FROM unnest(CAST(:id AS uuid[]), CAST(:sku AS text[]), CAST(:price AS numeric[]), CAST(:is_active AS boolean[]),
+                CAST(:version AS integer[]), CAST(:age AS interval[]))
+         AS confirmed (id, sku, price, is_active, version, age)
+    ORDER BY id
+    ON CONFLICT (id) DO UPDATE
+    SET sku = EXCLUDED.sku, price = EXCLUDED.price, is_active = EXCLUDED.is_active, version = EXCLUDED.version,
+        confirmed_at = EXCLUDED.confirmed_at
+    WHERE (kept.version, kept.confirmed_at) < (EXCLUDED.version, EXCLUDED.confirmed_at)
     """
 )

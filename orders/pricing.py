@@ -3,14 +3,29 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Protocol
 from uuid import UUID
 
 from contracts.base import MAX_QUANTITY
-from contracts.catalog import ProductView
 from contracts.errors import FieldError, ValidationFailed
 from contracts.orders import CreateOrder, NewOrderItem, OrderLine, PriceChanged, ProductUnavailable
 
 MAX_TOTAL = Decimal("9999999999.99")
+
+
+class Product(Protocol):
+    """What pricing needs to know about a product: a ProductView of catalog, or a replica of it."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def sku(self) -> str: ...
+    @property
+    def price(self) -> Decimal: ...
+    @property
+    def is_active(self) -> bool: ...
+    @property
+    def version(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +36,7 @@ class PricedOrder:
     total: Decimal
 
 
-def price_order(request: CreateOrder, products: Sequence[ProductView]) -> PricedOrder:
+def price_order(request: CreateOrder, products: Sequence[Product]) -> PricedOrder:
     """Return the order at the catalog's prices.
 
     Raises ProductUnavailable, ValidationFailed (a wrong sku, or over MAX_QUANTITY of one product) and PriceChanged;
@@ -49,28 +64,28 @@ def _refuse(
         raise kind("; ".join(f"{error.field}: {error.message}" for error in errors), errors)
 
 
-def _unavailable(index: int, item: NewOrderItem, catalog: dict[UUID, ProductView]) -> FieldError | None:
+def _unavailable(index: int, item: NewOrderItem, catalog: dict[UUID, Product]) -> FieldError | None:
     product = catalog.get(item.product_id)
     if product is not None and product.is_active:
         return None
     return FieldError(f"items[{index}].product_id", f"product {item.product_id} is unknown or no longer sold")
 
 
-def _wrong_sku(index: int, item: NewOrderItem, catalog: dict[UUID, ProductView]) -> FieldError | None:
+def _wrong_sku(index: int, item: NewOrderItem, catalog: dict[UUID, Product]) -> FieldError | None:
     sku = catalog[item.product_id].sku
     if item.product_sku is None or item.product_sku == sku:
         return None
     return FieldError(f"items[{index}].product_sku", f"this product's sku is {sku}")
 
 
-def _changed_price(index: int, item: NewOrderItem, catalog: dict[UUID, ProductView]) -> FieldError | None:
+def _changed_price(index: int, item: NewOrderItem, catalog: dict[UUID, Product]) -> FieldError | None:
     price = catalog[item.product_id].price
     if item.price_snapshot is None or item.price_snapshot == price:
         return None
     return FieldError(f"items[{index}].price_snapshot", f"the price is {price:.2f} now")
 
 
-def _merge(items: Sequence[NewOrderItem], catalog: dict[UUID, ProductView]) -> tuple[OrderLine, ...]:
+def _merge(items: Sequence[NewOrderItem], catalog: dict[UUID, Product]) -> tuple[OrderLine, ...]:
     """Merge lines of the same product, so that each product is reserved once."""
     quantities: dict[UUID, int] = {}
     for item in items:

@@ -1,5 +1,6 @@
 """The queries of orders."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -22,7 +23,7 @@ from contracts.orders import (
 from extensions.storage.pagination import equal_in_order, fetch_page
 from orders import saga
 from orders.admission import Waiting
-from orders.models import UNDECIDED, UNSETTLED, Order, TimelineEvent
+from orders.models import UNDECIDED, UNSETTLED, Order, ProductReplica, TimelineEvent
 
 
 def get_order(session: Session, order_id: UUID) -> OrderView:
@@ -82,6 +83,13 @@ def count_waiting(session: Session, deadline: timedelta, late_after: timedelta) 
     late = Order.deadline_at < func.clock_timestamp() + (deadline - late_after)
     counts = select(func.count(), func.count().filter(late)).select_from(Order).where(UNDECIDED)
     return Waiting(*session.execute(counts).one())
+
+
+def get_replicas(session: Session, product_ids: Sequence[str], max_age: timedelta) -> Sequence[ProductReplica]:
+    """Return the replicas of these products that were confirmed within `max_age`."""
+    ids = [UUID(product_id) for product_id in product_ids]
+    fresh = ProductReplica.confirmed_at > func.clock_timestamp() - max_age
+    return session.scalars(select(ProductReplica).where(ProductReplica.id.in_(ids), fresh)).all()
 
 
 def list_sagas(session: Session, wanted: SagaFilter, grace: timedelta) -> Json[Page[SagaView]]:

@@ -1,16 +1,15 @@
 """The entrypoints of orders: RPC, the replies of inventory and payments, and the timer of the saga's deadline."""
 
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast, final
 from uuid import UUID
 
 from nameko import config
-from nameko.extensions import DependencyProvider
 
 from contracts.base import OPERATOR, Actor, Cause, Event, Json, Page, PageRequest, Received
-from contracts.catalog import ProductLookup, ProductView
-from contracts.errors import Overloaded, ServiceUnavailable, UpstreamTimeout, ValidationFailed
+from contracts.catalog import ProductCreated, ProductLookup, ProductUpdated, ProductView
+from contracts.errors import ServiceUnavailable, ValidationFailed
 from contracts.ids import parse_id
 from contracts.inventory import StockCommitted, StockFailed, StockReleased, StockReserved
 from contracts.operations import ConsistencyRequest, ConsistencyView
@@ -34,7 +33,6 @@ from extensions.idempotency.calls import Call, run_many
 from extensions.idempotency.stored_results import has_stored_result
 from extensions.messaging.event_handler import handles
 from extensions.messaging.queue_depths import Queues
-from extensions.observability.metrics import Metrics
 from extensions.observability.traces import current_trace
 from extensions.operations import operations
 from extensions.rpc.client import RpcClient
@@ -44,10 +42,12 @@ from extensions.runtime.settings import is_production
 from extensions.storage.periodic import periodic
 from extensions.storage.unit_of_work import UnitOfWork, Work
 from orders import queries, use_cases
-from orders.admission import Admission, Waiting
+from orders.admission import Waiting
 from orders.decision_metrics import DecisionMetrics
-from orders.models import Base, LockedOrder
-from orders.pricing import price_order
+from orders.models import Base, LockedOrder, ProductReplica
+from orders.pricing import Product, price_order
+from orders.product_source import CatalogSilent, Found, ProductSource
+from orders.providers import PLACING_SECONDS, DecisionsProvider, Gate, GateProvider, ProductsProvider, deadline
 from orders.reconciliation import Reconciliation
 from orders.saga import Command
 from orders.use_cases import NewOrder
@@ -55,9 +55,11 @@ from orders.use_cases import NewOrder
 NOTHING_ARRIVED = WireArguments()
 
 
-def _deadline() -> timedelta:
-    """Return how long an order may wait for its decision."""
-    return timedelta(seconds=float(config["ORDER_DEADLINE_SECONDS"]))
+def _price(order: CreateOrder, found: Found | None, user_id: UUID) -> NewOrder:
+    if found is None:
+        raise ServiceUnavailable  # the order was placed before, but its key was deleted in the meantime
+    priced = price_order(order, found.products)
+    return NewOrder(priced, user_id, current_trace(), order.payment_method, found.confirmed_at)
 
 
 def _require_simulated_provider(order: CreateOrder) -> None:
@@ -65,32 +67,6 @@ def _require_simulated_provider(order: CreateOrder) -> None:
     is_simulated = config.get("PAYMENT_PROVIDER", "simulated") == "simulated"
     if "payment_method" in order.model_fields_set and is_production(config) and not is_simulated:
         raise ValidationFailed.field("payment_method", "only the simulated payment provider takes this field")
-
-
-class AdmissionProvider(DependencyProvider):
-    """Gives the service its admission control, with the limits that config.yml states."""
-
-    def setup(self) -> None:
-        """Read the limits, so that a wrong one stops the service at its start."""
-        self.admission = Admission(int(config.get("MAX_UNDECIDED_ORDERS", 400)), _deadline())
-
-    def get_dependency(self, _worker_ctx: Any) -> Admission:
-        """Return the admission control; all workers share it."""
-        return self.admission
-
-
-class DecisionsProvider(DependencyProvider):
-    """Gives the service the metrics of its decisions."""
-
-    metrics = Metrics()
-
-    def setup(self) -> None:
-        """Create the metrics."""
-        self.decisions = DecisionMetrics(self.metrics)
-
-    def get_dependency(self, _worker_ctx: Any) -> DecisionMetrics:
-        """Return the metrics; all workers share them."""
-        return self.decisions
 
 
 @final
@@ -104,12 +80,14 @@ class OrdersService(operations.Operations, OrdersRpc):
     products: LocalReplica[ProductView] = ReplicaOf("catalog", "products")
     services: Services = RpcClient()
     queues = Queues()
-    admission: Admission = AdmissionProvider()
+    gate: Gate = GateProvider()
+    product_source: ProductSource = ProductsProvider()
     decisions: DecisionMetrics = DecisionsProvider()
 
     # RPC
 
-    @rpc(transaction=False)
+    # Orders that wait at the gate keep no other call waiting.
+    @rpc(transaction=False, own_calls="MAX_WAITING_ORDERS")
     def create_order(
         self,
         order: CreateOrder,
@@ -122,27 +100,21 @@ class OrdersService(operations.Operations, OrdersRpc):
         if user_id is None:
             raise ValidationFailed.field("actor", 'an order belongs to a user: pass actor={"user_id": "...", ...}')
         _require_simulated_provider(order)
-        self._require_room(actor, idempotency_key)
-        # Call catalog before the transaction, so that no connection or lock is held during the call.
-        try:
-            products = self._products_of(order)
-        except (ServiceUnavailable, UpstreamTimeout):
-            if not self._has_stored_result(actor, idempotency_key):
-                raise
-            products = None  # the order was placed before: its stored result needs no products
 
-        def price() -> NewOrder:
-            if products is None:
-                raise ServiceUnavailable  # the key was deleted in the meantime
-            return NewOrder(price_order(order, products), user_id, current_trace(), order.payment_method)
+        def is_known() -> bool:
+            return has_stored_result(self.work, "create_order", idempotency_key, actor)
 
         asked = {"items": arrived["items"], "total_amount": arrived.get("total_amount"), "actor": actor}
         if "payment_method" in arrived:  # left out otherwise: so it was before orders had one
             asked["payment_method"] = arrived["payment_method"]
-        call = Call("create_order", idempotency_key, asked, price)
-        # Concurrent calls share one transaction and its round trips.
+        # Call catalog before the transaction, so that no connection or lock is held during the call.
         with keys.in_use("create_order", idempotency_key, actor):
-            result = self.batcher(call, lambda calls: run_many(self.work, calls, self._place))
+            self.gate.check(self._count_waiting, unless=is_known)
+            found = self._products_of(order, unless=is_known)
+            with self.gate.entered(self._count_waiting, unless=is_known):
+                call = Call("create_order", idempotency_key, asked, lambda: _price(order, found, user_id))
+                # Concurrent calls share one transaction and its round trips.
+                result = self.batcher(call, lambda calls: run_many(self.work, calls, self._place))
         return cast("Json[OrderView]", result)
 
     @rpc
@@ -178,12 +150,12 @@ class OrdersService(operations.Operations, OrdersRpc):
 
     @rpc(admin=True)
     def list_sagas(self, wanted: SagaFilter, *, actor: Actor = OPERATOR) -> Json[Page[SagaView]]:
-        return queries.list_sagas(self.work.session, wanted, _deadline())
+        return queries.list_sagas(self.work.session, wanted, deadline())
 
     @rpc(admin=True)
     def list_stuck(self, wanted: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[SagaView]]:
         stuck = SagaFilter(stuck=True, limit=wanted.limit, cursor=wanted.cursor)
-        return queries.list_sagas(self.work.session, stuck, _deadline())
+        return queries.list_sagas(self.work.session, stuck, deadline())
 
     @rpc(transaction=False, admin=True)
     def check_consistency(self, wanted: ConsistencyRequest, *, actor: Actor = OPERATOR) -> Json[ConsistencyView]:
@@ -207,44 +179,66 @@ class OrdersService(operations.Operations, OrdersRpc):
         """Decide orders whose stock and payment have both replied; record replies that follow a decision."""
         self._forget(use_cases.apply_replies(self.work.session, events, self._publish))
 
+    # Events: the products of catalog
+
+    @handles(ProductCreated, ProductUpdated)
+    def on_products(self, events: Sequence[Received[Any]]) -> None:
+        """Keep what pricing needs of the products, for when catalog does not respond."""
+        now = datetime.now(UTC)
+        changes = [(event, max(timedelta(), now - event.updated_at)) for event in (one.event for one in events)]
+        use_cases.replicate_products(self.work.session, changes)
+
     # Timers
 
     # After a suspension of the process, handle the waiting replies before orders expire.
     @periodic(seconds=1.0, after_gap=3.0)
     def expire_orders(self) -> None:
         """Cancel orders that were not decided within their deadline."""
-        expired = use_cases.expire_orders(self.work.session, _deadline(), self._publish)
+        expired = use_cases.expire_orders(self.work.session, deadline(), self._publish)
         self._forget(expired)
         if len(expired) == use_cases.EXPIRE_BATCH:
             self.work.trigger("expire_orders")
 
+    # Each process stores what it has been told; beside the orders, which therefore do not become slower.
+    @periodic(seconds=1.0, transaction=False, every_process=True)
+    def store_confirmed_products(self) -> None:
+        """Store the products that catalog has confirmed since the last time."""
+        self.product_source.confirmations.store(self._replicate)
+
     def _place(self, orders: Sequence[NewOrder]) -> list[Json[OrderView]]:
         """Store orders that were priced; returns the result of each."""
-        views = use_cases.create_orders(self.work.session, orders, config["CURRENCY"], _deadline(), self.work.publish)
+        views = use_cases.create_orders(self.work.session, orders, config["CURRENCY"], deadline(), self.work.publish)
         for _ in views:
-            self.admission.took_one()
+            self.gate.placed()
         return [view.to_dict() for view in views]
 
-    def _products_of(self, order: CreateOrder) -> list[ProductView]:
+    def _products_of(self, order: CreateOrder, *, unless: Callable[[], bool]) -> Found | None:
+        """Return the products of an order. Raises CatalogSilent, `unless` the order needs none: then returns None."""
         product_ids = sorted({str(item.product_id) for item in order.items})
-        return list(self.products.get(product_ids, self._ask_catalog).values())
+        seconds = current_trace().remaining(float(config.get("RPC_TIMEOUT_SECONDS", 4))) - PLACING_SECONDS
+        try:
+            return self.product_source.find(product_ids, self.products.get, self._ask_catalog, self._replicas, seconds)
+        except CatalogSilent:
+            if not unless():
+                raise
+            return None
 
-    def _require_room(self, actor: Actor, idempotency_key: str | None) -> None:
-        """Raise Overloaded for a new order when too many are undecided; a known key still gets its stored result."""
-        if not self.admission.has_room(self._count_waiting) and not self._has_stored_result(actor, idempotency_key):
-            detail = "Too many orders wait for their decision. Nothing was done; try again shortly."
-            raise Overloaded(detail, retry_after=1)
-
-    def _has_stored_result(self, actor: Actor, idempotency_key: str | None) -> bool:
-        return has_stored_result(self.work, "create_order", idempotency_key, actor)
-
-    def _ask_catalog(self, product_ids: Sequence[str]) -> Mapping[str, ProductView]:
-        found = self.services.catalog.get_products(ProductLookup.parse({"product_ids": product_ids}))
+    def _ask_catalog(self, product_ids: Sequence[str], seconds: float) -> Mapping[str, ProductView]:
+        lookup = ProductLookup.parse({"product_ids": product_ids})
+        found = self.services.within(seconds).catalog.get_products(lookup)
         return {product["id"]: ProductView.model_validate(product) for product in found["items"]}
+
+    def _replicas(self, product_ids: Sequence[str]) -> Sequence[ProductReplica]:
+        with self.work.transaction() as session:
+            return queries.get_replicas(session, product_ids, self.product_source.max_age)
+
+    def _replicate(self, products: Sequence[tuple[Product, timedelta]]) -> None:
+        with self.work.transaction() as session:
+            use_cases.replicate_products(session, products)
 
     def _count_waiting(self) -> Waiting:
         with self.work.transaction() as session:
-            return queries.count_waiting(session, _deadline(), self.admission.late_after)
+            return queries.count_waiting(session, deadline(), self.gate.admission.limit.late_after)
 
     def _command(self, order_id: UUID, command: Command) -> Json[OrderView]:
         order = use_cases.command_order(self.work.session, order_id, command, self._publish)
@@ -254,6 +248,7 @@ class OrdersService(operations.Operations, OrdersRpc):
     def _publish(self, event: Event, cause: Cause | None = None) -> UUID:
         """Publish the decision about an order, and count it after the commit."""
         self.work.after_commit(self.decisions.count, event)
+        self.work.after_commit(self.gate.decided, event)
         return self.work.publish(event, cause)
 
     def _forget(self, orders: Sequence[LockedOrder]) -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -28,8 +28,8 @@ from contracts.orders import (
 from contracts.payments import DEFAULT_PAYMENT_METHOD
 from extensions.storage.bulk import insert_rows, update_rows
 from orders import saga
-from orders.models import ORDER_STATE, PLACE_ORDERS, UNDECIDED, Base, LockedOrder, Order
-from orders.pricing import PricedOrder
+from orders.models import ORDER_STATE, PLACE_ORDERS, REPLICATE_PRODUCTS, UNDECIDED, Base, LockedOrder, Order
+from orders.pricing import PricedOrder, Product
 from orders.saga import Command, Saga
 
 EXPIRE_BATCH = 200
@@ -38,12 +38,16 @@ _CHANGEABLE = ("id", "status", "cancel_reason", "stock_status", "payment_status"
 
 @dataclass(frozen=True, slots=True)
 class NewOrder:
-    """An order to store. `cause` is the request that placed it; None means the current one."""
+    """An order to store. `cause` is the request that placed it; None means the current one.
+
+    `prices_confirmed_at` is None if catalog confirmed the prices for this order, else when it did so last.
+    """
 
     priced: PricedOrder
     user_id: UUID
     cause: Cause | None = None
     payment_method: str = DEFAULT_PAYMENT_METHOD
+    prices_confirmed_at: datetime | None = None
 
 
 _ORDERS, _TIMELINE = Base.metadata.tables["orders"], Base.metadata.tables["timeline"]
@@ -71,6 +75,8 @@ def create_orders(
         for order in orders
     ]
     entries = [_entry(created, publish(created, order.cause)) for created, order in zip(events, orders, strict=True)]
+    for entry, order in zip(entries, orders, strict=True):
+        entry["data"] |= _price_source(order)
     lines = [
         {"order_id": created.order_id, "line": number, **dict(line)}
         for created in events
@@ -92,6 +98,19 @@ def create_orders(
     }
     placed = {order_id: times for order_id, *times in session.execute(PLACE_ORDERS, values)}
     return [_created_view(created, *placed[created.order_id]) for created in events]
+
+
+def replicate_products(session: Session, products: Sequence[tuple[Product, timedelta]]) -> None:
+    """Store what catalog says about products, each with how long ago. A stored newer version stays."""
+    newest: dict[UUID, tuple[Product, timedelta]] = {}
+    for product, age in products:
+        if product.id not in newest or product.version > newest[product.id][0].version:
+            newest[product.id] = product, age
+    if newest:
+        rows = newest.values()
+        columns = ("id", "sku", "price", "is_active", "version")
+        values: dict[str, list[Any]] = {name: [getattr(product, name) for product, _ in rows] for name in columns}
+        session.execute(REPLICATE_PRODUCTS, values | {"age": [age for _, age in rows]})
 
 
 def apply_replies(session: Session, replies: Sequence[Received[Any]], publish: Publish) -> list[LockedOrder]:
@@ -203,6 +222,13 @@ def _created_view(created: OrderCreated, created_at: datetime, updated_at: datet
         created_at=created_at,
         updated_at=updated_at,
     )
+
+
+def _price_source(order: NewOrder) -> dict[str, Any]:
+    """Return what the timeline says about the prices of an order that replicas decided."""
+    if order.prices_confirmed_at is None:
+        return {}
+    return {"prices_from": "replica", "prices_confirmed_at": order.prices_confirmed_at.astimezone(UTC).isoformat()}
 
 
 def _saga_of(order: LockedOrder) -> Saga:

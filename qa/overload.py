@@ -15,124 +15,22 @@ during the run. The load generator runs on the same machine and takes its share 
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass
-from itertools import cycle
-from urllib.parse import urlsplit
-from uuid import uuid4
-
-import sqlalchemy
 
 from qa.load import plan
 from qa.support.client import ADMIN, CUSTOMER, log_in, make_products
 from qa.support.consistency import await_rest, database_urls, report
+from qa.support.decisions import all_decided, is_good
+from qa.support.generator import Generator, percentile
 
 GOAL_GOODPUT = 0.9
 GOAL_RECOVERY_SECONDS = 10.0
-MAX_CONNECTIONS = 1500
-RESPONSE_SECONDS = 10.0
-DECISION_SECONDS = 90.0
 PEAK_CLIENTS = (16, 64)
 DIFFERENT_BODIES = 600
-DECISIONS = sqlalchemy.text("""
-    SELECT orders.id, extract(epoch FROM orders.created_at)::float AS created, orders.cancel_reason,
-           extract(epoch FROM min(timeline.at))::float AS decided
-    FROM orders LEFT JOIN timeline
-      ON timeline.order_id = orders.id AND timeline.event IN ('order.confirmed', 'order.cancelled')
-    WHERE orders.created_at >= to_timestamp(:since) GROUP BY orders.id
-""")
-
-
-@dataclass
-class Response:
-    """The response to one request. `due` is the scheduled time (time.time()), `seconds` the latency from then on."""
-
-    due: float
-    seconds: float
-    status: int  # 0: no response
-    order_id: str | None = None
-    retry_after: bool = False
-    detail: str = ""
-
-
-class Generator:
-    """POSTs orders over keep-alive connections. It uses plain asyncio sockets, which take little CPU from the suite."""
-
-    def __init__(self, url, token, bodies):
-        address = urlsplit(url)
-        self._host, self._port = address.hostname, address.port
-        self._idle = deque()
-        self._head = (
-            f"POST /orders HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
-            f"Authorization: Bearer {token}\r\n"
-        )
-        self._bodies = cycle([json.dumps(body).encode() for body in bodies])
-        self._under_way = set()
-        self.not_sent = 0
-        self.responses = []
-
-    async def closed_loop(self, clients, seconds):
-        """Keep `clients` requests in flight for `seconds`."""
-        end = time.time() + seconds
-
-        async def client():
-            while time.time() < end:
-                if (await self._post(time.time())).status != 201:
-                    await asyncio.sleep(0.1)
-
-        await asyncio.gather(*(client() for _ in range(clients)))
-
-    async def open_loop(self, rate, seconds):
-        """Send a request every 1/rate seconds for `seconds`; returns (began, ended) without waiting for responses."""
-        began = time.time()
-        for number in range(int(rate * seconds)):
-            due = began + number / rate
-            if (pause := due - time.time()) > 0:
-                await asyncio.sleep(pause)
-            if len(self._under_way) >= MAX_CONNECTIONS:
-                self.not_sent += 1
-                continue
-            task = asyncio.create_task(self._post(due))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
-        return began, began + seconds
-
-    async def last_response(self):
-        """Wait until every request has its response."""
-        await asyncio.gather(*self._under_way)
-
-    async def _post(self, due):
-        try:
-            async with asyncio.timeout(RESPONSE_SECONDS):
-                response = await self._exchange(due)
-        except (OSError, EOFError, TimeoutError) as error:
-            response = Response(due, time.time() - due, 0, detail=type(error).__name__)
-        self.responses.append(response)
-        return response
-
-    async def _exchange(self, due):
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(self._host, self._port)
-        try:
-            body = next(self._bodies)
-            head = f"{self._head}Idempotency-Key: {uuid4()}\r\nContent-Length: {len(body)}\r\n\r\n"
-            writer.write(head.encode() + body)
-            status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
-            content = await reader.readexactly(int(headers["content-length"]))
-        except BaseException:
-            writer.close()
-            raise
-        if headers.get("connection") == "close":
-            writer.close()
-        else:
-            self._idle.append((reader, writer))
-        status, body = int(status_line.split()[1]), json.loads(content)
-        seconds = time.time() - due
-        return Response(due, seconds, status, body.get("id"), "retry-after" in headers, body.get("detail", ""))
 
 
 @dataclass
@@ -151,35 +49,8 @@ class Phase:
     def goodput(self, generator, decisions):
         """Orders decided on their merits per second of this phase. Only orders whose client got a 201 count."""
         known = {response.order_id for response in generator.responses}
-        good = [row for row in decisions if _is_good(row) and self.began <= row.decided < self.ended]
+        good = [row for row in decisions if is_good(row) and self.began <= row.decided < self.ended]
         return sum(str(row.id) in known for row in good) / (self.ended - self.began)
-
-
-def read_decisions(since):
-    """Return (id, created, decided, cancel_reason) of every order created since then; times as time.time()."""
-    engine = sqlalchemy.create_engine(database_urls()["orders"], poolclass=sqlalchemy.NullPool)
-    with engine.connect() as connection:
-        return connection.execute(DECISIONS, {"since": since}).all()
-
-
-def _is_good(row):
-    return row.decided is not None and row.cancel_reason != "TIMEOUT"
-
-
-def percentile(values, share):
-    """Return a percentile in the values' unit; 0 without values."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
-
-
-async def all_decided(since):
-    """Wait until every order created since then is decided; returns the decisions."""
-    deadline = time.time() + DECISION_SECONDS
-    while True:
-        decisions = read_decisions(since)
-        if all(row.decided for row in decisions) or time.time() > deadline:
-            return decisions
-        await asyncio.sleep(0.5)
 
 
 async def find_peak(generator, seconds):
@@ -189,7 +60,7 @@ async def find_peak(generator, seconds):
         began = time.time()
         await generator.closed_loop(clients, seconds)
         accepted = time.time() - began
-        good = [row for row in await all_decided(began) if _is_good(row)]
+        good = [row for row in await all_decided(began) if is_good(row)]
         rate = len(good) / (max(row.decided for row in good) - began)
         print(
             f"closed loop of {clients}: {len(good)} orders, {len(good) / accepted:.0f}/s accepted, {rate:.1f}/s decided"
@@ -250,7 +121,7 @@ def print_course(phases, generator, decisions):
         phase = next((phase.name for phase in phases if phase.began <= now.began + 0.01 < phase.ended), "")
         statuses = Counter(each.status if each.status in {201, 503} else 0 for each in now.responses(generator))
         ends = [row for row in decisions if row.decided and now.began <= row.decided < now.ended]
-        good = sum(map(_is_good, ends))
+        good = sum(map(is_good, ends))
         waiting = sum(row.created < now.ended and (row.decided or now.ended) >= now.ended for row in decisions)
         print(
             f"{second:>6}  {phase:<9}{statuses[201]:>9}{statuses[503]:>5}{statuses[0]:>7}{good:>9}{len(ends) - good:>9}"

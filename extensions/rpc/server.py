@@ -38,6 +38,7 @@ from extensions.messaging.sender import Sender
 from extensions.messaging.topology import RPC_EXCHANGE
 from extensions.observability.instruments import CallInstruments
 from extensions.observability.metrics import Metrics
+from extensions.rpc.call_slots import CallSlots
 from extensions.rpc.signature import WireSignature, rpc_methods
 from extensions.runtime.interruptions import INTERRUPTIONS
 from extensions.storage.engine import is_outage, is_statement_timeout
@@ -66,6 +67,8 @@ class RpcServer(SharedExtension):
         super().__init__()
         self.queue = ""
         self.prefetch = 1
+        self._own_calls = 0
+        self._shared = CallSlots(1)
         self._methods: dict[str, Rpc] = {}
         self._channel: Any = None
         self._received = LightQueue()  # at most the prefetch
@@ -79,12 +82,20 @@ class RpcServer(SharedExtension):
         text = "From the arrival of an executed call to its reply."
         self._instruments = CallInstruments(self.metrics, "rpc_served_seconds", text, "method")
         self.queue = f"rpc-{self.container.service_name}"
-        self.prefetch = int(config.get("RPC_PREFETCH", 16))
+        shared = int(config.get("RPC_PREFETCH", 16))
+        self._shared = CallSlots(shared)
+        self.prefetch = shared + self._own_calls
         self.listener.subscribe(self, last=True)
 
     def register(self, method: "Rpc") -> None:
         """Make `method` callable. It stays so while the service stops: calls that arrive then get a reply too."""
         self._methods[method.method_name] = method
+        own = int(config.get(method.own_calls, 0)) if method.own_calls else 0
+        if own:
+            self._own_calls += own
+            self.prefetch += own
+            pool = self.container._worker_pool  # noqa: SLF001
+            pool.resize(pool.size + own)
 
     def start(self) -> None:
         """Refuse to start a service that lacks a method of its RPC interface, or has one that is no entrypoint."""
@@ -140,15 +151,23 @@ class RpcServer(SharedExtension):
             self._is_accepting = False
 
     def _accept(self, channel: amqp.Channel, message: amqp.Message) -> None:
-        """Start a worker for one call, and wait for a free one if necessary."""
+        """Start a worker for one call, or let it wait until one of the other calls ends."""
         try:
             entrypoint, args, kwargs = self._decode(message)
             if message.delivery_info.get("redelivered"):
                 raise UpstreamTimeout(INTERRUPTED)
-            handle_result = functools.partial(self._handle_result, channel, message, time.monotonic())
-            self.container.spawn_worker(
-                entrypoint, args, kwargs, context_data={"message": message}, handle_result=handle_result
+            spawn = functools.partial(
+                self.container.spawn_worker,
+                entrypoint,
+                args,
+                kwargs,
+                context_data={"message": message},
+                handle_result=functools.partial(self._handle_result, channel, message, time.monotonic()),
             )
+            if entrypoint.own_calls:
+                spawn()
+            else:
+                self._shared.run(spawn, self.container._worker_threads)  # noqa: SLF001
         except ContainerBeingKilled:
             return
         except ServiceError as error:
@@ -224,6 +243,11 @@ class Rpc(Entrypoint):
 
     server = RpcServer()
 
+    def __init__(self, own_calls: str = "") -> None:
+        """`own_calls` is the setting with the number of calls of this method that RPC_PREFETCH does not include."""
+        super().__init__()
+        self.own_calls = own_calls
+
     def setup(self) -> None:
         """Make the method callable."""
         self.server.register(self)
@@ -267,7 +291,7 @@ def rpc(method: Callable[P, R], /) -> Callable[P, R]: ...
 
 @overload
 def rpc(
-    *, transaction: bool = True, idempotent: bool = False, admin: bool = False
+    *, transaction: bool = True, idempotent: bool = False, admin: bool = False, own_calls: str = ""
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
 
@@ -278,21 +302,27 @@ def rpc(
     transaction: bool = True,
     idempotent: bool = False,
     admin: bool = False,
+    own_calls: str = "",
 ) -> Callable[..., Any]:
     """Make a method callable by RPC. It gets typed arguments (see signature.py), and returns plain JSON.
 
     With `transaction`, it runs in one; without, it opens its own. With `idempotent`, its `idempotency_key` makes it
-    run once. With `admin`, the actor's role is checked before the other arguments are parsed. A ServiceError reaches
-    the caller as itself; anything else is logged and becomes InternalError.
+    run once. With `admin`, the actor's role is checked before the other arguments are parsed. `own_calls` names a
+    setting: so many calls of this method may run or wait beside RPC_PREFETCH calls of the other methods. A ServiceError
+    reaches the caller as itself; anything else is logged and becomes InternalError.
 
     Only Nameko calls the decorated method, with the arguments of the wire. A service must not call its own RPC methods.
     """
     if method is None:
-        return functools.partial(_entrypoint, transaction=transaction, idempotent=idempotent, admin=admin)
-    return _entrypoint(method, transaction=transaction, idempotent=idempotent, admin=admin)
+        return functools.partial(
+            _entrypoint, transaction=transaction, idempotent=idempotent, admin=admin, own_calls=own_calls
+        )
+    return _entrypoint(method, transaction=transaction, idempotent=idempotent, admin=admin, own_calls=own_calls)
 
 
-def _entrypoint(method: Callable[..., Any], *, transaction: bool, idempotent: bool, admin: bool) -> Callable[..., Any]:
+def _entrypoint(
+    method: Callable[..., Any], *, transaction: bool, idempotent: bool, admin: bool, own_calls: str
+) -> Callable[..., Any]:
     signature = WireSignature(method)
 
     def call(self: Any, arguments: dict[str, Any]) -> Any:
@@ -322,7 +352,7 @@ def _entrypoint(method: Callable[..., Any], *, transaction: bool, idempotent: bo
             raise InternalError from error
 
     entry.wire_signature = signature  # type: ignore[attr-defined]
-    register_entrypoint(entry, Rpc())
+    register_entrypoint(entry, Rpc(own_calls))
     return entry
 
 

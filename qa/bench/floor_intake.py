@@ -20,7 +20,7 @@ from psycopg2.extras import Json, execute_values
 from contracts.ids import new_id
 from qa.bench.floor_bus import BATCH, Bus, event
 
-LIMIT = 400  # as MAX_UNDECIDED_ORDERS
+LIMIT = 400  # open orders, as many as a fast machine decides in a few seconds
 COUNT_SECONDS = 0.02
 PRICE = "10.90"
 USER = "01890000-0000-7000-8000-000000000000"

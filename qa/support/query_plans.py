@@ -18,6 +18,7 @@ from deploy.local.postgres import SUPERUSER
 GROWING = {
     "users", "refresh_families", "refresh_tokens", "products", "orders", "order_items", "timeline", "reservations",
     "reservation_lines", "stock", "movements", "payments", "notifications", "inbox", "idempotency_keys",
+    "product_replicas",
 }  # fmt: skip
 SETTINGS = {
     "session_preload_libraries": "auto_explain",

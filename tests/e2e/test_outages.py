@@ -2,11 +2,13 @@
 
 import http.client
 import re
+import signal
 import threading
 from contextlib import suppress
 from uuid import uuid4
 
 import pytest
+import redis
 import sqlalchemy
 
 from contracts.services import PROCESSES, SERVICES
@@ -149,6 +151,43 @@ def test_without_redis_everything_works(shop):
         eventually(lambda: ready(shop)[1]["status"] == "ok", timeout=BACK_WITHIN)
     assert set(traffic.outcomes) == {200, 201}, traffic.outcomes
     eventually(lambda: "Redis is unavailable" in logs.of("orders") and "Redis is back" in logs.of("orders"))
+    shop.assert_sound()
+
+
+def first_entry(shop, order):
+    """What the timeline says about the creation of an order."""
+    return shop.get(f"/orders/{order['id']}/timeline")["items"][0]["data"]
+
+
+def test_known_products_are_ordered_while_catalog_is_frozen(shop):
+    pen, unknown = shop.product(stock=1000), shop.product(stock=1000)
+    engine = sqlalchemy.create_engine(database_urls()["orders"], poolclass=sqlalchemy.NullPool)
+    shop.reaches(shop.order((pen, 1)), "CONFIRMED")
+
+    def replicas():
+        with engine.connect() as connection:
+            found = "SELECT count(*) FROM product_replicas WHERE id = ANY(CAST(:ids AS uuid[]))"
+            return connection.scalar(sqlalchemy.text(found), {"ids": [pen["id"], unknown["id"]]})
+
+    eventually(lambda: replicas() == 2)  # by their events
+    with engine.begin() as connection:
+        too_old = "UPDATE product_replicas SET confirmed_at = confirmed_at - interval '1 day' WHERE id = :id"
+        connection.execute(sqlalchemy.text(too_old), {"id": unknown["id"]})
+    shop.suite.kill("catalog", signal.SIGSTOP)
+    try:
+        # As every change of a product does: orders forgets the copies in its memory.
+        redis.Redis.from_url(shop.suite.env["REDIS_URL"]).delete("catalog:products:generation")
+        order = shop.order((pen, 1))
+        assert first_entry(shop, order)["prices_from"] == "replica"
+        shop.reaches(order, "CONFIRMED")
+        status, problem = shop.customer.request(
+            "POST", "/orders", {"items": [{"product_id": unknown["id"], "quantity": 1}]}
+        )
+        assert (status, problem["code"]) == (503, "SERVICE_UNAVAILABLE")
+        assert int(shop.customer.headers["Retry-After"]) > 0
+    finally:
+        shop.suite.kill("catalog", signal.SIGCONT)
+    eventually(lambda: "prices_from" not in first_entry(shop, shop.order((pen, 1))))
     shop.assert_sound()
 
 

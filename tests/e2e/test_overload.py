@@ -1,4 +1,4 @@
-"""Overload: requests are refused fast and without effect, and are accepted again once the cause has ended."""
+"""Overload: requests are slowed, then refused fast and without effect, until the cause has ended."""
 
 import http.client
 import json
@@ -91,7 +91,9 @@ def test_when_too_many_orders_are_undecided_the_next_is_refused_until_they_are_d
     shop.stop("payments")
     taken = [post_order(shop, pen) for _ in range(LIMIT)]
     assert [response.status for response in taken] == [201] * LIMIT
-    refusals = [post_order(shop, pen) for _ in range(10)]
+    with ThreadPoolExecutor(max_workers=10) as pool:  # these wait in vain, and the next ones are refused at once
+        refusals = list(pool.map(lambda _: post_order(shop, pen), range(10)))
+    refusals += [post_order(shop, pen) for _ in range(10)]
     for refusal in refusals:
         assert (refusal.status, refusal.body["code"]) == (503, "SERVICE_UNAVAILABLE")
         assert "Nothing was done" in refusal.body["detail"]
@@ -102,6 +104,21 @@ def test_when_too_many_orders_are_undecided_the_next_is_refused_until_they_are_d
     assert shop.get(f"/orders/{taken[0].body['id']}")["status"] == "CREATED"
     shop.start("payments")
     eventually(lambda: post_order(shop, pen).status == 201, timeout=RECOVERY_SECONDS, pause=0.2)
+    shop.assert_sound()
+
+
+@pytest.mark.usefixtures("only_few_undecided")
+def test_a_closed_loop_without_pauses_is_slowed_and_never_refused(shop):
+    """More clients than orders may be undecided. Before there was a line, all but LIMIT of them were refused."""
+    pen = shop.product(stock=1000)
+    clients, orders_of_each = LIMIT + 3, 4
+
+    def client(_):
+        return [post_order(shop, pen).status for _ in range(orders_of_each)]
+
+    with ThreadPoolExecutor(max_workers=clients) as pool:
+        statuses = [status for those in pool.map(client, range(clients)) for status in those]
+    assert statuses == [201] * clients * orders_of_each
     shop.assert_sound()
 
 

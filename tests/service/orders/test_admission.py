@@ -1,55 +1,75 @@
-"""Admission with too many undecided orders: what is refused, what still works, and what makes room."""
+"""Admission with many undecided orders: what waits, what is refused, what still works, and what makes room."""
 
 from datetime import timedelta
 from unittest.mock import Mock
 
+import eventlet
 import nameko
 import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session
 
-from contracts.errors import IdempotencyKeyReused, Overloaded
-from contracts.ids import new_id
+from contracts.errors import IdempotencyKeyInUse, IdempotencyKeyReused, Overloaded, ServiceError
 from contracts.inventory import StockFailed
 from orders import queries
 from orders.admission import Waiting
+from orders.providers import GateProvider
 from orders.service import OrdersService
-from tests.support import database, eventually
+from tests.service.orders.test_service import ALICE, BOB, PEN, line
+from tests.support import TEST_TIMEOUT_SECONDS, Caller, database, eventually
 
-LIMIT = 9  # an eighth of it is one
-ALICE = {"user_id": str(new_id()), "roles": ["customer"]}
-PEN = {
-    "id": str(new_id()),
-    "sku": "PEN",
-    "name": "Pen",
-    "description": "",
-    "price": "12.50",
-    "currency": "TRY",
-    "is_active": True,
-    "version": 1,
-    "created_at": "2026-01-01T00:00:00.000000Z",
-    "updated_at": "2026-01-01T00:00:00.000000Z",
-}
-ONE_PEN = [{"product_id": PEN["id"], "quantity": 1}]
+LIMIT = 5
+WAIT_SECONDS = 0.4
+ONE_PEN = [line(quantity=1)]
 
 
 @pytest.fixture
 def catalog():
     services = Mock()
+    services.within.return_value = services
     services.catalog.get_products.return_value = {"items": [PEN]}
     return services
 
 
+def start(run_service, catalog, **settings):
+    with nameko.config.patch({"MAX_UNDECIDED_ORDERS": LIMIT, **settings}):
+        return run_service(OrdersService, services=catalog)
+
+
 @pytest.fixture
 def orders(run_service, caller, catalog):
-    with nameko.config.patch({"MAX_UNDECIDED_ORDERS": LIMIT}):
-        run_service(OrdersService, services=catalog)
-        yield caller.orders
+    """Orders that let nobody wait for long."""
+    start(run_service, catalog, ORDER_WAIT_SECONDS=WAIT_SECONDS)
+    return caller.orders
+
+
+@pytest.fixture
+def patient(run_service, caller, catalog):
+    """Orders that let new orders wait as long as the tests may take."""
+    container = start(run_service, catalog, ORDER_WAIT_SECONDS=TEST_TIMEOUT_SECONDS)
+    gate = next(each for each in container.dependencies if isinstance(each, GateProvider)).gate
+    return Mock(rpc=caller.orders, admission=gate.admission)
 
 
 def fill(orders):
     """Place orders up to the limit, each with its own idempotency key: k0, k1, ..."""
     return [orders.create_order(ONE_PEN, actor=ALICE, idempotency_key=f"k{number}") for number in range(LIMIT)]
+
+
+def ask(**more):
+    """Place an order in a greenlet, which returns the order or the error."""
+
+    def call():
+        try:
+            return Caller(TEST_TIMEOUT_SECONDS).orders.create_order(ONE_PEN, **({"actor": ALICE} | more))
+        except (ServiceError, OSError) as error:
+            return error
+
+    return eventlet.spawn(call)
+
+
+def let_all_in(gate):
+    gate.admission.limit.highest, gate.admission.limit._limit = 100, 100.0
 
 
 def stored():
@@ -58,12 +78,66 @@ def stored():
         return tuple(connection.execute(sqlalchemy.text(counts + " (SELECT count(*) FROM idempotency_keys)")).one())
 
 
-def test_an_order_over_the_limit_is_refused_and_stores_nothing(orders, catalog):
+def decide(bus, order):
+    bus.publish(StockFailed(order_id=order["id"], reason="OUT_OF_STOCK", shortages=()))
+
+
+def test_orders_over_the_limit_wait_and_are_placed_in_their_order_as_others_are_decided(patient, bus):
+    undecided = fill(patient.rpc)
+    waiting = []
+    for number in range(3):
+        waiting.append(ask(idempotency_key=f"w{number}"))
+        eventually(lambda: patient.admission.waiting == len(waiting))
+    for number in range(3):
+        decide(bus, undecided[number])
+        order = waiting[number].wait()
+        assert order["status"] == "CREATED"
+        assert patient.admission.waiting == 2 - number
+    assert stored()[0] == LIMIT + 3
+
+
+def test_orders_that_wait_keep_no_other_call_waiting(run_service, caller, catalog):
+    """More of them than RPC_PREFETCH."""
+    container = start(run_service, catalog, ORDER_WAIT_SECONDS=TEST_TIMEOUT_SECONDS, RPC_PREFETCH=2)
+    gate = next(each for each in container.dependencies if isinstance(each, GateProvider)).gate
+    first, *_ = fill(caller.orders)
+    waiting = [ask() for _ in range(8)]
+    eventually(lambda: gate.admission.waiting == len(waiting))
+    for _ in range(3):
+        assert caller.orders.get_order(first["id"], actor=ALICE)["status"] == "CREATED"
+    assert gate.admission.waiting == len(waiting)
+    let_all_in(gate)
+    assert {one.wait()["status"] for one in waiting} == {"CREATED"}
+
+
+def test_only_so_many_orders_wait(run_service, caller, catalog):
+    container = start(run_service, catalog, ORDER_WAIT_SECONDS=TEST_TIMEOUT_SECONDS, MAX_WAITING_ORDERS=2)
+    gate = next(each for each in container.dependencies if isinstance(each, GateProvider)).gate
+    fill(caller.orders)
+    waiting = [ask() for _ in range(2)]
+    eventually(lambda: gate.admission.waiting == 2)
+    assert isinstance(ask().wait(), Overloaded)
+    assert gate.admission.waiting == 2
+    let_all_in(gate)
+    assert {one.wait()["status"] for one in waiting} == {"CREATED"}
+
+
+def test_a_key_whose_order_waits_is_in_use(patient, bus):
+    undecided = fill(patient.rpc)
+    waiting = ask(idempotency_key="w")
+    eventually(lambda: patient.admission.waiting == 1)
+    assert isinstance(ask(idempotency_key="w").wait(), IdempotencyKeyInUse)
+    decide(bus, undecided[0])
+    assert waiting.wait()["status"] == "CREATED"
+
+
+def test_an_order_that_waited_in_vain_is_refused_and_the_next_ones_at_once(orders, catalog):
     fill(orders)
-    before, asked = stored(), catalog.catalog.get_products.call_count
+    before = stored()
     with pytest.raises(Overloaded, match="Nothing was done") as refusal:
         orders.create_order(ONE_PEN, actor=ALICE, idempotency_key="new")
     assert (refusal.value.status, refusal.value.code, refusal.value.retry_after) == (503, "SERVICE_UNAVAILABLE", 1)
+    asked = catalog.catalog.get_products.call_count
     with pytest.raises(Overloaded):
         orders.create_order(ONE_PEN, actor=ALICE)
     assert stored() == before
@@ -72,19 +146,19 @@ def test_an_order_over_the_limit_is_refused_and_stores_nothing(orders, catalog):
 
 def test_repeated_requests_of_earlier_orders_still_get_their_result(orders):
     first = fill(orders)[0]
-    assert orders.create_order(ONE_PEN, actor=ALICE, idempotency_key="k0") == first
+    for _ in range(2):  # after a wait, and then at once
+        assert orders.create_order(ONE_PEN, actor=ALICE, idempotency_key="k0") == first
     with pytest.raises(IdempotencyKeyReused):
-        orders.create_order([{"product_id": PEN["id"], "quantity": 2}], actor=ALICE, idempotency_key="k0")
-    stranger = {"user_id": str(new_id()), "roles": ["customer"]}
+        orders.create_order([line(quantity=2)], actor=ALICE, idempotency_key="k0")
     with pytest.raises(Overloaded):
-        orders.create_order(ONE_PEN, actor=stranger, idempotency_key="k0")
+        orders.create_order(ONE_PEN, actor=BOB, idempotency_key="k0")
 
 
 def test_a_decision_makes_room_and_a_refused_key_can_be_used_again(orders, bus):
     undecided = fill(orders)
     with pytest.raises(Overloaded):
         orders.create_order(ONE_PEN, actor=ALICE, idempotency_key="new")
-    bus.publish(StockFailed(order_id=undecided[0]["id"], reason="OUT_OF_STOCK", shortages=()))
+    decide(bus, undecided[0])
     eventually(lambda: orders.get_order(undecided[0]["id"])["status"] == "CANCELLED")
 
     def try_again():
@@ -93,7 +167,7 @@ def test_a_decision_makes_room_and_a_refused_key_can_be_used_again(orders, bus):
         except Overloaded:
             return None
 
-    assert eventually(try_again, timeout=2)["status"] == "CREATED"
+    assert eventually(try_again)["status"] == "CREATED"
     with pytest.raises(Overloaded):
         orders.create_order(ONE_PEN, actor=ALICE)
 

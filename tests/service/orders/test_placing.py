@@ -131,6 +131,7 @@ def counter(run_service, monkeypatch):
     patient = {"lock_timeout": "60s", "statement_timeout": "60s"}  # a test may hold the lock for long on a slow machine
     monkeypatch.setattr(postgres, "SESSION_SETTINGS", postgres.SESSION_SETTINGS | patient)
     catalog = Mock()
+    catalog.within.return_value = catalog
     catalog.catalog.get_products = lambda product_ids: {
         "items": [item for item in (PEN, BOOK, GONE) if item["id"] in product_ids]
     }

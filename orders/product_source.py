@@ -1,0 +1,153 @@
+"""Where the products of a new order come from: catalog, or this service's replicas while catalog does not respond.
+
+Pure code: the calls to catalog and the queries are arguments.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from contracts.catalog import ProductView
+from contracts.errors import ServiceUnavailable, UpstreamTimeout
+from orders.models import ProductReplica
+from orders.pricing import Product
+
+# While catalog does not respond, one order in this time asks it all the same.
+PROBE_SECONDS = 1.0
+# A replica of which nothing has changed is confirmed again after this share of the age up to which it may decide.
+REFRESH_SHARE = 0.1
+MAX_NOTED = 10_000
+
+Load = Callable[[list[str]], Mapping[str, ProductView]]
+Get = Callable[[Sequence[str], Load], Mapping[str, ProductView]]
+Ask = Callable[[Sequence[str], float], Mapping[str, ProductView]]
+Replicas = Callable[[Sequence[str]], Sequence[ProductReplica]]
+
+UNKNOWN = "The catalog does not respond, and orders does not know all of these products. Nothing was done; try again."
+
+
+class CatalogSilent(ServiceUnavailable):
+    """Catalog has not responded lately, so it is not asked now."""
+
+    detail = UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The products of an order. `confirmed_at` is None if catalog confirmed them, else when it did so last."""
+
+    products: Sequence[Product]
+    confirmed_at: datetime | None = None
+
+
+class Probe:
+    """Decides whether to call something that may not respond: after a failure only now and then."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failed = False
+        self._again_at = 0.0
+
+    def may_call(self) -> bool:
+        """Tell whether to call now; after a failure this is true once in PROBE_SECONDS."""
+        if not self._failed:
+            return True
+        if self._clock() < self._again_at:
+            return False
+        self._again_at = self._clock() + PROBE_SECONDS
+        return True
+
+    def succeeded(self) -> None:
+        """Record a response."""
+        self._failed = False
+
+    def failed(self) -> None:
+        """Record a call without a response."""
+        self._failed = True
+        self._again_at = self._clock() + PROBE_SECONDS
+
+
+class Confirmations:
+    """The products that catalog has confirmed in this process and that are not stored yet.
+
+    They are stored beside the orders, not with them, and only if they are new, changed or confirmed long ago.
+    """
+
+    def __init__(self, refresh_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._refresh_seconds, self._clock = refresh_seconds, clock
+        self._stored: dict[str, tuple[int, float]] = {}
+        self._pending: dict[str, tuple[ProductView, float]] = {}
+
+    def note(self, products: Mapping[str, ProductView]) -> None:
+        """Note products that catalog returned just now, by id."""
+        now = self._clock()
+        for product_id, product in products.items():
+            version, at = self._stored.get(product_id, (0, 0.0))
+            if product.version != version or now - at > self._refresh_seconds:
+                self._pending[product_id] = product, now
+        if len(self._pending) > MAX_NOTED:  # the database has been away for long
+            self._pending.clear()
+
+    def store(self, store: Callable[[Sequence[tuple[Product, timedelta]]], object]) -> None:
+        """Call `store(...)` with the noted products and how long ago each was confirmed, unless there are none.
+
+        If it raises, they stay noted.
+        """
+        if not self._pending:
+            return
+        now, noted = self._clock(), dict(self._pending)
+        store([(product, timedelta(seconds=now - at)) for product, at in noted.values()])
+        for product_id, (product, at) in noted.items():
+            if self._pending.get(product_id) == (product, at):  # not confirmed again in the meantime
+                del self._pending[product_id]
+            self._stored[product_id] = product.version, at
+        if len(self._stored) > MAX_NOTED:
+            self._stored.clear()
+
+
+class ProductSource:
+    """Finds the products of new orders. One for each process."""
+
+    def __init__(self, max_age: timedelta, prompt_seconds: float, count: Callable[[], object]) -> None:
+        """Replicas that were confirmed within `max_age` decide if catalog takes longer than `prompt_seconds`.
+
+        `count()` is called for each order that they decide.
+        """
+        self.max_age = max_age
+        self.confirmations = Confirmations(max_age.total_seconds() * REFRESH_SHARE)
+        self._prompt_seconds, self._count = prompt_seconds, count
+        self._prompt, self._patient = Probe(), Probe()
+
+    def find(self, product_ids: Sequence[str], get: Get, ask: Ask, replicas: Replicas, seconds: float) -> Found:
+        """Return the products of an order, those that exist.
+
+        `get` returns copies in memory and loads what is missing, `ask` calls catalog, `replicas` reads the table.
+        If the table lacks a product, catalog may take up to `seconds`. Raises CatalogSilent.
+        """
+        with suppress(ServiceUnavailable, UpstreamTimeout):
+            return self._confirmed(product_ids, get, ask, self._prompt, min(seconds, self._prompt_seconds))
+        kept = replicas(product_ids)
+        if len(kept) == len(product_ids):
+            self._count()
+            return Found(kept, min(replica.confirmed_at for replica in kept))
+        try:
+            return self._confirmed(product_ids, get, ask, self._patient, seconds)
+        except (ServiceUnavailable, UpstreamTimeout) as error:
+            raise CatalogSilent(retry_after=1) from error
+
+    def _confirmed(self, product_ids: Sequence[str], get: Get, ask: Ask, probe: Probe, seconds: float) -> Found:
+        def load(missing: Sequence[str]) -> Mapping[str, ProductView]:
+            if seconds <= 0 or not probe.may_call():
+                raise CatalogSilent(retry_after=1)
+            try:
+                found = ask(missing, seconds)
+            except (ServiceUnavailable, UpstreamTimeout):
+                probe.failed()
+                raise
+            probe.succeeded()
+            self.confirmations.note(found)
+            return found
+
+        return Found(list(get(product_ids, load).values()))

@@ -1,0 +1,159 @@
+"""Dependencies of orders: the gate for new orders, where their products come from, and the metrics of decisions."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from eventlet.event import Event as Signal
+from nameko import config
+from nameko.extensions import DependencyProvider
+
+from contracts.base import Event
+from contracts.errors import Overloaded
+from extensions.observability.metrics import Metrics
+from extensions.observability.traces import current_trace
+from orders.admission import COUNT_SECONDS, Admission, Limit, Waiting, refusal
+from orders.decision_metrics import DecisionMetrics, is_decision, seconds_to_decide
+from orders.product_source import ProductSource
+
+# The line is left while there is still time to place the order, or to refuse it, before the caller gives up.
+PLACING_SECONDS = 0.5
+
+
+def deadline() -> timedelta:
+    """Return how long an order may wait for its decision."""
+    return timedelta(seconds=float(config["ORDER_DEADLINE_SECONDS"]))
+
+
+class Gate:
+    """Lets new orders in as fast as orders are decided, in arrival order. One for each process."""
+
+    def __init__(self, admission: Admission, wait_seconds: float, count_refusal: Callable[[], object]) -> None:
+        """An order waits for at most `wait_seconds`, and for less if its caller gives up sooner."""
+        self.admission = admission
+        self._wait_seconds, self._count_refusal = wait_seconds, count_refusal
+
+    def check(self, count: Callable[[], Waiting], *, unless: Callable[[], bool]) -> None:
+        """Raise Overloaded where `entered` would do so at once: to be called before any work for the order."""
+        self.admission.recount(count)
+        try:
+            self.admission.require_chance()
+        except Overloaded:
+            if not unless():
+                self._count_refusal()
+                raise
+
+    @contextmanager
+    def entered(self, count: Callable[[], Waiting], *, unless: Callable[[], bool]) -> Iterator[None]:
+        """Run the block, which places one order, as soon as there is room. `count()` asks the database.
+
+        Where there is none, and waiting is of no use, it raises Overloaded, `unless` the block places nothing new.
+        """
+        try:
+            self._enter(count)
+        except Overloaded:
+            if not unless():
+                self._count_refusal()
+                raise
+            yield
+            return
+        try:
+            yield
+        finally:
+            self.admission.ended()
+            self._open()
+
+    def placed(self) -> None:
+        """Count an order that was stored."""
+        self.admission.placed()
+
+    def decided(self, event: Event) -> None:
+        """Let the next order in if `event` decides one."""
+        if is_decision(event):
+            self.admission.decided(seconds_to_decide(event))
+            self._open()
+
+    def _enter(self, count: Callable[[], Waiting]) -> None:
+        self.admission.recount(count)
+        signal = Signal()
+        seconds = current_trace().remaining(self._wait_seconds + PLACING_SECONDS) - PLACING_SECONDS
+        if self.admission.enter(signal, seconds):
+            return
+        try:
+            self._wait(signal, time.monotonic() + seconds, count)
+        except BaseException:
+            if signal.ready():  # the call was let in, and ended at the same time
+                self.admission.ended()
+            raise
+        finally:
+            self.admission.leave(signal)
+            self._open()
+
+    def _wait(self, signal: Signal, until: float, count: Callable[[], Waiting]) -> None:
+        while not signal.ready():
+            seconds = until - time.monotonic()
+            if seconds <= 0:
+                raise refusal()
+            signal.wait(timeout=min(seconds, COUNT_SECONDS))
+            if not signal.ready():
+                self.admission.recount(count)
+                self._open()
+
+    def _open(self) -> None:
+        """Let in as many of the waiting orders as there is room for."""
+        while (signal := self.admission.admitted()) is not None:
+            signal.send(True)
+
+
+class GateProvider(DependencyProvider):  # type: ignore[misc]  # Nameko has no types
+    """Gives the service its gate, with the limits that config.yml states."""
+
+    metrics = Metrics()
+
+    def setup(self) -> None:
+        """Read the limits, so that a wrong one stops the service at its start."""
+        target = timedelta(seconds=float(config.get("ORDER_DECISION_SECONDS", 1.0)))
+        limit = Limit(int(config.get("MAX_UNDECIDED_ORDERS", 1000)), target, deadline())
+        wait_seconds = float(config.get("ORDER_WAIT_SECONDS", 3.5))
+        admission = Admission(limit, int(config.get("MAX_WAITING_ORDERS", 256)), wait_seconds)
+        refused = self.metrics.counter("orders_refused_total", "New orders refused, because too many were undecided.")
+        self.gate = Gate(admission, wait_seconds, refused.inc)
+        self.metrics.gauge("orders_undecided_limit", "Orders that may be undecided.", lambda: limit.value)
+        self.metrics.gauge("orders_waiting", "New orders that wait for room.", lambda: admission.waiting)
+
+    def get_dependency(self, _worker_ctx: Any) -> Gate:
+        """Return the gate; all workers share it."""
+        return self.gate
+
+
+class ProductsProvider(DependencyProvider):  # type: ignore[misc]  # Nameko has no types
+    """Gives the service the state of its product replicas in this process."""
+
+    metrics = Metrics()
+
+    def setup(self) -> None:
+        """Read the age up to which a replica may decide a price."""
+        max_age = timedelta(seconds=float(config.get("PRODUCT_REPLICA_MAX_AGE_SECONDS", 900)))
+        prompt = float(config.get("CATALOG_PROMPT_SECONDS", 0.1))
+        counter = self.metrics.counter("orders_priced_by_replica_total", "Orders priced while catalog was silent.")
+        self.source = ProductSource(max_age, prompt, counter.inc)
+
+    def get_dependency(self, _worker_ctx: Any) -> ProductSource:
+        """Return the state; all workers share it."""
+        return self.source
+
+
+class DecisionsProvider(DependencyProvider):  # type: ignore[misc]  # Nameko has no types
+    """Gives the service the metrics of its decisions."""
+
+    metrics = Metrics()
+
+    def setup(self) -> None:
+        """Create the metrics."""
+        self.decisions = DecisionMetrics(self.metrics)
+
+    def get_dependency(self, _worker_ctx: Any) -> DecisionMetrics:
+        """Return the metrics; all workers share them."""
+        return self.decisions
