@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 # A command that takes longer is given up, and Redis is not asked again until a probe has found it back. A request may
 # pass three processes that find out independently, and must not become slower by more than a tenth of a second.
-PATIENCE_MS = 30
+REQUEST_TIMEOUT_MS = 30
 # Of each command of a probe, for which no request waits.
 TIMEOUT_SECONDS = 1.0
 # Between two probes. Until one succeeds, other processes read entries that this one could not invalidate.
@@ -52,7 +52,7 @@ class RedisConnection(SharedExtension):
         super().__init__()
         self._client: Any = None
         self.instruments: Any = None
-        self._patience = PATIENCE_MS / 1000
+        self._deadline_seconds = REQUEST_TIMEOUT_MS / 1000
         self._backoff = Backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, healthy_after=HEALTHY_SECONDS)
         self._is_unavailable = False
         self._available_since = 0.0
@@ -67,7 +67,7 @@ class RedisConnection(SharedExtension):
         )
         service = self.container.service_name
         require_own_secrets(config, service, redis=True)
-        self._patience = float(config.get("REDIS_PATIENCE_MS", PATIENCE_MS)) / 1000
+        self._deadline_seconds = float(config.get("REDIS_TIMEOUT_MS", REQUEST_TIMEOUT_MS)) / 1000
         self._pending = PendingInvalidations(f"{service}:")
         self._client = redis.Redis.from_url(
             redis_url(config, service),
@@ -85,7 +85,7 @@ class RedisConnection(SharedExtension):
         if self._is_unavailable:
             return None
         try:
-            with Deadline(self._patience):
+            with Deadline(self._deadline_seconds):
                 self._pending.send(self._client)
                 return call(self._client)
         except (redis.RedisError, OSError) as error:
@@ -116,7 +116,7 @@ class RedisConnection(SharedExtension):
             # Also to a slow Redis: other processes may still read the entries. This opens a connection, too.
             self._client.ping()
             self._pending.send(self._client)
-            with Deadline(self._patience):
+            with Deadline(self._deadline_seconds):
                 self._client.ping()
         except (redis.RedisError, OSError):
             return False

@@ -99,7 +99,7 @@ class PendingCalls(SharedExtension):
         """
         began = time.monotonic()
         try:
-            with self.guards.of(service).call(method, timeout):
+            with self.guards.of_call(service, method).call(method, timeout):
                 result = self._call(service, method, args, kwargs, timeout)
         except BaseException as error:
             self._instruments.ended(time.monotonic() - began, error, service, method)

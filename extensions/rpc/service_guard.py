@@ -13,7 +13,7 @@ from types import TracebackType
 from nameko import config
 from nameko.extensions import SharedExtension
 
-from contracts.calls import CALLS
+from contracts.call_permissions import CALLS
 from contracts.errors import Overloaded, ServiceError, ServiceUnavailable, UpstreamTimeout
 from extensions.observability.instruments import GuardInstruments
 from extensions.observability.metrics import Metrics
@@ -29,6 +29,8 @@ MAX_WAITING = 300
 # A call without a reply says that the service is away only where it has waited at least this long: a caller may give
 # a call less time than the service usually needs.
 TELLING_SECONDS = 1.0
+# Calls that wait in the service for room have a guard of their own: other calls of the service do not wait behind them.
+WAITING_CALLS = frozenset({"orders.create_order"})
 # Health checks pass always. One that is answered brings the next probe forward.
 HEALTH = "health"
 
@@ -46,11 +48,11 @@ class ServiceSilent(ServiceUnavailable):
 
 
 class ServiceGuard:
-    """Bulkhead and circuit breaker of one called service: `with guard.call(method, timeout): ...`."""
+    """Bulkhead and circuit breaker of one called service, or of one of WAITING_CALLS: `with guard.call(method, timeout): ...`."""
 
     def __init__(self, service: str, max_calls: int, max_waiting: int, instruments: GuardInstruments) -> None:
         """At most `max_calls` calls run, and `max_waiting` run or wait."""
-        self.service = service
+        self.service = service.partition(".")[0]
         self._bulkhead = Bulkhead(max_calls, max_waiting, self._busy)
         self._breaker = CircuitBreaker(self._on_change)
         self._instruments = instruments
@@ -160,13 +162,22 @@ class ServiceGuards(SharedExtension):
         self._max_waiting = int(config.get("RPC_MAX_WAITING_PER_SERVICE", MAX_WAITING))
         self._guards = {}
         for called in CALLS.get(self.container.service_name, ()):
-            self.of(called.partition(".")[0])
+            service, _, method = called.partition(".")
+            self.of(service)
+            for name in WAITING_CALLS:
+                if name == called or (method == "*" and name.startswith(f"{service}.")):
+                    self.of(name)
 
-    def of(self, service: str) -> ServiceGuard:
-        """Return the guard of a service."""
-        guard = self._guards.get(service)
+    def of_call(self, service: str, method: str) -> ServiceGuard:
+        """Return the guard of a call."""
+        name = f"{service}.{method}"
+        return self.of(name if name in WAITING_CALLS else service)
+
+    def of(self, name: str) -> ServiceGuard:
+        """Return the guard of a service, or of one of WAITING_CALLS."""
+        guard = self._guards.get(name)
         if guard is None:
-            instruments = GuardInstruments(self.metrics, service)
-            guard = ServiceGuard(service, self._max_calls, self._max_waiting, instruments)
-            self._guards[service] = guard
+            max_calls = self._max_waiting if name in WAITING_CALLS else self._max_calls
+            guard = ServiceGuard(name, max_calls, self._max_waiting, GuardInstruments(self.metrics, name))
+            self._guards[name] = guard
         return guard

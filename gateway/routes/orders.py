@@ -31,7 +31,7 @@ class Routes:
         "/orders",
         aliases=("/orders/create-order",),
         access=Access.USER,
-        service="orders",
+        service="orders.create_order",
         body=CreateOrder,
         response=OrderView,
         status=201,

@@ -41,10 +41,10 @@ class Endpoint:
         """
         if self.declaration.sheds_load:
             self._overload.check()
-            patience = self._overload.queue_timeout(timeout)
-            self._bulkhead.require_capacity(patience)
+            queue_timeout = self._overload.queue_timeout(timeout)
+            self._bulkhead.require_capacity(queue_timeout)
             if self._guard is not None:
-                self._guard.require_capacity(patience)
+                self._guard.require_capacity(queue_timeout)
 
     def forget_shared(self) -> None:
         """Run the handler for the next request of a shared response."""

@@ -19,7 +19,7 @@ from extensions.observability.metrics import Metrics
 from extensions.rpc.service_guard import ServiceGuards
 from extensions.runtime.circuit_breaker import MIN_FAILURES, State
 from notifications.service import NotificationsService
-from tests.service.gateway.shop import ok
+from tests.service.gateway.responses import ok
 from tests.stopwatch import Stopwatch
 from tests.support import connect, eventually
 from users.service import UsersService
@@ -149,7 +149,7 @@ def metrics(gateway):
 
 
 def test_a_frozen_redis_costs_a_request_a_fraction_of_a_second_once(gateway, front, login, servers):
-    with config.patch({"REDIS_PATIENCE_MS": 30}):
+    with config.patch({"REDIS_TIMEOUT_MS": 30}):
         api = front()
     made = {"sku": "ISO-1", "name": "Thing", "price": "1.00"}
     product = ok(api.post("/products", json=made, headers=login("customer", "admin")), 201)

@@ -20,7 +20,7 @@ PATIENCE_SECONDS = 0.03
 @pytest.fixture
 def connection(run_service):
     """The connection of a service with the patience of production, after its first command."""
-    with config.patch({"REDIS_PATIENCE_MS": PATIENCE_SECONDS * 1000}):
+    with config.patch({"REDIS_TIMEOUT_MS": PATIENCE_SECONDS * 1000}):
         connection = run_service(Shelf).shared_extensions[RedisConnection]
     eventually(lambda: is_asked(connection))
     return connection
