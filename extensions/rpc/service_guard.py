@@ -48,7 +48,7 @@ class ServiceSilent(ServiceUnavailable):
 
 
 class ServiceGuard:
-    """Bulkhead and circuit breaker of one called service, or of one of WAITING_CALLS: `with guard.call(method, timeout): ...`."""
+    """Bulkhead and circuit breaker of one service, or one of WAITING_CALLS: `with guard.call(method, timeout): ...`."""
 
     def __init__(self, service: str, max_calls: int, max_waiting: int, instruments: GuardInstruments) -> None:
         """At most `max_calls` calls run, and `max_waiting` run or wait."""
