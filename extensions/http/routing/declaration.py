@@ -43,7 +43,7 @@ class RouteDeclaration:
     """Seconds for which one response serves every caller: math.inf for a constant one, 0 where it is not shared."""
     service: str = ""
     """The service that the handler always calls (the call, if it is one of service_guard.WAITING_CALLS). While that one
-    is away, requests are refused before they are read. Empty where the handler can often respond without a call, as from
+    is away, requests are refused before they are read. Empty where the handler often responds without a call, as from
     a cache, or calls several services."""
     compute_heavy: bool = False
     """Waits for much computation, such as a password hash. Few of these requests run at the same time."""
