@@ -16,7 +16,7 @@ from deploy.healthcheck import parts_down
 from deploy.local.suite import Suite
 from qa.support.client import Client
 from qa.support.consistency import database_urls
-from tests.e2e.conftest import ROOT
+from tests.e2e.conftest import READY_SECONDS, ROOT
 from tests.e2e.strict import Traffic
 from tests.support import eventually
 
@@ -201,6 +201,7 @@ def long_deadline(shop):
         services=("orders",),
     )
     suite.start()
+    suite.wait_ready(READY_SECONDS)
     is_back(shop)
     yield
     suite.stop()

@@ -1,4 +1,7 @@
-"""Strict JSON parsing: duplicate names, NaN, invalid UTF-8 and deep nesting are refused, so no input is ambiguous."""
+"""Strict JSON parsing: duplicate names, NaN, invalid UTF-8 and deep nesting are refused, so no input is ambiguous.
+
+What a body costs must not depend on its content: more values than any request needs are refused before they are built.
+"""
 
 import json
 from typing import Any
@@ -7,14 +10,20 @@ from contracts.errors import ValidationFailed
 from extensions.http.message.errors import MalformedJson
 
 MAX_DEPTH = 20
+# Of numbers, strings and so on. The longest text that a field allows may consist of commas, too.
+MAX_VALUES = 10_000
+# Of objects and lists. The largest request has a hundred lines.
+MAX_CONTAINERS = 1000
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """Return the JSON object in `body`. Raises MalformedJson, and ValidationFailed for JSON that is not an object."""
     if not body:
         raise MalformedJson("The body is empty. Send a JSON object.")
+    if body.count(b",") > MAX_VALUES:
+        raise _too_many()
     try:
-        value = json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_refuse_constant)
+        value = json.loads(body.decode(), object_pairs_hook=_Objects().make, parse_constant=_refuse_constant)
     except UnicodeDecodeError:
         raise MalformedJson("The body is not UTF-8.") from None
     except json.JSONDecodeError as error:
@@ -24,7 +33,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise _too_deep() from None
     except ValueError:  # an integer with more digits than Python converts
         raise MalformedJson("The body has a number that is too long.") from None
-    _check_depth(value)
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH:
+        _check_containers(value)
     if not isinstance(value, dict):
         raise ValidationFailed.field("", "must be a JSON object")
     if b"\\u" in body:
@@ -37,11 +47,22 @@ def dump(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        raise MalformedJson(f"The body has the field {json.dumps(_repeated(pairs)[:100])} twice.")
-    return result
+class _Objects:
+    """Makes the objects of one body."""
+
+    __slots__ = ("_count",)
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def make(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        self._count += 1
+        if self._count > MAX_CONTAINERS:
+            raise _too_many()
+        result = dict(pairs)
+        if len(result) < len(pairs):
+            raise MalformedJson(f"The body has the field {json.dumps(_repeated(pairs)[:100])} twice.")
+        return result
 
 
 def _repeated(pairs: list[tuple[str, Any]]) -> str:
@@ -62,13 +83,19 @@ def _too_deep() -> MalformedJson:
     return MalformedJson(f"The body is nested deeper than {MAX_DEPTH} levels.")
 
 
-def _check_depth(value: object) -> None:
+def _too_many() -> MalformedJson:
+    return MalformedJson(f"The body has more than {MAX_VALUES} values, or {MAX_CONTAINERS} objects and lists.")
+
+
+def _check_containers(value: object) -> None:
     """Walk level by level, because a recursive walk would exceed the recursion limit on deep input."""
-    level, depth = _containers([value]), 0
+    level, depth, count = _containers([value]), 0, 0
     while level:
-        depth += 1
+        depth, count = depth + 1, count + len(level)
         if depth > MAX_DEPTH:
             raise _too_deep()
+        if count > MAX_CONTAINERS:
+            raise _too_many()
         level = [inner for outer in level for inner in _containers(outer)]
 
 

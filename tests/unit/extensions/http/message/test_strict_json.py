@@ -83,3 +83,26 @@ def test_no_nesting_depth_crashes_the_process(body):
 def test_dump_is_compact_utf8():
     assert dump({"ad": "Gül", "n": [1, None]}) == '{"ad":"Gül","n":[1,null]}'.encode()
     assert json.loads(dump({"a": "\u2028"})) == {"a": "\u2028"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":[' + b",".join([b"1"] * 30_000) + b"]}",
+        b'{"a":[' + b",".join([b"{}"] * 20_000) + b"]}",
+        b'{"a":[' + b",".join([b'{"b":1}'] * 8000) + b"]}",
+        b'{"a":[' + b",".join([b"[]"] * 9000) + b"]}",
+        b'{"a":{' + b",".join(b'"%d":{}' % number for number in range(7000)) + b"}}",
+    ],
+    ids=["numbers", "empty objects", "objects", "lists", "objects in an object"],
+)
+def test_thousands_of_values_are_refused_before_they_cost_more_than_others(body):
+    with pytest.raises(MalformedJson, match="more than 10000 values, or 1000 objects and lists"):
+        parse_object(body)
+
+
+def test_the_largest_bodies_are_parsed():
+    wide = {str(number): "," for number in range(5000)}
+    assert parse_object(dump(wide)) == wide
+    lines = {"items": [{"product_id": "x" * 36, "tags": []}] * 400}
+    assert parse_object(dump(lines)) == lines
