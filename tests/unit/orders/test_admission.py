@@ -27,8 +27,7 @@ class Shop:
         self.now, self.rate, self.least, self.stuck = 100.0, rate, least, stuck
         self.undecided = deque()
         self.admissions = [
-            Admission(Limit(highest, TARGET, DEADLINE, self.clock), most_waiting, WAIT_SECONDS, self.clock)
-            for _ in range(processes)
+            Admission(Limit(highest, TARGET, DEADLINE, self.clock), most_waiting, self.clock) for _ in range(processes)
         ]
         self.admission, self.limit = self.admissions[0], self.admissions[0].limit
         self.clients = {}  # those that wait: ticket -> (process, until)
