@@ -17,9 +17,6 @@ from contracts.errors import Overloaded
 COUNT_SECONDS = 0.25
 # No order joins the line while the first one has less time left: more arrive than are decided.
 LATE_SECONDS = 0.5
-# So many may wait, however slowly orders are let in.
-FEW_WAITING = 64
-MOST_REMEMBERED = 10_000
 # A process places so many orders at once. More would take the processor from the decisions, and not be placed sooner.
 MOST_PLACING = 16
 # So many orders may be young and undecided while no order is decided.
@@ -165,18 +162,14 @@ class Admission:
     orders that it has seen decided.
     """
 
-    def __init__(
-        self, limit: Limit, most_waiting: int, wait_seconds: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """`most_waiting` orders wait at most, each for `wait_seconds` at most."""
+    def __init__(self, limit: Limit, most_waiting: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """`most_waiting` bounds the number of orders that wait."""
         self.limit = limit
-        self._most_waiting, self._wait_seconds, self._clock = most_waiting, wait_seconds, clock
+        self._most_waiting, self._clock = most_waiting, clock
         self._counted = Waiting()
         self._placing = self._placed = self._decided = 0
         self._line: deque[_Waiter] = deque()
-        self._let_in: deque[float] = deque(maxlen=MOST_REMEMBERED)
         self._stalled = False
-        self._line_since = 0.0
         self._counts = 0
         self._credit = 0.0
         self._count_again_at = clock()
@@ -235,8 +228,6 @@ class Admission:
             return True
         if seconds <= 0 or self._is_pointless():
             raise refusal()
-        if not self._line:
-            self._line_since = self._clock()
         self._line.append(_Waiter(ticket, self._clock() + seconds))
         return False
 
@@ -274,17 +265,9 @@ class Admission:
     def _begin(self) -> None:
         self._credit = max(0.0, self._credit - 1)
         self._placing += 1
-        self._let_in.append(self._clock())
         self._stalled = False
 
     def _is_pointless(self) -> bool:
         """Tell whether an order that joins the line now would hardly be let in in time."""
-        if self._stalled:
-            return True
-        now = self._clock()
-        while self._let_in and self._let_in[0] < now - self._wait_seconds:
-            self._let_in.popleft()
-        # Behind as many as were let in during the time that an order may wait, the next one would wait for longer.
-        stands = now - self._line_since > self._wait_seconds and len(self._line) >= max(FEW_WAITING, len(self._let_in))
-        is_late = bool(self._line) and now > self._line[0].until - LATE_SECONDS
-        return len(self._line) >= self._most_waiting or stands or is_late
+        is_late = bool(self._line) and self._clock() > self._line[0].until - LATE_SECONDS
+        return len(self._line) >= self._most_waiting or self._stalled or is_late

@@ -116,10 +116,9 @@ class GateProvider(DependencyProvider):  # type: ignore[misc]  # Nameko has no t
         """Read the limits, so that a wrong one stops the service at its start."""
         target = timedelta(seconds=float(config.get("ORDER_DECISION_SECONDS", 1.0)))
         limit = Limit(int(config.get("MAX_UNDECIDED_ORDERS", 1000)), target, deadline())
-        wait_seconds = float(config.get("ORDER_WAIT_SECONDS", 3.5))
-        admission = Admission(limit, int(config.get("MAX_WAITING_ORDERS", 256)), wait_seconds)
+        admission = Admission(limit, int(config.get("MAX_WAITING_ORDERS", 256)))
         refused = self.metrics.counter("orders_refused_total", "New orders refused, because too many were undecided.")
-        self.gate = Gate(admission, wait_seconds, refused.inc)
+        self.gate = Gate(admission, float(config.get("ORDER_WAIT_SECONDS", 3.5)), refused.inc)
         self.metrics.gauge("orders_undecided_limit", "Orders that may be undecided.", lambda: limit.value)
         self.metrics.gauge("orders_waiting", "New orders that wait for room.", lambda: admission.waiting)
 

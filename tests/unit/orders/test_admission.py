@@ -9,7 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import Overloaded
-from orders.admission import COUNT_SECONDS, FIRST_LIMIT, LOWEST_LIMIT, PROBES, Admission, Limit, Waiting
+from orders.admission import COUNT_SECONDS, FIRST_LIMIT, LOWEST_LIMIT, MOST_PLACING, PROBES, Admission, Limit, Waiting
 
 DEADLINE = timedelta(seconds=30)
 TARGET = timedelta(seconds=1.0)
@@ -27,8 +27,7 @@ class Shop:
         self.now, self.rate, self.least, self.stuck = 100.0, rate, least, stuck
         self.undecided = deque()
         self.admissions = [
-            Admission(Limit(highest, TARGET, DEADLINE, self.clock), most_waiting, WAIT_SECONDS, self.clock)
-            for _ in range(processes)
+            Admission(Limit(highest, TARGET, DEADLINE, self.clock), most_waiting, self.clock) for _ in range(processes)
         ]
         self.admission, self.limit = self.admissions[0], self.admissions[0].limit
         self.clients = {}  # those that wait: ticket -> (process, until)
@@ -210,6 +209,27 @@ def test_the_previous_count_is_used_while_the_database_does_not_respond():
     assert not shop.admission.has_room
 
 
+def test_a_count_that_took_so_long_that_another_began_is_ignored():
+    shop = Shop(highest=10)
+    placed(shop, 8)
+
+    def slow():
+        shop.now += COUNT_SECONDS
+        shop.admission.recount(shop.count)  # of another call, which overtakes this one
+        return Waiting()
+
+    shop.now += COUNT_SECONDS
+    shop.admission.recount(slow)
+    assert placed(shop, 5) == 2
+
+
+def test_a_process_places_only_so_many_orders_at_once():
+    shop = Shop()
+    assert [shop.admission.enter(object(), 1.0) for _ in range(MOST_PLACING + 1)] == [True] * MOST_PLACING + [False]
+    shop.admission.ended()
+    assert shop.admission.admitted() is not None
+
+
 def test_orders_of_other_processes_are_seen_at_the_next_count():
     shop = Shop(highest=10, processes=2)
     assert placed(shop, 16) == 16  # eight in each process
@@ -218,12 +238,12 @@ def test_orders_of_other_processes_are_seen_at_the_next_count():
 
 
 def test_stuck_orders_delay_no_others_while_others_are_decided():
-    shop = Shop(rate=20, least=0.2, stuck=FIRST_LIMIT)
+    shop = Shop(rate=60, least=0.3, stuck=3 * FIRST_LIMIT)
     shop.now += DEADLINE.total_seconds()  # nothing was decided for long
     assert placed(shop, PROBES + 5) == PROBES
-    shop.closed_loop(clients=16, seconds=10)
+    shop.closed_loop(clients=32, seconds=10)
     assert shop.refusals == []
-    assert shop.decided > 0.9 * 20 * 10
+    assert shop.decided > 0.8 * 60 * 10
 
 
 def test_there_is_a_highest_number_of_undecided_orders_stuck_ones_included():
