@@ -7,7 +7,7 @@ from contracts.services import SERVICES
 from qa.chaos.broker_control import control, undo
 from qa.chaos.disk_faults import LIMIT, MORE_THAN_ANY_DISK, configured_limit
 from qa.chaos.probes import CALLS
-from qa.chaos.slow_faults import Effect, SlowFault
+from qa.chaos.slow_faults import EVERYTHING, Effect, SlowFault
 
 WATERMARK = ("set_vm_memory_high_watermark", "absolute")
 LESS_THAN_IT_HAS = "1MB"
@@ -44,4 +44,7 @@ def _effect(sandbox, what, command, limit, normal_limit):
     return Effect(what, DEPENDENT, broken, exclusive=("rabbitmq",))
 
 
-FAULTS = [SlowFault("the broker's memory alarm", memory), SlowFault("the broker's alarm of a full disk", disk)]
+FAULTS = [
+    SlowFault("the broker's memory alarm", memory, EVERYTHING),
+    SlowFault("the broker's alarm of a full disk", disk, EVERYTHING),
+]

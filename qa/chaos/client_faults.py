@@ -9,7 +9,7 @@ from pathlib import Path
 from deploy.local.suite import ROOT
 from qa.chaos.faults import FaultNotInjected
 from qa.chaos.probes import GATEWAY
-from qa.chaos.slow_faults import Effect, SlowFault
+from qa.chaos.slow_faults import NOTHING, Effect, SlowFault
 
 END_SECONDS = 10.0
 KIBIBYTES_A_MEBIBYTE = 1024
@@ -64,7 +64,7 @@ def kind(words, name, number):
 
         return Effect(words, frozenset(), broken, exclusive=("clients",))
 
-    return SlowFault(words, plan)
+    return SlowFault(words, plan, NOTHING)
 
 
 FAULTS = [

@@ -8,10 +8,10 @@ from contracts.services import PROCESSES, SERVICES
 from deploy.local.process import descendants
 from qa.chaos.cpu_quota import limited
 from qa.chaos.probes import CALLS, GATEWAY
-from qa.chaos.slow_faults import Effect, SlowFault
+from qa.chaos.slow_faults import EVERYTHING, ONE_SERVICE, Effect, SlowFault
 
 QUARTER = 0.25
-EVERYTHING = frozenset({GATEWAY, CALLS, *SERVICES})
+ALL = frozenset({GATEWAY, CALLS, *SERVICES})
 
 
 def one_service(sandbox, chance: random.Random) -> Effect:
@@ -23,7 +23,7 @@ def one_service(sandbox, chance: random.Random) -> Effect:
 
 def all_services(sandbox, _chance) -> Effect:
     """A quarter of the machine for all processes of the suite together."""
-    return _effect("all services", EVERYTHING, sandbox.instances, QUARTER * (os.cpu_count() or 1))
+    return _effect("all services", ALL, sandbox.instances, QUARTER * (os.cpu_count() or 1))
 
 
 def _effect(what, affects, targets, cores):
@@ -51,15 +51,15 @@ def server(name):
             main = getattr(sandbox.servers, name).pid
             return [main, *descendants(main)] if main else []
 
-        affects = EVERYTHING - {GATEWAY}
+        affects = ALL - {GATEWAY}
         return Effect(f"{name} with {QUARTER:g} processors", affects, _limiting(pids, QUARTER), exclusive=(name,))
 
     return plan
 
 
 FAULTS = [
-    SlowFault("a quarter of a processor for one service", one_service),
-    SlowFault("a quarter of the processors for all services", all_services),
-    SlowFault("a quarter of a processor for RabbitMQ", server("rabbitmq")),
-    SlowFault("a quarter of a processor for PostgreSQL", server("postgres")),
+    SlowFault("a quarter of a processor for one service", one_service, ONE_SERVICE),
+    SlowFault("a quarter of the processors for all services", all_services, EVERYTHING),
+    SlowFault("a quarter of a processor for RabbitMQ", server("rabbitmq"), EVERYTHING),
+    SlowFault("a quarter of a processor for PostgreSQL", server("postgres"), EVERYTHING),
 ]

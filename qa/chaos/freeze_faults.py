@@ -11,7 +11,7 @@ from deploy.local.process import descendants, signal_process
 from qa.chaos.faults import FaultNotInjected
 from qa.chaos.probes import CALLS, GATEWAY
 from qa.chaos.process_faults import stopped
-from qa.chaos.slow_faults import Effect, SlowFault
+from qa.chaos.slow_faults import EVERYTHING, NOTHING, Effect, SlowFault
 from qa.chaos.slow_network import CACHE_ALLOWANCE
 from qa.chaos.user import NO_RESPONSE
 
@@ -99,6 +99,6 @@ def server(name):
 
 
 FAULTS = [
-    *(SlowFault(f"{name} is frozen", service(name)) for name in PROCESSES),
-    *(SlowFault(f"{name} is frozen", server(name)) for name in SERVERS),
+    *(SlowFault(f"{name} is frozen", service(name), name) for name in PROCESSES),
+    *(SlowFault(f"{name} is frozen", server(name), EVERYTHING if SERVERS[name][0] else NOTHING) for name in SERVERS),
 ]

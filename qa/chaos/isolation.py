@@ -67,6 +67,7 @@ class Finding:
     p99: float = 0.0
     limit: float = 0.0
     failures: str = ""
+    beside: frozenset[str] = frozenset()  # the kinds of the faults that were active during bad samples
 
     @property
     def is_violated(self) -> bool:
@@ -74,9 +75,10 @@ class Finding:
 
     def __str__(self) -> str:
         failed = f", {self.failures}" if self.failures else ""
+        beside = f"; beside it: {', '.join(sorted(self.beside))}" if self.beside else ""
         return (
             f"{self.kind}: {self.probe}: {self.bad} of {self.samples} took longer than {1000 * self.limit:.0f} ms or "
-            f"failed (p99 {1000 * self.p99:.0f} ms{failed})"
+            f"failed (p99 {1000 * self.p99:.0f} ms{failed}){beside}"
         )
 
 
@@ -132,14 +134,15 @@ def judge(
 
 
 def _unaffected(samples, window, active, probe, limit):
-    """Return (sample, its limit) of those that were due during the window, without an effect of another one."""
+    """Return (sample, its limit, the active windows) of those that were due during the window and that no other one
+    affects."""
     found = []
     for sample in samples:
         if not window.began <= sample.due < window.ended:
             continue
         present = [one for one in active if one.began <= sample.due + limit and sample.due < _end(one)]
         if not any(one.affects & probe.needs for one in present):
-            found.append((sample, limit + max(one.allowance for one in present)))
+            found.append((sample, limit + max(one.allowance for one in present), present))
     return found
 
 
@@ -148,11 +151,12 @@ def _end(window):
 
 
 def _finding(kind, probe, found):
-    bad = [sample for sample, limit in found if sample.failure or sample.seconds > limit]
-    failures = sorted({sample.failure for sample in bad if sample.failure})
-    seconds = [sample.seconds for sample, _limit in found]
-    limit = max(limit for _sample, limit in found)
-    return Finding(kind, probe, len(found), len(bad), p99(seconds), limit, ", ".join(failures[:3]))
+    bad = [(sample, present) for sample, limit, present in found if sample.failure or sample.seconds > limit]
+    failures = sorted({sample.failure for sample, _present in bad if sample.failure})
+    beside = frozenset(one.kind for _sample, present in bad for one in present if one.effective) - {kind}
+    seconds = [sample.seconds for sample, _limit, _present in found]
+    limit = max(limit for _sample, limit, _present in found)
+    return Finding(kind, probe, len(found), len(bad), p99(seconds), limit, ", ".join(failures[:3]), beside)
 
 
 def pooled(findings: Iterable[Finding]) -> list[Finding]:
@@ -164,6 +168,7 @@ def pooled(findings: Iterable[Finding]) -> list[Finding]:
         total.bad += one.bad
         total.p99, total.limit = max(total.p99, one.p99), max(total.limit, one.limit)
         total.failures = total.failures or one.failures
+        total.beside |= one.beside
     return list(by_kind.values())
 
 

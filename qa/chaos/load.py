@@ -194,7 +194,7 @@ class Load:
         if order.status == http.client.CREATED:
             order.order_id = content["id"]
         else:
-            order.response = str(content)
+            order.response = content if isinstance(content, str) else content.get("code", str(content))
         return order
 
     @contextmanager

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from contracts.services import SERVICES
 from qa.chaos.crash_points import HANDLERS
 from qa.chaos.faults import FaultNotInjected
-from qa.chaos.slow_faults import Effect, SlowFault
+from qa.chaos.slow_faults import NOTHING, Effect, SlowFault
 
-NOTHING = frozenset()
+NOBODY = frozenset()
 TABLES = {
     "users": "users",
     "catalog": "products",
@@ -77,7 +77,7 @@ def pending_payment(sandbox, chance: random.Random) -> Effect:
         with holding(sandbox, "payments", statement, [order]) as cursor:
             yield cursor
 
-    return _effect("the row of a payment locked", NOTHING, hold)
+    return _effect("the row of a payment locked", NOBODY, hold)
 
 
 def undecided_order(sandbox, chance: random.Random) -> Effect:
@@ -89,7 +89,7 @@ def undecided_order(sandbox, chance: random.Random) -> Effect:
         with holding(sandbox, "orders", "SELECT status FROM orders WHERE id = %s FOR UPDATE", [order]) as cursor:
             yield cursor
 
-    return _effect("the row of an order locked", NOTHING, hold)
+    return _effect("the row of an order locked", NOBODY, hold)
 
 
 def stock(sandbox, chance: random.Random) -> Effect:
@@ -98,7 +98,7 @@ def stock(sandbox, chance: random.Random) -> Effect:
     statement = "SELECT on_hand FROM stock WHERE product_id = %s FOR UPDATE"
     return _effect(
         f"the stock of product {product} locked",
-        NOTHING,
+        NOBODY,
         lambda: holding(sandbox, "inventory", statement, [product]),
     )
 
@@ -144,7 +144,7 @@ def snapshot(sandbox, chance: random.Random) -> Effect:
     statement = f"SELECT count(*) FROM {TABLES[service]}"
     return _effect(
         f"a transaction with a snapshot of {service} is idle",
-        NOTHING,
+        NOBODY,
         lambda: holding(sandbox, service, statement, isolation="ISOLATION LEVEL REPEATABLE READ"),
     )
 
@@ -155,16 +155,16 @@ def old_rows(sandbox, chance: random.Random) -> Effect:
     statement = f"SELECT 1 FROM inbox LIMIT {OLD_ROWS} FOR UPDATE SKIP LOCKED"
     return _effect(
         f"an idle transaction holds rows of the inbox of {service}",
-        NOTHING,
+        NOBODY,
         lambda: holding(sandbox, service, statement),
     )
 
 
 FAULTS = [
-    SlowFault("the row of a pending payment is locked", pending_payment),
-    SlowFault("the row of an undecided order is locked", undecided_order),
-    SlowFault("the stock of one product is locked", stock),
-    *(SlowFault(f"a table of {service} is locked", table(service)) for service in SERVICES),
-    SlowFault("a transaction keeps its snapshot", snapshot),
-    SlowFault("an idle transaction holds old rows", old_rows),
+    SlowFault("the row of a pending payment is locked", pending_payment, NOTHING),
+    SlowFault("the row of an undecided order is locked", undecided_order, NOTHING),
+    SlowFault("the stock of one product is locked", stock, NOTHING),
+    *(SlowFault(f"a table of {service} is locked", table(service), service) for service in SERVICES),
+    SlowFault("a transaction keeps its snapshot", snapshot, NOTHING),
+    SlowFault("an idle transaction holds old rows", old_rows, NOTHING),
 ]

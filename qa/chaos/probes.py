@@ -7,7 +7,6 @@ often than one that is not. A decision is read in the database of orders, about 
 import threading
 import time
 from collections import deque
-from contextlib import suppress
 
 from qa.chaos.isolation import Probe, Sample
 from qa.chaos.user import NO_RESPONSE
@@ -50,9 +49,10 @@ class Probes:
         self._samples, self._placed = deque(maxlen=MOST_SAMPLES), deque(maxlen=MOST_SAMPLES)
         self._over, self._threads = threading.Event(), []
         self._product = load.catalogue.selling[0]["id"]
-        self._order = self._place(sandbox.customer)
-        if self._order is None:
-            raise RuntimeError("the probes could not place an order")
+        order = self._place(sandbox.customer)
+        if order.order_id is None:
+            raise RuntimeError(f"the probes could not place an order: {order.status} {order.response}")
+        self._order = order.order_id
 
     def start(self):
         """Begin a round, without the samples of the previous one."""
@@ -94,9 +94,9 @@ class Probes:
         """Make one request; returns an empty text, or why it failed."""
         if name == ORDER:
             order = self._place(client)
-            if order is None:
-                return "not accepted"
-            self._placed.append(order)
+            if order.order_id is None:
+                return f"{order.status or 'no response'} {order.response}"
+            self._placed.append(order.order_id)
             return ""
         try:
             status, content = self._request(name, client)
@@ -105,10 +105,8 @@ class Probes:
         return "" if status == 200 else f"{status} {(content or {}).get('code', '')}".strip()
 
     def _place(self, client):
-        """Place an order of a known product in one try; returns its id, or None."""
-        with suppress(NO_RESPONSE):
-            return self._load.place_alone(client, {self._product: 1}).order_id
-        return None
+        """Place an order of a known product in one try."""
+        return self._load.place_alone(client, {self._product: 1})
 
     def _request(self, name, client):
         if name == LOGIN:

@@ -7,7 +7,7 @@ so they must be decided as fast as ever while one in ten misbehaves. While all d
 import random
 from contextlib import contextmanager
 
-from qa.chaos.slow_faults import Effect, SlowFault
+from qa.chaos.slow_faults import NOTHING, Effect, SlowFault
 
 ONE_IN_TEN = 0.1
 HANGS = "pm_hangs"
@@ -31,7 +31,8 @@ def behaviour(method, share):
 
 
 def _kind(words, method, share):
-    return SlowFault(f"the provider {words} for {'all' if share == 1 else 'one in ten'}", behaviour(method, share))
+    who, scope = ("all", "payments") if share == 1 else ("one in ten", NOTHING)
+    return SlowFault(f"the provider {words} for {who}", behaviour(method, share), scope)
 
 
 FAULTS = [

@@ -18,11 +18,11 @@ from contracts.payments import PaymentCaptured
 from qa.chaos.broker_control import TRIES, control, undo
 from qa.chaos.proxy import BROKER
 from qa.chaos.replay_faults import RECORDER, channel_of
-from qa.chaos.slow_faults import Effect, SlowFault
+from qa.chaos.slow_faults import NOTHING, Effect, SlowFault
 
 CHOICE = (StockCommitted, PaymentCaptured, OrderShipped)
 WAITING = "SELECT count(*) FROM outbox WHERE event_type = %s"
-NOTHING = frozenset()
+NOBODY = frozenset()
 
 
 def forbidden(sandbox, chance: random.Random) -> Effect:
@@ -42,7 +42,7 @@ def forbidden(sandbox, chance: random.Random) -> Effect:
         finally:
             undo(rabbitmq, *set_permissions, write, read)
 
-    return Effect(f"{service} may not publish {key}", NOTHING, broken, exclusive=(f"broker user {service}",))
+    return Effect(f"{service} may not publish {key}", NOBODY, broken, exclusive=(f"broker user {service}",))
 
 
 def unroutable(sandbox, chance: random.Random) -> Effect:
@@ -61,7 +61,7 @@ def unroutable(sandbox, chance: random.Random) -> Effect:
         finally:
             _bind_again(sandbox, queue, key)
 
-    return Effect(f"no queue takes {key}", NOTHING, broken, exclusive=("bindings",))
+    return Effect(f"no queue takes {key}", NOBODY, broken, exclusive=("bindings",))
 
 
 def _topic_permissions(rabbitmq, user):
@@ -103,6 +103,6 @@ def _bind_again(sandbox, queue, key):
 
 
 FAULTS = [
-    SlowFault("the broker refuses one kind of event", forbidden),
-    SlowFault("no queue takes one kind of event", unroutable),
+    SlowFault("the broker refuses one kind of event", forbidden, NOTHING),
+    SlowFault("no queue takes one kind of event", unroutable, NOTHING),
 ]

@@ -25,6 +25,7 @@ from qa.support.consistency import report
 DECIDED_WITHIN = 30.0  # seconds after the last fault has healed
 # Errors of a fault whose target is down because of another fault.
 UNREACHABLE = (FaultNotInjected, OSError, AMQPError, psycopg2.Error, DBAPIError, TimeoutError)
+MOST_AGAIN = 20  # faults of a brief run that had no effect and are injected again
 LONGEST_FAULT = 150.0  # including its waits for servers that other faults hold
 
 
@@ -65,6 +66,8 @@ class Plan:
     @property
     def most(self):
         """The maximum number of faults, including those that had no effect."""
+        if self.each_once:
+            return len(self.kinds) + MOST_AGAIN
         return 3 * max(self.faults, self.each * len(self.kinds), self.per_round)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from qa.chaos.faults import FaultNotInjected
 
 Note = Callable[[], str]
+NOTHING, ONE_SERVICE, EVERYTHING = "nothing", "one service", "everything"
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,14 @@ class Effect:
 
 @dataclass(frozen=True)
 class SlowFault:
-    """One kind. `plan(sandbox, chance)` chooses the target of one fault."""
+    """One kind. `plan(sandbox, chance)` chooses the target of one fault.
+
+    `scope` says what it affects, before its target is chosen: a service, NOTHING, ONE_SERVICE or EVERYTHING.
+    """
 
     name: str
     plan: Callable[[Any, Any], Effect]
+    scope: str
 
     def inject(self, sandbox, chance):
         effect, held = self.plan(sandbox, chance), chance.uniform(*sandbox.slow_seconds)

@@ -4,12 +4,15 @@ import random
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from contracts.services import PROCESSES
+from contracts.services import PROCESSES, SERVICES
+from deploy.redis_users import RULES
 from qa.chaos.probes import CALLS, GATEWAY
 from qa.chaos.proxy import BROKER, CACHE, DATABASE
-from qa.chaos.slow_faults import Effect, SlowFault
+from qa.chaos.slow_faults import NOTHING, ONE_SERVICE, Effect, SlowFault
 
 SERVERS = {BROKER: "RabbitMQ", DATABASE: "PostgreSQL", CACHE: "Redis"}
+# Every service has a user of Redis; those without permissions send nothing.
+USERS_OF = {BROKER: PROCESSES, DATABASE: SERVICES, CACHE: tuple(one for one, rules in RULES.items() if rules)}
 CACHE_ALLOWANCE = 0.1  # seconds: contract section 8
 JITTER = 0.2  # of the latency
 SLOWEST, FASTEST = 2_000, 64_000  # bytes per second
@@ -29,7 +32,7 @@ class SlowLink:
         return f"{self.words} {SERVERS[self.server]}"
 
     def __call__(self, sandbox, chance: random.Random) -> Effect:
-        links = {one: link for one in PROCESSES if (link := sandbox.proxies.link(one, self.server))}
+        links = {one: link for one in USERS_OF[self.server] if (link := sandbox.proxies.link(one, self.server))}
         service = sandbox.next_of(self.name, list(links), chance)
         link, values = links[service], dict(self.values)
         if self.kind == "throttle":
@@ -78,4 +81,4 @@ KINDS = [
     ("silence", "silence towards", {"from_server": False}),
 ]
 LINKS = [SlowLink(server, *kind) for kind in KINDS for server in SERVERS]
-FAULTS = [SlowFault(link.name, link) for link in LINKS]
+FAULTS = [SlowFault(link.name, link, NOTHING if link.server == CACHE else ONE_SERVICE) for link in LINKS]

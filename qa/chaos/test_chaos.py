@@ -48,7 +48,7 @@ def test_all_invariants_hold_after_each_slow_fault(outcome):
 
 
 def test_no_slow_fault_delays_what_does_not_need_the_slow_part(outcome):
-    """With limits that show a request which is stuck or refused; delays of less than a second need the long form."""
+    """With limits that show a request which is refused or stays stuck; smaller delays need the long form."""
     assert not outcome.slow["violations"], outcome.output[-20_000:]
     assert outcome.slow["findings"]
 

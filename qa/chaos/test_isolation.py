@@ -88,6 +88,10 @@ def test_both_faults_of_a_time_are_judged_by_the_requests_that_neither_affects()
     payments = Window("payments frozen", frozenset({"payments"}), 98.0, 112.0, effective=True)
     found = judge(samples("order", 4.0), [USERS_FROZEN, payments], PROBES, LIMIT)
     assert {kind for kind, probe in violated(found) if probe == "order"} == {"users frozen", "payments frozen"}
+    assert {(one.kind, *one.beside) for one in found if one.probe == "order"} == {
+        ("users frozen", "payments frozen"),
+        ("payments frozen", "users frozen"),
+    }
 
 
 def test_the_allowance_of_a_fault_is_added_to_the_limit():

@@ -13,6 +13,7 @@ import psycopg2
 import pytest
 
 from contracts.events import EXCHANGE, queue_name
+from contracts.services import SERVICES
 from qa.chaos import alarm_faults, lock_faults, process_faults, provider_faults, refusal_faults
 from qa.chaos.__main__ import KINDS as CRASH_KINDS
 from qa.chaos.client_faults import clients
@@ -21,7 +22,7 @@ from qa.chaos.load import Load
 from qa.chaos.replay_faults import RECORDER, channel_of, start_recording
 from qa.chaos.sandbox import Sandbox
 from qa.chaos.slow_clients import KINDS as CLIENTS
-from qa.chaos.slow_faults import Effect, SlowFault
+from qa.chaos.slow_faults import EVERYTHING, NOTHING, ONE_SERVICE, Effect, SlowFault
 from qa.chaos.slow_kinds import KINDS
 from qa.chaos.superuser import superuser
 
@@ -41,18 +42,33 @@ def test_there_are_as_many_kinds_of_slow_faults_as_of_crash_faults():
     assert len(KINDS) >= 61
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_fault_affects_what_its_scope_says(sandbox, kind):
+    sandbox.load = SimpleNamespace(catalogue=SimpleNamespace(selling=[{"id": "probe"}, {"id": "other"}]))
+    sandbox.proxies = SimpleNamespace(link="{}_{}".format)
+    affected = kind.plan(sandbox, random.Random(1)).affects
+    if kind.scope == NOTHING:
+        assert not affected
+    elif kind.scope == EVERYTHING:
+        assert affected >= {*SERVICES, "calls"}
+    elif kind.scope == ONE_SERVICE:
+        assert len(affected) == 1
+    else:
+        assert affected == {kind.scope}
+
+
 def test_a_fault_without_an_effect_does_not_count():
     sandbox = SimpleNamespace(
         slow_seconds=(0.0, 0.01), exclusively=lambda *_: nullcontext(), watched=lambda *_: nullcontext()
     )
-    fault = SlowFault("a kind", lambda *_: Effect("nothing", frozenset(), lambda: nullcontext(lambda: "")))
+    fault = SlowFault("a kind", lambda *_: Effect("nothing", frozenset(), lambda: nullcontext(lambda: "")), NOTHING)
     with pytest.raises(FaultNotInjected):
         fault.inject(sandbox, random.Random(1))
 
 
 def test_each_option_comes_once_before_any_comes_again(sandbox):
     chance = random.Random(1)
-    turns = [sandbox.next_of("a kind", "abc", chance) for _ in range(9)]
+    turns = [sandbox.next_of("a kind", list("abc"), chance) for _ in range(9)]
     assert Counter(turns) == {"a": 3, "b": 3, "c": 3}
     assert all(set(turns[start : start + 3]) == set("abc") for start in (0, 3, 6))
 
