@@ -71,12 +71,10 @@ class Delay(Fault):
 
     def on_data(self, side, data):
         self.hits += 1
-        due = self.loop.time() + self.seconds + self.jitter * self.chance.random()
-        if side.held and side.held[-1][0] is not None:
-            due = max(due, side.held[-1][0])  # TCP keeps the order of the bytes
-        self.forward_at(due, side, data)
+        self.forward_at(self.loop.time() + self.seconds + self.jitter * self.chance.random(), side, data)
 
     def forward_at(self, due, side, data):
+        """Forward the data then, or after the data before it: TCP keeps the order of the bytes."""
         side.hold(data, due)
         self.loop.call_at(due, side.release, due)
 
