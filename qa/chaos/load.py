@@ -8,10 +8,11 @@ import http.client
 import threading
 import time
 from collections import Counter, deque
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+from qa.chaos.payment_methods import PaymentMethods
 from qa.chaos.user import RETRY_SECONDS
 from qa.support.client import make_products, place
 
@@ -77,10 +78,9 @@ class Load:
         self.responses, self.requests = Counter(), []
         self.restocked = Counter()  # product id: units whose addition was acknowledged
         self.unexpected = []  # responses that no client should get
-        self.rate = rate
+        self.rate, self.payment_methods = rate, PaymentMethods()
         self._customer, self._admin, self._chance = customer, admin, chance
         self._clients = clients
-        self._payment_methods = []  # [method, share of the orders, number of orders so far]
         self._lock, self._go, self._ended = threading.Lock(), threading.Event(), threading.Event()
         self._follow_ups = deque()  # (due, command, OrderRequest), in no particular order of time
         self._busy = 0
@@ -167,7 +167,7 @@ class Load:
                 products[self.catalogue.too_dear["id"]] = 1
             elif kind < 0.44:
                 products[chance.choice(self.catalogue.scarce)["id"]] = chance.randint(1, 2)
-            method = self._draw_payment_method()
+            method = self.payment_methods.next()
         return order, self._body(order, products, method), plans
 
     def _record(self):
@@ -196,25 +196,6 @@ class Load:
         else:
             order.response = content if isinstance(content, str) else content.get("code", str(content))
         return order
-
-    @contextmanager
-    def paying_with(self, method, share):
-        """Within the block, this share of the orders has the payment method; yields a function that counts them."""
-        used = [method, share, 0]
-        with self._lock:
-            self._payment_methods.append(used)
-        try:
-            yield lambda: used[2]
-        finally:
-            with self._lock:
-                self._payment_methods.remove(used)
-
-    def _draw_payment_method(self):
-        for used in self._payment_methods:
-            if self._chance.random() < used[1]:
-                used[2] += 1
-                return used[0]
-        return None
 
     def _place(self, client, order, body):
         order.status, content, order.tries, _ = place(client, body, order.key, RETRY_SECONDS)

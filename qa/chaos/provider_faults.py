@@ -9,30 +9,30 @@ from contextlib import contextmanager
 
 from qa.chaos.slow_faults import NOTHING, Effect, SlowFault
 
-ONE_IN_TEN = 0.1
+ONE_IN_TEN, ALL = 10, 1  # one in so many orders
 HANGS = "pm_hangs"
 SAGA_SECONDS = 30.0  # the deadline of orders, in which those that hang keep the provider's pool busy
 
 
-def behaviour(method, share):
-    """The provider does this for a share of the load's orders."""
-    affects = frozenset({"payments"}) if share == 1 else frozenset()
+def _kind(words, method, every):
+    """The provider does this for one in `every` orders of the load."""
+    who, scope = ("all", "payments") if every == ALL else ("one in ten", NOTHING)
 
     def plan(sandbox, _chance: random.Random) -> Effect:
         @contextmanager
         def broken():
-            with sandbox.load.paying_with(method, share) as count:
+            with sandbox.load.payment_methods.use(method, every) as count:
                 yield lambda: f"{count()} orders" if count() else ""
 
-        lingers = SAGA_SECONDS if share == 1 and method == HANGS else 0.0
-        return Effect(f"{method} for {share:.0%}", affects, broken, exclusive=("payment methods",), lingers=lingers)
+        return Effect(
+            f"{method} for {who}",
+            frozenset({"payments"} if every == ALL else ()),
+            broken,
+            exclusive=("payment methods",) if every == ALL else (),
+            lingers=SAGA_SECONDS if every == ALL and method == HANGS else 0.0,
+        )
 
-    return plan
-
-
-def _kind(words, method, share):
-    who, scope = ("all", "payments") if share == 1 else ("one in ten", NOTHING)
-    return SlowFault(f"the provider {words} for {who}", behaviour(method, share), scope)
+    return SlowFault(f"the provider {words} for {who}", plan, scope)
 
 
 FAULTS = [
@@ -40,10 +40,10 @@ FAULTS = [
     _kind("is slow", "pm_slow_3000", ONE_IN_TEN),
     _kind("loses its answers", "pm_answer_lost", ONE_IN_TEN),
     _kind("fails at first", "pm_error_2", ONE_IN_TEN),
-    _kind("hangs", HANGS, 1.0),
-    _kind("is slow", "pm_slow_3000", 1.0),
-    _kind("loses its answers", "pm_answer_lost", 1.0),
-    _kind("fails at first", "pm_error_2", 1.0),
-    _kind("fails to capture at first", "pm_capture_fails_2", 1.0),
-    _kind("fails to refund at first", "pm_refund_fails_2", 1.0),
+    _kind("hangs", HANGS, ALL),
+    _kind("is slow", "pm_slow_3000", ALL),
+    _kind("loses its answers", "pm_answer_lost", ALL),
+    _kind("fails at first", "pm_error_2", ALL),
+    _kind("fails to capture at first", "pm_capture_fails_2", ALL),
+    _kind("fails to refund at first", "pm_refund_fails_2", ALL),
 ]

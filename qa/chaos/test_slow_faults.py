@@ -19,6 +19,7 @@ from qa.chaos.__main__ import KINDS as CRASH_KINDS
 from qa.chaos.client_faults import clients
 from qa.chaos.faults import FaultNotInjected
 from qa.chaos.load import Load
+from qa.chaos.payment_methods import PaymentMethods
 from qa.chaos.replay_faults import RECORDER, channel_of, start_recording
 from qa.chaos.sandbox import Sandbox
 from qa.chaos.slow_clients import KINDS as CLIENTS
@@ -198,18 +199,21 @@ def returned(channel, key):
 @pytest.fixture
 def load():
     load = Load.__new__(Load)
-    load._payment_methods, load._chance, load._lock = [], random.Random(1), threading.Lock()
-    load.requests = []
+    load.payment_methods, load.requests = PaymentMethods(), []
     load.catalogue = SimpleNamespace(low={"id": "low"}, high={"id": "high"})
     return load
 
 
-def test_a_share_of_the_orders_has_the_payment_method_within_the_block(load):
-    with load.paying_with("pm_hangs", 0.1) as count:
-        drawn = Counter(load._draw_payment_method() for _ in range(1000))
-        assert drawn["pm_hangs"] == count() == 1000 - drawn[None]
-        assert 50 < count() < 150
-    assert {load._draw_payment_method() for _ in range(200)} == {None}
+def test_one_in_ten_orders_has_the_payment_method_within_the_block(load):
+    with load.payment_methods.use("pm_hangs", 10) as count:
+        assert [load.payment_methods.next() for _ in range(20)] == (["pm_hangs"] + [None] * 9) * 2
+        assert count() == 2
+    assert {load.payment_methods.next() for _ in range(20)} == {None}
+
+
+def test_payment_methods_at_the_same_time_share_the_orders(load):
+    with load.payment_methods.use("pm_hangs", 1), load.payment_methods.use("pm_slow_3000", 1):
+        assert Counter(load.payment_methods.next() for _ in range(20)) == {"pm_hangs": 10, "pm_slow_3000": 10}
 
 
 def test_the_provider_faults_use_the_methods_of_the_contract(load):
@@ -219,9 +223,9 @@ def test_the_provider_faults_use_the_methods_of_the_contract(load):
         methods.add(effect.what.split(" ")[0])
         with effect.broken() as note:
             assert note() == ""
-            body = load._body(load._record(), {"product": 1}, load._draw_payment_method())
+            body = load._body(load._record(), {"product": 1}, load.payment_methods.next())
             assert [line["product_id"] for line in body["items"]] == ["product", "low", "high"]
-        all_orders = effect.what.endswith("100%")
+        all_orders = effect.what.endswith("for all")
         assert effect.affects == (frozenset({"payments"}) if all_orders else frozenset())
         assert "payment_method" in body or not all_orders
     assert {method.rstrip("0123456789") for method in methods} == {
