@@ -12,6 +12,7 @@ import random
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from deploy.local.suite import ROOT
@@ -24,7 +25,7 @@ from qa.chaos.probes import Probes
 from qa.chaos.report import append, failure, markdown, write_json
 from qa.chaos.run import DECIDED_WITHIN, Plan, Run
 from qa.chaos.sandbox import ORDER_DEADLINE_SECONDS, sandbox
-from qa.chaos.watch import FLOOR_SECONDS, NORMAL_SECONDS, Watch
+from qa.chaos.watch import FLOOR_SECONDS, Watch
 
 KINDS = [
     *process_faults.FAULTS,
@@ -37,7 +38,7 @@ ORDERS_PER_SLOW_FAULT = 20
 # The brief form shows what is refused, or stays stuck after a fault of a second. It has too few samples, on a machine
 # that also runs other tests, to show more.
 BUSY_SERVICES = ("orders", "inventory", "payments", "notifications")
-BRIEF_AT_ONCE, BRIEF_SECONDS, BRIEF_NORMAL_SECONDS, BRIEF_FLOOR = 5, (0.8, 1.2), 5.0, 3.0
+BRIEF_AT_ONCE, BRIEF_SECONDS, BRIEF_FLOOR = 5, (0.8, 1.2), 3.0
 
 
 def main():
@@ -104,29 +105,27 @@ def _inject_crashes(running, load, wanted, options, workers):
 def _inject_slowness(running, load, kinds, options, workers):
     """Slow faults under a lower load, so that the probes measure the fault and not the load."""
     load.rate = options.slow_rate
-    each = max(options.each, int(bool(options.brief)))
     plan = Plan(
         faults=options.slow,
         orders=ORDERS_PER_SLOW_FAULT * options.slow,
-        each=each,
+        each=options.each,
         per_round=options.round,
-        pause=0.1 if options.brief else 1.0,
-        at_once=BRIEF_AT_ONCE if options.brief else options.slow_at_once,
-        each_once=options.brief,
+        pause=1.0,
+        at_once=options.slow_at_once,
         decided_within=DECIDED_WITHIN + ORDER_DEADLINE_SECONDS,  # with a provider that hangs, by the orders' deadline
         kinds=kinds,
     )
-    floor, normal_seconds = options.floor_ms / 1000, NORMAL_SECONDS
+    probes = Probes(running, load)
+    running.watch = Watch(probes, floor=options.floor_ms / 1000)
     if options.brief:
-        running.slow_seconds, normal_seconds, floor = BRIEF_SECONDS, BRIEF_NORMAL_SECONDS, max(floor, BRIEF_FLOOR)
+        plan = replace(plan, each=1, each_once=True, pause=0.1, at_once=BRIEF_AT_ONCE)
+        running.watch = Watch(probes, normal_seconds=5.0, floor=BRIEF_FLOOR, settle=1.0, once=True)
+        running.slow_seconds = BRIEF_SECONDS
         # Faults of the same service at the same time leave the probes of the others unaffected.
         running.preferred = random.Random(options.seed).choice(BUSY_SERVICES)
-    running.watch = Watch(
-        Probes(running, load), normal_seconds=normal_seconds, floor=floor, every_round=not options.brief
-    )
     _say(f"slow faults; processor quotas by {describe_way()}")
     outcome = Run(running, load, plan, options.seed, workers, say=_say, watch=running.watch).run()
-    _check_coverage(outcome, kinds, max(each, int(options.slow >= 5 * len(kinds))))
+    _check_coverage(outcome, kinds, max(plan.each, int(options.slow >= 5 * len(kinds))))
     return outcome
 
 

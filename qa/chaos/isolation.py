@@ -118,14 +118,18 @@ def limits(normal_p99: Mapping[str, float], floor: float) -> dict[str, float]:
 
 
 def judge(
-    samples: Iterable[Sample], windows: Iterable[Window], probes: Iterable[Probe], limit: Mapping[str, float]
+    samples: Iterable[Sample],
+    windows: Iterable[Window],
+    probes: Iterable[Probe],
+    limit: Mapping[str, float],
+    settle: float = SETTLE_SECONDS,
 ) -> list[Finding]:
     """Return a finding for each fault and each probe with samples that it did not affect."""
-    active, by_probe = list(windows), defaultdict(list)
+    active, by_probe = [(one, one.ended + one.lingers + settle) for one in windows], defaultdict(list)
     for sample in samples:
         by_probe[sample.probe].append(sample)
     findings = []
-    for window in active:
+    for window, _over in active:
         for probe in probes:
             if window.effective and not window.affects & probe.needs:
                 found = _unaffected(by_probe[probe.name], window, active, probe, limit[probe.name])
@@ -140,14 +144,11 @@ def _unaffected(samples, window, active, probe, limit):
     for sample in samples:
         if not window.began <= sample.due < window.ended:
             continue
-        present = [one for one in active if one.began <= sample.due + limit and sample.due < _end(one)]
+        until = sample.due + min(sample.seconds, limit)
+        present = [one for one, over in active if one.began <= until and sample.due < over]
         if not any(one.affects & probe.needs for one in present):
             found.append((sample, limit + max(one.allowance for one in present), present))
     return found
-
-
-def _end(window):
-    return window.ended + window.lingers + SETTLE_SECONDS
 
 
 def _finding(kind, probe, found):

@@ -60,7 +60,9 @@ class Plan:
     pause: float = 3.0  # average seconds from one fault to the next
     at_once: int = 4
     decided_within: float = DECIDED_WITHIN
-    each_once: bool = False  # the kinds in their order, and in a next round those that had no effect
+    # Each kind once, in their order, at the same time only those with the same scope; the next round has those that had
+    # no effect.
+    each_once: bool = False
     kinds: list = field(default_factory=list)
 
     @property
@@ -150,8 +152,7 @@ class Run:
         self._load.resume()
         if self._watch:
             self._watch.begin_round()
-        count = len(self._due()) if self._plan.each_once else self._plan.per_round
-        self._await_end([self._start_fault() for _ in range(count)])
+        self._await_end(self._start_faults())
         healed_at = time.monotonic()
         try:
             if self._watch:
@@ -170,12 +171,22 @@ class Run:
             if not one.ended
         ]
 
-    def _start_fault(self):
-        """Start the next fault after a random pause, when fewer than `at_once` faults are active."""
+    def _start_faults(self):
+        """Start the faults of a round; returns their futures."""
+        faults, scope = [], None
+        for _ in range(len(self._due()) if self._plan.each_once else self._plan.per_round):
+            fault = next(self._deck)
+            if self._plan.each_once and fault.scope != scope:
+                wait(faults, timeout=LONGEST_FAULT)
+                scope = fault.scope
+            faults.append(self._start_fault(fault))
+        return faults
+
+    def _start_fault(self, fault):
+        """Start a fault after a random pause, when fewer than `at_once` faults are active."""
         if self._chance.random() > 0.25:  # otherwise together with the previous one
             time.sleep(self._chance.uniform(0.4, 2.2) * self._plan.pause)
         self._slots.acquire(timeout=LONGEST_FAULT)  # a fault that does not end is reported at the end of the round
-        fault = next(self._deck)
         injected = InjectedFault(fault.name, time.time())
         self.outcome.journal.append(injected)
         return self._workers.submit(self._inject, fault, injected, random.Random(self._chance.random()))

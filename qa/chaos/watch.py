@@ -3,7 +3,7 @@
 import time
 from contextlib import contextmanager
 
-from qa.chaos.isolation import Isolation, Window, judge, limits, normal
+from qa.chaos.isolation import SETTLE_SECONDS, Isolation, Window, judge, limits, normal
 from qa.chaos.probes import PROBES
 
 NORMAL_SECONDS = 20.0
@@ -12,12 +12,14 @@ LAST_SECOND = 1.0  # before the first fault, which may already delay these reque
 
 
 class Watch:
-    """`probes` make the requests. The first round, or every round, begins with some seconds without a fault, in which
-    the normal p99 is measured.
+    """`probes` make the requests. A round, or with `once` only the first round, begins with `normal_seconds` without a
+    fault, in which the normal p99 is measured.
     """
 
-    def __init__(self, probes, *, normal_seconds=NORMAL_SECONDS, floor=FLOOR_SECONDS, every_round=True):
-        self._probes, self._normal_seconds, self._every_round = probes, normal_seconds, every_round
+    def __init__(
+        self, probes, *, normal_seconds=NORMAL_SECONDS, floor=FLOOR_SECONDS, settle=SETTLE_SECONDS, once=False
+    ):
+        self._probes, self._normal_seconds, self._settle, self._once = probes, normal_seconds, settle, once
         self._windows, self._first_fault_at, self._measures = [], 0.0, True
         self.isolation = Isolation(floor)
 
@@ -25,7 +27,7 @@ class Watch:
         """Start the probes, and measure them without a fault."""
         self._windows = []
         self._probes.start()
-        self._measures = self._every_round or not self.isolation.normal
+        self._measures = not (self._once and self.isolation.normal)
         if self._measures:
             time.sleep(self._normal_seconds)
         self._first_fault_at = time.time()
@@ -50,7 +52,7 @@ class Watch:
             self.isolation.problems.append(str(error))
             return
         limit = limits(self.isolation.normal, self.isolation.floor)
-        self.isolation.findings += judge(samples, self._windows, PROBES, limit)
+        self.isolation.findings += judge(samples, self._windows, PROBES, limit, self._settle)
 
     def _measure(self, samples):
         if self._measures:
