@@ -184,12 +184,13 @@ class Load:
         body = {"items": [{"product_id": key, "quantity": count} for key, count in numbered.items()]}
         return body | ({"payment_method": payment_method} if payment_method else {})
 
-    def place_alone(self, client, products, payment_method=None):
-        """Place an order of {product id: quantity} in one try, whatever the load does; returns its record."""
+    def place_alone(self, client, products, payment_method=None, retry_seconds=0.0):
+        """Place an order of {product id: quantity}, whatever the load does; returns its record. Without `retry_seconds`
+        there is one try."""
         with self._lock:
             order = self._record()
         body = self._body(order, products, payment_method)
-        order.status, content, order.tries, _ = place(client, body, order.key, retry_seconds=0)
+        order.status, content, order.tries, _ = place(client, body, order.key, retry_seconds)
         order.responded = time.time()
         if order.status == http.client.CREATED:
             order.order_id = content["id"]

@@ -17,6 +17,7 @@ ORDER, DECISION, LOGIN = "an order is accepted", "an order is decided", "POST /u
 WORKERS = 3  # of each probe
 LATEST_SECONDS = 5.0  # a request that could not be sent for so long counts as failed
 STOP_SECONDS = 15.0
+FIRST_ORDER_SECONDS = 60.0
 MOST_SAMPLES = 200_000  # of one round
 
 
@@ -49,7 +50,7 @@ class Probes:
         self._samples, self._placed = deque(maxlen=MOST_SAMPLES), deque(maxlen=MOST_SAMPLES)
         self._over, self._threads = threading.Event(), []
         self._product = load.catalogue.selling[0]["id"]
-        order = self._place(sandbox.customer)
+        order = self._place(sandbox.customer, FIRST_ORDER_SECONDS)
         if order.order_id is None:
             raise RuntimeError(f"the probes could not place an order: {order.status} {order.response}")
         self._order = order.order_id
@@ -104,9 +105,9 @@ class Probes:
             return type(error).__name__
         return "" if status == 200 else f"{status} {(content or {}).get('code', '')}".strip()
 
-    def _place(self, client):
-        """Place an order of a known product in one try."""
-        return self._load.place_alone(client, {self._product: 1})
+    def _place(self, client, retry_seconds=0.0):
+        """Place an order of a known product."""
+        return self._load.place_alone(client, {self._product: 1}, retry_seconds=retry_seconds)
 
     def _request(self, name, client):
         if name == LOGIN:
