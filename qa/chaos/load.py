@@ -209,16 +209,19 @@ class Load:
 
     def _plan(self, order, plans):
         """Some orders are cancelled at once or later, some are shipped, and some of these delivered."""
-        now = time.monotonic()
         if plans < 0.10:
-            self._follow_ups.append((now, "cancel", order))
+            self._do_later(0, "cancel", order)
         elif plans < 0.22:
-            self._follow_ups.append((now + plans * 30, "cancel", order))  # 3 to 6.6 s: usually after the confirmation
+            self._do_later(plans * 30, "cancel", order)  # 3 to 6.6 s: usually after the confirmation
         elif plans < 0.30:
-            self._follow_ups.append((now + plans * 15, "ship", order))
+            self._do_later(plans * 15, "ship", order)
         elif plans < 0.34:  # concurrently: one of them wins
-            self._follow_ups.append((now + 2, "ship", order))
-            self._follow_ups.append((now + 2, "cancel", order))
+            self._do_later(2, "ship", order)
+            self._do_later(2, "cancel", order)
+
+    def _do_later(self, seconds, command, order):
+        with self._lock:
+            self._follow_ups.append((time.monotonic() + seconds, command, order))
 
     # Follow-ups
 
@@ -247,7 +250,7 @@ class Load:
         if status in {200, 202}:
             order.done.add(command)
             if command == "ship" and self._chance.random() < 0.5:
-                self._follow_ups.append((time.monotonic() + 1, "deliver", order))
+                self._do_later(1, "deliver", order)
         elif status != 409:  # 409: too late or too early, or the first response was lost
             self.unexpected.append(f"POST /orders/{order.order_id}/{command}: {status} {content}")
 
