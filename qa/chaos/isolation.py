@@ -97,19 +97,20 @@ def p99(seconds: Iterable[float]) -> float:
     return ordered[max(0, math.ceil(0.99 * len(ordered)) - 1)] if ordered else 0.0
 
 
-def normal(samples: Iterable[Sample], probes: Iterable[Probe]) -> dict[str, float]:
-    """Return the p99 of each probe without a fault. Raises ValueError if one was not measured, or if it fails."""
+def normal(samples: Iterable[Sample], probes: Iterable[Probe]) -> tuple[dict[str, float], list[str]]:
+    """Return the p99 of each probe without a fault, and why others have none: they failed, or were not measured."""
     by_probe = defaultdict(list)
     for sample in samples:
         by_probe[sample.probe].append(sample)
-    result = {}
+    measured, problems = {}, []
     for probe in probes:
         found = by_probe[probe.name]
         failed = [sample.failure for sample in found if sample.failure]
-        if not found or len(failed) > max(1, MOST_FAILED * len(found)):
-            raise ValueError(f"without a fault, {len(failed)} of {len(found)} of '{probe.name}' failed: {failed[:3]}")
-        result[probe.name] = p99(sample.seconds for sample in found if not sample.failure)
-    return result
+        if len(found) > len(failed) and len(failed) <= max(1, MOST_FAILED * len(found)):
+            measured[probe.name] = p99(sample.seconds for sample in found if not sample.failure)
+        else:
+            problems.append(f"without a fault, {len(failed)} of {len(found)} of '{probe.name}' failed: {failed[:3]}")
+    return measured, problems
 
 
 def limits(normal_p99: Mapping[str, float], floor: float) -> dict[str, float]:
@@ -124,14 +125,14 @@ def judge(
     limit: Mapping[str, float],
     settle: float = SETTLE_SECONDS,
 ) -> list[Finding]:
-    """Return a finding for each fault and each probe with samples that it did not affect."""
+    """Return a finding for each fault and each probe that has a limit, and samples that the fault did not affect."""
     active, by_probe = [(one, one.ended + one.lingers + settle) for one in windows], defaultdict(list)
     for sample in samples:
         by_probe[sample.probe].append(sample)
     findings = []
     for window, _over in active:
         for probe in probes:
-            if window.effective and not window.affects & probe.needs:
+            if window.effective and probe.name in limit and not window.affects & probe.needs:
                 found = _unaffected(by_probe[probe.name], window, active, probe, limit[probe.name])
                 findings += [_finding(window.kind, probe.name, found)] if found else []
     return findings
@@ -181,6 +182,7 @@ class Isolation:
     normal: dict = field(default_factory=dict)  # the p99 of each probe in the last round, in seconds
     findings: list[Finding] = field(default_factory=list)  # for each fault and probe
     problems: list[str] = field(default_factory=list)
+    not_judged: list[str] = field(default_factory=list)  # probes that failed without a fault, in a brief run
 
     @property
     def kinds(self) -> list[Finding]:

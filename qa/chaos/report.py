@@ -41,6 +41,7 @@ def _isolation(isolation):
     ]
     limit = limits(isolation.normal, isolation.floor)
     lines += [f"| {name} | {_ms(seconds)} | {_ms(limit[name])} |" for name, seconds in isolation.normal.items()]
+    lines += [f"| not judged: {reason} | | |" for reason in isolation.not_judged]
     lines += ["", "| slow fault | unaffected samples | slow or failed | worst probe | its p99 | its limit |"]
     lines += ["|---|---:|---:|---|---:|---:|"]
     by_kind = defaultdict(list)

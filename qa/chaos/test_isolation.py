@@ -105,11 +105,15 @@ def test_the_limit_is_twice_the_normal_p99_and_at_least_the_floor():
 
 
 def test_the_normal_p99_needs_samples_that_succeed():
-    assert normal([*samples("order", 0.2), *samples("login", 0.3)], PROBES) == {"order": 0.2, "login": 0.3}
-    with pytest.raises(ValueError, match="0 of 0 of 'login'"):
-        normal(samples("order", 0.2), PROBES)
-    with pytest.raises(ValueError, match="10 of 10 of 'login'"):
-        normal([*samples("order", 0.2), *samples("login", 0.2, "503")], PROBES)
+    assert normal([*samples("order", 0.2), *samples("login", 0.3)], PROBES) == ({"order": 0.2, "login": 0.3}, [])
+    for failed, words in (([], "0 of 0 of 'login'"), (samples("login", 0.2, "503"), "10 of 10 of 'login'")):
+        measured, (problem,) = normal([*samples("order", 0.2), *failed], PROBES)
+        assert measured == {"order": 0.2}
+        assert words in problem
+
+
+def test_a_probe_without_a_limit_is_not_judged():
+    assert judge(samples("order", 4.0), [USERS_FROZEN], PROBES, {"login": 0.5}) == []
 
 
 def test_the_p99_of_few_samples_is_the_largest():

@@ -37,8 +37,8 @@ def effect(affects=NOTHING):
     return Effect("a fault", frozenset(affects), broken=lambda: None)
 
 
-def round_with(probes, affects=NOTHING, floor=0.25):
-    watch = Watch(probes, normal_seconds=0.0, floor=floor)
+def round_with(probes, affects=NOTHING, once=False):
+    watch = Watch(probes, normal_seconds=0.0, once=once)
     watch.begin_round()
     with watch.during(effect(affects), "a kind") as window:
         window.effective = True
@@ -69,10 +69,28 @@ def test_only_probes_that_do_not_need_the_slow_part_are_judged():
     assert LOGIN not in named
 
 
-def test_a_round_without_a_normal_measurement_is_a_problem():
+def test_a_probe_without_a_normal_measurement_is_a_problem():
     isolation = round_with(Scripted(during=0.1, names=(DECISION,)))
     assert "without a fault, 0 of 0" in isolation.problems[0]
+    assert {one.probe for one in isolation.findings} == {DECISION}
     assert not Outcome(1, 0.0, isolation=isolation).sound
+
+
+@pytest.mark.parametrize(("names", "sound"), [((DECISION,), True), ((), False)])
+def test_a_brief_run_judges_the_probes_that_it_could_measure(names, sound):
+    isolation = round_with(Scripted(during=0.1, names=names), once=True)
+    assert len(isolation.not_judged or isolation.problems) == len(PROBES) - len(names)
+    assert Outcome(1, 0.0, isolation=isolation).sound == sound
+
+
+def test_a_brief_run_measures_once():
+    watch = Watch(Scripted(during=0.1), normal_seconds=0.05, once=True)
+    for least in (0.05, 0.0):
+        began = time.monotonic()
+        watch.begin_round()
+        assert (time.monotonic() - began >= 0.05) == bool(least)
+        watch.end_round()
+    assert len(watch.isolation.normal) == len(PROBES)
 
 
 def test_requests_are_due_at_a_constant_rate_even_when_they_are_late():
