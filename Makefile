@@ -92,10 +92,10 @@ profile: $(STAMP) $(BENCH)/.complete ## draw a flame graph of each service under
 load: $(STAMP) ## place many orders at once on the running suite, then check the invariants (options: ARGS="--help")
 	@$(WITH_ENV) exec $(BIN)/python -m qa.load $(ARGS)
 
-chaos: $(STAMP) ## inject faults into its own suite, half an hour (options: ARGS="--help")
-	@exec $(BIN)/python -m qa.chaos $(or $(ARGS),--faults 500 --orders 20000 --each 3)
+chaos: $(STAMP) ## inject crashes, then slowness into its own suite, an hour and a half (options: ARGS="--help")
+	@exec $(BIN)/python -m qa.chaos $(or $(ARGS),--faults 500 --orders 20000 --each 3 --slow 500)
 
-chaos-quick: $(STAMP) ## the same in ten minutes, every kind of fault at least three times
+chaos-quick: $(STAMP) ## ten minutes of it, every kind of crash at least three times
 	@exec $(BIN)/python -m qa.chaos --minutes 9 --each 3 --at-once 6 --pause 2 $(ARGS)
 
 hot-product: $(STAMP) ## 500 buyers at once for 100 units, a hundred rounds: a quarter of an hour

@@ -16,13 +16,15 @@ from pathlib import Path
 import psycopg2
 
 from deploy.local import install
-from deploy.local.postgres import SUPERUSER
 from deploy.local.rabbitmq import SHARED_CONFIG
+from qa.chaos.broker_control import control, undo
+from qa.chaos.superuser import superuser
 
 SIZE = 3 * 1024**3  # PostgreSQL may keep a gigabyte of WAL
 BALLAST = "ballast"
 SMALLEST_CHUNK = 4096
 CAP_SYS_ADMIN = 1 << 21
+LIMIT = "set_disk_free_limit"  # the free space below which RabbitMQ blocks publishers
 MORE_THAN_ANY_DISK = "1000000GB"
 
 
@@ -119,20 +121,9 @@ class DatabaseDiskFull:
 
 def exhaust_wal(postgres):
     """Switch WAL segments until there is no space for the next one."""
-    password = (postgres.home / "superuser-password").read_text()
-    with suppress(psycopg2.Error):
-        connection = psycopg2.connect(
-            host="127.0.0.1",
-            port=postgres.port,
-            dbname="postgres",
-            user=SUPERUSER,
-            password=password,
-            connect_timeout=5,
-        )
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            for _ in range(100):
-                cursor.execute("SELECT pg_switch_wal(), txid_current()")
+    with suppress(psycopg2.Error), superuser(postgres) as connection, connection.cursor() as cursor:
+        for _ in range(100):
+            cursor.execute("SELECT pg_switch_wal(), txid_current()")
 
 
 def revive(postgres):
@@ -155,26 +146,11 @@ class BrokerDiskAlarm:
         held = chance.uniform(3.0, 15.0)
         with sandbox.exclusively("rabbitmq"):
             try:
-                set_disk_free_limit(sandbox.servers.rabbitmq, MORE_THAN_ANY_DISK)
+                control(sandbox.servers.rabbitmq, LIMIT, MORE_THAN_ANY_DISK)
                 time.sleep(held)
             finally:
-                set_disk_free_limit(sandbox.servers.rabbitmq, configured_limit())
+                undo(sandbox.servers.rabbitmq, LIMIT, configured_limit())
         return f"{self.name} for {held:.1f} s"
-
-
-def set_disk_free_limit(rabbitmq, limit):
-    """Set the free disk space below which RabbitMQ blocks publishers."""
-    control = install.rabbitmq().with_name("rabbitmqctl")
-    done = subprocess.run(
-        [str(control), "--quiet", "set_disk_free_limit", limit],
-        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", **rabbitmq.environment()},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"rabbitmqctl failed: {done.stderr.strip() or done.stdout.strip()}")
 
 
 def configured_limit():

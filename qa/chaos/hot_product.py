@@ -21,8 +21,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from deploy.local.suite import ROOT
-from qa.chaos.load import NO_RESPONSE, make_product
+from qa.chaos.load import make_product
 from qa.chaos.sandbox import sandbox
+from qa.chaos.user import NO_RESPONSE
 from qa.chaos.verdict import read
 from qa.support.consistency import DECIDED_FOR, await_rest, report
 

@@ -12,77 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from qa.support.client import Client, make_products, place
+from qa.chaos.payment_methods import PaymentMethods
+from qa.chaos.user import RETRY_SECONDS
+from qa.support.client import make_products, place
 
-RETRY_SECONDS = 300.0  # a request must get a final response within so many seconds, despite faults
-TOKEN_SECONDS = 30.0  # until a new token must be accepted: longer than a clock fault lasts
+STOP_SECONDS = 30.0
 NUMBERS = 10_000  # the largest quantity of one line
 ABUNDANT = 1_000_000_000
 SCARCE = 40
 RESTOCK = 25
-NO_RESPONSE = (OSError, http.client.HTTPException)
-
-
-class Account:
-    """A user's credentials, and the token that all connections of the user share."""
-
-    def __init__(self, email, password):
-        self.token, self._lock = None, threading.Lock()
-        self._credentials = {"email": email, "password": password}
-
-    def renew(self, client, refused):
-        """Log in again, once for all connections whose token was refused."""
-        with self._lock:
-            if self.token == refused:
-                status, content = client.request_until_final("POST", "/users/login", self._credentials)
-                if status != http.client.OK:
-                    raise RuntimeError(f"no login: {status} {content}")
-                self.token = content["access_token"]
-
-
-class User(Client):
-    """A client of one user. It logs in again when the token has expired, and counts the responses."""
-
-    def __init__(self, url, account, responses=None):
-        super().__init__(url)
-        self.url, self.account, self.responses = url, account, Counter() if responses is None else responses
-        if account.token is None:
-            account.renew(self, None)
-        self.token = account.token
-
-    def new_connection(self, responses=None):
-        """Return a client of the same user with its own connection."""
-        return User(self.url, self.account, self.responses if responses is None else responses)
-
-    def request(self, method, path, body=None, headers=None):
-        """As Client.request, but replaces a token that has expired or was issued by a clock that has jumped back."""
-        deadline = time.monotonic() + TOKEN_SECONDS
-        while True:
-            try:
-                status, content = super().request(method, path, body, headers)
-            except NO_RESPONSE:
-                self.responses["no response"] += 1
-                raise
-            self.responses[f"{status} {content.get('code', '')}".strip() if status >= 400 else str(status)] += 1
-            if status != 401 or path == "/users/login" or time.monotonic() > deadline:
-                return status, content
-            time.sleep(0.5)
-            self.account.renew(self, self.token)
-            self.token = self.account.token
-
-    def request_until_final(self, method, path, body=None, headers=None, retry_seconds=RETRY_SECONDS):
-        """Repeat a request until its response is final; returns (status, body), status 0 after `retry_seconds`."""
-        deadline, tries = time.monotonic() + retry_seconds, 0
-        while True:
-            tries += 1
-            try:
-                status, content = self.request(method, path, body, headers)
-            except NO_RESPONSE as error:
-                status, content = 0, {"code": type(error).__name__}
-            in_use = status == 409 and content.get("code") == "IDEMPOTENCY_KEY_IN_USE"
-            if not (status in {0, 503, 504} or in_use) or time.monotonic() > deadline:
-                return status, content
-            time.sleep(0.05 * min(tries, 10))
 
 
 @dataclass
@@ -140,7 +78,8 @@ class Load:
         self.responses, self.requests = Counter(), []
         self.restocked = Counter()  # product id: units whose addition was acknowledged
         self.unexpected = []  # responses that no client should get
-        self._customer, self._admin, self._chance, self._rate = customer, admin, chance, rate
+        self.rate, self.payment_methods = rate, PaymentMethods()
+        self._customer, self._admin, self._chance = customer, admin, chance
         self._clients = clients
         self._lock, self._go, self._ended = threading.Lock(), threading.Event(), threading.Event()
         self._follow_ups = deque()  # (due, command, OrderRequest), in no particular order of time
@@ -174,8 +113,9 @@ class Load:
         """End all threads."""
         self._ended.set()
         self._go.set()
+        deadline = time.monotonic() + STOP_SECONDS
         for thread in self._threads:
-            thread.join(timeout=20)
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
     @property
     def accepted(self):
@@ -206,7 +146,7 @@ class Load:
         while not self._ended.is_set():
             self._go.wait()
             with self._lock:
-                if self._handed_out < (time.monotonic() - self._began) * self._rate:
+                if self._handed_out < (time.monotonic() - self._began) * self.rate:
                     self._handed_out += 1
                     return not self._ended.is_set()
             time.sleep(0.02)
@@ -218,9 +158,7 @@ class Load:
     def _draw(self):
         """Return the next order: its record, its body, and a random number that chooses its follow-up."""
         with self._lock:
-            chance, number = self._chance, len(self.requests) + 1
-            order = OrderRequest(number, str(uuid4()), time.time())
-            self.requests.append(order)
+            chance, order = self._chance, self._record()
             kind, plans = chance.random(), chance.random()
             products = {p["id"]: chance.randint(1, 3) for p in chance.sample(self.catalogue.selling, 2)}
             if kind < 0.12:
@@ -229,9 +167,36 @@ class Load:
                 products[self.catalogue.too_dear["id"]] = 1
             elif kind < 0.44:
                 products[chance.choice(self.catalogue.scarce)["id"]] = chance.randint(1, 2)
-        products[self.catalogue.low["id"]] = number % NUMBERS + 1
-        products[self.catalogue.high["id"]] = number // NUMBERS + 1
-        return order, {"items": [{"product_id": key, "quantity": count} for key, count in products.items()]}, plans
+            method = self.payment_methods.next()
+        return order, self._body(order, products, method), plans
+
+    def _record(self):
+        """Record the next order; the caller holds the lock."""
+        order = OrderRequest(len(self.requests) + 1, str(uuid4()), time.time())
+        self.requests.append(order)
+        return order
+
+    def _body(self, order, products, payment_method=None):
+        numbered = products | {
+            self.catalogue.low["id"]: order.number % NUMBERS + 1,
+            self.catalogue.high["id"]: order.number // NUMBERS + 1,
+        }
+        body = {"items": [{"product_id": key, "quantity": count} for key, count in numbered.items()]}
+        return body | ({"payment_method": payment_method} if payment_method else {})
+
+    def place_alone(self, client, products, payment_method=None, retry_seconds=0.0):
+        """Place an order of {product id: quantity}, whatever the load does; returns its record. Without `retry_seconds`
+        there is one try."""
+        with self._lock:
+            order = self._record()
+        body = self._body(order, products, payment_method)
+        order.status, content, order.tries, _ = place(client, body, order.key, retry_seconds)
+        order.responded = time.time()
+        if order.status == http.client.CREATED:
+            order.order_id = content["id"]
+        else:
+            order.response = content if isinstance(content, str) else content.get("code", str(content))
+        return order
 
     def _place(self, client, order, body):
         order.status, content, order.tries, _ = place(client, body, order.key, RETRY_SECONDS)
@@ -244,16 +209,19 @@ class Load:
 
     def _plan(self, order, plans):
         """Some orders are cancelled at once or later, some are shipped, and some of these delivered."""
-        now = time.monotonic()
         if plans < 0.10:
-            self._follow_ups.append((now, "cancel", order))
+            self._do_later(0, "cancel", order)
         elif plans < 0.22:
-            self._follow_ups.append((now + plans * 30, "cancel", order))  # 3 to 6.6 s: usually after the confirmation
+            self._do_later(plans * 30, "cancel", order)  # 3 to 6.6 s: usually after the confirmation
         elif plans < 0.30:
-            self._follow_ups.append((now + plans * 15, "ship", order))
+            self._do_later(plans * 15, "ship", order)
         elif plans < 0.34:  # concurrently: one of them wins
-            self._follow_ups.append((now + 2, "ship", order))
-            self._follow_ups.append((now + 2, "cancel", order))
+            self._do_later(2, "ship", order)
+            self._do_later(2, "cancel", order)
+
+    def _do_later(self, seconds, command, order):
+        with self._lock:
+            self._follow_ups.append((time.monotonic() + seconds, command, order))
 
     # Follow-ups
 
@@ -282,7 +250,7 @@ class Load:
         if status in {200, 202}:
             order.done.add(command)
             if command == "ship" and self._chance.random() < 0.5:
-                self._follow_ups.append((time.monotonic() + 1, "deliver", order))
+                self._do_later(1, "deliver", order)
         elif status != 409:  # 409: too late or too early, or the first response was lost
             self.unexpected.append(f"POST /orders/{order.order_id}/{command}: {status} {content}")
 

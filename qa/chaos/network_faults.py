@@ -58,7 +58,16 @@ class NetworkFault:
         if not hits:
             raise FaultNotInjected(f"no traffic on {', '.join(links)} in {held:.1f} s")
         parameters = ", ".join(f"{name} {value}" for name, value in values.items()) or "no parameters"
-        return f"{self.name}: {', '.join(links)} ({parameters}) for {held:.1f} s, {hits} times"
+        where = _in_words(sandbox.proxies, links)
+        return f"{self.name}: {where} ({parameters}) for {held:.1f} s, {hits} times"
+
+
+def _in_words(proxies, links):
+    """The links, and for all links of a server its name."""
+    groups = {"RabbitMQ": proxies.broker, "Redis": proxies.cache, "all databases": proxies.databases}
+    whole = [name for name, group in groups.items() if set(group) <= set(links)]
+    rest = set(links) - {link for name in whole for link in groups[name]}
+    return ", ".join([*whole, *sorted(rest)])
 
 
 def nothing(_chance):

@@ -207,16 +207,10 @@ def expire_deadlines(sandbox: Sandbox) -> int:
 @contextlib.contextmanager
 def _as_superuser(sandbox: Sandbox, database: str = "postgres"):
     try:
-        connection = sandbox.superuser(database)
-    except psycopg2.OperationalError as error:
-        raise FaultNotInjected("PostgreSQL was down") from error
-    try:
-        with connection.cursor() as cursor:
+        with sandbox.superuser(database) as connection, connection.cursor() as cursor:
             yield cursor
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-        raise FaultNotInjected("PostgreSQL went down") from error
-    finally:
-        connection.close()
+        raise FaultNotInjected(f"PostgreSQL was down, or went down: {error}") from error
 
 
 def _quit(server) -> None:

@@ -7,8 +7,8 @@
     proxies.stop()
 
 The proxies run in a separate process (proxy_process.py), so that they work in a process with eventlet, such as pytest.
-It ends with the process that started it. There is one proxy for the broker, one for the cache, and one for each
-service's database, so that a single service can be disconnected.
+It ends with the process that started it. There is one proxy for each service and server, so that a single connection of
+a service can be faulty.
 """
 
 import json
@@ -21,8 +21,8 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 ROOT = Path(__file__).resolve().parents[2]
-BROKER, CACHE = "AMQP_URI", "REDIS_URL"
-DATABASE_SUFFIX, OWNER_SUFFIX = "_DATABASE_URL", "_OWNER_DATABASE_URL"
+BROKER, CACHE, DATABASE = "AMQP_URI", "REDIS_URL", "DATABASE_URL"
+OWNER_SUFFIX = "_OWNER_DATABASE_URL"
 LONGEST_WAIT = 100.0  # seconds to wait for earlier faults of the same links
 
 
@@ -33,12 +33,14 @@ class Proxies:
         self._process = None
         self._lock = threading.Lock()  # one request to the process at a time
         self._taken = {}  # by link: the lock that its current fault holds
-        self.broker, self.cache, self.databases = [BROKER], [CACHE], []
+        self.broker, self.cache, self.databases = [], [], []
 
     def start(self, environment):
         """Start a proxy for each server in `environment`; returns `environment` with the proxies' addresses."""
-        wanted = {name: url for name, url in environment.items() if name in {BROKER, CACHE} or _is_database(name)}
-        self.databases = sorted(filter(_is_database, wanted))
+        self.broker = sorted(name for name in environment if _leads_to(BROKER, name))
+        self.cache = sorted(name for name in environment if _leads_to(CACHE, name))
+        self.databases = sorted(name for name in environment if _leads_to(DATABASE, name))
+        wanted = {name: environment[name] for name in (*self.broker, *self.cache, *self.databases)}
         upstreams = {name: [urlsplit(url).hostname, urlsplit(url).port] for name, url in wanted.items()}
         self._taken = {name: threading.Lock() for name in sorted(wanted)}
         self._process = subprocess.Popen(
@@ -50,18 +52,16 @@ class Proxies:
             text=True,
         )
         ports = self._read()
-        # The services' own users connect through the same proxy.
-        own = {
-            name: _at_port(url, ports[server])
-            for server in {BROKER, CACHE} & set(ports)
-            for name, url in environment.items()
-            if name.endswith(f"_{server}")
-        }
-        return environment | own | {name: _at_port(url, ports[name]) for name, url in wanted.items()}
+        return environment | {name: _at_port(url, ports[name]) for name, url in wanted.items()}
+
+    def link(self, service, server):
+        """The link of a service to BROKER, CACHE or DATABASE; None where it has none of its own."""
+        name = f"{service.upper()}_{server}"
+        return name if name in self._taken else None
 
     @contextmanager
     def fault(self, links, kind, **values):
-        """Inject a fault (a class of proxy_process.py, by its name) into `links` for the duration of the block.
+        """Inject a fault (a class of proxy_faults.py, by its name) into `links` for the duration of the block.
 
         A link has one fault at a time: the next one waits until the first one ends.
         """
@@ -113,9 +113,9 @@ class Proxies:
         return result
 
 
-def _is_database(name):
-    """Whether the variable holds a service's database address. Owners' addresses are for migrations only."""
-    return name.endswith(DATABASE_SUFFIX) and not name.endswith(OWNER_SUFFIX)
+def _leads_to(server, name):
+    """Whether the variable holds an address of this server. Owners' addresses are for migrations only."""
+    return (name == server or name.endswith(f"_{server}")) and not name.endswith(OWNER_SUFFIX)
 
 
 def _at_port(url, port):

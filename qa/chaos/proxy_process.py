@@ -2,21 +2,26 @@
 
 It reads `{"links": [...], "kind": ..., "values": {...}}` (inject), `{"links": [...]}` (heal) and `{"links": [...],
 "count": true}` from its standard input, prints one line for each, and ends at the end of the input.
+
+Its own resources are bounded: the connections of a link, the time to connect to the server behind it, and the bytes and
+pieces that a connection holds back. Beyond them it closes a new connection, or stops reading from the sender.
 """
 
 import asyncio
 import json
-import re
 import resource
 import socket
 import struct
 import sys
 from collections import deque
 
-MOST_HELD = 1024 * 1024  # bytes held back per direction of a connection; above it, reading from the sender pauses
-COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"  # the simple query that psycopg2 sends; no other message contains these bytes
-# A frame of method basic.ack (60, 80): channel, size 13, tag, bit, end. Bodies are JSON, without control bytes.
-CONFIRM = re.compile(rb"\x01..\x00\x00\x00\x0d\x00\x3c\x00\x50.{8}[\x00\x01]\xce", re.DOTALL)
+from qa.chaos.proxy_faults import KINDS
+
+MOST_HELD = 1024 * 1024  # bytes held back per direction of a connection
+MOST_PIECES = 10_000  # pieces of data held back per direction; each one has a timer
+MOST_CONNECTIONS = 1000  # of one link
+CONNECT_SECONDS = 10.0
+ACCEPT_PAUSE_SECONDS = 0.1  # after a failure, such as too many open files
 
 
 class Side(asyncio.Protocol):
@@ -27,6 +32,7 @@ class Side(asyncio.Protocol):
         self.transport = self.other = None
         self.held = deque()  # (due time or None, bytes) that a fault holds back
         self.held_bytes = self.received = 0
+        self.is_full = False  # what is written here is not read by its receiver
         self.muted = False  # drop what is received here
         self.frozen = False  # forward nothing, and report no error
         self.is_lost = False
@@ -47,16 +53,18 @@ class Side(asyncio.Protocol):
 
     def connection_lost(self, _error):
         self.is_lost = True
-        if self.held or self.frozen or (self.link.fault is not None and self.link.fault.holds_close):
+        if self.held or self.frozen or (self.link.fault is not None and self.link.fault.holds_close(self)):
             self.hold(b"", self.held[-1][0] if self.held else None)  # close after the held bytes
         else:
             self.other.close()
 
     def pause_writing(self):
-        _if_open(self.other, "pause_reading")
+        self.is_full = True
+        self.other.update_reading()
 
     def resume_writing(self):
-        _if_open(self.other, "resume_reading")
+        self.is_full = False
+        self.other.update_reading()
 
     # called by faults
 
@@ -68,8 +76,7 @@ class Side(asyncio.Protocol):
         """Hold bytes back. Empty bytes mean the end of the connection."""
         self.held.append((due, data))
         self.held_bytes += len(data)
-        if self.held_bytes > MOST_HELD:
-            _if_open(self, "pause_reading")
+        self.update_reading()
 
     def release(self, now=None):
         """Forward the held bytes: all of them, or those due at `now`."""
@@ -80,8 +87,16 @@ class Side(asyncio.Protocol):
                 self.other.write(data)
             else:
                 self.other.close()
-        if self.held_bytes <= MOST_HELD:
-            _if_open(self, "resume_reading")
+        self.update_reading()
+
+    def update_reading(self):
+        """Read only while the data that has not reached the other end is within its bounds."""
+        too_much = self.other.is_full or self.held_bytes > MOST_HELD or len(self.held) > MOST_PIECES
+        if self.transport is not None and not self.transport.is_closing():
+            if too_much:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
 
     def close(self):
         """Close the connection after pending writes."""
@@ -92,164 +107,12 @@ class Side(asyncio.Protocol):
         """Break the connection at both ends with a RST."""
         for side in (self, self.other):
             side.held.clear()
+            side.held_bytes = 0
             side.frozen = False
             if side.transport is not None and not side.transport.is_closing():
                 linger = struct.pack("ii", 1, 0)
                 side.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 side.transport.abort()
-
-
-def _if_open(side, method):
-    if side.transport is not None and not side.transport.is_closing():
-        getattr(side.transport, method)()
-
-
-class Fault:
-    """How a faulty link treats bytes. Every class below is a kind of fault, named by its class in lower case."""
-
-    holds_close = False  # is the end of a connection held back as well?
-
-    def __init__(self, link):
-        self.link, self.hits = link, 0
-
-    def begin(self):
-        pass
-
-    def on_data(self, side, data):
-        side.other.write(data)
-
-    def end(self):
-        """End the fault, and forward the held bytes."""
-        for side in list(self.link.sides):
-            side.release()
-
-
-class Cut(Fault):
-    """Close connections after `after` more bytes from the server or from the client, with a FIN or a RST."""
-
-    def __init__(self, link, after, from_server, reset):
-        super().__init__(link)
-        self.after, self.from_server, self.reset = after, from_server, reset
-
-    def begin(self):
-        for side in self.link.sides:
-            side.received = 0
-
-    def on_data(self, side, data):
-        left = self.after - side.received
-        side.received += len(data)
-        if side.is_server is not self.from_server or len(data) < left:
-            side.other.write(data)
-            return
-        self.hits += 1
-        side.other.write(data[: max(left, 0)])
-        if self.reset:
-            side.reset()
-        else:
-            side.close()
-            side.other.close()
-
-
-class Delay(Fault):
-    """Forward everything `seconds` later."""
-
-    def __init__(self, link, seconds):
-        super().__init__(link)
-        self.seconds, self.loop = seconds, asyncio.get_running_loop()
-
-    def on_data(self, side, data):
-        self.hits += 1
-        due = self.loop.time() + self.seconds
-        side.hold(data, due)
-        self.loop.call_at(due, side.release, due)
-
-
-class Stall(Fault):
-    """Accept connections, but forward nothing until the fault ends; then forward everything."""
-
-    holds_close = True
-
-    def on_data(self, side, data):
-        self.hits += 1
-        side.hold(data)
-
-
-class Freeze(Fault):
-    """Make the existing connections half-open: neither end gets data or an error. New connections work."""
-
-    def begin(self):
-        self.frozen = list(self.link.sides)
-        for side in self.frozen:
-            side.frozen = True
-        self.hits = len(self.frozen) // 2
-
-    def end(self):
-        """Reset the connections, as a restarted machine at the other end would."""
-        for side in self.frozen:
-            side.reset()
-
-
-class Refuse(Fault):
-    """Reset connections, and refuse new ones."""
-
-    def begin(self):
-        self.link.close()
-        self.hits = len(self.link.sides) // 2
-        for side in list(self.link.sides):
-            side.reset()
-
-    def end(self):
-        self.link.open()
-
-
-class LostReply(Fault):
-    """`count` times: PostgreSQL executes a COMMIT, but its reply is lost and the connection is reset."""
-
-    def __init__(self, link, count):
-        super().__init__(link)
-        self.count = count
-
-    def on_data(self, side, data):
-        if side.muted:
-            side.reset()
-            return
-        if not side.is_server and self.hits < self.count and data.endswith(COMMIT):
-            self.hits += 1
-            side.other.muted = True
-        side.other.write(data)
-
-
-class LostCommit(LostReply):
-    """`count` times: a COMMIT is lost and the connection is reset, so PostgreSQL rolls back."""
-
-    def on_data(self, side, data):
-        if not side.is_server and self.hits < self.count and data.endswith(COMMIT):
-            self.hits += 1
-            side.reset()
-            return
-        side.other.write(data)
-
-
-class LostConfirm(Fault):
-    """`count` times: RabbitMQ accepts a message, but its confirm is lost and the connection is reset."""
-
-    def __init__(self, link, count):
-        super().__init__(link)
-        self.count = count
-
-    def on_data(self, side, data):
-        confirm = CONFIRM.search(data) if side.is_server and self.hits < self.count else None
-        if confirm is None:
-            side.other.write(data)
-            return
-        self.hits += 1
-        side.other.write(data[: confirm.start()])
-        side.reset()
-
-
-KINDS = {
-    kind.__name__.lower(): kind for kind in (Cut, Delay, Stall, Freeze, Refuse, LostReply, LostCommit, LostConfirm)
-}
 
 
 class Link:
@@ -258,6 +121,7 @@ class Link:
     def __init__(self, upstream):
         self.upstream = upstream
         self.fault, self.sides = None, set()
+        self.connecting = 0
         self.server = None
         self.latest_hits = 0
         # This socket never listens. It reserves the port while connections are refused.
@@ -277,19 +141,35 @@ class Link:
         loop = asyncio.get_running_loop()
         with listening:
             while True:
-                client, _address = await loop.sock_accept(listening)
-                _keep(asyncio.ensure_future(self._connect(client)))
+                try:
+                    client, _address = await loop.sock_accept(listening)
+                except OSError:
+                    await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
+                    continue
+                if self.is_full():
+                    client.close()
+                else:
+                    _keep(asyncio.ensure_future(self._connect(client)))
+
+    def is_full(self):
+        """Whether the link has as many connections as it may have."""
+        self.sides = {side for side in self.sides if not (side.is_lost and side.other.is_lost)}
+        return len(self.sides) // 2 + self.connecting >= MOST_CONNECTIONS
 
     async def _connect(self, accepted):
         loop = asyncio.get_running_loop()
         client, server = Side(self, is_server=False), Side(self, is_server=True)
         client.other, server.other = server, client
+        self.connecting += 1
         try:
-            await loop.create_connection(lambda: server, *self.upstream)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await loop.create_connection(lambda: server, *self.upstream)
         except OSError:
             accepted.close()
             return
-        self.sides = {side for side in self.sides if not (side.is_lost and side.other.is_lost)} | {client, server}
+        finally:
+            self.connecting -= 1
+        self.sides |= {client, server}
         await loop.connect_accepted_socket(lambda: client, accepted)
 
     def inject(self, kind, values):

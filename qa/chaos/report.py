@@ -1,7 +1,10 @@
-"""The result of a run as a table, as text and as JSON."""
+"""The result of a run as tables, as text and as JSON."""
 
 import json
 import time
+from collections import defaultdict
+
+from qa.chaos.isolation import limits
 
 
 def markdown(outcome):
@@ -25,13 +28,43 @@ def markdown(outcome):
     lines += [f"| {kind} | {count} |" for kind, count in sorted(outcome.injected.items())]
     lines += ["", "| invariant | broken |", "|---|---:|"]
     lines += [f"| {name} | {len(ids)} |" for name, ids in outcome.checks.items()]
+    if outcome.isolation is not None:
+        lines += ["", *_isolation(outcome.isolation)]
     return "\n".join(lines) + "\n"
+
+
+def _isolation(isolation):
+    """The normal p99 of each probe, and of each kind of fault the probe that was closest to its limit."""
+    lines = [
+        f"| unaffected probe | normal p99 (last round) | limit, at least {_ms(isolation.floor)} |",
+        "|---|---:|---:|",
+    ]
+    limit = limits(isolation.normal, isolation.floor)
+    lines += [f"| {name} | {_ms(seconds)} | {_ms(limit[name])} |" for name, seconds in isolation.normal.items()]
+    lines += [f"| not judged: {reason} | | |" for reason in isolation.not_judged]
+    lines += ["", "| slow fault | unaffected samples | slow or failed | worst probe | its p99 | its limit |"]
+    lines += ["|---|---:|---:|---|---:|---:|"]
+    by_kind = defaultdict(list)
+    for one in isolation.kinds:
+        by_kind[one.kind].append(one)
+    for kind, found in sorted(by_kind.items()):
+        worst = max(found, key=lambda one: (one.is_violated, one.bad, one.p99 / one.limit))
+        cells = (kind, sum(one.samples for one in found), sum(one.bad for one in found), worst.probe)
+        mark = " VIOLATED" if worst.is_violated else ""
+        lines.append(f"| {' | '.join(map(str, cells))} | {_ms(worst.p99)}{mark} | {_ms(worst.limit)} |")
+    return lines
+
+
+def _ms(seconds):
+    return f"{1000 * seconds:.0f} ms"
 
 
 def failure(outcome, folder):
     """Return the problems of a failed run, with the orders concerned and the folders of the logs."""
     lines = [f"NOT SOUND, seed {outcome.seed}", *(f"- {problem}" for problem in outcome.problems)]
     lines += [f"- {name}: {', '.join(ids[:8])}" for name, ids in outcome.checks.items() if ids]
+    if outcome.isolation is not None:
+        lines += [f"- {one}" for one in (*outcome.isolation.problems, *outcome.isolation.violations)]
     lines += outcome.histories
     lines.append(f"logs: {folder / 'log'}, {folder / 'second/log'}, {folder / 'provider'}")
     return "\n".join(lines)
@@ -43,9 +76,16 @@ def append(path, table):
         file.write(table + "\n")
 
 
-def write_json(path, outcome, sale):
-    """Write the complete result as JSON."""
-    facts = {
+def write_json(path, outcomes, sale):
+    """Write the complete result as JSON: {"crash": ..., "slow": ..., "hot_product": ...}; parts that did not run are
+    null."""
+    parts = {name: _facts(outcome) if outcome else None for name, outcome in outcomes.items()}
+    path.write_text(json.dumps(parts | {"hot_product": [vars(one) for one in sale]}, indent=1, default=str))
+
+
+def _facts(outcome):
+    isolation = outcome.isolation
+    return {
         "seed": outcome.seed,
         "began": outcome.began,
         "seconds": outcome.seconds,
@@ -59,7 +99,7 @@ def write_json(path, outcome, sale):
         "problems": outcome.problems,
         "not_staged": outcome.not_staged,
         "histories": outcome.histories,
-        "hot_product": [vars(one) for one in sale],
         "journal": [vars(one) for one in outcome.journal],
+        "violations": isolation.violations if isolation else [],
+        "findings": [vars(one) for one in isolation.findings] if isolation else [],
     }
-    path.write_text(json.dumps(facts, indent=1, default=str))

@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import psycopg2
@@ -18,12 +18,14 @@ from amqp.exceptions import AMQPError
 from sqlalchemy.exc import DBAPIError
 
 from qa.chaos.faults import FaultNotInjected
+from qa.chaos.isolation import Isolation
 from qa.chaos.verdict import await_decided, judge, order_history
 from qa.support.consistency import report
 
 DECIDED_WITHIN = 30.0  # seconds after the last fault has healed
 # Errors of a fault whose target is down because of another fault.
 UNREACHABLE = (FaultNotInjected, OSError, AMQPError, psycopg2.Error, DBAPIError, TimeoutError)
+MOST_AGAIN = 20  # faults of a brief run that had no effect and are injected again
 LONGEST_FAULT = 150.0  # including its waits for servers that other faults hold
 
 
@@ -57,11 +59,17 @@ class Plan:
     per_round: int = 40
     pause: float = 3.0  # average seconds from one fault to the next
     at_once: int = 4
+    decided_within: float = DECIDED_WITHIN
+    # Each kind once, in their order, at the same time only those with the same scope; the next round has those that had
+    # no effect.
+    each_once: bool = False
     kinds: list = field(default_factory=list)
 
     @property
     def most(self):
         """The maximum number of faults, including those that had no effect."""
+        if self.each_once:
+            return len(self.kinds) + MOST_AGAIN
         return 3 * max(self.faults, self.each * len(self.kinds), self.per_round)
 
 
@@ -81,45 +89,51 @@ class Outcome:
     not_staged: list = field(default_factory=list)  # kinds that are not possible on this machine
     histories: list = field(default_factory=list)
     problems: list = field(default_factory=list)  # problems other than violated invariants
+    isolation: Isolation | None = None  # what the probes have found, in a run with slow faults
 
     @property
     def injected(self):
         return Counter(one.kind for one in self.journal if not one.missed and not one.failed)
 
     @property
+    def is_broken(self):
+        """Whether going on is useless. Slow requests that should be fast do not end a run."""
+        return bool(self.problems) or any(self.checks.values())
+
+    @property
     def sound(self):
-        return not self.problems and not any(self.checks.values())
+        isolated = self.isolation is None or not (self.isolation.violations or self.isolation.problems)
+        return not self.is_broken and isolated
 
 
 class Run:
-    """Injects faults into a sandbox under load. `workers` must outlive the sandbox: a server that a fault starts ends
-    with the thread that started it."""
+    """Injects faults into a sandbox under a load that has been started. With a `watch`, the probes are judged too.
 
-    def __init__(self, sandbox, load, plan: Plan, seed: int, workers: ThreadPoolExecutor, say=print):
+    `workers` must outlive the sandbox: a server that a fault starts ends with the thread that started it.
+    """
+
+    def __init__(self, sandbox, load, plan: Plan, seed: int, workers: ThreadPoolExecutor, say=print, watch=None):
         self._sandbox, self._load, self._plan, self._say = sandbox, load, plan, say
-        self._chance = random.Random(seed)
+        self._chance, self._watch = random.Random(seed), watch
         self._workers, self._slots = workers, threading.Semaphore(plan.at_once)
-        self.outcome = Outcome(seed, time.time())
+        self.outcome = Outcome(seed, time.time(), isolation=watch.isolation if watch else None)
         self._deck = self._shuffled()
 
     def run(self) -> Outcome:
-        """Run all rounds, and stop the load."""
-        began = time.monotonic()
-        self._load.start()
-        try:
-            for number in itertools.count(1):
-                self._round(number)
-                if not self.outcome.sound or self._is_enough(time.monotonic() - began):
-                    break
-                if len(self.outcome.journal) >= self._plan.most and time.monotonic() - began >= self._plan.seconds:
-                    self.outcome.problems.append("the run did not get all its faults or orders")
-                    break
-        finally:
-            self._load.stop()
+        """Run all rounds. The load goes on at the end, paused."""
+        began, before = time.monotonic(), len(self._load.accepted)
+        responses = Counter(self._load.responses)
+        for number in itertools.count(1):
+            self._round(number)
+            self.outcome.orders = len(self._load.accepted) - before
+            if self.outcome.is_broken or self._is_enough(time.monotonic() - began):
+                break
+            if len(self.outcome.journal) >= self._plan.most and time.monotonic() - began >= self._plan.seconds:
+                self.outcome.problems.append("the run did not get all its faults or orders")
+                break
         self.outcome.seconds = time.monotonic() - began
-        self.outcome.orders = len(self._load.accepted)
-        self.outcome.responses = Counter(self._load.responses)
-        self.outcome.commands = Counter(command for one in self._load.accepted for command in one.done)
+        self.outcome.responses = Counter(self._load.responses) - responses
+        self.outcome.commands = Counter(command for one in self._load.accepted[before:] for command in one.done)
         return self.outcome
 
     def _is_enough(self, seconds):
@@ -127,7 +141,7 @@ class Run:
         return (
             seconds >= plan.seconds
             and injected.total() >= plan.faults
-            and len(self._load.accepted) >= plan.orders
+            and self.outcome.orders >= plan.orders
             and all(injected[kind.name] >= plan.each for kind in plan.kinds)
         )
 
@@ -136,17 +150,43 @@ class Run:
     def _round(self, number):
         began = time.time()
         self._load.resume()
-        faults = [self._start_fault() for _ in range(self._plan.per_round)]
-        for future in faults:
-            future.result(timeout=LONGEST_FAULT)
-        self._check(number, began, healed_at=time.monotonic())
+        if self._watch:
+            self._watch.begin_round()
+        self._await_end(self._start_faults())
+        healed_at = time.monotonic()
+        try:
+            if self._watch:
+                self._watch.end_round()
+            self._check(number, began, healed_at)
+        except Exception as error:  # noqa: BLE001 - a server that never comes back leads to a verdict, too
+            self.outcome.problems.append(f"round {number} could not be judged: {_in_a_line(error)}")
 
-    def _start_fault(self):
-        """Start the next fault after a random pause, when fewer than `at_once` faults are active."""
+    def _await_end(self, faults):
+        """Wait until all faults have healed. One that waits for ever is a problem, and does not end the run without a
+        verdict."""
+        wait(faults, timeout=LONGEST_FAULT)
+        self.outcome.problems += [
+            f"a fault did not end within {LONGEST_FAULT:.0f} s: {one.kind}, since {_clock(one.began)}"
+            for one in self.outcome.journal
+            if not one.ended
+        ]
+
+    def _start_faults(self):
+        """Start the faults of a round; returns their futures."""
+        faults, scope = [], None
+        for _ in range(len(self._due()) if self._plan.each_once else self._plan.per_round):
+            fault = next(self._deck)
+            if self._plan.each_once and fault.scope != scope:
+                wait(faults, timeout=LONGEST_FAULT)
+                scope = fault.scope
+            faults.append(self._start_fault(fault))
+        return faults
+
+    def _start_fault(self, fault):
+        """Start a fault after a random pause, when fewer than `at_once` faults are active."""
         if self._chance.random() > 0.25:  # otherwise together with the previous one
             time.sleep(self._chance.uniform(0.4, 2.2) * self._plan.pause)
-        self._slots.acquire()
-        fault = next(self._deck)
+        self._slots.acquire(timeout=LONGEST_FAULT)  # a fault that does not end is reported at the end of the round
         injected = InjectedFault(fault.name, time.time())
         self.outcome.journal.append(injected)
         return self._workers.submit(self._inject, fault, injected, random.Random(self._chance.random()))
@@ -155,7 +195,7 @@ class Run:
         try:
             injected.what = fault.inject(self._sandbox, chance).removeprefix(f"{fault.name}: ")
         except UNREACHABLE as reason:
-            injected.what, injected.missed = f"{type(reason).__name__}: {reason}".strip().splitlines()[0], True
+            injected.what, injected.missed = _in_a_line(reason), True
         except Exception as error:  # noqa: BLE001 - a fault that fails does not end the run, but is a problem
             injected.what, injected.failed = f"{type(error).__name__}: {error}", True
             self.outcome.problems.append(f"a fault failed: {injected.kind}: {injected.what}")
@@ -167,10 +207,14 @@ class Run:
     def _shuffled(self):
         """Yield all kinds in a random order, again and again. With `each`, kinds below that number come first."""
         while True:
-            due = [kind for kind in self._plan.kinds if self.outcome.injected[kind.name] < self._plan.each]
-            kinds = list(due or self._plan.kinds)
-            self._chance.shuffle(kinds)
+            kinds = self._due() or list(self._plan.kinds)
+            if not self._plan.each_once:
+                self._chance.shuffle(kinds)
             yield from kinds
+
+    def _due(self):
+        """The kinds that were injected less often than they have to be."""
+        return [kind for kind in self._plan.kinds if self.outcome.injected[kind.name] < self._plan.each]
 
     def _check(self, number, began, healed_at):
         """Pause the load, wait until the suite is at rest, and check the invariants."""
@@ -178,7 +222,7 @@ class Run:
             self.outcome.problems.append("requests were still open 90 s after the last fault had ended")
         recovery = await_decided(self._sandbox, healed_at)
         self.outcome.recoveries.append(recovery)
-        if recovery > DECIDED_WITHIN:
+        if recovery > self._plan.decided_within:
             self.outcome.problems.append(
                 f"round {number}: the last order was decided {recovery:.1f} s after the last fault had ended"
             )
@@ -216,6 +260,10 @@ class Run:
     def _touches(self, injected, one):
         """Whether the fault may have affected the order. A saga may take longer than its deadline."""
         return injected.began < one.responded + 90 and (not injected.ended or injected.ended > one.began - 15)
+
+
+def _in_a_line(error):
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
 
 
 def _clock(at):

@@ -6,19 +6,18 @@ inventory, payments and orders have two processes each, so that one can take ove
 """
 
 import contextlib
+import random
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import psycopg2
+from typing import Any
 
 from contracts.services import PROCESSES, SERVICES
 from deploy import migrate, seed
-from deploy.local.postgres import SUPERUSER
 from deploy.local.process import StartError, wait_until
 from deploy.local.servers import Servers, remove_data
 from deploy.local.suite import Suite
@@ -26,8 +25,9 @@ from extensions.runtime.addresses import database_variable
 from qa.chaos import disk_faults, replay_faults
 from qa.chaos.clock_faults import Clock
 from qa.chaos.crash_points import CRASHABLE, FOLDER
-from qa.chaos.load import Account, User
 from qa.chaos.proxy import Proxies
+from qa.chaos.superuser import superuser
+from qa.chaos.user import Account, User
 from qa.support.client import ADMIN, CUSTOMER
 from qa.support.own_suite import set_up
 
@@ -76,6 +76,11 @@ class Sandbox:
     customer: User
     proxies: Proxies
     clock: Clock | None  # None without libfaketime
+    load: Any = None  # of the run
+    watch: Any = None  # judges the probes while slow faults are active
+    slow_seconds: tuple[float, float] = (4.0, 9.0)  # how long a slow fault is active
+    preferred: str | None = None  # the target of slow faults that can have it
+    _turns: dict[str, list[Any]] = field(default_factory=dict)
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
     _locks_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -102,19 +107,23 @@ class Sandbox:
                 stack.callback(lock.release)
             yield
 
-    def superuser(self, database: str = "postgres") -> "psycopg2.extensions.connection":
-        """A connection to PostgreSQL as superuser, without the proxies."""
-        postgres = self.servers.postgres
-        connection = psycopg2.connect(
-            host="127.0.0.1",
-            port=postgres.port,
-            dbname=database,
-            user=SUPERUSER,
-            password=(postgres.home / "superuser-password").read_text(),
-            connect_timeout=5,
-        )
-        connection.autocommit = True
-        return connection
+    def superuser(self, database: str = "postgres", seconds: float = 60.0):
+        """A connection to PostgreSQL as superuser, without the proxies, for a block of at most `seconds`."""
+        return superuser(self.servers.postgres, database, seconds)
+
+    def watched(self, effect: Any, kind: str):
+        """The block in which a slow fault is active; without a watch, as in tests, nothing is judged."""
+        return self.watch.during(effect, kind) if self.watch else contextlib.nullcontext()
+
+    def next_of(self, kind: str, options: Sequence[Any], chance: random.Random) -> Any:
+        """Return the preferred option, or each of them once in a random order, then all of them again."""
+        if self.preferred in options:
+            return self.preferred
+        with self._locks_lock:
+            turns = self._turns.setdefault(kind, [])
+            if not turns:
+                turns += chance.sample(list(options), len(options))
+            return turns.pop()
 
     def wait_ready(self, seconds: float = 60.0) -> None:
         """Wait until every process runs and every service is ready."""

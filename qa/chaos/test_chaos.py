@@ -1,4 +1,4 @@
-"""A minute of faults on a private suite; `python -m qa.chaos` runs half an hour of them.
+"""A minute of faults and each slow fault once, on a private suite; `python -m qa.chaos` runs more than an hour of them.
 
 It runs in a separate process: pytest's threads are green threads of eventlet, and the faults need real ones.
 CHAOS_SEED chooses another plan.
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 SEED = os.environ.get("CHAOS_SEED", "20261122")
 
 
-FORM = ("--quick", "--round", "14", "--pause", "2", "--hot-product", "2")
+FORM = ("--quick", "--faults", "1", "--round", "14", "--pause", "2", "--hot-product", "2", "--brief")
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,21 @@ def outcome():
 
 
 def test_all_invariants_hold_after_a_minute_of_faults(outcome):
-    assert outcome.sound, outcome.output[-20_000:]
-    assert sum(outcome.faults.values()) >= 10
-    assert outcome.orders >= 100
+    assert outcome.crash["sound"], outcome.output[-20_000:]
+    assert sum(outcome.crash["faults"].values()) >= 10
+    assert outcome.crash["orders"] >= 100
+
+
+def test_all_invariants_hold_after_each_slow_fault(outcome):
+    assert not outcome.slow["problems"], outcome.output[-20_000:]
+    assert not any(outcome.slow["checks"].values()), outcome.output[-20_000:]
+    assert len(outcome.slow["faults"]) >= 61
+
+
+def test_no_slow_fault_delays_what_does_not_need_the_slow_part(outcome):
+    """With limits that show a request which is refused or stays stuck; smaller delays need the long form."""
+    assert not outcome.slow["violations"], outcome.output[-20_000:]
+    assert outcome.slow["findings"]
 
 
 def test_exactly_all_units_of_the_hot_product_are_sold(outcome):

@@ -2,15 +2,17 @@
 
 import random
 import socket
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from contracts.services import SERVICES
 from qa.chaos.faults import FaultNotInjected
 from qa.chaos.network_faults import FAULTS
 from qa.chaos.proxy import Proxies
+from qa.chaos.slow_network import FAULTS as SLOW_FAULTS
 
 
 @pytest.fixture
@@ -18,7 +20,14 @@ def sandbox(servers):
     """The parts of a sandbox that a network fault needs."""
     proxies = Proxies()
     environment = proxies.start(servers.addresses())
-    yield SimpleNamespace(proxies=proxies, environment=environment)
+    yield SimpleNamespace(
+        proxies=proxies,
+        environment=environment,
+        slow_seconds=(0.0, 0.05),
+        exclusively=lambda *_: nullcontext(),
+        watched=lambda *_: nullcontext(),
+        next_of=lambda _kind, services, chance: chance.choice(services),
+    )
     proxies.stop()
 
 
@@ -48,3 +57,15 @@ def ping(sandbox):
     with connect(sandbox) as connection:
         connection.sendall(b"PING\r\n")
         return connection.recv(100)
+
+
+def test_no_slow_fault_counts_without_traffic(sandbox):
+    for number, fault in enumerate(SLOW_FAULTS):
+        with pytest.raises(FaultNotInjected):
+            fault.inject(sandbox, random.Random(number))
+    assert ping(sandbox) == b"+PONG\r\n"
+
+
+def test_a_slow_fault_affects_the_service_of_its_link(sandbox):
+    affected = {fault.plan(sandbox, random.Random(number)).affects for fault in SLOW_FAULTS for number in range(30)}
+    assert affected == {frozenset(), *(frozenset({one}) for one in ("calls", *SERVICES))}
