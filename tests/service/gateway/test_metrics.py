@@ -16,6 +16,11 @@ DOCS = (Path(__file__).parents[3] / "docs/metrics.md").read_text()
 AN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-")
 
 
+@pytest.fixture
+def api(own_api):
+    return own_api
+
+
 @pytest.fixture(autouse=True)
 def ports(servers):
     """The metrics port of each service, configured before any of them starts."""
