@@ -110,7 +110,7 @@ class TestAddresses:
             assert_refused(get("/health/ready", address))
             assert get("/health/live", address).status_code == 200
         for address in ("127.0.0.1", "10.1.2.3", "fd00::1"):
-            assert [get("/health/ready", address).json()["code"] for _ in range(3)] == ["SERVICE_UNAVAILABLE"] * 3
+            assert [get("/health/ready", address).json()["status"] for _ in range(3)] == ["degraded"] * 3
 
     def test_a_trusted_proxy_names_the_address(self, limited):
         api = limited(per_address="1/3600", proxies=["127.0.0.0/8"])

@@ -1,6 +1,7 @@
 """The routes of the API as the contract lists them: path, required role, success status, alias paths."""
 
 import inspect
+import re
 from typing import Any, get_args, get_type_hints
 from uuid import UUID
 
@@ -169,3 +170,13 @@ def test_routes_that_create_accept_an_idempotency_key():
 
 def test_only_probes_bypass_overload_limits_and_share_their_responses():
     assert {path for (_, path), route in BY_NAME.items() if not route.sheds_load} == {"/health/live", "/health/ready"}
+
+
+def test_a_route_names_the_service_that_it_always_calls():
+    """Those without a service respond from a cache or from this process, or call several services."""
+    for route, handler in HANDLERS.items():
+        called = set(re.findall(r"self\.services\.(\w+)\.", inspect.getsource(getattr(GatewayService, handler))))
+        assert not called or route.service in called | {""}, (route.path, called)
+    without = {(route.method, route.path) for route in ROUTES if not route.service}
+    assert without >= {("GET", "/orders/{order_id}"), ("GET", "/products/{product_id}"), ("GET", "/health/ready")}
+    assert not {path for _, path in without if path.startswith(("/payments", "/notifications", "/inventory"))}
