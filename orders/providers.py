@@ -15,7 +15,7 @@ from contracts.errors import Overloaded
 from extensions.observability.metrics import Metrics
 from extensions.observability.traces import current_trace
 from orders.admission import COUNT_SECONDS, Admission, Limit, Waiting, refusal
-from orders.decisions import Decisions, is_decision, seconds_to_decide
+from orders.decision_metrics import DecisionMetrics, is_decision, seconds_to_decide
 from orders.product_source import ProductSource
 
 # The line is left while there is still time to place the order, or to refuse it, before the caller gives up.
@@ -151,8 +151,8 @@ class DecisionsProvider(DependencyProvider):  # type: ignore[misc]  # Nameko has
 
     def setup(self) -> None:
         """Create the metrics."""
-        self.decisions = Decisions(self.metrics)
+        self.decisions = DecisionMetrics(self.metrics)
 
-    def get_dependency(self, _worker_ctx: Any) -> Decisions:
+    def get_dependency(self, _worker_ctx: Any) -> DecisionMetrics:
         """Return the metrics; all workers share them."""
         return self.decisions

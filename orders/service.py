@@ -42,7 +42,7 @@ from extensions.storage.periodic import periodic
 from extensions.storage.unit_of_work import UnitOfWork, Work
 from orders import queries, use_cases
 from orders.admission import Waiting
-from orders.decisions import Decisions
+from orders.decision_metrics import DecisionMetrics
 from orders.models import Base, LockedOrder, ProductReplica
 from orders.pricing import Product, price_order
 from orders.product_source import CatalogSilent, Found, ProductSource
@@ -62,7 +62,7 @@ def _price(order: CreateOrder, found: Found | None, user_id: UUID) -> NewOrder:
 
 @final
 class OrdersService(operations.Operations, OrdersRpc):
-    """Takes orders and decides them."""
+    """Stores orders, and confirms or cancels them."""
 
     name = "orders"
     work: UnitOfWork = Work(Base)
@@ -73,7 +73,7 @@ class OrdersService(operations.Operations, OrdersRpc):
     queues = Queues()
     gate: Gate = GateProvider()
     product_source: ProductSource = ProductsProvider()
-    decisions: Decisions = DecisionsProvider()
+    decisions: DecisionMetrics = DecisionsProvider()
 
     # RPC
 
@@ -94,9 +94,9 @@ class OrdersService(operations.Operations, OrdersRpc):
         def is_known() -> bool:
             return has_stored_result(self.work, "create_order", idempotency_key, actor)
 
-        # Asked before the transaction begins: no connection and no lock waits for another service.
         with keys.in_use("create_order", idempotency_key, actor):
             self.gate.check(self._count_waiting, unless=is_known)
+            # Call catalog before the transaction, so that no connection or lock is held during the call.
             found = self._products_of(order, unless=is_known)
             with self.gate.entered(self._count_waiting, unless=is_known):
                 asked = {"items": arrived["items"], "total_amount": arrived.get("total_amount"), "actor": actor}
@@ -178,7 +178,7 @@ class OrdersService(operations.Operations, OrdersRpc):
 
     # Timers
 
-    # After a standstill of this process, replies that came in time are still in the queues: handle them first.
+    # After a suspension of the process, handle the waiting replies before orders expire.
     @periodic(seconds=1.0, after_gap=3.0)
     def expire_orders(self) -> None:
         """Cancel orders that were not decided within their deadline."""

@@ -178,9 +178,9 @@ class RedisConnection(SharedExtension):
     def _send_pending(self) -> None:
         """Retry without waiting for the next read of this process, because other processes read the same entries."""
         sent = None
-        while sent is None:
+        # Another call may have taken a batch, and fail to send it while the ping succeeds: then they are pending again.
+        while sent is None or self._pending:
             eventlet.sleep(INVALIDATION_RETRY_SECONDS)
-            # Ping even if nothing is pending here: another call may have taken a batch and may still fail to send it.
             sent = self._try(lambda client: client.ping())
         self._retries = None
 

@@ -64,7 +64,7 @@ def _failing(reports: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
     found = []
     for service, parts in reports.items():
         if "service" in parts:
-            found.append((service, "does not answer"))
+            found.append((service, "does not respond"))
         if parts.get("database", "ok") != "ok":
             found.append((f"{service}.database", "is down"))
     return found

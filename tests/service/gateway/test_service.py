@@ -267,7 +267,7 @@ class TestHealth:
         health.users.health.return_value = {"status": "failing", "parts": {"database": "refused", "redis": "ok"}}
         response = api.get("/health/ready")
         assert response.status_code == 503
-        assert response.json()["detail"] == "Not ready: users.database is down; orders does not answer"
+        assert response.json()["detail"] == "Not ready: users.database is down; orders does not respond"
         assert {error["field"] for error in response.json()["errors"]} == {"users.database", "orders"}
         assert "retry-after" in response.headers
 
@@ -282,4 +282,4 @@ def test_a_stopped_service_is_503_immediately(gateway, login):
     assert "retry-after" in response.headers
     ready = api.get("/health/ready")
     assert ready.status_code == 503
-    assert "orders does not answer" in ready.json()["detail"]
+    assert "orders does not respond" in ready.json()["detail"]

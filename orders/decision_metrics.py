@@ -30,7 +30,7 @@ def seconds_to_decide(event: Event) -> float | None:
     return max(0.0, time.time() - made)
 
 
-class Decisions:
+class DecisionMetrics:
     """One for each process. All series are created at the start, so that each is zero before its first order."""
 
     def __init__(self, metrics: Metrics) -> None:
