@@ -107,9 +107,9 @@ class OrdersService(operations.Operations, OrdersRpc):
         asked = {"items": arrived["items"], "total_amount": arrived.get("total_amount"), "actor": actor}
         if "payment_method" in arrived:  # left out otherwise: so it was before orders had one
             asked["payment_method"] = arrived["payment_method"]
-        # Call catalog before the transaction, so that no connection or lock is held during the call.
         with keys.in_use("create_order", idempotency_key, actor):
             self.gate.check(self._count_waiting, unless=is_known)
+            # Call catalog before the transaction, so that no connection or lock is held during the call.
             found = self._products_of(order, unless=is_known)
             with self.gate.entered(self._count_waiting, unless=is_known):
                 call = Call("create_order", idempotency_key, asked, lambda: _price(order, found, user_id))
