@@ -12,7 +12,7 @@ TRIES = 3
 def control(rabbitmq, *arguments: str) -> str:
     """Run one command of rabbitmqctl; returns its output. Raises RuntimeError if it fails or takes too long."""
     # With a low priority: it starts an Erlang machine, which would slow the suite down on a small machine.
-    command = ["nice", "-n", "10", str(install.rabbitmq().with_name("rabbitmqctl")), "--quiet", *arguments]
+    command = ["nice", "-n", "5", str(install.rabbitmq().with_name("rabbitmqctl")), "--quiet", *arguments]
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", **rabbitmq.environment()}
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)

@@ -20,15 +20,15 @@ from qa.chaos.proxy import BROKER
 from qa.chaos.replay_faults import RECORDER, channel_of
 from qa.chaos.slow_faults import NOTHING, Effect, SlowFault
 
-CHOICE = (StockCommitted, PaymentCaptured, OrderShipped)
+CHOICE = {event.producer: event for event in (StockCommitted, PaymentCaptured, OrderShipped)}
 WAITING = "SELECT count(*) FROM outbox WHERE event_type = %s"
 NOBODY = frozenset()
 
 
 def forbidden(sandbox, chance: random.Random) -> Effect:
     """The producer may not publish one of its events, as before the broker has the definitions of a new version."""
-    event = sandbox.next_of("forbidden", CHOICE, chance)
-    rabbitmq, service, key = sandbox.servers.rabbitmq, event.producer, event.event_type
+    service = sandbox.next_of("forbidden", list(CHOICE), chance)
+    rabbitmq, key = sandbox.servers.rabbitmq, CHOICE[service].event_type
     write, read = _topic_permissions(rabbitmq, service)
     set_permissions = ("set_topic_permissions", "-p", "/", service, EXCHANGE)
     without = f"^(?!{re.escape(key)}$){write.removeprefix('^')}"
@@ -47,9 +47,8 @@ def forbidden(sandbox, chance: random.Random) -> Effect:
 
 def unroutable(sandbox, chance: random.Random) -> Effect:
     """The queue of an event's only consumer is not bound."""
-    event = sandbox.next_of("unroutable", CHOICE, chance)
-    service, key = event.producer, event.event_type
-    queue = queue_name(event.consumers[0], event)
+    service = sandbox.next_of("unroutable", list(CHOICE), chance)
+    key, queue = CHOICE[service].event_type, queue_name(CHOICE[service].consumers[0], CHOICE[service])
 
     @contextmanager
     def broken():

@@ -79,7 +79,7 @@ class Sandbox:
     load: Any = None  # of the run
     watch: Any = None  # judges the probes while slow faults are active
     slow_seconds: tuple[float, float] = (4.0, 9.0)  # how long a slow fault is active
-    preferred: str | None = None  # the target of slow faults that can have it
+    preferred: tuple[str, ...] = ()  # the targets of slow faults that can have one of them
     _turns: dict[str, list[Any]] = field(default_factory=dict)
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
     _locks_lock: threading.Lock = field(default_factory=threading.Lock)
@@ -116,9 +116,9 @@ class Sandbox:
         return self.watch.during(effect, kind) if self.watch else contextlib.nullcontext()
 
     def next_of(self, kind: str, options: Sequence[Any], chance: random.Random) -> Any:
-        """Return the preferred option, or each of them once in a random order, then all of them again."""
-        if self.preferred in options:
-            return self.preferred
+        """Return a preferred option, or else each of them once in a random order, then all of them again."""
+        if preferred := [one for one in self.preferred if one in options]:
+            return preferred[0]
         with self._locks_lock:
             turns = self._turns.setdefault(kind, [])
             if not turns:

@@ -52,9 +52,10 @@ def test_a_duty_cycle_continues_the_process_also_after_an_exception(busy):
     assert state(busy) != "T"
 
 
-@pytest.mark.skipif(way()[0] is None, reason="no cgroup with a quota can be created here")
 def test_a_cgroup_limits_a_process_and_is_removed(busy):
     parent, version = way()
+    if parent is None:
+        pytest.skip("no cgroup with a quota can be created here")
     before = Path(f"/proc/{busy.pid}/cgroup").read_text()
     with limited(lambda: [busy.pid], share=SHARE, cores=SHARE) as quota:
         assert Path(f"/proc/{busy.pid}/cgroup").read_text() != before

@@ -72,6 +72,8 @@ def test_each_option_comes_once_before_any_comes_again(sandbox):
     turns = [sandbox.next_of("a kind", list("abc"), chance) for _ in range(9)]
     assert Counter(turns) == {"a": 3, "b": 3, "c": 3}
     assert all(set(turns[start : start + 3]) == set("abc") for start in (0, 3, 6))
+    sandbox.preferred = ("x", "b")
+    assert [sandbox.next_of("a kind", list("abc"), chance) for _ in range(3)] == ["b", "b", "b"]
 
 
 # Locks
@@ -181,7 +183,7 @@ def channel(sandbox):
         channel.confirm_select()
         yield channel
         channel.queue_delete(RECORDER)
-        for event in refusal_faults.CHOICE:
+        for event in refusal_faults.CHOICE.values():
             channel.queue_purge(queue_name(event.consumers[0], event))
 
 
@@ -272,7 +274,7 @@ def test_the_superusers_faults_report_a_server_that_is_down():
 
 def test_definitions_have_the_permissions_that_a_fault_restores(servers):
     definitions = json.loads((servers.rabbitmq.home / "definitions.json").read_text())
-    for event in refusal_faults.CHOICE:
+    for event in refusal_faults.CHOICE.values():
         write, _read = refusal_faults._topic_permissions(servers.rabbitmq, event.producer)
         assert event.event_type.replace(".", r"\.") in write
     assert definitions["topic_permissions"]
