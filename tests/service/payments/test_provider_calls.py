@@ -19,6 +19,7 @@ from sqlalchemy.orm import sessionmaker
 from contracts.ids import new_id
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated
 from extensions.storage import work_items_breaker, work_items_runner
+from extensions.storage.work_items_recorder import Recorder
 from extensions.storage.work_items_runner import WorkItems
 from payments import use_cases
 from payments.http_provider import HttpProvider
@@ -128,8 +129,10 @@ def runner_of(container):
 
 
 class TestOnePaymentDelaysNoOther:
-    def test_a_locked_row(self, start, bus, rows, provider):
+    def test_a_locked_row(self, start, bus, rows, provider, monkeypatch):
         """The first row of the issue's table: a PENDING payment that another session holds."""
+        failed = []
+        monkeypatch.setattr(Recorder, "_after_failure", lambda _, batch, error: failed.append((len(batch), error)))
         door = eventlet.Event()
         provider.before = lambda _: door.wait()
         start(provider, PATIENT)
@@ -147,6 +150,7 @@ class TestOnePaymentDelaysNoOther:
             bus.wait_for("payment.captured", count=5)
             assert payment_of(rows, stuck).status == "PENDING"
         bus.wait_for("payment.authorized", stuck.order_id)
+        assert failed == [], "a transaction has waited for the row"
         assert provider.count(stuck) == 1, "the outcome was recorded later, without another call"
 
     def test_a_locked_work_item(self, start, bus, rows, provider):
