@@ -37,7 +37,7 @@ class CatalogService(operations.Operations, CatalogRpc):
         generation = self.cache.generation("products") if wanted.only_active else None
         if generation is None:
             return queries.list_products(self.work.session, wanted, actor)
-        # The cache holds what all users may see.
+        # Only lists of active products are cached, because every user may see them.
         key = f"{generation}:{wanted.model_dump_json(exclude_defaults=True)}"
         page = cast("Json[Page[ProductView]] | None", self.cache.get("products", key))
         if page is None:

@@ -37,7 +37,7 @@ UNPRINTABLE = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069"
 
 
 def _decimal_string(value: object) -> object:
-    """Refuse JSON numbers: a float cannot hold money, and an int would make clients think that a float can."""
+    """Refuse JSON numbers: a float cannot represent money exactly, and a client that may send integers sends floats."""
     if isinstance(value, Decimal):
         return value
     if isinstance(value, str) and _MONEY.fullmatch(value):
@@ -227,9 +227,9 @@ T = TypeVar("T")
 
 
 class Json(dict[str, Any], Generic[T]):
-    """A view `T` as it travels: `Json[OrderView]` is an OrderView in plain JSON types.
+    """A view `T` as it is sent: `Json[OrderView]` is an OrderView in plain JSON types.
 
-    Only a type, for mypy and the reader. At run time it is a plain dict, which the gateway passes on unread.
+    Only a type, for mypy and the reader. At run time it is a plain dict, which the gateway forwards without parsing it.
     """
 
 
@@ -262,7 +262,8 @@ class Replayed(dict[str, Any]):
 
 
 ABSENT: Any = None
-"""Default of a field that a request may leave out, but not set to null: `model_fields_set` has the stated ones."""
+"""Default of a field that a request may leave out, but not set to null.
+`model_fields_set` contains the fields that were sent."""
 
 
 class PageRequest(Request):

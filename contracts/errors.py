@@ -161,7 +161,7 @@ class Overloaded(ServiceUnavailable):
 class UpstreamTimeout(ServiceError):
     """A service did not reply in time; whether it acted is unknown."""
 
-    code, status, detail = "UPSTREAM_TIMEOUT", 504, "A part of the shop did not answer in time."
+    code, status, detail = "UPSTREAM_TIMEOUT", 504, "A part of the shop did not respond in time."
 
 
 class BadCall(ServiceError):

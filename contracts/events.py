@@ -34,7 +34,10 @@ EVENTS: dict[str, type[Event]] = {
 
 
 def handler_name(event: type[Event]) -> str:
-    """Return the method that handles an event in every consumer: `on_order_created` for OrderCreated."""
+    """Return the last part of the event's queue names: `on_order_created` for OrderCreated.
+
+    A handler of this event alone must have this name, too.
+    """
     return "on_" + re.sub(r"(?<!^)(?=[A-Z])", "_", event.__name__).lower()
 
 

@@ -12,9 +12,9 @@ from contracts.users import UsersRpc
 
 
 class Services:
-    """A service is one line here: its name, which is also that of its folder and its database, and its RPC interface.
+    """A service is one line here: its name and its RPC interface. Its folder and its database have the same name.
 
-    A worker gets one as `self.services`: `self.services.orders.get_order(...)` (extensions/rpc/client.py).
+    Service methods use an object of this class: `self.services.orders.get_order(...)` (extensions/rpc/client.py).
     """
 
     users: UsersRpc
@@ -33,7 +33,7 @@ class Services:
         return cast("OperatedRpc", getattr(self, name))
 
     def participant(self, name: str) -> ParticipantRpc:
-        """Return the participant in the saga with this name."""
+        """Return the service with this name, which must be one of PARTICIPANTS."""
         return cast("ParticipantRpc", getattr(self, name))
 
 

@@ -1,15 +1,16 @@
 """The broker's users and their permissions, derived from the contracts.
 
-A service may consume its own queues, publish the events that it produces, call the methods that contracts/calls.py
-names, send replies, and retry messages through its own queues. It may declare only queues that end with its process:
-for calls, for replies, and for broadcasts. All other queues and exchanges are in the definitions.
+A service may consume its own queues, publish the events that it produces, call the methods that
+contracts/call_permissions.py names, send replies, and retry messages through its own queues. It may declare only queues
+that end with its process: for calls, for replies, and for broadcasts. All other queues and exchanges are in the
+definitions.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from contracts.calls import CALLS, bus_services
+from contracts.call_permissions import CALLS, bus_services
 from contracts.events import EVENTS, EXCHANGE, queue_name
 from deploy.server_users import OPERATOR
 from extensions.messaging import topology

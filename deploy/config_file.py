@@ -9,9 +9,9 @@ ENV_FILE = ROOT / "var" / "env"  # written by `make run`
 
 
 def load(path: Path | None = None) -> dict[str, Any]:
-    """Read config.yml (or `path`). Also sets Nameko's global configuration, for its RPC client."""
+    """Read config.yml (or `path`). Also sets Nameko's global configuration, which its RPC client reads."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # eventlet warns at every import that it is deprecated
+        warnings.simplefilter("ignore")  # eventlet prints a deprecation warning when it is imported
         from nameko.cli.utils.config import setup_config
 
     with (path or ROOT / "config.yml").open("rb") as file:

@@ -2,8 +2,8 @@
 
 Each database has an owner, which runs the migrations, and the role of its service, which may read and write rows
 (extensions/storage/migrations.py grants the permissions of extensions/storage/tables.py). If ADMINISTRATOR_DATABASE_URL
-is set, its user creates at every start the databases and roles on its server, with the names and passwords in their
-addresses. Otherwise an operator has to create them.
+is set, its user creates missing databases and roles on its server at every start, with the names and passwords of the
+*_DATABASE_URLs. Otherwise an operator has to create them.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Runs the four stories of an order and prints their events: `make demo`, or `python -m deploy.demo [url]`.
+"""Places four orders with different outcomes and prints their events: `make demo`, or `python -m deploy.demo [url]`.
 
 It uses the accounts and products of the demo seed over the REST API, and exits with 1 if a story does not end as
 expected.
@@ -21,7 +21,7 @@ QUIET_SECONDS = 0.7  # after so many seconds without a new event, a story has en
 
 
 class DemoError(Exception):
-    """The API returned an unexpected response; the text says which."""
+    """The API returned an unexpected response, which the message contains."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Api:
     token: str | None = None
 
     def call(self, method: str, path: str, body: object = None, *, missing: Any = None) -> Any:
-        """Return the JSON body; `missing`, if given, for a 404. Raises DemoError for other errors."""
+        """Return the JSON body. For a 404, return `missing` if it is given. Raises DemoError for other errors."""
         headers = {"Content-Type": "application/json"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
@@ -71,7 +71,7 @@ def _confirmed(order: dict[str, Any]) -> bool:
 
 
 def _out_of_stock(order: dict[str, Any]) -> bool:
-    # payments may handle the cancellation before the creation: then there is no payment
+    # Payments may receive the cancellation first. Then no payment exists, and the status stays PENDING.
     return order["cancel_reason"] == "OUT_OF_STOCK" and order["payment_status"] in ("VOIDED", "PENDING")
 
 

@@ -15,7 +15,7 @@ from deploy.config_file import load
 from extensions.runtime.settings import UnknownEnvironment, is_production
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # eventlet warns at every import that it is deprecated
+    warnings.simplefilter("ignore")  # eventlet prints a deprecation warning when it is imported
     from nameko.exceptions import RemoteError, RpcTimeout, UnknownService
     from nameko.standalone.rpc import ClusterRpcClient
 

@@ -12,17 +12,17 @@ from gateway import routes
 
 
 class GatewayService(routes.AllRoutes):
-    """The REST API of the suite, by its resources."""
+    """The REST API of the suite."""
 
     name = "gateway"
     services: Services = RpcClient()
-    orders_cache, catalog_cache = Cache("orders"), Cache("catalog")  # written by these services
+    orders_cache, catalog_cache = Cache("orders"), Cache("catalog")  # of other services; only read here
     tokens = TokensProvider()
     http = HttpServerProvider()
 
     @on_broadcast(UserUpdated)
     def on_user_updated(self, event: UserUpdated) -> None:
-        """Apply a change of an account to its access tokens that were issued before."""
+        """Refuse the access tokens that were issued before a change of their account."""
         self.tokens.verified.update(event)
 
     @periodic(seconds=30, transaction=False, every_process=True)

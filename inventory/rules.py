@@ -109,8 +109,10 @@ def decide(
         return None
     if step.becomes is Status.RESERVED and (short := shortages(lines, stock)):
         return Decision(Status.FAILED, {}, _failed(event.order_id, short, len(lines)))
+    # A tombstone changes no stock, also if `order.created` is in the same batch and the lines are known.
+    moved = lines if step.on_hand or step.reserved else {}
     changes = {
-        product_id: Change(step.on_hand * quantity, step.reserved * quantity) for product_id, quantity in lines.items()
+        product_id: Change(step.on_hand * quantity, step.reserved * quantity) for product_id, quantity in moved.items()
     }
     return Decision(step.becomes, changes, step.publishes(order_id=event.order_id) if step.publishes else None)
 

@@ -49,5 +49,5 @@ class NotificationsService(operations.Operations, NotificationsRpc):
 
     @handles(UserRegistered, OrderCreated, OrderConfirmed, OrderCancelled, OrderShipped, OrderDelivered)
     def on_events(self, events: Sequence[Received[Any]]) -> None:
-        """Welcome new users, and tell the others what became of their orders."""
+        """Notify users about their registration and their orders."""
         use_cases.notify(self.work.session, events)

@@ -37,7 +37,7 @@ def _values(statuses: Iterable[str]) -> str:
 UNDECIDED = text(f"status = '{saga.UNDECIDED}'")
 """saga.UNDECIDED as SQL."""
 
-# The parentheses keep it one condition beside others.
+# The parentheses are needed when the condition is combined with others by AND.
 UNSETTLED = text(
     f"({UNDECIDED.text}"
     f" OR status = '{saga.CANCELLED}' AND (stock_status IN ({_values(saga.UNRELEASED_STOCK)})"
@@ -45,7 +45,7 @@ UNSETTLED = text(
     f" OR status IN ({_values(saga.ACCEPTED)})"
     f" AND (stock_status <> '{saga.SETTLED_STOCK}' OR payment_status <> '{saga.SETTLED_PAYMENT}'))"
 )
-"""saga.is_stuck as SQL."""
+"""saga.is_unsettled as SQL."""
 
 
 class Base(DeclarativeBase):
@@ -112,7 +112,9 @@ class OrderItem(Base):
 
 
 class TimelineEvent(Base):
-    """An event of an order's saga; never deleted. `id` numbers the events as recorded, under the order's row lock."""
+    """An event of an order's saga; never deleted. `id` increases in the order of recording, because
+    the order's row is locked.
+    """
 
     __tablename__ = "timeline"
     __table_args__ = (Index(None, "order_id", "id"), {"info": APPEND_ONLY})
@@ -126,7 +128,7 @@ class TimelineEvent(Base):
     data: Mapped[dict[str, Any]] = mapped_column(JSONB)
 
 
-# Hot statements. tests/unit/orders/test_models.py compares their columns with the tables above.
+# Statements that run for every order. tests/unit/orders/test_models.py compares their columns with the tables above.
 
 
 @dataclass(slots=True)
@@ -147,7 +149,7 @@ class LockedOrder:
 ORDER_STATE = select(*(getattr(Order, name) for name in LockedOrder.__slots__))
 """Selects the columns of LockedOrder, in its order."""
 
-# The hottest statement: orders, their lines and their first timeline entries in one round trip.
+# Insert orders, their lines and their first timeline entries in one round trip.
 # The deadline uses the database's clock, as the timer that checks it does.
 PLACE_ORDERS = text(
     """

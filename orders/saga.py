@@ -6,7 +6,8 @@
 
 Orders publishes an event for each new status. Inventory and payments react to it: on `order.confirmed` they commit the
 stock and capture the payment; on `order.cancelled` they release the stock, and void or refund the payment. Their events
-are the saga's replies. A reply may arrive late, twice or in any order, so the two statuses only move forward.
+are the saga's replies. A reply may arrive late, twice or in any order, so the stock status and the
+payment status only move forward.
 """
 
 from dataclasses import dataclass, replace
@@ -55,7 +56,7 @@ COMMANDS: dict[Command, tuple[frozenset[OrderStatus], OrderStatus, CancelReason 
     Command.DELIVER: (frozenset({SHIPPED}), DELIVERED, None),
 }
 
-# For each reply: which of the two statuses it sets, and to what.
+# For each reply: whether it sets the stock status or the payment status, and to what.
 REPLIES: dict[str, tuple[str, str]] = {
     "inventory.stock_reserved": ("stock", "RESERVED"),
     "inventory.stock_failed": ("stock", "FAILED"),
@@ -126,7 +127,7 @@ def apply_command(saga: Saga, command: Command) -> Saga | None:
 def awaits(saga: Saga) -> list[str]:
     """Return what this order still waits for, one text each; an empty list once it is settled."""
     if saga.status is UNDECIDED:
-        return _missing_replies(saga) or ["orders has not decided, though both have answered"]
+        return _missing_replies(saga) or ["orders has not decided, though both have replied"]
     if saga.status is CANCELLED:
         return [
             *([UNRELEASED_STOCK[saga.stock]] if saga.stock in UNRELEASED_STOCK else []),
@@ -140,14 +141,14 @@ def awaits(saga: Saga) -> list[str]:
     return missing
 
 
-def is_stuck(saga: Saga) -> bool:
+def is_unsettled(saga: Saga) -> bool:
     """Tell whether the order still waits for a decision, a commit, a capture or a compensation."""
     return bool(awaits(saga))
 
 
 def _missing_replies(saga: Saga) -> list[str]:
     parts = {"inventory": saga.stock, "payments": saga.payment}
-    return [f"{service} has not answered order.created" for service, status in parts.items() if status == "PENDING"]
+    return [f"{service} has not replied to order.created" for service, status in parts.items() if status == "PENDING"]
 
 
 def _decide(saga: Saga) -> Saga:

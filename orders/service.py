@@ -44,7 +44,7 @@ from extensions.storage.periodic import periodic
 from extensions.storage.unit_of_work import UnitOfWork, Work
 from orders import queries, use_cases
 from orders.admission import Admission, Waiting
-from orders.decisions import Decisions
+from orders.decision_metrics import DecisionMetrics
 from orders.models import Base, LockedOrder
 from orders.pricing import price_order
 from orders.reconciliation import Reconciliation
@@ -78,16 +78,16 @@ class DecisionsProvider(DependencyProvider):
 
     def setup(self) -> None:
         """Create the metrics."""
-        self.decisions = Decisions(self.metrics)
+        self.decisions = DecisionMetrics(self.metrics)
 
-    def get_dependency(self, _worker_ctx: Any) -> Decisions:
+    def get_dependency(self, _worker_ctx: Any) -> DecisionMetrics:
         """Return the metrics; all workers share them."""
         return self.decisions
 
 
 @final
 class OrdersService(operations.Operations, OrdersRpc):
-    """Takes orders and decides them."""
+    """Stores orders, and confirms or cancels them."""
 
     name = "orders"
     work: UnitOfWork = Work(Base)
@@ -97,7 +97,7 @@ class OrdersService(operations.Operations, OrdersRpc):
     services: Services = RpcClient()
     queues = Queues()
     admission: Admission = AdmissionProvider()
-    decisions: Decisions = DecisionsProvider()
+    decisions: DecisionMetrics = DecisionsProvider()
 
     # RPC
 
@@ -114,7 +114,7 @@ class OrdersService(operations.Operations, OrdersRpc):
         if user_id is None:
             raise ValidationFailed.field("actor", 'an order belongs to a user: pass actor={"user_id": "...", ...}')
         self._require_room(actor, idempotency_key)
-        # Asked before the transaction begins: no connection and no lock waits for another service.
+        # Call catalog before the transaction, so that no connection or lock is held during the call.
         try:
             products = self._products_of(order)
         except (ServiceUnavailable, UpstreamTimeout):
@@ -198,7 +198,7 @@ class OrdersService(operations.Operations, OrdersRpc):
 
     # Timers
 
-    # After a standstill of this process, replies that came in time are still in the queues: handle them first.
+    # After a suspension of the process, handle the waiting replies before orders expire.
     @periodic(seconds=1.0, after_gap=3.0)
     def expire_orders(self) -> None:
         """Cancel orders that were not decided within their deadline."""

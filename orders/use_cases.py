@@ -165,7 +165,7 @@ def _correct_deadlines(session: Session, deadline: timedelta) -> None:
     ahead = select(Order.id).where(UNDECIDED, Order.deadline_at > latest).with_for_update(skip_locked=True)
     session.execute(
         update(Order)
-        # An array, and not IN: its rows are found by the primary key, however many rows the planner expects.
+        # With an array PostgreSQL uses the primary key, whatever its estimate of the number of rows is.
         .where(Order.id == any_(func.array(ahead.scalar_subquery())))
         .values(deadline_at=latest)
         .execution_options(synchronize_session=False)

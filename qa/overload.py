@@ -1,10 +1,10 @@
 """Offers twice the load that the suite can handle: `python -m qa.overload` beside a running suite (or `make overload`).
 
-1. peak: closed loops, in which each client places one order after the other. The peak is the number of orders decided
-   on their merits per second, from the first request to the last decision.
+1. peak: closed loops, in which each client places one order after the other. The peak is the number of orders per
+   second that are confirmed, or cancelled for lack of stock or payment, from the first request to the last decision.
 2. normal: an open loop, with requests at fixed times, at half the peak. It gives the normal latencies.
-3. overload: an open loop at twice the peak. Goodput is the number of orders per second that were accepted (201) and
-   decided on their merits (CONFIRMED, or CANCELLED because stock or payment is missing; not TIMEOUT). Refusals must be
+3. overload: an open loop at twice the peak. Goodput is the number of orders per second that were accepted (201)
+   and then CONFIRMED, or CANCELLED because stock or payment is missing (not TIMEOUT). Refusals must be
    immediate and have a Retry-After.
 4. recovery: half the peak again. It measures the time until latencies stay normal.
 5. rest: the invariants are checked.

@@ -3,7 +3,7 @@
 import warnings
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # eventlet warns at every import that it is deprecated
+    warnings.simplefilter("ignore")  # eventlet prints a deprecation warning when it is imported
     import eventlet
 
 eventlet.monkey_patch()

@@ -164,7 +164,8 @@ class Bus:
     def publish_raw(self, routing_key, body, exchange=EXCHANGE, **properties):
         """Publish any bytes with any properties."""
         defaults = {"content_type": "application/json", "delivery_mode": 2}
-        self.channel.basic_publish(amqp.Message(body, **(defaults | properties)), exchange, routing_key)
+        # Confirmed: the message is in its queues when the next test purges them.
+        self.channel.basic_publish_confirm(amqp.Message(body, **(defaults | properties)), exchange, routing_key)
 
     def events(self, event_type=None, correlation_id=None):
         """All events received so far, decoded by their contracts, oldest first.
@@ -222,6 +223,13 @@ def purge_queues():
             channel = connection.channel()
             topology.declare(channel)
             _purge(channel)
+
+
+def are_empty(queues):
+    """Whether no message waits in any of these queues."""
+    with connect() as connection:
+        channel = connection.channel()
+        return not any(channel.queue_declare(queue, passive=True).message_count for queue in queues)
 
 
 def _purge(channel):

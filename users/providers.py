@@ -20,7 +20,7 @@ from contracts.errors import ServiceUnavailable
 from contracts.users import TooManyFailedLogins
 from extensions.cache.rate_limits import Policy, Quota, RateLimits
 from extensions.security.access_tokens import PublicKeys, load_public_keys
-from extensions.security.key_file import KeyFile
+from extensions.security.key_reloader import KeyFile
 from users.token_issuer import SigningKey, load_signing_keys
 from users.use_cases import SessionPolicy
 

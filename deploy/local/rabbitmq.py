@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
-from contracts.calls import bus_services
+from contracts.call_permissions import bus_services
 from deploy.local import install
 from deploy.local.process import PidFile, StartError, spawn, stop_process, wait_until
 from deploy.local.server import Server

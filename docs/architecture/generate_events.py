@@ -49,7 +49,8 @@ with the fields listed below and nothing else. AMQP's own fields describe the me
 | header `causation-id` | the `message_id` of the event that caused this one, if there is one |
 
 Events may arrive in any order, and each may arrive more than once. Consumers ignore fields that they do not know. [The
-architecture](README.md#how-an-event-travels) describes the way of an event, also when it cannot be handled.
+architecture](README.md#from-the-commit-to-the-handler-of-an-event) describes each step, also when an event cannot be
+handled.
 """
 
 

@@ -26,7 +26,8 @@ MAX_DELAY_SECONDS = 0.25
 DEFAULT_TIMEOUT_SECONDS = 30.0
 
 Run = Callable[[Sequence[Any]], Sequence[Any]]
-"""Processes a batch of items; returns the outcome of each. An exception among the outcomes is raised by its caller."""
+"""Processes a batch of items; returns the outcome of each. If an outcome is an exception, the caller of
+this item raises it."""
 
 
 @dataclass(slots=True, eq=False)

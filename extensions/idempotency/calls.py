@@ -84,7 +84,7 @@ def run_many(work: UnitOfWork, calls: Sequence[Call], use_case: UseCase) -> list
             with use_trace(calls[0].trace):
                 return _run_batch(work, calls, use_case)
         except Exception as error:
-            if is_outage(error):  # CommitUnknown is among them: they may have been made
+            if is_outage(error):  # also CommitUnknown: do not repeat committed calls
                 return [error] * len(calls)
             log.warning("a batch of %d calls failed, each call is made separately", len(calls), exc_info=True)
     return _run_one_by_one(work, calls, use_case)

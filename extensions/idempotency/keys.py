@@ -43,8 +43,8 @@ class IdempotencyKey:
 def in_use(method: str, key: Any, actor: Any) -> Iterator[None]:
     """Mark the key as in use by this process inside the block. Raises IdempotencyKeyInUse if it is already in use.
 
-    The advisory lock in the database does the same between processes. Inside one process it would not: a second call
-    would wait in the batcher until the first one is done, and then get the stored result instead of the error.
+    The advisory lock in the database does the same between processes. Inside one process it is not enough: a second
+    call would wait in the batcher until the first one is done, and then get the stored result instead of the error.
     """
     if not isinstance(key, str):  # no key, or one that IdempotencyKey.parse rejects
         yield

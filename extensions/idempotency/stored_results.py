@@ -61,7 +61,7 @@ def store(session: Session, results: Sequence[tuple[IdempotencyKey, dict[str, An
     # As a JSON string: JSONB does not keep the order of an object's fields, and a replay is promised byte for byte.
     texts = [json.dumps(json.dumps(result, default=str)) for _, result in results]
     if results and len(session.execute(_STORE, {**columns, "answer": texts}).all()) < len(results):
-        # Another transaction stored one after lock_and_read had read and before it had the lock: roll back.
+        # Another transaction stored a result between the read and the lock of lock_and_read. Roll back.
         raise IdempotencyKeyInUse(retry_after=1)
 
 

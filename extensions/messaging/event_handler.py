@@ -98,7 +98,7 @@ class EventHandler(Entrypoint):
         self._loop = self.container.spawn_managed_thread(self._run, identifier=f"events.{self.method_name}")
 
     def stop(self) -> None:
-        """Stop consuming, and handle all deliveries within STOP_SECONDS; each one not handled counts as a delivery."""
+        """Stop consuming, and handle all deliveries within STOP_SECONDS; an unhandled one counts as delivered once."""
         for greenlet in [eventlet.spawn(self.listener.unsubscribe, queue) for queue in self._queues]:
             greenlet.wait()
         self._stop_by = time.monotonic() + STOP_SECONDS

@@ -35,7 +35,7 @@ class EventQueue:
         self._on_delivery, self._on_disconnected = on_delivery, on_disconnected
 
     def on_connected(self, channel: amqp.Channel) -> None:
-        """Declare the queue, if the service may: the topology lacks consumers that the contracts do not name."""
+        """Declare the queue, if the service may. The declared topology has only consumers that the contracts list."""
         if not has_own_user(self.service):
             topology.declare_dead_letter_queue(channel, self.service)
             topology.declare_event_queue(channel, self.service, self.event)

@@ -62,7 +62,7 @@ class Listener(SharedExtension):
     def subscribe(self, subscription: Subscription, *, last: bool = False) -> None:
         """Consume `subscription.queue` once the service has started. Call this in setup().
 
-        The `last` subscription begins after all others, so that a service that replies to calls is complete.
+        The `last` subscription begins after all others, so that a service accepts calls only when it is ready.
         """
         if subscription not in self._subscriptions:
             self._subscriptions.insert(len(self._subscriptions) if last else 0, subscription)

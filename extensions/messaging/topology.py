@@ -9,7 +9,8 @@
 The exchanges are topics so that RabbitMQ can check by routing key who may publish what (deploy/broker_users.py). No
 service may write to the default exchange, from which every queue can be reached.
 
-A service publishes an event only after the queues of all its consumers exist, so that no consumer misses it (H8). A
+A service publishes an event only after the queues of all its consumers exist, so that no consumer misses it (hazard
+H8 of docs/reliability.md). A
 broker with a user per service loads the topology at its start (deploy/definitions.py), and a service with its own user
 only checks that it exists. A service whose user has every permission declares it.
 """
@@ -36,7 +37,7 @@ class TopologyMissing(BrokerUnavailable):
 
 
 class Plan:
-    """Has the declaring methods of a channel, and records the calls: {name: type}, {name: arguments}, bindings."""
+    """Records the declarations of exchanges, queues and bindings instead of sending them; has methods of a channel."""
 
     def __init__(self) -> None:
         self.exchanges: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The metrics of the extensions: one class per extension, so that the extension itself needs a line or two.
+"""The metrics of the extensions: one class per extension, so that the extensions contain little code for metrics.
 
 Operators rely on the names and meanings; docs/metrics.md lists them.
 """
@@ -83,17 +83,21 @@ class HandlerInstruments:
 
     def __init__(self, metrics: Metrics, handler: str) -> None:
         self._handled = metrics.counter(
-            "events_handled_total", "Events dealt with, those included that came again.", handler=handler
+            "events_handled_total", "Events handled, including redelivered ones.", handler=handler
         )
         self.failed = metrics.counter(
-            "events_failed_total", "Times that the handler failed on one event alone.", handler=handler
+            "events_failed_total", "Failures of the handler for a single event.", handler=handler
         )
         self.retried = metrics.counter(
-            "events_retried_total", "Events put off: the handler failed, or a row was locked.", handler=handler
+            "events_retried_total",
+            "Events sent to a retry queue: a failure, or a locked row.",
+            handler=handler,
         )
         self._batch = metrics.histogram("events_batch_size", "Events per transaction.", BATCHES, handler=handler)
         self._seconds = metrics.histogram(
-            "events_batch_seconds", "From taking a batch to its commit, outages waited for included.", handler=handler
+            "events_batch_seconds",
+            "From taking a batch to its commit, with waits during outages.",
+            handler=handler,
         )
         self._age = metrics.histogram(
             "events_age_seconds", "From the writing of a batch's first event to the commit.", AGES, handler=handler

@@ -67,7 +67,7 @@ class Operations(OperatedRpc):
         except ServiceError as error:
             parts["database"] = str(error)
         except eventlet.Timeout:
-            parts["database"] = "does not answer"
+            parts["database"] = "does not respond"
         return {"status": "ok" if parts["database"] == "ok" else "failing", "parts": parts}
 
     @periodic(seconds=300, transaction=False)

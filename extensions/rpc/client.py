@@ -15,7 +15,7 @@ from nameko import config
 from nameko.extensions import DependencyProvider, SharedExtension
 
 from contracts.base import Replayed
-from contracts.calls import require_allowed
+from contracts.call_permissions import require_allowed
 from contracts.errors import ServiceError, ServiceUnavailable, UpstreamTimeout
 from contracts.services import Services
 from extensions.messaging.connection import BrokerUnavailable, broker_errors, has_own_user
@@ -77,7 +77,7 @@ class PendingCalls(SharedExtension):
     def on_disconnected(self) -> None:
         """Fail all calls under way: their replies would have come over the lost connection."""
         self._channel = None
-        self._fail_all(UpstreamTimeout("The connection to the message broker was lost while waiting for an answer."))
+        self._fail_all(UpstreamTimeout("The connection to the message broker was lost before the reply arrived."))
 
     def on_message(self, message: amqp.Message) -> None:
         """Hand one reply to its caller."""
@@ -89,7 +89,7 @@ class PendingCalls(SharedExtension):
         """Call and wait at most `timeout` seconds. Returns the result in plain JSON.
 
         Raises the callee's ServiceError, ServiceUnavailable where no service got the call (service_guard.py refuses
-        some at once), UpstreamTimeout, and CallNotAllowed where contracts/calls.py does not allow the call.
+        some at once), UpstreamTimeout, and CallNotAllowed where contracts/call_permissions.py does not allow the call.
         """
         began = time.monotonic()
         try:
@@ -111,7 +111,7 @@ class PendingCalls(SharedExtension):
         if budget <= 0:
             raise UpstreamTimeout
         self.listener.await_connection(min(budget, FIRST_CONNECTION_SECONDS))
-        if not self.listener.is_consuming(self):  # the broker refuses a call before its caller listens for replies
+        if not self.listener.is_consuming(self):  # the broker refuses calls of a client without a reply queue
             raise BrokerUnavailable
         call_id, waiting = token_hex(16), Signal()
         self._pending[call_id] = waiting
@@ -147,12 +147,12 @@ class PendingCalls(SharedExtension):
 
 
 def _instruments(metrics: Metrics) -> CallInstruments:
-    return CallInstruments(metrics, "rpc_called_seconds", "From a call to its answer.", "service", "method")
+    return CallInstruments(metrics, "rpc_called_seconds", "From a call to its reply.", "service", "method")
 
 
 def _result(reply: bytes | ServiceError | None, service: str) -> Any:
     if reply is None:
-        detail = f"The {service} service did not answer in time."
+        detail = f"The {service} service did not respond in time."
         raise NoReply(detail)
     if isinstance(reply, ServiceError):
         raise reply

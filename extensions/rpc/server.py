@@ -38,9 +38,9 @@ log = logging.getLogger(__name__)
 
 # A stopped service's queue survives a restart; when it has expired, calls are returned at once (mandatory).
 QUEUE_EXPIRES_MS = 10_000
-# Longer than the deadline of all calls except operators', which may take minutes; shorter than a supervisor waits.
+# Must be longer than the deadline of client calls, and shorter than the grace period of the supervisor.
 STOP_SECONDS = 6.0
-INTERRUPTED = "The service was interrupted while it answered; whether it acted is unknown."
+INTERRUPTED = "The service was interrupted during the call; whether it acted is unknown."
 
 
 class RpcServer(SharedExtension):
@@ -62,7 +62,7 @@ class RpcServer(SharedExtension):
 
     def setup(self) -> None:
         """Subscribe."""
-        text = "From the arrival of a call that was made to its reply."
+        text = "From the arrival of an executed call to its reply."
         self._instruments = CallInstruments(self.metrics, "rpc_served_seconds", text, "method")
         self.queue = f"rpc-{self.container.service_name}"
         self.prefetch = int(config.get("RPC_PREFETCH", 16))
@@ -131,7 +131,7 @@ class RpcServer(SharedExtension):
     def _decode(self, message: amqp.Message) -> "tuple[Rpc, list[Any], dict[str, Any]]":
         require_json(message)
         if not message.properties.get("reply_to"):
-            problem = "a call without reply_to cannot be answered"
+            problem = "a call without reply_to can get no reply"
             raise Undecodable(problem)
         args, kwargs = _arguments(message.body)
         method = message.delivery_info["routing_key"].rpartition(".")[2]
@@ -164,7 +164,7 @@ class RpcServer(SharedExtension):
             correlation_id = str(message.properties.get("correlation_id", ""))
             operations.append(channel.message(body, RPC_EXCHANGE, reply_to, correlation_id=correlation_id))
         try:
-            # In one write, the acknowledgement first: the call was made, even if the reply is lost.
+            # In one write, the acknowledgement first: the call was executed, even if the reply is lost.
             channel.send(*operations)
         except (*CONNECTION_ERRORS, AttributeError) as failure:
             log.warning("a reply could not be sent: %s", failure)

@@ -13,7 +13,7 @@ from types import TracebackType
 from nameko import config
 from nameko.extensions import SharedExtension
 
-from contracts.calls import CALLS
+from contracts.call_permissions import CALLS
 from contracts.errors import Overloaded, ServiceError, ServiceUnavailable, UpstreamTimeout
 from extensions.observability.instruments import GuardInstruments
 from extensions.observability.metrics import Metrics
@@ -101,7 +101,7 @@ class ServiceGuard:
 
     def _silent(self, retry_after: float) -> ServiceSilent:
         self._instruments.refused("open")
-        detail = f"The {self.service} service has not answered lately. Nothing was done; try again shortly."
+        detail = f"The {self.service} service has not responded lately. Nothing was done; try again shortly."
         return ServiceSilent(detail, retry_after=math.ceil(retry_after))
 
     def _on_change(self, state: State) -> None:

@@ -97,7 +97,7 @@ class _Fields(_Plain):
 
 
 class _OtherFields(_Fields):
-    """A keyword-only request: it takes all named arguments that are no other parameter's, and names unknown ones."""
+    """A keyword-only request. It gets all arguments that no other parameter has; its error lists unknown fields."""
 
     def wire(self) -> list[Parameter]:
         """Return `**name`."""
@@ -185,7 +185,7 @@ _VARIADIC = {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}
 
 
 def _optional(optional: bool) -> Any:
-    """Return the default of a wire parameter. Which one it is does not matter: what is left out is not decoded."""
+    """Return the default of a wire parameter. Its value does not matter, because omitted arguments are not decoded."""
     return None if optional else Parameter.empty
 
 

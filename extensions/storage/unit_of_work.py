@@ -106,8 +106,8 @@ class UnitOfWork:
     def around_commit(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call `call(*arguments)` just before the commit and again after it.
 
-        For cache invalidations. The call before the commit holds even if the process crashes right after the commit;
-        the call after it removes what was read from the database and cached in between. If the result of the commit
+        For cache invalidations. The first call invalidates even if the process crashes right after the commit;
+        the second call removes what was read from the database and cached in between. If the result of the commit
         is unknown, both calls are made.
         """
         self._before_commit.append((call, arguments))

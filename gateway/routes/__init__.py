@@ -37,5 +37,5 @@ def _place(name: str) -> tuple[int, str]:
 
 # Any, because mypy accepts no class that is made at run time as a base class.
 AllRoutes: Any = type("AllRoutes", find_routes(), {})
-"""The routes of all modules. Only gateway/service.py uses it, by way of this module: Nameko starts every class with
-entrypoints that a service.py has by name."""
+"""The routes of all modules. gateway/service.py, the base class of which this is, imports this module and not the
+class: Nameko starts every class with entrypoints that is a name in a service.py."""

@@ -5,9 +5,9 @@ import subprocess
 import threading
 
 from qa.bench.lab import end
-from qa.bench.stock import NAMEKO
+from qa.bench.unmodified_nameko import NAMEKO
 
-STOCK = ("qa/bench/stock.yml", "qa.bench.calls_stock")
+UNMODIFIED_NAMEKO = ("qa/bench/unmodified_nameko.yml", "qa.bench.calls_unmodified_nameko")
 OURS = ("config.yml", "qa.bench.calls_ours")
 MARK = "calls "
 START_SECONDS = 20.0

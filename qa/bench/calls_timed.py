@@ -20,7 +20,7 @@ def time_calls(call, seconds):
 
 
 def _await_response(call):
-    """Repeat the call until the other process is ready. Stock Nameko and ours raise different errors before that."""
+    """Repeat the call until the other process is ready. The two libraries raise different errors before that."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:

@@ -13,7 +13,7 @@ from deploy.local.process import wait_until
 from qa.bench.floor_bus import connect
 from qa.bench.lab import dsn, end
 from qa.bench.orders import connected, order_requests, place
-from qa.bench.processes import Meter
+from qa.bench.process_usage import Meter
 from qa.support.free_ports import free_address
 
 PYTHON = "var/bench-venv/bin/python"

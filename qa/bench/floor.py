@@ -16,7 +16,7 @@ from qa.bench.floor_bus import connect, declare
 from qa.bench.floor_roles import HANDLERS, check
 from qa.bench.lab import dsn, end
 from qa.bench.orders import Loaded, await_settled, connected, generate, order_requests
-from qa.bench.processes import Meter
+from qa.bench.process_usage import Meter
 from qa.support.free_ports import free_address
 
 STOCK = 100_000_000

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from qa.bench.orders import generate
-from qa.bench.processes import slope_per_hour
+from qa.bench.process_usage import slope_per_hour
 from qa.bench.shop import Shop
 
 STRETCH_SECONDS = 300.0  # a token is valid for fifteen minutes

@@ -9,14 +9,14 @@ import time
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from qa.bench.calls import OURS, STOCK, calls_per_second
+from qa.bench.calls import OURS, UNMODIFIED_NAMEKO, calls_per_second
 from qa.bench.faststream_saga import FastStreamSaga
 from qa.bench.floor import Floor
 from qa.bench.orders import percentile
-from qa.bench.processes import slope_per_hour
+from qa.bench.process_usage import slope_per_hour
 from qa.bench.relay import commit_to_broker_p99, relayed_per_second
 from qa.bench.shop import Inconsistent, Shop, latencies
-from qa.bench.stock import Stock
+from qa.bench.unmodified_nameko import UnmodifiedNameko
 
 FEW, MANY = 32, 128
 SWEEP = (0.25, 0.5, 0.75, 0.9, 1.0, 1.2)  # of the closed loop's rate
@@ -127,16 +127,16 @@ class Bench:
         self._cpu["FastStream"] = cpu
 
     def _measure_stock(self):
-        with Stock(self._lab) as stock:
-            stock.accepted_per_second(self._lengths.warm_up, FEW)
+        with UnmodifiedNameko(self._lab) as nameko:
+            nameko.accepted_per_second(self._lengths.warm_up, FEW)
             self._note(
                 {
-                    "stock Nameko: accepted/s": stock.accepted_per_second(self._lengths.stock, FEW),
-                    "stock Nameko: a constant/s": stock.constant_per_second(self._lengths.reads, FEW),
-                    "stock Nameko: GET by RPC/s": stock.reads_per_second(self._lengths.reads, FEW),
+                    "stock Nameko: accepted/s": nameko.accepted_per_second(self._lengths.stock, FEW),
+                    "stock Nameko: a constant/s": nameko.constant_per_second(self._lengths.reads, FEW),
+                    "stock Nameko: GET by RPC/s": nameko.reads_per_second(self._lengths.reads, FEW),
                 }
             )
-        for name, transport in (("stock Nameko", STOCK), ("suite", OURS)):
+        for name, transport in (("stock Nameko", UNMODIFIED_NAMEKO), ("suite", OURS)):
             rates = calls_per_second(self._lab, transport, self._lengths.calls)
             self._note({f"{name}: RPC/s, one at a time": rates["one"], f"{name}: RPC/s, ten at a time": rates["ten"]})
 

@@ -13,7 +13,7 @@ from contracts.services import PROCESSES
 from deploy.local.suite import ROOT, Suite
 from qa.bench.lab import QUIET
 from qa.bench.orders import order_requests, percentile, place, requests_per_second
-from qa.bench.processes import Meter, resident_mib
+from qa.bench.process_usage import Meter, resident_mib
 from qa.support.client import ADMIN, CUSTOMER, log_in
 from qa.support.free_ports import free_address
 

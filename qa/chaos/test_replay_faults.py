@@ -1,4 +1,4 @@
-"""The recorder of events and their copies, on a real broker."""
+"""Events are recorded and published again unchanged, on a real broker."""
 
 import random
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Hooks of schemathesis: it acts as the user that the environment names, protects the data that it needs, and counts
+"""Hooks of schemathesis. They log in as the user of FUZZ_EMAIL, keep requests from changing the seed data, and count
 responses. False positives of its checks are filtered here, case by case.
 """
 
@@ -18,10 +18,11 @@ URL = os.environ["FUZZ_URL"]
 LOGIN = {"email": os.environ["FUZZ_EMAIL"], "password": os.environ["FUZZ_PASSWORD"]}
 COUNTS = Path(os.environ["FUZZ_COUNTS"])
 TOKEN_SECONDS = 600  # less than its lifetime of 900
-# Logins of the hooks come from another address than the requests, whose failed logins may be limited.
+# The hooks use another address, because failed logins can block the address of the requests.
 OWN_ADDRESS = "127.0.0.2"
-# Valid by the schema, but correctly refused: a cursor of another list, 5.0 as a whole number, and values that violate
-# rules about several fields or about existing data. Schemathesis also removes the quotes of entity tags.
+# The schema allows these values, but the API must refuse them: a cursor of another list, 5.0 as a whole number, and
+# values that violate rules about several fields or about existing data. If-Match and If-None-Match are here because
+# schemathesis removes the quotes of entity tags.
 FIELDS_BEYOND_SCHEMAS = {"cursor", "If-Match", "If-None-Match"}
 WORDS_BEYOND_SCHEMAS = re.compile(
     "must be a whole number|the order must not cost more than .*|at most [0-9]+ of product .*, not [0-9]+"
@@ -51,7 +52,7 @@ class Session:
 
 @schemathesis.hook
 def before_call(_context, case, _kwargs):
-    """Use existing products in orders, which random ids would not match, and do not change the seed's rows.
+    """Replace random product ids in orders by existing ones. Redirect changes of seed rows to other ids.
 
     Otherwise an administrator could remove their own role, or deactivate themselves, and all later requests would fail.
     """
@@ -75,7 +76,7 @@ def after_call(_context, case, response):
 
 @schemathesis.hook
 def filter_failure(_context, failure, _case, response):
-    """Keep real failures. A refusal of valid data is none if no schema can express any of its reasons."""
+    """Return whether the failure is real. It is not if no reason of the refusal can be expressed in a JSON Schema."""
     if not isinstance(failure, RejectedPositiveData):
         return True
     errors = response.json().get("errors", [])

@@ -14,13 +14,13 @@ from gateway.service import GatewayService
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMATHESIS = ROOT / ".venv/bin/schemathesis"
-# In addition to the requested seconds, for loading, shrinking and the report, also on a busy machine.
+# The process may run this much longer than requested: it also loads, shrinks examples and writes the report.
 EXTRA_SECONDS = 400
 
 
 @dataclass
 class Run:
-    """The result: responses by `METHOD path status`, and the report if there were failures, else an empty text."""
+    """The result: the number of responses by `METHOD path status`, and the report of the failures, or an empty text."""
 
     responses: Counter
     failures: str
@@ -35,9 +35,9 @@ class Run:
 
 
 def run(url: str, email: str, password: str, *, seed: int, folder: Path, examples: int, seconds: int = 0) -> Run:
-    """Send requests, `examples` for each operation in each phase; with `seconds`, repeatedly for that time.
+    """Send `examples` requests for each operation in each phase; with `seconds`, repeat this for that time.
 
-    The same seed starts with the same requests.
+    Runs with the same seed begin with the same requests.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "openapi.json").write_text(json.dumps(closed()))
@@ -72,7 +72,7 @@ def run(url: str, email: str, password: str, *, seed: int, folder: Path, example
 
 
 def closed() -> dict[str, Any]:
-    """Return the document without additional properties: unlike clients, the fuzzer reports unknown fields."""
+    """Return the document with unknown fields forbidden in all schemas, so that the fuzzer reports them."""
     strict = document(GatewayService, INFO)
     for schema in strict["components"]["schemas"].values():
         if "properties" in schema:

@@ -11,9 +11,9 @@ import time
 from array import array
 from dataclasses import dataclass, field
 
-from qa.model.description import describe
 from qa.model.invariants import Invariants
 from qa.model.records import Broken
+from qa.model.step_text import describe
 from qa.model.world import World
 
 

@@ -1,6 +1,6 @@
 """The invariants of every state, and those of states at rest: contract section 4.
 
-They are written from the contract and do not call the rules under test, except is_stuck, which is itself checked here.
+They are written from the contract and do not call the rules under test, except is_unsettled, which is checked here.
 They depend only on an order and the stock, so each combination is checked once.
 """
 
@@ -231,7 +231,7 @@ class Invariants:
 
     def _settled(self, it):
         self._end(it)
-        _require("no settled order counts as stuck", not saga_rules.is_stuck(it.saga), f"{it.saga}")
+        _require("no settled order counts as stuck", not saga_rules.is_unsettled(it.saga), f"{it.saga}")
 
     def _end(self, it):
         order, reservation, payment = it.saga, it.reservation and it.reservation[0], it.payment and it.payment[0]

@@ -161,7 +161,7 @@ REMEDIES = [
         [
             Patch(
                 "extensions/idempotency/calls.py",
-                "            if is_outage(error):  # CommitUnknown is among them: they may have been made\n",
+                "            if is_outage(error):  # also CommitUnknown: do not repeat committed calls\n",
                 "            if isinstance(error, DatabaseUnavailable):\n",
             )
         ],

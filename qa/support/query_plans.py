@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from deploy.local.postgres import SUPERUSER
 
-# Tables that grow with customers, products or orders. Other tables are emptied again or stay small.
+# Tables that grow with customers, products or orders. The other tables stay small, or old rows are deleted.
 GROWING = {
     "users", "refresh_families", "refresh_tokens", "products", "orders", "order_items", "timeline", "reservations",
     "reservation_lines", "stock", "movements", "payments", "notifications", "inbox", "idempotency_keys",
@@ -27,10 +27,10 @@ SETTINGS = {
     "auto_explain.log_format": "json",
     "auto_explain.log_nested_statements": "on",  # the look-ups of foreign keys
 }
-# The size of these partial indexes does not grow with the stored data: a setting bounds it (MAX_UNDECIDED_ORDERS), or
-# they hold only orders that are stuck.
+# The size of these partial indexes does not grow with the stored data: MAX_UNDECIDED_ORDERS limits the first,
+# and the second contains only unsettled orders.
 BOUNDED = {"ix_orders_undecided", "ix_orders_unsettled"}
-FEW = 100  # a scan under a LIMIT may drop at most so many rows by its filter
+FEW = 100  # a scan under a LIMIT may discard at most this many rows
 BEGIN = re.compile(r" (\S+)@(\S+) LOG:  duration: [0-9.]+ ms  plan:$")
 # psycopg2 writes values into the statement. Statements that differ only in values, or in their number, count as one.
 VALUE = re.compile(r"E?'(?:[^']|'')*'|\b[0-9]+(?:\.[0-9]+)?\b|\$[0-9]+")
@@ -54,7 +54,7 @@ class Executed:
 
     @property
     def read_whole(self):
-        """The growing tables that are read without a bound: neither an index condition nor a LIMIT."""
+        """The growing tables that are scanned without an index condition and without a LIMIT."""
         return sorted({node["Relation Name"] for node, above in nodes(self.plan) if _reads_whole(node, above)})
 
 

@@ -21,36 +21,36 @@ REVOKED = "TOKEN_REVOKED"
 
 
 def public(_caller, _whose):
-    """Every caller may; a token is ignored."""
+    """Every caller is allowed; a token is ignored."""
     return OK
 
 
 def browsed(_caller, _whose):
-    """Every caller may; but if a token is sent, it must be valid."""
+    """Every caller is allowed; but if a token is sent, it must be valid."""
     return OK
 
 
 def of_users(caller, _whose):
-    """Every user may, and sees their own resources."""
+    """Every user is allowed, and sees their own resources."""
     return ANONYMOUS if caller == "anonymous" else OK
 
 
 def of_owners(caller, whose):
-    """The owner and the administrator may; other users get 404."""
+    """The owner and the administrator are allowed; other users get 404."""
     if caller == "anonymous":
         return ANONYMOUS
     return OK if whose == "own" or (caller == "admin" and whose == "foreign") else MISSING
 
 
 def private(caller, whose):
-    """Only the owner may: an administrator does not read the notifications of others."""
+    """Only the owner is allowed: an administrator does not read the notifications of others."""
     if caller == "anonymous":
         return ANONYMOUS
     return OK if whose == "own" else MISSING
 
 
 def of_admins(caller, whose):
-    """Only an administrator may; other users get 403, whether the resource exists or not."""
+    """Only an administrator is allowed; other users get 403, whether the resource exists or not."""
     if caller == "anonymous":
         return ANONYMOUS
     if caller in CUSTOMERS:
@@ -71,7 +71,7 @@ def own_token(caller, whose):
 
 
 def any_token(_caller, whose):
-    """Every caller may; only the token in the body is checked."""
+    """Every caller is allowed; only the token in the body is checked."""
     return OK if whose != "missing" else 401
 
 

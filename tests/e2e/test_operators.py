@@ -39,7 +39,7 @@ def test_an_order_that_waits_is_listed_with_what_it_waits_for(shop, forged):
     tea = shop.product()
     shop.stop("payments")
     order = shop.order((tea, 1))
-    eventually(lambda: waiting(shop, order) == ["payments has not answered order.created"])
+    eventually(lambda: waiting(shop, order) == ["payments has not replied to order.created"])
     status, problem = shop.admin.request("GET", "/admin/consistency")
     assert (status, problem["code"]) == (503, "SERVICE_UNAVAILABLE") or status == 504  # payments does not respond
     shop.start("payments")

@@ -5,14 +5,72 @@ from unittest.mock import Mock
 import eventlet
 import pytest
 import redis
+import sqlalchemy
 from nameko import config
 from nameko.containers import get_container_cls
 from nameko.testing.services import replace_dependencies
 
 from contracts.services import PROCESSES
 from extensions.messaging import listener, topology
+from extensions.messaging.event_handler import EventHandler
 from qa.chaos.proxy import Proxies
-from tests.support import FakeServices, empty_database, purge_queues
+from tests.support import FakeServices, are_empty, database, empty_database, eventually, purge_queues
+
+
+@pytest.fixture(scope="module")
+def shared_services(servers, request):
+    """Start service classes once for all tests of a module: `shared_services(OrdersService, ...)`.
+
+    Every test begins with empty tables, caches and queues. Only for tests that neither stop nor configure a service.
+    """
+    purge_queues()
+    with pytest.MonkeyPatch.context() as patch:
+        _speed_up_starts(patch, request)
+        shared = SharedServices()
+        yield shared
+        stop_all(shared.containers.values())
+
+
+class SharedServices:
+    """Containers that keep running between the tests of a module."""
+
+    def __init__(self):
+        self.containers = {}
+
+    def __call__(self, *service_classes):
+        """Start the services, or reset what is left of the test before. Returns their containers."""
+        if self.containers:
+            eventually(self._are_idle)
+        for service in service_classes:
+            if service.name != "gateway":
+                empty_database(service.name)
+        empty_cache_and_queues()
+        for service in service_classes:
+            if service.name not in self.containers:
+                self.containers[service.name] = get_container_cls()(service)
+                self.containers[service.name].start()
+        return [self.containers[service.name] for service in service_classes]
+
+    def _are_idle(self):
+        """Whether no event waits in an outbox, in a queue or in a handler, and no method runs."""
+        return not any(map(_has_outbox_rows, self.containers)) and not any(
+            _is_busy(container) for container in self.containers.values()
+        )
+
+
+def _has_outbox_rows(service):
+    if service == "gateway":
+        return False
+    with database(service).connect() as connection:
+        return connection.execute(sqlalchemy.text("SELECT FROM outbox LIMIT 1")).first() is not None
+
+
+def _is_busy(container):
+    if container._worker_threads:
+        return True
+    handlers = [one for one in container.extensions if isinstance(one, EventHandler)]
+    queues = [queue.queue for handler in handlers for queue in handler._queues]
+    return any(handler._waiting or handler._suspects for handler in handlers) or not are_empty(queues)
 
 
 @pytest.fixture
@@ -24,17 +82,12 @@ def run_service(servers, request, monkeypatch):
     Returns the container, which is of the class that production uses. All are stopped after the test, at the same time.
     """
     containers = []
-    # The count of frozen objects walks through all of them, which takes longer than the rest of a start.
-    monkeypatch.setattr(listener, "gc", Mock())
-    if request.path.parent.name in PROCESSES:
-        # The topology is there since purge_queues(). That a service declares it is proved by the tests of extensions/.
-        purge_queues()
-        for declares in ("ensure", "declare_event_queue", "declare_dead_letter_queue"):
-            monkeypatch.setattr(topology, declares, lambda *_: None)
+    empty_cache_and_queues()
+    _speed_up_starts(monkeypatch, request)
 
     def run(service_class, **replacements):
         if service_class.name != "gateway" and all(c.service_name != service_class.name for c in containers):
-            prepare(service_class.name)
+            empty_database(service_class.name)
         container = get_container_cls()(service_class)
         if "services" in replacements:
             replacements["services"] = FakeServices(replacements["services"])
@@ -46,6 +99,16 @@ def run_service(servers, request, monkeypatch):
 
     yield run
     stop_all(containers)
+
+
+def _speed_up_starts(monkeypatch, request):
+    """Skip what takes long and is proved elsewhere. Call it after purge_queues(), which declares the topology."""
+    # The count of frozen objects walks through all of them, which takes longer than the rest of a start.
+    monkeypatch.setattr(listener, "gc", Mock())
+    if request.path.parent.name in PROCESSES:
+        # That a service declares the topology is proved by the tests of extensions/.
+        for declares in ("ensure", "declare_event_queue", "declare_dead_letter_queue"):
+            monkeypatch.setattr(topology, declares, lambda *_: None)
 
 
 @pytest.fixture
@@ -72,5 +135,10 @@ def stop_all(containers):
 def prepare(service):
     """Empty the database of a service, the cache and all queues."""
     empty_database(service)
+    empty_cache_and_queues()
+
+
+def empty_cache_and_queues():
+    """Delete what earlier tests left in Redis and RabbitMQ."""
     redis.Redis.from_url(config["REDIS_URL"]).flushdb()
     purge_queues()

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import sqlalchemy
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
 from nameko import config
 from sqlalchemy.orm import Session
 
@@ -27,6 +28,16 @@ SETTINGS = settings(
 )
 # Finding a bug is enough; shrinking it to the fewest steps takes too long.
 HUNT = settings(SETTINGS, max_examples=200, derandomize=True, phases=(Phase.generate,), print_blob=False)
+
+
+def run_until_seen(machine, statuses):
+    """Run a state machine, and again with more examples until its runs have reached every status."""
+    for examples in (SETTINGS.max_examples, HUNT.max_examples):
+        # A change of a rule, even of its name, changes which examples are drawn.
+        run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=examples))
+        if machine.seen >= statuses:
+            return
+    raise AssertionError(f"the runs are too short to reach {statuses - machine.seen}")
 
 
 class Crash(Exception):

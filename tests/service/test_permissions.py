@@ -1,6 +1,6 @@
 """Each service's user of the broker has the permissions that the contracts require, and no others.
 
-The cases are derived from contracts/events.py and contracts/calls.py, so a new event or call is tested automatically.
+The cases are derived from contracts/events.py and contracts/call_permissions.py, so new ones are tested, too.
 """
 
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ import nameko
 import pytest
 from amqp.exceptions import AccessRefused
 
-from contracts.calls import CALLS, bus_services
+from contracts.call_permissions import CALLS, bus_services
 from contracts.events import EVENTS, EXCHANGE, queue_name
 from contracts.ids import new_id
 from contracts.services import GATEWAY, SERVICES

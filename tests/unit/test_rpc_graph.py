@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.calls import CALLS
+from contracts.call_permissions import CALLS
 from contracts.services import PROCESSES, SERVICES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -103,7 +103,7 @@ def test_the_call_graph_has_no_cycle():
 
 @pytest.mark.parametrize("service", PROCESSES)
 def test_the_contract_allows_exactly_the_existing_calls(service):
-    """The broker refuses what contracts/calls.py does not name."""
+    """The broker refuses what contracts/call_permissions.py does not name."""
     allowed, made = set(CALLS.get(service, ())), set(methods_called(service))
     for call in made:
         callee, _, method = call.partition(".")
@@ -111,11 +111,11 @@ def test_the_contract_allows_exactly_the_existing_calls(service):
         if callee == "*":
             assert {one for one in allowed if one.endswith((f".{method}", ".*"))}, f"no call of {method} is allowed"
         else:
-            assert {call, f"{callee}.*"} & allowed, f"{service} calls {call}: name it in contracts/calls.py"
+            assert {call, f"{callee}.*"} & allowed, f"{service} calls {call}: name it in contracts/call_permissions.py"
     for call in allowed:
         callee, _, method = call.partition(".")
         used = {one for one in made if one in {call, f"*.{method}"} or (method == "*" and one.startswith(f"{callee}."))}
-        assert used, f"{service} does not call {call}: remove it from contracts/calls.py"
+        assert used, f"{service} does not call {call}: remove it from contracts/call_permissions.py"
 
 
 def test_the_gateway_serves_no_rpc():

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 ANY = "*"
-# An environment variable is parsed as YAML, where a bare * is a syntax error: hence also the word.
+# An environment variable is parsed as YAML, where a bare * is a syntax error, so the word `any` is accepted too.
 ANY_IN_SETTINGS = frozenset({"any", ANY})
 MAX_AGE_SECONDS = 24 * 3600
 REQUEST_HEADERS = (

@@ -15,7 +15,7 @@ from contracts.errors import ServiceUnavailable
 from contracts.users import ACCESS_TOKEN_SECONDS, TokenRevoked, UserInactive, UserUpdated
 from extensions.security import access_tokens
 from extensions.security.access_tokens import AccessToken, PublicKeys
-from extensions.security.key_file import KeyFile
+from extensions.security.key_reloader import KeyFile
 
 MAX_CACHED_TOKENS = 10_000
 

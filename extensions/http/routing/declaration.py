@@ -56,7 +56,7 @@ class RouteDeclaration:
 
     @property
     def rate_limited(self) -> bool:
-        """True where requests count against the rate limits. A constant response costs nothing, so it has none."""
+        """True where requests count against the rate limits. Constant responses have no limit."""
         return self.shared_for < math.inf
 
     @property

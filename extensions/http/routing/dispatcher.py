@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE_SECONDS = 3.0
 START_SECONDS = 5.0
-# Workers of the container that requests do not use: event handlers and timers must not wait for them.
+# Workers that are reserved for event handlers, timers and shared responses. Requests do not use them.
 SPARE_WORKERS, SHARED_RESPONSE_WORKERS = 4, 2
 # Requests that wait for a password hash hold few workers, so that the users service stays available for others.
 COMPUTE_HEAVY_WORKERS = 4
@@ -74,7 +74,7 @@ class HttpServer(SharedExtension):
         self._entrypoints[declaration] = entrypoint
 
     def start(self) -> None:
-        """Read the settings and listen, as soon as access tokens can be verified: other gateways respond until then.
+        """Read the settings, and listen when access tokens can be verified. Until then other gateways serve clients.
 
         After START_SECONDS it listens anyway (no broker, no users service), and /health/ready names what is missing.
         """

@@ -91,7 +91,7 @@ class Endpoint:
     def _wait(self, request: HttpRequest, signal: Signal) -> Response | ServiceError:
         """Wait for the result of the handler.
 
-        An error is returned, not raised: a raised one refers to the frames of its traceback, which refer to the error.
+        An error is returned, not raised: raising it would form a reference cycle of the error and its traceback.
         """
         result: Response | ServiceError | None = signal.wait(timeout=request.remaining())
         if result is None:

@@ -1,11 +1,8 @@
 """The `@route` decorator: a Nameko entrypoint from the declaration of a route.
 
-    @route("POST", "/orders", access=Access.USER, body=CreateOrder, response=OrderView, status=201, idempotent=True)
-    def create_order(self, request):
-        order = self.services.orders.create_order(
-            **request.body, actor=request.actor, idempotency_key=request.idempotency_key
-        )
-        return Response(order, headers={"Location": f"/orders/{order['id']}"})
+    @route("GET", "/orders/{order_id}", access=Access.USER, response=OrderView, errors=(OrderNotFound,))
+    def get_order(self, request: HttpRequest, order_id: UUID) -> Json[OrderView]:
+        return self.services.orders.get_order(order_id, actor=request.actor)
 
 When the method runs, the caller is authenticated and authorised, and path, query and body are valid.
 """
@@ -57,7 +54,7 @@ def route(method: str, path: str, **declaration: Any) -> Callable[..., Any]:
             try:
                 result = handler(self, request, **request.arguments)
             except ServiceError as error:
-                # An expected result, so nothing is logged. Without its traceback, which refers back to the error.
+                # An expected result, so nothing is logged. Remove the traceback: it would form a reference cycle.
                 return error.with_traceback(None)
             except INTERRUPTIONS as error:
                 raise Interrupted(f"{handler.__name__} was ended by {type(error).__name__}: {error}") from error

@@ -19,7 +19,8 @@ from extensions.http.server.kernel import discard_at_close, queued_bytes
 from extensions.http.server.parser import MAX_LINE_BYTES, RequestHead, parse_head, read_chunked, read_exactly
 
 IDLE_SECONDS = 75.0
-# From its first byte, a request including its body must arrive within this time. With LINGER_SECONDS: ten seconds.
+# From its first byte, a request including its body must arrive within this time. REQUEST_SECONDS and
+# LINGER_SECONDS together are ten seconds.
 REQUEST_SECONDS = 8.0
 # REQUEST_SECONDS is randomly shortened by up to this share: slow clients that connected together time out apart.
 SPREAD = 0.15

@@ -186,7 +186,7 @@ class HttpListener:
         except Exception:
             log.exception("a connection ended with a defect")
         finally:
-            # It counts until its socket is closed, and while it lingers it can be evicted.
+            # The connection counts until its socket is closed. It can be evicted while it lingers.
             self.open.enter(connection, Phase.CLIENT)
             connection.close(linger=linger)
             self.open.remove(connection)

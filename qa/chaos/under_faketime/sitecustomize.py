@@ -19,6 +19,6 @@ def sleep(seconds):
 
 time.sleep = sleep
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # eventlet warns at every import that it is deprecated
+    warnings.simplefilter("ignore")  # eventlet prints a deprecation warning when it is imported
     from eventlet.hubs import poll
 poll.time = SimpleNamespace(sleep=sleep)

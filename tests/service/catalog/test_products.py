@@ -18,8 +18,8 @@ ADMIN = {"user_id": "01900000-0000-7000-8000-00000000000a", "roles": ["customer"
 
 
 @pytest.fixture
-def catalog(run_service, caller):
-    run_service(CatalogService)
+def catalog(shared_services, caller):
+    shared_services(CatalogService)
     return caller.catalog
 
 

@@ -8,7 +8,7 @@ from contracts.ids import new_id
 from contracts.services import SERVICES
 from extensions.http.routing.dispatcher import HttpServer
 from gateway.service import GatewayService
-from tests.service.gateway.shop import PASSWORD, bearer, ok
+from tests.service.gateway.responses import PASSWORD, bearer, ok
 from tests.support import eventually, service_class
 from users.token_issuer import issue, load_signing_keys
 
@@ -27,14 +27,18 @@ def gateway(run_service):
         with config.patch({"WEB_SERVER_ADDRESS": "127.0.0.1:0"}):
             container = run_service(GatewayService, **replacements)
         start.containers.append(container)
-        port = container.shared_extensions[HttpServer].port
-        clients.append(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10))
+        clients.append(httpx.Client(base_url=f"http://127.0.0.1:{port_of(container)}", timeout=10))
         return clients[-1]
 
     start.containers = []
     yield start
     for client in clients:
         client.close()
+
+
+def port_of(gateway):
+    """The port at which a gateway's container listens."""
+    return gateway.shared_extensions[HttpServer].port
 
 
 @pytest.fixture
@@ -51,8 +55,18 @@ def login(servers):
 
 
 @pytest.fixture
-def api(gateway, run_service):
-    """The gateway with every service behind it."""
+def api(shared_services):
+    """The gateway with every service behind it; they keep running between the tests of a module."""
+    with config.patch({"WEB_SERVER_ADDRESS": "127.0.0.1:0"}):
+        *_, gateway = shared_services(*SERVICE_CLASSES, GatewayService)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port_of(gateway)}", timeout=10) as api:
+        eventually(lambda: api.get("/health/ready").status_code == 200)
+        yield api
+
+
+@pytest.fixture
+def own_api(gateway, run_service):
+    """The gateway with every service behind it, started for one test."""
     for service in SERVICE_CLASSES:
         run_service(service)
     api = gateway()

@@ -5,7 +5,7 @@ import httpx
 import pytest
 
 from catalog import use_cases
-from tests.service.gateway.shop import PASSWORD, bearer, ok
+from tests.service.gateway.responses import PASSWORD, bearer, ok
 from tests.support import eventually
 
 

@@ -9,7 +9,7 @@ from contracts.ids import new_id
 from contracts.users import WeakPassword
 from extensions.rpc.server import RpcServer
 from extensions.storage.unit_of_work import UnitOfWork
-from tests.service.gateway.shop import PASSWORD, bearer, ok, undocumented
+from tests.service.gateway.responses import PASSWORD, bearer, ok, undocumented
 from tests.support import database, eventually
 
 NOBODYS = str(new_id())

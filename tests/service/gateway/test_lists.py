@@ -3,7 +3,7 @@
 import pytest
 
 from contracts.ids import new_id
-from tests.service.gateway.shop import bearer, ok
+from tests.service.gateway.responses import bearer, ok
 from tests.support import eventually
 
 

@@ -9,11 +9,16 @@ from nameko import config
 from contracts.services import PROCESSES
 from qa.support.free_ports import free_ports
 from tests.scrape import Scrape
-from tests.service.gateway.shop import bearer, ok
+from tests.service.gateway.responses import bearer, ok
 from tests.support import eventually
 
 DOCS = (Path(__file__).parents[3] / "docs/metrics.md").read_text()
 AN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-")
+
+
+@pytest.fixture
+def api(own_api):
+    return own_api
 
 
 @pytest.fixture(autouse=True)

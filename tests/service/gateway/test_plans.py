@@ -22,6 +22,11 @@ ORDERS, PRODUCTS, CUSTOMERS = 2_000, 4_000, 200
 
 
 @pytest.fixture
+def api(own_api):
+    return own_api
+
+
+@pytest.fixture
 def superuser(servers):
     """A function that connects as superuser: `superuser(database)`."""
 

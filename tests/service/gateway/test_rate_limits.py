@@ -13,7 +13,7 @@ from contracts.ids import new_id
 from extensions.cache import connection as cache
 from extensions.messaging import listener
 from qa.chaos.proxy import CACHE, Proxies
-from tests.service.gateway.shop import PASSWORD, ok
+from tests.service.gateway.responses import PASSWORD, ok
 from tests.stopwatch import Stopwatch
 from tests.support import eventually
 from users.service import UsersService

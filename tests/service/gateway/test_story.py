@@ -1,6 +1,6 @@
 """The gateway and the real services in this process: every route, in realistic sequences."""
 
-from tests.service.gateway.shop import bearer, ok
+from tests.service.gateway.responses import bearer, ok
 from tests.support import eventually
 
 

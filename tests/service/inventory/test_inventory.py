@@ -26,8 +26,8 @@ USER = new_id()
 
 
 @pytest.fixture
-def inventory(run_service, caller):
-    run_service(InventoryService)
+def inventory(shared_services, caller):
+    shared_services(InventoryService)
     return caller.inventory
 
 

@@ -36,8 +36,8 @@ EVENTS = [
 
 
 @pytest.fixture
-def notifications(run_service, caller):
-    run_service(NotificationsService)
+def notifications(shared_services, caller):
+    shared_services(NotificationsService)
     return caller.notifications
 
 

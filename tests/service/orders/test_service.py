@@ -22,7 +22,7 @@ from contracts.inventory import Shortage, StockFailed, StockReserved
 from contracts.orders import OrderNotFound, OrderStatus, PriceChanged, ProductUnavailable
 from contracts.payments import PaymentAuthorized, PaymentFailed
 from orders.models import UNSETTLED
-from orders.saga import Saga, is_stuck
+from orders.saga import Saga, is_unsettled
 from orders.service import OrdersService
 from tests.support import database, eventually
 
@@ -238,7 +238,7 @@ def test_the_sql_of_stuck_orders_agrees_with_the_saga(servers):
     with database("orders").connect() as connection:
         for status, stock, payment in rows:
             stuck = connection.scalar(query, {"status": status, "stock": stock, "payment": payment})
-            assert stuck == is_stuck(Saga(status, stock, payment)), (status, stock, payment)
+            assert stuck == is_unsettled(Saga(status, stock, payment)), (status, stock, payment)
 
 
 def test_shipping_and_delivering(orders, bus):

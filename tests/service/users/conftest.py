@@ -6,8 +6,8 @@ PASSWORD = "Demo-pass-2026!"
 
 
 @pytest.fixture
-def users(run_service, caller):
-    run_service(UsersService)
+def users(shared_services, caller):
+    shared_services(UsersService)
     return caller.users
 
 

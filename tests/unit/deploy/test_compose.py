@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from contracts.calls import bus_services
+from contracts.call_permissions import bus_services
 from contracts.services import PROCESSES, SERVICES
 from deploy.local import install
 from deploy.local.redis import Redis

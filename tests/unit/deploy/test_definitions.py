@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from contracts.calls import bus_services
+from contracts.call_permissions import bus_services
 from deploy import definitions
 from deploy.broker_users import users
 from deploy.definitions import DefinitionsError, build

@@ -5,14 +5,14 @@ import pytest
 from deploy import healthcheck
 
 WELL = {"status": "ok", "parts": {"database": "ok", "redis": "down: reads are slower"}}
-FAILING = {"status": "failing", "parts": {"database": "does not answer", "redis": "ok"}}
+FAILING = {"status": "failing", "parts": {"database": "does not respond", "redis": "ok"}}
 
 
 @pytest.mark.parametrize(
     ("report", "code", "error"),
     [
         (WELL, 0, ""),
-        (FAILING, 1, "orders: database: does not answer\n"),
+        (FAILING, 1, "orders: database: does not respond\n"),
         (TimeoutError(), 1, "orders did not respond within 3 s\n"),
         (ConnectionRefusedError("no broker"), 1, "orders: no broker\n"),
     ],

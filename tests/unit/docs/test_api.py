@@ -7,7 +7,7 @@ from copy import deepcopy
 import pytest
 
 from docs import generate_api
-from docs.api_changes import Change, incompatible, unannounced
+from docs.breaking_changes import Change, incompatible, unannounced
 
 ROOT = generate_api.HERE.parent
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()

@@ -111,8 +111,8 @@ STATES = [
 
 @pytest.mark.parametrize("state", STATES, ids=lambda state: f"{state.status}-{state.stock}-{state.payment}")
 def test_only_unsettled_orders_have_awaited_events(state):
-    """A test in tests/service/orders compares the SQL of the list of sagas with is_stuck."""
-    assert bool(saga.awaits(state)) == saga.is_stuck(state)
+    """A test in tests/service/orders compares the SQL of the list of sagas with is_unsettled."""
+    assert bool(saga.awaits(state)) == saga.is_unsettled(state)
     for words in saga.awaits(state):
         assert words.split()[0] in {"inventory", "payments", "orders"}
 
@@ -120,10 +120,10 @@ def test_only_unsettled_orders_have_awaited_events(state):
 @pytest.mark.parametrize(
     ("state", "awaited"),
     [
-        (saga.Saga(), ["inventory has not answered order.created", "payments has not answered order.created"]),
-        (saga.Saga(CREATED, "RESERVED"), ["payments has not answered order.created"]),
-        (saga.Saga(CREATED, payment="AUTHORIZED"), ["inventory has not answered order.created"]),
-        (saga.Saga(CREATED, "RESERVED", "AUTHORIZED"), ["orders has not decided, though both have answered"]),
+        (saga.Saga(), ["inventory has not replied to order.created", "payments has not replied to order.created"]),
+        (saga.Saga(CREATED, "RESERVED"), ["payments has not replied to order.created"]),
+        (saga.Saga(CREATED, payment="AUTHORIZED"), ["inventory has not replied to order.created"]),
+        (saga.Saga(CREATED, "RESERVED", "AUTHORIZED"), ["orders has not decided, though both have replied"]),
         (saga.Saga(CONFIRMED, "COMMITTED", "AUTHORIZED"), ["payments has not captured the payment (order.confirmed)"]),
         (saga.Saga(SHIPPED, "RESERVED", "CAPTURED"), ["inventory has not committed the stock (order.confirmed)"]),
         (saga.Saga(CANCELLED, "RESERVED", "FAILED"), ["inventory has not released the stock (order.cancelled)"]),

@@ -15,7 +15,7 @@ def refuse():
 
 @pytest.mark.parametrize(
     ("database", "expected"),
-    [(lambda: True, "ok"), (refuse, "unavailable"), (lambda: eventlet.sleep(5), "does not answer")],
+    [(lambda: True, "ok"), (refuse, "unavailable"), (lambda: eventlet.sleep(5), "does not respond")],
     ids=["healthy", "unavailable", "no response"],
 )
 def test_the_state_of_the_database_is_reported_in_time(monkeypatch, database, expected):

@@ -1,7 +1,7 @@
-"""Stock Nameko, used as in its examples: HTTP, RPC, event, handler, without tuning and without our extensions.
+"""Unmodified Nameko, used as in its examples: HTTP, RPC, event, handler, without tuning and without our extensions.
 
-`nameko run --config qa/bench/stock.yml qa.bench.stock_nameko:Gateway`, and so on. An order is committed and then
-its event is dispatched: a crash in between loses the event. No saga follows.
+`nameko run --config qa/bench/unmodified_nameko.yml qa.bench.unmodified_nameko_services:Gateway`, and so on. An order is
+committed and then its event is dispatched: a crash in between loses the event. No saga follows.
 """
 
 import json

@@ -30,7 +30,9 @@ def require_allowed(caller: str, service: str, method: str) -> None:
         raise CallNotAllowed(f"{caller} calls {service}, which is no service: add it to contracts/services.py")
     if service != caller and not {f"{service}.{method}", f"{service}.*"} & {*CALLS.get(caller, ())}:
         call = f"{service}.{method}"
-        raise CallNotAllowed(f"{caller} may not call {call}: add it to contracts/calls.py and restart the broker")
+        raise CallNotAllowed(
+            f"{caller} may not call {call}: add it to contracts/call_permissions.py and restart the broker"
+        )
 
 
 def bus_services() -> tuple[str, ...]:

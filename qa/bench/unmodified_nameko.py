@@ -1,4 +1,4 @@
-"""Starts stock Nameko (stock_nameko.py), and measures it over HTTP."""
+"""Starts unmodified Nameko (unmodified_nameko_services.py), and measures it over HTTP."""
 
 import http.client
 import json
@@ -16,13 +16,13 @@ from qa.support.free_ports import free_address
 START_SECONDS = 20.0
 STARTS = 3
 SERVICES = ("Orders", "Notifications", "Gateway")
-CONFIG = "qa/bench/stock.yml"
+CONFIG = "qa/bench/unmodified_nameko.yml"
 NAMEKO = str(Path(sys.executable).with_name("nameko"))
 PRODUCTS = 10
 
 
-class Stock:
-    """The processes of stock Nameko: `with Stock(lab) as stock: ...`."""
+class UnmodifiedNameko:
+    """The processes of unmodified Nameko: `with UnmodifiedNameko(lab) as nameko: ...`."""
 
     def __init__(self, lab):
         self._lab = lab
@@ -38,7 +38,7 @@ class Stock:
 
     def __enter__(self):
         self._make_tables()
-        # A gateway that calls before the service's queue exists hangs. Then all processes are started again.
+        # The gateway hangs if it calls before the service's queue exists. In this case restart all processes.
         for _ in range(STARTS):
             self._start()
             if wait_until(self._is_ready, seconds=START_SECONDS, poll=0.2):
@@ -49,7 +49,7 @@ class Stock:
     def _start(self):
         self._processes = []
         for name in SERVICES:
-            command = (NAMEKO, "run", "--config", CONFIG, f"qa.bench.stock_nameko:{name}")
+            command = (NAMEKO, "run", "--config", CONFIG, f"qa.bench.unmodified_nameko_services:{name}")
             self._processes.append(self._lab.spawn(*command, log=self._log, environment=self._environment))
 
     def __exit__(self, *_error):
@@ -72,9 +72,9 @@ class Stock:
         return requests_per_second(self.address, paths, seconds, clients)
 
     def _make_tables(self):
-        """Create its own tables, in separate databases."""
+        """Create the tables of unmodified Nameko, in separate databases."""
         code = (
-            "import sys, sqlalchemy; from qa.bench.stock_nameko import Base; "
+            "import sys, sqlalchemy; from qa.bench.unmodified_nameko_services import Base; "
             "[Base.metadata.create_all(sqlalchemy.create_engine(url)) for url in sys.argv[1:]]"
         )
         command = [sys.executable, "-c", code, *self._urls.values()]

@@ -8,7 +8,7 @@ import pytest
 from contracts.ids import new_id
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderShipped
 from extensions.observability.metrics import Metrics
-from orders.decisions import Decisions
+from orders.decision_metrics import DecisionMetrics
 
 TWO_SECONDS = 2.0
 
@@ -16,7 +16,7 @@ TWO_SECONDS = 2.0
 @pytest.fixture
 def decisions():
     metrics = Metrics()
-    decisions = Decisions(metrics)
+    decisions = DecisionMetrics(metrics)
     decisions.value = metrics.registry.get_sample_value
     return decisions
 

@@ -1,4 +1,4 @@
-"""Helpers shared by tests of the whole API."""
+"""Helpers about responses: status and body, the header of a session, and undocumented headers."""
 
 from extensions.http.openapi.document import document
 from extensions.http.openapi.problems import HEADERS

@@ -14,7 +14,7 @@ SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0)
 BY_A_PERSON = frozenset({CancelReason.USER, CancelReason.ADMIN})
 
 
-class Decisions:
+class DecisionMetrics:
     """One for each process. All series are created at the start, so that each is zero before its first order."""
 
     def __init__(self, metrics: Metrics) -> None:

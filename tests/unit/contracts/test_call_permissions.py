@@ -2,7 +2,7 @@
 
 import pytest
 
-from contracts.calls import CallNotAllowed, require_allowed
+from contracts.call_permissions import CallNotAllowed, require_allowed
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,8 @@ def test_calls_of_the_contract_are_allowed(caller, service, method):
 
 @pytest.mark.parametrize(("caller", "method"), [("orders", "create_product"), ("users", "get_products")])
 def test_another_call_names_the_file_to_change(caller, method):
-    with pytest.raises(CallNotAllowed, match=rf"may not call catalog\.{method}: add it to contracts/calls\.py"):
+    message = rf"may not call catalog\.{method}: add it to contracts/call_permissions\.py"
+    with pytest.raises(CallNotAllowed, match=message):
         require_allowed(caller, "catalog", method)
 
 

@@ -38,7 +38,9 @@ class Change:
 
 
 def incompatible(old: Schema, new: Schema) -> list[Change]:
-    """Return the breaking changes from `old` to `new`. Changes of an alias are left out: its operation has the same."""
+    """Return the breaking changes from `old` to `new`. Aliases are skipped: they have the changes of
+    their operation.
+    """
     found: list[Change] = []
     for path, methods in old["paths"].items():
         for method, previous in methods.items():

@@ -1,4 +1,4 @@
-"""Descriptions of the steps of a path."""
+"""Formats the steps of an explored path as text."""
 
 from qa.model import vocabulary as words
 from qa.model.records import PERSON
@@ -7,7 +7,9 @@ PRODUCTS = "ABCD"
 
 
 def describe(scenario, label):
-    """Describe a step; `label` is (verb, order number, message or provider outcome, what it writes)."""
+    """Describe a step; `label` is (verb, order number, message or provider outcome, rows that are
+    written). For a stock adjustment the third value is its index.
+    """
     verb, number, what, *write = label
     if number == PERSON:
         product, delta = scenario.adjustments[what]

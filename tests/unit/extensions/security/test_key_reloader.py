@@ -1,7 +1,7 @@
 import pytest
 
-from extensions.security import key_file
-from extensions.security.key_file import KeyFile
+from extensions.security import key_reloader
+from extensions.security.key_reloader import KeyFile
 
 
 def load(path):
@@ -13,7 +13,7 @@ def load(path):
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    monkeypatch.setattr(key_file, "CHECK_SECONDS", 0)
+    monkeypatch.setattr(key_reloader, "CHECK_SECONDS", 0)
     (tmp_path / "keys").write_text("one")
     return tmp_path / "keys"
 
@@ -51,7 +51,7 @@ def test_the_first_load_must_succeed(file):
 
 
 def test_the_file_is_checked_once_per_interval(file, monkeypatch):
-    monkeypatch.setattr(key_file, "CHECK_SECONDS", 60)
+    monkeypatch.setattr(key_reloader, "CHECK_SECONDS", 60)
     keys = KeyFile(file, load)
     file.write_text("and two")
     assert keys.get() == ["one"]

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from qa.bench.processes import Meter, resident_mib, slope_per_hour
+from qa.bench.process_usage import Meter, resident_mib, slope_per_hour
 
 
 def test_a_meter_includes_children_that_have_ended():
