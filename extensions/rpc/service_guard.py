@@ -103,7 +103,7 @@ class ServiceGuard:
 
     def _silent(self, retry_after: float) -> ServiceSilent:
         self._instruments.refused("open")
-        detail = f"The {self.service} service has not answered lately. Nothing was done; try again shortly."
+        detail = f"The {self.service} service has not responded lately. Nothing was done; try again shortly."
         return ServiceSilent(detail, retry_after=math.ceil(retry_after))
 
     def _on_change(self, state: State) -> None:

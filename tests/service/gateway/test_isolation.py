@@ -127,7 +127,7 @@ def test_a_service_that_was_silent_is_not_called_until_a_probe_is_answered(
     assert {poller.wait().status_code for poller in poll(api, headers, 2 * MIN_FAILURES)} <= {503, 504}
     refused = api.get("/notifications", headers=headers)
     assert (refused.status_code, refused.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
-    assert "The notifications service has not answered lately" in refused.json()["detail"]
+    assert "The notifications service has not responded lately" in refused.json()["detail"]
     assert int(refused.headers["retry-after"]) >= 1
     ready = api.get("/health/ready")
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
