@@ -26,7 +26,7 @@ OWN_ADDRESS = "127.0.0.2"
 FIELDS_BEYOND_SCHEMAS = {"cursor", "If-Match", "If-None-Match"}
 WORDS_BEYOND_SCHEMAS = re.compile(
     "must be a whole number|the order must not cost more than .*|at most [0-9]+ of product .*, not [0-9]+"
-    "|this product's sku is .*|would leave more than .* on hand.*"
+    "|this product's sku is .*|would leave more than .* on hand.*|state either `ids` or `group`"
 )
 
 MONEY = re.compile(r"[0-9]{1,10}(\.[0-9]{1,2})?")

@@ -11,10 +11,11 @@ from contracts.events import queue_name
 from contracts.ids import new_id
 from contracts.orders import OrderDelivered, OrderShipped
 from extensions.messaging import topology
+from extensions.messaging.outbox_relay import SWEEP
 from extensions.operations import operations
 from extensions.rpc.server import rpc
 from extensions.storage import timers
-from extensions.storage.timers import claim
+from extensions.storage.timers import claim as claim_timer
 from extensions.storage.unit_of_work import Work
 from notifications.models import Base
 from tests.support import connect, database, eventually
@@ -174,7 +175,14 @@ def test_a_clock_that_was_set_back_delays_no_event(run_service, publisher, chann
 
 def test_one_replica_sweeps_per_interval(run_service, monkeypatch):
     sweeps = []
-    monkeypatch.setattr(timers, "claim", lambda *args, **named: sweeps.append(claim(*args, **named)) or sweeps[-1])
+
+    def claim(session, table, name, *arguments, **named):
+        claimed = claim_timer(session, table, name, *arguments, **named)
+        if name == SWEEP:
+            sweeps.append(claimed)
+        return claimed
+
+    monkeypatch.setattr(timers, "claim", claim)
     began = time.monotonic()
     for _ in range(3):
         run_service(Publisher)
