@@ -21,7 +21,7 @@ from tests.e2e.strict import Traffic
 from tests.support import eventually
 
 HTTP_DEADLINE = 5.0
-RECEIVING = "RabbitMQ is unavailable for receiving"  # each of a process's connections logs its own tries
+RECEIVING = "RabbitMQ is unavailable for consuming"  # each of a process's connections logs its own tries
 SLACK = 3.0  # for a busy machine
 BACK_WITHIN = 30.0
 

@@ -31,9 +31,9 @@ EVERYWHERE = {
 MEANT = {
     "users": {"users": CHANGED, "refresh_families": FORGOTTEN, "refresh_tokens": CHANGED},
     "catalog": {"products": CHANGED},
-    "orders": {"orders": CHANGED, "order_items": APPENDED, "timeline": APPENDED},
+    "orders": {"orders": CHANGED, "order_items": APPENDED, "timeline": APPENDED, "product_replicas": CHANGED},
     "inventory": {"stock": CHANGED, "reservations": CHANGED, "reservation_lines": APPENDED, "movements": APPENDED},
-    "payments": {"payments": CHANGED},
+    "payments": {"payments": CHANGED, "work_items": FORGOTTEN},
     "notifications": {"notifications": CHANGED},
 }
 

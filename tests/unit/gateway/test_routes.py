@@ -176,7 +176,7 @@ def test_a_route_names_the_service_that_it_always_calls():
     """Those without a service respond from a cache or from this process, or call several services."""
     for route, handler in HANDLERS.items():
         called = set(re.findall(r"self\.services\.(\w+)\.", inspect.getsource(getattr(GatewayService, handler))))
-        assert not called or route.service in called | {""}, (route.path, called)
+        assert not called or route.service.partition(".")[0] in called | {""}, (route.path, called)
     without = {(route.method, route.path) for route in ROUTES if not route.service}
     assert without >= {("GET", "/orders/{order_id}"), ("GET", "/products/{product_id}"), ("GET", "/health/ready")}
     assert not {path for _, path in without if path.startswith(("/payments", "/notifications", "/inventory"))}

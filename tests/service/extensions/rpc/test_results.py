@@ -143,7 +143,7 @@ def test_a_reply_that_is_no_envelope_is_an_internal_error(odd, calls):
         pending.wait()
 
 
-DOORS = []
+RELEASES = []
 
 
 class Busy(Odd):
@@ -151,26 +151,27 @@ class Busy(Odd):
 
     @rpc(transaction=False)
     def wait(self):
-        DOORS[-1].wait()
+        RELEASES[-1].wait()
         return "rested"
 
 
 def test_a_full_pool_of_workers_does_not_stop_the_reader(servers):
     """Nameko's spawn_worker waits for a free worker. The greenlet that reads the connection must not."""
-    with config.patch({"max_workers": 2}):
+    with config.patch({"max_workers": 2, "RPC_MAX_CALLS_PER_SERVICE": 10}):
         busy = get_container_cls()(Busy)
     toy = get_container_cls()(Toy)
     containers = [busy, toy]
-    for container in containers:
-        container.start()
+    with config.patch({"RPC_MAX_CALLS_PER_SERVICE": 10}):
+        for container in containers:
+            container.start()
     try:
         calls = busy.shared_extensions[PendingCalls]
-        DOORS.append(eventlet.Event())
+        RELEASES.append(eventlet.Event())
         waiting = [eventlet.spawn(calls.call, "busy", "wait", (), {}, 60.0) for _ in range(3)]
         eventually(lambda: len(busy._worker_threads) == 2)
         eventlet.sleep(0.2)  # the third call has arrived and waits for a worker
         assert calls.call("toy", "sleep", (0,), {}, 5.0) == "rested"  # its reply is read meanwhile
-        DOORS[-1].send()
+        RELEASES[-1].send()
         assert [call.wait() for call in waiting] == ["rested"] * 3
     finally:
         for container in containers:
