@@ -15,7 +15,7 @@ from typing import Any
 from contracts.errors import Overloaded
 
 COUNT_SECONDS = 0.25
-# No order joins the line while the first one has less time left: more arrive than are decided.
+# No order joins the queue while the first one has less time left: more arrive than are decided.
 LATE_SECONDS = 0.5
 # A process places so many orders at once. More would take the processor from the decisions, and not be placed sooner.
 MOST_PLACING = 16
@@ -185,7 +185,7 @@ class Admission:
 
         While others are decided, those that are stuck do not count, so that they delay no others. While none is, a few
         orders are let in all the same, to find out whether the next ones would be decided. Over the limit, which may
-        just have been lowered, decided orders are replaced in part: else the line would stand.
+        just have been lowered, decided orders are replaced in part: else the queue would stand.
         """
         undecided = self._counted.undecided + self._placing + self._placed - self._decided
         fresh = undecided - self._counted.late
@@ -232,7 +232,7 @@ class Admission:
         return False
 
     def admitted(self) -> Any:
-        """Return the ticket of the first order in the line, which may be placed now; None without room or orders."""
+        """Return the ticket of the first order in the queue, which may be placed now; None without room or orders."""
         if not self._line or not self.has_room:
             return None
         self._begin()
@@ -268,6 +268,6 @@ class Admission:
         self._stalled = False
 
     def _is_pointless(self) -> bool:
-        """Tell whether an order that joins the line now would hardly be let in in time."""
+        """Tell whether an order that joins the queue now would hardly be let in in time."""
         is_late = bool(self._line) and self._clock() > self._line[0].until - LATE_SECONDS
         return len(self._line) >= self._most_waiting or self._stalled or is_late

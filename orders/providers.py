@@ -1,4 +1,4 @@
-"""Dependencies of orders: the gate for new orders, where their products come from, and the metrics of decisions."""
+"""Dependencies of orders: the queue of new orders, where their products come from, and the metrics of decisions."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from orders.admission import COUNT_SECONDS, Admission, Limit, Waiting, refusal
 from orders.decision_metrics import DecisionMetrics, is_decision, seconds_to_decide
 from orders.product_source import ProductSource
 
-# The line is left while there is still time to place the order, or to refuse it, before the caller gives up.
+# The queue is left while there is still time to place the order, or to refuse it, before the caller gives up.
 PLACING_SECONDS = 0.5
 
 
@@ -27,7 +27,7 @@ def deadline() -> timedelta:
     return timedelta(seconds=float(config["ORDER_DEADLINE_SECONDS"]))
 
 
-class Gate:
+class AdmissionQueue:
     """Lets new orders in as fast as orders are decided, in arrival order. One for each process."""
 
     def __init__(self, admission: Admission, wait_seconds: float, count_refusal: Callable[[], object]) -> None:
@@ -107,8 +107,8 @@ class Gate:
             signal.send(True)
 
 
-class GateProvider(DependencyProvider):  # type: ignore[misc]  # Nameko has no types
-    """Gives the service its gate, with the limits that config.yml states."""
+class AdmissionQueueProvider(DependencyProvider):  # type: ignore[misc]  # Nameko has no types
+    """Gives the service its admission queue, with the limits that config.yml states."""
 
     metrics = Metrics()
 
@@ -118,13 +118,13 @@ class GateProvider(DependencyProvider):  # type: ignore[misc]  # Nameko has no t
         limit = Limit(int(config.get("MAX_UNDECIDED_ORDERS", 1000)), target, deadline())
         admission = Admission(limit, int(config.get("MAX_WAITING_ORDERS", 256)))
         refused = self.metrics.counter("orders_refused_total", "New orders refused, because too many were undecided.")
-        self.gate = Gate(admission, float(config.get("ORDER_WAIT_SECONDS", 3.5)), refused.inc)
+        self.admission_queue = AdmissionQueue(admission, float(config.get("ORDER_WAIT_SECONDS", 3.5)), refused.inc)
         self.metrics.gauge("orders_undecided_limit", "Orders that may be undecided.", lambda: limit.value)
         self.metrics.gauge("orders_waiting", "New orders that wait for room.", lambda: admission.waiting)
 
-    def get_dependency(self, _worker_ctx: Any) -> Gate:
-        """Return the gate; all workers share it."""
-        return self.gate
+    def get_dependency(self, _worker_ctx: Any) -> AdmissionQueue:
+        """Return the queue; all workers share it."""
+        return self.admission_queue
 
 
 class ProductsProvider(DependencyProvider):  # type: ignore[misc]  # Nameko has no types

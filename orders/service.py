@@ -47,7 +47,14 @@ from orders.decision_metrics import DecisionMetrics
 from orders.models import Base, LockedOrder, ProductReplica
 from orders.pricing import Product, price_order
 from orders.product_source import CatalogSilent, Found, ProductSource
-from orders.providers import PLACING_SECONDS, DecisionsProvider, Gate, GateProvider, ProductsProvider, deadline
+from orders.providers import (
+    PLACING_SECONDS,
+    AdmissionQueue,
+    AdmissionQueueProvider,
+    DecisionsProvider,
+    ProductsProvider,
+    deadline,
+)
 from orders.reconciliation import Reconciliation
 from orders.saga import Command
 from orders.use_cases import NewOrder
@@ -80,13 +87,13 @@ class OrdersService(operations.Operations, OrdersRpc):
     products: LocalReplica[ProductView] = ReplicaOf("catalog", "products")
     services: Services = RpcClient()
     queues = Queues()
-    gate: Gate = GateProvider()
+    admission_queue: AdmissionQueue = AdmissionQueueProvider()
     product_source: ProductSource = ProductsProvider()
     decisions: DecisionMetrics = DecisionsProvider()
 
     # RPC
 
-    # Orders that wait at the gate keep no other call waiting.
+    # Orders that wait in the admission queue keep no other call waiting.
     @rpc(transaction=False, own_calls="MAX_WAITING_ORDERS")
     def create_order(
         self,
@@ -108,10 +115,10 @@ class OrdersService(operations.Operations, OrdersRpc):
         if "payment_method" in arrived:  # left out otherwise: so it was before orders had one
             asked["payment_method"] = arrived["payment_method"]
         with keys.in_use("create_order", idempotency_key, actor):
-            self.gate.check(self._count_waiting, unless=is_known)
+            self.admission_queue.check(self._count_waiting, unless=is_known)
             # Call catalog before the transaction, so that no connection or lock is held during the call.
             found = self._products_of(order, unless=is_known)
-            with self.gate.entered(self._count_waiting, unless=is_known):
+            with self.admission_queue.entered(self._count_waiting, unless=is_known):
                 call = Call("create_order", idempotency_key, asked, lambda: _price(order, found, user_id))
                 # Concurrent calls share one transaction and its round trips.
                 result = self.batcher(call, lambda calls: run_many(self.work, calls, self._place))
@@ -209,7 +216,7 @@ class OrdersService(operations.Operations, OrdersRpc):
         """Store orders that were priced; returns the result of each."""
         views = use_cases.create_orders(self.work.session, orders, config["CURRENCY"], deadline(), self.work.publish)
         for _ in views:
-            self.gate.placed()
+            self.admission_queue.placed()
         return [view.to_dict() for view in views]
 
     def _products_of(self, order: CreateOrder, *, unless: Callable[[], bool]) -> Found | None:
@@ -238,7 +245,7 @@ class OrdersService(operations.Operations, OrdersRpc):
 
     def _count_waiting(self) -> Waiting:
         with self.work.transaction() as session:
-            return queries.count_waiting(session, deadline(), self.gate.admission.limit.late_after)
+            return queries.count_waiting(session, deadline(), self.admission_queue.admission.limit.late_after)
 
     def _command(self, order_id: UUID, command: Command) -> Json[OrderView]:
         order = use_cases.command_order(self.work.session, order_id, command, self._publish)
@@ -248,7 +255,7 @@ class OrdersService(operations.Operations, OrdersRpc):
     def _publish(self, event: Event, cause: Cause | None = None) -> UUID:
         """Publish the decision about an order, and count it after the commit."""
         self.work.after_commit(self.decisions.count, event)
-        self.work.after_commit(self.gate.decided, event)
+        self.work.after_commit(self.admission_queue.decided, event)
         return self.work.publish(event, cause)
 
     def _forget(self, orders: Sequence[LockedOrder]) -> None:

@@ -11,7 +11,7 @@ LATELY_SECONDS = 30.0
 FIRST_PROBE_SECONDS, LONGEST_PROBE_SECONDS = 1.0, 8.0
 
 
-class CircuitBreaker:
+class WorkItemBreaker:
     """Opens when at least MIN_FAILED of the last WATCHED callers have failed lately, and they are the majority.
 
     A caller counts with its latest outcome only: one payment that fails for hours says nothing about the others. An

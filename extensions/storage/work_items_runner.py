@@ -38,7 +38,7 @@ from extensions.storage.engine import is_outage
 from extensions.storage.periodic import PeriodicMethods
 from extensions.storage.storage import Storage
 from extensions.storage.work_items import Failure, Item
-from extensions.storage.work_items_breaker import CircuitBreaker
+from extensions.storage.work_items_breaker import WorkItemBreaker
 from extensions.storage.work_items_recorder import Recorder, Result
 
 log = logging.getLogger(__name__)
@@ -218,7 +218,7 @@ class WorkItems(Entrypoint):
         super().__init__()
         self._kinds, self._read_limits = kinds, limits
         self.owner = f"{socket.gethostname()}:{os.getpid()}"
-        self.breaker = CircuitBreaker()
+        self.breaker = WorkItemBreaker()
         self.stopping = False
         self.lanes: dict[str, Lane] = {}
         self.recorder: Any = None

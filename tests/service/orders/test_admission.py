@@ -13,7 +13,7 @@ from contracts.errors import IdempotencyKeyInUse, IdempotencyKeyReused, Overload
 from contracts.inventory import StockFailed
 from orders import queries
 from orders.admission import Waiting
-from orders.providers import GateProvider
+from orders.providers import AdmissionQueueProvider
 from orders.service import OrdersService
 from tests.service.orders.test_service import ALICE, BOB, PEN, line
 from tests.support import TEST_TIMEOUT_SECONDS, Caller, database, eventually
@@ -47,8 +47,8 @@ def orders(run_service, caller, catalog):
 def patient(run_service, caller, catalog):
     """Orders that let new orders wait as long as the tests may take."""
     container = start(run_service, catalog, ORDER_WAIT_SECONDS=TEST_TIMEOUT_SECONDS)
-    gate = next(each for each in container.dependencies if isinstance(each, GateProvider)).gate
-    return Mock(rpc=caller.orders, admission=gate.admission)
+    queue = next(each for each in container.dependencies if isinstance(each, AdmissionQueueProvider)).gate
+    return Mock(rpc=caller.orders, admission=queue.admission)
 
 
 def fill(orders):
@@ -68,8 +68,8 @@ def ask(**more):
     return eventlet.spawn(call)
 
 
-def let_all_in(gate):
-    gate.admission.limit.highest, gate.admission.limit._limit = 100, 100.0
+def let_all_in(queue):
+    queue.admission.limit.highest, queue.admission.limit._limit = 100, 100.0
 
 
 def stored():
@@ -99,26 +99,26 @@ def test_orders_over_the_limit_wait_and_are_placed_in_their_order_as_others_are_
 def test_orders_that_wait_keep_no_other_call_waiting(run_service, caller, catalog):
     """More of them than RPC_PREFETCH."""
     container = start(run_service, catalog, ORDER_WAIT_SECONDS=TEST_TIMEOUT_SECONDS, RPC_PREFETCH=2)
-    gate = next(each for each in container.dependencies if isinstance(each, GateProvider)).gate
+    queue = next(each for each in container.dependencies if isinstance(each, AdmissionQueueProvider)).gate
     first, *_ = fill(caller.orders)
     waiting = [ask() for _ in range(8)]
-    eventually(lambda: gate.admission.waiting == len(waiting))
+    eventually(lambda: queue.admission.waiting == len(waiting))
     for _ in range(3):
         assert caller.orders.get_order(first["id"], actor=ALICE)["status"] == "CREATED"
-    assert gate.admission.waiting == len(waiting)
-    let_all_in(gate)
+    assert queue.admission.waiting == len(waiting)
+    let_all_in(queue)
     assert {one.wait()["status"] for one in waiting} == {"CREATED"}
 
 
 def test_only_so_many_orders_wait(run_service, caller, catalog):
     container = start(run_service, catalog, ORDER_WAIT_SECONDS=TEST_TIMEOUT_SECONDS, MAX_WAITING_ORDERS=2)
-    gate = next(each for each in container.dependencies if isinstance(each, GateProvider)).gate
+    queue = next(each for each in container.dependencies if isinstance(each, AdmissionQueueProvider)).gate
     fill(caller.orders)
     waiting = [ask() for _ in range(2)]
-    eventually(lambda: gate.admission.waiting == 2)
+    eventually(lambda: queue.admission.waiting == 2)
     assert isinstance(ask().wait(), Overloaded)
-    assert gate.admission.waiting == 2
-    let_all_in(gate)
+    assert queue.admission.waiting == 2
+    let_all_in(queue)
     assert {one.wait()["status"] for one in waiting} == {"CREATED"}
 
 

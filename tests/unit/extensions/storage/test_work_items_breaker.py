@@ -2,7 +2,7 @@
 
 import pytest
 
-from extensions.storage.work_items_breaker import LATELY_SECONDS, LONGEST_PROBE_SECONDS, MIN_FAILED, CircuitBreaker
+from extensions.storage.work_items_breaker import LATELY_SECONDS, LONGEST_PROBE_SECONDS, MIN_FAILED, WorkItemBreaker
 
 
 class Clock:
@@ -19,7 +19,7 @@ def clock():
 
 @pytest.fixture
 def breaker(clock):
-    return CircuitBreaker(clock)
+    return WorkItemBreaker(clock)
 
 
 def fail(breaker, count, first=0):
