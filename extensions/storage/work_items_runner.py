@@ -25,6 +25,7 @@ from eventlet.event import Event as Signal
 from nameko import config
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import Entrypoint, register_entrypoint
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from contracts.base import Publish
@@ -171,7 +172,32 @@ class Lane:
             seconds=self.limits.lease,
             longest_pause=self.limits.longest_pause,
         )
-        return items, handler.prepare(work.session, items) if items else {}, handler
+        if not items:
+            return items, {}, handler
+        try:
+            return items, handler.prepare(work.session, items), handler
+        except SQLAlchemyError:
+            raise
+        except Exception:
+            log.exception("%d items of %s could not be prepared together", len(items), self.kind)
+        requests = self._prepare_one_by_one(work.session, handler, items)
+        return [item for item in items if item.key in requests], requests, handler
+
+    def _prepare_one_by_one(self, session: Session, handler: Handler, items: Sequence[Item]) -> dict[str, Any]:
+        """Return what to execute for those items that can be prepared; the others are postponed with their error."""
+        requests: dict[str, Any] = {}
+        failures = []
+        for item in items:
+            try:
+                prepared = handler.prepare(session, [item])
+            except SQLAlchemyError:
+                raise
+            except Exception as error:  # noqa: BLE001  (whatever it is, it is this item's alone)
+                failures.append(self.limits.failure(item, f"{type(error).__name__}: {error}"))
+            else:
+                requests |= prepared
+        work_items.postpone(session, failures)
+        return requests
 
     def _execute(self, item: Item, request: Any, handler: Handler, expires: float) -> None:
         """Execute one item, and hand its result to the recorder."""

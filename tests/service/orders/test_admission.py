@@ -47,7 +47,7 @@ def orders(run_service, caller, catalog):
 def patient(run_service, caller, catalog):
     """Orders that let new orders wait as long as the tests may take."""
     container = start(run_service, catalog, ORDER_WAIT_SECONDS=TEST_TIMEOUT_SECONDS)
-    queue = next(each for each in container.dependencies if isinstance(each, AdmissionQueueProvider)).gate
+    queue = next(each for each in container.dependencies if isinstance(each, AdmissionQueueProvider)).admission_queue
     return Mock(rpc=caller.orders, admission=queue.admission)
 
 
@@ -99,7 +99,7 @@ def test_orders_over_the_limit_wait_and_are_placed_in_their_order_as_others_are_
 def test_orders_that_wait_keep_no_other_call_waiting(run_service, caller, catalog):
     """More of them than RPC_PREFETCH."""
     container = start(run_service, catalog, ORDER_WAIT_SECONDS=TEST_TIMEOUT_SECONDS, RPC_PREFETCH=2)
-    queue = next(each for each in container.dependencies if isinstance(each, AdmissionQueueProvider)).gate
+    queue = next(each for each in container.dependencies if isinstance(each, AdmissionQueueProvider)).admission_queue
     first, *_ = fill(caller.orders)
     waiting = [ask() for _ in range(8)]
     eventually(lambda: queue.admission.waiting == len(waiting))
@@ -112,7 +112,7 @@ def test_orders_that_wait_keep_no_other_call_waiting(run_service, caller, catalo
 
 def test_only_so_many_orders_wait(run_service, caller, catalog):
     container = start(run_service, catalog, ORDER_WAIT_SECONDS=TEST_TIMEOUT_SECONDS, MAX_WAITING_ORDERS=2)
-    queue = next(each for each in container.dependencies if isinstance(each, AdmissionQueueProvider)).gate
+    queue = next(each for each in container.dependencies if isinstance(each, AdmissionQueueProvider)).admission_queue
     fill(caller.orders)
     waiting = [ask() for _ in range(2)]
     eventually(lambda: queue.admission.waiting == 2)

@@ -183,6 +183,14 @@ class TestOnePaymentDelaysNoOther:
             bus.wait_for("payment.voided", order.order_id)
         eventually(lambda: rows("SELECT FROM work_items") == [])
 
+    def test_a_work_item_that_cannot_be_prepared(self, start, bus, rows, provider):
+        start(provider, PATIENT)
+        rows("INSERT INTO work_items (key, kind) VALUES ('no id', 'authorisation')")
+        bus.publish(other := created())
+        bus.wait_for("payment.authorized", other.order_id)
+        [(error,)] = eventually(lambda: rows("SELECT last_error FROM work_items WHERE last_error IS NOT NULL"))
+        assert "ValueError" in error
+
     def test_an_outcome_that_cannot_be_recorded(self, start, bus, rows, provider, monkeypatch):
         bad, record, healed = created(), use_cases.record_outcomes, []
 
