@@ -113,9 +113,9 @@ def normal(samples: Iterable[Sample], probes: Iterable[Probe]) -> tuple[dict[str
     return measured, problems
 
 
-def limits(normal_p99: Mapping[str, float], floor: float) -> dict[str, float]:
+def limits(normal_p99: Mapping[str, float], floor: float, factor: float = FACTOR) -> dict[str, float]:
     """Return the longest time in which each probe has to be answered while it is unaffected, in seconds."""
-    return {probe: max(FACTOR * seconds, floor) for probe, seconds in normal_p99.items()}
+    return {probe: max(factor * seconds, floor) for probe, seconds in normal_p99.items()}
 
 
 def judge(
@@ -179,6 +179,7 @@ class Isolation:
     """What the probes of a run have found."""
 
     floor: float
+    factor: float = FACTOR
     normal: dict = field(default_factory=dict)  # the p99 of each probe in the last round, in seconds
     findings: list[Finding] = field(default_factory=list)  # for each fault and probe
     problems: list[str] = field(default_factory=list)

@@ -39,7 +39,7 @@ def _isolation(isolation):
         f"| unaffected probe | normal p99 (last round) | limit, at least {_ms(isolation.floor)} |",
         "|---|---:|---:|",
     ]
-    limit = limits(isolation.normal, isolation.floor)
+    limit = limits(isolation.normal, isolation.floor, isolation.factor)
     lines += [f"| {name} | {_ms(seconds)} | {_ms(limit[name])} |" for name, seconds in isolation.normal.items()]
     lines += [f"| not judged: {reason} | | |" for reason in isolation.not_judged]
     lines += ["", "| slow fault | unaffected samples | slow or failed | worst probe | its p99 | its limit |"]

@@ -3,7 +3,7 @@
 import time
 from contextlib import contextmanager
 
-from qa.chaos.isolation import SETTLE_SECONDS, Isolation, Window, judge, limits, normal
+from qa.chaos.isolation import FACTOR, SETTLE_SECONDS, Isolation, Window, judge, limits, normal
 from qa.chaos.probes import PROBES
 
 NORMAL_SECONDS = 20.0
@@ -17,11 +17,18 @@ class Watch:
     """
 
     def __init__(
-        self, probes, *, normal_seconds=NORMAL_SECONDS, floor=FLOOR_SECONDS, settle=SETTLE_SECONDS, once=False
+        self,
+        probes,
+        *,
+        normal_seconds=NORMAL_SECONDS,
+        floor=FLOOR_SECONDS,
+        factor=FACTOR,
+        settle=SETTLE_SECONDS,
+        once=False,
     ):
         self._probes, self._normal_seconds, self._settle, self._once = probes, normal_seconds, settle, once
         self._windows, self._first_fault_at, self._measures = [], 0.0, True
-        self.isolation = Isolation(floor)
+        self.isolation = Isolation(floor, factor)
 
     def begin_round(self):
         """Start the probes, and measure them without a fault."""
@@ -48,7 +55,7 @@ class Watch:
         samples = self._probes.samples()
         if self._measures:
             self._measure(samples)
-        limit = limits(self.isolation.normal, self.isolation.floor)
+        limit = limits(self.isolation.normal, self.isolation.floor, self.isolation.factor)
         self.isolation.findings += judge(samples, self._windows, PROBES, limit, self._settle)
 
     def _measure(self, samples):
