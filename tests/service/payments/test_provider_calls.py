@@ -130,7 +130,7 @@ def runner_of(container):
 
 class TestOnePaymentDelaysNoOther:
     def test_a_locked_row(self, start, bus, rows, provider, monkeypatch):
-        """The first row of the issue's table: a PENDING payment that another session holds."""
+        """Another session holds the row of a PENDING payment."""
         failed = []
         monkeypatch.setattr(Recorder, "_after_failure", lambda _, batch, error: failed.append((len(batch), error)))
         door = eventlet.Event()
