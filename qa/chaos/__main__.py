@@ -93,6 +93,7 @@ def _inject_crashes(running, load, wanted, options, workers):
         per_round=options.round,
         pause=options.pause,
         at_once=options.at_once,
+        time_factor=options.time_factor,
         kinds=kinds,
     )
     outcome = Run(running, load, plan, options.seed, workers, say=_say).run()
@@ -114,6 +115,7 @@ def _inject_slowness(running, load, kinds, options, workers):
         pause=1.0,
         at_once=options.slow_at_once,
         decided_within=DECIDED_WITHIN + ORDER_DEADLINE_SECONDS,  # with a provider that hangs, by the orders' deadline
+        time_factor=options.time_factor,
         kinds=kinds,
     )
     probes = Probes(running, load)
@@ -165,6 +167,9 @@ def _parse():
     parser.add_argument("--slow-at-once", type=int, default=2, help="maximum number of concurrent slow faults")
     parser.add_argument("--floor-ms", type=float, default=1000 * FLOOR_SECONDS, help="lowest limit of a probe's p99")
     parser.add_argument("--brief", action="store_true", help="each slow fault once, for a moment")
+    parser.add_argument(
+        "--time-factor", type=float, default=1.0, help="multiply the limits by this, on a slow or busy machine"
+    )
     parser.add_argument("--only", default="", help="only kinds whose name contains this text")
     parser.add_argument("--without", action="append", default=[], help="no kinds whose name contains this text")
     parser.add_argument(

@@ -17,7 +17,7 @@ ORDER, DECISION, LOGIN = "an order is accepted", "an order is decided", "POST /u
 WORKERS = 3  # of each probe
 LATEST_SECONDS = 5.0  # a request that could not be sent for so long counts as failed
 STOP_SECONDS = 15.0
-FIRST_ORDER_SECONDS = 60.0
+FIRST_ORDER_SECONDS = 240.0
 MOST_SAMPLES = 200_000  # of one round
 
 

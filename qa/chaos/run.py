@@ -22,11 +22,15 @@ from qa.chaos.isolation import Isolation
 from qa.chaos.verdict import await_decided, judge, order_history
 from qa.support.consistency import report
 
-DECIDED_WITHIN = 30.0  # seconds after the last fault has healed
+# Seconds, on a machine that runs nothing else; a plan can multiply them.
+DECIDED_WITHIN = 30.0  # after the last fault has healed
+ANSWERED_WITHIN = 90.0  # the requests that are open then
+READY_WITHIN = 60.0
+AT_REST_WITHIN = 90.0
+LONGEST_FAULT = 150.0  # including its waits for servers that other faults hold
 # Errors of a fault whose target is down because of another fault.
 UNREACHABLE = (FaultNotInjected, OSError, AMQPError, psycopg2.Error, DBAPIError, TimeoutError)
 MOST_AGAIN = 20  # faults of a brief run that had no effect and are injected again
-LONGEST_FAULT = 150.0  # including its waits for servers that other faults hold
 
 
 @dataclass
@@ -60,6 +64,7 @@ class Plan:
     pause: float = 3.0  # average seconds from one fault to the next
     at_once: int = 4
     decided_within: float = DECIDED_WITHIN
+    time_factor: float = 1.0  # multiplies all limits, for a slow or busy machine
     # Each kind once, in their order, at the same time only those with the same scope; the next round has those that had
     # no effect.
     each_once: bool = False
@@ -136,6 +141,10 @@ class Run:
         self.outcome.commands = Counter(command for one in self._load.accepted[before:] for command in one.done)
         return self.outcome
 
+    def _limit(self, seconds):
+        """A limit of `seconds`, on this machine."""
+        return seconds * self._plan.time_factor
+
     def _is_enough(self, seconds):
         plan, injected = self._plan, self.outcome.injected
         return (
@@ -164,9 +173,9 @@ class Run:
     def _await_end(self, faults):
         """Wait until all faults have healed. One that waits for ever is a problem, and does not end the run without a
         verdict."""
-        wait(faults, timeout=LONGEST_FAULT)
+        wait(faults, timeout=self._limit(LONGEST_FAULT))
         self.outcome.problems += [
-            f"a fault did not end within {LONGEST_FAULT:.0f} s: {one.kind}, since {_clock(one.began)}"
+            f"a fault did not end within {self._limit(LONGEST_FAULT):.0f} s: {one.kind}, since {_clock(one.began)}"
             for one in self.outcome.journal
             if not one.ended
         ]
@@ -177,7 +186,7 @@ class Run:
         for _ in range(len(self._due()) if self._plan.each_once else self._plan.per_round):
             fault = next(self._deck)
             if self._plan.each_once and fault.scope != scope:
-                wait(faults, timeout=LONGEST_FAULT)
+                wait(faults, timeout=self._limit(LONGEST_FAULT))
                 scope = fault.scope
             faults.append(self._start_fault(fault))
         return faults
@@ -186,7 +195,7 @@ class Run:
         """Start a fault after a random pause, when fewer than `at_once` faults are active."""
         if self._chance.random() > 0.25:  # otherwise together with the previous one
             time.sleep(self._chance.uniform(0.4, 2.2) * self._plan.pause)
-        self._slots.acquire(timeout=LONGEST_FAULT)  # a fault that does not end is reported at the end of the round
+        self._slots.acquire(timeout=self._limit(LONGEST_FAULT))  # one that does not end is reported after the round
         injected = InjectedFault(fault.name, time.time())
         self.outcome.journal.append(injected)
         return self._workers.submit(self._inject, fault, injected, random.Random(self._chance.random()))
@@ -218,19 +227,20 @@ class Run:
 
     def _check(self, number, began, healed_at):
         """Pause the load, wait until the suite is at rest, and check the invariants."""
-        if not self._load.pause(90):
-            self.outcome.problems.append("requests were still open 90 s after the last fault had ended")
-        recovery = await_decided(self._sandbox, healed_at)
+        if not self._load.pause(seconds := self._limit(ANSWERED_WITHIN)):
+            self.outcome.problems.append(f"requests were still open {seconds:.0f} s after the last fault had ended")
+        longest = self._limit(self._plan.decided_within)
+        recovery = await_decided(self._sandbox, healed_at, 2 * longest)
         self.outcome.recoveries.append(recovery)
-        if recovery > self._plan.decided_within:
+        if recovery > longest:
             self.outcome.problems.append(
                 f"round {number}: the last order was decided {recovery:.1f} s after the last fault had ended"
             )
         try:
-            self._sandbox.wait_ready(60)
+            self._sandbox.wait_ready(self._limit(READY_WITHIN))
         except Exception as error:  # noqa: BLE001 - reported with the other problems
             self.outcome.problems.append(f"the suite is not ready again: {error}")
-        checks = judge(self._sandbox, self._load)
+        checks = judge(self._sandbox, self._load, self._limit(AT_REST_WITHIN))
         at_rest = time.monotonic() - healed_at
         for check in checks:
             self.outcome.checks[check.name] = check.ids

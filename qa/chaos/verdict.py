@@ -25,14 +25,14 @@ def undecided(sandbox):
     ]
 
 
-def await_decided(sandbox, healed_at, seconds=120.0):
+def await_decided(sandbox, healed_at, seconds):
     """Wait until every order is decided; returns the seconds since `healed_at`, a time.monotonic()."""
     while undecided(sandbox) and time.monotonic() - healed_at < seconds:
         time.sleep(0.2)
     return time.monotonic() - healed_at
 
 
-def judge(sandbox, load, timeout=90.0):
+def judge(sandbox, load, timeout):
     """Return all checks when the suite is at rest, or after `timeout` seconds."""
     checks = await_rest(sandbox.database_urls, timeout, pause=1.0)
     orders_url = sandbox.database_urls["orders"]

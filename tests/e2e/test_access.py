@@ -50,7 +50,7 @@ def world(running):
 
 @pytest.fixture(scope="module")
 def http(running):
-    with httpx.Client(base_url=running.url, timeout=15) as client:
+    with httpx.Client(base_url=running.url, timeout=15, verify=False) as client:
         yield client
 
 

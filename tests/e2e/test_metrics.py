@@ -10,7 +10,7 @@ from tests.support import eventually
 
 def listening(port):
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5).status_code == 200
+        return httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5, verify=False).status_code == 200
     except httpx.TransportError:
         return False
 

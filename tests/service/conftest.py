@@ -15,6 +15,16 @@ from extensions.messaging import listener, topology
 from extensions.messaging.event_handler import EventHandler
 from qa.chaos.proxy import Proxies
 from tests.support import FakeServices, are_empty, database, empty_database, eventually, purge_queues
+from users import providers
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap_password_hashes():
+    """Hash passwords at a thousandth of the cost. The tests of users override this."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(providers, "MEMORY_KIB", 16)
+        patch.setattr(providers, "PASSES", 1)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ def gateway(run_service):
         with config.patch({"WEB_SERVER_ADDRESS": "127.0.0.1:0"}):
             container = run_service(GatewayService, **replacements)
         start.containers.append(container)
-        clients.append(httpx.Client(base_url=f"http://127.0.0.1:{port_of(container)}", timeout=10))
+        clients.append(httpx.Client(base_url=f"http://127.0.0.1:{port_of(container)}", timeout=10, verify=False))
         return clients[-1]
 
     start.containers = []
@@ -59,7 +59,7 @@ def api(shared_services):
     """The gateway with every service behind it; they keep running between the tests of a module."""
     with config.patch({"WEB_SERVER_ADDRESS": "127.0.0.1:0"}):
         *_, gateway = shared_services(*SERVICE_CLASSES, GatewayService)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port_of(gateway)}", timeout=10) as api:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port_of(gateway)}", timeout=10, verify=False) as api:
         eventually(lambda: api.get("/health/ready").status_code == 200)
         yield api
 

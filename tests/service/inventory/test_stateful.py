@@ -14,7 +14,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from contracts.base import OPERATOR
@@ -23,7 +22,7 @@ from contracts.inventory import AdjustStock, SetStock, SetStockLevel, StockIsRes
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated, OrderLine
 from inventory import queries, rules, use_cases
 from inventory.rules import ReservationMissing
-from tests.service.stateful import HUNT, Transactions, received, run_until_seen
+from tests.service.stateful import Transactions, hunt, received, run_until_seen
 
 USER = new_id()
 WITH_STOCK, PRODUCTS, ORDERS = 2, 3, 4
@@ -322,5 +321,5 @@ def test_inventory_does_what_the_contract_says(machine):
 def test_a_mutant_is_caught(machine, mutant, monkeypatch):
     monkeypatch.setattr(*MUTANTS[mutant])
     with pytest.raises(Exception) as caught:
-        run_state_machine_as_test(machine, settings=HUNT)
+        hunt(machine)
     print(repr(caught.value)[:300])

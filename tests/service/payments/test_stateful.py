@@ -15,7 +15,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 from sqlalchemy import text
 
@@ -27,7 +26,7 @@ from payments.models import Payment
 from payments.provider import Approved, SimulatedProvider
 from payments.rules import Kind, PaymentMissing
 from payments.simulated_provider import MemoryLedger
-from tests.service.stateful import HUNT, Transactions, received, run_until_seen
+from tests.service.stateful import Transactions, hunt, received, run_until_seen
 
 USER, ORDERS = new_id(), 4
 LIMIT = Decimal("10000.00")
@@ -351,5 +350,5 @@ def test_payments_do_what_the_contract_says(machine):
 def test_a_mutant_is_caught(machine, mutant, monkeypatch):
     monkeypatch.setattr(*MUTANTS[mutant])
     with pytest.raises(Exception) as caught:
-        run_state_machine_as_test(machine, settings=HUNT)
+        hunt(machine)
     print(repr(caught.value)[:300])

@@ -5,6 +5,11 @@ from users.service import UsersService
 PASSWORD = "Demo-pass-2026!"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cheap_password_hashes():
+    """Hash passwords as production does."""
+
+
 @pytest.fixture
 def users(shared_services, caller):
     shared_services(UsersService)

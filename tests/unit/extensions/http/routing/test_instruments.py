@@ -35,7 +35,7 @@ def served(tmp_path):
         settings |= {"METRICS_ADDRESSES": {"shelf": f"127.0.0.1:{port}"}}
         with listening(Shelf, tmp_path, **settings) as container:
             base = f"http://127.0.0.1:{container.address[1]}"
-            with httpx.Client(base_url=base, timeout=5) as client:
+            with httpx.Client(base_url=base, timeout=5, verify=False) as client:
                 yield container, client, lambda: Scrape(port)
 
     return served
