@@ -126,7 +126,7 @@ class ProductFilter(PageRequest):
 
 
 class ProductLookup(Request):
-    """The products that orders needs for pricing."""
+    """The products that the orders service needs for pricing."""
 
     product_ids: Annotated[
         tuple[UUID, ...], Field(min_length=1, max_length=MAX_PRODUCTS_PER_LOOKUP), at_most(MAX_PRODUCTS_PER_LOOKUP)

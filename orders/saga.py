@@ -1,13 +1,13 @@
-"""How an order succeeds or fails. The state machine as data and pure functions; nothing else decides.
+"""How an order succeeds or fails. The state machine as data and pure functions; no other code decides.
 
     CREATED --stock reserved and payment authorised--> CONFIRMED --ship--> SHIPPED --deliver--> DELIVERED
        |                                                   |
        +--stock failed, payment failed, deadline, cancel-->+--cancel--> CANCELLED
 
-Orders publishes an event for each new status. Inventory and payments react to it: on `order.confirmed` they commit the
-stock and capture the payment; on `order.cancelled` they release the stock, and void or refund the payment. Their events
-are the saga's replies. A reply may arrive late, twice or in any order, so the stock status and the
-payment status only move forward.
+The orders service publishes an event for each new status, and the inventory and payments services react to it. On
+`order.confirmed` they commit the stock and capture the payment. On `order.cancelled` they release the stock, and void
+or refund the payment. Their events are the saga's replies. Replies may arrive late, twice or in any sequence, so the
+stock status and the payment status only move forward.
 """
 
 from dataclasses import dataclass, replace

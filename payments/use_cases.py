@@ -1,8 +1,8 @@
 """The use cases of payments. They never commit: the entrypoint does.
 
-Events about an order decide what has to be done, and schedule a work item for it. The provider is asked outside of any
-transaction (ProviderCalls), and `record_outcomes` records what it did. Every call has an idempotency key derived from
-the order, so a call that is repeated acts once.
+An event about an order changes its payment, and schedules a work item for the call of the provider. ProviderCalls makes
+the call outside of any transaction, and `record_outcomes` records its outcome. Every call has an idempotency key that
+is derived from the order, so a repeated call takes effect once.
 """
 
 from collections.abc import Mapping, Sequence
