@@ -204,7 +204,7 @@ class OrdersService(operations.Operations, OrdersRpc):
         expired = use_cases.expire_orders(self.work.session, deadline(), self._publish)
         self._forget(expired)
         if len(expired) == use_cases.EXPIRE_BATCH:
-            self.work.trigger("expire_orders")
+            self.work.trigger(self.expire_orders)
 
     # Each process stores the products that it received. A timer does it, so that orders do not become slower.
     @periodic(seconds=1.0, transaction=False, every_process=True)

@@ -128,7 +128,7 @@ def apply_replies(session: Session, replies: Sequence[Received[Any]], publish: P
             raise OrderNotFound(f"{event.event_type} names the order {event.order_id}, which does not exist.")
         entries.append(_entry(event, reply.message_id))
         returned = isinstance(event, StockReleased) and event.returned
-        after = saga.apply_reply(_saga_of(order), event.event_type, returned=returned)
+        after = saga.apply_reply(_saga_of(order), type(event), returned=returned)
         if _apply(order, after, entries, lambda caused: publish(caused, cause=reply)):  # noqa: B023
             changed[order.id] = order
     _write(session, changed.values())

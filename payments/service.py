@@ -97,7 +97,7 @@ class PaymentsService(operations.Operations, PaymentsRpc):
     def on_orders(self, events: Sequence[Received[Any]]) -> None:
         """Open a payment for new orders, capture it for confirmed ones, void or refund it for cancelled ones."""
         if use_cases.follow_orders(self.work.session, events):
-            self.work.trigger("provider_calls")
+            self.work.trigger(self.provider_calls)
 
     @executes(*Kind, limits=read_limits)
     def provider_calls(self) -> use_cases.ProviderCalls:
@@ -108,4 +108,4 @@ class PaymentsService(operations.Operations, PaymentsRpc):
     def adopt_payments(self) -> None:
         """Schedule the calls for payments that the previous version stored during an upgrade."""
         if use_cases.adopt_payments(self.work.session):
-            self.work.trigger("provider_calls")
+            self.work.trigger(self.provider_calls)

@@ -162,4 +162,4 @@ class UsersService(operations.Operations, UsersRpc):
     def delete_expired_sessions(self) -> None:
         """Delete sessions that have expired."""
         if use_cases.delete_expired_sessions(self.work.session) == use_cases.CLEAN_UP_ROWS:
-            self.work.trigger("delete_expired_sessions")
+            self.work.trigger(self.delete_expired_sessions)

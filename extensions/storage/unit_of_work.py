@@ -130,9 +130,9 @@ class UnitOfWork:
         """Return one of the service's messaging tables."""
         return self._provider.table(name)
 
-    def trigger(self, method: str) -> None:
-        """Run the service's @periodic `method` as soon as the transaction is committed."""
-        self.after_commit(self._provider.periodic_methods.trigger, method)
+    def trigger(self, method: Callable[..., Any]) -> None:
+        """Run `method` after the commit: a method of this service with @periodic, or with @executes."""
+        self.after_commit(self._provider.periodic_methods.trigger, method.__name__)
 
     def claim_timer(self, name: str, seconds: float, *, at_once: bool = False) -> bool:
         """Tell whether this transaction is to run the timer `name` in this interval of `seconds`."""

@@ -8,7 +8,7 @@ At most `Limits.concurrency` first attempts are executed at a time. Further atte
 failing items do not delay new ones. A recorder records all results that are due in one transaction. It skips rows that
 another transaction has locked, and records those later. So an item that hangs, fails or is locked delays only itself.
 
-After it has stored items, a method calls `self.work.trigger("provider_calls")`: the commit then wakes the lanes. They
+A method that has stored items calls `self.work.trigger(self.provider_calls)`. The commit then wakes the lanes. They
 also poll once every POLL_SECONDS, for items whose pause or lease has ended.
 """
 
