@@ -23,7 +23,7 @@ FIRST, SET, ADJUSTED = "FIRST", "SET", "ADJUSTED"
 """Kinds of ledger entries made by people. An entry caused by an order has the reservation's new status as its kind."""
 
 
-def follow_orders(session: Session, events: Sequence[Received[rules.OrderEvent]], publish: Publish) -> None:
+def apply_order_events(session: Session, events: Sequence[Received[rules.OrderEvent]], publish: Publish) -> None:
     """Reserve all lines of a new order or none, commit those of a confirmed order, release those of a cancelled order.
 
     Locks reservations and stock, applies the rules to each event, and writes all rows at the end. Raises

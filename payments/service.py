@@ -96,7 +96,7 @@ class PaymentsService(operations.Operations, PaymentsRpc):
     @handles(OrderCreated, OrderConfirmed, OrderCancelled)
     def on_orders(self, events: Sequence[Received[Any]]) -> None:
         """Open a payment for new orders, capture it for confirmed ones, void or refund it for cancelled ones."""
-        if use_cases.follow_orders(self.work.session, events):
+        if use_cases.apply_order_events(self.work.session, events):
             self.work.trigger(self.provider_calls)
 
     @executes(*Kind, limits=read_limits)

@@ -30,7 +30,7 @@ _STATE_COLUMNS = ("status", "capture_requested", "cancel_requested")
 _CHANGEABLE = ("id", *_STATE_COLUMNS, "transaction_reference", "failure_reason")
 
 
-def follow_orders(session: Session, events: Sequence[Received[OrderEvent]]) -> bool:
+def apply_order_events(session: Session, events: Sequence[Received[OrderEvent]]) -> bool:
     """Open a payment for new orders; let confirmed ones be captured, and cancelled ones be voided or refunded.
 
     Locks the payments of the orders, applies the rules to each event, writes all rows in one statement, and schedules

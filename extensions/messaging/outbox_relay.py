@@ -25,8 +25,8 @@ from extensions.observability.instruments import UNKNOWN, OutboxInstruments
 from extensions.observability.metrics import Metrics
 from extensions.runtime.backoff import Backoff
 from extensions.storage import timers
+from extensions.storage.database_access import DatabaseAccess
 from extensions.storage.outbox import backlog, delete_rows, make_due, pause_after, postpone_rows, select_due
-from extensions.storage.storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class OutboxRelay(SharedExtension):
     """One greenlet in each service process. Rows are locked while they are published, so replicas share the work."""
 
     publisher = ConfirmedPublisher()
-    storage = Storage()
+    storage = DatabaseAccess()
     metrics = Metrics()
 
     def __init__(self) -> None:

@@ -25,6 +25,7 @@ from extensions.observability.traces import current_trace
 from extensions.runtime.addresses import database_url
 from extensions.storage import inbox, outbox, timers
 from extensions.storage.bulk import insert_rows
+from extensions.storage.database_access import DatabaseAccess
 from extensions.storage.engine import (
     LOCK_NOT_AVAILABLE,
     CommitUnknown,
@@ -36,7 +37,6 @@ from extensions.storage.engine import (
     sqlstate,
 )
 from extensions.storage.periodic import PeriodicMethods
-from extensions.storage.storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ def _call_all(hooks: Sequence[tuple[Callable[..., object], tuple[Any, ...]]]) ->
 class Work(Database):
     """Gives a service its database: `work = Work(Base)`."""
 
-    storage = Storage()
+    storage = DatabaseAccess()
     periodic_methods = PeriodicMethods()
     metrics = Metrics()
 

@@ -36,9 +36,9 @@ from extensions.observability.traces import start_trace
 from extensions.runtime.backoff import Backoff
 from extensions.runtime.interruptions import INTERRUPTIONS, Interrupted
 from extensions.storage import work_items
+from extensions.storage.database_access import DatabaseAccess
 from extensions.storage.engine import is_outage
 from extensions.storage.periodic import PeriodicMethods
-from extensions.storage.storage import Storage
 from extensions.storage.work_items import Failure, Item
 from extensions.storage.work_items_breaker import WorkItemBreaker
 from extensions.storage.work_items_recorder import Recorder, Result
@@ -239,7 +239,7 @@ class WorkItems(Entrypoint):
     """Runs the items of the given kinds in a service process. Replicas of the service share the items."""
 
     periodic_methods = PeriodicMethods()
-    storage = Storage()
+    storage = DatabaseAccess()
     metrics = Metrics()
 
     def __init__(self, kinds: Sequence[str], limits: Callable[[Mapping[str, Any]], Limits]) -> None:
