@@ -1,4 +1,4 @@
-"""The contract of catalog: its events, requests, views, RPC interface and errors."""
+"""The contract of the catalog service: its events, requests, views, RPC interface and errors."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Protocol

@@ -1,4 +1,4 @@
-"""The entrypoints of inventory: RPC methods and event handlers."""
+"""The entrypoints of the inventory service: RPC methods and event handlers."""
 
 from collections.abc import Sequence
 from typing import Any, final

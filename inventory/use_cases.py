@@ -1,4 +1,4 @@
-"""The use cases of inventory. They never commit: the entrypoint does."""
+"""The use cases of the inventory service. They never commit: the entrypoint does."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ FIRST, SET, ADJUSTED = "FIRST", "SET", "ADJUSTED"
 
 
 def apply_order_events(session: Session, events: Sequence[Received[rules.OrderEvent]], publish: Publish) -> None:
-    """Reserve all lines of a new order or none, commit those of a confirmed order, release those of a cancelled order.
+    """Reserve all lines of a new order or none; commit those of a confirmed order; release those of a cancelled order.
 
     Locks reservations and stock, applies the rules to each event, and writes all rows at the end. Raises
     ReservationMissing, before it writes anything, for the confirmation of an order without a reservation.

@@ -1,4 +1,4 @@
-"""The entrypoints of orders: RPC, the replies of inventory and payments, and the timer of the saga's deadline."""
+"""The entrypoints of the orders service: RPC, the replies of inventory and payments, and the timer of the deadline."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta

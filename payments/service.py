@@ -1,4 +1,4 @@
-"""The entrypoints of payments: RPC methods, event handlers, and the work items that ask the provider."""
+"""The entrypoints of the payments service: RPC methods, event handlers, and the work items that ask the provider."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -101,7 +101,7 @@ class PaymentsService(operations.Operations, PaymentsRpc):
 
     @executes(*Kind, limits=read_limits)
     def provider_calls(self) -> use_cases.ProviderCalls:
-        """Ask the provider what the payments need, outside of any transaction."""
+        """Make the calls of the provider that the payments need, outside of any transaction."""
         return use_cases.ProviderCalls(self.provider)
 
     @periodic(seconds=30.0)

@@ -1,4 +1,4 @@
-"""The entrypoints of users. Start it with `nameko run --config config.yml users.service`."""
+"""The entrypoints of the users service. Start it with `nameko run --config config.yml users.service`."""
 
 from collections.abc import Sequence
 from datetime import timedelta
