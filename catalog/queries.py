@@ -1,4 +1,4 @@
-"""The queries of catalog."""
+"""The queries of the catalog service."""
 
 from typing import Any
 from uuid import UUID

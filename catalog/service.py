@@ -1,4 +1,4 @@
-"""The entrypoints of catalog. Start it with `nameko run --config config.yml catalog.service`."""
+"""The entrypoints of the catalog service. Start it with `nameko run --config config.yml catalog.service`."""
 
 from collections.abc import Sequence
 from typing import cast, final

@@ -1,4 +1,4 @@
-"""The use cases of catalog. They never commit: the entrypoint does."""
+"""The use cases of the catalog service. They never commit: the entrypoint does."""
 
 from collections.abc import Sequence
 from uuid import UUID

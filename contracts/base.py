@@ -217,10 +217,13 @@ class Cause(Protocol):
 
 
 class Publish(Protocol):
-    """Publishes events of a use case. They are sent after the transaction commits, and never if it does not."""
+    """Publishes events of a use case. They are sent after the transaction commits, and never if it does not.
+
+    In a service this is `UnitOfWork.publish` (extensions/storage/unit_of_work.py). Tests and tools pass others.
+    """
 
     def __call__(self, event: Event, cause: Cause | None = None) -> UUID:
-        """Publish `event`, caused by `cause`, by default by the request being handled. Returns its message id."""
+        """Publish `event`. `cause` led to it, by default the request being handled. Returns its message id."""
 
 
 T = TypeVar("T")

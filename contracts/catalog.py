@@ -1,4 +1,4 @@
-"""The contract of catalog: its events, requests, views, RPC interface and errors."""
+"""The contract of the catalog service: its events, requests, views, RPC interface and errors."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Protocol
@@ -126,7 +126,7 @@ class ProductFilter(PageRequest):
 
 
 class ProductLookup(Request):
-    """The products that orders needs for pricing."""
+    """The products that the orders service needs for pricing."""
 
     product_ids: Annotated[
         tuple[UUID, ...], Field(min_length=1, max_length=MAX_PRODUCTS_PER_LOOKUP), at_most(MAX_PRODUCTS_PER_LOOKUP)

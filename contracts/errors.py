@@ -42,9 +42,9 @@ class ServiceError(Exception):
         """Id of the request that first got this error, where this request repeats it under the same idempotency key."""
 
     def to_wire(self) -> dict[str, Any]:
-        """Return what travels in an RPC reply beside Nameko's own fields.
+        """Return the fields that an RPC reply has in addition to Nameko's own.
 
-        The name is that of the nearest class in the contracts: callers do not know subclasses from elsewhere.
+        `name` is the nearest class in the contracts. Callers do not know subclasses that are defined elsewhere.
         """
         known = next(kind for kind in type(self).__mro__ if kind.__module__.partition(".")[0] == "contracts")
         return {

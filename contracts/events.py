@@ -1,4 +1,4 @@
-"""All events of the suite, by their routing keys, and the names of the queues and handlers that take them."""
+"""The registry of all events by routing key, and the names of the queues and handlers that receive them."""
 
 import re
 from typing import Any

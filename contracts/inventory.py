@@ -1,4 +1,4 @@
-"""The contract of inventory: its events, requests, views, RPC interface and errors."""
+"""The contract of the inventory service: its events, requests, views, RPC interface and errors."""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Protocol

@@ -1,4 +1,4 @@
-"""The contract of notifications: its requests, views, RPC interface and errors. It publishes no events."""
+"""The contract of the notifications service: its requests, views, RPC interface and errors. It publishes no events."""
 
 from typing import Literal, Protocol
 from uuid import UUID
@@ -27,12 +27,12 @@ class NotificationView(View):
 
 
 class NotificationsRpc(ParticipantRpc, Protocol):
-    """RPC methods of notifications."""
+    """RPC methods of the notifications service."""
 
     def list_notifications(
         self, wanted: NotificationFilter, *, actor: Actor = OPERATOR
     ) -> Json[Page[NotificationView]]:
-        """List the actor's own notifications, for the operator those of all users, newest first."""
+        """List the actor's own notifications, newest first. The operator gets those of all users."""
 
     def mark_read(self, notification_id: UUID, *, actor: Actor = OPERATOR) -> None:
         """Mark a notification as read. A repeated call changes nothing. Raises NotificationNotFound."""

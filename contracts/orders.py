@@ -1,4 +1,4 @@
-"""The contract of orders: its events, requests, views, RPC interface and errors."""
+"""The contract of the orders service: its events, requests, views, RPC interface and errors."""
 
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Protocol
@@ -31,7 +31,7 @@ MAX_LINES = 100
 
 
 class OrderStatus(StrEnum):
-    """The life of an order."""
+    """The states of an order; orders/saga.py has the transitions."""
 
     CREATED = "CREATED"
     CONFIRMED = "CONFIRMED"
@@ -54,7 +54,7 @@ class CancelReason(StrEnum):
 
 
 class OrderLine(View):
-    """One product of an order, at the price that the order was made for."""
+    """One product of an order, with its price at the time of the order."""
 
     product_id: UUID
     product_sku: Sku
@@ -63,7 +63,7 @@ class OrderLine(View):
 
 
 class OrderCreated(Event):
-    """An order was accepted: reserve its stock, and authorise its payment."""
+    """An order was accepted. Its stock must be reserved, and its payment authorised."""
 
     event_type: ClassVar[str] = "order.created"
     producer: ClassVar[str] = "orders"
@@ -74,12 +74,12 @@ class OrderCreated(Event):
     total_amount: Money
     currency: Currency
     items: tuple[OrderLine, ...]
-    # Not PaymentMethod: a method that this version does not know is for the provider to refuse.
+    # Not PaymentMethod: if this version of a consumer does not know the method, the provider refuses it.
     payment_method: str = DEFAULT_PAYMENT_METHOD
 
 
 class OrderConfirmed(Event):
-    """Stock is reserved and payment authorised: commit the stock, capture the payment."""
+    """The stock is reserved and the payment authorised. The stock must be committed, and the payment captured."""
 
     event_type: ClassVar[str] = "order.confirmed"
     producer: ClassVar[str] = "orders"
@@ -92,7 +92,7 @@ class OrderConfirmed(Event):
 
 
 class OrderCancelled(Event):
-    """The order was cancelled: release or return its stock, void or refund its payment."""
+    """The order was cancelled. Its stock must be released or returned, and its payment voided or refunded."""
 
     event_type: ClassVar[str] = "order.cancelled"
     producer: ClassVar[str] = "orders"
@@ -129,7 +129,7 @@ class OrderDelivered(Event):
 
 
 class NewOrderItem(Request):
-    """One line of a new order. A stated price or sku is only compared with the catalog's."""
+    """One line of a new order. A price or SKU that the client sends is only compared with that of the catalog."""
 
     product_id: Id
     quantity: Quantity
@@ -192,7 +192,7 @@ class OrderView(View):
 
 
 class TimelineEntry(View):
-    """One event of an order's saga, as orders recorded it."""
+    """One event of an order's saga, as the orders service recorded it."""
 
     event: str
     event_id: UUID
@@ -208,7 +208,7 @@ class TimelineView(View):
 
 
 class SagaView(View):
-    """An order that waits for a service: for which and for what, and since when it has not changed."""
+    """An order that waits for a service. `awaits` says for which and for what, `since` when it changed last."""
 
     id: UUID
     user_id: UUID
@@ -225,21 +225,21 @@ class SagaView(View):
 
 
 class OrdersRpc(OperatedRpc, Protocol):
-    """RPC methods of orders."""
+    """RPC methods of the orders service."""
 
     def create_order(
         self, order: CreateOrder, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
     ) -> Json[OrderView]:
-        """Price an order by the catalog, store it, and start its saga. Returns the order, CREATED.
+        """Price an order by the catalog, store it, and start its saga. Returns the order with status CREATED.
 
         Raises ProductUnavailable, PriceChanged, Overloaded.
         """
 
     def get_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[OrderView]:
-        """Return an order. Raises OrderNotFound, also for someone else's order."""
+        """Return an order. Raises OrderNotFound, also if the order belongs to another user."""
 
     def list_orders(self, wanted: OrderFilter, *, actor: Actor = OPERATOR) -> Json[Page[OrderView]]:
-        """List the actor's orders, for an administrator those of all users, newest first."""
+        """List the actor's orders, newest first. An administrator gets those of all users."""
 
     def get_timeline(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[TimelineView]:
         """Return every event of an order's saga, oldest first. Raises OrderNotFound."""
@@ -273,7 +273,7 @@ class OrderNotFound(NotFound):
 
 
 class PriceChanged(ServiceError):
-    """A price or total that the client stated is no longer right."""
+    """A price or total that the client sent is not, or no longer, correct."""
 
     code, status = "PRICE_CHANGED", 409
     detail = "A price has changed. Read the products again and repeat the order with the new prices."

@@ -1,4 +1,4 @@
-"""The contract of payments: its events, requests, views, RPC interface and errors."""
+"""The contract of the payments service: its events, requests, views, RPC interface and errors."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar, Protocol

@@ -1,4 +1,4 @@
-"""The contract of users: its events, requests, views, RPC interface and errors."""
+"""The contract of the users service: its events, requests, views, RPC interface and errors."""
 
 import re
 import unicodedata

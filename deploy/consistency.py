@@ -61,7 +61,7 @@ def report(seen: dict[str, Any]) -> Iterable[str]:
 
 
 def require_all(amqp_uri: str) -> None:
-    """Raise Unhealthy where a service does not respond: the comparison would wait for its whole time limit."""
+    """Raise Unhealthy if a service does not respond: the comparison would wait for its whole time limit."""
     for service in SERVICES:
         try:
             ask(amqp_uri, service)

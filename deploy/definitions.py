@@ -91,8 +91,8 @@ def _topology(plan: topology.Plan) -> dict[str, Any]:
 def write(path: Path) -> None:
     """Write the definitions for this environment atomically.
 
-    They contain password hashes. The broker's container runs as another user, which must read the file, so the folder
-    has to be closed to others: a volume of these two containers, or the broker's home.
+    They contain password hashes. All users can read the file, because the broker's container runs as another user. So
+    other users must not have access to the folder: it is a volume of these two containers, or the broker's home.
     """
     settings = load()
     definitions = build(os.environ, production=is_production(settings))

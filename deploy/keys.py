@@ -30,7 +30,7 @@ def ensure(private: Path, public: Path) -> bool:
 
 
 def announce(private: Path, public: Path) -> None:
-    """Create the next key, and publish it, so that services can verify its tokens before it signs any."""
+    """Create the next key, and publish its public part, so that services know it before tokens are signed with it."""
     following = _next_of(private)
     if not following.exists():
         _write_private(following, [Ed25519PrivateKey.generate()])
@@ -46,7 +46,7 @@ def switch(private: Path) -> None:
 
 
 def retire(private: Path, public: Path) -> None:
-    """Remove all keys except the signing one: tokens of the other keys are no longer accepted."""
+    """Remove all keys except the one that signs. Tokens of the other keys are no longer accepted."""
     signing = load_signing_keys(private)[0]
     _write_public(public, [signing.public])
     _write_private(private, [signing.private])

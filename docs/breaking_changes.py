@@ -38,9 +38,7 @@ class Change:
 
 
 def incompatible(old: Schema, new: Schema) -> list[Change]:
-    """Return the breaking changes from `old` to `new`. Aliases are skipped: they have the changes of
-    their operation.
-    """
+    """Return the breaking changes from `old` to `new`. Aliases are skipped: they change with their operation."""
     found: list[Change] = []
     for path, methods in old["paths"].items():
         for method, previous in methods.items():
@@ -72,7 +70,7 @@ def unannounced(changes: list[Change], changelog: str) -> list[Change]:
 
 
 class _Operations:
-    """Compares operations of two documents. Yields (place, description) of each breaking change."""
+    """Compares operations of two documents. The methods yield (place, description) of each breaking change."""
 
     def __init__(self, old: Schema, new: Schema) -> None:
         self.schemas = _Schemas(old, new)
@@ -130,7 +128,7 @@ class _Operations:
 
 
 class _Schemas:
-    """Compares the schemas of request bodies (`sent`), which must not become stricter, and of responses."""
+    """Compares schemas: those that clients send (`sent`) must not become stricter, those of responses not looser."""
 
     def __init__(self, old: Schema, new: Schema) -> None:
         self.old, self.new = old, new

@@ -1,4 +1,4 @@
-"""The tables of inventory."""
+"""The tables of the inventory service."""
 
 from datetime import datetime
 from uuid import UUID

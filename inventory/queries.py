@@ -1,4 +1,4 @@
-"""The queries of inventory. The functions named lock_* also lock the rows until the transaction ends.
+"""The queries of the inventory service. The functions named lock_* also lock the rows until the transaction ends.
 
 Lock order, which prevents deadlocks: orders, then reservations, then stock; within each, sorted by id.
 """

@@ -30,7 +30,7 @@ class Status(StrEnum):
 
 
 class ReservationMissing(Exception):
-    """The confirmed order has no reservation: impossible, unless an event was lost."""
+    """A confirmed order has no reservation. This happens only if an event was lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The entrypoints of inventory: RPC methods and event handlers."""
+"""The entrypoints of the inventory service: RPC methods and event handlers."""
 
 from collections.abc import Sequence
 from typing import Any, final
@@ -87,4 +87,4 @@ class InventoryService(operations.Operations, InventoryRpc):
     @handles(OrderCreated, OrderConfirmed, OrderCancelled)
     def on_orders(self, events: Sequence[Received[Any]]) -> None:
         """Reserve the stock of new orders, commit that of confirmed ones, release that of cancelled ones."""
-        use_cases.follow_orders(self.work.session, events, self.work.publish)
+        use_cases.apply_order_events(self.work.session, events, self.work.publish)

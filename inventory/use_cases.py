@@ -1,4 +1,4 @@
-"""The use cases of inventory. They never commit: the entrypoint does."""
+"""The use cases of the inventory service. They never commit: the entrypoint does."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,8 +23,8 @@ FIRST, SET, ADJUSTED = "FIRST", "SET", "ADJUSTED"
 """Kinds of ledger entries made by people. An entry caused by an order has the reservation's new status as its kind."""
 
 
-def follow_orders(session: Session, events: Sequence[Received[rules.OrderEvent]], publish: Publish) -> None:
-    """Reserve all lines of a new order or none, commit those of a confirmed order, release those of a cancelled order.
+def apply_order_events(session: Session, events: Sequence[Received[rules.OrderEvent]], publish: Publish) -> None:
+    """Reserve all lines of a new order or none; commit those of a confirmed order; release those of a cancelled order.
 
     Locks reservations and stock, applies the rules to each event, and writes all rows at the end. Raises
     ReservationMissing, before it writes anything, for the confirmation of an order without a reservation.

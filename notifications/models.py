@@ -1,4 +1,4 @@
-"""The tables of notifications."""
+"""The tables of the notifications service."""
 
 from datetime import datetime
 from typing import Literal

@@ -1,4 +1,4 @@
-"""The queries of notifications."""
+"""The queries of the notifications service."""
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session

@@ -1,4 +1,4 @@
-"""The entrypoints of notifications: RPC methods and event handlers.
+"""The entrypoints of the notifications service: RPC methods and event handlers.
 
 To tell the users of one more event: name this service among its consumers in contracts/, write its text in
 templates.py, and add it to the handler here.

@@ -1,4 +1,4 @@
-"""The use cases of notifications. They never commit: the entrypoint does."""
+"""The use cases of the notifications service. They never commit: the entrypoint does."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,7 @@
-"""Admission control: how many orders may be undecided at the same time, and which new orders wait for room.
+"""Admission control: limits how many orders are undecided at the same time; further new orders wait in a queue.
 
-Pure code: the time comes from `clock`, the number of undecided orders from the caller. orders/providers.py lets calls
-wait.
+Pure code: `clock` gives the time, and the caller gives the number of undecided orders. The waiting itself is in
+orders/providers.py.
 """
 
 import time
@@ -15,29 +15,32 @@ from typing import Any
 from contracts.errors import Overloaded
 
 COUNT_SECONDS = 0.25
-# No order joins the queue while the first one has less time left: more arrive than are decided.
+# While the first order in the queue has less time left than this, no order joins: more orders arrive than are decided.
 LATE_SECONDS = 0.5
-# A process places so many orders at once. More would take the processor from the decisions, and not be placed sooner.
+# A process places at most this many orders at once. Further ones would only take processor time from the decisions.
 MOST_PLACING = 16
-# So many orders may be young and undecided while no order is decided.
+# While no order is decided, new orders are let in until this many are undecided but not late.
 PROBES = 4
-# Over the limit, an order is let in for each that is decided, or fewer if they are FAR_OVER it; at most MOST_CREDIT at
-# once. Processes have different limits: without this, the one with the lowest would let in nobody.
+# Over the limit, each decided order still adds a credit of 1 for a new order; far over it (undecided orders above
+# FAR_OVER times the limit) only REPLACED_SHARE. The credit never exceeds MOST_CREDIT. The limit differs between
+# processes: without the credit, the process with the lowest limit would let in no orders.
 FAR_OVER, REPLACED_SHARE, MOST_CREDIT = 1.25, 0.85, 2.0
 # The limit before anything was measured.
 FIRST_LIMIT = 32
 # The limit never falls below this, because a decision takes some time on any machine.
 LOWEST_LIMIT = 16
-# The limit is adjusted after so many decisions, and at most once in this time or in the time that a decision takes.
+# The limit is adjusted after SAMPLES decisions. Two adjustments are at least ADJUST_SECONDS apart, or as long as a
+# decision takes if that is longer.
 SAMPLES, ADJUST_SECONDS = 8, 0.5
 # One adjustment changes the limit by at most these factors.
 SHRINK, GROW = 0.7, 1.3
-# How fast the memory of a slow decision fades, for each adjustment.
+# Each adjustment multiplies the unavoidable time of a decision by this factor, so that it is measured anew.
 FADE = 0.98
-# If so many fewer orders take the same time, up to this share, then fewer orders do not help.
+# If the number of orders fell to FEWER of the earlier number or below, and a decision still takes more than SAME of the
+# earlier time, then fewer orders do not make decisions faster.
 FEWER, SAME = 0.8, 0.9
-# Shares of the deadline: the target never exceeds the first; an order that has waited for the second may be stuck, for
-# the third is stuck.
+# Shares of the deadline. The target is at most the first, unless the settings ask for a longer one. An order counts as
+# late after a time between the second and the third.
 LONGEST_TARGET_SHARE, LATE_SHARE, STUCK_SHARE = 1 / 6, 1 / 12, 1 / 3
 
 
@@ -48,7 +51,7 @@ def refusal() -> Overloaded:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How many orders are undecided, and how many of them late."""
+    """How many orders are undecided, and how many of these are late (`Limit.late_after`)."""
 
     undecided: int = 0
     late: int = 0
@@ -57,9 +60,10 @@ class Waiting:
 class Limit:
     """How many orders may be undecided, derived from the time that decisions take.
 
-    While the limit is used up, a decision takes limit / rate (Little's law). So the limit is raised while decisions are
-    faster than the target and lowered while they are slower, and settles at rate x target, whatever the machine. Each
-    process adjusts its own limit; all measure the same decisions, or a fair sample of them.
+    While as many orders are undecided as the limit permits, a decision takes limit / rate (Little's law). The rate is
+    the number of decisions per second. The limit is raised while decisions are faster than the target, and lowered
+    while they are slower. So it settles at rate x target on any machine. Each process adjusts its own limit. All
+    processes measure the same decisions, or a fair sample.
     """
 
     def __init__(
@@ -69,9 +73,9 @@ class Limit:
         deadline: timedelta,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`target` is how long a decision should take when many orders are placed; `deadline` is the longest time.
+        """`target` is how long a decision should take under high load. `deadline` is how long it may take at most.
 
-        `highest` bounds the undecided orders, also those that are stuck.
+        The limit is at most `highest`, which also bounds the undecided orders including the late ones.
         """
         self.highest = highest
         self._lowest = min(LOWEST_LIMIT, highest)
@@ -93,29 +97,29 @@ class Limit:
     def target(self) -> float:
         """The time that a decision may take, in seconds.
 
-        At least twice the time that it takes with few orders: if most of it is none of our work (a slow payment
-        provider), fewer orders would not be decided sooner.
+        It is raised to twice the time that a decision takes with few orders. Most of that time may be spent elsewhere
+        (a slow payment provider), and then a lower limit would not make decisions faster.
         """
         return max(self._target, min(2 * self._unavoidable, self._deadline * LONGEST_TARGET_SHARE))
 
     @property
     def late_after(self) -> timedelta:
-        """An order that is undecided for longer waits for something of its own, while others are being decided."""
+        """An order that is undecided for longer is late: it waits for something that other orders do not need."""
         seconds = max(3 * self._typical, self._deadline * LATE_SHARE)
         return timedelta(seconds=min(seconds, self._deadline * STUCK_SHARE))
 
     @property
     def is_deciding(self) -> bool:
-        """Tell whether an order was decided lately. If not, all orders wait for the same thing."""
+        """Tell whether an order was decided lately. If not, all orders wait for the same cause."""
         return self._clock() - self._decided_at < self.late_after.total_seconds()
 
     def observe(self, seconds: float) -> None:
-        """Record a decision that took so long."""
+        """Record a decision that took `seconds`."""
         self._samples.append(max(0.0, seconds))
         self._decided_at = self._clock()
 
     def adjust(self, undecided: int) -> None:
-        """Adjust the limit to the decisions since the last time, with so many orders undecided now."""
+        """Adjust the limit to the decisions since the last adjustment; `undecided` orders are undecided now."""
         now = self._clock()
         if now < self._adjust_at or len(self._samples) < SAMPLES:
             return
@@ -127,7 +131,7 @@ class Limit:
         self._change(undecided, few=few)
 
     def _learn(self, undecided: int, *, few: bool) -> None:
-        """Learn how long decisions take that fewer orders would not speed up."""
+        """Estimate the part of a decision's time that does not get shorter with fewer orders."""
         before, took = self._compared
         fewer = undecided <= FEWER * before
         if few or (fewer and self._typical > SAME * took):
@@ -138,10 +142,10 @@ class Limit:
             self._compared = undecided, self._typical
 
     def _change(self, undecided: int, *, few: bool) -> None:
-        # The root dampens: an adjustment shows its effect only after the orders before it are decided.
+        # The square root makes the step smaller: its effect shows only after the orders before it are decided.
         factor = min(GROW, max(SHRINK, (self.target / max(self._typical, 0.001)) ** 0.5))
         if factor > 1 and undecided < self._limit / 2:
-            return  # the limit was not used up, so nothing says that more is possible
+            return  # half of the limit was not used, so no measurement shows that a higher limit is possible
         if factor < 1 and few:
             return
         self._limit = min(self.highest, max(self._lowest, self._limit * factor))
@@ -149,7 +153,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
-    """A new order that waits for room. `until` is when its caller has no time left."""
+    """A new order that waits for room. It must be let in before `until`, when its caller has no time left."""
 
     ticket: Any
     until: float
@@ -158,8 +162,8 @@ class _Waiter:
 class Admission:
     """The new orders of one process: those that are being placed, and those that wait for room, in arrival order.
 
-    Orders of other processes are seen by recounting, at most every COUNT_SECONDS. In between, a process replaces the
-    orders that it has seen decided.
+    The orders of other processes are counted in the database, at most every COUNT_SECONDS. Between two counts, a
+    process adds the orders that it placed, and subtracts the decisions that it saw.
     """
 
     def __init__(self, limit: Limit, most_waiting: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -183,9 +187,9 @@ class Admission:
     def has_room(self) -> bool:
         """Tell whether one more order may be placed.
 
-        While others are decided, those that are stuck do not count, so that they delay no others. While none is, a few
-        orders are let in all the same, to find out whether the next ones would be decided. Over the limit, which may
-        just have been lowered, decided orders are replaced in part: else the queue would stand.
+        While orders are being decided, late orders do not count, so that they delay no others. While none is decided,
+        all count, and up to PROBES new orders are let in anyway, to find out whether they are decided. Over the limit,
+        which may have been lowered, new orders still replace decided ones (credit). Otherwise the queue would not move.
         """
         undecided = self._counted.undecided + self._placing + self._placed - self._decided
         fresh = undecided - self._counted.late
@@ -196,32 +200,33 @@ class Admission:
         return undecided < self.limit.value or fresh < PROBES
 
     def require_chance(self) -> None:
-        """Raise Overloaded where an order that arrives now would be refused: a cheap check before any work."""
+        """Raise Overloaded if an order that arrives now would be refused. Called before any work for the order."""
         if (self._line or not self.has_room) and self._is_pointless():
             raise refusal()
 
     def recount(self, count: Callable[[], Waiting]) -> None:
-        """Ask the database, by `count()`, for the undecided orders of all processes, if it is time to."""
+        """Count the undecided orders of all processes with `count()`, if the last count is COUNT_SECONDS old."""
         now = self._clock()
         if now < self._count_again_at:
             return
-        # Set before counting: concurrent callers use the previous count.
+        # Set before the count, so that concurrent callers use the previous result.
         self._count_again_at = now + COUNT_SECONDS
         self._counts += 1
         number, placed, decided = self._counts, self._placed, self._decided
         counted = count()
         if number != self._counts:
-            return  # this count took so long that another one has begun
+            return  # a newer count has begun meanwhile
         self._counted = counted
         self._placed -= placed
         self._decided -= decided
         self.limit.adjust(self._counted.undecided - self._counted.late)
 
     def enter(self, ticket: Any, seconds: float) -> bool:
-        """Return True if an order may be placed now; False if it waits: `admitted()` will return its `ticket`.
+        """Return True if an order may be placed now. Return False if it waits; `admitted()` will return its `ticket`.
 
-        It may wait for `seconds`. Raises Overloaded where that would be of no use: too many wait, or the first of them
-        has hardly any time left, or one had none left and no order was let in since.
+        The order waits for at most `seconds`. Raises Overloaded if it has hardly a chance to be let in in time: the
+        queue is full, its first order has less than LATE_SECONDS left, or an order ran out of time and none was let in
+        since.
         """
         if not self._line and self.has_room:
             self._begin()
@@ -232,14 +237,14 @@ class Admission:
         return False
 
     def admitted(self) -> Any:
-        """Return the ticket of the first order in the queue, which may be placed now; None without room or orders."""
+        """Let in the first order of the queue and return its ticket; None if there is no room or no order."""
         if not self._line or not self.has_room:
             return None
         self._begin()
         return self._line.popleft().ticket
 
     def leave(self, ticket: Any) -> None:
-        """Remove an order that does not wait any longer."""
+        """Remove an order from the queue, if it is still there."""
         waiter = next((waiter for waiter in self._line if waiter.ticket is ticket), None)
         if waiter is None:
             return
@@ -251,11 +256,11 @@ class Admission:
         self._placed += 1
 
     def ended(self) -> None:
-        """End a call that was let in, whether it placed an order or not."""
+        """Count the end of a call that was let in, whether it placed an order or not."""
         self._placing -= 1
 
     def decided(self, seconds: float | None) -> None:
-        """Count a decision; it took `seconds`, or None where the order's deadline made it."""
+        """Count a decision that took `seconds`; None if the order was cancelled at its deadline."""
         self._decided += 1
         is_far_over = self._counted.undecided - self._counted.late > FAR_OVER * self.limit.value
         self._credit = min(MOST_CREDIT, self._credit + (REPLACED_SHARE if is_far_over else 1.0))
@@ -268,6 +273,6 @@ class Admission:
         self._stalled = False
 
     def _is_pointless(self) -> bool:
-        """Tell whether an order that joins the queue now would hardly be let in in time."""
+        """Tell whether an order that joins the queue now has hardly a chance to be let in in time."""
         is_late = bool(self._line) and self._clock() > self._line[0].until - LATE_SECONDS
         return len(self._line) >= self._most_waiting or self._stalled or is_late

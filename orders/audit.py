@@ -83,7 +83,7 @@ def span(session: Session, since: UUID) -> Span:
 
 
 def checks(session: Session, span: Span) -> list[CheckResult]:
-    """Return the invariants that orders can check without the other services."""
+    """Return the checks of the invariants that need no other service."""
     odd, odd_ids, moved, moved_ids = session.execute(DECISIONS, {"since": span.since, "shown": SHOWN_IDS}).one()
     return [
         check(session, "orders_decided", UNDECIDED_ORDERS),

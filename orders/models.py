@@ -1,4 +1,4 @@
-"""The tables of orders."""
+"""The tables of the orders service."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

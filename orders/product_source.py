@@ -1,6 +1,6 @@
-"""Where the products of a new order come from: catalog, or this service's replicas while catalog does not respond.
+"""Where the products of a new order come from: catalog, or replicas in the orders database if catalog does not respond.
 
-Pure code: the calls to catalog and the queries are arguments.
+Pure code: the calls to catalog and the queries are passed as arguments.
 """
 
 import time
@@ -14,9 +14,9 @@ from contracts.errors import ServiceUnavailable, UpstreamTimeout
 from orders.models import ProductReplica
 from orders.pricing import Product
 
-# While catalog does not respond, one order in this time asks it all the same.
+# While catalog does not respond, it is called for one order in this time, as a probe.
 PROBE_SECONDS = 1.0
-# A replica of which nothing has changed is confirmed again after this share of the age up to which it may decide.
+# The confirmation of an unchanged replica is stored again after this share of the age up to which it may be used.
 REFRESH_SHARE = 0.1
 MAX_NOTED = 10_000
 
@@ -25,25 +25,25 @@ Get = Callable[[Sequence[str], Load], Mapping[str, ProductView]]
 Ask = Callable[[Sequence[str], float], Mapping[str, ProductView]]
 Replicas = Callable[[Sequence[str]], Sequence[ProductReplica]]
 
-UNKNOWN = "The catalog does not respond, and orders does not know all of these products. Nothing was done; try again."
+UNKNOWN = "The catalog does not respond, and some of these products have no local copy. Nothing was done; try again."
 
 
 class CatalogSilent(ServiceUnavailable):
-    """Catalog has not responded lately, so it is not asked now."""
+    """Catalog has not responded lately, so it is not called now."""
 
     detail = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The products of an order. `confirmed_at` is None if catalog confirmed them, else when it did so last."""
+    """The products of an order. `confirmed_at` is the oldest confirmation of the replicas; None without replicas."""
 
     products: Sequence[Product]
     confirmed_at: datetime | None = None
 
 
 class Probe:
-    """Decides whether to call something that may not respond: after a failure only now and then."""
+    """Decides whether to call a service that may not respond: after a failure once in PROBE_SECONDS."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -51,7 +51,7 @@ class Probe:
         self._again_at = 0.0
 
     def may_call(self) -> bool:
-        """Tell whether to call now; after a failure this is true once in PROBE_SECONDS."""
+        """Tell whether to call now."""
         if not self._failed:
             return True
         if self._clock() < self._again_at:
@@ -70,9 +70,10 @@ class Probe:
 
 
 class Confirmations:
-    """The products that catalog has confirmed in this process and that are not stored yet.
+    """The products that catalog returned to this process and that are not stored yet.
 
-    They are stored beside the orders, not with them, and only if they are new, changed or confirmed long ago.
+    A timer stores them, so that orders do not become slower. A product is stored if it is new, if it has changed, or if
+    its stored confirmation is old.
     """
 
     def __init__(self, refresh_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -81,19 +82,19 @@ class Confirmations:
         self._pending: dict[str, tuple[ProductView, float]] = {}
 
     def note(self, products: Mapping[str, ProductView]) -> None:
-        """Note products that catalog returned just now, by id."""
+        """Note products that catalog has just returned, by id."""
         now = self._clock()
         for product_id, product in products.items():
             version, at = self._stored.get(product_id, (0, 0.0))
             if product.version != version or now - at > self._refresh_seconds:
                 self._pending[product_id] = product, now
-        if len(self._pending) > MAX_NOTED:  # the database has been away for long
+        if len(self._pending) > MAX_NOTED:  # the database has not responded for long
             self._pending.clear()
 
     def store(self, store: Callable[[Sequence[tuple[Product, timedelta]]], object]) -> None:
-        """Call `store(...)` with the noted products and how long ago each was confirmed, unless there are none.
+        """Call `store` with the noted products, if there are any, each with the time since its confirmation.
 
-        If it raises, they stay noted.
+        If `store` raises, the products stay noted.
         """
         if not self._pending:
             return
@@ -108,12 +109,12 @@ class Confirmations:
 
 
 class ProductSource:
-    """Finds the products of new orders. One for each process."""
+    """Finds the products of new orders. Each process has one."""
 
     def __init__(self, max_age: timedelta, prompt_seconds: float, count: Callable[[], object]) -> None:
-        """Replicas that were confirmed within `max_age` decide if catalog takes longer than `prompt_seconds`.
+        """Replicas are used if catalog takes longer than `prompt_seconds`, and if they were confirmed within `max_age`.
 
-        `count()` is called for each order that they decide.
+        `count()` is called for each order that uses replicas.
         """
         self.max_age = max_age
         self.confirmations = Confirmations(max_age.total_seconds() * REFRESH_SHARE)
@@ -121,10 +122,10 @@ class ProductSource:
         self._prompt, self._patient = Probe(), Probe()
 
     def find(self, product_ids: Sequence[str], get: Get, ask: Ask, replicas: Replicas, seconds: float) -> Found:
-        """Return the products of an order, those that exist.
+        """Return the products of an order that exist.
 
-        `get` returns copies in memory and loads what is missing, `ask` calls catalog, `replicas` reads the table.
-        If the table lacks a product, catalog may take up to `seconds`. Raises CatalogSilent.
+        `get` returns copies in memory, and loads those that are missing. `ask` calls catalog. `replicas` reads the
+        table of replicas. If the table lacks a product, catalog may take up to `seconds`. Raises CatalogSilent.
         """
         with suppress(ServiceUnavailable, UpstreamTimeout):
             return self._confirmed(product_ids, get, ask, self._prompt, min(seconds, self._prompt_seconds))

@@ -1,4 +1,4 @@
-"""Dependencies of orders: the queue of new orders, where their products come from, and the metrics of decisions."""
+"""Nameko dependencies of the orders service: the admission queue, the source of products, the metrics of decisions."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from orders.admission import COUNT_SECONDS, Admission, Limit, Waiting, refusal
 from orders.decision_metrics import DecisionMetrics, is_decision, seconds_to_decide
 from orders.product_source import ProductSource
 
-# The queue is left while there is still time to place the order, or to refuse it, before the caller gives up.
+# A wait in the queue ends this long before the caller gives up, so that the order can still be placed or refused.
 PLACING_SECONDS = 0.5
 
 
@@ -28,15 +28,15 @@ def deadline() -> timedelta:
 
 
 class AdmissionQueue:
-    """Lets new orders in as fast as orders are decided, in arrival order. One for each process."""
+    """Lets new orders in as fast as orders are decided, in arrival order. Each process has one."""
 
     def __init__(self, admission: Admission, wait_seconds: float, count_refusal: Callable[[], object]) -> None:
-        """An order waits for at most `wait_seconds`, and for less if its caller gives up sooner."""
+        """An order waits for at most `wait_seconds`, or until shortly before its caller gives up."""
         self.admission = admission
         self._wait_seconds, self._count_refusal = wait_seconds, count_refusal
 
     def check(self, count: Callable[[], Waiting], *, unless: Callable[[], bool]) -> None:
-        """Raise Overloaded where `entered` would do so at once: to be called before any work for the order."""
+        """Raise Overloaded if `entered` would raise it at once. Call this before any work for the order."""
         self.admission.recount(count)
         try:
             self.admission.require_chance()
@@ -47,9 +47,10 @@ class AdmissionQueue:
 
     @contextmanager
     def entered(self, count: Callable[[], Waiting], *, unless: Callable[[], bool]) -> Iterator[None]:
-        """Run the block, which places one order, as soon as there is room. `count()` asks the database.
+        """Run the block, which places one order, as soon as there is room. `count()` counts in the database.
 
-        Where there is none, and waiting is of no use, it raises Overloaded, `unless` the block places nothing new.
+        Raises Overloaded if the order cannot be let in in time. If `unless()` is true, the block runs even then: the
+        order was placed before.
         """
         try:
             self._enter(count)
@@ -84,7 +85,7 @@ class AdmissionQueue:
         try:
             self._wait(signal, time.monotonic() + seconds, count)
         except BaseException:
-            if signal.ready():  # the call was let in, and ended at the same time
+            if signal.ready():  # the order was let in at the moment at which its wait ended
                 self.admission.ended()
             raise
         finally:
@@ -102,13 +103,13 @@ class AdmissionQueue:
                 self._open()
 
     def _open(self) -> None:
-        """Let in as many of the waiting orders as there is room for."""
+        """Let in waiting orders while there is room."""
         while (signal := self.admission.admitted()) is not None:
             signal.send(True)
 
 
 class AdmissionQueueProvider(DependencyProvider):  # type: ignore[misc]  # Nameko has no types
-    """Gives the service its admission queue, with the limits that config.yml states."""
+    """Gives the service its admission queue, with the limits from the settings."""
 
     metrics = Metrics()
 
@@ -128,19 +129,19 @@ class AdmissionQueueProvider(DependencyProvider):  # type: ignore[misc]  # Namek
 
 
 class ProductsProvider(DependencyProvider):  # type: ignore[misc]  # Nameko has no types
-    """Gives the service the state of its product replicas in this process."""
+    """Gives the service the source of products of this process."""
 
     metrics = Metrics()
 
     def setup(self) -> None:
-        """Read the age up to which a replica may decide a price."""
+        """Read the age up to which the price of a replica may be used."""
         max_age = timedelta(seconds=float(config.get("PRODUCT_REPLICA_MAX_AGE_SECONDS", 900)))
         prompt = float(config.get("CATALOG_PROMPT_SECONDS", 0.1))
         counter = self.metrics.counter("orders_priced_by_replica_total", "Orders priced while catalog was silent.")
         self.source = ProductSource(max_age, prompt, counter.inc)
 
     def get_dependency(self, _worker_ctx: Any) -> ProductSource:
-        """Return the state; all workers share it."""
+        """Return the source; all workers share it."""
         return self.source
 
 

@@ -1,4 +1,4 @@
-"""The queries of orders."""
+"""The queries of the orders service."""
 
 from collections.abc import Sequence
 from datetime import timedelta

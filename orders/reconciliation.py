@@ -1,6 +1,6 @@
 """GET /admin/consistency: compares what all services store about the same orders.
 
-Orders coordinates it because it owns the saga, and because no other service calls orders: there is no cycle of calls.
+The orders service makes the comparison, because it owns the saga. Only the gateway calls it, so calls form no cycle.
 """
 
 import time
@@ -34,9 +34,9 @@ RANGES_NOT_COMPARED = "ranges_not_compared"
 CHUNK = 20
 MARGIN_SECONDS = 1.5
 LONGEST_SECONDS = 300
-# Time out this much earlier than our caller, so that the error can name the service that did not respond.
+# Calls time out this much earlier than the caller, so that the error can name the service that did not respond.
 RESPONSE_SECONDS = 0.5
-# An unacknowledged event is not in the queue depth; after this time its consumer should have finished.
+# The depth of a queue does not include unacknowledged events. After this time their consumers should have finished.
 SETTLING_SECONDS = 60
 
 

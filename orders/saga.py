@@ -1,19 +1,22 @@
-"""How an order succeeds or fails. The state machine as data and pure functions; nothing else decides.
+"""How an order succeeds or fails. The state machine as data and pure functions; no other code decides.
 
     CREATED --stock reserved and payment authorised--> CONFIRMED --ship--> SHIPPED --deliver--> DELIVERED
        |                                                   |
        +--stock failed, payment failed, deadline, cancel-->+--cancel--> CANCELLED
 
-Orders publishes an event for each new status. Inventory and payments react to it: on `order.confirmed` they commit the
-stock and capture the payment; on `order.cancelled` they release the stock, and void or refund the payment. Their events
-are the saga's replies. A reply may arrive late, twice or in any order, so the stock status and the
-payment status only move forward.
+The orders service publishes an event for each new status, and the inventory and payments services react to it. On
+`order.confirmed` they commit the stock and capture the payment. On `order.cancelled` they release the stock, and void
+or refund the payment. Their events are the saga's replies. Replies may arrive late, twice or in any sequence, so the
+stock status and the payment status only move forward.
 """
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from contracts.base import Event
+from contracts.inventory import StockCommitted, StockFailed, StockReleased, StockReserved
 from contracts.orders import CancelReason, OrderStatus
+from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
 
 CREATED, CONFIRMED, SHIPPED, DELIVERED, CANCELLED = OrderStatus
 
@@ -57,16 +60,16 @@ COMMANDS: dict[Command, tuple[frozenset[OrderStatus], OrderStatus, CancelReason 
 }
 
 # For each reply: whether it sets the stock status or the payment status, and to what.
-REPLIES: dict[str, tuple[str, str]] = {
-    "inventory.stock_reserved": ("stock", "RESERVED"),
-    "inventory.stock_failed": ("stock", "FAILED"),
-    "inventory.stock_committed": ("stock", "COMMITTED"),
-    "inventory.stock_released": ("stock", "RELEASED"),
-    "payment.authorized": ("payment", "AUTHORIZED"),
-    "payment.failed": ("payment", "FAILED"),
-    "payment.captured": ("payment", "CAPTURED"),
-    "payment.voided": ("payment", "VOIDED"),
-    "payment.refunded": ("payment", "REFUNDED"),
+REPLIES: dict[type[Event], tuple[str, str]] = {
+    StockReserved: ("stock", "RESERVED"),
+    StockFailed: ("stock", "FAILED"),
+    StockCommitted: ("stock", "COMMITTED"),
+    StockReleased: ("stock", "RELEASED"),
+    PaymentAuthorized: ("payment", "AUTHORIZED"),
+    PaymentFailed: ("payment", "FAILED"),
+    PaymentCaptured: ("payment", "CAPTURED"),
+    PaymentVoided: ("payment", "VOIDED"),
+    PaymentRefunded: ("payment", "REFUNDED"),
 }
 
 # The order of the stock and payment statuses: a late reply never sets an earlier one.
@@ -101,10 +104,10 @@ UNRETURNED_PAYMENT = {
 }
 
 
-def apply_reply(saga: Saga, reply: str, *, returned: bool = False) -> Saga:
+def apply_reply(saga: Saga, reply: type[Event], *, returned: bool = False) -> Saga:
     """Return the state after a reply of inventory or payments, confirmed or cancelled if the reply decides the order.
 
-    `reply` is the name of an event. `returned` is true when committed stock, and not reserved stock, was released.
+    `reply` is the class of the event. `returned` is true if the released stock was committed, and not only reserved.
     """
     part, status = REPLIES[reply]
     if returned:

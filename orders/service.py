@@ -1,4 +1,4 @@
-"""The entrypoints of orders: RPC, the replies of inventory and payments, and the timer of the saga's deadline."""
+"""The entrypoints of the orders service: RPC, the replies of inventory and payments, and the timer of the deadline."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -93,7 +93,7 @@ class OrdersService(operations.Operations, OrdersRpc):
 
     # RPC
 
-    # Orders that wait in the admission queue keep no other call waiting.
+    # Orders that wait in the admission queue have workers of their own, so they delay no other call.
     @rpc(transaction=False, own_calls="MAX_WAITING_ORDERS")
     def create_order(
         self,
@@ -112,7 +112,7 @@ class OrdersService(operations.Operations, OrdersRpc):
             return has_stored_result(self.work, "create_order", idempotency_key, actor)
 
         asked = {"items": arrived["items"], "total_amount": arrived.get("total_amount"), "actor": actor}
-        if "payment_method" in arrived:  # left out otherwise: so it was before orders had one
+        if "payment_method" in arrived:  # earlier versions stored results of requests without this field
             asked["payment_method"] = arrived["payment_method"]
         with keys.in_use("create_order", idempotency_key, actor):
             self.admission_queue.check(self._count_waiting, unless=is_known)
@@ -190,7 +190,7 @@ class OrdersService(operations.Operations, OrdersRpc):
 
     @handles(ProductCreated, ProductUpdated)
     def on_products(self, events: Sequence[Received[Any]]) -> None:
-        """Keep what pricing needs of the products, for when catalog does not respond."""
+        """Store the product data that pricing needs if catalog does not respond."""
         now = datetime.now(UTC)
         changes = [(event, max(timedelta(), now - event.updated_at)) for event in (one.event for one in events)]
         use_cases.replicate_products(self.work.session, changes)
@@ -204,9 +204,9 @@ class OrdersService(operations.Operations, OrdersRpc):
         expired = use_cases.expire_orders(self.work.session, deadline(), self._publish)
         self._forget(expired)
         if len(expired) == use_cases.EXPIRE_BATCH:
-            self.work.trigger("expire_orders")
+            self.work.trigger(self.expire_orders)
 
-    # Each process stores what it has been told; beside the orders, which therefore do not become slower.
+    # Each process stores the products that it received. A timer does it, so that orders do not become slower.
     @periodic(seconds=1.0, transaction=False, every_process=True)
     def store_confirmed_products(self) -> None:
         """Store the products that catalog has confirmed since the last time."""
@@ -220,7 +220,7 @@ class OrdersService(operations.Operations, OrdersRpc):
         return [view.to_dict() for view in views]
 
     def _products_of(self, order: CreateOrder, *, unless: Callable[[], bool]) -> Found | None:
-        """Return the products of an order. Raises CatalogSilent, `unless` the order needs none: then returns None."""
+        """Return the products of an order. Raises CatalogSilent; if `unless()` is true, returns None instead."""
         product_ids = sorted({str(item.product_id) for item in order.items})
         seconds = current_trace().remaining(float(config.get("RPC_TIMEOUT_SECONDS", 4))) - PLACING_SECONDS
         try:

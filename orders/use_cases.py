@@ -1,4 +1,4 @@
-"""The use cases of orders. Each change takes the order's row lock and lets saga.py decide the new state."""
+"""The use cases of the orders service. Each change takes the order's row lock and lets saga.py decide the new state."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -40,7 +40,7 @@ _CHANGEABLE = ("id", "status", "cancel_reason", "stock_status", "payment_status"
 class NewOrder:
     """An order to store. `cause` is the request that placed it; None means the current one.
 
-    `prices_confirmed_at` is None if catalog confirmed the prices for this order, else when it did so last.
+    `prices_confirmed_at` is None if catalog was called for this order; else the time of its last confirmation.
     """
 
     priced: PricedOrder
@@ -62,7 +62,7 @@ _INITIAL_STATE: dict[str, Any] = {
 def create_orders(
     session: Session, orders: Sequence[NewOrder], currency: str, deadline: timedelta, publish: Publish
 ) -> list[OrderView]:
-    """Store orders and publish OrderCreated for each. The saga has to decide each within `deadline`."""
+    """Store orders, and publish OrderCreated for each. An order that is not decided within `deadline` is cancelled."""
     events = [
         OrderCreated(
             order_id=new_id(),
@@ -101,7 +101,7 @@ def create_orders(
 
 
 def replicate_products(session: Session, products: Sequence[tuple[Product, timedelta]]) -> None:
-    """Store what catalog says about products, each with how long ago. A stored newer version stays."""
+    """Store products of catalog, each with the time since catalog confirmed it. A newer stored version is kept."""
     newest: dict[UUID, tuple[Product, timedelta]] = {}
     for product, age in products:
         if product.id not in newest or product.version > newest[product.id][0].version:
@@ -128,7 +128,7 @@ def apply_replies(session: Session, replies: Sequence[Received[Any]], publish: P
             raise OrderNotFound(f"{event.event_type} names the order {event.order_id}, which does not exist.")
         entries.append(_entry(event, reply.message_id))
         returned = isinstance(event, StockReleased) and event.returned
-        after = saga.apply_reply(_saga_of(order), event.event_type, returned=returned)
+        after = saga.apply_reply(_saga_of(order), type(event), returned=returned)
         if _apply(order, after, entries, lambda caused: publish(caused, cause=reply)):  # noqa: B023
             changed[order.id] = order
     _write(session, changed.values())
@@ -196,7 +196,7 @@ def _correct_deadlines(session: Session, deadline: timedelta) -> None:
 
 
 def _lock(session: Session, order_ids: set[UUID]) -> dict[UUID, LockedOrder]:
-    """Lock orders in the order of their ids, so that two batches cannot deadlock."""
+    """Lock orders sorted by id, so that two batches cannot deadlock."""
     statement = ORDER_STATE.where(Order.id.in_(order_ids)).order_by(Order.id).with_for_update()
     return {order.id: order for order in _read(session, statement)}
 
@@ -225,7 +225,7 @@ def _created_view(created: OrderCreated, created_at: datetime, updated_at: datet
 
 
 def _price_source(order: NewOrder) -> dict[str, Any]:
-    """Return what the timeline says about the prices of an order that replicas decided."""
+    """Return what the timeline says about the prices of an order, if they are from replicas."""
     if order.prices_confirmed_at is None:
         return {}
     return {"prices_from": "replica", "prices_confirmed_at": order.prices_confirmed_at.astimezone(UTC).isoformat()}

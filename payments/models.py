@@ -1,4 +1,4 @@
-"""The tables of payments."""
+"""The tables of the payments service."""
 
 from datetime import datetime
 from decimal import Decimal

@@ -1,7 +1,7 @@
-"""The interface of a payment provider, and the simulated one, in the place of a service such as Stripe.
+"""The interface of a payment provider, and a simulated provider, which replaces a service such as Stripe.
 
 A provider is idempotent: calls with the same key have the same outcome and move money once. So a call whose outcome is
-unknown is made again, under the same key, until the outcome is known.
+unknown is repeated under the same key until the outcome is known.
 """
 
 import time
@@ -26,8 +26,8 @@ class Operation(StrEnum):
     CAPTURE = "capture"
     """Take the money that is held."""
     VOID = "void"
-    """Release the money that is held. It names the authorisation by its key, so it also works where the outcome of the
-    authorisation is unknown; if there was none, none can be made later."""
+    """Release the money that is held. The call names the authorisation by its key, so it also works if the outcome of
+    the authorisation is unknown. If there was no authorisation yet, the provider will refuse a later one."""
     REFUND = "refund"
     """Give back money that was captured."""
 
@@ -37,7 +37,7 @@ class ProviderUnavailable(Exception):
 
 
 class OutcomeUnknown(Exception):
-    """The connection was lost after the call was sent. Only the same call again tells what happened."""
+    """The connection was lost after the call was sent. Only a repetition of the call shows what happened."""
 
 
 class ProviderRefuses(Exception):
@@ -115,7 +115,7 @@ class PaymentProvider(Protocol):
 
 
 class Ledger(Protocol):
-    """Where a provider keeps what it did, so that it can refuse a call that contradicts an earlier one."""
+    """Where a provider stores its operations, so that it can refuse a call that contradicts an earlier one."""
 
     def authorise(self, call: Call, reference: str) -> None:
         """Note an authorisation. Raises ProviderRefuses if it was voided before."""
@@ -135,7 +135,7 @@ class SimulatedProvider:
         self.limit = limit
         self._ledger = ledger
         self._asked: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        """For each key of a script that needs it: how often it came, and when first."""
+        """For each key of a script that needs it: the number of calls, and the time of the first."""
 
     def ask(self, call: Call) -> Sequence[Outcome]:
         """Make a call as the script of its method says."""
@@ -144,7 +144,7 @@ class SimulatedProvider:
         if script.hangs and call.operation is Operation.AUTHORISE:
             time.sleep(HANG_SECONDS)
             raise OutcomeUnknown("it never responds")
-        # The provider works on while nobody waits for it: a repeated call waits for the rest only.
+        # The provider continues after its caller has given up, so a repeated call waits only for the remaining time.
         time.sleep(max(0.0, first + script.seconds - time.monotonic()))
         if times <= script.failures(call.operation):
             raise ProviderUnavailable(f"error {times} of {script.failures(call.operation)}")

@@ -1,6 +1,6 @@
-"""The queries of payments. The functions named lock_* also lock the rows until the transaction ends.
+"""The queries of the payments service. The functions named lock_* also lock the rows until the transaction ends.
 
-All of them lock payments in the order of their order ids, which prevents deadlocks.
+All of them lock the rows sorted by order id. Transactions that lock in the same sequence cannot deadlock.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,8 +18,8 @@ from payments.models import Base, Payment
 from payments.provider import Call, Operation
 from payments.rules import OPERATIONS, Kind, State, state_of
 
-# A payment that another session holds for long must not delay the other events of its batch: the event that needs it is
-# put off alone.
+# If another session locks a payment for long, the batch fails after this time. Then its events are handled one by one,
+# and only the event that needs this payment waits.
 _WAIT_BRIEFLY = text("SET LOCAL lock_timeout = '500ms'")
 _LOCK_KEYS = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
 
@@ -40,17 +40,17 @@ def list_payments(session: Session, wanted: PaymentFilter, actor: Actor) -> Json
 
 
 def get_payment(session: Session, payment_id: UUID, actor: Actor) -> PaymentView:
-    """Return one payment; raises PaymentNotFound, also for someone else's."""
+    """Return one payment. Raises PaymentNotFound, also if the payment is of another user."""
     return _one(session, _visible_to(actor).where(Payment.id == payment_id))
 
 
 def get_payment_of_order(session: Session, order_id: UUID, actor: Actor) -> PaymentView:
-    """Return the payment of an order; raises PaymentNotFound, also for someone else's."""
+    """Return the payment of an order. Raises PaymentNotFound, also if the payment is of another user."""
     return _one(session, _visible_to(actor).where(Payment.order_id == order_id))
 
 
 def list_provider_calls(session: Session, wanted: PageRequest) -> Json[Page[ProviderCallView]]:
-    """Return a page of the calls that are not finished, newest payments first."""
+    """Return a page of the unfinished calls of the provider, the newest payment first."""
     items: Table = Base.work_items
     calls = select(*(items.c[name] for name in ProviderCallView.model_fields if name in items.c), items.c.key)
     if wanted.cursor is not None:
@@ -61,9 +61,9 @@ def list_provider_calls(session: Session, wanted: PageRequest) -> Json[Page[Prov
 
 
 def calls_of(session: Session, payment_ids: Iterable[UUID]) -> dict[UUID, Call]:
-    """Return what the provider has to be asked about these payments. No lock is taken or awaited.
+    """Return the call of the provider that each of these payments needs; a payment that needs none is left out.
 
-    A payment about which nothing has to be asked is left out.
+    Locks nothing, and waits for no lock.
     """
     columns = select(
         Payment.id,
@@ -85,7 +85,7 @@ def calls_of(session: Session, payment_ids: Iterable[UUID]) -> dict[UUID, Call]:
 
 
 def _call(operation: Operation, payment: Any) -> Call:
-    """Return a call. Its keys follow from the order, so a repeated call has the same keys."""
+    """Return the call. Its keys are derived from the order id, so a repeated call has the same keys."""
     order_id = payment.order_id
     return Call(
         operation=operation,
@@ -99,10 +99,11 @@ def _call(operation: Operation, payment: Any) -> Call:
 
 
 def lock_payments_of_orders(session: Session, order_ids: Iterable[UUID]) -> dict[UUID, Payment]:
-    """Return each order's payment or tombstone. An order that has neither is locked too, but is not in the result."""
+    """Lock these orders, and return the payment or tombstone of each order that has one."""
     wanted = sorted(set(order_ids))
-    # A row that does not exist yet cannot be locked, so the order's id is: else `order.created` and `order.cancelled`
-    # of one order, handled at the same time, would both find no row. Two orders with the same key only wait longer.
+    # A row that does not exist yet cannot be locked. So an advisory lock on the order id is taken first. Without it,
+    # `order.created` and `order.cancelled` of one order, handled at the same time, would both find no row. If two
+    # orders have the same key, one waits for the other, which is harmless.
     keys = sorted(int.from_bytes(order_id.bytes[-8:], signed=True) for order_id in wanted)
     session.execute(_WAIT_BRIEFLY)
     session.execute(_LOCK_KEYS, {"keys": keys})
@@ -116,9 +117,9 @@ def lock_payments(session: Session, payment_ids: Iterable[UUID]) -> Sequence[Pay
 
 
 def unattended_payments(session: Session, limit: int) -> dict[UUID, Kind]:
-    """Return the oldest pending payments that have no work item: the previous version stored them, during an upgrade.
+    """Return the oldest pending payments that have no work item, each with the kind of work item that it needs.
 
-    Each has the kind of work item that it needs.
+    The previous version of the service stores such payments during an upgrade.
     """
     items: Table = Base.work_items
     missing = ~exists().where(items.c.key == cast(Payment.id, Text))

@@ -1,7 +1,7 @@
 """The states of a payment, as data and pure functions: no I/O and no call of the provider.
 
-An event about the order decides what has to be done. The provider is asked afterwards, outside of any transaction, and
-its outcome leads to the next state. `OPERATIONS` says what it is asked in each state.
+An event about the order changes the state. `OPERATIONS` has the call of the provider that each state needs. The call
+is made afterwards, outside of any transaction. Its outcome leads to the next state.
 """
 
 from collections.abc import Mapping
@@ -42,14 +42,14 @@ class State(StrEnum):
 
 
 class Kind(StrEnum):
-    """The kinds of work items, which are executed independently: an order waits for its authorisation only."""
+    """The kinds of work items. Each has its own limits: settlements never delay authorisations, which orders await."""
 
     AUTHORISATION = "authorisation"
     SETTLEMENT = "settlement"
 
 
 class PaymentMissing(Exception):
-    """The confirmed order has no payment: impossible, unless an event was lost."""
+    """A confirmed order has no payment. This happens only if an event was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ STEPS: Mapping[tuple[State | None, type[Trigger]], Step] = {
     (State.VOIDING, Voided): Step(State.VOIDED, PaymentVoided),
     (State.CAPTURED, OrderCancelled): Step(State.REFUNDING),
     (State.REFUNDING, Refunded): Step(State.REFUNDED, PaymentRefunded),
-    # The cancellation comes while the provider is asked, or before `order.created`. An authorisation that was never
-    # used is not published, only that it was voided.
+    # The order is cancelled during a call of the provider, or `order.cancelled` arrives before `order.created`.
+    # An authorisation that arrives after the cancellation is not published; only `payment.voided` is.
     (State.PENDING, OrderCancelled): Step(State.CANCELLING),
     (State.CANCELLING, Approved): Step(State.CANCELLING),
     (State.CANCELLING, Declined): Step(State.FAILED, PaymentFailed),
@@ -90,7 +90,7 @@ OPERATIONS: Mapping[State, Operation] = {
     State.VOIDING: Operation.VOID,
     State.REFUNDING: Operation.REFUND,
 }
-"""What the provider is asked in each state. In other states it is not asked."""
+"""The call of the provider that each state needs. Other states need none."""
 
 
 class Stored(NamedTuple):
@@ -119,7 +119,7 @@ _STATES = {stored: state for state, stored in STORED.items()}
 
 
 def state_of(status: str, *, capture_requested: bool, cancel_requested: bool) -> State:
-    """Return the state that these columns store, also those that earlier versions wrote."""
+    """Return the state that these columns store. Rows that earlier versions of the service wrote are understood."""
     if status == State.CAPTURED:
         capture_requested = True
     elif status not in {State.PENDING, State.AUTHORIZED}:
@@ -135,7 +135,7 @@ def kind_of(state: State) -> Kind | None:
 
 
 def step_for(state: State | None, trigger: type[Trigger]) -> Step | None:
-    """Return the step for `trigger` in `state` (None: there is no payment); None if nothing changes.
+    """Return the step for `trigger` in `state`, which is None if there is no payment. Returns None if nothing changes.
 
     Raises PaymentMissing for a confirmation without a payment.
     """

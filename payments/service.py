@@ -1,4 +1,4 @@
-"""The entrypoints of payments: RPC methods, event handlers, and the work items that ask the provider."""
+"""The entrypoints of the payments service: RPC methods, event handlers, and the work items that ask the provider."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -96,16 +96,16 @@ class PaymentsService(operations.Operations, PaymentsRpc):
     @handles(OrderCreated, OrderConfirmed, OrderCancelled)
     def on_orders(self, events: Sequence[Received[Any]]) -> None:
         """Open a payment for new orders, capture it for confirmed ones, void or refund it for cancelled ones."""
-        if use_cases.follow_orders(self.work.session, events):
-            self.work.trigger("provider_calls")
+        if use_cases.apply_order_events(self.work.session, events):
+            self.work.trigger(self.provider_calls)
 
     @executes(*Kind, limits=read_limits)
     def provider_calls(self) -> use_cases.ProviderCalls:
-        """Ask the provider what the payments need, outside of any transaction."""
+        """Make the calls of the provider that the payments need, outside of any transaction."""
         return use_cases.ProviderCalls(self.provider)
 
     @periodic(seconds=30.0)
     def adopt_payments(self) -> None:
         """Schedule the calls for payments that the previous version stored during an upgrade."""
         if use_cases.adopt_payments(self.work.session):
-            self.work.trigger("provider_calls")
+            self.work.trigger(self.provider_calls)

@@ -1,8 +1,8 @@
-"""The use cases of payments. They never commit: the entrypoint does.
+"""The use cases of the payments service. They never commit: the entrypoint does.
 
-Events about an order decide what has to be done, and schedule a work item for it. The provider is asked outside of any
-transaction (ProviderCalls), and `record_outcomes` records what it did. Every call has an idempotency key derived from
-the order, so a call that is repeated acts once.
+An event about an order changes its payment, and schedules a work item for the call of the provider. ProviderCalls makes
+the call outside of any transaction, and `record_outcomes` records its outcome. Every call has an idempotency key that
+is derived from the order, so a repeated call takes effect once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ _STATE_COLUMNS = ("status", "capture_requested", "cancel_requested")
 _CHANGEABLE = ("id", *_STATE_COLUMNS, "transaction_reference", "failure_reason")
 
 
-def follow_orders(session: Session, events: Sequence[Received[OrderEvent]]) -> bool:
+def apply_order_events(session: Session, events: Sequence[Received[OrderEvent]]) -> bool:
     """Open a payment for new orders; let confirmed ones be captured, and cancelled ones be voided or refunded.
 
     Locks the payments of the orders, applies the rules to each event, writes all rows in one statement, and schedules
@@ -68,7 +68,8 @@ def record_outcomes(
 ) -> dict[UUID, rules.Kind | None]:
     """Record the provider's outcomes by payment id. An outcome that was recorded before changes nothing.
 
-    Returns the kind of each payment's next call, None if there is none. A payment whose row is locked is left out.
+    Returns the kind of the next call of each payment, or None if it needs none. A payment whose row is locked is left
+    out of the result.
     """
     changed, following = [], {}
     for payment in queries.lock_payments(session, outcomes):
@@ -92,7 +93,7 @@ def adopt_payments(session: Session) -> int:
 
 
 class ProviderCalls:
-    """The work items of payments, by payment id. What the provider is asked follows from the payment's state."""
+    """The work items of the payments service, with payment ids as keys. The payment's state determines the call."""
 
     def __init__(self, provider: PaymentProvider) -> None:
         self._provider = provider
@@ -103,11 +104,11 @@ class ProviderCalls:
         return {str(payment_id): call for payment_id, call in calls.items()}
 
     def execute(self, request: Call) -> Sequence[Outcome]:
-        """Ask the provider."""
+        """Call the provider."""
         return self._provider.ask(request)
 
     def is_outage(self, error: BaseException) -> bool:
-        """Tell whether the provider failed, as opposed to refused."""
+        """Tell whether the provider does not work; False if it refused the call."""
         return not isinstance(error, ProviderRefuses)
 
     def record(

@@ -5,10 +5,10 @@ limit. Each request is repeated under its idempotency key until its response is 
 during the run. At the end the tool waits until the suite is at rest, checks the invariants, and prints the number of
 settled orders per second.
 
-`--closed-loop` instead measures clients without any pause: each sends its next order as soon as it has a response, also
-after a refusal. For each number of `--clients` (16, 64 and 128 by default), and for `--seconds`, it prints the orders
-decided per second, the refusals, the errors, the orders cancelled with TIMEOUT, and the latencies. It fails if a client
-was refused, got an error, or lost an order to its deadline.
+`--closed-loop` instead measures clients without any pause: each sends its next order as soon as it has a response, even
+if this was a refusal. The tool measures each number of `--clients` (16, 64 and 128 by default) for `--seconds`. It
+prints the decided orders per second, the refusals, the errors, the orders cancelled with TIMEOUT, and the latencies. It
+fails if there is any refusal, error or TIMEOUT.
 """
 
 import argparse

@@ -71,7 +71,7 @@ def eventually(check, timeout=TEST_TIMEOUT_SECONDS, pause=0.02):
 
 
 def stated(request):
-    """The fields that a request states, in plain JSON, as they travel to the services."""
+    """Return the fields of a request that are set, as plain JSON, as they are sent to the services."""
     return request.model_dump(mode="json", exclude_unset=True)
 
 

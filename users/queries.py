@@ -1,4 +1,4 @@
-"""The queries of users."""
+"""The queries of the users service."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ def now(session: Session) -> datetime:
 
 
 def get_user(session: Session, user_id: UUID, actor: Actor) -> UserView:
-    """Return the account; raises UserNotFound, also for an account that the actor may not see."""
+    """Return the account. Raises UserNotFound, also for an account that the actor may not see."""
     user = session.get(User, user_id) if actor.may_see(user_id) else None
     if user is None:
         raise UserNotFound
@@ -41,9 +41,10 @@ def list_users(session: Session, page: PageRequest) -> Json[Page[UserView]]:
 def list_changed(
     session: Session, within: timedelta, until: datetime | None = None
 ) -> tuple[list[UserUpdated], datetime | None]:
-    """Return the latest UserUpdated of each account that changed in the last `within`, up to `until`.
+    """Return the latest UserUpdated of each account that changed in the last `within`, but not after `until`.
 
-    At most about MAX_CHANGED, the latest first. The second value is the `until` of the next page, None on the last.
+    The latest changes come first, about MAX_CHANGED at most. The second value is the `until` of the next page, or None
+    on the last page.
     """
     # statement_timestamp() is constant during the statement, so the index can be used; clock_timestamp() is not.
     since, latest = func.statement_timestamp() - within, until or func.statement_timestamp()
@@ -119,8 +120,8 @@ def _has_ended(session: Session, family_id: UUID | None) -> bool:
 def lock_user(session: Session, user_id: UUID, *, shared: bool = False) -> User | None:
     """Return the current account, locked until the transaction ends; None if there is none.
 
-    Transactions that issue tokens take a shared lock; those that change the account take an exclusive one. So no token
-    is issued with roles that are being removed, and a token whose `iat` is after a change was issued after it.
+    Transactions that issue tokens take a shared lock, and those that change the account an exclusive lock. So no token
+    is issued with roles that are being removed, and a token whose `iat` is later than a change has the new roles.
     """
     return session.get(User, user_id, with_for_update={"read": shared}, populate_existing=True)
 

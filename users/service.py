@@ -1,4 +1,4 @@
-"""The entrypoints of users. Start it with `nameko run --config config.yml users.service`."""
+"""The entrypoints of the users service. Start it with `nameko run --config config.yml users.service`."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -162,4 +162,4 @@ class UsersService(operations.Operations, UsersRpc):
     def delete_expired_sessions(self) -> None:
         """Delete sessions that have expired."""
         if use_cases.delete_expired_sessions(self.work.session) == use_cases.CLEAN_UP_ROWS:
-            self.work.trigger("delete_expired_sessions")
+            self.work.trigger(self.delete_expired_sessions)

@@ -1,4 +1,4 @@
-"""The use cases of users: they change accounts and sessions.
+"""The use cases of the users service: they change accounts and sessions.
 
 Locks are taken in one order: the account, then a family of refresh tokens.
 """

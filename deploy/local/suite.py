@@ -74,7 +74,7 @@ class Suite:
             "PYTHONWARNINGS": "ignore",
             # saves 15 MB per process; host names are resolved only once per connection
             "EVENTLET_NO_GREENDNS": "yes",
-            # return hashing memory to the system: otherwise each hashing thread of users keeps 19 MiB, 170 MiB in all
+            # return the memory of password hashing to the system; else the users service keeps 170 MiB, 19 per thread
             "MALLOC_MMAP_THRESHOLD_": "1000000",
         }
         self.env = {**os.environ, **ours, **env}

@@ -8,7 +8,7 @@ from nameko.extensions import DependencyProvider
 
 from extensions.cache.connection import RedisConnection
 
-# Bounds the age of copies whose owner cannot reach Redis to invalidate them.
+# Bounds the age of copies that their owner cannot invalidate, because it cannot reach Redis.
 MAX_AGE_SECONDS = 5.0
 MAX_COPIES = 10_000
 

@@ -17,7 +17,7 @@ class VersionedCache:
         self._connection, self._service, self._seconds = connection, service, seconds
 
     def get(self, kind: str, key: object) -> dict[str, Any] | None:
-        """Return the cached value, None if there is none."""
+        """Return the cached value, or None."""
         found = self._connection.entry(self._key(kind, key))
         self._connection.instruments.read(kind, hit=found is not None)
         return found
@@ -27,7 +27,7 @@ class VersionedCache:
         self._connection.store(self._key(kind, key), json.dumps(value), version, self._seconds)
 
     def invalidate(self, kind: str, versions: Mapping[Any, int]) -> None:
-        """Remove values older than these versions, by key, and reject them from now on. Call it around the commit."""
+        """Remove values that are older than these versions, and store none of them later. Call it around the commit."""
         self._connection.invalidate({self._key(kind, key): each for key, each in versions.items()}, self._seconds)
 
     def generation(self, kind: str) -> str | None:

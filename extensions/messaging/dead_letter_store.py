@@ -18,7 +18,7 @@ from extensions.messaging import topology
 from extensions.messaging.connection import BrokerUnavailable
 from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
 from extensions.observability.traces import propagated_headers
-from extensions.storage.storage import Storage
+from extensions.storage.database_access import DatabaseAccess
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class DeadLetterStore(DependencyProvider):
     """Gives a service its dead letters: `dead_letters = DeadLetterStore()`."""
 
     publisher = ConfirmedPublisher()
-    storage = Storage()
+    storage = DatabaseAccess()
 
     def get_dependency(self, worker_ctx: Any) -> "DeadLetterStore":
         """Return this provider; all workers share it."""

@@ -24,8 +24,8 @@ from extensions.messaging.storable import plain_count, plain_headers, plain_text
 from extensions.observability.instruments import DeadLetterInstruments
 from extensions.observability.metrics import Metrics
 from extensions.runtime.backoff import Backoff
+from extensions.storage.database_access import DatabaseAccess
 from extensions.storage.engine import is_outage
-from extensions.storage.storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class DeadLetters(SharedExtension):
 
     listener = Listener()
     publisher = ConfirmedPublisher()
-    storage = Storage()
+    storage = DatabaseAccess()
     metrics = Metrics()
     no_ack = False
     prefetch = PREFETCH

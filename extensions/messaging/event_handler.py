@@ -2,13 +2,16 @@
 
 How it handles failures:
 
-* the database or the broker is unavailable, or a deadlock: the same messages are handled again until it succeeds;
-* another transaction holds a row that a message needs: the message goes to a retry queue, the others are handled;
-* a batch fails: its messages are handled one by one, so that only the faulty one fails;
-* a single message fails: it goes to a retry queue, after each attempt for longer, and finally to the dead letters;
-* the broker takes no messages, so that it cannot go there: this message waits, and the handler goes on with others;
-* a message cannot be decoded: it goes to the dead letters at once;
-* a message was delivered several times without an acknowledgement (a suspect, see event_queue.py): it may crash this
+* The database or the broker is unavailable, or there is a deadlock: the same messages are handled again until it
+  succeeds.
+* Another transaction locks a row that a message needs: the message goes to a retry queue, and the others are handled.
+* A batch fails: its messages are handled one by one, so that only the faulty one fails.
+* A single message fails: it goes to a retry queue, for a longer time after each attempt. After the last attempt it
+  becomes a dead letter.
+* The broker accepts no messages, so a message cannot go to a retry queue: this message waits in the process, and the
+  handler continues with others.
+* A message cannot be decoded: it becomes a dead letter at once.
+* A message was delivered several times without an acknowledgement (a suspect, see event_queue.py): it may crash this
   process, so it is handled in a separate batch.
 """
 
@@ -45,10 +48,10 @@ from extensions.storage.engine import LockTimeout, is_outage
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0
-# After a lock timeout, a shorter one is used for a while: messages that need the same locked row would each delay all
-# others by the full timeout.
+# After a lock timeout, a shorter timeout is used for a while. Otherwise each message that needs the locked row would
+# delay all others by the full timeout.
 SHORT_LOCK_TIMEOUT, SHORT_LOCK_TIMEOUT_SECONDS = "500ms", 60.0
-# The least time between the starts of two batches, unless a batch is full: a transaction for many messages costs hardly
+# The least time between the starts of two batches, unless a batch is full. A transaction for many messages costs hardly
 # more than one for a single message. A message that arrives after an idle period is handled immediately.
 BATCH_INTERVAL_SECONDS = 0.06
 
@@ -79,7 +82,7 @@ class EventHandler(Entrypoint):
         self._batch_started_at = 0.0
 
     def setup(self) -> None:
-        """Subscribe. Raises ConfigurationError where the method of a single event is not named after its queue."""
+        """Subscribe. Raises ConfigurationError if a method of one event is not named after the event."""
         first, *others = self.events
         if not others and self.method_name != handler_name(first):
             message = f"{self.method_name} handles {first.__name__}: rename it to {handler_name(first)}"

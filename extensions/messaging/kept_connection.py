@@ -1,7 +1,8 @@
-"""A connection to RabbitMQ that one greenlet opens, reads, and opens again whenever it is lost.
+"""A connection to RabbitMQ that one greenlet opens and reads. After each loss it opens a new connection.
 
-Every step has a deadline: connecting and the set-up together SETUP_TIMEOUT_SECONDS, the silence of an open connection
-two heartbeats, closing two seconds. A user that waits longer for the broker than its own deadline calls drop().
+Every step has a deadline. Connecting and the set-up together take at most SETUP_TIMEOUT_SECONDS. An open connection is
+closed after two heartbeat intervals without a frame. Closing takes at most two seconds. Code that uses the connection
+and has waited for the broker until its own deadline calls drop().
 """
 
 import logging
@@ -26,11 +27,12 @@ SETUP_TIMEOUT_SECONDS = 15
 
 
 class KeptConnection:
-    """One connection of one service; `purpose` names it in the log.
+    """One connection of one service. `purpose` names it in the log.
 
-    `set_up` gets each new connection before anything reads it. `on_lost` gets the error that ended a connection or an
-    attempt to open one. `on_blocked` is called when the broker refuses to take messages, because it is short of memory
-    or disk. None of the three may block for long, and only `set_up` may raise (CONNECTION_ERRORS, TopologyMissing).
+    `set_up` is called with each new connection before it is read. `on_lost` is called with the error that ended a
+    connection or an attempt to open one. `on_blocked` is called when the broker stops accepting messages because it is
+    short of memory or disk. None of the three may block for long. Only `set_up` may raise (CONNECTION_ERRORS,
+    TopologyMissing).
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class KeptConnection:
         self.purpose, self._service = purpose, service
         self._set_up, self._on_lost, self._on_blocked = set_up, on_lost, on_blocked
         self.connection: amqp.Connection | None = None
-        """The connection, set up; None while there is none."""
+        """The open connection after its set-up; None while there is none."""
         self.is_blocked = False
         self._raw: amqp.Connection | None = None
         self._is_set_up = False
@@ -55,13 +57,13 @@ class KeptConnection:
 
     @property
     def problem(self) -> str:
-        """What is wrong with the connection, in words; "" while it takes messages."""
+        """Why messages cannot be sent on the connection, in words; "" if they can."""
         if self.is_blocked:
             return "takes no messages (memory or disk alarm)"
         return "" if self.connection is not None else f"is not connected ({self._last_error or 'not yet'})"
 
     def require(self, seconds: float = 0.0) -> amqp.Connection:
-        """Return the open connection. Waits up to `seconds` while it is being opened, but not after a failed attempt.
+        """Return the open connection. Wait up to `seconds` while it is being opened, unless the last attempt failed.
 
         Raises BrokerBlocked and BrokerUnavailable.
         """
@@ -76,12 +78,12 @@ class KeptConnection:
         return self.connection
 
     def await_first(self, seconds: float | None = None) -> None:
-        """Wait until the connection was open for the first time, or close() was called; `seconds` at most."""
+        """Wait until the connection was opened for the first time or was closed for good, for at most `seconds`."""
         if not self._first_opened.ready():
             self._first_opened.wait(timeout=seconds)
 
     def drop(self, reason: str) -> None:
-        """Give the connection up, because the broker does not respond on it. The reader opens another one."""
+        """Close the socket, because the broker does not respond on it. The reader then opens another connection."""
         if self.connection is not None:
             log.warning("closing the connection to RabbitMQ for %s: %s", self.purpose, reason)
             connection = self.connection
@@ -89,7 +91,7 @@ class KeptConnection:
             _shut_down(connection)
 
     def run(self) -> None:
-        """Keep the connection open until close(). This is the greenlet that reads it."""
+        """Open and read the connection until close(). This runs in a greenlet of its own, the reader."""
         backoff = Backoff()
         while not self._stopping:
             try:
@@ -105,12 +107,12 @@ class KeptConnection:
                 eventlet.sleep(pause)
 
     def close(self) -> None:
-        """Close the connection for good, from another greenlet than the reader, which has ended."""
+        """Close the connection for good. Another greenlet calls this, after the reader has ended."""
         self._end()
         self._lose(OSError("closed"))
 
     def abandon(self) -> None:
-        """Close the socket for good, without the broker's consent."""
+        """Close the socket for good, without the closing handshake of AMQP."""
         self._end()
         if self._raw is not None:
             self._raw.collect()
@@ -170,11 +172,11 @@ class KeptConnection:
 
 
 def _send_heartbeats(connection: amqp.Connection) -> None:
-    """Send heartbeats. Shut the socket down when none is received, to end the reader, which has no timeout."""
+    """Send heartbeats. If none is received, shut the socket down: this ends the reader, which has no timeout."""
     try:
         while True:
             eventlet.sleep(1.0)
-            # The heartbeat waits for other writers, and they may wait for a broker that no longer reads.
+            # The heartbeat waits for other writers, which may wait for a broker that no longer reads.
             with eventlet.Timeout(HEARTBEAT_SECONDS, TimeoutError("the broker does not read")):
                 connection.heartbeat_tick()
     except (*CONNECTION_ERRORS, AttributeError) as error:

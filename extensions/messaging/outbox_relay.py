@@ -1,10 +1,10 @@
-"""The outbox relay publishes committed events to the broker in their order, and deletes each once it is confirmed.
+"""The outbox relay publishes committed events, the oldest first, and deletes each event that the broker has confirmed.
 
-The commit that wrote an event wakes the relay. Once per interval, one replica also looks for events that a crash
-between commit and publish has left.
+The commit that wrote an event wakes the relay. After a crash between commit and publish nothing would wake it. So one
+replica also looks for events once every SWEEP_SECONDS.
 
-An event that the broker does not take is put aside by itself, with the reason, and tried again after growing pauses.
-All others leave, later events about the same order too: no consumer relies on the order of arrival
+An event that the broker refuses is postponed with the reason, and tried again after growing pauses. The events after it
+are published meanwhile, even if they are about the same order: no consumer relies on the sequence of arrival
 (docs/architecture/decisions/0016-refused-events-and-connections.md).
 """
 
@@ -25,25 +25,25 @@ from extensions.observability.instruments import UNKNOWN, OutboxInstruments
 from extensions.observability.metrics import Metrics
 from extensions.runtime.backoff import Backoff
 from extensions.storage import timers
+from extensions.storage.database_access import DatabaseAccess
 from extensions.storage.outbox import backlog, delete_rows, make_due, pause_after, postpone_rows, select_due
-from extensions.storage.storage import Storage
 
 log = logging.getLogger(__name__)
 
 BATCH = 200
 SWEEP, SWEEP_SECONDS = "outbox", 1.0
 BACKLOG_SECONDS = 5.0
-# The least time between the starts of two batches: events that are committed meanwhile form one batch.
+# The least time between the starts of two batches. Events that are committed in this time form one batch.
 BATCH_INTERVAL_SECONDS = 0.03
-# Lines in the log for one batch of refused events.
+# The most lines in the log for one batch of refused events.
 LOGGED = 5
 
 
 class OutboxRelay(SharedExtension):
-    """One greenlet per service process. Several replicas share the work: rows are locked while they are published."""
+    """One greenlet in each service process. Rows are locked while they are published, so replicas share the work."""
 
     publisher = ConfirmedPublisher()
-    storage = Storage()
+    storage = DatabaseAccess()
     metrics = Metrics()
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class OutboxRelay(SharedExtension):
         self._stopping = False
 
     def start(self) -> None:
-        """Start the relay. It begins with the events that an earlier process left."""
+        """Start the relay. It first publishes the events that an earlier process left."""
         if self._relay is not None:
             return
         self._select_due = select_due(self.storage.table("outbox"), BATCH)
@@ -71,7 +71,7 @@ class OutboxRelay(SharedExtension):
 
     @property
     def broker_problem(self) -> str:
-        """What was wrong at the last try to publish, in words; "" if nothing was."""
+        """Why the last try to publish failed, in words; "" if it did not fail."""
         return self.publisher.problem
 
     def wake(self) -> None:
@@ -99,7 +99,7 @@ class OutboxRelay(SharedExtension):
             next_batch = time.monotonic() + BATCH_INTERVAL_SECONDS
             try:
                 while self._relay_batch(woken=woken) == BATCH:
-                    woken = True  # a full batch: there may be more, whether the sweep is due or not
+                    woken = True  # the batch was full, so there may be more events: look again now
                 if missing:
                     log.info("the outbox continues: %s is available again", missing)
                 backoff.reset()
@@ -116,7 +116,7 @@ class OutboxRelay(SharedExtension):
                 eventlet.sleep(max(0.0, next_batch - time.monotonic()))
 
     def _relay_batch(self, *, woken: bool) -> int:
-        """Publish the oldest due events and delete the confirmed ones. Returns how many were due, BATCH at most."""
+        """Publish the oldest due events, at most BATCH, and delete the confirmed ones. Returns how many were due."""
         outbox = self.storage.table("outbox")
         with self.storage.sessions.begin() as session:
             if not woken and not timers.claim(session, self.storage.table("timers"), SWEEP, SWEEP_SECONDS):
@@ -127,17 +127,17 @@ class OutboxRelay(SharedExtension):
             outcome = self.publisher.publish([self._to_message(row) for row in rows])
             delivered = [row for row in rows if str(row.message_id) in outcome.confirmed]
             delete_rows(session, outbox, delivered)
-            put_aside = [(row, outcome.refused[key]) for row in rows if (key := str(row.message_id)) in outcome.refused]
-            _log_refused(put_aside)
-            postpone_rows(session, outbox, put_aside)
+            postponed = [(row, outcome.refused[key]) for row in rows if (key := str(row.message_id)) in outcome.refused]
+            _log_refused(postponed)
+            postpone_rows(session, outbox, postponed)
             make_due(session, outbox, [key for exchange, key in outcome.accepted_again if exchange == EXCHANGE])
-        self._instruments.relayed((row.event_type for row in delivered), (row.event_type for row, _ in put_aside))
+        self._instruments.relayed((row.event_type for row in delivered), (row.event_type for row, _ in postponed))
         if outcome.failure is not None:
             raise outcome.failure
         return len(rows)
 
     def _watch_backlog(self) -> None:
-        """Measure the backlog periodically. Not in the sweep, which does not run during outages and high load."""
+        """Measure the backlog periodically. The sweep cannot do it: it does not run during outages and high load."""
         while True:
             try:
                 with self.storage.sessions() as session:
@@ -173,7 +173,7 @@ class Outbox(DependencyProvider):
 
 def _log_refused(rows: Sequence[tuple[Any, str]]) -> None:
     for row, reason in rows[:LOGGED]:
-        message = "%s %s is put aside for %.0f s after try %d: %s"
+        message = "%s %s is postponed for %.0f s after try %d: %s"
         log.error(message, row.event_type, row.message_id, pause_after(row.attempts), row.attempts + 1, reason)
     if len(rows) > LOGGED:
-        log.error("%d more events are put aside", len(rows) - LOGGED)
+        log.error("%d more events are postponed", len(rows) - LOGGED)

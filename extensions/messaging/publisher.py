@@ -29,27 +29,27 @@ from extensions.observability.traces import propagated_headers
 
 log = logging.getLogger(__name__)
 
-# The deadlines: for the batches of other callers, for a connection, for writing a part of a batch and for its confirms.
-# Together less than idle_in_transaction_session_timeout: the relay publishes within a transaction.
+# Deadlines: of the wait for other callers' batches, of the wait for a connection, and of publishing a part of a batch
+# with its confirms. Their sum is less than idle_in_transaction_session_timeout: the relay publishes in a transaction.
 LOCK_SECONDS = 10.0
 OPEN_SECONDS = 5.0
 PUBLISH_SECONDS = 10.0
-# A refusal ends the channel. After so many of them, the rest of a batch is left to the next call.
+# A refusal ends the channel. After this many refusals, the rest of a batch is left to the next call.
 MAX_REFUSALS = 5
-# A failure is reported until the next success, or for so long: perhaps there is nothing else to publish.
+# A failure is reported until the next success, but not longer than this: there may be nothing else to publish.
 PROBLEM_SECONDS = 60.0
 NO_QUEUE = "no queue took it"
 NACKED = "the broker could not store it"
 
 REFUSALS = (ChannelError, IrrecoverableConnectionError)
 """Errors that a message can cause. The broker closes the channel, or even the connection."""
-# A lost connection. Every other error while a message is written is the fault of this message.
+# Errors of a lost connection. Any other error while a message is written is caused by this message.
 LOST = (OSError, EOFError, RecoverableConnectionError, AttributeError)
 
 
 @dataclass(slots=True)
 class OutgoingMessage:
-    """A message to publish. A message that the broker returns is identified by its `message_id`."""
+    """A message to publish. `message_id` identifies it if the broker returns it."""
 
     exchange: str
     routing_key: str
@@ -86,7 +86,7 @@ class OutgoingMessage:
 
 
 def copy_of(message: amqp.Message, exchange: str, routing_key: str) -> OutgoingMessage:
-    """Return a copy of `message` with another address. It keeps the identity and the trace, and no other headers."""
+    """Return a copy of `message` with another address. It keeps the ids and the trace, and no other headers."""
     properties = message.properties
     return OutgoingMessage(
         exchange=exchange,
@@ -96,23 +96,24 @@ def copy_of(message: amqp.Message, exchange: str, routing_key: str) -> OutgoingM
         event_type=properties.get("type"),
         app_id=properties.get("app_id"),
         correlation_id=properties.get("correlation_id"),
-        # Without x-death: it would make the broker drop the copy as a dead-letter cycle.
+        # x-death is left out: because of it the broker would drop the copy as a dead-letter cycle.
         headers=propagated_headers(message.headers),
     )
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the messages of one call. Those that are in no field were not tried."""
+    """The outcome of each message of one call. A message that is in no field was not tried."""
 
     confirmed: set[str] = field(default_factory=set)
     """The ids of the messages that the broker has stored."""
     refused: dict[str, str] = field(default_factory=dict)
-    """The ids of the messages that the broker does not take at present, and why."""
+    """The ids of the messages that the broker refused, with the reasons."""
     accepted_again: set[Address] = field(default_factory=set)
-    """Addresses that were refused before, and are no longer."""
+    """Addresses that were refused before, and are accepted now."""
     failure: BrokerUnavailable | None = None
-    """Why the messages after the confirmed ones may not have arrived: the connection failed. Publish them again."""
+    """The error of the connection, if it failed. Messages that are neither confirmed nor refused may not have arrived:
+    publish them again."""
 
     def is_open(self, message: OutgoingMessage) -> bool:
         """Tell whether nothing is known about `message` yet."""
@@ -124,7 +125,7 @@ class Outcome:
 
 
 class Part:
-    """Messages that were published together: the delivery tags that the broker has not confirmed, and what it said."""
+    """Messages that were published together: the delivery tags without a confirm, and the outcome of the others."""
 
     def __init__(self) -> None:
         self.unconfirmed: dict[int, str] = {}
@@ -135,7 +136,7 @@ class Part:
         self._ended = Signal()
 
     def settle(self, tag: int, multiple: bool, refusal: str = "") -> None:
-        """Record a confirm: of one message, or of all up to `tag`. A tag of an earlier part changes nothing."""
+        """Record a confirm of one message, or of all up to `tag`. A tag of an earlier part changes nothing."""
         for settled in [known for known in self.unconfirmed if known <= tag] if multiple else [tag]:
             message_id = self.unconfirmed.pop(settled, "")
             if not message_id:
@@ -147,7 +148,7 @@ class Part:
         self.end_if_complete()
 
     def end_if_complete(self) -> None:
-        """End the wait for confirms where none is missing."""
+        """End the wait for confirms if none is missing."""
         if self.is_written and not self.unconfirmed:
             self._end()
 
@@ -168,10 +169,10 @@ class Part:
 class ConfirmedPublisher(SharedExtension):
     """Publishes persistent messages, and returns after the broker has confirmed or refused them.
 
-    It has its own connection, opened by the first publish. It publishes one batch at a time. A message that the broker
-    refuses ends the channel for all, and the broker does not say which one it was. So the first message to each
-    address (exchange and routing key) is published alone; later ones are published together. An address that the
-    broker refuses is not tried again before a pause, which grows.
+    It has its own connection, which the first publish opens. It publishes one batch at a time. When the broker refuses
+    a message, it closes the channel, and does not say which message it refused. So the first message to each address
+    (exchange and routing key) is published alone, and later ones are published together. After a refusal, the address
+    is not tried again before a pause has passed. The pause grows with each refusal.
     """
 
     def __init__(self) -> None:
@@ -188,7 +189,7 @@ class ConfirmedPublisher(SharedExtension):
 
     @property
     def problem(self) -> str:
-        """What is wrong with publishing, in words: with the connection, or at the last try, if that was lately."""
+        """Why publishing does not work, in words: the problem of the connection, or a failure of the last minute."""
         if self._kept is not None and self._kept.problem:
             return self._kept.problem
         return self._failure if time.monotonic() - self._failed_at < PROBLEM_SECONDS else ""
@@ -203,7 +204,7 @@ class ConfirmedPublisher(SharedExtension):
             self._lock.release()
 
     def publish_one(self, message: OutgoingMessage) -> str:
-        """Publish a message. Returns why the broker refused it, "" if it did not. Raises BrokerUnavailable."""
+        """Publish a message. Returns the reason if the broker refused it, else "". Raises BrokerUnavailable."""
         outcome = self.publish([message])
         if outcome.failure is not None:
             raise outcome.failure
@@ -236,7 +237,7 @@ class ConfirmedPublisher(SharedExtension):
     def _isolate(
         self, part: list[OutgoingMessage], waiting: list[OutgoingMessage], refusal: Exception, outcome: Outcome
     ) -> bool:
-        """Record a refusal if it is known whose it is. Returns whether it is one of an address."""
+        """Record a refusal if it is known which message caused it. Returns whether the whole address is refused."""
         is_of_address = isinstance(refusal, AccessRefused | NotFound)
         left = [message for message in part if outcome.is_open(message)]
         if len(left) == 1:
@@ -249,7 +250,7 @@ class ConfirmedPublisher(SharedExtension):
         return is_of_address
 
     def _publish_part(self, messages: Sequence[OutgoingMessage], outcome: Outcome) -> Exception | None:
-        """Publish these messages together. Returns the error of the broker that one of them caused."""
+        """Publish these messages together. Returns the error of the broker that one of them caused, if there is one."""
         channel = self._open_channel()
         part = self._part = Part()
         try:
@@ -344,7 +345,7 @@ class ConfirmedPublisher(SharedExtension):
             self._kept.drop(reason)
 
     def stop(self) -> None:
-        """Close the connection, after a batch that still awaits its confirms. The relay may open another one."""
+        """Close the connection after the confirms of a batch that is being published. The relay may open a new one."""
         is_idle = self._lock.acquire(timeout=PUBLISH_SECONDS)
         if self._kept is not None:
             self._reader.kill()

@@ -1,10 +1,12 @@
-"""The connection on which a service sends calls and replies. Nothing is consumed and no message is confirmed on it.
+"""The connection on which a service sends calls and replies. Nothing is consumed on it.
 
-A probe, a message that no queue takes, is published twice a second and confirmed by the broker. It finds out
+The broker confirms none of these messages. It only confirms probes: messages that no queue receives, published twice a
+second. Probes detect two faults:
 
-* that an alarm is on (the broker is short of memory or disk): the broker says so only after a connection has published
-  something, and what it published then waits in the broker's socket. So mostly a probe waits there, and not a call;
-* that the broker completes a handshake and then says nothing: PROBE_TIMEOUT_SECONDS bound how long a send can hang.
+* An alarm (the broker is short of memory or disk). The broker reports it to a connection only after that connection has
+  published a message, and it does not read that message. With probes, this message is mostly a probe and not a call.
+* A broker that completes the handshake of the connection and then does not respond. A send hangs for at most about
+  PROBE_TIMEOUT_SECONDS, then the connection is dropped.
 """
 
 import logging
@@ -24,16 +26,16 @@ log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 0.5
 PROBE_TIMEOUT_SECONDS = 5.0
-# After the timeout: when this process was suspended, the confirm may be there, unread.
+# An additional wait after the timeout. If this process was suspended, the confirm has arrived but was not read yet.
 READ_SECONDS = 0.2
-# Every service may send replies, and no reply has this address.
+# No reply has this routing key, and every service has the permission to send replies.
 PROBE_ADDRESS = "probe"
 
 Returned = Callable[[Exception, str, str, amqp.Message], None]
 
 
 class Sender(SharedExtension):
-    """Sends transient messages. A send fails at once while the broker takes no messages or is not connected."""
+    """Sends transient messages. While the broker accepts no messages or is not connected, a send fails at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,21 +49,21 @@ class Sender(SharedExtension):
 
     @property
     def is_blocked(self) -> bool:
-        """Tell whether the broker takes no messages because of an alarm."""
+        """Tell whether the broker accepts no messages because of an alarm."""
         return bool(self._kept.is_blocked)
 
     @property
     def problem(self) -> str:
-        """What is wrong with the connection, in words; "" while it takes messages."""
+        """Why messages cannot be sent, in words; "" if they can."""
         return str(self._kept.problem)
 
     def subscribe(self, on_return: Returned, on_blocked: Callable[[], None]) -> None:
-        """Have these called for messages that no queue took, and at the beginning of an alarm. Call this in setup()."""
+        """Register callbacks for messages that no queue received and for the start of an alarm. Call it in setup()."""
         self._on_return.append(on_return)
         self._on_blocked.append(on_blocked)
 
     def channel(self, seconds: float = 0.0) -> Any:
-        """Return the channel to send on (a wire.connection.Channel), after `seconds` of waiting for a connection.
+        """Return the channel to send on, a wire.connection.Channel. Wait up to `seconds` for the connection.
 
         Raises BrokerBlocked and BrokerUnavailable.
         """
@@ -75,7 +77,7 @@ class Sender(SharedExtension):
         )
 
     def start(self) -> None:
-        """Connect, however long it takes, as the listener does: a service that cannot reply has not started."""
+        """Connect, and wait until it succeeds, as the listener does: a service that cannot reply has not started."""
         if not self._greenlets:
             spawn = self.container.spawn_managed_thread
             self._greenlets = [
@@ -126,7 +128,7 @@ class Sender(SharedExtension):
                 self._kept.drop(f"it confirmed no message for {PROBE_TIMEOUT_SECONDS:.0f} s")
 
     def _is_answered(self) -> bool:
-        """Publish a probe, and tell whether the broker confirms it; True also if the connection is lost meanwhile."""
+        """Publish a probe, and tell whether the broker confirms it. True also if the connection is lost meanwhile."""
         probes, confirmed = self._probes, Signal()
         self._confirmed = confirmed
         try:

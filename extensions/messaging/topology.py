@@ -10,9 +10,9 @@ The exchanges are topics so that RabbitMQ can check by routing key who may publi
 service may write to the default exchange, from which every queue can be reached.
 
 A service publishes an event only after the queues of all its consumers exist, so that no consumer misses it (hazard
-H8 of docs/reliability.md). A
-broker with a user per service loads the topology at its start (deploy/definitions.py), and a service with its own user
-only checks that it exists. A service whose user has every permission declares it.
+H8 of docs/reliability.md). A broker with a user for each service loads the topology at its start
+(deploy/definitions.py). A service that connects as its own user only checks that the topology exists. A service whose
+user has all permissions declares it.
 """
 
 from typing import Any

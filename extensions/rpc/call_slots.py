@@ -1,4 +1,4 @@
-"""The calls of a service that may run at the same time; more of them wait in arrival order."""
+"""Limits how many calls of a service run at the same time. Further calls wait in arrival order."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ Spawn = Callable[[], Any]
 
 
 class CallSlots:
-    """Runs at most `size` workers. The prefetch of the queue bounds how many calls wait."""
+    """Runs at most `size` workers at the same time. The prefetch limit of the queue bounds how many calls wait."""
 
     def __init__(self, size: int) -> None:
         self._free = size
@@ -40,4 +40,4 @@ class CallSlots:
             try:
                 self._start(*self._queued.popleft())
             except ContainerBeingKilled:
-                self._queued.clear()  # the broker will deliver these calls again, and they are refused
+                self._queued.clear()  # their messages are not acknowledged, so the broker delivers them again

@@ -2,11 +2,12 @@
 
 * The method runs in one transaction, which is committed before the reply is sent.
 * A call expires in the queue when its caller no longer waits for it.
-* A call is made at most once: a redelivered call, whose service died during the first delivery, is refused.
+* A call is executed at most once. If the service dies during a call, the broker delivers the call again, and it is
+  refused.
 * A message that is not a call becomes a dead letter.
-* A call is acknowledged on the connection that consumes, and its reply is sent on another one: while the broker takes
-  no messages, acknowledgements go on.
-* The greenlet that reads the connection only puts calls into a queue; another one starts their workers.
+* A call is acknowledged on the connection that consumes, and its reply is sent on another connection. So calls are
+  acknowledged even while the broker accepts no messages.
+* The greenlet that reads the connection only puts calls into a queue. Another greenlet starts their workers.
 """
 
 import functools
@@ -45,7 +46,7 @@ from extensions.storage.engine import is_outage, is_statement_timeout
 
 log = logging.getLogger(__name__)
 
-# A stopped service's queue survives a restart; when it has expired, calls are returned at once (mandatory).
+# The queue survives a restart of the service. After it has expired, the broker returns calls at once (mandatory).
 QUEUE_EXPIRES_MS = 10_000
 # Must be longer than the deadline of client calls, and shorter than the grace period of the supervisor.
 STOP_SECONDS = 6.0
@@ -88,7 +89,7 @@ class RpcServer(SharedExtension):
         self.listener.subscribe(self, last=True)
 
     def register(self, method: "Rpc") -> None:
-        """Make `method` callable. It stays so while the service stops: calls that arrive then get a reply too."""
+        """Make `method` callable. It stays callable while the service stops: calls that arrive then get a reply too."""
         self._methods[method.method_name] = method
         own = int(config.get(method.own_calls, 0)) if method.own_calls else 0
         if own:
@@ -98,7 +99,7 @@ class RpcServer(SharedExtension):
             pool.resize(pool.size + own)
 
     def start(self) -> None:
-        """Refuse to start a service that lacks a method of its RPC interface, or has one that is no entrypoint."""
+        """Start. Raises NotImplementedError if a method of the RPC interface is missing, or has no @rpc."""
         missing = missing_methods(self.container.service_cls, self._methods)
         if missing:
             problem = f"{self.container.service_name} does not serve: {', '.join(missing)}. Decorate each with @rpc."
@@ -107,7 +108,7 @@ class RpcServer(SharedExtension):
             self._acceptor = self.container.spawn_managed_thread(self._accept_all, identifier="rpc.accept")
 
     def finish(self) -> None:
-        """Accept no more calls; the container waits at most STOP_SECONDS for the workers of calls under way."""
+        """Accept no more calls. The container waits at most STOP_SECONDS for the calls that are being executed."""
         if self._closing is None:
             self._closing = eventlet.spawn(self._end_workers)
         self.listener.unsubscribe(self)
@@ -135,7 +136,7 @@ class RpcServer(SharedExtension):
         self._channel = channel
 
     def on_disconnected(self) -> None:
-        """Forget the channel: replies to calls from it cannot be sent any more."""
+        """Forget the channel: calls that arrived on it can no longer be acknowledged, and get no reply."""
         self._channel = None
 
     def on_message(self, message: amqp.Message) -> None:
@@ -146,12 +147,12 @@ class RpcServer(SharedExtension):
         while True:
             channel, message = self._received.get()
             self._is_accepting = True
-            if channel is self._channel:  # otherwise the connection was lost; the call is delivered again, and refused
+            if channel is self._channel:  # else the connection was lost; the call is delivered again, and refused
                 self._accept(channel, message)
             self._is_accepting = False
 
     def _accept(self, channel: amqp.Channel, message: amqp.Message) -> None:
-        """Start a worker for one call, or let it wait until one of the other calls ends."""
+        """Start a worker for one call. If all slots are in use, the call waits until another call ends."""
         try:
             entrypoint, args, kwargs = self._decode(message)
             if message.delivery_info.get("redelivered"):
@@ -213,7 +214,7 @@ class RpcServer(SharedExtension):
             return  # the connection is lost; the caller gets an error when the call is delivered again
         body = _envelope(message.delivery_info["routing_key"], result, error)
         try:
-            # First the acknowledgement: the call was executed, even if the reply is lost.
+            # The acknowledgement comes first, because the call was executed, even if the reply is lost.
             channel.send(channel.acknowledgement(message.delivery_tag))
             self._send(message, body)
         except (BrokerUnavailable, *CONNECTION_ERRORS, AttributeError) as failure:
@@ -221,7 +222,8 @@ class RpcServer(SharedExtension):
 
     def _send(self, message: amqp.Message, body: str) -> None:
         reply_to = str(message.properties["reply_to"])
-        if "." in reply_to:  # a service's address, or direct reply-to: RabbitMQ would close the connection
+        # The routing key of a service, or direct reply-to. For direct reply-to RabbitMQ would close the connection.
+        if "." in reply_to:
             log.warning("a call has the reply_to %r, which is not the address of a reply queue", reply_to)
             return
         correlation_id = str(message.properties.get("correlation_id", ""))
@@ -244,7 +246,7 @@ class Rpc(Entrypoint):
     server = RpcServer()
 
     def __init__(self, own_calls: str = "") -> None:
-        """`own_calls` is the setting with the number of calls of this method that RPC_PREFETCH does not include."""
+        """`own_calls` names a setting: as many calls of this method may run or wait in addition to RPC_PREFETCH."""
         super().__init__()
         self.own_calls = own_calls
 
@@ -262,7 +264,7 @@ class Rpc(Entrypoint):
         return signature
 
     def check_arguments(self, args: Any, kwargs: Any) -> None:
-        """Raise BadCall where the arguments do not fit the method."""
+        """Raise BadCall if the arguments do not fit the method."""
         try:
             self._signature.bind(args, kwargs)
         except TypeError as error:
@@ -271,7 +273,7 @@ class Rpc(Entrypoint):
 
 
 def missing_methods(service: type, served: Container[str]) -> list[str]:
-    """Return the methods of the Protocols that `service` inherits that are not `served`: `<Protocol>.<method>`."""
+    """Return those methods of the inherited Protocols that are not in `served`, as `<Protocol>.<method>`."""
     interfaces = [kind for kind in service.__mro__ if getattr(kind, "_is_protocol", False) and kind is not Protocol]
     return [
         f"{interface.__name__}.{name}"
@@ -306,10 +308,11 @@ def rpc(
 ) -> Callable[..., Any]:
     """Make a method callable by RPC. It gets typed arguments (see signature.py), and returns plain JSON.
 
-    With `transaction`, it runs in one; without, it opens its own. With `idempotent`, its `idempotency_key` makes it
-    run once. With `admin`, the actor's role is checked before the other arguments are parsed. `own_calls` names a
-    setting: so many calls of this method may run or wait beside RPC_PREFETCH calls of the other methods. A ServiceError
-    reaches the caller as itself; anything else is logged and becomes InternalError.
+    With `transaction`, the method runs in a transaction; without, it opens its own. With `idempotent`, calls with the
+    same `idempotency_key` run it only once. With `admin`, the actor's role is checked before the other arguments are
+    parsed. `own_calls` names a setting: as many calls of this method may run or wait in addition to the RPC_PREFETCH
+    calls of the other methods. The caller receives a ServiceError as it was raised. Any other error is logged, and the
+    caller receives InternalError.
 
     Only Nameko calls the decorated method, with the arguments of the wire. A service must not call its own RPC methods.
     """
@@ -332,13 +335,13 @@ def _entrypoint(
 
     def call_in_transaction(self: Any, arguments: dict[str, Any]) -> Any:
         key = arguments.get("idempotency_key") if idempotent else None
-        # The fingerprint is that of the wire arguments: keys that an older release stored stay valid.
+        # The fingerprint is computed from the wire arguments, so that keys stored by an older release stay valid.
         return run_once(self.work, method.__name__, key, arguments, lambda: call(self, arguments))
 
     run = call_in_transaction if transaction else call
 
     @functools.wraps(method)
-    def entry(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # `self` may also be a name that a caller states
+    def entry(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # `/`: a caller may send an argument named `self`
         try:
             return run(self, signature.bind(args, kwargs))
         except ServiceError:
@@ -357,7 +360,7 @@ def _entrypoint(
 
 
 def _arguments(body: bytes) -> tuple[list[Any], dict[str, Any]]:
-    """Return the arguments of a call. Raises Undecodable with what is wrong, in words."""
+    """Return the arguments of a call. Raises Undecodable, whose text says what is wrong."""
     try:
         call = _decode(body.decode() if body else "")
     except RecursionError:
@@ -378,7 +381,7 @@ _decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
 def _plain(value: Any) -> str:
-    """Return a value of these types as text. Everything else is no JSON."""
+    """Return a UUID, a Decimal, a date or a datetime as text. Raises TypeError for other types."""
     if isinstance(value, UUID | Decimal | date):  # a datetime is a date
         return str(value)
     raise TypeError(f"a {type(value).__name__} is no JSON")
@@ -388,10 +391,10 @@ _encode = json.JSONEncoder(default=_plain, allow_nan=False).encode
 
 
 def _envelope(method: str, result: Any, error: BaseException | None) -> str:
-    """Return the body of a reply: of an InvalidResult where the result is no JSON."""
+    """Return the body of a reply. If the result cannot be encoded as JSON, the reply is InvalidResult."""
     try:
         return _encode({"result": result, "error": _serialize(error), "replayed": isinstance(result, Replayed)})
-    except Exception:  # whatever a method can return or raise: keys that are no text, cycles, NaN
+    except Exception:  # the result of a method may have keys that are no text, cycles, or NaN
         log.exception("%s was called, and its result is no JSON", method)
     return _encode({"result": None, "error": _serialize(InvalidResult()), "replayed": False})
 

@@ -1,8 +1,8 @@
-"""What isolates a process from a service that it calls: for each service a bulkhead and a circuit breaker.
+"""Service guards: a bulkhead and a circuit breaker for each service that this process calls.
 
-A service that is slow or frozen delays only the calls to it. At most `RPC_MAX_WAITING_PER_SERVICE` workers wait for it,
-and after many calls without a reply further ones are refused at once, except for a probe every now and then.
-Decision 0017 describes both.
+A service that is slow or frozen delays only the calls to it. At most `RPC_MAX_WAITING_PER_SERVICE` workers wait for its
+replies. After many calls without a reply, further calls are refused at once, except for a probe now and then
+(docs/architecture/decisions/0017-one-slow-service-delays-only-its-own-requests.md).
 """
 
 import logging
@@ -26,32 +26,33 @@ log = logging.getLogger(__name__)
 # Workers of a process that do not call services: event handlers, timers and health checks.
 SPARE_WORKERS = 4
 MAX_WAITING = 300
-# A call without a reply says that the service is away only where it has waited at least this long: a caller may give
-# a call less time than the service usually needs.
+# A call without a reply counts as failed only if it has waited at least this long, because a caller may set a deadline
+# that is shorter than the service usually needs.
 TELLING_SECONDS = 1.0
-# Calls that wait in the service for room have a guard of their own: other calls of the service do not wait behind them.
+# These calls may wait long in the service, so each has a guard of its own. The other calls of the service do not wait
+# behind them.
 WAITING_CALLS = frozenset({"orders.create_order"})
-# Health checks pass always. One that is answered brings the next probe forward.
+# A health check always passes. If it gets a reply, the next call is the probe.
 HEALTH = "health"
 
 
 class NoReply(UpstreamTimeout):
-    """The call was sent, and no reply came in time. An UpstreamTimeout that the service replied with is none."""
+    """The call was sent, and no reply came in time. It is not raised if the service itself replies UpstreamTimeout."""
 
 
 class ServiceBusy(ServiceUnavailable):
-    """As many calls to the service as are allowed are under way or wait; nothing was done."""
+    """The highest permitted number of calls to the service run or wait already. The call was not sent."""
 
 
 class ServiceSilent(ServiceUnavailable):
-    """The circuit is open: the service has lately not replied to many calls; nothing was done."""
+    """The circuit is open: the service has lately not replied to many calls. The call was not sent."""
 
 
 class ServiceGuard:
     """Bulkhead and circuit breaker of one service, or one of WAITING_CALLS: `with guard.call(method, timeout): ...`."""
 
     def __init__(self, service: str, max_calls: int, max_waiting: int, instruments: GuardInstruments) -> None:
-        """At most `max_calls` calls run, and `max_waiting` run or wait."""
+        """At most `max_calls` calls run at the same time, and at most `max_waiting` run or wait."""
         self.service = service.partition(".")[0]
         self._bulkhead = Bulkhead(max_calls, max_waiting, self._busy)
         self._breaker = CircuitBreaker(self._on_change)
@@ -59,14 +60,14 @@ class ServiceGuard:
         instruments.watch(lambda: self._bulkhead.in_flight, lambda: self._breaker.state)
 
     def require_capacity(self, timeout: float) -> None:
-        """Raise what `call` would raise at once, if the reply may take `timeout` seconds."""
+        """Raise ServiceBusy or ServiceSilent if a call with this timeout would be refused at once."""
         self._require_closed()
         self._bulkhead.require_capacity(timeout)
 
     def call(self, method: str, timeout: float) -> "_Call":
-        """Return a context manager for one call of at most `timeout` seconds; the call may wait as long for its turn.
+        """Return a context manager for one call of at most `timeout` seconds. Entering it waits for a slot.
 
-        Entering it raises ServiceBusy or ServiceSilent.
+        It waits for at most `timeout` seconds too. Raises ServiceBusy or ServiceSilent.
         """
         return _Call(self, method, timeout)
 
@@ -76,18 +77,18 @@ class ServiceGuard:
         self._bulkhead.acquire(current_trace().remaining(timeout))
         try:
             return self._breaker.admit()
-        except CircuitOpen as error:  # it has opened while this call waited
+        except CircuitOpen as error:  # the circuit has opened while this call waited
             self._bulkhead.release()
             raise self._silent(error.retry_after) from None
 
     def leave(self, error: BaseException | None, seconds: float, *, is_probe: bool) -> None:
-        """Record the end of a call that `enter` let pass, after so many seconds."""
+        """Record the end of a call that `enter` let pass, and that took `seconds`."""
         self._bulkhead.record_duration(seconds)
         self._bulkhead.release()
         self._breaker.record(failed=_failed(error, seconds), is_probe=is_probe)
 
     def responds(self) -> None:
-        """Bring the next probe forward: the service has answered a health check."""
+        """Make the next call the probe, because the service has replied to a health check."""
         self._breaker.probe_soon()
 
     def _require_closed(self) -> None:
@@ -136,7 +137,7 @@ class _Call:
 
 
 def _failed(error: BaseException | None, seconds: float) -> bool | None:
-    """Tell whether a call failed for want of a reply; None where its end says nothing about the service."""
+    """Tell whether a call failed because no reply came; None if its result says nothing about the service."""
     if isinstance(error, NoReply):
         return True if seconds >= TELLING_SECONDS else None
     if error is None or isinstance(error, Overloaded):
@@ -156,7 +157,7 @@ class ServiceGuards(SharedExtension):
         self._max_calls = self._max_waiting = MAX_WAITING
 
     def setup(self) -> None:
-        """Read the settings; make the guards of all services that this one may call, so that their metrics exist."""
+        """Read the settings. Create the guards of all services that this one may call, so that their metrics exist."""
         workers = max(1, self.container.max_workers - SPARE_WORKERS)
         self._max_calls = int(config.get("RPC_MAX_CALLS_PER_SERVICE") or workers)
         self._max_waiting = int(config.get("RPC_MAX_WAITING_PER_SERVICE", MAX_WAITING))

@@ -1,9 +1,9 @@
-"""How the typed arguments of an RPC method travel: as flat JSON, named by the *wire signature* of the method.
+"""How the typed arguments of an RPC method are sent: as a flat JSON object, by the *wire signature* of the method.
 
     def create_order(self, order: CreateOrder, *, actor: Actor = OPERATOR, idempotency_key: str | None = None)
 
-has the wire signature `(items, total_amount=None, actor=None, idempotency_key=None)`: the fields of a request stand in
-the place of its parameter. Both sides read it from the annotations: the client to encode, the server to decode.
+has the wire signature `(items, total_amount=None, ..., actor=None, idempotency_key=None)`: the fields of a request
+replace its parameter. Client and server derive it from the annotations: the client to encode, the server to decode.
 """
 
 import inspect
@@ -19,27 +19,27 @@ from contracts.ids import parse_id
 
 
 class WireArguments(dict[str, Any]):
-    """The arguments of a call as they arrived, by their names on the wire; what the caller left out is not there.
+    """The arguments of a call as they arrived, by their names on the wire. Arguments that the caller omits are missing.
 
-    A service method with a parameter of this type gets them beside the typed ones. The parameter does not travel.
+    A service method with a parameter of this type gets them in addition to the typed arguments. Callers do not send it.
     """
 
 
 class _Plain:
-    """A parameter that travels as it is."""
+    """A parameter that is sent as it is."""
 
     def __init__(self, parameter: Parameter) -> None:
         self.name, self.default = parameter.name, parameter.default
         self._kind = parameter.kind
 
     def wire(self) -> list[Parameter]:
-        """Return the parameters of the wire signature that stand for this one."""
+        """Return the parameters of the wire signature that replace this one."""
         if self._kind in _VARIADIC:
             return [Parameter(self.name, self._kind)]
         return [Parameter(self.name, _EITHER, default=_optional(self.default is not Parameter.empty))]
 
     def encode(self, value: Any) -> dict[str, Any]:
-        """Return what travels for `value`: nothing for the default."""
+        """Return the arguments that are sent for `value`: none for the default."""
         return {} if value is self.default else {self.name: self._to_json(value)}
 
     def decode(self, arguments: Mapping[str, Any], typed: dict[str, Any]) -> None:
@@ -55,7 +55,7 @@ class _Plain:
 
 
 class _Id(_Plain):
-    """A UUID, which travels as a string."""
+    """A UUID, which is sent as a string."""
 
     def _to_json(self, value: UUID) -> str:
         return str(value)
@@ -65,7 +65,7 @@ class _Id(_Plain):
 
 
 class _Actor(_Plain):
-    """The actor, who travels as an object; the operator is left out."""
+    """The actor, who is sent as a JSON object, or as null if it is the operator."""
 
     def _to_json(self, value: Actor) -> dict[str, Any] | None:
         return None if value.user_id is None else {"user_id": str(value.user_id), "roles": list(value.roles)}
@@ -75,12 +75,12 @@ class _Actor(_Plain):
 
 
 class _Fields(_Plain):
-    """A request, whose stated fields travel as separate arguments."""
+    """A request. Those of its fields that are set are sent as separate arguments."""
 
     def __init__(self, parameter: Parameter, model: type[Request]) -> None:
         super().__init__(parameter)
         self._model, self._fields = model, _fields(model)
-        self._travelling = set(self._fields)
+        self._sent = set(self._fields)
 
     def wire(self) -> list[Parameter]:
         """Return one parameter for each field, optional where the field has a default."""
@@ -88,11 +88,11 @@ class _Fields(_Plain):
         return [Parameter(name, _EITHER, default=_optional(not fields[name].is_required())) for name in self._fields]
 
     def encode(self, value: Request) -> dict[str, Any]:
-        """Return the stated fields that the parameter's own type has: a subclass may have others besides."""
-        return value.model_dump(mode="json", exclude_unset=True, include=self._travelling)
+        """Return the fields that are set. Further fields of a subclass of the annotated type are left out."""
+        return value.model_dump(mode="json", exclude_unset=True, include=self._sent)
 
     def decode(self, arguments: Mapping[str, Any], typed: dict[str, Any]) -> None:
-        """Add the request of the stated fields."""
+        """Add the request with the fields that arrived."""
         typed[self.name] = self._model.parse({name: arguments[name] for name in self._fields if name in arguments})
 
 
@@ -104,7 +104,7 @@ class _OtherFields(_Fields):
         return [Parameter(self.name, Parameter.VAR_KEYWORD)]
 
     def decode(self, arguments: Mapping[str, Any], typed: dict[str, Any]) -> None:
-        """Add the request of the arguments that are left."""
+        """Add the request with the remaining arguments."""
         typed[self.name] = self._model.parse(arguments.get(self.name, {}))
 
 
@@ -121,7 +121,7 @@ class _Arrived(_Plain):
 
 
 class WireSignature:
-    """What calls of one method look like on the wire, and how they become calls of the method."""
+    """Encodes calls of one method for the wire, and decodes them to calls of the method."""
 
     def __init__(self, method: Callable[..., Any]) -> None:
         """Read the annotations of `method`, a function whose first parameter is `self`."""
@@ -135,17 +135,17 @@ class WireSignature:
 
     @cached_property
     def wire(self) -> Signature:
-        """The parameters by which a caller states the arguments, by name or by place."""
+        """The parameters of the method on the wire. A caller may pass each by name or by position."""
         return Signature([one for parameter in self._parameters.values() for one in parameter.wire()])
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments of a call by their names. Raises TypeError where one is missing, unknown or too many."""
+        """Return the arguments of a call by their names. Raises TypeError if one is missing, unknown or too many."""
         return self.wire.bind(*args, **kwargs).arguments
 
     def decode(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the typed arguments by their names, for what `bind` returned.
+        """Return the typed arguments by their names. `arguments` is the result of `bind`.
 
-        Raises ValidationFailed for the first wrong one.
+        Raises ValidationFailed for the first invalid argument.
         """
         typed: dict[str, Any] = {}
         for parameter in self._parameters.values():
@@ -153,7 +153,7 @@ class WireSignature:
         return typed
 
     def call(self, method: Callable[..., Any], service: Any, arguments: Mapping[str, Any]) -> Any:
-        """Call `method` of a service with the typed arguments for what `bind` returned. Raises ValidationFailed."""
+        """Decode the result of `bind`, and call `method` of a service with it. Raises ValidationFailed."""
         typed = self.decode(arguments)
         if not self._is_variadic:
             return method(service, **typed)
@@ -161,7 +161,7 @@ class WireSignature:
         return method(service, *bound.args, **bound.kwargs)
 
     def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return typed arguments as they travel, by their names on the wire."""
+        """Return the arguments as they are sent, by their names on the wire."""
         wire: dict[str, Any] = {}
         for name, value in self._named(args, kwargs).items():
             wire |= self._parameters[name].encode(value)
@@ -175,7 +175,7 @@ class WireSignature:
 
 
 def rpc_methods(interface: type) -> dict[str, Callable[..., Any]]:
-    """Return the methods of an RPC interface, a Protocol, those that it inherits included."""
+    """Return the methods of an RPC interface (a Protocol), including inherited ones."""
     members = inspect.getmembers(interface, inspect.isfunction)
     return {name: method for name, method in members if not name.startswith("_")}
 
@@ -209,6 +209,6 @@ def _parameter(parameter: Parameter, hint: Any) -> _Plain:
 
 
 def _fields(model: type[Request]) -> tuple[str, ...]:
-    """Return the fields of a request in the order of the wire signature: its own before those that it inherits."""
+    """Return the fields of a request in the order of the wire signature: its own fields, then inherited ones."""
     own = [name for kind in model.__mro__ for name in inspect.get_annotations(kind)]
     return tuple(name for name in dict.fromkeys(own) if name in model.model_fields)

@@ -1,4 +1,4 @@
-"""Bulkhead: the slots that requests of one kind share, with a bounded queue for them."""
+"""Bulkhead: requests of one kind share a number of slots, and wait for a slot in a bounded queue."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from contracts.errors import ServiceUnavailable
 
 # Weight of the newest duration in the exponential moving average.
 NEWEST_SHARE = 0.05
-# Half of the requests take longer than the average, so plan with more than the average.
+# Many requests take longer than the average, so estimates use the average times this factor.
 SAFETY_FACTOR = 1.5
 
 
@@ -16,7 +16,10 @@ class Bulkhead:
     """Limits the requests that run or wait at the same time, and refuses those that would miss their deadline."""
 
     def __init__(self, slots: int, max_requests: int, refusal: Callable[[], ServiceUnavailable]) -> None:
-        """`slots` requests run at the same time. At most `max_requests` run or wait. `refusal` makes the error."""
+        """At most `slots` requests run at the same time, and at most `max_requests` run or wait.
+
+        `refusal()` returns the error for a refused request.
+        """
         self._slots, self._max_requests, self._refusal = slots, max_requests, refusal
         self._free = Semaphore(slots)
         self._in_flight = 0
@@ -28,15 +31,14 @@ class Bulkhead:
         return self._in_flight
 
     def require_capacity(self, timeout: float) -> None:
-        """Raise the refusal where a response would take longer than `timeout` seconds."""
+        """Raise the refusal if too many requests wait, or if a response would take longer than `timeout` seconds."""
         if self._in_flight >= self._max_requests or not self._can_respond_within(timeout):
             raise self._refusal()
 
     def acquire(self, timeout: float) -> None:
         """Wait for a slot.
 
-        Raises the refusal: at once where a response would take longer than `timeout` seconds, later where the wait
-        leaves too little time.
+        Raises the refusal at once if `require_capacity` does, and later if the wait has left too little time.
         """
         self.require_capacity(timeout)
         self._in_flight += 1
@@ -44,13 +46,13 @@ class Bulkhead:
         try:
             acquired = self._free.acquire(timeout=max(0.0, timeout - SAFETY_FACTOR * self._mean_seconds))
         finally:
-            if not acquired:  # also where this greenlet is killed while it waits
+            if not acquired:  # the wait timed out, or this greenlet was killed
                 self._in_flight -= 1
         if not acquired:
             raise self._refusal()
 
     def release(self) -> None:
-        """Free the slot that `acquire` returned."""
+        """Free the slot that `acquire` has taken."""
         self._in_flight -= 1
         self._free.release()
 

@@ -1,13 +1,13 @@
-"""Circuit breaker: stop asking a dependency that has lately failed to respond, and probe it now and then."""
+"""Circuit breaker: while a dependency does not respond, calls to it are refused, except for a probe now and then."""
 
 import time
 from collections.abc import Callable
 from enum import StrEnum
 
-# The circuit opens where within this time so many calls failed, and at least every second call did.
+# The circuit opens if at least MIN_FAILURES calls of the last WINDOW_SECONDS failed, and at least half of all calls.
 WINDOW_SECONDS = 10.0
 MIN_FAILURES = 5
-# Between the end of a failed probe and the next one.
+# From the end of a failed probe to the next probe.
 PROBE_PAUSE_SECONDS = 1.0
 
 
@@ -19,11 +19,11 @@ class State(StrEnum):
     OPEN = "open"
     """No call passes until the next probe is due."""
     HALF_OPEN = "half_open"
-    """One call passes, the probe: it has begun, and its outcome decides."""
+    """The probe is running, and no other call passes. Its outcome closes or opens the circuit."""
 
 
 class CircuitOpen(Exception):
-    """The call must not be made. `retry_after` is the time in seconds until the next probe is due."""
+    """The call must not be made. `retry_after` is the number of seconds until the next probe is due."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__(f"the circuit is open for {retry_after:.1f} s")
@@ -31,7 +31,7 @@ class CircuitOpen(Exception):
 
 
 class CircuitBreaker:
-    """The circuit breaker of one dependency. For each call: `admit`, and afterwards `record`."""
+    """The circuit breaker of one dependency. Call `admit` before each call of the dependency, and `record` after it."""
 
     def __init__(self, on_change: Callable[[State], None] = lambda _state: None) -> None:
         """`on_change` is called with each new state."""
@@ -42,7 +42,7 @@ class CircuitBreaker:
         self._half_began = time.monotonic()
 
     def check(self) -> None:
-        """Raise CircuitOpen where `admit` would."""
+        """Raise CircuitOpen if `admit` would raise it."""
         if self.state is State.CLOSED:
             return
         wait = self._probe_at - time.monotonic()
@@ -50,7 +50,7 @@ class CircuitBreaker:
             raise CircuitOpen(max(wait, PROBE_PAUSE_SECONDS))
 
     def admit(self) -> bool:
-        """Let a call pass. Returns True where it is the probe. Raises CircuitOpen."""
+        """Let a call pass, or raise CircuitOpen. Returns whether the call is the probe."""
         self.check()
         if self.state is State.CLOSED:
             return False
@@ -58,14 +58,14 @@ class CircuitBreaker:
         return True
 
     def record(self, *, failed: bool | None, is_probe: bool) -> None:
-        """Record the outcome of a call that `admit` let pass; None where it says nothing about the dependency."""
+        """Record the end of a call that `admit` let pass. `failed` is None if it says nothing about the dependency."""
         if is_probe:
             self._close() if failed is False else self._open()
         elif self.state is State.CLOSED and failed is not None:
             self._count(failed)
 
     def probe_soon(self) -> None:
-        """Make the next call the probe, because there is another sign that the dependency responds again."""
+        """Make the next call the probe, because something else shows that the dependency responds again."""
         self._probe_at = 0.0
 
     def _count(self, failed: bool) -> None:
@@ -95,7 +95,7 @@ class CircuitBreaker:
 
 
 class _Outcomes:
-    """Numbers of calls and of failed calls."""
+    """The number of calls, and of failed calls."""
 
     __slots__ = ("calls", "failures")
 

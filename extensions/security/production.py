@@ -1,4 +1,4 @@
-"""Checks that stop a service in production if its settings are fit for development only."""
+"""Checks at the start of a service in production: it does not start with settings for development."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ COMMON_PASSWORDS = frozenset({"", "guest", "suite", "postgres", "redis", "rabbit
 
 
 class UnfitForProduction(RuntimeError):
-    """A production service has settings of development; the text names them."""
+    """A service in production has settings for development; the text names them."""
 
 
 def is_common_password(user: str, password: str) -> bool:

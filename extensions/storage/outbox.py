@@ -1,6 +1,7 @@
-"""The outbox: events stored in the transaction that caused them, until the broker has confirmed them.
+"""The outbox: a table of events that the broker has not confirmed yet.
 
-A unit of work inserts rows; the relay (extensions/messaging/outbox_relay.py) locks, publishes and deletes them.
+A unit of work inserts the events, in the transaction that caused them. The relay
+(extensions/messaging/outbox_relay.py) locks, publishes and deletes them.
 """
 
 from collections.abc import Collection, Sequence
@@ -16,7 +17,7 @@ from contracts.ids import new_id
 
 MAX_COUNTED = 10_000
 LONGEST_PAUSE_SECONDS = 60
-"""The longest time that an event is postponed after the broker did not take it."""
+"""The longest pause before the next try of an event that the broker refused."""
 LONGEST_REASON = 1000
 
 
@@ -35,12 +36,12 @@ def new_row(event: Event, cause: Cause) -> dict[str, Any]:
 
 
 def select_due(outbox: Table, limit: int) -> Select[Any]:
-    """Return the statement that locks the oldest `limit` rows that are due; rows locked by others are skipped.
+    """Return the statement that locks the oldest `limit` rows that are due, without rows that others have locked.
 
-    Its parameter `paused` is a list of event types to leave out. Build it once: it is executed many times a second.
+    Its parameter `paused` is a list of event types to leave out. It is executed many times a second, so build it once.
     """
     now = func.clock_timestamp()
-    # A due time further away than the longest pause was written before the database's clock was set back.
+    # A due time beyond the longest pause was written before the database's clock was set back. Such a row is due too.
     due = or_(outbox.c.due_at <= now, outbox.c.due_at > now + timedelta(seconds=LONGEST_PAUSE_SECONDS))
     tried = outbox.c.event_type.not_in(bindparam("paused", expanding=True))
     return select(outbox).where(due, tried).order_by(outbox.c.id).limit(limit).with_for_update(skip_locked=True)
@@ -53,9 +54,9 @@ def delete_rows(session: Session, outbox: Table, rows: Sequence[Any]) -> None:
 
 
 def postpone_rows(session: Session, outbox: Table, rows: Sequence[tuple[Any, str]]) -> None:
-    """Put aside rows whose events the broker did not take, each with the reason.
+    """Postpone rows whose events the broker refused; each comes with the reason.
 
-    They are due again after 1, 2, 4 ... LONGEST_PAUSE_SECONDS.
+    The pause before the next try is 1 s, then 2 s, 4 s and so on, up to LONGEST_PAUSE_SECONDS.
     """
     if not rows:
         return
@@ -75,28 +76,31 @@ def postpone_rows(session: Session, outbox: Table, rows: Sequence[tuple[Any, str
 
 
 def pause_after(attempts: int) -> float:
-    """Return the seconds until the next try of an event that was refused after `attempts` other tries."""
+    """Return the pause, in seconds, after an event was refused that had been refused `attempts` times before."""
     return float(min(2 ** min(attempts, 30), LONGEST_PAUSE_SECONDS))
 
 
 def make_due(session: Session, outbox: Table, event_types: Collection[str]) -> None:
-    """Make the events of these types due that were put aside: the broker takes them again."""
+    """Make the postponed events of these types due now, because the broker accepts these types again."""
     if event_types:
         later = outbox.c.event_type.in_(event_types), outbox.c.attempts > 0, outbox.c.due_at > func.clock_timestamp()
         session.execute(update(outbox).where(*later).values(due_at=func.clock_timestamp()))
 
 
 def backlog(session: Session, outbox: Table) -> tuple[float, float, float]:
-    """Return the number of rows, at most MAX_COUNTED, the age of the oldest in seconds, and how many are put aside."""
+    """Return the number of rows, the age of the oldest in seconds, and the number of refused rows.
+
+    At most MAX_COUNTED rows are counted.
+    """
     waiting = select(outbox.c.created_at, outbox.c.attempts).order_by(outbox.c.id).limit(MAX_COUNTED).subquery()
     age = func.extract("epoch", func.clock_timestamp() - func.min(waiting.c.created_at))
-    put_aside = func.count().filter(waiting.c.attempts > 0)
-    count, oldest, refused = session.execute(select(func.count(), age, put_aside).select_from(waiting)).one()
-    return float(count), max(0.0, float(oldest or 0)), float(refused)
+    refused = func.count().filter(waiting.c.attempts > 0)
+    count, oldest, postponed = session.execute(select(func.count(), age, refused).select_from(waiting)).one()
+    return float(count), max(0.0, float(oldest or 0)), float(postponed)
 
 
 def list_refused(session: Session, outbox: Table, limit: int, before: UUID | None) -> Sequence[Row[Any]]:
-    """Return the newest events that the broker did not take, of those with a message id below `before`."""
+    """Return the newest refused events; with `before`, only those whose message id is below it."""
     refused = select(outbox).where(outbox.c.attempts > 0).order_by(outbox.c.message_id.desc()).limit(limit)
     if before is not None:
         refused = refused.where(outbox.c.message_id < before)

@@ -45,7 +45,7 @@ def fetch_page(
 
 
 def equal_in_order(column: InstrumentedAttribute[Any], value: Any) -> ColumnElement[bool]:
-    """Return the SQL for `column` being `value`, for a page whose first key is `column`.
+    """Return the SQL condition that `column` equals `value`, for a page whose first key is `column`.
 
     With `=`, PostgreSQL drops the column from the sort order. For a frequent value it may then scan an index on the
     other keys and skip all rows with other values. BETWEEN keeps the column in the order, so that the index on all keys
@@ -55,7 +55,7 @@ def equal_in_order(column: InstrumentedAttribute[Any], value: Any) -> ColumnElem
 
 
 def _mark(keys: Sequence[InstrumentedAttribute[Any]], descending: bool) -> str:
-    """Return a short hash that is the same for all cursors of one list and sort order."""
+    """Return a short hash of the keys and the direction. A cursor of another list has another hash."""
     name = f"{[str(key) for key in keys]} {descending}"
     return hashlib.sha256(name.encode()).hexdigest()[:8]
 

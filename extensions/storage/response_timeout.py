@@ -18,5 +18,5 @@ def response_timeout(seconds: float) -> Iterator[None]:
 
 
 def response_timeout_or(default: float) -> float:
-    """Return the override in seconds, `default` if there is none."""
+    """Return the override in seconds, or `default` if there is none."""
     return _seconds.get() or default

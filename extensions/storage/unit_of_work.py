@@ -25,6 +25,7 @@ from extensions.observability.traces import current_trace
 from extensions.runtime.addresses import database_url
 from extensions.storage import inbox, outbox, timers
 from extensions.storage.bulk import insert_rows
+from extensions.storage.database_access import DatabaseAccess
 from extensions.storage.engine import (
     LOCK_NOT_AVAILABLE,
     CommitUnknown,
@@ -36,7 +37,6 @@ from extensions.storage.engine import (
     sqlstate,
 )
 from extensions.storage.periodic import PeriodicMethods
-from extensions.storage.storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +130,9 @@ class UnitOfWork:
         """Return one of the service's messaging tables."""
         return self._provider.table(name)
 
-    def trigger(self, method: str) -> None:
-        """Run the service's @periodic `method` as soon as the transaction is committed."""
-        self.after_commit(self._provider.periodic_methods.trigger, method)
+    def trigger(self, method: Callable[..., Any]) -> None:
+        """Run `method` after the commit: a method of this service with @periodic, or with @executes."""
+        self.after_commit(self._provider.periodic_methods.trigger, method.__name__)
 
     def claim_timer(self, name: str, seconds: float, *, at_once: bool = False) -> bool:
         """Tell whether this transaction is to run the timer `name` in this interval of `seconds`."""
@@ -178,7 +178,7 @@ def _call_all(hooks: Sequence[tuple[Callable[..., object], tuple[Any, ...]]]) ->
 class Work(Database):
     """Gives a service its database: `work = Work(Base)`."""
 
-    storage = Storage()
+    storage = DatabaseAccess()
     periodic_methods = PeriodicMethods()
     metrics = Metrics()
 

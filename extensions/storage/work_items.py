@@ -1,17 +1,17 @@
-"""Durable work items: what waits for something outside of this service, which may be slow, fail or never respond.
+"""Durable work items: work that calls something outside of the service, which may be slow, fail or never respond.
 
 An item is one row, inserted in the transaction that makes the work necessary. A runner (work_items_runner.py) claims
-due items under a lease, executes each outside of any transaction, and records the result in another transaction, which
-checks the lease again. There is one item for each `key`, so the work on one thing is serial. A finished item is
-deleted.
+due items under a lease and executes each outside of any transaction. It records the result in a second transaction,
+which checks that the lease is still valid. There is one item for each `key`, so the work on one thing is serial. A
+finished item is deleted.
 
     key              the thing that the work is about, such as a payment's id
     kind             which pool of the runner executes it
     state            WAITING, or ABANDONED after the last attempt; an abandoned item is kept for the operators
     attempts         attempts that have begun
     next_attempt_at  when it is due; under a lease, when the lease ends and others may claim it
-    lease            a number that each claim draws anew; NULL while nobody executes the item
-    lease_owner      the process that has it
+    lease            an id that each claim creates; NULL while no process executes the item
+    lease_owner      the process that executes the item
     last_error       why the latest attempt failed
 """
 
@@ -32,11 +32,11 @@ TABLE = "work_items"
 MAX_ERROR = 500
 MAX_COUNTED = 10_000
 FAILING_ATTEMPTS = 3
-"""Items that have begun more attempts than this count as failing."""
+"""An item with more attempts than this is counted as failing."""
 
 
 class State(StrEnum):
-    """Whether an item is still worked on."""
+    """Whether further attempts will be made."""
 
     WAITING = "WAITING"
     ABANDONED = "ABANDONED"
@@ -44,7 +44,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An item that was claimed. Its result may be recorded while `lease` is in its row."""
+    """A claimed item. Its result may be recorded as long as its row still has this `lease`."""
 
     key: str
     kind: str
@@ -54,7 +54,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt that failed: the next one is due after `pause` seconds, or never if the item is `abandoned`."""
+    """A failed attempt. The next one is due after `pause` seconds; if the item is `abandoned`, there is none."""
 
     item: Item
     error: str
@@ -101,7 +101,7 @@ def create_table(op: Any) -> None:
     op.create_index("ix_work_items_kind_next_attempt_at", TABLE, ["kind", "next_attempt_at"])
 
 
-# Arrays keep each text the same for any number of items, so that it is compiled once.
+# With arrays as parameters, the text of a statement is the same for any number of items, so it is compiled once.
 _SCHEDULE = text(
     """
     INSERT INTO work_items (key, kind) SELECT * FROM unnest(CAST(:keys AS text[]), CAST(:kinds AS text[]))
@@ -111,8 +111,8 @@ _SCHEDULE = text(
     """
 )
 # statement_timestamp() is constant during the statement, so the index can be used. A due time beyond the horizon was
-# written before the database's clock was set back. Items that failed have places of their own, so that the others never
-# wait for them.
+# written before the database's clock was set back; such an item is due. First and further attempts have separate
+# limits, so that failing items never delay new ones.
 _DUE = """
     SELECT key FROM work_items
     WHERE kind = :kind AND state = 'WAITING' AND attempts {which}
@@ -168,10 +168,10 @@ _RELEASE = text(
 
 
 def schedule(session: Session, kinds: Mapping[str, str]) -> None:
-    """Insert an item for each key, due now; `kinds` has the kind of each.
+    """Insert an item for each key, due now; `kinds` maps each key to a kind.
 
-    An item that exists already is due now too, unless it is being executed: then the recording of its result decides
-    what is next (see `continue_with`).
+    An item that exists already becomes due now. If it is being executed it is left unchanged: whoever records its
+    result also decides its next step (`continue_with`).
     """
     if kinds:
         keys = sorted(kinds)
@@ -181,9 +181,9 @@ def schedule(session: Session, kinds: Mapping[str, str]) -> None:
 def claim(
     session: Session, kind: str, owner: str, *, fresh: int, again: int, seconds: float, longest_pause: float
 ) -> list[Item]:
-    """Claim due items for `seconds`: up to `fresh` for their first attempt, and up to `again` for a further one.
+    """Claim due items for `seconds`: up to `fresh` items for a first attempt, and up to `again` for a further attempt.
 
-    Items whose rows are locked are skipped. `longest_pause` is the longest time for which an item is postponed.
+    Locked rows are skipped. `longest_pause` is the longest time for which items of this kind are postponed.
     """
     lease = new_id()
     horizon = max(seconds, longest_pause) + 1.0
@@ -193,10 +193,10 @@ def claim(
 
 
 def lock_held(session: Session, items: Sequence[Item]) -> tuple[set[str], set[str]]:
-    """Lock the items whose lease is still the claimed one, without waiting.
+    """Lock the items that still have their lease, without waiting for other transactions.
 
-    Returns the keys of these, and those of items that another transaction has locked. The rest were claimed again by
-    someone else, or are finished.
+    Returns the keys of the locked items, and the keys of those that another transaction has locked. Items in neither
+    set have lost their lease: another process claimed them, or they are finished.
     """
     held = _keys_and_leases(items)
     locked = set(session.scalars(_LOCK_HELD, held))
@@ -212,13 +212,13 @@ def finish(session: Session, keys: Iterable[str]) -> None:
 
 
 def continue_with(session: Session, kinds: Mapping[str, str]) -> None:
-    """Let items go on with their next step, due now. The caller holds their leases."""
+    """Give items the kind of their next step, due now. The caller holds their leases."""
     if kinds:
         session.execute(_CONTINUE, {"keys": list(kinds), "kinds": list(kinds.values())})
 
 
 def postpone(session: Session, failures: Sequence[Failure]) -> None:
-    """Record failed attempts, and give their leases back. Items whose lease was lost are left alone."""
+    """Record failed attempts, and end their leases. Items that have lost their lease are left unchanged."""
     if failures:
         values = {
             "states": [State.ABANDONED if each.abandoned else State.WAITING for each in failures],
@@ -229,13 +229,13 @@ def postpone(session: Session, failures: Sequence[Failure]) -> None:
 
 
 def release(session: Session, items: Sequence[Item]) -> None:
-    """Give leases back as if the items had not been claimed: the process stops."""
+    """End leases as if the items had never been claimed, because the process stops."""
     if items:
         session.execute(_RELEASE, _keys_and_leases(items))
 
 
 def backlog(session: Session, table: Table) -> dict[str, tuple[int, int, float]]:
-    """Return by kind: how many items there are, how many fail or are abandoned, the age of the oldest in seconds.
+    """Return for each kind: the number of items, how many fail or are abandoned, and the age of the oldest in seconds.
 
     At most MAX_COUNTED items are counted.
     """

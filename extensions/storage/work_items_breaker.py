@@ -1,21 +1,22 @@
-"""A circuit breaker: while most calls of something outside fail, it is asked only now and then, by a probe."""
+"""A circuit breaker for work items: while most calls fail, only a probe is made now and then."""
 
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 
 WATCHED = 20
-"""How many of the latest callers are watched."""
+"""How many callers count: those with the latest outcomes."""
 MIN_FAILED = 10
 LATELY_SECONDS = 30.0
 FIRST_PROBE_SECONDS, LONGEST_PROBE_SECONDS = 1.0, 8.0
 
 
 class WorkItemBreaker:
-    """Opens when at least MIN_FAILED of the last WATCHED callers have failed lately, and they are the majority.
+    """Opens when more than half of the callers failed, and at least MIN_FAILED did.
 
-    A caller counts with its latest outcome only: one payment that fails for hours says nothing about the others. An
-    open breaker permits a probe after 1, 2, 4 and then every 8 seconds. The first success closes it.
+    Counted are the last WATCHED callers, with outcomes of the last LATELY_SECONDS. Of each caller only the latest
+    outcome counts: one payment that fails for hours says nothing about the others. An open breaker permits a probe
+    after 1, 2, 4 and then every 8 seconds. The first success closes it.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -26,7 +27,7 @@ class WorkItemBreaker:
         self.is_open = False
 
     def succeeded(self, caller: str) -> None:
-        """Note that a call was answered."""
+        """Note that a call got a response."""
         if self.is_open:
             self.is_open = False
             self._latest.clear()
@@ -44,7 +45,7 @@ class WorkItemBreaker:
         return not self.is_open or self._clock() >= self._probe_at
 
     def probes(self) -> None:
-        """Note that a probe is made. It is not noted before: who asks for permission may find nothing to call."""
+        """Note that a probe is made. `permits` does not note it, because its caller may find that nothing is due."""
         self._pause = min(self._pause * 2, LONGEST_PROBE_SECONDS)
         self._probe_at = self._clock() + self._pause
 

@@ -1,4 +1,4 @@
-"""Records the results of work items: those that are there together in one transaction, and each one once."""
+"""Records the results of work items. All results that are due are recorded in one transaction, and each only once."""
 
 import logging
 import time
@@ -18,38 +18,39 @@ from extensions.storage.work_items import Failure, Item
 log = logging.getLogger(__name__)
 
 BATCH = 100
-# The least time between two transactions: results that come meanwhile are recorded together.
+# The least time between two transactions. Results that arrive in this time are recorded together.
 INTERVAL_SECONDS = 0.02
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 STOP_SECONDS = 3.0
 
 
 class Retries(Protocol):
-    """Makes a failed attempt of an item whose result cannot be recorded."""
+    """Decides when an item is attempted again whose result cannot be recorded."""
 
     def failure(self, item: Item, error: str) -> Failure:
-        """Return the failed attempt."""
+        """Return the failed attempt, with the pause before the next one."""
 
 
 @dataclass(slots=True)
 class Result:
-    """One outcome of an item. `expires` is when its lease ends (time.monotonic()), if nobody has recorded it."""
+    """One outcome of an item. Its lease ends at `expires` (time.monotonic())."""
 
     item: Item
     outcome: Any
     expires: float
     limits: Retries
     due: float = 0.0
-    """When to record it: it is put off while its rows are locked, or the database is away."""
+    """When to record it (time.monotonic()). It is later if the rows are locked or the database does not respond."""
     pauses: Backoff = field(default_factory=lambda: Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS))
 
 
 class Recorder:
-    """Records results and failed attempts. `in_transaction(step)` runs a step; `wake(kind)` follows a next step."""
+    """Records results and failed attempts."""
 
     def __init__(
         self, in_transaction: Callable[[Callable[[Any, Any], Any]], Any], wake: Callable[[str], object]
     ) -> None:
+        """`in_transaction(step)` runs a step. `wake(kind)` is called when an item of this kind has become due."""
         self._in_transaction, self._wake_lane = in_transaction, wake
         self._results: list[Result] = []
         self._failures: list[Failure] = []
@@ -67,7 +68,7 @@ class Recorder:
         self._wake()
 
     def stop(self) -> None:
-        """Record what is there, within STOP_SECONDS, and end."""
+        """Record the results that were added, within STOP_SECONDS, and end."""
         self._stop_by = time.monotonic() + STOP_SECONDS
         self._wake()
 
@@ -96,7 +97,7 @@ class Recorder:
         return bool(self._failures) or any(result.due <= time.monotonic() for result in self._results)
 
     def _idle_seconds(self) -> float | None:
-        """Return how long to wait for the next result; None if there is none."""
+        """Return the time until the next result is due, in seconds; None if there is no result."""
         if not self._results:
             return None
         return max(0.0, min(result.due for result in self._results) - time.monotonic())
@@ -109,7 +110,7 @@ class Recorder:
             self._postpone(failures)
 
     def _take_batch(self) -> list[Result]:
-        """Remove and return results that are due, one for each item; drop those whose lease has ended meanwhile."""
+        """Remove and return the due results, one for each item. A postponed result whose lease has ended is dropped."""
         now = time.monotonic()
         batch: dict[str, Result] = {}
         kept = []
@@ -124,7 +125,7 @@ class Recorder:
         return list(batch.values())
 
     def _record(self, batch: Sequence[Result]) -> None:
-        """Record a batch; where it fails, each of its results alone."""
+        """Record a batch in one transaction. If that fails, record each of its results in a transaction of its own."""
         results = {result.item.key: result for result in batch}
 
         def step(work: Any, handler: Any) -> tuple[dict[str, str | None], set[str]]:
@@ -166,7 +167,7 @@ class Recorder:
             self._results.append(result)
 
     def _postpone(self, failures: Sequence[Failure]) -> None:
-        """Record failed attempts. Where that fails too, the leases end by themselves."""
+        """Record failed attempts. If that fails, the items are claimed again when their leases end."""
 
         def step(work: Any, _handler: Any) -> None:
             held, _ = work_items.lock_held(work.session, [each.item for each in failures])

@@ -3,12 +3,13 @@
     @executes("authorisation", "settlement", limits=read_limits)
     def provider_calls(self) -> Handler: ...
 
-For each kind, a lane claims due items in one statement and executes each in a greenlet, up to a limit at a time and
-each with a deadline. Items that have failed before have places of their own, so that they do not delay the others. A
-recorder records the results that are there together in one transaction. It skips rows that another transaction has
-locked, and records those later: an item that hangs, fails or is locked delays only itself.
+Each kind has a lane. A lane claims due items with one statement, and executes each item in a greenlet with a deadline.
+At most `Limits.concurrency` first attempts are executed at a time. Further attempts have a limit of their own, so that
+failing items do not delay new ones. A recorder records all results that are due in one transaction. It skips rows that
+another transaction has locked, and records those later. So an item that hangs, fails or is locked delays only itself.
 
-A commit wakes the lanes: `self.work.trigger("provider_calls")`. They also poll, for items whose pause or lease is over.
+A method that has stored items calls `self.work.trigger(self.provider_calls)`. The commit then wakes the lanes. They
+also poll once every POLL_SECONDS, for items whose pause or lease has ended.
 """
 
 import functools
@@ -35,9 +36,9 @@ from extensions.observability.traces import start_trace
 from extensions.runtime.backoff import Backoff
 from extensions.runtime.interruptions import INTERRUPTIONS, Interrupted
 from extensions.storage import work_items
+from extensions.storage.database_access import DatabaseAccess
 from extensions.storage.engine import is_outage
 from extensions.storage.periodic import PeriodicMethods
-from extensions.storage.storage import Storage
 from extensions.storage.work_items import Failure, Item
 from extensions.storage.work_items_breaker import WorkItemBreaker
 from extensions.storage.work_items_recorder import Recorder, Result
@@ -45,33 +46,34 @@ from extensions.storage.work_items_recorder import Recorder, Result
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-# The least time between two claims of a lane: items that become due meanwhile are claimed together.
+# The least time between two claims of a lane. Items that become due in this time are claimed together.
 CLAIM_INTERVAL_SECONDS = 0.03
-# A lease outlasts the deadline by this time, in which the result is recorded.
+# From the deadline of an execution to the end of the lease. The result is recorded in this time.
 LEASE_MARGIN_SECONDS = 4.0
 STOP_SECONDS = 3.0
 BACKLOG_SECONDS = 5.0
 
 
 class Handler(Protocol):
-    """What a service does with its items."""
+    """What a service defines for its items."""
 
     def prepare(self, session: Session, items: Sequence[Item]) -> Mapping[str, Any]:
-        """Return what to execute, by the item's key, as read in the transaction that claims the items.
+        """Return the request of each item, by its key. Called in the transaction that claims the items.
 
-        An item that is left out is not executed, but recorded with the outcome None.
+        An item without a request is not executed; it is recorded with the outcome None.
         """
 
     def execute(self, request: Any) -> Sequence[Any]:
-        """Ask the outside, and return its outcome; several if it responds more than once. No transaction is open."""
+        """Make the call outside of the service, and return its outcomes, mostly one. No transaction is open."""
 
     def is_outage(self, error: BaseException) -> bool:
-        """Tell whether `error` of `execute` shows that the outside cannot serve, as opposed to a refusal."""
+        """Tell whether this error of `execute` means that the called system does not work. A refusal does not."""
 
     def record(self, session: Session, outcomes: Mapping[str, Any], publish: Publish) -> Mapping[str, str | None]:
-        """Record outcomes by the item's key. Returns the kind of each item's next step, None if it is finished.
+        """Record the outcome of each item, by its key. Returns the kind of its next step; None if it is finished.
 
-        An item whose rows another transaction has locked is left out, and recorded later. An outcome may come twice.
+        An item whose rows another transaction has locked is left out of the result: it is recorded later. An outcome
+        may be passed twice.
         """
 
 
@@ -80,7 +82,7 @@ class Limits:
     """The limits of one lane; times are in seconds."""
 
     concurrency: int = 32
-    """Executions of first attempts at a time. Further attempts have a quarter as many places."""
+    """How many first attempts are executed at a time. For further attempts it is a quarter of this."""
     deadline: float = 6.0
     first_pause: float = 0.5
     longest_pause: float = 30.0
@@ -98,7 +100,7 @@ class Limits:
         return self.deadline + LEASE_MARGIN_SECONDS
 
     def failure(self, item: Item, error: str) -> Failure:
-        """Return the failed attempt of an item, with a pause that grows with the attempts and is randomised."""
+        """Return the failed attempt of an item, with a random pause that grows with the number of attempts."""
         backoff = Backoff(first=min(self.longest_pause, self.first_pause * 2 ** min(item.attempts - 1, 30)))
         return Failure(item, error, backoff.next_pause(), abandoned=item.attempts == self.max_attempts)
 
@@ -130,14 +132,14 @@ class Lane:
                 backoff.reset()
             except ContainerBeingKilled:
                 return
-            except Exception as error:  # noqa: BLE001  (the loop survives whatever it is)
+            except Exception as error:  # noqa: BLE001  (no error may end the loop)
                 pause = backoff.next_pause()
                 _log_failure(f"the claim of {self.kind}", error, pause)
             self._wakeup.wait(timeout=pause)
             eventlet.sleep(max(0.0, next_claim - time.monotonic()))
 
     def _claim(self) -> None:
-        """Claim as many due items as there are free places, and start to execute them."""
+        """Claim as many due items as the limits permit, and start to execute them."""
         retried = sum(item.attempts > 1 for item in self.executing.values())
         fresh = self.limits.concurrency - (len(self.executing) - retried)
         again = self.limits.places_again - retried
@@ -184,7 +186,7 @@ class Lane:
         return [item for item in items if item.key in requests], requests, handler
 
     def _prepare_one_by_one(self, session: Session, handler: Handler, items: Sequence[Item]) -> dict[str, Any]:
-        """Return what to execute for those items that can be prepared; the others are postponed with their error."""
+        """Return the requests of the items that can be prepared. The others are postponed with their error."""
         requests: dict[str, Any] = {}
         failures = []
         for item in items:
@@ -192,7 +194,7 @@ class Lane:
                 prepared = handler.prepare(session, [item])
             except SQLAlchemyError:
                 raise
-            except Exception as error:  # noqa: BLE001  (whatever it is, it is this item's alone)
+            except Exception as error:  # noqa: BLE001  (any error concerns only this item)
                 failures.append(self.limits.failure(item, f"{type(error).__name__}: {error}"))
             else:
                 requests |= prepared
@@ -221,7 +223,7 @@ class Lane:
                 runner.recorder.add(Result(item, outcome, expires, self.limits))
         except eventlet.Timeout:
             error = TimeoutError(f"no response within {self.limits.deadline:g} s; the outcome is unknown")
-        except Exception as failure:  # noqa: BLE001  (whatever it is, it is this item's alone)
+        except Exception as failure:  # noqa: BLE001  (any error concerns only this item)
             error = failure
         else:
             return None
@@ -234,10 +236,10 @@ class Lane:
 
 
 class WorkItems(Entrypoint):
-    """Runs the items of some kinds in a service process; replicas share the items."""
+    """Runs the items of the given kinds in a service process. Replicas of the service share the items."""
 
     periodic_methods = PeriodicMethods()
-    storage = Storage()
+    storage = DatabaseAccess()
     metrics = Metrics()
 
     def __init__(self, kinds: Sequence[str], limits: Callable[[Mapping[str, Any]], Limits]) -> None:
@@ -261,7 +263,7 @@ class WorkItems(Entrypoint):
         self.instruments = WorkItemInstruments(self.metrics, self._kinds, lambda: self.breaker.is_open)
 
     def start(self) -> None:
-        """Start the lanes, which begin with what an earlier process left, and the recorder."""
+        """Start the lanes and the recorder. The lanes first claim the items that an earlier process left."""
         spawn = self.container.spawn_managed_thread
         self._loops = [spawn(lane.run, identifier=f"work.{lane.kind}") for lane in self.lanes.values()]
         self._loops.append(spawn(self.recorder.run, identifier="work.recorder"))
@@ -274,7 +276,7 @@ class WorkItems(Entrypoint):
             lane.wake()
 
     def stop(self) -> None:
-        """Claim nothing more; end what is executed within STOP_SECONDS, and give back the rest."""
+        """Claim no more items. Wait up to STOP_SECONDS for those that are executed, and end the leases of the rest."""
         self.stopping = True
         self.trigger()
         with eventlet.Timeout(STOP_SECONDS, False):
@@ -290,12 +292,12 @@ class WorkItems(Entrypoint):
             self._release(left)
 
     def kill(self) -> None:
-        """Claim nothing more. The container kills the loops; other processes take over when the leases end."""
+        """Claim no more items. The container kills the loops; other processes claim the items when the leases end."""
         self.stopping = True
         self._kill_executions()
 
     def in_transaction(self, step: Callable[[Any, Handler], Any]) -> Any:
-        """Run `step(work, handler)` in a worker, in a transaction of its own, and return its result."""
+        """Run `step(work, handler)` in a worker and in its own transaction, and return its result."""
         done = Signal()
 
         def handle_result(_worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
@@ -338,7 +340,7 @@ class WorkItems(Entrypoint):
 def executes(
     *kinds: str, limits: Callable[[Mapping[str, Any]], Limits]
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Run the work items of these kinds; the decorated method returns their Handler. `limits` reads the settings."""
+    """Run the work items of these kinds. The decorated method returns their Handler. `limits` reads the settings."""
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)

@@ -10,7 +10,7 @@ from extensions.http.routing.route import route
 
 
 class Routes:
-    """The routes of notifications."""
+    """The routes of the notifications service."""
 
     services: Services
 

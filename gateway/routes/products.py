@@ -28,7 +28,7 @@ _CHANGE: dict[str, Any] = {
 
 
 class Routes:
-    """The routes of catalog."""
+    """The routes of the catalog service."""
 
     services: Services
     catalog_cache: VersionedCache

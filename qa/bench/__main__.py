@@ -17,10 +17,10 @@ from pathlib import Path
 
 from deploy.local.process import StartError
 from qa.bench import report
+from qa.bench.bench_servers import running_servers
 from qa.bench.extras import PARTS as EXTRAS
 from qa.bench.extras import Extras
 from qa.bench.goals import figures
-from qa.bench.lab import lab
 from qa.bench.memory import Load
 from qa.bench.rounds import QUICK, TINY, Bench, Lengths
 
@@ -40,7 +40,7 @@ def main():
     _say(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; {rounds} round(s)")
     try:
         earlier = report.earlier(FOLDER / "result.json", vars(options)) if options.add else None
-        with lab(FOLDER) as servers:
+        with running_servers(FOLDER) as servers:
             bench = Bench(servers, lengths, _say)
             in_rounds = [part for part in options.only or ROUND if part in ROUND]
             for number in range(rounds if in_rounds else 0):

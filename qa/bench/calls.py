@@ -4,7 +4,7 @@ import json
 import subprocess
 import threading
 
-from qa.bench.lab import end
+from qa.bench.bench_servers import end
 from qa.bench.unmodified_nameko import NAMEKO
 
 UNMODIFIED_NAMEKO = ("qa/bench/unmodified_nameko.yml", "qa.bench.calls_unmodified_nameko")
@@ -15,24 +15,24 @@ STARTS = 3
 UNUSED = {"STOCK_ADDRESS": "127.0.0.1:0", "STOCK_ORDERS_URL": "''", "STOCK_NOTIFICATIONS_URL": "''"}
 
 
-def calls_per_second(lab, transport, seconds):
+def calls_per_second(bench_servers, transport, seconds):
     """Return {"one": calls/s one at a time, "ten": calls/s ten at a time}."""
     # A stock Nameko caller that calls before its reply queue exists hangs. Then both processes are started again.
     for _ in range(STARTS):
-        rates = _time_calls(lab, transport, seconds)
+        rates = _time_calls(bench_servers, transport, seconds)
         if rates:
             return rates
-    raise RuntimeError(f"the caller of {transport[1]} printed no result: see {_log(lab)}")
+    raise RuntimeError(f"the caller of {transport[1]} printed no result: see {_log(bench_servers)}")
 
 
-def _time_calls(lab, transport, seconds):
+def _time_calls(bench_servers, transport, seconds):
     """Start both processes; returns None if the caller ended, or printed no result in time."""
     config, module = transport
     environment = UNUSED | {"CALL_SECONDS": str(seconds)}
 
     def run(name, stdout=None):
         command = (NAMEKO, "run", "--config", config, f"{module}:{name}")
-        return lab.spawn(*command, log=_log(lab), environment=environment, stdout=stdout)
+        return bench_servers.spawn(*command, log=_log(bench_servers), environment=environment, stdout=stdout)
 
     processes = [run("Echo"), run("Caller", subprocess.PIPE)]
     timeout = threading.Timer(START_SECONDS + 2 * seconds, end, [processes])  # it also ends the loop below
@@ -47,5 +47,5 @@ def _time_calls(lab, transport, seconds):
         end(processes)
 
 
-def _log(lab):
-    return lab.folder / "log/calls.log"
+def _log(bench_servers):
+    return bench_servers.folder / "log/calls.log"

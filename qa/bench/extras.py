@@ -6,10 +6,10 @@ from qa.bench import gateways, growth, memory, plans
 
 
 class Extras:
-    """The parts, measured in one lab; their figures are added to `measured`."""
+    """The parts, measured on the same servers; their figures are added to `measured`."""
 
-    def __init__(self, lab, measured, say, *, tiny=False, load=None):
-        self._lab, self._measured, self._say = lab, measured, say
+    def __init__(self, bench_servers, measured, say, *, tiny=False, load=None):
+        self._bench_servers, self._measured, self._say = bench_servers, measured, say
         self._tiny, self._load = tiny, load or memory.Load()
 
     def run(self, names):
@@ -23,14 +23,14 @@ class Extras:
                 self._measured.problems.append(f"{name}: {error}")
 
     def _growth(self):
-        turns = growth.Growth(self._lab, growth.TINY if self._tiny else growth.Sizes(), self._say)
+        turns = growth.Growth(self._bench_servers, growth.TINY if self._tiny else growth.Sizes(), self._say)
         turns.measure()
         self._measured.turns += turns.figures
         self._measured.cpu += turns.cpu
 
     def _plans(self):
         sizes = plans.TINY if self._tiny else plans.Sizes()
-        statements = plans.measure(self._lab, sizes, self._say)
+        statements = plans.measure(self._bench_servers, sizes, self._say)
         self._measured.plans = [asdict(one) | {"grows": one.grows} for one in statements]
         growing = sum(one.grows for one in statements)
         self._measured.turns.append(
@@ -39,11 +39,11 @@ class Extras:
 
     def _gateways(self):
         lengths = gateways.TINY if self._tiny else gateways.Lengths()
-        found = [self._report(figures) for figures in gateways.measure(self._lab, lengths)]
+        found = [self._report(figures) for figures in gateways.measure(self._bench_servers, lengths)]
         self._measured.turns += found
 
     def _memory(self):
-        figures, self._measured.memory = memory.measure(self._lab, self._load, self._say)
+        figures, self._measured.memory = memory.measure(self._bench_servers, self._load, self._say)
         self._measured.turns.append(self._report(figures))
 
     def _report(self, figures):

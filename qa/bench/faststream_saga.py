@@ -10,8 +10,8 @@ import time
 import uuid
 
 from deploy.local.process import wait_until
+from qa.bench.bench_servers import dsn, end
 from qa.bench.floor_bus import connect
-from qa.bench.lab import dsn, end
 from qa.bench.orders import connected, order_requests, place
 from qa.bench.process_usage import Meter
 from qa.support.free_ports import free_address
@@ -27,12 +27,12 @@ STOCK = 100_000_000
 
 
 class FastStreamSaga:
-    """The processes of the FastStream version: `with FastStreamSaga(lab) as saga: ...`."""
+    """The processes of the FastStream version: `with FastStreamSaga(bench_servers) as saga: ...`."""
 
-    def __init__(self, lab):
-        self._lab = lab
-        self._log = lab.folder / "log/faststream.log"
-        self._urls = lab.databases_for("faststream", DATABASES)
+    def __init__(self, bench_servers):
+        self._bench_servers = bench_servers
+        self._log = bench_servers.folder / "log/faststream.log"
+        self._urls = bench_servers.databases_for("faststream", DATABASES)
         self.address, self._catalog = free_address(), free_address()
         self._products = [str(uuid.uuid4()) for _ in range(PRODUCTS)]
         self._processes = {}
@@ -53,7 +53,7 @@ class FastStreamSaga:
 
     def place(self, seconds, clients):
         """Place orders; returns (Loaded, processor ms per order by process)."""
-        servers = self._lab.servers
+        servers = self._bench_servers.servers
         pids = {name: process.pid for name, process in self._processes.items()}
         requests = order_requests(self._products, {"Authorization": f"Bearer {_token()}"})
         with Meter(pids | {"rabbitmq": servers.rabbitmq.pid, "postgres": servers.postgres.pid}) as meter:
@@ -72,10 +72,10 @@ class FastStreamSaga:
         environment = {
             "BENCH_SERVICE": service,
             "BENCH_DSN": dsn(self._urls[service]),
-            "BENCH_AMQP": self._lab.amqp_uri.replace("pyamqp://", "amqp://"),
+            "BENCH_AMQP": self._bench_servers.amqp_uri.replace("pyamqp://", "amqp://"),
             "BENCH_CATALOG": f"http://{self._catalog}",
         }
-        return self._lab.spawn("-m", module, *command, log=self._log, environment=environment, python=PYTHON)
+        return self._bench_servers.spawn("-m", module, *command, log=self._log, environment=environment, python=PYTHON)
 
     def _make_products(self):
         with connected(self._urls["catalog"]) as catalog, connected(self._urls["inventory"]) as inventory:
@@ -101,7 +101,7 @@ class FastStreamSaga:
                 except OSError:
                     return False
         try:
-            with contextlib.closing(connect(self._lab.amqp_uri)) as connection:
+            with contextlib.closing(connect(self._bench_servers.amqp_uri)) as connection:
                 channel = connection.channel()
                 queues = [
                     f"faststream.{one}.{event}" for one in CONSUMERS for event in ("order.created", "order.confirmed")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from contracts.services import PROCESSES
 from deploy.local.process import StartError
-from qa.bench.lab import lab
+from qa.bench.bench_servers import running_servers
 from qa.bench.shop import Inconsistent, Shop
 
 FOLDER = Path("var/bench")
@@ -28,7 +28,7 @@ def main():
     options = _parse()
     PROFILES.mkdir(parents=True, exist_ok=True)
     try:
-        with lab(FOLDER) as servers:
+        with running_servers(FOLDER) as servers:
             shop = Shop(servers)
             try:
                 shop.start()

@@ -12,9 +12,9 @@ import subprocess
 import time
 
 from contracts.ids import new_id
+from qa.bench.bench_servers import dsn, end
 from qa.bench.floor_bus import connect, declare
 from qa.bench.floor_roles import HANDLERS, check
-from qa.bench.lab import dsn, end
 from qa.bench.orders import Loaded, await_settled, connected, generate, order_requests
 from qa.bench.process_usage import Meter
 from qa.support.free_ports import free_address
@@ -26,10 +26,10 @@ PRODUCTS = 10
 class Floor:
     """The floor's databases and products; each run starts its own processes."""
 
-    def __init__(self, lab):
-        self._lab = lab
-        self._urls = lab.databases_for("floor", HANDLERS)
-        self._log = lab.folder / "log/floor.log"
+    def __init__(self, bench_servers):
+        self._bench_servers = bench_servers
+        self._urls = bench_servers.databases_for("floor", HANDLERS)
+        self._log = bench_servers.folder / "log/floor.log"
         self._products = [str(new_id()) for _ in range(PRODUCTS)]
         with connected(self._urls["inventory"]) as inventory:
             for number, product in enumerate(self._products):
@@ -55,7 +55,7 @@ class Floor:
         return self._run(seconds, load, {"FLOOR_ADDRESS": address})
 
     def _run(self, seconds, load, environment=None):
-        with contextlib.closing(connect(self._lab.amqp_uri)) as connection:
+        with contextlib.closing(connect(self._bench_servers.amqp_uri)) as connection:
             declare(connection.channel())
         processes = {}
         try:
@@ -71,7 +71,7 @@ class Floor:
             processes["intake"] = intake
             without_http = environment is None  # then the intake creates the load, and ends with it
             pids = {name: process.pid for name, process in processes.items() if not (without_http and name == "intake")}
-            servers = self._lab.servers
+            servers = self._bench_servers.servers
             since = time.time()
             with Meter(pids | {"rabbitmq": servers.rabbitmq.pid, "postgres": servers.postgres.pid}) as meter:
                 loaded = load(intake)
@@ -83,7 +83,7 @@ class Floor:
         return loaded, meter.per_order(len(loaded.settled), **{maker: loaded.cpu_seconds})
 
     def _spawn(self, service, *command, **environment):
-        process = self._lab.spawn(
+        process = self._bench_servers.spawn(
             "-m",
             *command,
             log=self._log,

@@ -49,10 +49,10 @@ class IdleCores:
         return ticks[IDLE] + ticks[IOWAIT], sum(ticks)
 
 
-def measure(lab, lengths):
+def measure(bench_servers, lengths):
     """Return the figures of each turn; turns begin alternately with one gateway and with two. Raises Inconsistent."""
     found = []
-    with Shop(lab) as shop:
+    with Shop(bench_servers) as shop:
         shop.place(lengths.warm_up, clients=CLIENTS)
         for turn in range(lengths.turns):
             figures = {}
@@ -72,7 +72,7 @@ def measure(lab, lengths):
 def _second_gateway(shop):
     """Run a second gateway process at the same address within the block."""
     port = int(shop.address.rpartition(":")[2])
-    second = Suite(shop.suite.env, log_dir=shop.lab.folder / "second/log", services=("gateway",))
+    second = Suite(shop.suite.env, log_dir=shop.bench_servers.folder / "second/log", services=("gateway",))
     second.start()
     try:
         if not wait_until(lambda: listeners(port) == 2, seconds=START_SECONDS):

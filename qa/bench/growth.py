@@ -30,41 +30,41 @@ TINY = Sizes(few=1_000, many=5_000, turns=1, warm_up=0.5, seconds=2.0)
 class Growth:
     """Both sets of databases; `measure` creates and drops them."""
 
-    def __init__(self, lab, sizes, say):
-        self._lab, self._sizes, self._say = lab, sizes, say
+    def __init__(self, bench_servers, sizes, say):
+        self._bench_servers, self._sizes, self._say = bench_servers, sizes, say
         self.figures = []  # one dict for each turn
         self.cpu = []
 
     def measure(self):
         """Load both sets, measure alternately, and check the consistency of all orders. Raises Inconsistent."""
-        labs = {"few": self._loaded("few", self._sizes.few), "many": self._loaded("many", self._sizes.many)}
+        candidates = {"few": self._loaded("few", self._sizes.few), "many": self._loaded("many", self._sizes.many)}
         try:
             for turn in range(self._sizes.turns):
                 figures, cpu = {}, {}
                 for name in ("few", "many") if turn % 2 else ("many", "few"):
                     cpu[f"suite, {name} stored"], figures[f"growth: settled/s, {name} stored"] = self._turn(
-                        labs[name], all_orders=turn == self._sizes.turns - 1
+                        candidates[name], all_orders=turn == self._sizes.turns - 1
                     )
-                for name in labs:
+                for name in candidates:
                     figures[f"{COST}, {name} stored"] = sum(cpu[f"suite, {name} stored"].values())
                 self.figures.append(figures)
                 self.cpu.append(cpu)
                 for name, value in figures.items():
                     self._say(f"  {name}: {value:.4g}")
         finally:
-            for lab in labs.values():
-                self._lab.drop_databases(lab.database_urls)
+            for bench_servers in candidates.values():
+                self._bench_servers.drop_databases(bench_servers.database_urls)
 
     def _loaded(self, name, orders):
-        urls = self._lab.databases_for(f"growth_{name}", SERVICES)
-        stored = Stored(lambda service: self._lab.superuser(f"growth_{name}_{service}"))
+        urls = self._bench_servers.databases_for(f"growth_{name}", SERVICES)
+        stored = Stored(lambda service: self._bench_servers.superuser(f"growth_{name}_{service}"))
         seconds = stored.load(orders)
         self._say(f"  {orders:,} orders loaded in {seconds:.0f} s")
-        return self._lab.with_databases(urls)
+        return self._bench_servers.with_databases(urls)
 
-    def _turn(self, lab, *, all_orders):
+    def _turn(self, bench_servers, *, all_orders):
         """Return (processor ms per order by process, orders settled per second)."""
-        with Shop(lab) as shop:
+        with Shop(bench_servers) as shop:
             shop.place(self._sizes.warm_up, clients=CLIENTS)
             loaded, cpu = shop.place(self._sizes.seconds, clients=CLIENTS)
             shop.require_consistent(all_orders=all_orders)

@@ -57,11 +57,11 @@ class Sampler:
                 return
 
 
-def measure(lab, load, say):
+def measure(bench_servers, load, say):
     """Return (figures, the load with the levels and samples of each service). Raises Inconsistent."""
     done = {"seconds": load.seconds, "orders": 0, "reads": 0, "refused": 0}
     done |= {"orders/s": load.orders, "reads/s": load.reads}
-    with Shop(lab) as shop:
+    with Shop(bench_servers) as shop:
         shop.place(WARM_UP, rate=load.orders)
         end = time.monotonic() + load.seconds
         with Sampler(shop, load.every) as sampler:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import psycopg2
 
 from deploy.local.suite import ROOT
-from qa.bench.lab import QUIET, dsn
+from qa.bench.bench_servers import QUIET, dsn
 
 SETTLE_SECONDS = 60.0
 POLL_SECONDS = 0.1

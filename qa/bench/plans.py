@@ -66,10 +66,10 @@ class Statement:
         return bool(self.read_whole) or self.rows_in_large > SLACK * max(self.rows, FEW_ROWS)
 
 
-def measure(lab, sizes, say):
+def measure(bench_servers, sizes, say):
     """Return the statements that the services sent in both shops."""
-    small = _statements(lab, sizes, 1, say)
-    large = _statements(lab, sizes, TIMES, say)
+    small = _statements(bench_servers, sizes, 1, say)
+    large = _statements(bench_servers, sizes, TIMES, say)
     return [
         Statement(
             *key,
@@ -81,24 +81,24 @@ def measure(lab, sizes, say):
     ]
 
 
-def _statements(lab, sizes, times, say):
+def _statements(bench_servers, sizes, times, say):
     """Run a shop of that size; returns the executed statements by (service, statement)."""
     name = f"plans_{times}"
-    urls = lab.databases_for(name, SERVICES)
+    urls = bench_servers.databases_for(name, SERVICES)
     try:
-        stored = _load(lab, name, sizes, times)
+        stored = _load(bench_servers, name, sizes, times)
         found = defaultdict(list)
-        log = lab.servers.postgres.log
+        log = bench_servers.servers.postgres.log
         offset = log.stat().st_size
-        with watched(lab.superuser, [f"{name}_{service}" for service in SERVICES]):
+        with watched(bench_servers.superuser, [f"{name}_{service}" for service in SERVICES]):
             more = {"ORDER_DEADLINE_SECONDS": str(DEADLINE_SECONDS)}
-            with Shop(lab.with_databases(urls), more=more) as shop:
+            with Shop(bench_servers.with_databases(urls), more=more) as shop:
                 headers = {"Authorization": f"Bearer {shop.token}"}
                 generate(shop.address, order_requests(shop.product_ids, headers), sizes.seconds, rate=sizes.rate)
                 _call_all_operations(shop, stored)
                 time.sleep(SETTLE_SECONDS)  # for timers that run every second
     finally:
-        lab.drop_databases(urls)
+        bench_servers.drop_databases(urls)
     for one in read(log, offset):
         if one.database.startswith(f"{name}_"):
             found[one.database.removeprefix(f"{name}_"), one.statement].append(one)
@@ -106,8 +106,10 @@ def _statements(lab, sizes, times, say):
     return found
 
 
-def _load(lab, name, sizes, times):
-    stored = Stored(lambda service: lab.superuser(f"{name}_{service}"), sizes.products * times, sizes.customers * times)
+def _load(bench_servers, name, sizes, times):
+    stored = Stored(
+        lambda service: bench_servers.superuser(f"{name}_{service}"), sizes.products * times, sizes.customers * times
+    )
     stored.load(sizes.orders * times, with_recent=True)
     with contextlib.closing(stored.connect("orders")) as connection, connection.cursor() as cursor:
         cursor.execute(OPEN, {"open": sizes.open * times})
@@ -120,7 +122,7 @@ def _call_all_operations(shop, stored):
     with contextlib.closing(stored.connect("orders")) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT id, created_at, user_id FROM orders WHERE status = 'DELIVERED' ORDER BY id LIMIT 1")
         *order, user_id = cursor.fetchone()
-    key = load_signing_keys(Path(shop.lab.environment["JWT_PRIVATE_KEY_FILE"]))[0]
+    key = load_signing_keys(Path(shop.bench_servers.environment["JWT_PRIVATE_KEY_FILE"]))[0]
     token = issue(key, user_id=user_id, roles=["customer"], issued_at=datetime.now(UTC), token_id=new_id())
     customer, admin = Client(url, token), log_in(url, ADMIN, PASSWORD)
     product = admin.must("GET", f"/products/{shop.product_ids[0]}")

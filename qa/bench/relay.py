@@ -33,7 +33,7 @@ def relayed_per_second(shop, rows):
     """
     shop.suite.stop_service("notifications")
     try:
-        with connected(shop.lab.database_urls["users"]) as users:
+        with connected(shop.bench_servers.database_urls["users"]) as users:
             users.execute(FILL, (rows,))
             deadline = time.monotonic() + EMPTY_SECONDS
             while (left := _count(users)) == rows and time.monotonic() < deadline:
@@ -44,7 +44,7 @@ def relayed_per_second(shop, rows):
             if _count(users):
                 raise RuntimeError(f"the relay did not empty the outbox within {EMPTY_SECONDS:.0f} s")
             rate = left / (time.monotonic() - first)
-        with contextlib.closing(connect(shop.lab.amqp_uri)) as connection:
+        with contextlib.closing(connect(shop.bench_servers.amqp_uri)) as connection:
             arrived = connection.channel().queue_purge(queue_name("notifications", UserRegistered))
         if arrived != rows:
             raise RuntimeError(f"{rows} events were relayed, {arrived} arrived")
@@ -99,9 +99,9 @@ class Listener:
 
 def commit_to_broker_p99(shop, seconds, rate):
     """Place orders at `rate`; returns (p99 in milliseconds, Loaded)."""
-    with Listener(shop.lab.amqp_uri) as listener:
+    with Listener(shop.bench_servers.amqp_uri) as listener:
         loaded, _cpu = shop.place(seconds, rate=rate)
-    seconds_taken = listener.commit_to_broker(shop.lab.database_urls["orders"])
+    seconds_taken = listener.commit_to_broker(shop.bench_servers.database_urls["orders"])
     if not seconds_taken:
         raise RuntimeError("no event arrived")
     return 1000 * percentile(seconds_taken, 0.99), loaded

@@ -63,15 +63,15 @@ class Measured:
 
 
 class Bench:
-    """Measures the candidates in one lab."""
+    """Measures the candidates on the same servers."""
 
-    def __init__(self, lab, lengths, say):
-        self._lab, self._lengths, self._say = lab, lengths, say
+    def __init__(self, bench_servers, lengths, say):
+        self._bench_servers, self._lengths, self._say = bench_servers, lengths, say
         self.measured = Measured()
 
     @cached_property
     def _floor(self):
-        return Floor(self._lab)
+        return Floor(self._bench_servers)
 
     def round(self, number, only=()):
         """Measure every candidate once; each round begins with another one."""
@@ -115,7 +115,7 @@ class Bench:
         self._cpu["floor behind HTTP"] = cpu
 
     def _measure_faststream(self):
-        with FastStreamSaga(self._lab) as saga:
+        with FastStreamSaga(self._bench_servers) as saga:
             saga.place(self._lengths.warm_up, FEW)
             loaded, cpu = saga.place(self._lengths.faststream, FEW)
         self._note(
@@ -127,7 +127,7 @@ class Bench:
         self._cpu["FastStream"] = cpu
 
     def _measure_stock(self):
-        with UnmodifiedNameko(self._lab) as nameko:
+        with UnmodifiedNameko(self._bench_servers) as nameko:
             nameko.accepted_per_second(self._lengths.warm_up, FEW)
             self._note(
                 {
@@ -137,11 +137,11 @@ class Bench:
                 }
             )
         for name, transport in (("stock Nameko", UNMODIFIED_NAMEKO), ("suite", OURS)):
-            rates = calls_per_second(self._lab, transport, self._lengths.calls)
+            rates = calls_per_second(self._bench_servers, transport, self._lengths.calls)
             self._note({f"{name}: RPC/s, one at a time": rates["one"], f"{name}: RPC/s, ten at a time": rates["ten"]})
 
     def _measure_suite(self):
-        shop = Shop(self._lab)
+        shop = Shop(self._bench_servers)
         try:
             shop.start()
             self._note({f"memory at rest: {service}": mib for service, mib in shop.memory.items()})
@@ -221,7 +221,7 @@ class Bench:
         }
 
     def _with_shop(self, measure):
-        shop = Shop(self._lab)
+        shop = Shop(self._bench_servers)
         try:
             shop.start()
             measure(shop)

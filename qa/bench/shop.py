@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from contracts.services import PROCESSES
 from deploy.local.suite import ROOT, Suite
-from qa.bench.lab import QUIET
+from qa.bench.bench_servers import QUIET
 from qa.bench.orders import order_requests, percentile, place, requests_per_second
 from qa.bench.process_usage import Meter, resident_mib
 from qa.support.client import ADMIN, CUSTOMER, log_in
@@ -32,9 +32,9 @@ class Inconsistent(Exception):
 
 @dataclass
 class Shop:
-    """One start of the suite on the lab's servers. `memory` is MiB by service before the load."""
+    """One start of the suite on the servers of the benchmark. `memory` is MiB by service before the load."""
 
-    lab: object
+    bench_servers: object
     suite: Suite = None
     address: str = ""
     memory: dict = field(default_factory=dict)
@@ -46,8 +46,8 @@ class Shop:
     def start(self):
         """Start all services, and create the products."""
         self.address = free_address()
-        environment = self.lab.environment | {"GATEWAY_ADDRESS": self.address} | self.more
-        self.suite = Suite(environment, log_dir=self.lab.folder / "log")
+        environment = self.bench_servers.environment | {"GATEWAY_ADDRESS": self.address} | self.more
+        self.suite = Suite(environment, log_dir=self.bench_servers.folder / "log")
         self.suite.start()
         self.suite.wait_ready(READY_SECONDS)
         self._run("deploy.seed")
@@ -98,14 +98,14 @@ class Shop:
     def place(self, seconds, *, clients=0, rate=0.0, lost_share=LOST_SHARE):
         """Place orders; returns (Loaded, processor ms per order by process). Raises Inconsistent."""
         headers = {"Authorization": f"Bearer {self.token}"}
-        servers = self.lab.servers
+        servers = self.bench_servers.servers
         pids = {service: self.suite.pid(service) for service in PROCESSES}
         pids |= {"rabbitmq": servers.rabbitmq.pid, "postgres": servers.postgres.pid, "redis": servers.redis.pid}
         with Meter(pids) as meter:
             loaded = place(
                 self.address,
                 order_requests(self.product_ids, headers),
-                self.lab.database_urls,
+                self.bench_servers.database_urls,
                 seconds,
                 clients=clients,
                 rate=rate,
@@ -136,7 +136,7 @@ class Shop:
         self._run("deploy.consistency", "--timeout", str(AT_REST_SECONDS), *options)
 
     def _run(self, *module):
-        environment = QUIET | self.lab.environment | {"GATEWAY_ADDRESS": self.address}
+        environment = QUIET | self.bench_servers.environment | {"GATEWAY_ADDRESS": self.address}
         done = subprocess.run(
             [sys.executable, "-m", *module],
             cwd=ROOT,

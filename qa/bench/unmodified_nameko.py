@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deploy.local.process import wait_until
 from deploy.local.suite import ROOT
-from qa.bench.lab import QUIET, end
+from qa.bench.bench_servers import QUIET, end
 from qa.bench.orders import connected, generate, order_requests, requests_per_second
 from qa.support.free_ports import free_address
 
@@ -22,13 +22,13 @@ PRODUCTS = 10
 
 
 class UnmodifiedNameko:
-    """The processes of unmodified Nameko: `with UnmodifiedNameko(lab) as nameko: ...`."""
+    """The processes of unmodified Nameko: `with UnmodifiedNameko(bench_servers) as nameko: ...`."""
 
-    def __init__(self, lab):
-        self._lab = lab
-        self._log = lab.folder / "log/stock.log"
+    def __init__(self, bench_servers):
+        self._bench_servers = bench_servers
+        self._log = bench_servers.folder / "log/stock.log"
         self.address = free_address()
-        self._urls = lab.databases_for("stock", ("orders", "notifications"))
+        self._urls = bench_servers.databases_for("stock", ("orders", "notifications"))
         self._environment = {
             "STOCK_ADDRESS": self.address,
             "STOCK_ORDERS_URL": self._urls["orders"],
@@ -50,7 +50,7 @@ class UnmodifiedNameko:
         self._processes = []
         for name in SERVICES:
             command = (NAMEKO, "run", "--config", CONFIG, f"qa.bench.unmodified_nameko_services:{name}")
-            self._processes.append(self._lab.spawn(*command, log=self._log, environment=self._environment))
+            self._processes.append(self._bench_servers.spawn(*command, log=self._log, environment=self._environment))
 
     def __exit__(self, *_error):
         end(self._processes)

@@ -1,7 +1,7 @@
-"""Unmodified Nameko, used as in its examples: HTTP, RPC, event, handler, without tuning and without our extensions.
+"""Services of unmodified Nameko, written like its examples, without tuning and without our extensions.
 
-`nameko run --config qa/bench/unmodified_nameko.yml qa.bench.unmodified_nameko_services:Gateway`, and so on. An order is
-committed and then its event is dispatched: a crash in between loses the event. No saga follows.
+Each runs with `nameko run --config qa/bench/unmodified_nameko.yml qa.bench.unmodified_nameko_services:<class>`. The
+order is committed, then its event is dispatched: a crash in between loses the event. There is no saga.
 """
 
 import json

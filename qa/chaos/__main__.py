@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from deploy.local.suite import ROOT
-from qa.chaos import clock_faults, disk_faults, network_faults, process_faults, replay_faults, slow_kinds
+from qa.chaos import clock_faults, disk_faults, duplicate_event_faults, network_faults, process_faults, slow_kinds
 from qa.chaos.cpu_quota import describe_way
 from qa.chaos.hot_product import sell
 from qa.chaos.hot_product import table as sale_table
@@ -30,7 +30,7 @@ from qa.chaos.watch import FLOOR_SECONDS, Watch
 KINDS = [
     *process_faults.FAULTS,
     *network_faults.FAULTS,
-    *replay_faults.FAULTS,
+    *duplicate_event_faults.FAULTS,
     *clock_faults.FAULTS,
     *disk_faults.FAULTS,
 ]

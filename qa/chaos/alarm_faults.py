@@ -1,4 +1,4 @@
-"""Alarms of RabbitMQ: it has too little memory or disk, and stops reading from publishers."""
+"""Alarms of RabbitMQ: the broker has too little memory or disk space, and stops reading from publishers."""
 
 import re
 from contextlib import contextmanager

@@ -16,8 +16,8 @@ from contracts.inventory import StockCommitted
 from contracts.orders import OrderShipped
 from contracts.payments import PaymentCaptured
 from qa.chaos.broker_control import TRIES, control, undo
+from qa.chaos.duplicate_event_faults import RECORDER, channel_of
 from qa.chaos.proxy import BROKER
-from qa.chaos.replay_faults import RECORDER, channel_of
 from qa.chaos.slow_faults import NOTHING, Effect, SlowFault
 
 CHOICE = {event.producer: event for event in (StockCommitted, PaymentCaptured, OrderShipped)}

@@ -22,7 +22,7 @@ from deploy.local.process import StartError, wait_until
 from deploy.local.servers import Servers, remove_data
 from deploy.local.suite import Suite
 from extensions.runtime.addresses import database_variable
-from qa.chaos import disk_faults, replay_faults
+from qa.chaos import disk_faults, duplicate_event_faults
 from qa.chaos.clock_faults import Clock
 from qa.chaos.crash_points import CRASHABLE, FOLDER
 from qa.chaos.proxy import Proxies
@@ -186,7 +186,7 @@ def sandbox(folder: Path, *, small_disk: bool = False, say=lambda text: print(te
             proxies,
             clock,
         )
-        replay_faults.start_recording(running)
+        duplicate_event_faults.start_recording(running)
         yield running
 
 

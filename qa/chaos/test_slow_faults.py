@@ -17,10 +17,10 @@ from contracts.services import SERVICES
 from qa.chaos import alarm_faults, lock_faults, process_faults, provider_faults, refusal_faults
 from qa.chaos.__main__ import KINDS as CRASH_KINDS
 from qa.chaos.client_faults import clients
+from qa.chaos.duplicate_event_faults import RECORDER, channel_of, start_recording
 from qa.chaos.faults import FaultNotInjected
 from qa.chaos.load import Load
 from qa.chaos.payment_methods import PaymentMethods
-from qa.chaos.replay_faults import RECORDER, channel_of, start_recording
 from qa.chaos.sandbox import Sandbox
 from qa.chaos.slow_clients import KINDS as CLIENTS
 from qa.chaos.slow_faults import EVERYTHING, NOTHING, ONE_SERVICE, Effect, SlowFault

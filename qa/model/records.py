@@ -10,7 +10,7 @@ ROWS = {"orders": ("order", 0), "inventory": ("reservation", 1), "payments": ("p
 
 
 class Broken(Exception):
-    """An invariant is violated; the arguments are the invariant and what was seen."""
+    """An invariant is violated. The arguments are the invariant and a description of the violation."""
 
 
 class Order(NamedTuple):
@@ -24,7 +24,7 @@ class Order(NamedTuple):
 
 
 class Transaction(NamedTuple):
-    """An open transaction: what it writes and publishes when it commits, and the locks that it holds until then."""
+    """An open transaction: what it will write and publish when it commits, and the locks that it holds until then."""
 
     number: int
     service: str
@@ -96,16 +96,16 @@ class Locks:
         self._taken = scenario.environment.locks
 
     def row(self, service, number):
-        """The order's row; in inventory and payments the advisory lock and the row behind it."""
+        """The lock of the order's row. In inventory and payments it stands for the advisory lock and the row lock."""
         name, bit = ROWS[service]
         return 1 << number * PER_ORDER + bit if name in self._taken else 0
 
     def inbox(self, number, handled):
-        """The inbox row of a message and handler: a second handler waits for it, and then skips the message."""
+        """The lock of the inbox row of a message. A second handler waits for it, and then skips the message."""
         return handled << number * PER_ORDER + 3 if self._scenario.inbox and "inbox" in self._taken else 0
 
     def stock(self, product):
-        """The product's stock row."""
+        """The lock of the product's stock row."""
         return 1 << len(self._scenario.orders) * PER_ORDER + product if "stock" in self._taken else 0
 
 

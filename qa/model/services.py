@@ -9,6 +9,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from contracts.errors import ServiceError
+from contracts.events import EVENTS
 from inventory import rules as stock_rules
 from orders import saga as saga_rules
 from orders import use_cases as order_use_cases
@@ -70,7 +71,7 @@ def ask_provider(money, result):
 def apply_reply(number, saga, message):
     """Orders handles a reply."""
     event, returned = words.MESSAGES[message]
-    return _apply(number, saga, saga_rules.apply_reply(saga, event, returned=returned))
+    return _apply(number, saga, saga_rules.apply_reply(saga, EVENTS[event], returned=returned))
 
 
 def apply_command(number, saga, command):

@@ -87,7 +87,7 @@ def _is_busy(container):
 def run_service(servers, request, monkeypatch):
     """Start service classes in this process: `run_service(OrdersService, services=fake)` replaces dependencies.
 
-    A fake is called with the arguments as they travel: see FakeServices.
+    A fake is called with the arguments as they are sent: see FakeServices.
 
     Returns the container, which is of the class that production uses. All are stopped after the test, at the same time.
     """

@@ -186,7 +186,7 @@ def test_h5_the_provider_gets_the_same_key_for_every_request_of_an_order(servers
     line = OrderLine(product_id=new_id(), product_sku="SKU", quantity=1, price_snapshot=Decimal(1))
     order = OrderCreated(order_id=new_id(), user_id=new_id(), total_amount=Decimal(1), currency="TRY", items=(line,))
     with sessionmaker(database("payments")).begin() as session:
-        payments.follow_orders(session, [Received(order, new_id(), "request", "trace")])
+        payments.apply_order_events(session, [Received(order, new_id(), "request", "trace")])
         [(payment_id,)] = session.execute(sqlalchemy.text("SELECT id FROM payments"))
         # The call is repeated after a crash, or by another replica.
         calls = [payment_queries.calls_of(session, [payment_id])[payment_id] for _ in range(2)]
@@ -319,7 +319,9 @@ class Stock:
         order = OrderCreated(
             order_id=new_id(), user_id=new_id(), total_amount=Decimal("1.00"), currency="TRY", items=lines
         )
-        inventory.follow_orders(session, [received(order)], lambda event, _cause: self.said.append(event.event_type))
+        inventory.apply_order_events(
+            session, [received(order)], lambda event, _cause: self.said.append(event.event_type)
+        )
 
 
 def test_h14_the_last_unit_is_sold_once(servers):

@@ -94,7 +94,7 @@ class InventoryRace(Race):
             inventory.set_stock(session, SetStock(product_id=self.product, product_sku="SKU", quantity=1), OPERATOR)
 
     def first(self, session, publish):
-        inventory.follow_orders(session, [self.created(self.order)], publish)
+        inventory.apply_order_events(session, [self.created(self.order)], publish)
 
     def outcome(self):
         [levels] = self.transactions.read(
@@ -112,7 +112,7 @@ class TwoOrdersReserveTheLastUnit(InventoryRace):
     right = ((1, 1), ["RESERVED", "FAILED"])
 
     def second(self, session, publish):
-        inventory.follow_orders(session, [self.created(self.other)], publish)
+        inventory.apply_order_events(session, [self.created(self.other)], publish)
 
 
 class TheLastUnitIsReservedAndRemoved(InventoryRace):
@@ -129,7 +129,7 @@ class AnUnknownOrderIsCreatedAndCancelled(InventoryRace):
     right = ((1, 0), ["RELEASED"])
 
     def second(self, session, publish):
-        inventory.follow_orders(session, [self.cancelled()], publish)
+        inventory.apply_order_events(session, [self.cancelled()], publish)
 
 
 class PaymentsRace(Race):
@@ -141,7 +141,7 @@ class PaymentsRace(Race):
         )
 
     def second(self, session, publish):
-        payments.follow_orders(session, [self.cancelled()])
+        payments.apply_order_events(session, [self.cancelled()])
 
 
 class AnUnknownPaymentIsOpenedAndCancelled(PaymentsRace):
@@ -149,7 +149,7 @@ class AnUnknownPaymentIsOpenedAndCancelled(PaymentsRace):
     wrong = (IntegrityError,)  # without the lock, the unique key prevents the second row
 
     def first(self, session, publish):
-        payments.follow_orders(session, [self.created(self.order)])
+        payments.apply_order_events(session, [self.created(self.order)])
 
 
 class AnOutcomeIsRecordedAndTheOrderCancelled(PaymentsRace):
@@ -157,7 +157,7 @@ class AnOutcomeIsRecordedAndTheOrderCancelled(PaymentsRace):
 
     def prepare(self):
         with self.transactions.open([]) as (session, _):
-            payments.follow_orders(session, [self.created(self.order)])
+            payments.apply_order_events(session, [self.created(self.order)])
         [(self.payment,)] = self.transactions.read("SELECT id FROM payments WHERE order_id = :order", order=self.order)
 
     def first(self, session, publish):

@@ -35,7 +35,7 @@ def served(service):
 
 
 def parameters(method):
-    """The typed parameters of a method, without those that do not travel."""
+    """Return the typed parameters of a method, without those that callers do not send."""
     hints = get_type_hints(method)
     found = inspect.signature(method).parameters.values()
     return [

@@ -1,4 +1,4 @@
-"""Sessions that have ended are found by when, for gateways that were not there."""
+"""Index the end of sessions. A gateway that was not running asks for the sessions that ended in the meantime."""
 
 import sqlalchemy as sa
 from alembic import op

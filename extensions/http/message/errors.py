@@ -135,14 +135,14 @@ def problem_headers(error: ServiceError) -> dict[str, str]:
 
 
 def _challenge(error: ServiceError) -> str:
-    """Return the WWW-Authenticate value of RFC 6750; it explains the error only where a token was sent."""
+    """Return the WWW-Authenticate value of RFC 6750. It explains the error only if a token was sent."""
     if isinstance(error, OtherAuthorization) or not isinstance(error, InvalidToken | TokenRevoked):
         return "Bearer"
     return f'Bearer error="invalid_token", error_description="{type(error).detail}"'
 
 
 def add_exhausted_limit(error: Exception, headers: dict[str, str]) -> None:
-    """Add the RateLimit fields of `error` to `headers`, for a limit that was not counted by RequestLimits."""
+    """Add the RateLimit fields of `error` to `headers`, if its limit is not one of those that RequestLimits counts."""
     if isinstance(error, RateLimited) and error.policy:
         append_item(headers, "RateLimit", f'"{error.policy}";r=0;t={error.retry_after}')
     if isinstance(error, TooManyAtOnce):  # no `w` and no `t`: the quota is free again as soon as a request ends

@@ -1,10 +1,10 @@
-"""Media types: does a client accept a response, and is a body JSON (RFC 9110, sections 8.3 and 12.5.1)."""
+"""Media types: whether a client accepts a response, and whether a body is JSON (RFC 9110, sections 8.3, 12.5.1)."""
 
 import re
 from functools import lru_cache
 
 JSON = "application/json"
-# Of the ranges and parameters of a header, which may be thousands, so many are read.
+# At most this many ranges and parameters of a header are read; a client may send thousands.
 MAX_PARTS = 50
 # A client that accepts problem details only can also read our other JSON responses.
 _EQUIVALENTS = {JSON: frozenset({JSON, "application/problem+json"})}
@@ -14,9 +14,9 @@ _QUALITY = re.compile(r"[01]?(\.[0-9]*)?")
 
 @lru_cache(maxsize=256)
 def accepts(accept: str, produced: str) -> bool:
-    """Tell whether the Accept header (empty where absent) allows a response of the media type `produced`.
+    """Tell whether the Accept header allows a response of the media type `produced`; `accept` is empty without one.
 
-    Where several ranges match, the most specific one decides: `application/json;q=0, */*` excludes JSON only.
+    If several ranges match, the most specific one decides: `application/json;q=0, */*` excludes JSON only.
     """
     best, quality = -1, 0.0
     for media_range in accept.split(",", MAX_PARTS)[:MAX_PARTS]:

@@ -14,9 +14,9 @@ BODILESS = frozenset({204, NOT_MODIFIED})
 
 
 class Response:
-    """An HTTP response. `body` is plain JSON, or bytes sent as they are; `status` 0 means the status of the route.
+    """An HTTP response. `body` is plain JSON, or bytes that are sent as they are. `status` 0: the status of the route.
 
-    A body of bytes `is_shared` where it stays in memory after the response, for others.
+    `is_shared` is true for bytes that stay in memory after the response, because other responses use them too.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Response:
         return cls(body, status=error.status, headers=problem_headers(error))
 
     def etag_source(self) -> Any:
-        """Return the input of `etag`: the encoded body, or the body itself where `etag` would encode it differently."""
+        """Return the input of `etag`: the encoded body, or the body itself if `etag` would encode it differently."""
         content = self._encode()
         return content if self.is_shared or (content.isascii() and DELETE not in content) else self.body
 

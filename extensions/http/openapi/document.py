@@ -218,7 +218,7 @@ def _content(route: RouteDeclaration) -> Schema:
 
 
 def _example_of(model: type[BaseModel]) -> Schema:
-    """Return the `example` of a body or a response; empty where contracts/examples.py has none for the model."""
+    """Return the `example` of a body or a response; empty if contracts/examples.py has none for the model."""
     if model not in EXAMPLES:
         log.warning("contracts/examples.py has no example of %s.%s", model.__module__, model.__qualname__)
         return {}

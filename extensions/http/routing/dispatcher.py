@@ -23,7 +23,7 @@ from extensions.http.routing.authentication import AccessTokens
 from extensions.http.routing.declaration import RouteDeclaration
 from extensions.http.routing.endpoint import Endpoint
 from extensions.http.routing.instruments import HttpInstruments
-from extensions.http.routing.table import RouteTable
+from extensions.http.routing.route_table import RouteTable
 from extensions.http.server.listener import MAX_BUFFERED_BYTES, HttpListener
 from extensions.messaging.listener import Listener
 from extensions.observability.metrics import Metrics

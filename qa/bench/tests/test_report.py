@@ -128,7 +128,7 @@ def part(name, order):
 
 def test_figures_of_an_inconsistent_suite_are_dropped(monkeypatch):
     class Shop:
-        def __init__(self, _lab):
+        def __init__(self, _bench_servers):
             self.memory = {"orders": 70.0}
             self.stopped = False
 
@@ -151,7 +151,7 @@ def test_figures_of_an_inconsistent_suite_are_dropped(monkeypatch):
     monkeypatch.setattr(rounds, "Shop", Shop)
     monkeypatch.setattr(rounds, "relayed_per_second", lambda _shop, _rows: 6000.0)
     bench = Bench.__new__(Bench)
-    bench.measured, bench._say, bench._lab, bench._lengths = Measured(), lambda _text: None, None, Lengths()
+    bench.measured, bench._say, bench._bench_servers, bench._lengths = Measured(), lambda _text: None, None, Lengths()
     bench._place_orders = lambda _shop: bench._note({"suite: settled/s, 32 clients": 150.0})
     bench.round(0, only=("suite",))
     assert bench.measured.rounds == [{}]

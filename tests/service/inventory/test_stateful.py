@@ -124,7 +124,7 @@ class Inventory(RuleBasedStateMachine):
         if all(order in self.shop.status for order in batch):
             return
         with pytest.raises(ReservationMissing), self.transactions.open(self.published) as (session, publish):
-            use_cases.follow_orders(session, [received(self.confirmed(order)) for order in batch], publish)
+            use_cases.apply_order_events(session, [received(self.confirmed(order)) for order in batch], publish)
 
     @rule(order=st.integers(0, ORDERS - 1), product=products)
     def an_order_is_reserved(self, order, product):
@@ -155,7 +155,7 @@ class Inventory(RuleBasedStateMachine):
     def handle(self, news, crash):
         with self.transactions.open(self.published, crash=crash) as (session, publish):
             events = [received(getattr(self, what)(order)) for what, order in news]
-            use_cases.follow_orders(session, events, publish)
+            use_cases.apply_order_events(session, events, publish)
         if not crash:
             for what, order in news:
                 getattr(self.shop, what)(order, self.asked.get(order))

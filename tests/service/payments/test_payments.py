@@ -301,7 +301,7 @@ class TestEarlyCancellation:
 def handle(event, hold=0.0, started=None):
     """Handle an event in its own transaction, as another replica would; keep it open for `hold` seconds."""
     with sessionmaker(database("payments")).begin() as session:
-        use_cases.follow_orders(session, [Received(event, new_id(), "request", "trace")])
+        use_cases.apply_order_events(session, [Received(event, new_id(), "request", "trace")])
         if started:
             started.send()
         eventlet.sleep(hold)

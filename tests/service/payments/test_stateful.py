@@ -152,7 +152,7 @@ class Payments(RuleBasedStateMachine):
             return
         events = [received(self.confirmed(order)) for order in batch]
         with pytest.raises(PaymentMissing), self.transactions.open(self.published) as (session, _):
-            use_cases.follow_orders(session, events)
+            use_cases.apply_order_events(session, events)
 
     @rule(order=st.integers(0, ORDERS - 1))
     def an_order_is_paid(self, order):
@@ -183,7 +183,7 @@ class Payments(RuleBasedStateMachine):
     def handle(self, news, crash):
         with self.transactions.open(self.published, crash=crash) as (session, _):
             events = [received(getattr(self, what)(order)) for what, order in news]
-            has_calls = use_cases.follow_orders(session, events)
+            has_calls = use_cases.apply_order_events(session, events)
         if not crash:
             before = self.till.asks
             for what, order in news:

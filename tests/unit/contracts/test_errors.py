@@ -1,4 +1,4 @@
-"""Errors keep their class and their fields when they travel between services."""
+"""Errors keep their class and their fields when they are sent between services."""
 
 import json
 import pkgutil
@@ -42,7 +42,7 @@ def test_an_error_has_a_code_a_status_and_a_detail(kind):
     assert kind.detail.endswith(".")
 
 
-def test_names_are_unique_because_errors_travel_by_name():
+def test_names_are_unique_because_errors_are_sent_by_name():
     assert len({kind.__name__ for kind in KINDS}) == len(KINDS) > 15
 
 
@@ -68,7 +68,7 @@ def test_every_error_of_a_contract_is_tested():
     assert defined == {ServiceError, *KINDS}
 
 
-def test_an_error_class_outside_the_contracts_travels_as_its_base_class():
+def test_an_error_class_outside_the_contracts_is_sent_as_its_base_class():
     class DiskUnavailable(ServiceUnavailable):
         """An error class of one service."""
 

@@ -11,7 +11,7 @@ from contracts import catalog, inventory, notifications, operations, orders, pay
 from contracts.base import PageRequest
 from extensions.http.routing.declaration import NoFields
 from extensions.http.routing.route import routes_of
-from extensions.http.routing.table import RouteTable
+from extensions.http.routing.route_table import RouteTable
 from gateway.service import GatewayService
 from tests.e2e.access import CASES
 

@@ -1,4 +1,4 @@
-"""An event that the broker refuses is put aside with the reason, and tried again. Every other event leaves once."""
+"""An event that the broker refuses is postponed with the reason, and tried again. Every other event leaves once."""
 
 import json
 

@@ -42,7 +42,7 @@ class Clock(operations.Operations):
 
     @rpc
     def trigger(self, pause=0.0, fail=False):
-        self.work.trigger("chime")
+        self.work.trigger(self.chime)
         eventlet.sleep(pause)
         if fail:
             raise RuntimeError("after all")

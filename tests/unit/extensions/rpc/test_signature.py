@@ -1,4 +1,4 @@
-"""Typed arguments travel as flat JSON and come back; what a caller may state is read from the annotations."""
+"""Typed arguments are sent as flat JSON and decoded again; the annotations say which arguments a caller may pass."""
 
 from typing import Protocol
 from uuid import UUID
@@ -56,7 +56,7 @@ def test_the_fields_of_a_request_stand_in_its_place(method, wire):
 
 
 class TestSending:
-    def test_only_stated_fields_travel(self):
+    def test_only_fields_that_are_set_are_sent(self):
         order = CreateOrder.parse({"items": [LINE]})
         assert sent(OrdersRpc.create_order, order, actor=USER, idempotency_key="k") == {
             "items": [LINE],
@@ -156,8 +156,8 @@ class TestReceiving:
 
 def test_what_is_sent_is_what_is_received():
     order, key = CreateOrder.parse({"items": [LINE], "total_amount": "1.50"}), "k"
-    travelled = sent(OrdersRpc.create_order, order, actor=USER, idempotency_key=key)
-    assert received(OrdersRpc.create_order, **travelled) == {"order": order, "actor": USER, "idempotency_key": key}
+    arguments = sent(OrdersRpc.create_order, order, actor=USER, idempotency_key=key)
+    assert received(OrdersRpc.create_order, **arguments) == {"order": order, "actor": USER, "idempotency_key": key}
 
 
 def test_the_methods_of_an_interface_are_its_own_and_inherited_ones():

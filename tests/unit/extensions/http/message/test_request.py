@@ -102,7 +102,7 @@ class TestQuery:
         assert sent.query == OrderFilter()
         assert stated(sent.query) == {}
 
-    def test_ids_and_times_travel_in_one_spelling(self):
+    def test_ids_and_times_are_sent_in_one_spelling(self):
         sent = request(f"user_id={ID}&created_after=2026-01-31T08:30:00%2B03:00&status=CREATED")
         sent.read_query(OrderFilter)
         assert stated(sent.query) == {
@@ -145,7 +145,7 @@ class TestQuery:
 
 
 class TestBody:
-    def test_travels_without_defaults(self):
+    def test_is_sent_without_defaults(self):
         sent = request()
         sent.read_body(CreateOrder, f'{{"items": [{{"product_id": "{ID}", "quantity": 2}}]}}'.encode())
         assert stated(sent.body) == {"items": [{"product_id": ID, "quantity": 2}]}

@@ -7,7 +7,7 @@ import pytest
 
 from contracts.ids import new_id
 from contracts.users import UserRegistered
-from qa.chaos.replay_faults import (
+from qa.chaos.duplicate_event_faults import (
     COPY_HEADER,
     RECORDER,
     channel_of,

@@ -40,7 +40,7 @@ def name_in(url):
     return url.rpartition("/")[2]
 
 
-class Lab:
+class BenchServers:
     """The servers, and the databases and settings of the candidates."""
 
     def __init__(self, folder):
@@ -87,7 +87,7 @@ class Lab:
         return urls
 
     def with_databases(self, urls):
-        """Return a lab with the same servers, in which the suite uses these databases (by service)."""
+        """Return a copy with the same servers, in which the suite uses these databases (by service)."""
         other = copy.copy(self)
         other.environment = self.environment | {database_variable(service): url for service, url in urls.items()}
         return other
@@ -124,9 +124,9 @@ class Lab:
 
 
 @contextlib.contextmanager
-def lab(folder: Path):
+def running_servers(folder: Path):
     """Start the servers for the duration of the block."""
-    made = Lab(folder)
+    made = BenchServers(folder)
     try:
         made.start()
         yield made

@@ -8,7 +8,7 @@ from sqlalchemy import MetaData, Table
 from sqlalchemy.orm import Session, sessionmaker
 
 
-class Storage(SharedExtension):
+class DatabaseAccess(SharedExtension):
     """The session factory and the tables of one service. Work sets them; the outbox relay and dead letters use them."""
 
     def __init__(self) -> None:

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from extensions.http.message.errors import MethodNotAllowed, PathNotFound
-from extensions.http.routing.table import MAX_SEGMENTS, RouteTable, _segments
+from extensions.http.routing.route_table import MAX_SEGMENTS, RouteTable, _segments
 
 
 def route(method, path, *aliases):

@@ -1,4 +1,4 @@
-"""Replay faults: old events are published again, up to ten times, shuffled, also after the inboxes were emptied.
+"""Duplicate event faults: old events are published again, up to ten times, shuffled, also after inboxes were emptied.
 
 A RabbitMQ stream records every event of the run; it can be read repeatedly from any offset. Call `start_recording`
 early: the stream contains only events that are published after it.
