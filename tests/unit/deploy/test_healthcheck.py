@@ -106,3 +106,10 @@ def test_a_process_that_lives_needs_no_broker(process, monkeypatch):
 @pytest.mark.parametrize("address", ["", "127.0.0.1:9100-9109", "127.0.0.1:1"], ids=["none", "a range", "closed"])
 def test_where_no_process_can_be_asked_the_service_is(address):
     assert not healthcheck.lives(address, "orders")
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)], ids=["lives", "stuck"])
+def test_the_gateway_is_asked_whether_it_lives(process, monkeypatch, capsys, status, code):
+    monkeypatch.setenv("GATEWAY_ADDRESS", process(status, {"detail": "Not alive: http.accept"}))
+    assert healthcheck.main(["gateway"]) == code
+    assert ("http.accept" in capsys.readouterr().err) == (code == 1)

@@ -2,6 +2,7 @@
 
 import eventlet
 import pytest
+from nameko import config
 from nameko.containers import ServiceContainer
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import DependencyProvider, Entrypoint
@@ -9,6 +10,7 @@ from nameko.extensions import DependencyProvider, Entrypoint
 from contracts.errors import ServiceUnavailable
 from extensions.rpc import container as containers
 from extensions.rpc.container import Container
+from extensions.runtime.progress import loops_of
 from extensions.storage.periodic import periodic
 
 
@@ -131,3 +133,14 @@ def test_a_stop_does_not_wait_for_a_worker_that_was_killed_before_it_began():
     eventlet.sleep(0.01)
     with eventlet.Timeout(10):
         container.stop()
+
+
+@pytest.mark.parametrize(("seconds", "loops"), [("60", {"hub"}), ("0", set())], ids=["on", "off"])
+def test_the_watchdog_runs_from_the_start_to_the_stop(seconds, loops):
+    container = Container(Halving)
+    with config.patch({"RESTART_STUCK_SECONDS": seconds}):
+        container.start()
+    eventlet.sleep(0.01)
+    assert loops_of(container).names() == loops
+    container.stop()
+    assert loops_of(container).names() == set()

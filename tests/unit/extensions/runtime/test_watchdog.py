@@ -1,6 +1,9 @@
 """A process ends if a loop stays stuck, also if a call blocks the whole process."""
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import eventlet
 import pytest
@@ -9,6 +12,8 @@ from eventlet.patcher import original
 from extensions.runtime import watchdog
 from extensions.runtime.progress import Loops
 from extensions.runtime.watchdog import EXIT_CODE, Watchdog
+
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -57,3 +62,20 @@ def test_a_call_that_blocks_the_whole_process_is_found(ended, monkeypatch):
         assert ended
     finally:
         dog.stop()
+
+
+PROCESS = """
+import time
+from extensions.runtime.progress import Loops
+from extensions.runtime.watchdog import Watchdog
+
+loops = Loops()
+with loops.running("relay", -1):
+    Watchdog(loops, 1).start()
+    time.sleep(60)
+"""
+
+
+def test_the_process_really_ends():
+    process = subprocess.run([sys.executable, "-c", PROCESS], cwd=ROOT, timeout=50, capture_output=True, check=False)
+    assert process.returncode == EXIT_CODE
