@@ -53,6 +53,8 @@ def servers():
         "RETRY_DELAYS_MS": FAST_RETRIES,
         # On a busy machine Redis may take longer than production allows; tests that need it set their own value.
         "REDIS_TIMEOUT_MS": "1000",
+        # It would end the process of the tests.
+        "RESTART_STUCK_SECONDS": "0",
     }
     servers.environment = environment
     if servers.postgres:

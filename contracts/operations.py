@@ -204,10 +204,14 @@ class ConsistencyView(View):
     checks: tuple[CheckView, ...]
 
 
+HealthStatus = Literal["ok", "degraded", "failing"]
+"""`degraded`: a server that the service uses is away or slow. `failing`: a loop of the process is stuck, restart it."""
+
+
 class Health(TypedDict):
     """The state of a service: of each of its parts `ok`, or what is wrong with it."""
 
-    status: Literal["ok", "failing"]
+    status: HealthStatus
     parts: dict[str, str]
 
 

@@ -1,9 +1,12 @@
-"""Checks a service: `python -m deploy.healthcheck orders` exits with 0 if it is healthy, else with 1 and a reason.
+"""Checks whether a service lives: `python -m deploy.healthcheck orders` exits with 0, or with 1 and a reason.
 
-A service is checked by RPC, as its callers reach it; the gateway by HTTP, `GET /health/ready`. A gateway that reports
-`degraded` is healthy: it serves what does not need the service that is away. Who has to wait for all services, at a
-start, looks at `parts_down`. The reply queue of a call ends with the connection, so repeated checks leave no queues
-behind.
+A service lives if it has started and none of its loops is stuck. What it needs may be away or slow (`degraded`): a
+restart would not help. The process on this machine is asked by HTTP, `GET /health/live` of the port for its metrics, so
+that the check needs no broker. A service without that port is asked by RPC, where another process of it may reply. The
+gateway is asked at its own port.
+
+Who waits for everything at a start uses `is_healthy`, and `parts_down` of the gateway's `GET /health/ready`. The reply
+queue of a call ends with the connection, so repeated checks leave no queues behind.
 """
 
 import http.client
@@ -72,35 +75,64 @@ def ask(
     return dict(reply.get("result") or {})
 
 
-def check(amqp_uri: str, service: str, *, timeout: float = TIMEOUT) -> None:
-    """Raise as `ask` does, and Unhealthy if the service reports a failed part."""
+def check(amqp_uri: str, service: str, *, timeout: float = TIMEOUT) -> str:
+    """Return what is wrong with the service, "" for nothing. Raises as `ask` does, and Unhealthy if it is failing."""
     health = ask(amqp_uri, service, timeout=timeout)
-    if health.get("status") != "ok":
-        raise Unhealthy("; ".join(f"{part}: {state}" for part, state in health["parts"].items() if state != "ok"))
+    problems = "; ".join(f"{part}: {state}" for part, state in health["parts"].items() if state != "ok")
+    if health["status"] == "failing":
+        raise Unhealthy(problems)
+    return "" if health["status"] == "ok" else problems
 
 
 def is_healthy(amqp_uri: str, service: str, *, timeout: float = TIMEOUT) -> bool:
-    """Whether the service responds and is healthy."""
+    """Whether the service responds, and nothing is wrong with it."""
     try:
-        check(amqp_uri, service, timeout=timeout)
+        return not check(amqp_uri, service, timeout=timeout)
     except (Unhealthy, OSError, OperationalError, AMQPError):
         return False
+
+
+def lives(address: str, service: str, *, timeout: float = TIMEOUT) -> bool:
+    """Whether the process that serves its metrics on this host:port lives; False if none of this service does.
+
+    Raises Unhealthy if the process reports that it has not started, or that loops are stuck.
+    """
+    port = address.rpartition(":")[2]
+    if not port.isdigit():  # none, or a range of ports: it is not known which of them
+        return False
+    try:
+        status, body = _get(address, "/health/live", timeout)
+        report = json.loads(body)
+    except (ConnectionRefusedError, http.client.HTTPException, ValueError):
+        return False
+    if not isinstance(report, dict) or report.get("service") != service:
+        return False
+    if status != http.HTTPStatus.OK:
+        raise Unhealthy(f"{service} is {report['status']}; stuck: {', '.join(report['stuck']) or 'nothing'}")
     return True
 
 
 def ask_gateway(address: str, *, timeout: float = TIMEOUT) -> dict[str, Any]:
     """Return the report of `GET /health/ready` on this host:port. Raises Unhealthy unless the status is 200."""
+    return _ask_gateway(address, "/health/ready", timeout)
+
+
+def _ask_gateway(address: str, path: str, timeout: float) -> dict[str, Any]:
+    status, body = _get(address, path, timeout)
+    if status != http.HTTPStatus.OK:
+        raise Unhealthy(f"the gateway returned {status}: {body[:500].decode(errors='replace')}")
+    return dict(json.loads(body))
+
+
+def _get(address: str, path: str, timeout: float) -> tuple[int, bytes]:
     host, _, port = address.rpartition(":")
     connection = http.client.HTTPConnection(
         "127.0.0.1" if host in ("", "0.0.0.0") else host, int(port), timeout=timeout
     )
     try:
-        connection.request("GET", "/health/ready")
+        connection.request("GET", path)
         response = connection.getresponse()
-        body = response.read()
-        if response.status != http.HTTPStatus.OK:
-            raise Unhealthy(f"the gateway returned {response.status}: {body[:500].decode(errors='replace')}")
-        return dict(json.loads(body))
+        return response.status, response.read()
     finally:
         connection.close()
 
@@ -121,14 +153,14 @@ def main(names: list[str]) -> int:
         print("which service? for example: python -m deploy.healthcheck orders", file=sys.stderr)
         return 2
     from deploy.config_file import load
-    from extensions.runtime.addresses import amqp_uri
+    from extensions.runtime.addresses import amqp_uri, metrics_address
 
     settings = load(Path(CONFIG))
     for name in names:
         try:
             if name == "gateway":
-                ask_gateway(settings["WEB_SERVER_ADDRESS"])
-            else:
+                _ask_gateway(settings["WEB_SERVER_ADDRESS"], "/health/live", TIMEOUT)
+            elif not lives(metrics_address(settings, name), name):
                 check(amqp_uri(settings, name), name)
         except TimeoutError:
             print(f"{name} did not respond within {TIMEOUT:g} s", file=sys.stderr)

@@ -7,6 +7,7 @@ from extensions.http.routing.authentication import TokensProvider
 from extensions.http.routing.dispatcher import HttpServerProvider
 from extensions.messaging.broadcast import on_broadcast
 from extensions.rpc.client import RpcClient
+from extensions.runtime.progress import made_progress
 from extensions.storage.periodic import periodic
 from gateway import routes
 
@@ -34,6 +35,7 @@ class GatewayService(routes.AllRoutes):
             rest = ChangesWithin.parse({"seconds": ACCESS_TOKEN_SECONDS, "until": page["until"]})
             page = self.services.users.list_changed(rest)
             self._apply(page)
+            made_progress()
         self.tokens.verified.caught_up = True
 
     def _apply(self, page: Changes) -> None:

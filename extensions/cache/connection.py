@@ -22,6 +22,7 @@ from extensions.observability.instruments import CacheInstruments
 from extensions.observability.metrics import Metrics
 from extensions.runtime.addresses import redis_url
 from extensions.runtime.backoff import Backoff
+from extensions.runtime.progress import loops_of
 from extensions.security.production import require_own_secrets
 
 log = logging.getLogger(__name__)
@@ -104,9 +105,11 @@ class RedisConnection(SharedExtension):
 
     def _await_return(self, ran_for: float) -> None:
         """Probe Redis until it responds as fast as requests need it. Before, it was available for `ran_for` seconds."""
-        eventlet.sleep(self._backoff.next_pause(ran_for))
-        while not self._responds():
-            eventlet.sleep(self._backoff.next_pause())
+        with loops_of(self.container).running("cache.probe") as loop:
+            eventlet.sleep(self._backoff.next_pause(ran_for))
+            while not self._responds():
+                loop.works()
+                eventlet.sleep(self._backoff.next_pause())
         log.info("Redis is back")
         self._is_unavailable, self._available_since = False, time.monotonic()
         self.attempt(lambda _client: True)  # sends invalidations that were added since the probe sent the others

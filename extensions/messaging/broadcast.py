@@ -16,6 +16,7 @@ from nameko.extensions import Entrypoint, register_entrypoint
 from pydantic import ValidationError
 
 from contracts.base import Event
+from contracts.errors import ServiceUnavailable
 from contracts.events import EXCHANGE, queue_name
 from contracts.ids import new_id
 from extensions.messaging.connection import ack
@@ -23,6 +24,7 @@ from extensions.messaging.inbound import Undecodable, require_routing
 from extensions.messaging.listener import Listener
 from extensions.observability.traces import start_trace
 from extensions.runtime.interruptions import INTERRUPTIONS
+from extensions.runtime.progress import loops_of
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,16 @@ class Broadcast(Entrypoint):
         self._channel = None
 
     def _run(self, channel: amqp.Channel, message: amqp.Message, event: Event) -> None:
+        try:
+            with loops_of(self.container).running(f"broadcast.{self.method_name}"):
+                while not self._is_handled(message, event):
+                    log.warning("%s waits for a free worker", self.queue)
+        except ContainerBeingKilled:
+            return
+        ack(channel, message.delivery_tag)
+
+    def _is_handled(self, message: amqp.Message, event: Event) -> bool:
+        """Run the method. Returns False if no worker was free in time. Raises ContainerBeingKilled."""
         finished = Signal()
 
         def handle_result(_worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
@@ -83,10 +95,10 @@ class Broadcast(Entrypoint):
 
         try:
             self.container.spawn_worker(self, (event, dict(message.headers or {})), {}, handle_result=handle_result)
-        except ContainerBeingKilled:
-            return
+        except ServiceUnavailable:
+            return False
         finished.wait()
-        ack(channel, message.delivery_tag)
+        return True
 
 
 def on_broadcast(event: type[Event]) -> Callable[..., Any]:

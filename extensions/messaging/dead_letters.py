@@ -24,6 +24,7 @@ from extensions.messaging.storable import plain_count, plain_headers, plain_text
 from extensions.observability.instruments import DeadLetterInstruments
 from extensions.observability.metrics import Metrics
 from extensions.runtime.backoff import Backoff
+from extensions.runtime.progress import Loop, loops_of
 from extensions.storage.database_access import DatabaseAccess
 from extensions.storage.engine import is_outage
 
@@ -78,13 +79,20 @@ class DeadLetters(SharedExtension):
         self.container.spawn_managed_thread(lambda: self._collect(message, self._channel), "dead_letters.collect")
 
     def _collect(self, message: amqp.Message, channel: amqp.Channel | None) -> None:
+        with loops_of(self.container).running("dead_letters.collect") as loop:
+            self._collect_through_outages(message, channel, loop)
+
+    def _collect_through_outages(self, message: amqp.Message, channel: amqp.Channel | None, loop: Loop) -> None:
         backoff = Backoff()
         while channel is self._channel and channel is not None:
+            loop.works()
             try:
                 self._requeue_or_store(message)
             except (SQLAlchemyError, BrokerUnavailable) as error:
                 log.warning("a message that the broker dead-lettered waits (%s)", type(error).__name__)
-                eventlet.sleep(backoff.next_pause())
+                pause = backoff.next_pause()
+                loop.waits(pause)
+                eventlet.sleep(pause)
             else:
                 ack(channel, message.delivery_tag)
                 return

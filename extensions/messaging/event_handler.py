@@ -43,6 +43,7 @@ from extensions.observability.metrics import Metrics
 from extensions.observability.traces import start_trace
 from extensions.runtime.backoff import Backoff
 from extensions.runtime.interruptions import INTERRUPTIONS, Interrupted
+from extensions.runtime.progress import Loop, loops_of
 from extensions.storage.engine import LockTimeout, is_outage
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class EventHandler(Entrypoint):
         self._instruments: Any = None
         self._retries: Any = None
         self._loop: Any = None
+        self._progress = Loop("")
         self._stopping = False
         self._stop_by = 0.0
         self._short_lock_timeout_until = 0.0
@@ -135,7 +137,12 @@ class EventHandler(Entrypoint):
             self._wakeup.send()
 
     def _run(self) -> None:
+        with loops_of(self.container).running(f"events.{self.method_name}") as self._progress:
+            self._handle_all()
+
+    def _handle_all(self) -> None:
         while self._await_batch():
+            self._progress.works()
             self._batch_started_at = time.monotonic()
             batch = self._next_batch()
             if not self._handle(batch):
@@ -148,6 +155,7 @@ class EventHandler(Entrypoint):
             if self._stopping:
                 return False
             self._wakeup = Signal()
+            self._progress.waits()
             self._wakeup.wait()
         return not self._stopping or time.monotonic() < self._stop_by
 
@@ -191,7 +199,8 @@ class EventHandler(Entrypoint):
                 events.append((delivery, delivery.decode()))
             except Undecodable as error:
                 undecodable.append((delivery.source.queue, delivery.message, error))
-        if undecodable and not self._repeat_through_outages(lambda: self.dead_letters.store_all(undecodable)):
+        store = functools.partial(self.dead_letters.store_all, undecodable)
+        if undecodable and not self._repeat_through_outages(store, self._progress):
             return False
         if not events:
             return True
@@ -223,7 +232,8 @@ class EventHandler(Entrypoint):
             )
 
     def _retry_later(self, delivery: Delivery, action: Callable[[], None]) -> None:
-        done = self._repeat_through_outages(action, lambda: delivery.channel is delivery.source.channel)
+        with loops_of(self.container).running(f"events.{self.method_name}.retry") as loop:
+            done = self._repeat_through_outages(action, loop, lambda: delivery.channel is delivery.source.channel)
         if done and delivery.channel is delivery.source.channel:
             ack(delivery.channel, delivery.message.delivery_tag)
         # Only now: as long as it is in the list, nothing acknowledges it together with later messages.
@@ -241,17 +251,20 @@ class EventHandler(Entrypoint):
                 raise failure
             failures.append(failure)
 
-        if not self._repeat_through_outages(attempt):
+        if not self._repeat_through_outages(attempt, self._progress):
             return ContainerBeingKilled()
         return failures[0]
 
-    def _repeat_through_outages(self, attempt: Callable[[], object], go_on: Callable[[], bool] = lambda: True) -> bool:
-        """Call `attempt` again as long as an outage makes it fail, and `go_on` allows it.
+    def _repeat_through_outages(
+        self, attempt: Callable[[], object], loop: Loop, go_on: Callable[[], bool] = lambda: True
+    ) -> bool:
+        """Call `attempt` again as long as an outage makes it fail, and `go_on` allows it. Each call is progress.
 
         Returns False when it did not succeed, because the service stops, or `go_on` returned False.
         """
         backoff = Backoff(first=0.1, longest=5.0)
         while go_on():
+            loop.works()
             try:
                 attempt()
             except Exception as error:
@@ -262,6 +275,7 @@ class EventHandler(Entrypoint):
                 pause = backoff.next_pause()
                 name = f"{self.container.service_name}.{self.method_name}"
                 log.warning("%s waits (%s); next try in %.1f s", name, error, pause)
+                loop.waits(pause)
                 eventlet.sleep(pause)
             else:
                 return True

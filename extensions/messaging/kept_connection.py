@@ -18,6 +18,7 @@ from eventlet.event import Event as Signal
 from extensions.messaging import topology
 from extensions.messaging.connection import CONNECTION_ERRORS, BrokerBlocked, BrokerUnavailable, close_quietly, connect
 from extensions.runtime.backoff import Backoff
+from extensions.runtime.progress import Loop, Loops
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,9 @@ class KeptConnection:
         set_up: Callable[[amqp.Connection], None],
         on_lost: Callable[[Exception], None],
         on_blocked: Callable[[], None] = lambda: None,
+        loops: Loops | None = None,
     ) -> None:
-        self.purpose, self._service = purpose, service
+        self.purpose, self._service, self._loops = purpose, service, loops or Loops()
         self._set_up, self._on_lost, self._on_blocked = set_up, on_lost, on_blocked
         self.connection: amqp.Connection | None = None
         """The open connection after its set-up; None while there is none."""
@@ -92,18 +94,24 @@ class KeptConnection:
 
     def run(self) -> None:
         """Open and read the connection until close(). This runs in a greenlet of its own, the reader."""
+        with self._loops.running(f"broker.{self.purpose}") as loop:
+            self._keep_open(loop)
+
+    def _keep_open(self, loop: Loop) -> None:
         backoff = Backoff()
         while not self._stopping:
+            loop.works()
             try:
                 with eventlet.Timeout(SETUP_TIMEOUT_SECONDS, TimeoutError("the broker did not complete the set-up")):
                     self._open()
                 backoff.reset()
-                self._read()
+                self._read(loop)
             except (*CONNECTION_ERRORS, topology.TopologyMissing) as error:
                 self._lose(error)
                 pause = backoff.next_pause()
                 what = error or type(error).__name__
                 log.warning("RabbitMQ is unavailable for %s (%s); next try in %.1f s", self.purpose, what, pause)
+                loop.waits(pause)
                 eventlet.sleep(pause)
 
     def close(self) -> None:
@@ -136,9 +144,9 @@ class KeptConnection:
         self._attempt.send()
         self._end_first_wait()
 
-    def _read(self) -> None:
+    def _read(self, loop: Loop) -> None:
         connection: Any = self._raw
-        heartbeats = eventlet.spawn(_send_heartbeats, connection)
+        heartbeats = eventlet.spawn(_send_heartbeats, connection, loop)
         try:
             while not self._stopping:
                 connection.drain_events()
@@ -171,14 +179,19 @@ class KeptConnection:
         log.warning("RabbitMQ takes messages again (%s)", self.purpose)
 
 
-def _send_heartbeats(connection: amqp.Connection) -> None:
-    """Send heartbeats. If none is received, shut the socket down: this ends the reader, which has no timeout."""
+def _send_heartbeats(connection: amqp.Connection, reader: Loop) -> None:
+    """Send heartbeats. Shut the socket down when none is received, to end the reader, which has no timeout.
+
+    Each heartbeat is progress of the reader too: without what the reader has read, heartbeat_tick() raises. So a reader
+    that hangs in a callback makes no progress, and one that waits for messages does.
+    """
     try:
         while True:
             eventlet.sleep(1.0)
             # The heartbeat waits for other writers, which may wait for a broker that no longer reads.
             with eventlet.Timeout(HEARTBEAT_SECONDS, TimeoutError("the broker does not read")):
                 connection.heartbeat_tick()
+            reader.works()
     except (*CONNECTION_ERRORS, AttributeError) as error:
         log.warning("closing the connection to RabbitMQ: %s", error or type(error).__name__)
         _shut_down(connection)

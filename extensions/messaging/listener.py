@@ -18,6 +18,7 @@ from extensions.messaging import topology
 from extensions.messaging.connection import CONNECTION_ERRORS
 from extensions.messaging.kept_connection import KeptConnection
 from extensions.messaging.wire.connection import connection_class
+from extensions.runtime.progress import loops_of
 from extensions.security.production import require_own_secrets
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,11 @@ class Listener(SharedExtension):
         require_own_secrets(config, self.container.service_name)
         connection_class(config)
         self._kept = KeptConnection(
-            "consuming", self.container.service_name, self._set_up, lambda _error: self._disconnect()
+            "consuming",
+            self.container.service_name,
+            self._set_up,
+            lambda _error: self._disconnect(),
+            loops=loops_of(self.container),
         )
 
     def start(self) -> None:
@@ -98,6 +103,7 @@ class Listener(SharedExtension):
         if self._reader is None:
             self._reader = self.container.spawn_managed_thread(self._kept.run, identifier="broker.listener")
         self._kept.await_first()
+        loops_of(self.container).has_started = True
         # Imported objects live as long as the process. Each full garbage collection spent a tenth of a second on them,
         # during which no call was served.
         if not gc.get_freeze_count():  # once per process: objects that a second service drops must still be collected

@@ -24,6 +24,7 @@ from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
 from extensions.observability.instruments import UNKNOWN, OutboxInstruments
 from extensions.observability.metrics import Metrics
 from extensions.runtime.backoff import Backoff
+from extensions.runtime.progress import Loop, loops_of
 from extensions.storage import timers
 from extensions.storage.database_access import DatabaseAccess
 from extensions.storage.outbox import backlog, delete_rows, make_due, pause_after, postpone_rows, select_due
@@ -53,6 +54,7 @@ class OutboxRelay(SharedExtension):
         self._wakeup = Signal()
         self._relay: Any = None
         self._watch: Any = None
+        self._progress = Loop("outbox.relay")
         self._stopping = False
 
     def start(self) -> None:
@@ -91,6 +93,10 @@ class OutboxRelay(SharedExtension):
             self._watch.kill()
 
     def _run(self) -> None:
+        with loops_of(self.container).running("outbox.relay") as self._progress:
+            self._relay_all()
+
+    def _relay_all(self) -> None:
         backoff = Backoff()
         woken, missing = True, ""
         while True:
@@ -108,15 +114,18 @@ class OutboxRelay(SharedExtension):
                 pause = backoff.next_pause()
                 missing = "RabbitMQ" if isinstance(error, BrokerUnavailable) else "PostgreSQL"
                 log.warning("the outbox waits for %s (%s); next try in %.1f s", missing, type(error).__name__, pause)
+                self._progress.waits(SWEEP_SECONDS)
                 eventlet.sleep(min(pause, SWEEP_SECONDS))
             if stopping:
                 return
+            self._progress.waits(pause)
             woken = self._wakeup.wait(timeout=pause) is not None or bool(missing)
             if not self._stopping:
                 eventlet.sleep(max(0.0, next_batch - time.monotonic()))
 
     def _relay_batch(self, *, woken: bool) -> int:
         """Publish the oldest due events, at most BATCH, and delete the confirmed ones. Returns how many were due."""
+        self._progress.works()
         outbox = self.storage.table("outbox")
         with self.storage.sessions.begin() as session:
             if not woken and not timers.claim(session, self.storage.table("timers"), SWEEP, SWEEP_SECONDS):
@@ -138,13 +147,16 @@ class OutboxRelay(SharedExtension):
 
     def _watch_backlog(self) -> None:
         """Measure the backlog periodically. The sweep cannot do it: it does not run during outages and high load."""
-        while True:
-            try:
-                with self.storage.sessions() as session:
-                    self._instruments.backlog = backlog(session, self.storage.table("outbox"))
-            except SQLAlchemyError:
-                self._instruments.backlog = UNKNOWN
-            eventlet.sleep(BACKLOG_SECONDS)
+        with loops_of(self.container).running("outbox.backlog") as loop:
+            while True:
+                loop.works()
+                try:
+                    with self.storage.sessions() as session:
+                        self._instruments.backlog = backlog(session, self.storage.table("outbox"))
+                except SQLAlchemyError:
+                    self._instruments.backlog = UNKNOWN
+                loop.waits(BACKLOG_SECONDS)
+                eventlet.sleep(BACKLOG_SECONDS)
 
     def _to_message(self, row: Any) -> OutgoingMessage:
         event = EVENTS.get(row.event_type)

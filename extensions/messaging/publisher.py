@@ -26,6 +26,7 @@ from extensions.messaging.connection import BrokerBlocked, BrokerUnavailable
 from extensions.messaging.kept_connection import KeptConnection
 from extensions.messaging.refusals import Address, Refusals
 from extensions.observability.traces import propagated_headers
+from extensions.runtime.progress import loops_of
 
 log = logging.getLogger(__name__)
 
@@ -306,7 +307,10 @@ class ConfirmedPublisher(SharedExtension):
     def _open_channel(self) -> amqp.Channel:
         if self._kept is None:
             service = self.container.service_name
-            self._kept = KeptConnection("publishing", service, self._set_up, self._handle_loss, self._handle_block)
+            loops = loops_of(self.container)
+            self._kept = KeptConnection(
+                "publishing", service, self._set_up, self._handle_loss, self._handle_block, loops
+            )
             self._reader = self.container.spawn_managed_thread(self._kept.run, identifier="broker.publisher")
         self._kept.require(OPEN_SECONDS)
         return self._channel

@@ -21,6 +21,7 @@ from nameko.extensions import SharedExtension
 from extensions.messaging import topology
 from extensions.messaging.connection import CONNECTION_ERRORS, has_own_user
 from extensions.messaging.kept_connection import KeptConnection
+from extensions.runtime.progress import loops_of
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,12 @@ class Sender(SharedExtension):
     def setup(self) -> None:
         """Prepare the connection; start() opens it."""
         self._kept = KeptConnection(
-            "sending", self.container.service_name, self._set_up, self._forget_channels, self._handle_block
+            "sending",
+            self.container.service_name,
+            self._set_up,
+            self._forget_channels,
+            self._handle_block,
+            loops_of(self.container),
         )
 
     def start(self) -> None:
@@ -122,10 +128,12 @@ class Sender(SharedExtension):
             on_blocked()
 
     def _probe(self) -> None:
-        while True:
-            eventlet.sleep(PROBE_SECONDS)
-            if self._probes is not None and not self.is_blocked and not self._is_answered():
-                self._kept.drop(f"it confirmed no message for {PROBE_TIMEOUT_SECONDS:.0f} s")
+        with loops_of(self.container).running("broker.probe") as loop:
+            while True:
+                loop.works()
+                eventlet.sleep(PROBE_SECONDS)
+                if self._probes is not None and not self.is_blocked and not self._is_answered():
+                    self._kept.drop(f"it confirmed no message for {PROBE_TIMEOUT_SECONDS:.0f} s")
 
     def _is_answered(self) -> bool:
         """Publish a probe, and tell whether the broker confirms it. True also if the connection is lost meanwhile."""

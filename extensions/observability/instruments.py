@@ -158,7 +158,7 @@ class OutboxInstruments:
             event: metrics.counter("outbox_refused_total", text, event=event) for event in (*events, OTHER)
         }
         self.backlog: tuple[float, float, float] = UNKNOWN
-        """The number of events, the age of the oldest in seconds, and how many are put aside, in the shared table."""
+        """The number of events, the age of the oldest in seconds, and how many are postponed, in the shared table."""
         counted, age = "Events in the outbox, counted to 10000.", "How long the oldest event of the outbox has waited."
         metrics.gauge("outbox_backlog", counted, lambda: self.backlog[0])
         metrics.gauge("outbox_oldest_seconds", age, lambda: self.backlog[1])

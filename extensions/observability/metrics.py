@@ -1,5 +1,8 @@
 """The metrics of a process, served in the Prometheus text format at `GET /metrics` on a separate port.
 
+The same port serves `GET /health/live`, by which a supervisor finds out about this very process: 503 names the loops
+that are stuck.
+
     metrics = Metrics()
     ...
     self._handled = self.metrics.counter("events_handled_total", "Events handled.", handler=self.method_name)
@@ -8,6 +11,7 @@ A series is looked up once, in the setup of an extension, so that a message or a
 of the extensions are in instruments.py; docs/metrics.md describes all. A label has few values: never an id or a path.
 """
 
+import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -31,6 +35,7 @@ from prometheus_client import (
 from prometheus_client.metrics import MetricWrapperBase
 
 from extensions.runtime.addresses import metrics_address
+from extensions.runtime.progress import Loops, loops_of
 
 disable_created_metrics()  # saves one unused series for each counter and histogram
 
@@ -40,6 +45,7 @@ server_log.setLevel(logging.WARNING)  # it would log every start, stop and conne
 
 PREFIX = "suite"
 PATHS = frozenset({"/metrics", "/metrics/"})
+LIVENESS_PATH = "/health/live"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 MAX_SCRAPES = 4
 SOCKET_SECONDS = 5.0
@@ -73,6 +79,7 @@ class Metrics(SharedExtension):
         pool = self.container._worker_pool  # noqa: SLF001
         self.gauge("workers_busy", "Workers that run a method now.", pool.running)
         self.gauge("workers_limit", "Workers that may run at once.", lambda: pool.size)
+        loops_of(self.container).on_new_name = self._watch_loop
 
     def start(self) -> None:
         """Start to listen, if there is an address."""
@@ -107,11 +114,20 @@ class Metrics(SharedExtension):
             self._families[name] = family
         return family.labels(**labels) if labels else family
 
+    def _watch_loop(self, name: str) -> None:
+        loops = loops_of(self.container)
+        self.gauge(
+            "loop_stuck", "1 while the loop has not moved for its bound.", lambda: loops.is_stuck(name), loop=name
+        )
+        text = "Seconds since the loop has moved; 0 while it waits for work without a time limit."
+        self.gauge("loop_progress_age_seconds", text, lambda: loops.age(name), loop=name)
+
     # Serving
 
     def _serve(self) -> None:
         """Serve scrapes until the service stops. No failure here may end the service."""
         app = only_metrics(make_wsgi_app(self.registry, disable_compression=True))
+        app = with_liveness(app, self.container.service_name, loops_of(self.container))
         while True:
             try:
                 with closing(_listen(self._addresses)) as sock:
@@ -159,6 +175,23 @@ def _listen(wanted: Sequence[tuple[str, int]]) -> Any:
         except OSError as error:
             problem = error
     raise problem
+
+
+def with_liveness(app: Callable[..., Iterable[bytes]], service: str, loops: Loops) -> Callable[..., Iterable[bytes]]:
+    """Return `app`, which also responds at LIVENESS_PATH: 503 until it has started, and while a loop is stuck."""
+
+    def with_health(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"].rstrip("/") != LIVENESS_PATH:
+            return app(environ, start_response)
+        stuck = loops.stuck()
+        status = "failing" if stuck else "ok" if loops.has_started else "starting"
+        http_status = "200 OK" if status == "ok" else "503 Service Unavailable"
+        start_response(http_status, [("Content-Type", "application/json")])
+        ages = {name: round(age, 1) for name, age in stuck.items()}
+        report = {"service": service, "status": status, "stuck": ages}
+        return [json.dumps(report).encode()]
+
+    return with_health
 
 
 def only_metrics(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:

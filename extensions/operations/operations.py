@@ -23,6 +23,7 @@ from contracts.operations import (
     DeadLetterSelection,
     DeadLetterView,
     Health,
+    HealthStatus,
     OperatedRpc,
     RefusedEvent,
 )
@@ -33,6 +34,7 @@ from extensions.messaging.outbox_relay import Outbox
 from extensions.observability.traces import current_trace, start_trace
 from extensions.operations.audits import SHOWN_IDS, Span, outbox_summary, read_snapshot
 from extensions.rpc.server import rpc
+from extensions.runtime.progress import Loops, loops_of
 from extensions.storage import retention
 from extensions.storage.outbox import list_refused
 from extensions.storage.periodic import periodic
@@ -57,6 +59,14 @@ class Tracing(DependencyProvider):
         start_trace(message.headers or {}, worker_ctx.service_name, budget)
 
 
+class Liveness(DependencyProvider):
+    """Gives a service the progress of its loops: `loops: Loops = Liveness()`."""
+
+    def get_dependency(self, worker_ctx: Any) -> Loops:
+        """Return the loops of this process."""
+        return loops_of(worker_ctx.container)
+
+
 class OwnAudit(TypedDict):
     """The service's part of its Audit: its own checks, and the fingerprints of its records about orders."""
 
@@ -74,9 +84,11 @@ class Operations(OperatedRpc):
     dead_letter_bounds = DeadLetterBounds()
     tracing = Tracing()
     redis: RedisHealth = Redis()
+    loops: Loops = Liveness()
 
     @rpc(transaction=False)
     def health(self) -> Health:
+        """Report each part. Only a stuck loop is `failing`: a restart ends it. What is away makes it `degraded`."""
         parts = {"database": "ok", "redis": "ok" if self.redis.ping() else "down: reads are slower"}
         try:
             with eventlet.Timeout(DATABASE_SECONDS):
@@ -86,7 +98,10 @@ class Operations(OperatedRpc):
         except eventlet.Timeout:
             parts["database"] = "does not respond"
         parts["publishing"] = self.outbox.broker_problem or "ok"
-        return {"status": "ok" if parts["database"] == parts["publishing"] == "ok" else "failing", "parts": parts}
+        parts["loops"] = self.loops.problem() or "ok"
+        is_served = parts["database"] == parts["publishing"] == "ok"
+        status: HealthStatus = "failing" if parts["loops"] != "ok" else "ok" if is_served else "degraded"
+        return {"status": status, "parts": parts}
 
     @periodic(seconds=300, transaction=False)
     def forget_old_messages(self) -> None:

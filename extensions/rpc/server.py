@@ -42,6 +42,7 @@ from extensions.observability.metrics import Metrics
 from extensions.rpc.call_slots import CallSlots
 from extensions.rpc.signature import WireSignature, rpc_methods
 from extensions.runtime.interruptions import INTERRUPTIONS
+from extensions.runtime.progress import Loop, loops_of
 from extensions.storage.engine import is_outage, is_statement_timeout
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ QUEUE_EXPIRES_MS = 10_000
 STOP_SECONDS = 6.0
 # How long a reply waits for the connection to be opened again.
 REPLY_SECONDS = 1.0
+# While calls are under way, one of them ends within this time: more than the longest deadline of a call, an audit.
+CALLS_SECONDS = 330.0
 INTERRUPTED = "The service was interrupted during the call; whether it acted is unknown."
 
 
@@ -77,6 +80,8 @@ class RpcServer(SharedExtension):
         self._is_accepting = False
         self._closing: Any = None
         self._instruments: Any = None
+        self._under_way = 0
+        self._calls = Loop("rpc.calls", CALLS_SECONDS)
 
     def setup(self) -> None:
         """Subscribe."""
@@ -105,6 +110,9 @@ class RpcServer(SharedExtension):
             problem = f"{self.container.service_name} does not serve: {', '.join(missing)}. Decorate each with @rpc."
             raise NotImplementedError(problem)
         if self._acceptor is None:
+            self._calls = Loop("rpc.calls", CALLS_SECONDS)
+            self._calls.waits()
+            loops_of(self.container).add(self._calls)
             self._acceptor = self.container.spawn_managed_thread(self._accept_all, identifier="rpc.accept")
 
     def finish(self) -> None:
@@ -144,8 +152,14 @@ class RpcServer(SharedExtension):
         self._received.put((self._channel, message))
 
     def _accept_all(self) -> None:
+        with loops_of(self.container).running("rpc.accept") as loop:
+            self._accept_until_killed(loop)
+
+    def _accept_until_killed(self, loop: Loop) -> None:
         while True:
+            loop.waits()
             channel, message = self._received.get()
+            loop.works()
             self._is_accepting = True
             if channel is self._channel:  # else the connection was lost; the call is delivered again, and refused
                 self._accept(channel, message)
@@ -165,10 +179,7 @@ class RpcServer(SharedExtension):
                 context_data={"message": message},
                 handle_result=functools.partial(self._handle_result, channel, message, time.monotonic()),
             )
-            if entrypoint.own_calls:
-                spawn()
-            else:
-                self._shared.run(spawn, self.container._worker_threads)  # noqa: SLF001
+            self._start_call(entrypoint, spawn)
         except ContainerBeingKilled:
             return
         except ServiceError as error:
@@ -177,6 +188,27 @@ class RpcServer(SharedExtension):
             self.container.spawn_managed_thread(
                 functools.partial(self._store_dead_letter, channel, message, error), identifier="rpc.dead_letter"
             )
+
+    def _start_call(self, entrypoint: "Rpc", spawn: Callable[[], Any]) -> None:
+        if self._under_way == 0:
+            self._calls.works()
+        self._under_way += 1
+        try:
+            if entrypoint.own_calls:
+                spawn()
+            else:
+                self._shared.run(spawn, self.container._worker_threads)  # noqa: SLF001
+        except BaseException:
+            self._count_end()
+            raise
+
+    def _count_end(self) -> None:
+        """Report that one of the calls under way has ended."""
+        self._under_way -= 1
+        if self._under_way:
+            self._calls.works()
+        else:
+            self._calls.waits()
 
     def _decode(self, message: amqp.Message) -> "tuple[Rpc, list[Any], dict[str, Any]]":
         require_json(message)
@@ -197,6 +229,7 @@ class RpcServer(SharedExtension):
         self, channel: Any, message: amqp.Message, began: float, ctx: Any, result: Any, exc_info: Any
     ) -> Any:
         error = exc_info[1] if exc_info else None
+        self._count_end()
         self._end_call(channel, message, result, error)
         self._instruments.ended(time.monotonic() - began, error, ctx.entrypoint.method_name)
         return result, None

@@ -14,6 +14,7 @@ from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
 from contracts.errors import ServiceUnavailable, UpstreamTimeout
 from extensions.observability.traces import start_trace
 from extensions.runtime.interruptions import INTERRUPTIONS
+from extensions.runtime.progress import Loop, loops_of, work_for
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Periodic(Entrypoint):
         self.after_gap = after_gap
         self._triggered = Signal()
         self._loop: Any = None
+        self._progress = Loop("")
         self._stopping = False
 
     def setup(self) -> None:
@@ -74,17 +76,24 @@ class Periodic(Entrypoint):
         self._stopping = True
 
     def _run(self) -> None:
+        with loops_of(self.container).running(f"periodic.{self.method_name}") as self._progress:
+            self._fire_all()
+
+    def _fire_all(self) -> None:
         fired_at = -math.inf
         at_once = False
         while not self._stopping:
             self._triggered = Signal()
             if self.after_gap and time.monotonic() - fired_at > self.seconds + self.after_gap:
+                self._progress.waits(self.after_gap)
                 self._triggered.wait(timeout=self.after_gap)
                 fired_at = time.monotonic()
                 continue
             fired_at = time.monotonic()  # before the run: the process may be suspended during it, too
+            self._progress.works()
             succeeded = self._fire(at_once)
             pause = self.seconds if succeeded else min(self.seconds, PAUSE_AFTER_FAILURE_SECONDS)
+            self._progress.waits(pause)
             at_once = self._triggered.wait(timeout=pause) is not None or not succeeded
 
     def _fire(self, at_once: bool) -> bool:
@@ -96,8 +105,11 @@ class Periodic(Entrypoint):
             return result, exc_info
 
         try:
-            self.container.spawn_worker(self, (at_once,), {}, handle_result=handle_result)
+            self.container.spawn_worker(self, (at_once, self._progress), {}, handle_result=handle_result)
         except ContainerBeingKilled:
+            return False
+        except ServiceUnavailable as error:
+            log.warning("%s is postponed: %s", self.method_name, error)
             return False
         return bool(done.wait())
 
@@ -123,8 +135,9 @@ def periodic(
                 method(service)
 
         @functools.wraps(method)
-        def run(self: Any, at_once: bool) -> bool:
+        def run(self: Any, at_once: bool, loop: Loop | None = None) -> bool:
             start_trace({}, self.name)
+            work_for(loop)  # each transaction of a long run is progress
             try:
                 fire(self, at_once)
             except (ServiceUnavailable, UpstreamTimeout) as error:

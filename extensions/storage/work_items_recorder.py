@@ -1,6 +1,7 @@
 """Records the results of work items. All results that are due are recorded in one transaction, and each only once."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from eventlet.event import Event as Signal
 from nameko.exceptions import ContainerBeingKilled
 
 from extensions.runtime.backoff import Backoff
+from extensions.runtime.progress import Loop
 from extensions.storage import work_items
 from extensions.storage.engine import LockTimeout, is_outage
 from extensions.storage.work_items import Failure, Item
@@ -56,6 +58,7 @@ class Recorder:
         self._failures: list[Failure] = []
         self._wakeup = Signal()
         self._stop_by: float | None = None
+        self.progress = Loop("work.recorder")
 
     def add(self, result: Result) -> None:
         """Record `result` soon."""
@@ -78,13 +81,16 @@ class Recorder:
             self._wakeup = Signal()
             next_batch = time.monotonic() + INTERVAL_SECONDS
             if not self._is_due():
-                self._wakeup.wait(timeout=self._idle_seconds())
+                idle = self._idle_seconds()
+                self.progress.waits(math.inf if idle is None else idle)
+                self._wakeup.wait(timeout=idle)
                 continue
             try:
                 self._record_due()
             except ContainerBeingKilled:
                 return
             eventlet.sleep(max(0.0, next_batch - time.monotonic()))
+        self.progress.waits()
 
     def _wake(self) -> None:
         if not self._wakeup.ready():
@@ -126,6 +132,7 @@ class Recorder:
 
     def _record(self, batch: Sequence[Result]) -> None:
         """Record a batch in one transaction. If that fails, record each of its results in a transaction of its own."""
+        self.progress.works()
         results = {result.item.key: result for result in batch}
 
         def step(work: Any, handler: Any) -> tuple[dict[str, str | None], set[str]]:
@@ -168,6 +175,7 @@ class Recorder:
 
     def _postpone(self, failures: Sequence[Failure]) -> None:
         """Record failed attempts. If that fails, the items are claimed again when their leases end."""
+        self.progress.works()
 
         def step(work: Any, _handler: Any) -> None:
             held, _ = work_items.lock_held(work.session, [each.item for each in failures])

@@ -35,6 +35,7 @@ from extensions.observability.metrics import Metrics
 from extensions.observability.traces import start_trace
 from extensions.runtime.backoff import Backoff
 from extensions.runtime.interruptions import INTERRUPTIONS, Interrupted
+from extensions.runtime.progress import Loop, loops_of
 from extensions.storage import work_items
 from extensions.storage.database_access import DatabaseAccess
 from extensions.storage.engine import is_outage
@@ -122,8 +123,13 @@ class Lane:
 
     def run(self) -> None:
         """Claim until the runner stops."""
+        with loops_of(self._runner.container).running(f"work.{self.kind}") as loop:
+            self._claim_all(loop)
+
+    def _claim_all(self, loop: Loop) -> None:
         backoff = Backoff()
         while not self._runner.stopping:
+            loop.works()
             self._wakeup = Signal()
             next_claim = time.monotonic() + CLAIM_INTERVAL_SECONDS
             pause = POLL_SECONDS
@@ -135,6 +141,7 @@ class Lane:
             except Exception as error:  # noqa: BLE001  (no error may end the loop)
                 pause = backoff.next_pause()
                 _log_failure(f"the claim of {self.kind}", error, pause)
+            loop.waits(pause)
             self._wakeup.wait(timeout=pause)
             eventlet.sleep(max(0.0, next_claim - time.monotonic()))
 
@@ -266,6 +273,7 @@ class WorkItems(Entrypoint):
         """Start the lanes and the recorder. The lanes first claim the items that an earlier process left."""
         spawn = self.container.spawn_managed_thread
         self._loops = [spawn(lane.run, identifier=f"work.{lane.kind}") for lane in self.lanes.values()]
+        loops_of(self.container).add(self.recorder.progress)
         self._loops.append(spawn(self.recorder.run, identifier="work.recorder"))
         if self.metrics.is_served:
             self._watch = spawn(self._watch_backlog, identifier="work.backlog")
@@ -328,13 +336,16 @@ class WorkItems(Entrypoint):
 
     def _watch_backlog(self) -> None:
         table = self.storage.table(work_items.TABLE)
-        while True:
-            try:
-                with self.storage.sessions() as session:
-                    self.instruments.backlog = work_items.backlog(session, table)
-            except Exception:  # noqa: BLE001  (an outage, which the lanes log)
-                self.instruments.backlog = None
-            eventlet.sleep(BACKLOG_SECONDS)
+        with loops_of(self.container).running("work.backlog") as loop:
+            while True:
+                loop.works()
+                try:
+                    with self.storage.sessions() as session:
+                        self.instruments.backlog = work_items.backlog(session, table)
+                except Exception:  # noqa: BLE001  (an outage, which the lanes log)
+                    self.instruments.backlog = None
+                loop.waits(BACKLOG_SECONDS)
+                eventlet.sleep(BACKLOG_SECONDS)
 
 
 def executes(

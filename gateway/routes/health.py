@@ -1,6 +1,5 @@
 """/health: whether the process is alive, and whether this gateway can serve its callers."""
 
-import math
 from typing import cast
 
 from contracts.base import Json
@@ -13,6 +12,7 @@ from extensions.http.routing.dispatcher import HttpServer
 from extensions.http.routing.route import route
 from extensions.messaging.connection import BrokerUnavailable
 from extensions.rpc.scatter_gather import call_each
+from extensions.runtime.progress import loops_of
 
 TIMEOUT_SECONDS = 1.5
 SHARED_SECONDS = 0.5
@@ -25,9 +25,18 @@ class Routes:
     tokens: AccessTokens
     http: HttpServer
 
-    @route("GET", "/health/live", access=Access.ANYONE, response=LivenessView, shared_for=math.inf)
+    @route(
+        "GET", "/health/live", access=Access.ANYONE, response=LivenessView, shared_for=SHARED_SECONDS, is_unlimited=True
+    )
     def live(self, _request: HttpRequest) -> Json[LivenessView]:
-        """Respond as long as this process runs."""
+        """Respond as long as this process runs and its loops move.
+
+        503 names the loops that are stuck: a defect, which a restart ends. What is away or slow is no reason for it.
+        """
+        stuck = loops_of(self.http.container).stuck()
+        if stuck:
+            errors = [FieldError(name, f"has not moved for {age:.0f} s") for name, age in stuck.items()]
+            raise ServiceUnavailable(f"Not alive: {', '.join(stuck)}", errors, retry_after=2)
         return LivenessView(status="ok").to_dict()
 
     @route("GET", "/health/ready", access=Access.ANYONE, response=ReadinessView, shared_for=SHARED_SECONDS)

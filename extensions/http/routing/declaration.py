@@ -47,6 +47,8 @@ class RouteDeclaration:
     a cache, or calls several services."""
     compute_heavy: bool = False
     """Waits for much computation, such as a password hash. Few of these requests run at the same time."""
+    is_unlimited: bool = False
+    """Counts against no rate limit: for a shared response that costs nothing."""
     rate_limit: str | None = None
     """The name of an additional rate limit, in config.yml."""
 
@@ -58,7 +60,7 @@ class RouteDeclaration:
     @property
     def rate_limited(self) -> bool:
         """True where requests count against the rate limits. Constant responses have no limit."""
-        return self.shared_for < math.inf
+        return self.shared_for < math.inf and not self.is_unlimited
 
     @property
     def paged(self) -> bool:

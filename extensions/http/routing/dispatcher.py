@@ -29,6 +29,7 @@ from extensions.messaging.listener import Listener
 from extensions.observability.metrics import Metrics
 from extensions.rpc.service_guard import ServiceGuards
 from extensions.runtime.bulkhead import Bulkhead
+from extensions.runtime.progress import loops_of
 from extensions.runtime.settings import by_environment, is_production, listed
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,8 @@ class HttpServer(SharedExtension):
         max_body = int(config.get("HTTP_MAX_BODY_BYTES", 64 * 1024))
         max_buffered = int(config.get("HTTP_MAX_BUFFERED_BYTES", MAX_BUFFERED_BYTES))
         spawn = self.container.spawn_managed_thread
-        self._listener = HttpListener(address, max_body, spawn, self.respond, max_buffered)
+        loops = loops_of(self.container)
+        self._listener = HttpListener(address, max_body, spawn, self.respond, max_buffered, loops)
         self._instruments.watch_connections(self._listener)
         log.info("listening on %s with %d routes", address, len(self._endpoints))
 

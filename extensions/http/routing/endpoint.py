@@ -83,7 +83,7 @@ class Endpoint:
         self._overload.check()
         if self._guard is not None:
             self._guard.require_capacity(self._overload.queue_timeout(request.remaining()))
-        # spawn_worker waits for a free worker, without a deadline. The bulkheads leave more workers free than other
+        # spawn_worker waits for a free worker longer than a request. The bulkheads leave more workers free than other
         # entrypoints use; if that is ever wrong, this request is refused and its connection stays responsive.
         if self._entrypoint.container._worker_pool.free() <= 0:  # noqa: SLF001
             raise gateway_overloaded()

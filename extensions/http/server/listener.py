@@ -20,6 +20,7 @@ from extensions.http.server.connection_table import ConnectionTable, Phase
 from extensions.http.server.kernel import allow_connections, drop_new_connections
 from extensions.http.server.parser import RequestHead
 from extensions.observability.traces import start_trace
+from extensions.runtime.progress import LOCAL_SECONDS, Loop, Loops
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("gateway.access")
@@ -51,6 +52,7 @@ class HttpListener:
         spawn: Callable[..., Any],
         respond: Callable[..., Any],
         max_buffered: int = MAX_BUFFERED_BYTES,
+        loops: Loops | None = None,
     ) -> None:
         """`address` is `[host:]port`, `max_body` in bytes; `spawn(fn, identifier=...)` starts the listener's greenlets.
 
@@ -67,6 +69,7 @@ class HttpListener:
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
         self._max_body, self._respond, self._max_buffered = max_body, respond, max_buffered
         self.open = ConnectionTable(allow_connections(MAX_CONNECTIONS))
+        self._loops = loops or Loops()
         self._stopping = False
         self._acceptor = spawn(self._accept_all, identifier="http.accept")
         self._memory_guard = spawn(self._bound_memory, identifier="http.memory")
@@ -112,22 +115,29 @@ class HttpListener:
             connection.abort()
 
     def _bound_memory(self) -> None:
-        while True:
-            eventlet.sleep(MEMORY_CHECK_SECONDS)
-            if len(self.open) * CONNECTION_BYTES > self._max_buffered:
-                dropped = self.open.evict_until_held(self._max_buffered)
-                if dropped:
-                    log.warning(
-                        "%d slow clients were dropped: they held more than %d bytes", dropped, self._max_buffered
-                    )
+        with self._loops.running("http.memory", LOCAL_SECONDS) as loop:
+            while True:
+                loop.works()
+                eventlet.sleep(MEMORY_CHECK_SECONDS)
+                if len(self.open) * CONNECTION_BYTES > self._max_buffered:
+                    dropped = self.open.evict_until_held(self._max_buffered)
+                    if dropped:
+                        text = "%d slow clients were dropped: they held more than %d bytes"
+                        log.warning(text, dropped, self._max_buffered)
 
     # Accepting
 
     def _accept_all(self) -> None:
+        with self._loops.running("http.accept", LOCAL_SECONDS) as loop:
+            self._accept_until_killed(loop)
+
+    def _accept_until_killed(self, loop: Loop) -> None:
         while True:
+            loop.works()
             try:
                 sock, _ = self._sock.accept()
             except BlockingIOError:
+                loop.waits()
                 trampoline(self._sock, read=True)
             except OSError as error:  # out of file descriptors, or the client disconnected already
                 log.warning("a connection could not be accepted: %s", error)

@@ -19,6 +19,7 @@ from extensions.http.routing.authentication import AccessTokens
 from extensions.http.routing.dispatcher import HttpServer
 from extensions.http.server import listener
 from extensions.messaging.connection import BrokerUnavailable
+from extensions.runtime.progress import loops_of
 from tests.support import connect, eventually
 
 ID = "0190a6b2-0000-7000-8000-000000000001"
@@ -255,6 +256,16 @@ class TestHealth:
 
     def test_live(self, api):
         assert api.get("/health/live/").json() == {"status": "ok"}
+
+    def test_a_stuck_loop_is_named_until_it_moves(self, gateway, services):
+        api = gateway(services=services)
+        loops = loops_of(gateway.containers[-1])
+        assert {"http.accept", "http.memory", "periodic.catch_up_with_users"} <= loops.names()
+        with loops.running("http.memory", -1):
+            response = eventually(lambda: (now := api.get("/health/live")).status_code == 503 and now)
+            assert response.json()["detail"] == "Not alive: http.memory"
+            assert [error["field"] for error in response.json()["errors"]] == ["http.memory"]
+        eventually(lambda: api.get("/health/live").status_code == 200)
 
     def test_ready(self, api):
         response = api.get("/health/ready")

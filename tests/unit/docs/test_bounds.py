@@ -34,6 +34,8 @@ COMPUTE = {
 class Finder(ast.NodeVisitor):
     """Collects the names of the loops and resources of one file in `found`."""
 
+    timers = TIMERS
+
     def __init__(self, root):
         self.found = set()
         self._scope, self._is_function, self._kept = [], False, ""
@@ -55,7 +57,7 @@ class Finder(ast.NodeVisitor):
         self._scope.append(node.name)
         self._is_function = True
         called = [dotted(each.func) for each in node.decorator_list if isinstance(each, ast.Call)]
-        if any(name.rpartition(".")[2] in TIMERS for name in called):
+        if any(name.rpartition(".")[2] in self.timers for name in called):
             self._add()
         self.generic_visit(node)
         self._is_function = False

@@ -1,11 +1,17 @@
 """Our container runs the same steps in the same order as Nameko's, also if the method fails."""
 
+import eventlet
 import pytest
+from nameko import config
 from nameko.containers import ServiceContainer
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import DependencyProvider, Entrypoint
 
+from contracts.errors import ServiceUnavailable
+from extensions.rpc import container as containers
 from extensions.rpc.container import Container
+from extensions.runtime.progress import loops_of
+from extensions.storage.periodic import periodic
 
 
 class Recorder(DependencyProvider):
@@ -77,3 +83,64 @@ def test_a_worker_has_a_call_id_on_demand():
     assert worker.call_id.startswith("halving.half.")
     assert worker.call_id_stack == [worker.call_id]
     container._worker_pool.waitall()
+
+
+def test_a_worker_that_is_killed_before_it_begins_is_settled():
+    container, results = Container(Halving), []
+    (entrypoint,) = container.entrypoints
+    settle = lambda _ctx, result, exc_info: results.append((result, exc_info[0])) or (result, exc_info)  # noqa: E731
+    worker = container.spawn_worker(entrypoint, (1,), {}, handle_result=settle)
+    container._worker_threads[worker].kill()
+    assert results == [(None, ServiceUnavailable)]
+    assert not container._worker_threads
+    container._worker_pool.waitall()
+
+
+def test_a_busy_pool_is_waited_for_only_for_a_time(monkeypatch):
+    monkeypatch.setattr(containers, "WORKER_SECONDS", 0.05)
+    container, door = Container(Halving), eventlet.Event()
+    (entrypoint,) = container.entrypoints
+    container._worker_pool.resize(1)
+    occupied = container._worker_pool.spawn(door.wait)
+    with eventlet.Timeout(10), pytest.raises(ServiceUnavailable, match="busy"):
+        container.spawn_worker(entrypoint, (1,), {})
+    door.send()
+    occupied.wait()
+    container.spawn_worker(entrypoint, (1,), {})
+    container._worker_pool.waitall()
+
+
+class Ticking:
+    name = "ticking"
+
+    @periodic(seconds=60, transaction=False, every_process=True)
+    def tick(self):
+        pass
+
+
+class Deadly(Container):
+    """Kills each worker before it begins."""
+
+    def spawn_worker(self, *arguments, **options):
+        worker = super().spawn_worker(*arguments, **options)
+        self._worker_threads[worker].kill()
+        return worker
+
+
+def test_a_stop_does_not_wait_for_a_worker_that_was_killed_before_it_began():
+    container = Deadly(Ticking)
+    container.start()
+    eventlet.sleep(0.01)
+    with eventlet.Timeout(10):
+        container.stop()
+
+
+@pytest.mark.parametrize(("seconds", "loops"), [("60", {"hub"}), ("0", set())], ids=["on", "off"])
+def test_the_watchdog_runs_from_the_start_to_the_stop(seconds, loops):
+    container = Container(Halving)
+    with config.patch({"RESTART_STUCK_SECONDS": seconds}):
+        container.start()
+    eventlet.sleep(0.01)
+    assert loops_of(container).names() == loops
+    container.stop()
+    assert loops_of(container).names() == set()

@@ -13,6 +13,7 @@ from amqp.serialization import dumps, loads
 from extensions.messaging import kept_connection
 from extensions.messaging.wire import frames
 from extensions.messaging.wire.transport import BufferedTransport
+from extensions.runtime.progress import Loop
 
 FRAME_MAX = 4096
 CALL = {
@@ -177,7 +178,7 @@ def test_a_connection_whose_peer_does_not_read_is_closed(ends, monkeypatch):
     beat = lambda: transport.write(b"a heartbeat")  # noqa: E731
     beating = SimpleNamespace(transport=transport, connected=True, heartbeat_tick=beat)
     with eventlet.Timeout(5):
-        eventlet.spawn(kept_connection._send_heartbeats, beating)
+        eventlet.spawn(kept_connection._send_heartbeats, beating, Loop(""))
         with pytest.raises(OSError, match="closed"):
             transport.read_frame()
         assert "Broken pipe" in writing.wait()
