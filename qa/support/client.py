@@ -38,8 +38,13 @@ class Client:
         return response.status, json.loads(data) if data else None
 
     def must(self, method, path, body=None, headers=None):
-        """Return the body of a 2xx response. Repeats the request for RETRY_SECONDS while services are not available."""
+        """Return the body of a 2xx response. Repeats the request for RETRY_SECONDS while services are not available.
+
+        Orders get an idempotency key, so that a repeated request creates no second one.
+        """
         deadline = time.monotonic() + RETRY_SECONDS
+        if (method, path) == ("POST", "/orders"):
+            headers = {"Idempotency-Key": str(uuid4()), **(headers or {})}
         while True:
             try:
                 status, content = self.request(method, path, body, headers)

@@ -4,9 +4,11 @@ import threading
 from collections import Counter
 
 from qa.hostile_clients import NormalClients, connector, log_in_concurrently
+from tests.support import eventually
 
 LOGINS = 200
 SECONDS = 6
+LOGGED_IN = 10  # on the slowest machine it takes longer than SECONDS
 
 
 def test_orders_and_probes_are_served_during_many_concurrent_logins(shop):
@@ -24,6 +26,7 @@ def test_orders_and_probes_are_served_during_many_concurrent_logins(shop):
     for thread in threads:
         thread.start()
     orders.run(SECONDS)
+    eventually(lambda: succeeded(outcomes) >= LOGGED_IN)
     over.set()
     for thread in threads:
         thread.join()
@@ -35,8 +38,12 @@ def test_orders_and_probes_are_served_during_many_concurrent_logins(shop):
     assert orders.percentile(0.5) < 2500
     assert live.percentile(0.5) < 500
     assert logins.keys() <= {200, 503, 504}  # logins over the limit are refused with 503 or 504
-    assert logins[200] >= 10
     assert log_in_succeeds(shop)
+
+
+def succeeded(outcomes):
+    """The number of successful logins so far."""
+    return sum(status == 200 for status, _ in list(outcomes))
 
 
 def log_in_succeeds(shop):

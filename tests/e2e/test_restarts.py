@@ -51,7 +51,7 @@ def assert_nothing_lost(shop, traffic, before):
 def test_a_rolling_restart_of_all_services_fails_no_request_and_creates_no_extra_order(shop, twin):
     pen = shop.product(stock=100_000)
     before = order_ids()
-    with Traffic(shop.url, shop.customer.token, ordering(pen), pause=0.15) as traffic:
+    with Traffic(shop.url, shop.customer.token, ordering(pen), pause=0.4) as traffic:
         for name in PROCESSES:
             restart(shop.suite, name)
         twin.stop()  # the second processes stop and stay down
