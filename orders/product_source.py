@@ -4,10 +4,11 @@ Pure code: the calls to catalog and the queries are arguments.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from contracts.catalog import ProductView
 from contracts.errors import ServiceUnavailable, UpstreamTimeout
@@ -90,16 +91,18 @@ class Confirmations:
         if len(self._pending) > MAX_NOTED:  # the database has been away for long
             self._pending.clear()
 
-    def store(self, store: Callable[[Sequence[tuple[Product, timedelta]]], object]) -> None:
+    def store(self, store: Callable[[Sequence[tuple[Product, timedelta]]], Collection[UUID]]) -> None:
         """Call `store(...)` with the noted products and how long ago each was confirmed, unless there are none.
 
-        If it raises, they stay noted.
+        It returns the ids of those that are locked: these stay noted. If it raises, all of them do.
         """
         if not self._pending:
             return
         now, noted = self._clock(), dict(self._pending)
-        store([(product, timedelta(seconds=now - at)) for product, at in noted.values()])
+        locked = store([(product, timedelta(seconds=now - at)) for product, at in noted.values()])
         for product_id, (product, at) in noted.items():
+            if product.id in locked:
+                continue
             if self._pending.get(product_id) == (product, at):  # not confirmed again in the meantime
                 del self._pending[product_id]
             self._stored[product_id] = product.version, at

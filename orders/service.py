@@ -1,11 +1,14 @@
 """The entrypoints of orders: RPC, the replies of inventory and payments, and the timer of the saga's deadline."""
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast, final
 from uuid import UUID
 
 from nameko import config
+from sqlalchemy.orm import Session
 
 from contracts.base import OPERATOR, Actor, Cause, Event, Json, Page, PageRequest, Received
 from contracts.catalog import ProductCreated, ProductLookup, ProductUpdated, ProductView
@@ -39,7 +42,9 @@ from extensions.rpc.client import RpcClient
 from extensions.rpc.server import rpc
 from extensions.rpc.signature import WireArguments
 from extensions.runtime.settings import is_production
+from extensions.storage.engine import LockTimeout
 from extensions.storage.periodic import periodic
+from extensions.storage.sweeps import Sweep, SweepOf
 from extensions.storage.unit_of_work import UnitOfWork, Work
 from orders import queries, use_cases
 from orders.admission import Waiting
@@ -59,7 +64,11 @@ from orders.reconciliation import Reconciliation
 from orders.saga import Command
 from orders.use_cases import NewOrder
 
+log = logging.getLogger(__name__)
+
 NOTHING_ARRIVED = WireArguments()
+# An order does not wait for the replicas of products while something locks their table.
+REPLICAS_LOCK_TIMEOUT = "500ms"
 
 
 def _price(order: CreateOrder, found: Found | None, user_id: UUID) -> NewOrder:
@@ -90,6 +99,8 @@ class OrdersService(operations.Operations, OrdersRpc):
     admission_queue: AdmissionQueue = AdmissionQueueProvider()
     product_source: ProductSource = ProductsProvider()
     decisions: DecisionMetrics = DecisionsProvider()
+    ahead: Sweep = SweepOf("correcting deadlines of orders")
+    overdue: Sweep = SweepOf("cancelling overdue orders")
 
     # RPC
 
@@ -198,19 +209,28 @@ class OrdersService(operations.Operations, OrdersRpc):
     # Timers
 
     # After a suspension of the process, handle the waiting replies before orders expire.
-    @periodic(seconds=1.0, after_gap=3.0)
+    @periodic(seconds=1.0, after_gap=3.0, transaction=False)
     def expire_orders(self) -> None:
-        """Cancel orders that were not decided within their deadline."""
-        expired = use_cases.expire_orders(self.work.session, deadline(), self._publish)
-        self._forget(expired)
-        if len(expired) == use_cases.EXPIRE_BATCH:
-            self.work.trigger("expire_orders")
+        """Cancel orders that were not decided within their deadline. One that cannot be cancelled delays no other."""
+        within = deadline()
+        self.ahead.run(
+            self.work,
+            functools.partial(use_cases.lock_ahead, deadline=within),
+            functools.partial(use_cases.correct_deadlines, deadline=within),
+        )
+        self.overdue.run(self.work, use_cases.lock_overdue, self._expire)
 
     # Each process stores what it has been told; beside the orders, which therefore do not become slower.
     @periodic(seconds=1.0, transaction=False, every_process=True)
     def store_confirmed_products(self) -> None:
         """Store the products that catalog has confirmed since the last time."""
         self.product_source.confirmations.store(self._replicate)
+
+    def _expire(self, session: Session, overdue: Sequence[LockedOrder]) -> None:
+        use_cases.expire_orders(session, overdue, self._publish)
+        self._forget(overdue)
+        if len(overdue) == use_cases.EXPIRE_BATCH:  # there may be more
+            self.work.trigger("expire_orders")
 
     def _place(self, orders: Sequence[NewOrder]) -> list[Json[OrderView]]:
         """Store orders that were priced; returns the result of each."""
@@ -236,12 +256,34 @@ class OrdersService(operations.Operations, OrdersRpc):
         return {product["id"]: ProductView.model_validate(product) for product in found["items"]}
 
     def _replicas(self, product_ids: Sequence[str]) -> Sequence[ProductReplica]:
-        with self.work.transaction() as session:
-            return queries.get_replicas(session, product_ids, self.product_source.max_age)
+        try:
+            with self.work.transaction(lock_timeout=REPLICAS_LOCK_TIMEOUT) as session:
+                return queries.get_replicas(session, product_ids, self.product_source.max_age)
+        except LockTimeout:
+            return ()  # the table is locked: catalog is asked for as long as the order can wait
 
-    def _replicate(self, products: Sequence[tuple[Product, timedelta]]) -> None:
-        with self.work.transaction() as session:
-            use_cases.replicate_products(session, products)
+    def _replicate(self, products: Sequence[tuple[Product, timedelta]]) -> Collection[UUID]:
+        """Store products, each alone where together they fail. Returns the ids of those whose rows are locked."""
+        try:
+            return self._replicate_together(products)
+        except ServiceUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever it is, it must not stop the other products)
+            log.warning("%d products could not be stored together (%r); each is stored alone", len(products), error)
+        return {locked for product in products for locked in self._replicate_one(product)}
+
+    def _replicate_one(self, product: tuple[Product, timedelta]) -> Collection[UUID]:
+        try:
+            return self._replicate_together([product])
+        except ServiceUnavailable:
+            raise
+        except Exception:
+            log.exception("product %s cannot be stored", product[0].id)
+            return ()
+
+    def _replicate_together(self, products: Sequence[tuple[Product, timedelta]]) -> Collection[UUID]:
+        with self.work.transaction(lock_timeout=REPLICAS_LOCK_TIMEOUT) as session:
+            return use_cases.replicate_unlocked(session, products)
 
     def _count_waiting(self) -> Waiting:
         with self.work.transaction() as session:

@@ -127,10 +127,15 @@ def test_a_product_that_catalog_does_not_know_is_no_failure():
 
 
 class TestConfirmations:
-    def store(self, confirmations):
-        """Store them; returns the products and their ages in seconds."""
+    def store(self, confirmations, locked=()):
+        """Store them, but those whose ids are `locked`; returns the products and their ages in seconds."""
         stored = []
-        confirmations.store(stored.extend)
+
+        def store(products):
+            stored.extend(products)
+            return set(locked)
+
+        confirmations.store(store)
         return [(one, age.total_seconds()) for one, age in stored]
 
     def note(self, confirmations, *products):
@@ -174,6 +179,12 @@ class TestConfirmations:
         with pytest.raises(ServiceUnavailable):
             confirmations.store(down)
         assert self.store(confirmations) == [(PEN, 0.0)]
+
+    def test_only_a_locked_product_stays_noted(self, confirmations):
+        self.note(confirmations, PEN, BOOK)
+        self.store(confirmations, locked=[PEN.id])
+        assert self.store(confirmations) == [(PEN, 0.0)]
+        assert self.store(confirmations) == []
 
     def test_their_number_is_bounded(self, confirmations):
         self.note(confirmations, *(product() for _ in range(MAX_NOTED + 1)))
