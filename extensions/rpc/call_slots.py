@@ -4,10 +4,21 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import eventlet
 from nameko.exceptions import ContainerBeingKilled
 
 Spawn = Callable[[], Any]
 """Starts a worker and returns its context."""
+
+
+class _Waiting:
+    """A call that waits for a slot."""
+
+    __slots__ = ("greenlets", "spawn", "timer")
+
+    def __init__(self, spawn: Spawn, greenlets: Mapping[Any, Any]) -> None:
+        self.spawn, self.greenlets = spawn, greenlets
+        self.timer: Any = None
 
 
 class CallSlots:
@@ -15,15 +26,32 @@ class CallSlots:
 
     def __init__(self, size: int) -> None:
         self._free = size
-        self._queued: deque[tuple[Spawn, Mapping[Any, Any]]] = deque()
+        self._queued: deque[_Waiting] = deque()
 
-    def run(self, spawn: Spawn, greenlets: Mapping[Any, Any]) -> None:
-        """Start a worker now, or as soon as another one ends; `greenlets` has the greenlet of each worker."""
+    def run(
+        self,
+        spawn: Spawn,
+        greenlets: Mapping[Any, Any],
+        seconds: float | None = None,
+        give_up: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Start a worker now, or as soon as another one ends; `greenlets` has the greenlet of each worker.
+
+        A call that has waited for `seconds` in vain is not started any more: `give_up()` is called.
+        """
         if self._free:
             self._free -= 1
             self._start(spawn, greenlets)
-        else:
-            self._queued.append((spawn, greenlets))
+            return
+        waiting = _Waiting(spawn, greenlets)
+        if seconds is not None:
+            waiting.timer = eventlet.spawn_after(seconds, self._give_up, waiting, give_up)
+        self._queued.append(waiting)
+
+    def _give_up(self, waiting: _Waiting, give_up: Callable[[], object]) -> None:
+        if waiting in self._queued:
+            self._queued.remove(waiting)
+            give_up()
 
     def _start(self, spawn: Spawn, greenlets: Mapping[Any, Any]) -> None:
         try:
@@ -37,7 +65,10 @@ class CallSlots:
         self._free += 1
         while self._free and self._queued:
             self._free -= 1
+            waiting = self._queued.popleft()
+            if waiting.timer is not None:
+                waiting.timer.cancel()
             try:
-                self._start(*self._queued.popleft())
+                self._start(waiting.spawn, waiting.greenlets)
             except ContainerBeingKilled:
                 self._queued.clear()  # the broker will deliver these calls again, and they are refused
