@@ -12,6 +12,7 @@ from typing import Any
 
 import amqp
 import eventlet
+from amqp.exceptions import ChannelError
 from eventlet.event import Event as Signal
 
 from extensions.messaging import topology
@@ -31,6 +32,9 @@ class KeptConnection:
     `set_up` gets each new connection before anything reads it. `on_lost` gets the error that ended a connection or an
     attempt to open one. `on_blocked` is called when the broker refuses to take messages, because it is short of memory
     or disk. None of the three may block for long, and only `set_up` may raise (CONNECTION_ERRORS, TopologyMissing).
+
+    An error of a channel ends the connection. With `on_channel_error` it does not: py-amqp has opened the channel again
+    when this is called. It runs in the reader, and may raise CONNECTION_ERRORS.
     """
 
     def __init__(
@@ -40,9 +44,11 @@ class KeptConnection:
         set_up: Callable[[amqp.Connection], None],
         on_lost: Callable[[Exception], None],
         on_blocked: Callable[[], None] = lambda: None,
+        on_channel_error: Callable[[ChannelError], None] | None = None,
     ) -> None:
         self.purpose, self._service = purpose, service
         self._set_up, self._on_lost, self._on_blocked = set_up, on_lost, on_blocked
+        self._on_channel_error = on_channel_error
         self.connection: amqp.Connection | None = None
         """The connection, set up; None while there is none."""
         self.is_blocked = False
@@ -139,7 +145,12 @@ class KeptConnection:
         heartbeats = eventlet.spawn(_send_heartbeats, connection)
         try:
             while not self._stopping:
-                connection.drain_events()
+                try:
+                    connection.drain_events()
+                except ChannelError as error:
+                    if self._on_channel_error is None:
+                        raise
+                    self._on_channel_error(error)
         finally:
             heartbeats.kill()
 
