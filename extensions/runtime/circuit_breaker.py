@@ -4,6 +4,9 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 
+# For callers that wait: it refuses their calls and says when to come again. Work items, for which nobody waits, have a
+# breaker of their own, which counts payments and not calls (extensions/storage/work_items_breaker.py).
+
 # The circuit opens where within this time so many calls failed, and at least every second call did.
 WINDOW_SECONDS = 10.0
 MIN_FAILURES = 5
