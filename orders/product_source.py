@@ -20,6 +20,8 @@ PROBE_SECONDS = 1.0
 # A replica of which nothing has changed is confirmed again after this share of the age up to which it may decide.
 REFRESH_SHARE = 0.1
 MAX_NOTED = 10_000
+# While catalog is silent, a replica is read again from the table after this time.
+COPY_SECONDS = 1.0
 
 Load = Callable[[list[str]], Mapping[str, ProductView]]
 Get = Callable[[Sequence[str], Load], Mapping[str, ProductView]]
@@ -110,6 +112,33 @@ class Confirmations:
             self._stored.clear()
 
 
+class RecentReplicas:
+    """Copies of replicas that were read lately: while catalog is silent, not every order has to read the table."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._copies: dict[str, tuple[ProductReplica, float]] = {}
+
+    def get(self, product_ids: Sequence[str], read: Replicas) -> Sequence[ProductReplica]:
+        """Return the replicas of these products that exist. `read` reads those of which there is no recent copy."""
+        now = self._clock()
+        copies = {key: self._copies[key] for key in product_ids if key in self._copies}
+        recent = {key: replica for key, (replica, at) in copies.items() if now - at < COPY_SECONDS}
+        missing = [key for key in product_ids if key not in recent]
+        if not missing:
+            return list(recent.values())
+        for key in missing:  # others use the older copies while this one reads, unless it takes too long
+            if key in copies and now - copies[key][1] < 2 * COPY_SECONDS:
+                self._copies[key] = copies[key][0], now - COPY_SECONDS / 2
+        found = {str(replica.id): replica for replica in read(missing)}
+        for key in missing:
+            self._copies.pop(key, None)
+        if len(self._copies) > MAX_NOTED:
+            self._copies.clear()
+        self._copies |= {key: (replica, now) for key, replica in found.items()}
+        return list((recent | found).values())
+
+
 class ProductSource:
     """Finds the products of new orders. One for each process."""
 
@@ -122,6 +151,7 @@ class ProductSource:
         self.confirmations = Confirmations(max_age.total_seconds() * REFRESH_SHARE)
         self._prompt_seconds, self._count = prompt_seconds, count
         self._prompt, self._patient = Probe(), Probe()
+        self._recent = RecentReplicas()
 
     def find(self, product_ids: Sequence[str], get: Get, ask: Ask, replicas: Replicas, seconds: float) -> Found:
         """Return the products of an order, those that exist.
@@ -131,7 +161,7 @@ class ProductSource:
         """
         with suppress(ServiceUnavailable, UpstreamTimeout):
             return self._confirmed(product_ids, get, ask, self._prompt, min(seconds, self._prompt_seconds))
-        kept = replicas(product_ids)
+        kept = self._recent.get(product_ids, replicas)
         if len(kept) == len(product_ids):
             self._count()
             return Found(kept, min(replica.confirmed_at for replica in kept))
