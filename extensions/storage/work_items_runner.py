@@ -112,6 +112,8 @@ class Lane:
         """The items being executed, by greenlet."""
         self._wakeup = Signal()
         self._may_be_more = False
+        # After an error of a statement, which ends the transaction: the next claim prepares each item by itself.
+        self._is_careful = False
 
     def wake(self) -> None:
         """Claim now."""
@@ -128,10 +130,12 @@ class Lane:
             try:
                 self._claim()
                 backoff.reset()
+                self._is_careful = False
             except ContainerBeingKilled:
                 return
             except Exception as error:  # noqa: BLE001  (the loop survives whatever it is)
                 pause = backoff.next_pause()
+                self._is_careful = not is_outage(error)
                 _log_failure(f"the claim of {self.kind}", error, pause)
             self._wakeup.wait(timeout=pause)
             eventlet.sleep(max(0.0, next_claim - time.monotonic()))
@@ -175,7 +179,8 @@ class Lane:
         if not items:
             return items, {}, handler
         try:
-            return items, handler.prepare(work.session, items), handler
+            if not self._is_careful:
+                return items, handler.prepare(work.session, items), handler
         except SQLAlchemyError:
             raise
         except Exception:
@@ -189,10 +194,11 @@ class Lane:
         failures = []
         for item in items:
             try:
-                prepared = handler.prepare(session, [item])
-            except SQLAlchemyError:
-                raise
-            except Exception as error:  # noqa: BLE001  (whatever it is, it is this item's alone)
+                with session.begin_nested():
+                    prepared = handler.prepare(session, [item])
+            except Exception as error:
+                if is_outage(error):
+                    raise
                 failures.append(self.limits.failure(item, f"{type(error).__name__}: {error}"))
             else:
                 requests |= prepared
