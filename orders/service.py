@@ -1,8 +1,7 @@
 """The entrypoints of orders: RPC, the replies of inventory and payments, and the timer of the saga's deadline."""
 
 import functools
-import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast, final
 from uuid import UUID
@@ -46,11 +45,11 @@ from extensions.storage.engine import LockTimeout
 from extensions.storage.periodic import periodic
 from extensions.storage.sweeps import Sweep, SweepOf
 from extensions.storage.unit_of_work import UnitOfWork, Work
-from orders import queries, use_cases
+from orders import queries, replicas, use_cases
 from orders.admission import Waiting
 from orders.decision_metrics import DecisionMetrics
 from orders.models import Base, LockedOrder, ProductReplica
-from orders.pricing import Product, price_order
+from orders.pricing import price_order
 from orders.product_source import CatalogSilent, Found, ProductSource
 from orders.providers import (
     PLACING_SECONDS,
@@ -64,11 +63,7 @@ from orders.reconciliation import Reconciliation
 from orders.saga import Command
 from orders.use_cases import NewOrder
 
-log = logging.getLogger(__name__)
-
 NOTHING_ARRIVED = WireArguments()
-# An order does not wait for the replicas of products while something locks their table.
-REPLICAS_LOCK_TIMEOUT = "500ms"
 
 
 def _price(order: CreateOrder, found: Found | None, user_id: UUID) -> NewOrder:
@@ -204,7 +199,7 @@ class OrdersService(operations.Operations, OrdersRpc):
         """Keep what pricing needs of the products, for when catalog does not respond."""
         now = datetime.now(UTC)
         changes = [(event, max(timedelta(), now - event.updated_at)) for event in (one.event for one in events)]
-        use_cases.replicate_products(self.work.session, changes)
+        replicas.replicate_products(self.work.session, changes)
 
     # Timers
 
@@ -224,7 +219,7 @@ class OrdersService(operations.Operations, OrdersRpc):
     @periodic(seconds=1.0, transaction=False, every_process=True)
     def store_confirmed_products(self) -> None:
         """Store the products that catalog has confirmed since the last time."""
-        self.product_source.confirmations.store(self._replicate)
+        self.product_source.confirmations.store(functools.partial(replicas.store, self.work))
 
     def _expire(self, session: Session, overdue: Sequence[LockedOrder]) -> None:
         use_cases.expire_orders(session, overdue, self._publish)
@@ -257,33 +252,10 @@ class OrdersService(operations.Operations, OrdersRpc):
 
     def _replicas(self, product_ids: Sequence[str]) -> Sequence[ProductReplica]:
         try:
-            with self.work.transaction(lock_timeout=REPLICAS_LOCK_TIMEOUT) as session:
+            with self.work.transaction(lock_timeout=replicas.LOCK_TIMEOUT) as session:
                 return queries.get_replicas(session, product_ids, self.product_source.max_age)
         except LockTimeout:
             return ()  # the table is locked: catalog is asked for as long as the order can wait
-
-    def _replicate(self, products: Sequence[tuple[Product, timedelta]]) -> Collection[UUID]:
-        """Store products, each alone where together they fail. Returns the ids of those whose rows are locked."""
-        try:
-            return self._replicate_together(products)
-        except ServiceUnavailable:
-            raise
-        except Exception as error:  # noqa: BLE001  (whatever it is, it must not stop the other products)
-            log.warning("%d products could not be stored together (%r); each is stored alone", len(products), error)
-        return {locked for product in products for locked in self._replicate_one(product)}
-
-    def _replicate_one(self, product: tuple[Product, timedelta]) -> Collection[UUID]:
-        try:
-            return self._replicate_together([product])
-        except ServiceUnavailable:
-            raise
-        except Exception:
-            log.exception("product %s cannot be stored", product[0].id)
-            return ()
-
-    def _replicate_together(self, products: Sequence[tuple[Product, timedelta]]) -> Collection[UUID]:
-        with self.work.transaction(lock_timeout=REPLICAS_LOCK_TIMEOUT) as session:
-            return use_cases.replicate_unlocked(session, products)
 
     def _count_waiting(self) -> Waiting:
         with self.work.transaction() as session:

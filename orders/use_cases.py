@@ -28,17 +28,8 @@ from contracts.orders import (
 from contracts.payments import DEFAULT_PAYMENT_METHOD
 from extensions.storage.bulk import insert_rows, update_rows
 from orders import saga
-from orders.models import (
-    ORDER_STATE,
-    PLACE_ORDERS,
-    REPLICATE_PRODUCTS,
-    UNDECIDED,
-    Base,
-    LockedOrder,
-    Order,
-    ProductReplica,
-)
-from orders.pricing import PricedOrder, Product
+from orders.models import ORDER_STATE, PLACE_ORDERS, UNDECIDED, Base, LockedOrder, Order
+from orders.pricing import PricedOrder
 from orders.saga import Command, Saga
 
 EXPIRE_BATCH = 200
@@ -107,29 +98,6 @@ def create_orders(
     }
     placed = {order_id: times for order_id, *times in session.execute(PLACE_ORDERS, values)}
     return [_created_view(created, *placed[created.order_id]) for created in events]
-
-
-def replicate_products(session: Session, products: Sequence[tuple[Product, timedelta]]) -> None:
-    """Store what catalog says about products, each with how long ago. A stored newer version stays."""
-    newest: dict[UUID, tuple[Product, timedelta]] = {}
-    for product, age in products:
-        if product.id not in newest or product.version > newest[product.id][0].version:
-            newest[product.id] = product, age
-    if newest:
-        rows = newest.values()
-        columns = ("id", "sku", "price", "is_active", "version")
-        values: dict[str, list[Any]] = {name: [getattr(product, name) for product, _ in rows] for name in columns}
-        session.execute(REPLICATE_PRODUCTS, values | {"age": [age for _, age in rows]})
-
-
-def replicate_unlocked(session: Session, products: Sequence[tuple[Product, timedelta]]) -> set[UUID]:
-    """As `replicate_products`, without those whose replicas another transaction has locked. Returns their ids."""
-    ids = [product.id for product, _ in products]
-    replicas = select(ProductReplica.id).where(ProductReplica.id.in_(ids))
-    free = set(session.scalars(replicas.order_by(ProductReplica.id).with_for_update(skip_locked=True)))
-    locked = set() if len(free) == len(set(ids)) else set(session.scalars(replicas)) - free
-    replicate_products(session, [each for each in products if each[0].id not in locked])
-    return locked
 
 
 def apply_replies(session: Session, replies: Sequence[Received[Any]], publish: Publish) -> list[LockedOrder]:
