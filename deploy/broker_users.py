@@ -46,11 +46,13 @@ def _service(name: str, delays: list[int]) -> User:
     own = [
         re.escape(f"rpc-{name}"),
         re.escape(topology.reply_queue(name, "")) + UUID,
+        re.escape(topology.urgent_queue(name, "")) + UUID,
         *(re.escape(queue_name(name, event) + ".") + UUID for event in broadcasts),
     ]
     exchanges = [topology.AGAIN, *map(topology.retry_exchange, delays)] if consumed else []
     calls = [re.escape(call).replace(r"\*", "[a-z_]+") for call in (f"{name}.*", *CALLS.get(name, ()))]
-    topics = {topology.RPC_EXCHANGE: (_any([REPLY_KEY, *calls]), _any([UUID, re.escape(f"{name}.*")]))}
+    served = map(re.escape, (f"{name}.*", f"{name}.health"))
+    topics = {topology.RPC_EXCHANGE: (_any([REPLY_KEY, *calls]), _any([UUID, *served]))}
     topics |= {exchange: (_any(map(re.escape, consumed)), NOTHING) for exchange in exchanges}
     if produced or broadcasts:
         keys = [re.escape(event.event_type) for event in broadcasts]

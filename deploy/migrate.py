@@ -14,10 +14,12 @@ from pathlib import Path
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
+from psycopg2.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
 
 from deploy.config_file import ROOT
 from deploy.databases import Database, configured
+from extensions.storage.migrations import LOCK_TIMEOUT, TablesLocked
 
 CONNECT_SECONDS = 60.0  # how long to wait for a database that is starting
 
@@ -41,12 +43,21 @@ def migrate(services: Sequence[str] = (), *, say: Callable[[str], None] = print)
 def upgrade(database: Database) -> tuple[str | None, str | None]:
     """Upgrade one database as its owner; returns the revisions before and after."""
     engine = sqlalchemy.create_engine(
-        database.owner_url, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 5}
+        database.owner_url,
+        poolclass=sqlalchemy.NullPool,
+        connect_args={"connect_timeout": 5, "options": f"-c lock_timeout={LOCK_TIMEOUT}"},
     )
     with wait_for(engine, database.service) as connection:
-        before = _revision(connection)
-        command.upgrade(alembic_config(database), "head")
-        return before, _revision(connection)
+        try:
+            before = _revision(connection)
+            command.upgrade(alembic_config(database), "head")
+            return before, _revision(connection)
+        except TablesLocked as error:
+            raise MigrationError(f"{database.service}: {error}") from error
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+            raise MigrationError(f"{database.service}: a table is locked: {error.orig}") from error
 
 
 def alembic_config(database: Database) -> Config:

@@ -4,10 +4,11 @@ Pure code: the calls to catalog and the queries are passed as arguments.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from contracts.catalog import ProductView
 from contracts.errors import ServiceUnavailable, UpstreamTimeout
@@ -19,6 +20,8 @@ PROBE_SECONDS = 1.0
 # The confirmation of an unchanged replica is stored again after this share of the age up to which it may be used.
 REFRESH_SHARE = 0.1
 MAX_NOTED = 10_000
+# While catalog is silent, a replica is read again from the table after this time.
+COPY_SECONDS = 1.0
 
 Load = Callable[[list[str]], Mapping[str, ProductView]]
 Get = Callable[[Sequence[str], Load], Mapping[str, ProductView]]
@@ -91,21 +94,50 @@ class Confirmations:
         if len(self._pending) > MAX_NOTED:  # the database has not responded for long
             self._pending.clear()
 
-    def store(self, store: Callable[[Sequence[tuple[Product, timedelta]]], object]) -> None:
+    def store(self, store: Callable[[Sequence[tuple[Product, timedelta]]], Collection[UUID]]) -> None:
         """Call `store` with the noted products, if there are any, each with the time since its confirmation.
 
-        If `store` raises, the products stay noted.
+        `store` returns the ids of those whose rows are locked: these stay noted. If it raises, all products do.
         """
         if not self._pending:
             return
         now, noted = self._clock(), dict(self._pending)
-        store([(product, timedelta(seconds=now - at)) for product, at in noted.values()])
+        locked = store([(product, timedelta(seconds=now - at)) for product, at in noted.values()])
         for product_id, (product, at) in noted.items():
+            if product.id in locked:
+                continue
             if self._pending.get(product_id) == (product, at):  # not confirmed again in the meantime
                 del self._pending[product_id]
             self._stored[product_id] = product.version, at
         if len(self._stored) > MAX_NOTED:
             self._stored.clear()
+
+
+class RecentReplicas:
+    """Copies of replicas that were read lately: while catalog is silent, not every order has to read the table."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._copies: dict[str, tuple[ProductReplica, float]] = {}
+
+    def get(self, product_ids: Sequence[str], read: Replicas) -> Sequence[ProductReplica]:
+        """Return the replicas of these products that exist. `read` reads those of which there is no recent copy."""
+        now = self._clock()
+        copies = {key: self._copies[key] for key in product_ids if key in self._copies}
+        recent = {key: replica for key, (replica, at) in copies.items() if now - at < COPY_SECONDS}
+        missing = [key for key in product_ids if key not in recent]
+        if not missing:
+            return list(recent.values())
+        for key in missing:  # others use the older copies while this one reads, unless it takes too long
+            if key in copies and now - copies[key][1] < 2 * COPY_SECONDS:
+                self._copies[key] = copies[key][0], now - COPY_SECONDS / 2
+        found = {str(replica.id): replica for replica in read(missing)}
+        for key in missing:
+            self._copies.pop(key, None)
+        if len(self._copies) > MAX_NOTED:
+            self._copies.clear()
+        self._copies |= {key: (replica, now) for key, replica in found.items()}
+        return list((recent | found).values())
 
 
 class ProductSource:
@@ -120,6 +152,7 @@ class ProductSource:
         self.confirmations = Confirmations(max_age.total_seconds() * REFRESH_SHARE)
         self._prompt_seconds, self._count = prompt_seconds, count
         self._prompt, self._patient = Probe(), Probe()
+        self._recent = RecentReplicas()
 
     def find(self, product_ids: Sequence[str], get: Get, ask: Ask, replicas: Replicas, seconds: float) -> Found:
         """Return the products of an order that exist.
@@ -129,7 +162,7 @@ class ProductSource:
         """
         with suppress(ServiceUnavailable, UpstreamTimeout):
             return self._confirmed(product_ids, get, ask, self._prompt, min(seconds, self._prompt_seconds))
-        kept = replicas(product_ids)
+        kept = self._recent.get(product_ids, replicas)
         if len(kept) == len(product_ids):
             self._count()
             return Found(kept, min(replica.confirmed_at for replica in kept))

@@ -1,11 +1,13 @@
 """The entrypoints of the orders service: RPC, the replies of inventory and payments, and the timer of the deadline."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast, final
 from uuid import UUID
 
 from nameko import config
+from sqlalchemy.orm import Session
 
 from contracts.base import OPERATOR, Actor, Cause, Event, Json, Page, PageRequest, Received
 from contracts.catalog import ProductCreated, ProductLookup, ProductUpdated, ProductView
@@ -39,13 +41,15 @@ from extensions.rpc.client import RpcClient
 from extensions.rpc.server import rpc
 from extensions.rpc.signature import WireArguments
 from extensions.runtime.settings import is_production
+from extensions.storage.engine import LockTimeout
 from extensions.storage.periodic import periodic
+from extensions.storage.sweeps import Sweep, SweepOf
 from extensions.storage.unit_of_work import UnitOfWork, Work
-from orders import queries, use_cases
+from orders import queries, replicas, use_cases
 from orders.admission import Waiting
 from orders.decision_metrics import DecisionMetrics
 from orders.models import Base, LockedOrder, ProductReplica
-from orders.pricing import Product, price_order
+from orders.pricing import price_order
 from orders.product_source import CatalogSilent, Found, ProductSource
 from orders.providers import (
     PLACING_SECONDS,
@@ -90,6 +94,8 @@ class OrdersService(operations.Operations, OrdersRpc):
     admission_queue: AdmissionQueue = AdmissionQueueProvider()
     product_source: ProductSource = ProductsProvider()
     decisions: DecisionMetrics = DecisionsProvider()
+    ahead: Sweep = SweepOf("correcting deadlines of orders")
+    overdue: Sweep = SweepOf("cancelling overdue orders")
 
     # RPC
 
@@ -193,24 +199,33 @@ class OrdersService(operations.Operations, OrdersRpc):
         """Store the product data that pricing needs if catalog does not respond."""
         now = datetime.now(UTC)
         changes = [(event, max(timedelta(), now - event.updated_at)) for event in (one.event for one in events)]
-        use_cases.replicate_products(self.work.session, changes)
+        replicas.replicate_products(self.work.session, changes)
 
     # Timers
 
     # After a suspension of the process, handle the waiting replies before orders expire.
-    @periodic(seconds=1.0, after_gap=3.0)
+    @periodic(seconds=1.0, after_gap=3.0, transaction=False)
     def expire_orders(self) -> None:
-        """Cancel orders that were not decided within their deadline."""
-        expired = use_cases.expire_orders(self.work.session, deadline(), self._publish)
-        self._forget(expired)
-        if len(expired) == use_cases.EXPIRE_BATCH:
-            self.work.trigger(self.expire_orders)
+        """Cancel orders that were not decided within their deadline. One that cannot be cancelled delays no other."""
+        within = deadline()
+        self.ahead.run(
+            self.work,
+            functools.partial(use_cases.lock_ahead, deadline=within),
+            functools.partial(use_cases.correct_deadlines, deadline=within),
+        )
+        self.overdue.run(self.work, use_cases.lock_overdue, self._expire)
 
     # Each process stores the products that it received. A timer does it, so that orders do not become slower.
     @periodic(seconds=1.0, transaction=False, every_process=True)
     def store_confirmed_products(self) -> None:
         """Store the products that catalog has confirmed since the last time."""
-        self.product_source.confirmations.store(self._replicate)
+        self.product_source.confirmations.store(functools.partial(replicas.store, self.work))
+
+    def _expire(self, session: Session, overdue: Sequence[LockedOrder]) -> None:
+        use_cases.expire_orders(session, overdue, self._publish)
+        self._forget(overdue)
+        if len(overdue) == use_cases.EXPIRE_BATCH:  # there may be more
+            self.work.trigger(self.expire_orders)
 
     def _place(self, orders: Sequence[NewOrder]) -> list[Json[OrderView]]:
         """Store orders that were priced; returns the result of each."""
@@ -236,12 +251,11 @@ class OrdersService(operations.Operations, OrdersRpc):
         return {product["id"]: ProductView.model_validate(product) for product in found["items"]}
 
     def _replicas(self, product_ids: Sequence[str]) -> Sequence[ProductReplica]:
-        with self.work.transaction() as session:
-            return queries.get_replicas(session, product_ids, self.product_source.max_age)
-
-    def _replicate(self, products: Sequence[tuple[Product, timedelta]]) -> None:
-        with self.work.transaction() as session:
-            use_cases.replicate_products(session, products)
+        try:
+            with self.work.transaction(lock_timeout=replicas.LOCK_TIMEOUT) as session:
+                return queries.get_replicas(session, product_ids, self.product_source.max_age)
+        except LockTimeout:
+            return ()  # the table is locked: catalog is asked for as long as the order can wait
 
     def _count_waiting(self) -> Waiting:
         with self.work.transaction() as session:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, any_, func, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from contracts.base import Actor, Cause, Event, Publish, Received
@@ -28,8 +28,8 @@ from contracts.orders import (
 from contracts.payments import DEFAULT_PAYMENT_METHOD
 from extensions.storage.bulk import insert_rows, update_rows
 from orders import saga
-from orders.models import ORDER_STATE, PLACE_ORDERS, REPLICATE_PRODUCTS, UNDECIDED, Base, LockedOrder, Order
-from orders.pricing import PricedOrder, Product
+from orders.models import ORDER_STATE, PLACE_ORDERS, UNDECIDED, Base, LockedOrder, Order
+from orders.pricing import PricedOrder
 from orders.saga import Command, Saga
 
 EXPIRE_BATCH = 200
@@ -100,19 +100,6 @@ def create_orders(
     return [_created_view(created, *placed[created.order_id]) for created in events]
 
 
-def replicate_products(session: Session, products: Sequence[tuple[Product, timedelta]]) -> None:
-    """Store products of catalog, each with the time since catalog confirmed it. A newer stored version is kept."""
-    newest: dict[UUID, tuple[Product, timedelta]] = {}
-    for product, age in products:
-        if product.id not in newest or product.version > newest[product.id][0].version:
-            newest[product.id] = product, age
-    if newest:
-        rows = newest.values()
-        columns = ("id", "sku", "price", "is_active", "version")
-        values: dict[str, list[Any]] = {name: [getattr(product, name) for product, _ in rows] for name in columns}
-        session.execute(REPLICATE_PRODUCTS, values | {"age": [age for _, age in rows]})
-
-
 def apply_replies(session: Session, replies: Sequence[Received[Any]], publish: Publish) -> list[LockedOrder]:
     """Record replies of inventory and payments in the timeline, and confirm or cancel the orders that they decide.
 
@@ -160,18 +147,20 @@ def cancel_command(session: Session, order_id: UUID, actor: Actor) -> Command:
     return Command.CANCEL_BY_USER if actor.user_id == owner else Command.CANCEL_BY_ADMIN
 
 
-def expire_orders(session: Session, deadline: timedelta, publish: Publish) -> list[LockedOrder]:
-    """Cancel orders that were not decided within their deadline. Returns them, at most EXPIRE_BATCH."""
-    _correct_deadlines(session, deadline)
-    overdue = _read(
-        session,
-        # statement_timestamp() is constant during the statement, so the index can be used; clock_timestamp() is not.
-        ORDER_STATE.where(UNDECIDED, Order.deadline_at <= func.statement_timestamp())
-        .order_by(Order.deadline_at)
-        .limit(EXPIRE_BATCH)
-        # A locked order is being decided by another transaction.
-        .with_for_update(skip_locked=True),
-    )
+def lock_overdue(
+    session: Session, *, only: Sequence[UUID] | None = None, without: Sequence[UUID] = ()
+) -> list[LockedOrder]:
+    """Lock and return orders that were not decided within their deadline, at most EXPIRE_BATCH.
+
+    A locked order is left out: another transaction decides it.
+    """
+    # statement_timestamp() is constant during the statement, so the index can be used; clock_timestamp() is not.
+    overdue = _selected(ORDER_STATE.where(UNDECIDED, Order.deadline_at <= func.statement_timestamp()), only, without)
+    return _read(session, overdue.order_by(Order.deadline_at).limit(EXPIRE_BATCH).with_for_update(skip_locked=True))
+
+
+def expire_orders(session: Session, overdue: Sequence[LockedOrder], publish: Publish) -> None:
+    """Cancel orders that `lock_overdue` returned."""
     entries: list[dict[str, Any]] = []
     for order in overdue:
         after = saga.apply_command(_saga_of(order), Command.EXPIRE)
@@ -179,20 +168,30 @@ def expire_orders(session: Session, deadline: timedelta, publish: Publish) -> li
             _apply(order, after, entries, publish)
     _write(session, overdue)
     _record(session, entries)
-    return overdue
 
 
-def _correct_deadlines(session: Session, deadline: timedelta) -> None:
-    """Reset deadlines that lie too far ahead: the clock was set back after they were computed."""
-    latest = func.statement_timestamp() + deadline
-    ahead = select(Order.id).where(UNDECIDED, Order.deadline_at > latest).with_for_update(skip_locked=True)
+def lock_ahead(
+    session: Session, deadline: timedelta, *, only: Sequence[UUID] | None = None, without: Sequence[UUID] = ()
+) -> list[LockedOrder]:
+    """Lock and return orders whose deadline lies too far ahead: the clock was set back after it was computed."""
+    ahead = ORDER_STATE.where(UNDECIDED, Order.deadline_at > func.statement_timestamp() + deadline)
+    return _read(session, _selected(ahead, only, without).with_for_update(skip_locked=True))
+
+
+def correct_deadlines(session: Session, ahead: Sequence[LockedOrder], deadline: timedelta) -> None:
+    """Reset the deadlines of orders that `lock_ahead` returned."""
     session.execute(
         update(Order)
-        # With an array PostgreSQL uses the primary key, whatever its estimate of the number of rows is.
-        .where(Order.id == any_(func.array(ahead.scalar_subquery())))
-        .values(deadline_at=latest)
+        .where(Order.id.in_([order.id for order in ahead]))
+        .values(deadline_at=func.statement_timestamp() + deadline)
         .execution_options(synchronize_session=False)
     )
+
+
+def _selected(orders: Select[Any], only: Sequence[UUID] | None, without: Sequence[UUID]) -> Select[Any]:
+    if only is not None:
+        orders = orders.where(Order.id.in_(only))
+    return orders.where(Order.id.not_in(without)) if without else orders
 
 
 def _lock(session: Session, order_ids: set[UUID]) -> dict[UUID, LockedOrder]:

@@ -124,7 +124,9 @@ def unattended_payments(session: Session, limit: int) -> dict[UUID, Kind]:
     items: Table = Base.work_items
     missing = ~exists().where(items.c.key == cast(Payment.id, Text))
     rows = select(Payment.id, Payment.cancel_requested).where(Payment.status == State.PENDING, missing)
-    found = session.execute(rows.order_by(Payment.id).limit(limit))
+    # A locked payment is left out: its transaction may be inserting the same work item, and the insert would wait.
+    free = rows.order_by(Payment.id).limit(limit).with_for_update(skip_locked=True)
+    found = session.execute(free)
     return {payment_id: Kind.SETTLEMENT if cancelled else Kind.AUTHORISATION for payment_id, cancelled in found}
 
 

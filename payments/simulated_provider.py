@@ -9,6 +9,7 @@ import json
 import os
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -28,8 +29,14 @@ from payments.provider import (
 MAX_BODY_BYTES = 16_384
 MAX_CALLS = 256
 """Calls at a time, those that hang included; further ones are refused with 503."""
+MAX_CONNECTIONS = 2 * MAX_CALLS
+"""Connections at a time, each with a thread; further ones get 503 and are closed."""
 MAX_PAYMENTS = 100_000
 SOCKET_SECONDS = 10.0
+BUSY = (
+    b"HTTP/1.0 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    b'Content-Length: 33\r\n\r\n{"error": "too many connections"}'
+)
 NAMES = {kind: name for name, kind in KINDS.items()}
 
 
@@ -70,7 +77,7 @@ class MemoryLedger:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves the provider; one thread for each call, at most MAX_CALLS."""
+    """Serves the provider; one thread for each connection, at most MAX_CONNECTIONS, and at most MAX_CALLS calls."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -80,11 +87,33 @@ class Server(ThreadingHTTPServer):
         self.ledger = MemoryLedger()
         self.provider = SimulatedProvider(limit, self.ledger)
         self.places = threading.BoundedSemaphore(MAX_CALLS)
+        self.connections = threading.BoundedSemaphore(MAX_CONNECTIONS)
 
     @property
     def url(self) -> str:
         """Where it listens."""
         return f"http://{self.server_address[0]!s}:{self.server_address[1]}"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread. Where there are too many, refuse it; the acceptor waits for no client."""
+        if not self.connections.acquire(blocking=False):
+            with suppress(OSError):
+                request.setblocking(False)
+                request.send(BUSY)
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self.connections.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve one connection, in its thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.connections.release()
 
 
 class Handler(BaseHTTPRequestHandler):

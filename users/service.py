@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import cast, final
+from typing import Any, cast, final
 from uuid import UUID
+
+from sqlalchemy.orm import Session
 
 from contracts.base import OPERATOR, Actor, Json, Page, PageRequest
 from contracts.errors import ServiceUnavailable, UpstreamTimeout
@@ -27,6 +29,7 @@ from extensions.operations import operations
 from extensions.rpc.server import rpc
 from extensions.security import access_tokens
 from extensions.storage.periodic import periodic
+from extensions.storage.sweeps import Sweep, SweepOf
 from extensions.storage.unit_of_work import UnitOfWork, Work
 from users import providers, queries, use_cases
 from users.models import Base
@@ -42,6 +45,7 @@ class UsersService(operations.Operations, UsersRpc):
     passwords = providers.Passwords()
     sessions: use_cases.SessionPolicy = providers.Sessions()
     failed_logins = providers.FailedLogins()
+    expired: Sweep = SweepOf("deleting expired sessions")
 
     # Passwords are hashed with no transaction open: no connection and no lock waits for a computation.
 
@@ -158,8 +162,12 @@ class UsersService(operations.Operations, UsersRpc):
     def _update(self, user_id: UUID, changes: UpdateUser) -> Json[UserView]:
         return use_cases.update_user(self.work.session, user_id, changes, self.work.publish).to_dict()
 
-    @periodic(seconds=3600)
+    @periodic(seconds=3600, transaction=False)
     def delete_expired_sessions(self) -> None:
-        """Delete sessions that have expired."""
-        if use_cases.delete_expired_sessions(self.work.session) == use_cases.CLEAN_UP_ROWS:
+        """Delete sessions that have expired. One that cannot be deleted delays no other."""
+        self.expired.run(self.work, use_cases.lock_expired_sessions, self._delete_sessions)
+
+    def _delete_sessions(self, session: Session, expired: Sequence[Any]) -> None:
+        use_cases.delete_expired_sessions(session, expired)
+        if len(expired) == use_cases.CLEAN_UP_ROWS:  # there may be more
             self.work.trigger(self.delete_expired_sessions)

@@ -6,6 +6,7 @@ Locks are taken in one order: the account, then a family of refresh tokens.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import delete, func, select, update
@@ -180,21 +181,26 @@ def update_user(
     return UserView.model_validate(user)
 
 
-def delete_expired_sessions(session: Session) -> int:
-    """Delete expired families with their tokens, at most CLEAN_UP_ROWS, and return how many.
+def lock_expired_sessions(
+    session: Session, *, only: Sequence[UUID] | None = None, without: Sequence[UUID] = ()
+) -> Sequence[Any]:
+    """Lock and return expired families, at most CLEAN_UP_ROWS; those that another transaction has locked are left out.
 
     Used and revoked tokens are kept until then, because they must be recognised.
     """
-    expired = (
-        select(RefreshFamily.id)
-        .where(RefreshFamily.expires_at < func.statement_timestamp())  # constant, so that the index can be used
-        .order_by(RefreshFamily.expires_at)
-        .limit(CLEAN_UP_ROWS)
-        .with_for_update(skip_locked=True)
-    )
-    families = session.scalars(expired).all()
-    session.execute(delete(RefreshFamily).where(RefreshFamily.id.in_(families)))
-    return len(families)
+    # statement_timestamp() is constant during the statement, so the index can be used.
+    expired = select(RefreshFamily.id).where(RefreshFamily.expires_at < func.statement_timestamp())
+    if only is not None:
+        expired = expired.where(RefreshFamily.id.in_(only))
+    if without:
+        expired = expired.where(RefreshFamily.id.not_in(without))
+    oldest = expired.order_by(RefreshFamily.expires_at).limit(CLEAN_UP_ROWS)
+    return session.execute(oldest.with_for_update(skip_locked=True)).all()
+
+
+def delete_expired_sessions(session: Session, expired: Sequence[Any]) -> None:
+    """Delete families that `lock_expired_sessions` returned, with their tokens."""
+    session.execute(delete(RefreshFamily).where(RefreshFamily.id.in_([family.id for family in expired])))
 
 
 def _owner_of(session: Session, refresh_token: str) -> tuple[UUID, UUID]:

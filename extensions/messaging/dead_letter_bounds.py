@@ -1,5 +1,6 @@
 """The bounds of a service's dead letters: the oldest beyond the greatest age or number are deleted."""
 
+import functools
 import logging
 from datetime import timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from sqlalchemy import ColumnElement, delete, func, select
 
 from extensions.observability.instruments import DeletedDeadLetters
 from extensions.observability.metrics import Metrics
+from extensions.runtime.steps import run_each
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +42,20 @@ class DeadLetterBounds(DependencyProvider):
         return self
 
     def enforce(self, work: Any) -> None:
-        """Delete the oldest dead letters beyond the bounds, in transactions of BATCH rows; log and count them."""
+        """Delete the oldest dead letters beyond the bounds, in transactions of BATCH rows; log and count them.
+
+        A bound that cannot be enforced does not stop the other one. Its failure is raised.
+        """
         letters = work.table("dead_letters")
         age = timedelta(hours=float(config.get("DEAD_LETTER_HOURS", 2160)))
         number = int(config.get("MAX_DEAD_LETTERS", 10_000))
         too_old = letters.c.replayed_at.is_(None) & (letters.c.created_at < func.clock_timestamp() - age)
         first_too_many = select(letters.c.id).order_by(letters.c.id.desc()).offset(number).limit(1).scalar_subquery()
-        self._delete(work, "age", too_old, f"they are older than {age}")
-        self._delete(work, "number", letters.c.id <= first_too_many, f"there are more than {number}")
+        bounds = (
+            ("age", too_old, f"they are older than {age}"),
+            ("number", letters.c.id <= first_too_many, f"there are more than {number}"),
+        )
+        run_each(functools.partial(self._delete, work, *bound) for bound in bounds)
 
     def _delete(self, work: Any, bound: str, where: ColumnElement[bool], reason: str) -> None:
         letters = work.table("dead_letters")
@@ -55,12 +63,14 @@ class DeadLetterBounds(DependencyProvider):
         oldest = select(letters.c.id).where(where).order_by(letters.c.id).limit(BATCH).with_for_update(skip_locked=True)
         statement = delete(letters).where(letters.c.id.in_(oldest))
         total = 0
-        for _ in range(MAX_BATCHES):
-            with work.transaction() as session:
-                deleted = session.execute(statement).rowcount
-            total += deleted
-            if deleted < BATCH:
-                break
-        if total:
-            self._instruments.deleted(bound, total)
-            log.error("%d dead letters were deleted, because %s", total, reason)
+        try:
+            for _ in range(MAX_BATCHES):
+                with work.transaction() as session:
+                    deleted = session.execute(statement).rowcount
+                total += deleted
+                if deleted < BATCH:
+                    break
+        finally:
+            if total:
+                self._instruments.deleted(bound, total)
+                log.error("%d dead letters were deleted, because %s", total, reason)

@@ -13,6 +13,7 @@ from typing import Any
 
 import amqp
 import eventlet
+from amqp.exceptions import ChannelError
 from eventlet.event import Event as Signal
 
 from extensions.messaging import topology
@@ -34,6 +35,9 @@ class KeptConnection:
     connection or an attempt to open one. `on_blocked` is called when the broker stops accepting messages because it is
     short of memory or disk. None of the three may block for long. Only `set_up` may raise (CONNECTION_ERRORS,
     TopologyMissing).
+
+    An error of a channel ends the connection. With `on_channel_error` it does not: py-amqp has opened the channel again
+    when this is called. It runs in the reader, and may raise CONNECTION_ERRORS.
     """
 
     def __init__(
@@ -43,10 +47,12 @@ class KeptConnection:
         set_up: Callable[[amqp.Connection], None],
         on_lost: Callable[[Exception], None],
         on_blocked: Callable[[], None] = lambda: None,
+        on_channel_error: Callable[[ChannelError], None] | None = None,
         loops: Loops | None = None,
     ) -> None:
         self.purpose, self._service, self._loops = purpose, service, loops or Loops()
         self._set_up, self._on_lost, self._on_blocked = set_up, on_lost, on_blocked
+        self._on_channel_error = on_channel_error
         self.connection: amqp.Connection | None = None
         """The open connection after its set-up; None while there is none."""
         self.is_blocked = False
@@ -149,7 +155,12 @@ class KeptConnection:
         heartbeats = eventlet.spawn(_send_heartbeats, connection, loop)
         try:
             while not self._stopping:
-                connection.drain_events()
+                try:
+                    connection.drain_events()
+                except ChannelError as error:
+                    if self._on_channel_error is None:
+                        raise
+                    self._on_channel_error(error)
         finally:
             heartbeats.kill()
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import amqp
 import eventlet
+from amqp.exceptions import AccessRefused
 from nameko import config
 from nameko.extensions import SharedExtension
 
@@ -132,7 +133,13 @@ class Listener(SharedExtension):
         topology.ensure(connection, self.container.service_name)
         for subscription in list(self._subscriptions):
             channel = connection.channel()
-            subscription.on_connected(channel)
+            try:
+                subscription.on_connected(channel)
+            except AccessRefused as error:
+                if not getattr(subscription, "is_optional", False):
+                    raise
+                log.warning("the broker's definitions are old: %s", error.reply_text)
+                continue
             channel.basic_qos(0, subscription.prefetch, False)
             tag = channel.basic_consume(
                 subscription.queue, callback=subscription.on_message, no_ack=subscription.no_ack

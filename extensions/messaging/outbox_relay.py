@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 BATCH = 200
 SWEEP, SWEEP_SECONDS = "outbox", 1.0
 BACKLOG_SECONDS = 5.0
+STOP_SECONDS = 5.0
 # The least time between the starts of two batches. Events that are committed in this time form one batch.
 BATCH_INTERVAL_SECONDS = 0.03
 # The most lines in the log for one batch of refused events.
@@ -86,7 +87,7 @@ class OutboxRelay(SharedExtension):
         self._stopping = True
         self.wake()
         if self._relay is not None:
-            with eventlet.Timeout(5, False):
+            with eventlet.Timeout(STOP_SECONDS, False):
                 self._relay.wait()
             self._relay.kill()
         if self._watch is not None:

@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 LOCK_SECONDS = 10.0
 OPEN_SECONDS = 5.0
 PUBLISH_SECONDS = 10.0
+# After this time a batch begins no further part: the rest is left to the next call. With the waits for others, for a
+# connection and for the last part, a call takes at most LOCK_SECONDS + START_SECONDS + OPEN_SECONDS + PUBLISH_SECONDS.
+START_SECONDS = 2.0
 # A refusal ends the channel. After this many refusals, the rest of a batch is left to the next call.
 MAX_REFUSALS = 5
 # A failure is reported until the next success, but not longer than this: there may be nothing else to publish.
@@ -216,8 +219,10 @@ class ConfirmedPublisher(SharedExtension):
         for message in messages:
             if reason := self.refusals.reason(message.address):
                 outcome.refuse([message], reason)
-        one_by_one, refusals = False, 0
+        one_by_one, refusals, start_by = False, 0, time.monotonic() + START_SECONDS
         while (waiting := [message for message in messages if outcome.is_open(message)]) and refusals < MAX_REFUSALS:
+            if time.monotonic() >= start_by:
+                break
             part = waiting[:1] if one_by_one else self._next_part(waiting)
             try:
                 refusal = self._publish_part(part, outcome)
@@ -307,9 +312,14 @@ class ConfirmedPublisher(SharedExtension):
     def _open_channel(self) -> amqp.Channel:
         if self._kept is None:
             service = self.container.service_name
-            loops = loops_of(self.container)
             self._kept = KeptConnection(
-                "publishing", service, self._set_up, self._handle_loss, self._handle_block, loops
+                "publishing",
+                service,
+                self._set_up,
+                self._handle_loss,
+                self._handle_block,
+                self._handle_channel_error,
+                loops_of(self.container),
             )
             self._reader = self.container.spawn_managed_thread(self._kept.run, identifier="broker.publisher")
         self._kept.require(OPEN_SECONDS)
@@ -318,13 +328,22 @@ class ConfirmedPublisher(SharedExtension):
     def _set_up(self, connection: amqp.Connection) -> None:
         topology.ensure(connection, self.container.service_name)
         channel = connection.channel()
-        channel.confirm_select()
+        self._begin(channel)
         channel.events["basic_ack"].add(self._on_ack)
         channel.events["basic_nack"].add(self._on_nack)
         channel.events["basic_return"].add(self._on_return)
+        self._channel = channel
+
+    def _begin(self, channel: amqp.Channel) -> None:
+        """Prepare a channel that was just opened."""
+        channel.confirm_select()
         self._published = 0
         self._accepted.clear()
-        self._channel = channel
+
+    def _handle_channel_error(self, error: ChannelError) -> None:
+        """Go on with the channel, which was opened again: a new connection would delay the messages of all others."""
+        self._begin(self._channel)
+        self._part.fail(error)
 
     def _handle_loss(self, error: Exception) -> None:
         self._channel = None

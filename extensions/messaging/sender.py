@@ -10,20 +10,25 @@ second. Probes detect two faults:
 """
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
 import amqp
 import eventlet
+from eventlet import patcher
 from eventlet.event import Event as Signal
+from eventlet.semaphore import Semaphore
 from nameko.extensions import SharedExtension
 
 from extensions.messaging import topology
-from extensions.messaging.connection import CONNECTION_ERRORS, has_own_user
+from extensions.messaging.connection import CONNECTION_ERRORS, BrokerUnavailable, broker_errors, has_own_user
 from extensions.messaging.kept_connection import KeptConnection
 from extensions.runtime.progress import loops_of
 
 log = logging.getLogger(__name__)
+
+_select: Any = patcher.original("select")  # eventlet's would run other greenlets
 
 PROBE_SECONDS = 0.5
 PROBE_TIMEOUT_SECONDS = 5.0
@@ -31,6 +36,7 @@ PROBE_TIMEOUT_SECONDS = 5.0
 READ_SECONDS = 0.2
 # No reply has this routing key, and every service has the permission to send replies.
 PROBE_ADDRESS = "probe"
+NOT_READ = "The message broker does not take messages in time. Try again shortly."
 
 Returned = Callable[[Exception, str, str, amqp.Message], None]
 
@@ -47,6 +53,7 @@ class Sender(SharedExtension):
         self._greenlets: list[Any] = []
         self._on_return: list[Returned] = []
         self._on_blocked: list[Callable[[], None]] = []
+        self._turn = Semaphore(1)
 
     @property
     def is_blocked(self) -> bool:
@@ -71,6 +78,27 @@ class Sender(SharedExtension):
         self._kept.require(seconds)
         return self._channel
 
+    def send(self, channel: Any, operation: Any, seconds: float) -> None:
+        """Send an operation of `channel` within `seconds`. Raises BrokerUnavailable; then it may still be sent.
+
+        While the broker does not read, a greenlet waits for it, one at a time: a write must not be interrupted, because
+        the connection could not be used after a part of a frame.
+        """
+        with broker_errors():
+            if not self._turn.locked() and _takes_bytes(channel.connection.transport.sock):
+                channel.send(operation)
+                return
+        deadline = time.monotonic() + seconds
+        if not self._turn.acquire(timeout=seconds):
+            raise BrokerUnavailable(NOT_READ)
+        writing = eventlet.spawn(_result_of, channel.send, operation)
+        writing.link(lambda _greenlet: self._turn.release())
+        with eventlet.Timeout(max(0.0, deadline - time.monotonic()), BrokerUnavailable(NOT_READ)):
+            error = writing.wait()
+        with broker_errors():
+            if error is not None:
+                raise error
+
     def setup(self) -> None:
         """Prepare the connection; start() opens it."""
         self._kept = KeptConnection(
@@ -79,7 +107,7 @@ class Sender(SharedExtension):
             self._set_up,
             self._forget_channels,
             self._handle_block,
-            loops_of(self.container),
+            loops=loops_of(self.container),
         )
 
     def start(self) -> None:
@@ -152,3 +180,21 @@ class Sender(SharedExtension):
     def _end_probe(self) -> None:
         if not self._confirmed.ready():
             self._confirmed.send()
+
+
+def _takes_bytes(sock: Any) -> bool:
+    """Tell whether the kernel takes more bytes for this socket, as far as it is known without a write."""
+    if sock.fileno() < 0:
+        return True  # it is closed: the write fails at once
+    waiting = _select.poll()
+    waiting.register(sock.fileno(), _select.POLLOUT)
+    return bool(waiting.poll(0))
+
+
+def _result_of(send: Callable[[Any], None], operation: Any) -> Exception | None:
+    """Return the error instead of raising it: nobody may wait for the greenlet any more."""
+    try:
+        send(operation)
+    except Exception as error:  # noqa: BLE001  (for the one who waits)
+        return error
+    return None

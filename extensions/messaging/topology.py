@@ -5,6 +5,7 @@
     again.<n>ms (topic) --> again.<n>ms --after n ms--> again  a redelivery after a delay
     dead-letters (direct) --<service>--> <service>.dead_letters    messages that exceeded their queue's delivery limit
     nameko-rpc (topic) --<service>.*--> rpc-<service>          calls; and results, to an address without a dot
+    nameko-rpc (topic) --<service>.health--> rpc-<service>-urgent-<id>    health checks, one queue for each process
 
 The exchanges are topics so that RabbitMQ can check by routing key who may publish what (deploy/broker_users.py). No
 service may write to the default exchange, from which every queue can be reached.
@@ -119,6 +120,11 @@ def dead_letter_queue(service: str) -> str:
 def reply_queue(caller: str, address: str) -> str:
     """Return the name of the queue in which `caller` receives results, as Nameko's own client names it."""
     return f"rpc.reply-{caller}-{address}"
+
+
+def urgent_queue(service: str, address: str) -> str:
+    """Return the name of the queue in which one process of `service` receives calls that must not wait for others."""
+    return f"rpc-{service}-urgent-{address}"
 
 
 def retry_delays() -> list[int]:

@@ -1,6 +1,7 @@
 """The RPC methods that every service with a database has: health, dead letters and its part of an audit."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict, cast
 from uuid import UUID
@@ -33,7 +34,7 @@ from extensions.messaging.dead_letter_store import DeadLetterStore
 from extensions.messaging.outbox_relay import Outbox
 from extensions.observability.traces import current_trace, start_trace
 from extensions.operations.audits import SHOWN_IDS, Span, outbox_summary, read_snapshot
-from extensions.rpc.server import rpc
+from extensions.rpc.server import budget_of, rpc
 from extensions.runtime.progress import Loops, loops_of
 from extensions.storage import retention
 from extensions.storage.outbox import list_refused
@@ -54,9 +55,9 @@ class Tracing(DependencyProvider):
         message = worker_ctx.data.pop("message", None)
         if message is None:
             return
-        expiration = str(message.properties.get("expiration") or "")
-        budget = int(expiration) / 1000 if expiration.isdigit() else None
-        start_trace(message.headers or {}, worker_ctx.service_name, budget)
+        waited = time.monotonic() - worker_ctx.data.pop("arrived")
+        budget = budget_of(message)
+        start_trace(message.headers or {}, worker_ctx.service_name, None if budget is None else budget - waited)
 
 
 class Liveness(DependencyProvider):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -100,26 +101,30 @@ class PendingCalls(SharedExtension):
         began = time.monotonic()
         try:
             with self.guards.of_call(service, method).call(method, timeout):
-                result = self._call(service, method, args, kwargs, timeout)
+                result = self._call(service, method, args, kwargs, began + timeout)
         except BaseException as error:
             self._instruments.ended(time.monotonic() - began, error, service, method)
             raise
         self._instruments.ended(time.monotonic() - began, None, service, method)
         return result
 
-    def _call(self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float) -> Any:
+    def _call(self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], until: float) -> Any:
+        """Call, and wait until then (time.monotonic()), or until the deadline of the request if that is sooner."""
         if self._is_restricted:  # the broker would refuse the call and close the channel of all calls
             require_allowed(self.container.service_name, service, method)
         if len(self._pending) >= MAX_PENDING:
             raise ServiceUnavailable(retry_after=1)
         trace = current_trace()
-        budget = trace.remaining(timeout)
-        if budget <= 0:
+
+        def remaining(limit: float = math.inf) -> float:
+            return min(limit, max(0.0, trace.remaining(until - time.monotonic())))
+
+        if remaining() <= 0:
             raise UpstreamTimeout
-        self.listener.await_connection(min(budget, FIRST_CONNECTION_SECONDS))
+        self.listener.await_connection(remaining(FIRST_CONNECTION_SECONDS))
         if not self.listener.is_consuming(self):  # the broker refuses calls of a client without a reply queue
             raise BrokerUnavailable
-        channel = self.sender.channel(min(budget, FIRST_CONNECTION_SECONDS))
+        channel = self.sender.channel(remaining(FIRST_CONNECTION_SECONDS))
         call_id, waiting = token_hex(16), Signal()
         self._pending[call_id] = waiting
         try:
@@ -133,10 +138,10 @@ class PendingCalls(SharedExtension):
                     headers=trace.headers,
                     correlation_id=call_id,
                     reply_to=self._address,
-                    expiration=str(int(budget * 1000)),
+                    expiration=str(int(remaining() * 1000)),
                 )
-                channel.send(request)
-            reply = waiting.wait(timeout=budget)
+            self.sender.send(channel, request, remaining())
+            reply = waiting.wait(timeout=remaining())
         finally:
             self._pending.pop(call_id, None)
         return _result(reply, service)

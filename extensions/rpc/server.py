@@ -41,6 +41,7 @@ from extensions.observability.instruments import CallInstruments
 from extensions.observability.metrics import Metrics
 from extensions.rpc.call_slots import CallSlots
 from extensions.rpc.signature import WireSignature, rpc_methods
+from extensions.rpc.urgent_calls import HEALTH, UrgentCalls
 from extensions.runtime.interruptions import INTERRUPTIONS
 from extensions.runtime.progress import Loop, loops_of
 from extensions.storage.engine import is_outage, is_statement_timeout
@@ -55,6 +56,7 @@ STOP_SECONDS = 6.0
 REPLY_SECONDS = 1.0
 # While calls are under way, one of them ends within this time: more than the longest deadline of a call, an audit.
 CALLS_SECONDS = 330.0
+WAITED = "The call waited behind others until its deadline. Nothing was done."
 INTERRUPTED = "The service was interrupted during the call; whether it acted is unknown."
 
 
@@ -76,8 +78,10 @@ class RpcServer(SharedExtension):
         self._methods: dict[str, Rpc] = {}
         self._channel: Any = None
         self._received = LightQueue()  # at most the prefetch
-        self._acceptor: Any = None
-        self._is_accepting = False
+        self._received_urgent = LightQueue()  # at most the prefetch of the urgent calls
+        self._urgent: Any = None
+        self._acceptors: list[Any] = []
+        self._accepting = 0
         self._closing: Any = None
         self._instruments: Any = None
         self._under_way = 0
@@ -102,6 +106,11 @@ class RpcServer(SharedExtension):
             self.prefetch += own
             pool = self.container._worker_pool  # noqa: SLF001
             pool.resize(pool.size + own)
+        if method.method_name == HEALTH and self._urgent is None:
+            self._urgent = UrgentCalls(self.container.service_name, self._receive_urgent)
+            self.listener.subscribe(self._urgent, last=True)
+            pool = self.container._worker_pool  # noqa: SLF001
+            pool.resize(pool.size + self._urgent.prefetch)
 
     def start(self) -> None:
         """Start. Raises NotImplementedError if a method of the RPC interface is missing, or has no @rpc."""
@@ -109,24 +118,32 @@ class RpcServer(SharedExtension):
         if missing:
             problem = f"{self.container.service_name} does not serve: {', '.join(missing)}. Decorate each with @rpc."
             raise NotImplementedError(problem)
-        if self._acceptor is None:
+        if not self._acceptors:
             self._calls = Loop("rpc.calls", CALLS_SECONDS)
             self._calls.waits()
             loops_of(self.container).add(self._calls)
-            self._acceptor = self.container.spawn_managed_thread(self._accept_all, identifier="rpc.accept")
+            self._acceptors = [
+                self.container.spawn_managed_thread(
+                    functools.partial(self._accept_all, name, received), identifier=name
+                )
+                for name, received in (("rpc.accept", self._received), ("rpc.accept_urgent", self._received_urgent))
+            ]
 
     def finish(self) -> None:
         """Accept no more calls. The container waits at most STOP_SECONDS for the calls that are being executed."""
         if self._closing is None:
             self._closing = eventlet.spawn(self._end_workers)
+        urgent = None if self._urgent is None else eventlet.spawn(self.listener.unsubscribe, self._urgent)
         self.listener.unsubscribe(self)
+        if urgent is not None:
+            urgent.wait()
         deadline = time.monotonic() + STOP_SECONDS + 1.0  # then the workers that occupy the pool have been killed
-        while (self._is_accepting or not self._received.empty()) and time.monotonic() < deadline:
+        while (self._accepting or not self._received.empty()) and time.monotonic() < deadline:
             eventlet.sleep(0.01)
 
     def stop(self) -> None:
         """Called after all workers have ended."""
-        for greenlet in (self._acceptor, self._closing):
+        for greenlet in (*self._acceptors, self._closing):
             if greenlet is not None:
                 greenlet.kill()
 
@@ -149,24 +166,39 @@ class RpcServer(SharedExtension):
 
     def on_message(self, message: amqp.Message) -> None:
         """Put one call into the queue."""
-        self._received.put((self._channel, message))
+        self._received.put((self._channel, message, time.monotonic()))
 
-    def _accept_all(self) -> None:
-        with loops_of(self.container).running("rpc.accept") as loop:
-            self._accept_until_killed(loop)
+    def _receive_urgent(self, channel: Any, message: amqp.Message) -> None:
+        self._received_urgent.put((channel, message, time.monotonic()))
 
-    def _accept_until_killed(self, loop: Loop) -> None:
+    def _accept_all(self, name: str, received: LightQueue) -> None:
+        with loops_of(self.container).running(name) as loop:
+            self._accept_until_killed(received, loop)
+
+    def _accept_until_killed(self, received: LightQueue, loop: Loop) -> None:
         while True:
             loop.waits()
-            channel, message = self._received.get()
+            channel, message, arrived = received.get()
             loop.works()
-            self._is_accepting = True
-            if channel is self._channel:  # else the connection was lost; the call is delivered again, and refused
-                self._accept(channel, message)
-            self._is_accepting = False
+            self._accepting += 1
+            if self._is_received_twice(channel, message):
+                ack(channel, message.delivery_tag)
+            elif self._is_open(channel):  # otherwise the connection was lost: the call is delivered again, and refused
+                self._accept(channel, message, arrived)
+            self._accepting -= 1
 
-    def _accept(self, channel: amqp.Channel, message: amqp.Message) -> None:
-        """Start a worker for one call. If all slots are in use, the call waits until another call ends."""
+    def _is_received_twice(self, channel: Any, message: amqp.Message) -> bool:
+        """Tell whether the queue of the urgent calls has this message too."""
+        if channel is not self._channel or self._urgent is None or self._urgent.channel is None:
+            return False
+        return bool(message.delivery_info.get("routing_key") == self._urgent.routing_key)
+
+    def _is_open(self, channel: Any) -> bool:
+        return channel is not None and channel in (self._channel, self._urgent and self._urgent.channel)
+
+    def _accept(self, channel: amqp.Channel, message: amqp.Message, arrived: float) -> None:
+        """Start a worker for one call, or let it wait until one of the other calls ends."""
+        budget = budget_of(message)
         try:
             entrypoint, args, kwargs = self._decode(message)
             if message.delivery_info.get("redelivered"):
@@ -176,10 +208,12 @@ class RpcServer(SharedExtension):
                 entrypoint,
                 args,
                 kwargs,
-                context_data={"message": message},
-                handle_result=functools.partial(self._handle_result, channel, message, time.monotonic()),
+                context_data={"message": message, "arrived": arrived},
+                handle_result=functools.partial(self._handle_result, channel, message, arrived),
             )
-            self._start_call(entrypoint, spawn)
+            seconds = None if budget is None else max(0.0, arrived + budget - time.monotonic())
+            give_up = functools.partial(self._give_up, channel, message, arrived, entrypoint.method_name)
+            self._start_call(entrypoint, spawn, seconds, give_up)
         except ContainerBeingKilled:
             return
         except ServiceError as error:
@@ -189,15 +223,18 @@ class RpcServer(SharedExtension):
                 functools.partial(self._store_dead_letter, channel, message, error), identifier="rpc.dead_letter"
             )
 
-    def _start_call(self, entrypoint: "Rpc", spawn: Callable[[], Any]) -> None:
+    def _start_call(
+        self, entrypoint: "Rpc", spawn: Callable[[], Any], seconds: float | None, give_up: Callable[[], object]
+    ) -> None:
+        """Start a worker, or let the call wait until another call ends, for at most `seconds`: then `give_up()`."""
         if self._under_way == 0:
             self._calls.works()
         self._under_way += 1
         try:
-            if entrypoint.own_calls:
+            if entrypoint.own_calls or entrypoint.method_name == HEALTH:
                 spawn()
             else:
-                self._shared.run(spawn, self.container._worker_threads)  # noqa: SLF001
+                self._shared.run(spawn, self.container._worker_threads, seconds, give_up)  # noqa: SLF001
         except BaseException:
             self._count_end()
             raise
@@ -234,6 +271,12 @@ class RpcServer(SharedExtension):
         self._instruments.ended(time.monotonic() - began, error, ctx.entrypoint.method_name)
         return result, None
 
+    def _give_up(self, channel: Any, message: amqp.Message, began: float, method: str) -> None:
+        error = UpstreamTimeout(WAITED)
+        self._count_end()
+        self._end_call(channel, message, None, error)
+        self._instruments.ended(time.monotonic() - began, error, method)
+
     def _end_call(self, channel: Any, message: amqp.Message, result: Any, error: BaseException | None) -> None:
         """Acknowledge a call and reply to it. Raises nothing: an exception would end the service and all its calls."""
         try:
@@ -243,7 +286,7 @@ class RpcServer(SharedExtension):
             ack(channel, message.delivery_tag)
 
     def _reply(self, channel: Any, message: amqp.Message, result: Any, error: BaseException | None) -> None:
-        if channel is None or channel is not self._channel or channel.connection is None:
+        if not self._is_open(channel) or channel.connection is None:
             return  # the connection is lost; the caller gets an error when the call is delivered again
         body = _envelope(message.delivery_info["routing_key"], result, error)
         try:
@@ -261,7 +304,8 @@ class RpcServer(SharedExtension):
             return
         correlation_id = str(message.properties.get("correlation_id", ""))
         channel = self.sender.channel(REPLY_SECONDS)
-        channel.send(channel.message(body, RPC_EXCHANGE, reply_to, correlation_id=correlation_id))
+        reply = channel.message(body, RPC_EXCHANGE, reply_to, correlation_id=correlation_id)
+        self.sender.send(channel, reply, REPLY_SECONDS)
 
     def _store_dead_letter(self, channel: Any, message: amqp.Message, error: Exception) -> None:
         reason = str(error) if isinstance(error, Undecodable) else f"{type(error).__name__}: {error}"
@@ -390,6 +434,12 @@ def _entrypoint(
     entry.wire_signature = signature  # type: ignore[attr-defined]
     register_entrypoint(entry, Rpc(own_calls))
     return entry
+
+
+def budget_of(message: amqp.Message) -> float | None:
+    """Return how many seconds the caller of a call waits for its result; None if it does not say."""
+    expiration = str(message.properties.get("expiration") or "")
+    return int(expiration) / 1000 if expiration.isdigit() else None
 
 
 def _arguments(body: bytes) -> tuple[list[Any], dict[str, Any]]:

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 # Workers of a process that do not call services: event handlers, timers and health checks.
 SPARE_WORKERS = 4
 MAX_WAITING = 300
+MAX_WORKERS = 400
+# Workers that are kept for each service: others that are slow at the same time do not get them.
+RESERVED = 10
 # A call without a reply counts as failed only if it has waited at least this long, because a caller may set a deadline
 # that is shorter than the service usually needs.
 TELLING_SECONDS = 1.0
@@ -48,20 +51,44 @@ class ServiceSilent(ServiceUnavailable):
     """The circuit is open: the service has lately not replied to many calls. The call was not sent."""
 
 
+class Workers:
+    """The workers of a process that call services. The last ones are kept for services for which few of them wait."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._bulkheads: list[Bulkhead] = []
+
+    def share(self, bulkhead: Bulkhead) -> None:
+        """Let the calls of one more bulkhead occupy workers."""
+        self._bulkheads.append(bulkhead)
+
+    def has_room_for(self, bulkhead: Bulkhead) -> bool:
+        """Tell whether one more worker may call the service of `bulkhead`."""
+        if bulkhead.in_flight < RESERVED:
+            return True
+        most = self._number - RESERVED * len(self._bulkheads)
+        return sum(each.in_flight for each in self._bulkheads) < most
+
+
 class ServiceGuard:
     """Bulkhead and circuit breaker of one service, or one of WAITING_CALLS: `with guard.call(method, timeout): ...`."""
 
-    def __init__(self, service: str, max_calls: int, max_waiting: int, instruments: GuardInstruments) -> None:
-        """At most `max_calls` calls run at the same time, and at most `max_waiting` run or wait."""
+    def __init__(
+        self, service: str, max_calls: int, max_waiting: int, instruments: GuardInstruments, workers: Workers
+    ) -> None:
+        """At most `max_calls` calls run, and `max_waiting` run or wait. All guards of a process share `workers`."""
         self.service = service.partition(".")[0]
         self._bulkhead = Bulkhead(max_calls, max_waiting, self._busy)
         self._breaker = CircuitBreaker(self._on_change)
+        self._workers = workers
+        workers.share(self._bulkhead)
         self._instruments = instruments
         instruments.watch(lambda: self._bulkhead.in_flight, lambda: self._breaker.state)
 
     def require_capacity(self, timeout: float) -> None:
         """Raise ServiceBusy or ServiceSilent if a call with this timeout would be refused at once."""
         self._require_closed()
+        self._require_worker()
         self._bulkhead.require_capacity(timeout)
 
     def call(self, method: str, timeout: float) -> "_Call":
@@ -74,6 +101,7 @@ class ServiceGuard:
     def enter(self, timeout: float) -> bool:
         """Wait for a slot. Returns whether the call is a probe."""
         self._require_closed()
+        self._require_worker()
         self._bulkhead.acquire(current_trace().remaining(timeout))
         try:
             return self._breaker.admit()
@@ -90,6 +118,10 @@ class ServiceGuard:
     def responds(self) -> None:
         """Make the next call the probe, because the service has replied to a health check."""
         self._breaker.probe_soon()
+
+    def _require_worker(self) -> None:
+        if not self._workers.has_room_for(self._bulkhead):
+            raise self._busy()
 
     def _require_closed(self) -> None:
         try:
@@ -155,6 +187,7 @@ class ServiceGuards(SharedExtension):
         super().__init__()
         self._guards: dict[str, ServiceGuard] = {}
         self._max_calls = self._max_waiting = MAX_WAITING
+        self._workers = Workers(MAX_WORKERS)
 
     def setup(self) -> None:
         """Read the settings. Create the guards of all services that this one may call, so that their metrics exist."""
@@ -162,6 +195,7 @@ class ServiceGuards(SharedExtension):
         self._max_calls = int(config.get("RPC_MAX_CALLS_PER_SERVICE") or workers)
         self._max_waiting = int(config.get("RPC_MAX_WAITING_PER_SERVICE", MAX_WAITING))
         self._guards = {}
+        self._workers = Workers(int(config.get("HTTP_MAX_REQUESTS", MAX_WORKERS)))
         for called in CALLS.get(self.container.service_name, ()):
             service, _, method = called.partition(".")
             self.of(service)
@@ -179,6 +213,7 @@ class ServiceGuards(SharedExtension):
         guard = self._guards.get(name)
         if guard is None:
             max_calls = self._max_waiting if name in WAITING_CALLS else self._max_calls
-            guard = ServiceGuard(name, max_calls, self._max_waiting, GuardInstruments(self.metrics, name))
+            instruments = GuardInstruments(self.metrics, name)
+            guard = ServiceGuard(name, max_calls, self._max_waiting, instruments, self._workers)
             self._guards[name] = guard
         return guard

@@ -4,6 +4,9 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 
+# For callers that wait: it refuses their calls and says when to come again. Work items, for which nobody waits, have a
+# breaker of their own, which counts payments and not calls (extensions/storage/work_items_breaker.py).
+
 # The circuit opens if at least MIN_FAILURES calls of the last WINDOW_SECONDS failed, and at least half of all calls.
 WINDOW_SECONDS = 10.0
 MIN_FAILURES = 5

@@ -1,35 +1,95 @@
 """Functions shared by the Alembic environments of all services."""
 
+import logging
+import re
+import time
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, MetaData, create_engine, make_url, pool, text
+from psycopg2.errors import LockNotAvailable
+from sqlalchemy import Connection, Engine, MetaData, create_engine, make_url, pool, text
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import OperationalError
 
+from extensions.runtime.backoff import Backoff
 from extensions.storage.tables import privileges
 
+log = logging.getLogger(__name__)
+
 MIGRATION_LOCK = 7_305_511  # an arbitrary number, the same for all processes
+# How long a migration waits for a lock, and for the migration of another process.
+LOCK_TIMEOUT, OTHERS_TIMEOUT = "2s", "10min"
+# About a minute in all. Between the tries, the statements that queued behind the migration are executed.
+TRIES, PAUSES_SECONDS = 10, (1.0, 8.0)
+SET_LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', :value, true)")
+LOCKED_TABLES = text(
+    "SELECT relname AS table, pid, usename, mode FROM pg_locks"
+    " JOIN pg_class ON pg_class.oid = relation AND relkind = 'r'"
+    " JOIN pg_namespace ON pg_namespace.oid = relnamespace AND nspname = 'public'"
+    " JOIN pg_stat_activity USING (pid)"
+    " WHERE locktype = 'relation' AND granted AND pid <> pg_backend_pid()"
+    " AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " ORDER BY relname, pid"
+)
 GRANTED_PRIVILEGES = text(
     "SELECT table_name, privilege_type FROM information_schema.role_table_grants"
     " WHERE table_schema = 'public' AND grantee = :role"
 )
 
 
+class TablesLocked(Exception):
+    """The migrations did not get a lock in time; the text says on which tables, and who has them locked."""
+
+
 def run_migrations(context: Any, metadata: MetaData) -> None:
     """Apply the pending migrations of one service; an advisory lock lets one process at a time do it.
 
     They run as the owner of the database. Afterwards the role of the service gets its privileges on the tables.
+
+    Every statement of the service on a table queues behind a migration that waits for a lock on it. So a migration
+    waits only LOCK_TIMEOUT, and is tried again after pauses. Raises TablesLocked after the last try.
     """
     owner_url, url = context.config.attributes["addresses"]
     engine = create_engine(owner_url, poolclass=pool.NullPool, connect_args={"connect_timeout": 5})
+    backoff = Backoff(*PAUSES_SECONDS)
+    for tries_left in reversed(range(TRIES)):
+        try:
+            _migrate(engine, context, metadata, owner_url, url)
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+            with engine.connect() as connection:
+                blocked = _explain(connection, error)
+            if not tries_left:
+                raise TablesLocked(f"{blocked}. Gave up after {TRIES} tries; nothing was changed") from error
+            pause = backoff.next_pause()
+            log.warning("%s; next try in %.1f s", blocked, pause)
+            time.sleep(pause)
+        else:
+            return
+
+
+def _migrate(engine: Engine, context: Any, metadata: MetaData, owner_url: str, url: str) -> None:
+    """Migrate in one transaction: where it fails, nothing was changed."""
     with engine.begin() as connection:
+        connection.execute(SET_LOCK_TIMEOUT, {"value": OTHERS_TIMEOUT})
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        connection.execute(SET_LOCK_TIMEOUT, {"value": LOCK_TIMEOUT})
         context.configure(connection=connection, target_metadata=metadata, compare_type=True)
         with context.begin_transaction():
             context.run_migrations()
         role = make_url(url).username
         if role and role != make_url(owner_url).username:
             grant(connection, metadata, role)
+
+
+def _explain(connection: Connection, error: OperationalError) -> str:
+    """Return in words which tables other sessions have locked: those that the statement names, or else all."""
+    rows = list(connection.execute(LOCKED_TABLES))
+    named = [row for row in rows if re.search(rf"\b{re.escape(row.table)}\b", error.statement or "")]
+    held = [f"{row.table} by the session {row.pid} of {row.usename} ({row.mode})" for row in named or rows]
+    statement = " ".join((error.statement or "").split())[:200]
+    return f"a migration waits for a lock: {'; '.join(held) or 'no longer held by any session'}; statement: {statement}"
 
 
 def grant(connection: Connection, metadata: MetaData, role: str) -> None:

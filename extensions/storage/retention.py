@@ -4,12 +4,15 @@ Correctness does not depend on these rows: the rules of the services also handle
 deleted (qa/model explores every state without an inbox, too).
 """
 
+import functools
 import logging
 from datetime import timedelta
 from typing import Any
 
 from nameko import config
 from sqlalchemy import ColumnElement, Table, any_, delete, func, literal_column, select
+
+from extensions.runtime.steps import run_each
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +30,19 @@ RETENTION = {
 
 
 def delete_expired(work: Any) -> None:
-    """Delete rows older than the settings allow; dead letters only if they were replayed."""
-    for name, (column, setting, default) in RETENTION.items():
-        age = timedelta(hours=float(config.get(setting, default)))
-        deleted = _delete_older(work, work.table(name), column, age)
-        if deleted:
-            log.info("deleted %d rows of %s that were older than %s", deleted, name, age)
+    """Delete rows older than the settings allow; dead letters only if they were replayed.
+
+    A table that is locked, or from which nothing can be deleted, stops none of the others. Its failure is raised.
+    """
+    run_each(functools.partial(_delete_expired, work, name) for name in RETENTION)
+
+
+def _delete_expired(work: Any, name: str) -> None:
+    column, setting, default = RETENTION[name]
+    age = timedelta(hours=float(config.get(setting, default)))
+    deleted = _delete_older(work, work.table(name), column, age)
+    if deleted:
+        log.info("deleted %d rows of %s that were older than %s", deleted, name, age)
 
 
 def _delete_older(work: Any, table: Table, column: str, age: timedelta) -> int:

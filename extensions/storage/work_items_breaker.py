@@ -10,6 +10,9 @@ MIN_FAILED = 10
 LATELY_SECONDS = 30.0
 FIRST_PROBE_SECONDS, LONGEST_PROBE_SECONDS = 1.0, 8.0
 
+# Not the CircuitBreaker of extensions/runtime, which counts calls: here one payment that is repeated for hours must
+# count once. Nor does this one refuse calls: it is asked before items are claimed, and those not claimed stay due.
+
 
 class WorkItemBreaker:
     """Opens when more than half of the callers failed, and at least MIN_FAILED did.

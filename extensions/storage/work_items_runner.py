@@ -115,6 +115,8 @@ class Lane:
         """The items being executed, by greenlet."""
         self._wakeup = Signal()
         self._may_be_more = False
+        # After an error of a statement, which ends the transaction: the next claim prepares each item by itself.
+        self._is_careful = False
 
     def wake(self) -> None:
         """Claim now."""
@@ -136,10 +138,12 @@ class Lane:
             try:
                 self._claim()
                 backoff.reset()
+                self._is_careful = False
             except ContainerBeingKilled:
                 return
             except Exception as error:  # noqa: BLE001  (no error may end the loop)
                 pause = backoff.next_pause()
+                self._is_careful = not is_outage(error)
                 _log_failure(f"the claim of {self.kind}", error, pause)
             loop.waits(pause)
             self._wakeup.wait(timeout=pause)
@@ -184,7 +188,8 @@ class Lane:
         if not items:
             return items, {}, handler
         try:
-            return items, handler.prepare(work.session, items), handler
+            if not self._is_careful:
+                return items, handler.prepare(work.session, items), handler
         except SQLAlchemyError:
             raise
         except Exception:
@@ -198,10 +203,11 @@ class Lane:
         failures = []
         for item in items:
             try:
-                prepared = handler.prepare(session, [item])
-            except SQLAlchemyError:
-                raise
-            except Exception as error:  # noqa: BLE001  (any error concerns only this item)
+                with session.begin_nested():
+                    prepared = handler.prepare(session, [item])
+            except Exception as error:
+                if is_outage(error):
+                    raise
                 failures.append(self.limits.failure(item, f"{type(error).__name__}: {error}"))
             else:
                 requests |= prepared

@@ -48,13 +48,13 @@ REMEDIES = [
     Remedy(
         "2",
         "every call has a deadline",
-        [Patch("extensions/rpc/client.py", "waiting.wait(timeout=budget)", "waiting.wait()")],
+        [Patch("extensions/rpc/client.py", "waiting.wait(timeout=remaining())", "waiting.wait()")],
         f"{PITFALLS}::test_pitfall_02_a_call_has_a_deadline",
     ),
     Remedy(
         "2",
         "a call's message expires at its deadline",
-        [Patch("extensions/rpc/client.py", "                    expiration=str(int(budget * 1000)),\n")],
+        [Patch("extensions/rpc/client.py", "                    expiration=str(int(remaining() * 1000)),\n")],
         f"{PITFALLS}::test_pitfall_02_a_call_expires_with_the_deadline_of_its_caller",
     ),
     Remedy(
@@ -214,7 +214,7 @@ REMEDIES = [
         [
             Patch(
                 "extensions/rpc/server.py",
-                "        if channel is None or channel is not self._channel or channel.connection is None:\n",
+                "        if not self._is_open(channel) or channel.connection is None:\n",
                 "        if False:\n",
             ),
             Patch(

@@ -212,7 +212,7 @@ class TheDeadlinePassesWhileItConfirms(TheUserCancelsWhileItConfirms):
     first = OrdersRace.authorised
 
     def second(self, session, publish):
-        orders.expire_orders(session, timedelta(seconds=30), publish)
+        orders.expire_orders(session, orders.lock_overdue(session), publish)
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,8 @@ def test_a_consumer_may_read_its_queues_but_not_delete_them(mine, me):
 
 def test_no_service_may_serve_the_calls_of_another(mine, me):
     for service in {*SERVICES, GATEWAY} - {me}:
+        urgent = topology.urgent_queue(service, str(new_id()))
+        is_refused(mine, lambda channel, queue=urgent: channel.queue_declare(queue, exclusive=True))
         queue = f"rpc-{service}"
         is_refused(mine, lambda channel, queue=queue: channel.queue_declare(queue, durable=True))
         is_refused(mine, lambda channel, queue=queue: channel.basic_consume(queue))
@@ -121,7 +123,8 @@ def test_no_service_may_bind_to_messages_of_others(mine, me):
     address = str(new_id())
     queue = mine.channel().queue_declare(topology.reply_queue(me, address), exclusive=True).queue
     mine.channel().queue_bind(queue, RPC_EXCHANGE, address)
-    overheard = [(RPC_EXCHANGE, key) for key in ("#", "*", "*.*", "payments.#", "users.login") if key != f"{me}.*"]
+    keys = {"#", "*", "*.*", "payments.#", "users.login", "*.health", "orders.health", "users.health"}
+    overheard = [(RPC_EXCHANGE, key) for key in keys - {f"{me}.*", f"{me}.health"}]
     overheard += [(EXCHANGE, "#"), *((EXCHANGE, name) for name in EVENTS if me not in EVENTS[name].listeners)]
     overheard += [(AGAIN, "#"), *((exchange, "") for exchange in (DEAD_LETTERS, "amq.topic"))]
     for exchange, key in overheard:

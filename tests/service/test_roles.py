@@ -3,19 +3,22 @@
 import os
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, contextmanager
 from importlib import import_module
+from types import SimpleNamespace
 
 import psycopg2
 import pytest
+from alembic import command
 from psycopg2 import errors
 from sqlalchemy.engine import make_url
 
 from contracts.services import SERVICES
 from deploy.databases import Database, make
-from deploy.migrate import upgrade
+from deploy.migrate import MigrationError, alembic_config, upgrade
 from deploy.server_users import ADMINISTRATOR_DATABASE
 from extensions.runtime.addresses import database_variable, owner_variable
+from extensions.storage import migrations
 from extensions.storage.tables import privileges
 
 APPENDED = {"SELECT", "INSERT"}
@@ -225,6 +228,48 @@ def test_a_database_of_an_earlier_version_is_migrated_while_in_use(servers, earl
         owners.execute("ALTER TABLE products ADD COLUMN more int")
         owners.execute("SELECT relname FROM pg_class WHERE relowner = %s::regrole", [make_url(earlier.url).username])
         assert owners.fetchall() == []
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Migrations that wait briefly for a lock. Returns what is called between two tries, a list."""
+    between = []
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "200ms")
+    monkeypatch.setattr(migrations, "TRIES", 3)
+    monkeypatch.setattr(migrations, "time", SimpleNamespace(sleep=lambda _seconds: [call() for call in between]))
+    return between
+
+
+@pytest.fixture
+def outdated(servers, earlier):
+    """A database whose last migration, which changes the outbox, is missing."""
+    make(servers.postgres.administrator_url(), [earlier])
+    upgrade(earlier)
+    command.downgrade(alembic_config(earlier), "0002")
+    return earlier
+
+
+@contextmanager
+def outbox_in_use(database):
+    with connect(database.url) as session, session.cursor() as cursor:
+        session.autocommit = False
+        cursor.execute("SELECT FROM outbox FOR UPDATE")
+        yield session
+
+
+def test_a_migration_that_waits_for_a_lock_gives_way_and_names_the_table(outdated, impatient):
+    count = "SET lock_timeout = '5s'; SELECT count(*) FROM outbox"
+    with outbox_in_use(outdated) as holder, connect(outdated.url) as other, other.cursor() as mine:
+        impatient.append(lambda: mine.execute(count))  # between the tries nothing waits behind the migration
+        with pytest.raises(MigrationError, match=rf"catalog: .* outbox by the session {holder.info.backend_pid} of"):
+            upgrade(outdated)
+        assert mine.fetchall() == [(0,)]
+
+
+def test_a_migration_goes_on_when_the_lock_is_gone(outdated, impatient):
+    with outbox_in_use(outdated) as holder:
+        impatient.append(holder.rollback)
+        assert upgrade(outdated) == ("0002", "0003")
 
 
 def test_a_changed_password_is_valid_from_the_next_start(servers, earlier):

@@ -2,8 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 from unittest.mock import Mock
 
+import eventlet
 import nameko
 import pytest
 import redis
@@ -13,9 +15,10 @@ from nameko import config
 from contracts.catalog import ProductCreated, ProductUpdated
 from contracts.errors import ServiceUnavailable, UpstreamTimeout
 from contracts.orders import PriceChanged, ProductUnavailable
+from orders.providers import ProductsProvider
 from orders.service import OrdersService
 from tests.service.orders.test_service import ALICE, BOOK, PEN, line, product
-from tests.support import database, eventually
+from tests.support import TEST_TIMEOUT_SECONDS, database, eventually, owned_database
 
 MAX_AGE = 600
 
@@ -23,13 +26,30 @@ MAX_AGE = 600
 class Catalog:
     """A catalog that can fall silent, and orders beside it."""
 
-    def __init__(self, services, orders):
-        self.services, self.orders = services, orders
+    def __init__(self, services, orders, container):
+        self.services, self.orders, self.container = services, orders, container
 
     def fall_silent(self, failure=UpstreamTimeout):
         """Let every call to catalog fail from now on, and forget the copies in the memory of orders."""
         self.services.catalog.get_products = Mock(side_effect=failure)
         redis.Redis.from_url(config["REDIS_URL"]).flushall()
+
+    def be_slow(self):
+        """Let calls to catalog take longer than orders wait for a prompt response."""
+        prompt, get_products = config.get("CATALOG_PROMPT_SECONDS", 0.1), self.services.catalog.get_products
+
+        def within(seconds):
+            if seconds > prompt:
+                return SimpleNamespace(catalog=SimpleNamespace(get_products=get_products))
+            return SimpleNamespace(catalog=SimpleNamespace(get_products=Mock(side_effect=UpstreamTimeout)))
+
+        self.services.within = within
+        redis.Redis.from_url(config["REDIS_URL"]).flushall()
+
+    def forget_what_is_stored(self):
+        """Let orders store the products again that catalog confirms next."""
+        [provider] = [one for one in self.container.dependencies if isinstance(one, ProductsProvider)]
+        provider.source.confirmations._stored.clear()
 
     def order(self, *lines, **more):
         return self.orders.create_order([*lines], actor=ALICE, **more)
@@ -46,8 +66,8 @@ def catalog(run_service, caller):
         "items": [item for item in (PEN, BOOK) if item["id"] in product_ids]
     }
     with nameko.config.patch({"PRODUCT_REPLICA_MAX_AGE_SECONDS": MAX_AGE}):
-        run_service(OrdersService, services=services)
-    return Catalog(services, caller.orders)
+        container = run_service(OrdersService, services=services)
+    return Catalog(services, caller.orders, container)
 
 
 def replica(made):
@@ -146,6 +166,43 @@ def test_several_versions_of_a_product_in_one_batch_leave_the_newest(catalog, bu
         bus.publish(updated(PEN, version=version, price=f"{version}.00"))
     is_stored(PEN, version=4)
     assert replica(PEN)[0] == Decimal("4.00")
+
+
+def test_a_locked_replica_delays_no_other(catalog):
+    catalog.order(line())
+    is_stored(PEN)
+    with database("orders").begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE product_replicas SET version = 0"))
+    catalog.forget_what_is_stored()
+    redis.Redis.from_url(config["REDIS_URL"]).flushall()  # so that catalog is asked again
+    with database("orders").begin() as connection:
+        connection.execute(sqlalchemy.text("SELECT FROM product_replicas FOR UPDATE"))
+        catalog.order(line(), line(BOOK))
+        is_stored(BOOK)  # while the other one is locked
+        assert replica(PEN)[2] == 0
+    is_stored(PEN)
+
+
+def test_a_product_that_cannot_be_stored_delays_no_other(catalog):
+    with owned_database("orders").begin() as connection:
+        connection.execute(sqlalchemy.text("ALTER TABLE product_replicas ADD CONSTRAINT no_pens CHECK (sku <> 'PEN')"))
+    try:
+        order = catalog.order(line(), line(BOOK))
+        assert order["status"] == "CREATED"
+        is_stored(BOOK)
+        assert replica(PEN) is None
+    finally:
+        with owned_database("orders").begin() as connection:
+            connection.execute(sqlalchemy.text("ALTER TABLE product_replicas DROP CONSTRAINT no_pens"))
+
+
+def test_a_locked_table_of_replicas_delays_no_order_whose_products_catalog_confirms(catalog):
+    with owned_database("orders").begin() as connection:
+        connection.execute(sqlalchemy.text("LOCK TABLE product_replicas"))
+        with eventlet.Timeout(TEST_TIMEOUT_SECONDS):
+            assert catalog.order(line())["status"] == "CREATED"
+        catalog.be_slow()
+        assert catalog.order(line())["status"] == "CREATED"  # the replicas cannot be read, so catalog has more time
 
 
 def test_a_product_that_is_no_longer_sold_is_refused(catalog, bus):

@@ -21,6 +21,7 @@ from contracts.ids import new_id
 from contracts.inventory import Shortage, StockFailed, StockReserved
 from contracts.orders import OrderNotFound, OrderStatus, PriceChanged, ProductUnavailable
 from contracts.payments import PaymentAuthorized, PaymentFailed
+from orders import use_cases
 from orders.models import UNSETTLED
 from orders.saga import Saga, is_unsettled
 from orders.service import OrdersService
@@ -184,6 +185,43 @@ def test_an_order_without_replies_is_cancelled_at_its_deadline(orders, bus, monk
     order = orders.create_order([line()], actor=ALICE)
     (cancelled,) = bus.wait_for("order.cancelled", order["id"])
     assert cancelled.reason == "TIMEOUT"
+
+
+def overdue():
+    """Let the deadlines of all orders pass."""
+    with database("orders").begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE orders SET deadline_at = now() - interval '1 minute'"))
+
+
+def test_an_order_that_cannot_be_cancelled_delays_no_other(orders, bus, monkeypatch):
+    bad, *others = [orders.create_order([line()], actor=ALICE)["id"] for _ in range(3)]
+    status_event = use_cases._status_event
+
+    def fail(order, after):
+        if str(order.id) == bad:
+            raise RuntimeError("intended failure")
+        return status_event(order, after)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(use_cases, "_status_event", fail)
+        overdue()
+        for order in others:
+            (cancelled,) = bus.wait_for("order.cancelled", order)
+            assert cancelled.reason == "TIMEOUT"
+        later = orders.create_order([line()], actor=ALICE)["id"]
+        overdue()
+        bus.wait_for("order.cancelled", later)
+        assert orders.get_order(bad)["status"] == "CREATED"
+    bus.wait_for("order.cancelled", bad)  # it is tried again
+
+
+def test_an_overdue_order_that_is_locked_delays_no_other(orders, bus):
+    locked, other = [orders.create_order([line()], actor=ALICE)["id"] for _ in range(2)]
+    overdue()
+    with database("orders").begin() as connection:
+        connection.execute(sqlalchemy.text("SELECT FROM orders WHERE id = :id FOR UPDATE"), {"id": locked})
+        bus.wait_for("order.cancelled", other)
+    bus.wait_for("order.cancelled", locked)
 
 
 def test_a_clock_set_back_delays_no_deadline(orders, bus, monkeypatch):

@@ -21,7 +21,7 @@ from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, Order
 from extensions.storage import work_items_breaker, work_items_runner
 from extensions.storage.work_items_recorder import Recorder
 from extensions.storage.work_items_runner import WorkItems
-from payments import use_cases
+from payments import queries, use_cases
 from payments.http_provider import HttpProvider
 from payments.provider import Operation, OutcomeUnknown, ProviderRefuses, ProviderUnavailable, SimulatedProvider
 from payments.service import PaymentsService, make_provider, read_limits
@@ -190,6 +190,24 @@ class TestOnePaymentDelaysNoOther:
         bus.wait_for("payment.authorized", other.order_id)
         [(error,)] = eventually(lambda: rows("SELECT last_error FROM work_items WHERE last_error IS NOT NULL"))
         assert "ValueError" in error
+
+    def test_a_work_item_that_no_statement_can_prepare(self, start, bus, rows, provider, monkeypatch):
+        bad, calls_of = created(), queries.calls_of
+
+        def fail(session, payment_ids):
+            of_bad = rows("SELECT id FROM payments WHERE order_id = :id", id=bad.order_id)
+            if any(payment.id in payment_ids for payment in of_bad):
+                session.execute(text("SELECT 1 / 0"))
+            return calls_of(session, payment_ids)
+
+        monkeypatch.setattr(queries, "calls_of", fail)
+        start(provider, PATIENT)
+        bus.publish(bad)
+        for _ in range(3):
+            bus.publish(other := created())
+            bus.wait_for("payment.authorized", other.order_id)
+        [(error,)] = eventually(lambda: rows("SELECT last_error FROM work_items WHERE last_error IS NOT NULL"))
+        assert "division by zero" in error
 
     def test_an_outcome_that_cannot_be_recorded(self, start, bus, rows, provider, monkeypatch):
         bad, record, healed = created(), use_cases.record_outcomes, []

@@ -5,8 +5,10 @@ import sqlalchemy
 
 from contracts.errors import ValidationFailed
 from contracts.users import InvalidToken, TokenRevoked
+from extensions.storage.periodic import PeriodicMethods
 from tests.support import database, eventually, owned_database
 from users import use_cases
+from users.service import UsersService
 
 PASSWORD = "Demo-pass-2026!"
 
@@ -136,6 +138,21 @@ class TestVerify:
             users.verify(ayse["access_token"])
 
 
+def test_an_expired_session_that_is_locked_delays_no_other(shared_services, users):
+    [container] = shared_services(UsersService)
+    timers = container.shared_extensions[PeriodicMethods]
+    users.register("ayse@example.com", PASSWORD)
+    for _ in range(2):
+        users.login("ayse@example.com", PASSWORD)
+    age(seconds=10**9, column="expires_at", table="refresh_families")
+    with database("users").begin() as connection:
+        locked = "SELECT family_id FROM refresh_tokens LIMIT 1 FOR UPDATE"
+        family = connection.scalar(sqlalchemy.text(locked))
+        timers.trigger("delete_expired_sessions")
+        eventually(lambda: stored("SELECT id FROM refresh_families") == [family])
+    eventually(lambda: timers.trigger("delete_expired_sessions") or not stored("SELECT id FROM refresh_families"))
+
+
 def test_expired_sessions_are_deleted(users, ayse):
     live = users.login("ayse@example.com", PASSWORD)
     users.refresh(ayse["refresh_token"])
@@ -143,8 +160,10 @@ def test_expired_sessions_are_deleted(users, ayse):
         oldest = "(SELECT min(id::text)::uuid FROM refresh_families)"
         connection.execute(sqlalchemy.text(f"UPDATE refresh_families SET expires_at = now() WHERE id = {oldest}"))
     with sqlalchemy.orm.Session(database("users")) as session:
-        assert use_cases.delete_expired_sessions(session) == 1
-        assert use_cases.delete_expired_sessions(session) == 0
+        expired = use_cases.lock_expired_sessions(session)
+        assert len(expired) == 1
+        use_cases.delete_expired_sessions(session, expired)
+        assert use_cases.lock_expired_sessions(session) == []
         session.commit()
     assert stored("SELECT count(*) FROM refresh_tokens") == [1]
     assert users.refresh(live["refresh_token"])

@@ -7,7 +7,16 @@ from types import SimpleNamespace
 import pytest
 
 from contracts.errors import ServiceUnavailable, UpstreamTimeout
-from orders.product_source import MAX_NOTED, PROBE_SECONDS, CatalogSilent, Confirmations, Probe, ProductSource
+from orders.product_source import (
+    COPY_SECONDS,
+    MAX_NOTED,
+    PROBE_SECONDS,
+    CatalogSilent,
+    Confirmations,
+    Probe,
+    ProductSource,
+    RecentReplicas,
+)
 from tests.unit.orders.test_pricing import BOOK, PEN, product
 
 CONFIRMED_AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -27,9 +36,10 @@ class Catalog:
 
     def __init__(self, *products):
         self.clock = Clock()
-        self.counted = []
+        self.counted, self.reads = [], []
         self.source = ProductSource(timedelta(minutes=15), PROMPT, lambda: self.counted.append(1))
         self.source._prompt, self.source._patient = Probe(self.clock), Probe(self.clock)
+        self.source._recent = RecentReplicas(self.clock)
         self.products = {str(one.id): one for one in products}
         self.replicas = {}
         self.takes = 0.0
@@ -47,9 +57,13 @@ class Catalog:
             ids,
             lambda ids, load: load(list(ids)),
             self.ask,
-            lambda ids: [self.replicas[i] for i in ids if i in self.replicas],
+            self.read,
             seconds,
         )
+
+    def read(self, ids):
+        self.reads.append(len(ids))
+        return [self.replicas[i] for i in ids if i in self.replicas]
 
     def replicate(self, made, at=CONFIRMED_AT):
         self.replicas[str(made.id)] = SimpleNamespace(id=made.id, price=Decimal(1), confirmed_at=at)
@@ -91,6 +105,47 @@ def test_a_silent_catalog_is_asked_only_now_and_then():
     assert catalog.asked == [PROMPT] * 5
 
 
+def test_the_table_of_replicas_is_not_read_for_each_order():
+    """Else every order would wait for a connection to the database before it waits for its turn."""
+    catalog = Catalog(PEN, BOOK)
+    catalog.takes = 60.0
+    catalog.replicate(PEN)
+    catalog.replicate(BOOK)
+    for _ in range(50):
+        catalog.find(PEN)
+    assert catalog.reads == [1]
+    for _ in range(50):
+        assert len(catalog.find(PEN, BOOK).products) == 2
+    assert catalog.reads == [1, 1]
+    catalog.replicas.clear()
+    catalog.clock.now += COPY_SECONDS
+    with pytest.raises(CatalogSilent):
+        catalog.find(PEN, BOOK)
+    assert catalog.reads == [1, 1, 2]
+
+
+def test_while_one_order_reads_the_replicas_others_use_the_copies_for_a_limited_time():
+    catalog = Catalog(PEN)
+    catalog.takes = 60.0
+    catalog.replicate(PEN)
+    catalog.find(PEN)
+    catalog.clock.now += COPY_SECONDS
+    read, found = catalog.read, []
+
+    def slow(ids):
+        if not found:
+            found.append(catalog.find(PEN))
+        return read(ids)
+
+    catalog.read = slow
+    catalog.find(PEN)
+    assert (len(found), catalog.reads) == (1, [1, 1])
+    catalog.read = read
+    catalog.clock.now += 2 * COPY_SECONDS
+    catalog.find(PEN)
+    assert catalog.reads == [1, 1, 1]
+
+
 def test_a_product_without_a_replica_waits_for_a_slow_catalog():
     catalog = Catalog(PEN, BOOK)
     catalog.takes = 1.0
@@ -127,10 +182,15 @@ def test_a_product_that_catalog_does_not_know_is_no_failure():
 
 
 class TestConfirmations:
-    def store(self, confirmations):
-        """Store them; returns the products and their ages in seconds."""
+    def store(self, confirmations, locked=()):
+        """Store them, but those whose ids are `locked`; returns the products and their ages in seconds."""
         stored = []
-        confirmations.store(stored.extend)
+
+        def store(products):
+            stored.extend(products)
+            return set(locked)
+
+        confirmations.store(store)
         return [(one, age.total_seconds()) for one, age in stored]
 
     def note(self, confirmations, *products):
@@ -174,6 +234,12 @@ class TestConfirmations:
         with pytest.raises(ServiceUnavailable):
             confirmations.store(down)
         assert self.store(confirmations) == [(PEN, 0.0)]
+
+    def test_only_a_locked_product_stays_noted(self, confirmations):
+        self.note(confirmations, PEN, BOOK)
+        self.store(confirmations, locked=[PEN.id])
+        assert self.store(confirmations) == [(PEN, 0.0)]
+        assert self.store(confirmations) == []
 
     def test_their_number_is_bounded(self, confirmations):
         self.note(confirmations, *(product() for _ in range(MAX_NOTED + 1)))

@@ -2,14 +2,17 @@
 
 import socket
 
+import eventlet
+import nameko
 import pytest
 from nameko import config
 
 from contracts.ids import new_id
 from contracts.orders import OrderShipped
-from extensions.messaging import topology
+from extensions.messaging import queue_depths, topology
 from extensions.messaging.connection import BrokerUnavailable
 from extensions.messaging.queue_depths import QueueDepths
+from tests.silent_broker import silent_broker
 from tests.support import connect, eventually, purge_queues
 
 QUEUE = "notifications.on_order_shipped"
@@ -20,6 +23,14 @@ def _no_messages(servers):
     purge_queues()
     yield
     purge_queues()
+
+
+def test_a_broker_that_says_nothing_is_awaited_for_a_limited_time(monkeypatch):
+    monkeypatch.setattr(queue_depths, "TIMEOUT_SECONDS", 0.5)
+    with silent_broker() as broker, nameko.config.patch({"AMQP_URI": broker.uri}), eventlet.Timeout(30):
+        with pytest.raises(BrokerUnavailable):
+            QueueDepths().waiting()
+        assert broker.handshakes
 
 
 def test_ready_messages_are_counted_by_queue(bus):

@@ -9,12 +9,12 @@ import sqlalchemy
 from nameko import config
 
 from contracts.errors import UpstreamTimeout
-from contracts.events import EXCHANGE
+from contracts.events import EXCHANGE, queue_name
 from contracts.ids import new_id
 from contracts.orders import OrderDelivered, OrderShipped
 from extensions.messaging import kept_connection, publisher, sender
 from extensions.messaging.connection import BrokerBlocked, BrokerUnavailable
-from extensions.messaging.event_handler import handles
+from extensions.messaging.event_handler import EventHandler, handles
 from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
 from extensions.messaging.sender import Sender
 from extensions.operations import operations
@@ -104,6 +104,17 @@ def test_during_an_alarm_calls_fail_at_once_and_acks_go_on(subject, servers, bus
     eventually(lambda: answers(calls))
     assert publishing.publish([message()]).failure is None
     assert not subject._died.ready()
+
+
+def test_the_events_that_a_handler_holds_are_bounded(subject, bus):
+    [handler] = [one for one in subject.extensions if isinstance(one, EventHandler)]
+    for _ in range(8):
+        bus.publish(shipped())
+    queue = queue_name("notifications", OrderShipped)
+    eventually(lambda: bus.channel.queue_declare(queue, passive=True).message_count == 6)
+    eventually(lambda: len(handler._waiting) == 1)  # and one is being handled
+    DOORS["handler"].send()
+    eventually(lambda: len(HANDLED) == 8)
 
 
 def answers(calls):

@@ -93,6 +93,16 @@ def test_a_setting_states_the_age(no_run_yet, run_service, monkeypatch):
     eventually(lambda: left("inbox", "handler") == ["1"])
 
 
+def test_a_locked_table_stops_the_deletion_from_no_other(no_run_yet, run_service):
+    handled(100)
+    died(2000, replayed_hours=1000)
+    with owned_database("notifications").begin() as connection:
+        connection.execute(text("LOCK TABLE inbox"))  # the first of them
+        run_service(Keeper)
+        eventually(lambda: left("dead_letters", "error") == [])
+    eventually(lambda: left("inbox", "handler") == [])  # tried again soon, not after five minutes
+
+
 def test_many_rows_are_deleted_in_several_batches(no_run_yet, run_service, monkeypatch):
     monkeypatch.setattr(retention, "BATCH", 3)
     for _ in range(10):

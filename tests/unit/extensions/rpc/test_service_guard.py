@@ -10,7 +10,7 @@ from contracts.orders import OrderNotFound
 from extensions.observability.instruments import GuardInstruments
 from extensions.observability.metrics import Metrics
 from extensions.rpc import service_guard as module
-from extensions.rpc.service_guard import NoReply, ServiceBusy, ServiceGuard, ServiceSilent
+from extensions.rpc.service_guard import NoReply, ServiceBusy, ServiceGuard, ServiceSilent, Workers
 from extensions.runtime.circuit_breaker import MIN_FAILURES, State
 
 
@@ -18,7 +18,7 @@ from extensions.runtime.circuit_breaker import MIN_FAILURES, State
 def guard(monkeypatch):
     """Two calls run, four run or wait, and a call without a reply is telling however short it was."""
     monkeypatch.setattr(module, "TELLING_SECONDS", 0.0)
-    return ServiceGuard("orders", 2, 4, GuardInstruments(Metrics(), "orders"))
+    return ServiceGuard("orders", 2, 4, GuardInstruments(Metrics(), "orders"), Workers(100))
 
 
 def end(guard, error=None, method="get_order"):
@@ -129,3 +129,26 @@ def test_health_checks_always_pass_and_bring_the_probe_forward(guard):
     guard.require_capacity(1.0)
     end(guard)
     assert guard._breaker.state is State.CLOSED
+
+
+def test_services_that_are_slow_at_the_same_time_leave_workers_to_the_others(monkeypatch):
+    """Each of two guards may have 300 calls of 400 workers: those that place orders, and those that read them."""
+    monkeypatch.setattr(module, "RESERVED", 2)
+    workers = Workers(20)
+    names = ("orders.create_order", "orders", "catalog")
+    placing, reading, catalog = (
+        ServiceGuard(name, 4, 15, GuardInstruments(Metrics(), name), workers) for name in names
+    )
+    hanging = hang(placing, 12) + hang(reading, 2)
+    for guard in (placing, reading):
+        with pytest.raises(ServiceBusy):
+            guard.require_capacity(60.0)
+        with pytest.raises(ServiceBusy), guard.call("get_order", 60.0):
+            pytest.fail("it was made")
+    for _ in range(2):
+        catalog.require_capacity(60.0)
+        hanging += hang(catalog, 1)
+    assert catalog._bulkhead.in_flight == 2
+    for one in hanging:
+        one.kill()
+    end(placing)
