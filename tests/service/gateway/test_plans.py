@@ -11,12 +11,13 @@ import pytest
 
 from contracts.services import SERVICES
 from deploy.local.postgres import SUPERUSER
+from extensions.storage import engine
 from qa.bench.paths import walk
 from qa.bench.stored import Stored
 from qa.support import query_plans
 from qa.support.client import Client
 from tests.service.gateway.conftest import SERVICE_CLASSES
-from tests.support import RESET, empty_database, eventually
+from tests.support import RESET, TEST_TIMEOUT_SECONDS, empty_database, eventually
 
 ORDERS, PRODUCTS, CUSTOMERS = 2_000, 4_000, 200
 
@@ -56,8 +57,9 @@ def explained(servers, superuser):
 
 
 @pytest.fixture
-def stored(explained, api, superuser):
+def stored(explained, api, superuser, monkeypatch):
     """Old orders in the databases of the running services."""
+    monkeypatch.setattr(engine, "RESPONSE_TIMEOUT_SECONDS", 10 * TEST_TIMEOUT_SECONDS)  # for the loads on a slow machine
     stored = Stored(superuser, PRODUCTS, CUSTOMERS)
     stored.load(ORDERS, with_recent=True)
     return stored
