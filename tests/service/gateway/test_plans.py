@@ -59,7 +59,7 @@ def explained(servers, superuser):
 @pytest.fixture
 def stored(explained, api, superuser, monkeypatch):
     """Old orders in the databases of the running services."""
-    monkeypatch.setattr(engine, "RESPONSE_TIMEOUT_SECONDS", 10 * TEST_TIMEOUT_SECONDS)  # for the loads on a slow machine
+    monkeypatch.setattr(engine, "RESPONSE_TIMEOUT_SECONDS", 10 * TEST_TIMEOUT_SECONDS)
     stored = Stored(superuser, PRODUCTS, CUSTOMERS)
     stored.load(ORDERS, with_recent=True)
     return stored
