@@ -21,6 +21,9 @@ LATE_SECONDS = 0.5
 MOST_PLACING = 16
 # While no order is decided, new orders are let in until this many are undecided but not late.
 PROBES = 4
+# While no order is decided, the limit is at least this share of the highest one: it was measured under the load before,
+# and a small shop would soon refuse orders that only wait for a service that is restarted.
+STALLED_SHARE = 0.25
 # Over the limit, each decided order still adds a credit of 1 for a new order; far over it (undecided orders above
 # FAR_OVER times the limit) only REPLACED_SHARE. The credit never exceeds MOST_CREDIT. The limit differs between
 # processes: without the credit, the process with the lowest limit would let in no orders.
@@ -92,6 +95,11 @@ class Limit:
     def value(self) -> int:
         """The limit now."""
         return int(self._limit)
+
+    @property
+    def while_stalled(self) -> int:
+        """The limit while no order is decided."""
+        return max(self.value, int(self.highest * STALLED_SHARE))
 
     @property
     def target(self) -> float:
@@ -188,7 +196,8 @@ class Admission:
         """Tell whether one more order may be placed.
 
         While orders are being decided, late orders do not count, so that they delay no others. While none is decided,
-        all count, and up to PROBES new orders are let in anyway, to find out whether they are decided. Over the limit,
+        all count, against a limit of its own. Up to PROBES new orders are let in anyway, to find out whether they are
+        decided. Over the limit,
         which may have been lowered, new orders still replace decided ones (credit). Otherwise the queue would not move.
         """
         undecided = self._counted.undecided + self._placing + self._placed - self._decided
@@ -197,7 +206,7 @@ class Admission:
             return False
         if self.limit.is_deciding:
             return fresh < self.limit.value or self._credit >= 1
-        return undecided < self.limit.value or fresh < PROBES
+        return undecided < self.limit.while_stalled or fresh < PROBES
 
     def require_chance(self) -> None:
         """Raise Overloaded if an order that arrives now would be refused. Called before any work for the order."""

@@ -15,6 +15,8 @@ CUSTOMER = "demo@example.com"
 class Client:
     """One keep-alive connection to the gateway."""
 
+    response_seconds = 10.0  # longer than the deadline of the gateway
+
     def __init__(self, url, token=None):
         self._address = urlsplit(url).netloc
         self.token = token
@@ -24,7 +26,7 @@ class Client:
     def request(self, method, path, body=None, headers=None):
         """Return (status, parsed body); raises OSError or HTTPException where there was no response."""
         if self._connection is None:
-            self._connection = http.client.HTTPConnection(self._address, timeout=10)
+            self._connection = http.client.HTTPConnection(self._address, timeout=self.response_seconds)
         sent = {"Content-Type": "application/json", **(headers or {})}
         if self.token:
             sent["Authorization"] = f"Bearer {self.token}"

@@ -152,6 +152,7 @@ def running_suite(servers):
     purge_queues()
     address = free_address()
     factor = slowness()
+    Client.response_seconds = 2 * HTTP_DEADLINE * factor
     environment = servers.environment | {
         "GATEWAY_ADDRESS": address,
         "RPC_TIMEOUT_SECONDS": str(RPC_TIMEOUT * factor),

@@ -12,7 +12,7 @@ from extensions.http.openapi.document import document
 from gateway.routes.docs import INFO
 from gateway.service import GatewayService
 from tests.e2e.access import ANONYMOUS, CALLERS, CASES, CUSTOMERS, LOGGED_OUT, OK, REVOKED, World
-from tests.support import Bus, Caller
+from tests.support import TEST_TIMEOUT_SECONDS, Bus, Caller
 
 DOCUMENT = document(GatewayService, INFO)
 OPERATIONS = {
@@ -50,7 +50,7 @@ def world(running):
 
 @pytest.fixture(scope="module")
 def http(running):
-    with httpx.Client(base_url=running.url, timeout=15, verify=False) as client:
+    with httpx.Client(base_url=running.url, timeout=TEST_TIMEOUT_SECONDS, verify=False) as client:
         yield client
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support import eventually
+from tests.support import TEST_TIMEOUT_SECONDS, eventually
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
@@ -80,7 +80,7 @@ def test_the_python_client_works(environment):
 
 def test_the_five_steps_on_the_docs_page_deliver_an_order(running):
     """All paths, bodies and passwords of the requests are read from the page."""
-    with httpx.Client(base_url=running.url, timeout=15, verify=False) as http:
+    with httpx.Client(base_url=running.url, timeout=TEST_TIMEOUT_SECONDS, verify=False) as http:
         text = http.get("/openapi.json").json()["info"]["description"].partition("### A first order")[2]
         emails, (password,), (sku,) = (re.findall(f"`({one})`", text) for one in (r"\S+@\S+", r"\S+!", r"TEA-\S+"))
         _, find, place, look, deliver = re.split(r"^\d\. ", text, flags=re.MULTILINE)[1:]

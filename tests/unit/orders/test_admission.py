@@ -15,6 +15,7 @@ DEADLINE = timedelta(seconds=30)
 TARGET = timedelta(seconds=1.0)
 STEP = 0.01
 WAIT_SECONDS = 3.5
+STALLED = Limit(1000, TARGET, DEADLINE).while_stalled
 
 
 class Shop:
@@ -238,7 +239,7 @@ def test_orders_of_other_processes_are_seen_at_the_next_count():
 
 
 def test_stuck_orders_delay_no_others_while_others_are_decided():
-    shop = Shop(rate=60, least=0.3, stuck=3 * FIRST_LIMIT)
+    shop = Shop(rate=60, least=0.3, stuck=STALLED)
     shop.now += DEADLINE.total_seconds()  # nothing was decided for long
     assert placed(shop, PROBES + 5) == PROBES
     shop.closed_loop(clients=32, seconds=10)
@@ -254,8 +255,19 @@ def test_there_is_a_highest_number_of_undecided_orders_stuck_ones_included():
 def test_without_decisions_all_undecided_orders_count():
     shop = Shop(rate=0)
     shop.closed_loop(clients=32, seconds=30)
-    assert len(shop.undecided) <= FIRST_LIMIT + PROBES * 12
+    assert len(shop.undecided) <= STALLED + PROBES * 12
     assert median(shop.refusals) == 0.0
+
+
+def test_a_small_shop_refuses_no_order_while_a_part_is_restarted():
+    shop = Shop(rate=60, least=0.2)
+    shop.open_loop(rate=5, seconds=20)
+    shop.rate = 0
+    shop.open_loop(rate=5, seconds=20)
+    shop.rate = 60
+    shop.open_loop(rate=5, seconds=20)
+    assert shop.refusals == []
+    assert len(shop.undecided) < LOWEST_LIMIT
 
 
 @settings(deadline=None, max_examples=20, phases=[Phase.explicit, Phase.reuse, Phase.generate])
