@@ -49,8 +49,13 @@ class KeptConnection:
         on_blocked: Callable[[], None] = lambda: None,
         on_channel_error: Callable[[ChannelError], None] | None = None,
         loops: Loops | None = None,
+        peers: "list[KeptConnection] | None" = None,
     ) -> None:
+        """`peers` are the other connections of the service, which are tried again as soon as this one is open."""
         self.purpose, self._service, self._loops = purpose, service, loops or Loops()
+        self._peers = [] if peers is None else peers
+        self._peers.append(self)
+        self._pause = Signal()
         self._set_up, self._on_lost, self._on_blocked = set_up, on_lost, on_blocked
         self._on_channel_error = on_channel_error
         self.connection: amqp.Connection | None = None
@@ -118,7 +123,8 @@ class KeptConnection:
                 what = error or type(error).__name__
                 log.warning("RabbitMQ is unavailable for %s (%s); next try in %.1f s", self.purpose, what, pause)
                 loop.waits(pause)
-                eventlet.sleep(pause)
+                self._pause = Signal()
+                self._pause.wait(timeout=pause)
 
     def close(self) -> None:
         """Close the connection for good. Another greenlet calls this, after the reader has ended."""
@@ -149,6 +155,17 @@ class KeptConnection:
         self._last_error = None
         self._attempt.send()
         self._end_first_wait()
+        for peer in self._peers:
+            peer.retry()
+
+    def retry(self) -> None:
+        """End the pause before the next try. Until the try has ended, `require` waits for it.
+
+        Otherwise a service that receives calls again would lose their replies for up to the longest pause.
+        """
+        if self.connection is None and not self._stopping and not self._pause.ready():
+            self._last_error = None
+            self._pause.send()
 
     def _read(self, loop: Loop) -> None:
         connection: Any = self._raw
@@ -212,3 +229,9 @@ def _shut_down(connection: amqp.Connection) -> None:
     with suppress(OSError, AttributeError):
         if connection.connected:  # otherwise py-amqp would connect again
             connection.transport.sock.shutdown(socket.SHUT_RDWR)
+
+
+def peers_of(container: Any) -> list[KeptConnection]:
+    """Return the list of all connections of the service that a container runs."""
+    peers: list[KeptConnection] = vars(container).setdefault("broker_connections", [])
+    return peers

@@ -17,7 +17,7 @@ from nameko.extensions import SharedExtension
 
 from extensions.messaging import topology
 from extensions.messaging.connection import CONNECTION_ERRORS
-from extensions.messaging.kept_connection import KeptConnection
+from extensions.messaging.kept_connection import KeptConnection, peers_of
 from extensions.messaging.wire.connection import connection_class
 from extensions.runtime.progress import loops_of
 from extensions.security.production import require_own_secrets
@@ -97,6 +97,7 @@ class Listener(SharedExtension):
             self._set_up,
             lambda _error: self._disconnect(),
             loops=loops_of(self.container),
+            peers=peers_of(self.container),
         )
 
     def start(self) -> None:

@@ -23,7 +23,7 @@ from nameko.extensions import SharedExtension
 
 from extensions.messaging import topology
 from extensions.messaging.connection import BrokerBlocked, BrokerUnavailable
-from extensions.messaging.kept_connection import KeptConnection
+from extensions.messaging.kept_connection import KeptConnection, peers_of
 from extensions.messaging.refusals import Address, Refusals
 from extensions.observability.traces import propagated_headers
 from extensions.runtime.progress import loops_of
@@ -320,6 +320,7 @@ class ConfirmedPublisher(SharedExtension):
                 self._handle_block,
                 self._handle_channel_error,
                 loops_of(self.container),
+                peers_of(self.container),
             )
             self._reader = self.container.spawn_managed_thread(self._kept.run, identifier="broker.publisher")
         self._kept.require(OPEN_SECONDS)

@@ -23,7 +23,7 @@ from nameko.extensions import SharedExtension
 
 from extensions.messaging import topology
 from extensions.messaging.connection import CONNECTION_ERRORS, BrokerUnavailable, broker_errors, has_own_user
-from extensions.messaging.kept_connection import KeptConnection
+from extensions.messaging.kept_connection import KeptConnection, peers_of
 from extensions.runtime.progress import loops_of
 
 log = logging.getLogger(__name__)
@@ -108,6 +108,7 @@ class Sender(SharedExtension):
             self._forget_channels,
             self._handle_block,
             loops=loops_of(self.container),
+            peers=peers_of(self.container),
         )
 
     def start(self) -> None:

@@ -1,5 +1,6 @@
 """A broker that takes no messages, or says nothing: what needs it fails at its deadline, and all else goes on."""
 
+import itertools
 from types import SimpleNamespace
 
 import eventlet
@@ -15,11 +16,13 @@ from contracts.orders import OrderDelivered, OrderShipped
 from extensions.messaging import kept_connection, publisher, sender
 from extensions.messaging.connection import BrokerBlocked, BrokerUnavailable
 from extensions.messaging.event_handler import EventHandler, handles
+from extensions.messaging.kept_connection import peers_of
 from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
 from extensions.messaging.sender import Sender
 from extensions.operations import operations
 from extensions.rpc.client import PendingCalls
 from extensions.rpc.server import rpc
+from extensions.runtime.backoff import Backoff
 from extensions.storage.unit_of_work import Work
 from notifications.models import Base
 from qa.chaos.proxy import Proxies
@@ -196,3 +199,25 @@ def commit(container):
 def count(table):
     with database("notifications").connect() as connection:
         return connection.scalar(sqlalchemy.text(f"SELECT count(*) FROM {table}"))
+
+
+class OneShortPause(Backoff):
+    """The first one that is created pauses briefly, all others for ever."""
+
+    number = itertools.count()
+
+    def __init__(self):
+        super().__init__(first=3600.0 if next(self.number) else 0.1, longest=3600.0, jitter=0.0)
+
+
+def test_a_connection_that_is_open_again_ends_the_pauses_of_the_others(monkeypatch, broker_outage, run_service, caller):
+    monkeypatch.setattr(kept_connection, "Backoff", OneShortPause)
+    monkeypatch.setattr(OneShortPause, "next_pause", lambda self, *_: self.first)
+    container = run_service(Subject)
+    connections = peers_of(container)
+    caller.notifications.deliver(str(new_id()))  # opens the connection that publishes
+    eventually(lambda: len(connections) == 3 and all(one.connection for one in connections))
+    with broker_outage():
+        eventually(lambda: all("not connected" in one.problem for one in connections))
+    eventually(lambda: all(one.connection for one in connections))
+    assert caller.notifications.health()["status"] == "ok"
