@@ -130,6 +130,7 @@ def counter(run_service, monkeypatch):
     monkeypatch.setattr("extensions.idempotency.batcher.MAX_DELAY_SECONDS", TEST_TIMEOUT_SECONDS)
     patient = {"lock_timeout": "60s", "statement_timeout": "60s"}  # a test may hold the lock for long on a slow machine
     monkeypatch.setattr(postgres, "SESSION_SETTINGS", postgres.SESSION_SETTINGS | patient)
+    monkeypatch.setattr(postgres, "RESPONSE_TIMEOUT_SECONDS", 2 * TEST_TIMEOUT_SECONDS)
     catalog = Mock()
     catalog.within.return_value = catalog
     catalog.catalog.get_products = lambda product_ids: {

@@ -29,7 +29,7 @@ def issued(monkeypatch):
     return known
 
 
-def access_token(expires_in=900, issued_at=NOW):
+def access_token(expires_in=86_400, issued_at=NOW):
     return AccessToken(USER, (Role.CUSTOMER,), issued_at, NOW + timedelta(seconds=expires_in), "t")
 
 
