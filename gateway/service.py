@@ -3,11 +3,11 @@
 from contracts.services import Services
 from contracts.users import ACCESS_TOKEN_SECONDS, Changes, ChangesWithin, UserUpdated
 from extensions.cache.versioned_cache import Cache
-from extensions.http.routing.authentication import TokensProvider
+from extensions.http.routing.authentication import AccessTokensProvider
 from extensions.http.routing.dispatcher import HttpServerProvider
 from extensions.messaging.broadcast import on_broadcast
 from extensions.rpc.client import RpcClient
-from extensions.runtime.progress import made_progress
+from extensions.runtime.progress import report_current_progress
 from extensions.storage.periodic import periodic
 from gateway import routes
 
@@ -18,7 +18,7 @@ class GatewayService(routes.AllRoutes):
     name = "gateway"
     services: Services = RpcClient()
     orders_cache, catalog_cache = Cache("orders"), Cache("catalog")  # of other services; only read here
-    tokens = TokensProvider()
+    tokens = AccessTokensProvider()
     http = HttpServerProvider()
 
     @on_broadcast(UserUpdated)
@@ -35,7 +35,7 @@ class GatewayService(routes.AllRoutes):
             rest = ChangesWithin.parse({"seconds": ACCESS_TOKEN_SECONDS, "until": page["until"]})
             page = self.services.users.list_changed(rest)
             self._apply(page)
-            made_progress()
+            report_current_progress()
         self.tokens.verified.caught_up = True
 
     def _apply(self, page: Changes) -> None:

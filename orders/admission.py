@@ -161,14 +161,14 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
-    """A new order that waits for room. It must be let in before `until`, when its caller has no time left."""
+    """A new order in the queue. It must be let in before `until`, when its caller has no time left."""
 
     ticket: Any
     until: float
 
 
 class Admission:
-    """The new orders of one process: those that are being placed, and those that wait for room, in arrival order.
+    """The new orders of one process: those that are being placed, and those in the queue, in arrival order.
 
     The orders of other processes are counted in the database, at most every COUNT_SECONDS. Between two counts, a
     process adds the orders that it placed, and subtracts the decisions that it saw.
@@ -180,7 +180,7 @@ class Admission:
         self._most_waiting, self._clock = most_waiting, clock
         self._counted = Waiting()
         self._placing = self._placed = self._decided = 0
-        self._line: deque[_Waiter] = deque()
+        self._queue: deque[_Waiter] = deque()
         self._stalled = False
         self._counts = 0
         self._credit = 0.0
@@ -188,8 +188,8 @@ class Admission:
 
     @property
     def waiting(self) -> int:
-        """How many orders wait for room."""
-        return len(self._line)
+        """How many orders are in the queue."""
+        return len(self._queue)
 
     @property
     def has_room(self) -> bool:
@@ -208,9 +208,9 @@ class Admission:
             return fresh < self.limit.value or self._credit >= 1
         return undecided < self.limit.while_stalled or fresh < PROBES
 
-    def require_chance(self) -> None:
+    def require_capacity(self) -> None:
         """Raise Overloaded if an order that arrives now would be refused. Called before any work for the order."""
-        if (self._line or not self.has_room) and self._is_pointless():
+        if (self._queue or not self.has_room) and self._is_overloaded():
             raise refusal()
 
     def recount(self, count: Callable[[], Waiting]) -> None:
@@ -233,31 +233,31 @@ class Admission:
     def enter(self, ticket: Any, seconds: float) -> bool:
         """Return True if an order may be placed now. Return False if it waits; `admitted()` will return its `ticket`.
 
-        The order waits for at most `seconds`. Raises Overloaded if it has hardly a chance to be let in in time: the
+        The order waits for at most `seconds`. Raises Overloaded if it would probably not be let in in time: the
         queue is full, its first order has less than LATE_SECONDS left, or an order ran out of time and none was let in
         since.
         """
-        if not self._line and self.has_room:
+        if not self._queue and self.has_room:
             self._begin()
             return True
-        if seconds <= 0 or self._is_pointless():
+        if seconds <= 0 or self._is_overloaded():
             raise refusal()
-        self._line.append(_Waiter(ticket, self._clock() + seconds))
+        self._queue.append(_Waiter(ticket, self._clock() + seconds))
         return False
 
     def admitted(self) -> Any:
         """Let in the first order of the queue and return its ticket; None if there is no room or no order."""
-        if not self._line or not self.has_room:
+        if not self._queue or not self.has_room:
             return None
         self._begin()
-        return self._line.popleft().ticket
+        return self._queue.popleft().ticket
 
     def leave(self, ticket: Any) -> None:
         """Remove an order from the queue, if it is still there."""
-        waiter = next((waiter for waiter in self._line if waiter.ticket is ticket), None)
+        waiter = next((waiter for waiter in self._queue if waiter.ticket is ticket), None)
         if waiter is None:
             return
-        self._line.remove(waiter)
+        self._queue.remove(waiter)
         self._stalled = self._stalled or self._clock() >= waiter.until
 
     def placed(self) -> None:
@@ -281,7 +281,7 @@ class Admission:
         self._placing += 1
         self._stalled = False
 
-    def _is_pointless(self) -> bool:
-        """Tell whether an order that joins the queue now has hardly a chance to be let in in time."""
-        is_late = bool(self._line) and self._clock() > self._line[0].until - LATE_SECONDS
-        return len(self._line) >= self._most_waiting or self._stalled or is_late
+    def _is_overloaded(self) -> bool:
+        """Tell whether an order that joins the queue now would probably not be let in in time."""
+        is_late = bool(self._queue) and self._clock() > self._queue[0].until - LATE_SECONDS
+        return len(self._queue) >= self._most_waiting or self._stalled or is_late

@@ -143,15 +143,15 @@ class RecentReplicas:
 class ProductSource:
     """Finds the products of new orders. Each process has one."""
 
-    def __init__(self, max_age: timedelta, prompt_seconds: float, count: Callable[[], object]) -> None:
-        """Replicas are used if catalog takes longer than `prompt_seconds`, and if they were confirmed within `max_age`.
+    def __init__(self, max_age: timedelta, short_timeout: float, count: Callable[[], object]) -> None:
+        """Replicas are used if catalog takes longer than `short_timeout`, and if they were confirmed within `max_age`.
 
-        `count()` is called for each order that uses replicas.
+        `short_timeout` is in seconds. `count()` is called for each order that uses replicas.
         """
         self.max_age = max_age
         self.confirmations = Confirmations(max_age.total_seconds() * REFRESH_SHARE)
-        self._prompt_seconds, self._count = prompt_seconds, count
-        self._prompt, self._patient = Probe(), Probe()
+        self._short_timeout, self._count = short_timeout, count
+        self._short_calls, self._long_calls = Probe(), Probe()
         self._recent = RecentReplicas()
 
     def find(self, product_ids: Sequence[str], get: Get, ask: Ask, replicas: Replicas, seconds: float) -> Found:
@@ -161,13 +161,13 @@ class ProductSource:
         table of replicas. If the table lacks a product, catalog may take up to `seconds`. Raises CatalogSilent.
         """
         with suppress(ServiceUnavailable, UpstreamTimeout):
-            return self._confirmed(product_ids, get, ask, self._prompt, min(seconds, self._prompt_seconds))
+            return self._confirmed(product_ids, get, ask, self._short_calls, min(seconds, self._short_timeout))
         kept = self._recent.get(product_ids, replicas)
         if len(kept) == len(product_ids):
             self._count()
             return Found(kept, min(replica.confirmed_at for replica in kept))
         try:
-            return self._confirmed(product_ids, get, ask, self._patient, seconds)
+            return self._confirmed(product_ids, get, ask, self._long_calls, seconds)
         except (ServiceUnavailable, UpstreamTimeout) as error:
             raise CatalogSilent(retry_after=1) from error
 

@@ -39,7 +39,7 @@ class AdmissionQueue:
         """Raise Overloaded if `entered` would raise it at once. Call this before any work for the order."""
         self.admission.recount(count)
         try:
-            self.admission.require_chance()
+            self.admission.require_capacity()
         except Overloaded:
             if not unless():
                 self._count_refusal()
@@ -121,14 +121,14 @@ class AdmissionQueueProvider(DependencyProvider):  # type: ignore[misc]  # Namek
         refused = self.metrics.counter("orders_refused_total", "New orders refused, because too many were undecided.")
         self.admission_queue = AdmissionQueue(admission, float(config.get("ORDER_WAIT_SECONDS", 3.5)), refused.inc)
         self.metrics.gauge("orders_undecided_limit", "Orders that may be undecided.", lambda: limit.value)
-        self.metrics.gauge("orders_waiting", "New orders that wait for room.", lambda: admission.waiting)
+        self.metrics.gauge("orders_waiting", "New orders in the queue.", lambda: admission.waiting)
 
     def get_dependency(self, _worker_ctx: Any) -> AdmissionQueue:
         """Return the queue; all workers share it."""
         return self.admission_queue
 
 
-class ProductsProvider(DependencyProvider):  # type: ignore[misc]  # Nameko has no types
+class ProductSourceProvider(DependencyProvider):  # type: ignore[misc]  # Nameko has no types
     """Gives the service the source of products of this process."""
 
     metrics = Metrics()
@@ -136,16 +136,16 @@ class ProductsProvider(DependencyProvider):  # type: ignore[misc]  # Nameko has 
     def setup(self) -> None:
         """Read the age up to which the price of a replica may be used."""
         max_age = timedelta(seconds=float(config.get("PRODUCT_REPLICA_MAX_AGE_SECONDS", 900)))
-        prompt = float(config.get("CATALOG_PROMPT_SECONDS", 0.1))
+        short_timeout = float(config.get("CATALOG_PROMPT_SECONDS", 0.1))
         counter = self.metrics.counter("orders_priced_by_replica_total", "Orders priced while catalog was silent.")
-        self.source = ProductSource(max_age, prompt, counter.inc)
+        self.source = ProductSource(max_age, short_timeout, counter.inc)
 
     def get_dependency(self, _worker_ctx: Any) -> ProductSource:
         """Return the source; all workers share it."""
         return self.source
 
 
-class DecisionsProvider(DependencyProvider):  # type: ignore[misc]  # Nameko has no types
+class DecisionMetricsProvider(DependencyProvider):  # type: ignore[misc]  # Nameko has no types
     """Gives the service the metrics of its decisions."""
 
     metrics = Metrics()

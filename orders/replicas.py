@@ -15,12 +15,12 @@ from orders.pricing import Product
 
 log = logging.getLogger(__name__)
 
-# Nothing waits longer for the replicas while something locks their table.
+# Locked rows are skipped. For other locks, such as one on the table, neither the timer nor an order waits longer.
 LOCK_TIMEOUT = "500ms"
 
 
 def replicate_products(session: Session, products: Sequence[tuple[Product, timedelta]]) -> None:
-    """Store what catalog says about products, each with how long ago. A stored newer version stays."""
+    """Store products, each with the age of its confirmation. A stored newer version stays."""
     newest: dict[UUID, tuple[Product, timedelta]] = {}
     for product, age in products:
         if product.id not in newest or product.version > newest[product.id][0].version:
@@ -33,7 +33,7 @@ def replicate_products(session: Session, products: Sequence[tuple[Product, timed
 
 
 def replicate_unlocked(session: Session, products: Sequence[tuple[Product, timedelta]]) -> set[UUID]:
-    """As `replicate_products`, without those whose replicas another transaction has locked. Returns their ids."""
+    """As `replicate_products`, without those whose replicas are locked. Returns the ids of the locked replicas."""
     ids = [product.id for product, _ in products]
     replicas = select(ProductReplica.id).where(ProductReplica.id.in_(ids))
     free = set(session.scalars(replicas.order_by(ProductReplica.id).with_for_update(skip_locked=True)))
@@ -43,7 +43,7 @@ def replicate_unlocked(session: Session, products: Sequence[tuple[Product, timed
 
 
 def store(work: Any, products: Sequence[tuple[Product, timedelta]]) -> Collection[UUID]:
-    """Store products, each alone where together they fail. Returns the ids of those whose replicas are locked."""
+    """Store products, each alone where together they fail. Returns the ids of the locked replicas."""
     try:
         return _store_together(work, products)
     except ServiceUnavailable:

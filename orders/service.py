@@ -27,14 +27,14 @@ from contracts.orders import (
 )
 from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
 from contracts.services import Services
-from extensions.cache.local_replica import LocalReplica, ReplicaOf
+from extensions.cache.local_replica import LocalReplica, LocalReplicaProvider
 from extensions.cache.versioned_cache import Cache, VersionedCache
 from extensions.idempotency import keys
 from extensions.idempotency.batcher import Batcher, BatcherProvider
 from extensions.idempotency.calls import Call, run_many
 from extensions.idempotency.stored_results import has_stored_result
 from extensions.messaging.event_handler import handles
-from extensions.messaging.queue_depths import Queues
+from extensions.messaging.queue_depths import QueueDepthsProvider
 from extensions.observability.traces import current_trace
 from extensions.operations import operations
 from extensions.rpc.client import RpcClient
@@ -43,7 +43,7 @@ from extensions.rpc.signature import WireArguments
 from extensions.runtime.settings import is_production
 from extensions.storage.engine import LockTimeout
 from extensions.storage.periodic import periodic
-from extensions.storage.sweeps import Sweep, SweepOf
+from extensions.storage.sweeps import Sweep, SweepProvider
 from extensions.storage.unit_of_work import UnitOfWork, Work
 from orders import queries, replicas, use_cases
 from orders.admission import Waiting
@@ -55,8 +55,8 @@ from orders.providers import (
     PLACING_SECONDS,
     AdmissionQueue,
     AdmissionQueueProvider,
-    DecisionsProvider,
-    ProductsProvider,
+    DecisionMetricsProvider,
+    ProductSourceProvider,
     deadline,
 )
 from orders.reconciliation import Reconciliation
@@ -88,14 +88,14 @@ class OrdersService(operations.Operations, OrdersRpc):
     work: UnitOfWork = Work(Base)
     batcher: Batcher = BatcherProvider()
     cache: VersionedCache = Cache()
-    products: LocalReplica[ProductView] = ReplicaOf("catalog", "products")
+    products: LocalReplica[ProductView] = LocalReplicaProvider("catalog", "products")
     services: Services = RpcClient()
-    queues = Queues()
+    queues = QueueDepthsProvider()
     admission_queue: AdmissionQueue = AdmissionQueueProvider()
-    product_source: ProductSource = ProductsProvider()
-    decisions: DecisionMetrics = DecisionsProvider()
-    ahead: Sweep = SweepOf("correcting deadlines of orders")
-    overdue: Sweep = SweepOf("cancelling overdue orders")
+    product_source: ProductSource = ProductSourceProvider()
+    decisions: DecisionMetrics = DecisionMetricsProvider()
+    ahead: Sweep = SweepProvider("correcting deadlines of orders")
+    overdue: Sweep = SweepProvider("cancelling overdue orders")
 
     # RPC
 

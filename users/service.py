@@ -29,7 +29,7 @@ from extensions.operations import operations
 from extensions.rpc.server import rpc
 from extensions.security import access_tokens
 from extensions.storage.periodic import periodic
-from extensions.storage.sweeps import Sweep, SweepOf
+from extensions.storage.sweeps import Sweep, SweepProvider
 from extensions.storage.unit_of_work import UnitOfWork, Work
 from users import providers, queries, use_cases
 from users.models import Base
@@ -45,7 +45,7 @@ class UsersService(operations.Operations, UsersRpc):
     passwords = providers.Passwords()
     sessions: use_cases.SessionPolicy = providers.Sessions()
     failed_logins = providers.FailedLogins()
-    expired: Sweep = SweepOf("deleting expired sessions")
+    expired: Sweep = SweepProvider("deleting expired sessions")
 
     # Passwords are hashed with no transaction open: no connection and no lock waits for a computation.
 

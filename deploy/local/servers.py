@@ -30,7 +30,8 @@ from deploy.local.redis import Redis
 from deploy.local.server import Server
 from extensions.runtime.addresses import database_variable, owner_variable
 
-# var/env exports this variable too: it marks addresses of private servers, which are not addresses given by the user
+# var/env sets this variable. If it is set, the addresses in the environment are those of our own servers, so they are
+# ignored.
 OURS = "ORDER_SUITE_ENV"
 
 

@@ -108,7 +108,7 @@ class RedisConnection(SharedExtension):
         with loops_of(self.container).running("cache.probe") as loop:
             eventlet.sleep(self._backoff.next_pause(ran_for))
             while not self._responds():
-                loop.works()
+                loop.report_progress()
                 eventlet.sleep(self._backoff.next_pause())
         log.info("Redis is back")
         self._is_unavailable, self._available_since = False, time.monotonic()

@@ -45,8 +45,11 @@ class LocalReplica(Generic[T]):
         return result
 
 
-class ReplicaOf(DependencyProvider):
-    """Gives a service a local replica of another service's data: `products = ReplicaOf("catalog", "products")`."""
+class LocalReplicaProvider(DependencyProvider):
+    """Gives a service a local replica of another service's data.
+
+    `products = LocalReplicaProvider("catalog", "products")`
+    """
 
     connection = RedisConnection()
 

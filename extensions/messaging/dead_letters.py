@@ -85,13 +85,13 @@ class DeadLetters(SharedExtension):
     def _collect_through_outages(self, message: amqp.Message, channel: amqp.Channel | None, loop: Loop) -> None:
         backoff = Backoff()
         while channel is self._channel and channel is not None:
-            loop.works()
+            loop.report_progress()
             try:
                 self._requeue_or_store(message)
             except (SQLAlchemyError, BrokerUnavailable) as error:
                 log.warning("a message that the broker dead-lettered waits (%s)", type(error).__name__)
                 pause = backoff.next_pause()
-                loop.waits(pause)
+                loop.report_idle(pause)
                 eventlet.sleep(pause)
             else:
                 ack(channel, message.delivery_tag)

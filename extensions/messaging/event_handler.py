@@ -142,7 +142,7 @@ class EventHandler(Entrypoint):
 
     def _handle_all(self) -> None:
         while self._await_batch():
-            self._progress.works()
+            self._progress.report_progress()
             self._batch_started_at = time.monotonic()
             batch = self._next_batch()
             if not self._handle(batch):
@@ -155,7 +155,7 @@ class EventHandler(Entrypoint):
             if self._stopping:
                 return False
             self._wakeup = Signal()
-            self._progress.waits()
+            self._progress.report_idle()
             self._wakeup.wait()
         return not self._stopping or time.monotonic() < self._stop_by
 
@@ -264,7 +264,7 @@ class EventHandler(Entrypoint):
         """
         backoff = Backoff(first=0.1, longest=5.0)
         while go_on():
-            loop.works()
+            loop.report_progress()
             try:
                 attempt()
             except Exception as error:
@@ -275,7 +275,7 @@ class EventHandler(Entrypoint):
                 pause = backoff.next_pause()
                 name = f"{self.container.service_name}.{self.method_name}"
                 log.warning("%s waits (%s); next try in %.1f s", name, error, pause)
-                loop.waits(pause)
+                loop.report_idle(pause)
                 eventlet.sleep(pause)
             else:
                 return True

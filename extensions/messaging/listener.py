@@ -17,7 +17,7 @@ from nameko.extensions import SharedExtension
 
 from extensions.messaging import topology
 from extensions.messaging.connection import CONNECTION_ERRORS
-from extensions.messaging.kept_connection import KeptConnection, peers_of
+from extensions.messaging.reconnecting_connection import ReconnectingConnection, peers_of
 from extensions.messaging.wire.connection import connection_class
 from extensions.runtime.progress import loops_of
 from extensions.security.production import require_own_secrets
@@ -51,12 +51,8 @@ class Listener(SharedExtension):
         super().__init__()
         self._subscriptions: list[Subscription] = []
         self._consumers: dict[Subscription, tuple[amqp.Channel, str]] = {}
-        self._kept: Any = None
+        self._connection: Any = None
         self._reader: Any = None
-
-    @property
-    def _connection(self) -> amqp.Connection | None:
-        return self._kept and self._kept.connection
 
     def is_consuming(self, subscription: Subscription) -> bool:
         """Tell whether the broker delivers messages for `subscription` at present."""
@@ -91,7 +87,7 @@ class Listener(SharedExtension):
         """Check the settings: no development secrets in production, and a known AMQP_WIRE. Every service listens."""
         require_own_secrets(config, self.container.service_name)
         connection_class(config)
-        self._kept = KeptConnection(
+        self._connection = ReconnectingConnection(
             "consuming",
             self.container.service_name,
             self._set_up,
@@ -103,8 +99,8 @@ class Listener(SharedExtension):
     def start(self) -> None:
         """Connect, however long it takes: a service without its queues has not started."""
         if self._reader is None:
-            self._reader = self.container.spawn_managed_thread(self._kept.run, identifier="broker.listener")
-        self._kept.await_first()
+            self._reader = self.container.spawn_managed_thread(self._connection.run, identifier="broker.consuming")
+        self._connection.await_first()
         loops_of(self.container).has_started = True
         # Imported objects live as long as the process. Each full garbage collection spent a tenth of a second on them,
         # during which no call was served.
@@ -113,13 +109,13 @@ class Listener(SharedExtension):
 
     def await_connection(self, seconds: float) -> None:
         """Wait until the service is connected for the first time, `seconds` at most."""
-        self._kept.await_first(seconds)
+        self._connection.await_first(seconds)
 
     def stop(self) -> None:
         """Close the connection. The broker requeues unacknowledged messages."""
         if self._reader is not None:
             self._reader.kill()
-            self._kept.close()
+            self._connection.close()
 
     def kill(self) -> None:
         """End the reader and drop the connection without closing it."""
@@ -128,7 +124,7 @@ class Listener(SharedExtension):
         # First: a reader that waits on a closed socket would read from the next socket with the same number.
         if self._reader is not eventlet.getcurrent():
             self._reader.kill()
-        self._kept.abandon()
+        self._connection.abandon()
 
     def _set_up(self, connection: amqp.Connection) -> None:
         topology.ensure(connection, self.container.service_name)

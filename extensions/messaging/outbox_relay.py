@@ -115,18 +115,18 @@ class OutboxRelay(SharedExtension):
                 pause = backoff.next_pause()
                 missing = "RabbitMQ" if isinstance(error, BrokerUnavailable) else "PostgreSQL"
                 log.warning("the outbox waits for %s (%s); next try in %.1f s", missing, type(error).__name__, pause)
-                self._progress.waits(SWEEP_SECONDS)
+                self._progress.report_idle(SWEEP_SECONDS)
                 eventlet.sleep(min(pause, SWEEP_SECONDS))
             if stopping:
                 return
-            self._progress.waits(pause)
+            self._progress.report_idle(pause)
             woken = self._wakeup.wait(timeout=pause) is not None or bool(missing)
             if not self._stopping:
                 eventlet.sleep(max(0.0, next_batch - time.monotonic()))
 
     def _relay_batch(self, *, woken: bool) -> int:
         """Publish the oldest due events, at most BATCH, and delete the confirmed ones. Returns how many were due."""
-        self._progress.works()
+        self._progress.report_progress()
         outbox = self.storage.table("outbox")
         with self.storage.sessions.begin() as session:
             if not woken and not timers.claim(session, self.storage.table("timers"), SWEEP, SWEEP_SECONDS):
@@ -150,13 +150,13 @@ class OutboxRelay(SharedExtension):
         """Measure the backlog periodically. The sweep cannot do it: it does not run during outages and high load."""
         with loops_of(self.container).running("outbox.backlog") as loop:
             while True:
-                loop.works()
+                loop.report_progress()
                 try:
                     with self.storage.sessions() as session:
                         self._instruments.backlog = backlog(session, self.storage.table("outbox"))
                 except SQLAlchemyError:
                     self._instruments.backlog = UNKNOWN
-                loop.waits(BACKLOG_SECONDS)
+                loop.report_idle(BACKLOG_SECONDS)
                 eventlet.sleep(BACKLOG_SECONDS)
 
     def _to_message(self, row: Any) -> OutgoingMessage:

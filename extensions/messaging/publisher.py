@@ -23,7 +23,7 @@ from nameko.extensions import SharedExtension
 
 from extensions.messaging import topology
 from extensions.messaging.connection import BrokerBlocked, BrokerUnavailable
-from extensions.messaging.kept_connection import KeptConnection, peers_of
+from extensions.messaging.reconnecting_connection import ReconnectingConnection, peers_of
 from extensions.messaging.refusals import Address, Refusals
 from extensions.observability.traces import propagated_headers
 from extensions.runtime.progress import loops_of
@@ -182,7 +182,7 @@ class ConfirmedPublisher(SharedExtension):
     def __init__(self) -> None:
         super().__init__()
         self._lock = Semaphore(1)
-        self._kept: KeptConnection | None = None
+        self._connection: ReconnectingConnection | None = None
         self._reader: Any = None
         self._channel: Any = None
         self._published = 0
@@ -194,8 +194,8 @@ class ConfirmedPublisher(SharedExtension):
     @property
     def problem(self) -> str:
         """Why publishing does not work, in words: the problem of the connection, or a failure of the last minute."""
-        if self._kept is not None and self._kept.problem:
-            return self._kept.problem
+        if self._connection is not None and self._connection.problem:
+            return self._connection.problem
         return self._failure if time.monotonic() - self._failed_at < PROBLEM_SECONDS else ""
 
     def publish(self, messages: Sequence[OutgoingMessage]) -> Outcome:
@@ -310,9 +310,9 @@ class ConfirmedPublisher(SharedExtension):
                 outcome.accepted_again.add(address)
 
     def _open_channel(self) -> amqp.Channel:
-        if self._kept is None:
+        if self._connection is None:
             service = self.container.service_name
-            self._kept = KeptConnection(
+            self._connection = ReconnectingConnection(
                 "publishing",
                 service,
                 self._set_up,
@@ -322,8 +322,8 @@ class ConfirmedPublisher(SharedExtension):
                 loops_of(self.container),
                 peers_of(self.container),
             )
-            self._reader = self.container.spawn_managed_thread(self._kept.run, identifier="broker.publisher")
-        self._kept.require(OPEN_SECONDS)
+            self._reader = self.container.spawn_managed_thread(self._connection.run, identifier="broker.publishing")
+        self._connection.require(OPEN_SECONDS)
         return self._channel
 
     def _set_up(self, connection: amqp.Connection) -> None:
@@ -365,22 +365,22 @@ class ConfirmedPublisher(SharedExtension):
             self._part.refused[message_id] = NO_QUEUE
 
     def _drop(self, reason: str) -> None:
-        if self._kept is not None:
-            self._kept.drop(reason)
+        if self._connection is not None:
+            self._connection.drop(reason)
 
     def stop(self) -> None:
         """Close the connection after the confirms of a batch that is being published. The relay may open a new one."""
         is_idle = self._lock.acquire(timeout=PUBLISH_SECONDS)
-        if self._kept is not None:
+        if self._connection is not None:
             self._reader.kill()
-            self._kept.close()
-            self._kept = None
+            self._connection.close()
+            self._connection = None
         if is_idle:
             self._lock.release()
 
     def kill(self) -> None:
         """Drop the connection without closing it."""
-        if self._kept is not None:
+        if self._connection is not None:
             if self._reader is not eventlet.getcurrent():
                 self._reader.kill()
-            self._kept.abandon()
+            self._connection.abandon()

@@ -38,8 +38,8 @@ class QueueDepths:
         return {queue: depth for queue, depth in depths.items() if depth}
 
 
-class Queues(DependencyProvider):
-    """Gives a service the depths of the queues: `queues = Queues()`."""
+class QueueDepthsProvider(DependencyProvider):
+    """Gives a service the depths of the queues: `queues = QueueDepthsProvider()`."""
 
     def get_dependency(self, worker_ctx: Any) -> QueueDepths:
         """Return the depths; nothing is read before waiting() is called."""

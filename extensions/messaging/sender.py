@@ -5,8 +5,8 @@ second. Probes detect two faults:
 
 * An alarm (the broker is short of memory or disk). The broker reports it to a connection only after that connection has
   published a message, and it does not read that message. With probes, this message is mostly a probe and not a call.
-* A broker that completes the handshake of the connection and then does not respond. A send hangs for at most about
-  PROBE_TIMEOUT_SECONDS, then the connection is dropped.
+* A broker that completes the handshake of the connection and then does not respond. The write then blocks. A caller
+  waits for it until its own deadline. After PROBE_TIMEOUT_SECONDS the connection is closed.
 """
 
 import logging
@@ -21,9 +21,10 @@ from eventlet.event import Event as Signal
 from eventlet.semaphore import Semaphore
 from nameko.extensions import SharedExtension
 
+from contracts.errors import UpstreamTimeout
 from extensions.messaging import topology
 from extensions.messaging.connection import CONNECTION_ERRORS, BrokerUnavailable, broker_errors, has_own_user
-from extensions.messaging.kept_connection import KeptConnection, peers_of
+from extensions.messaging.reconnecting_connection import ReconnectingConnection, peers_of
 from extensions.runtime.progress import loops_of
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ READ_SECONDS = 0.2
 # No reply has this routing key, and every service has the permission to send replies.
 PROBE_ADDRESS = "probe"
 NOT_READ = "The message broker does not take messages in time. Try again shortly."
+UNKNOWN = "The message broker did not take the message in time. Whether it is sent is unknown."
 
 Returned = Callable[[Exception, str, str, amqp.Message], None]
 
@@ -46,7 +48,7 @@ class Sender(SharedExtension):
 
     def __init__(self) -> None:
         super().__init__()
-        self._kept: Any = None
+        self._connection: Any = None
         self._channel: Any = None
         self._probes: Any = None
         self._confirmed = Signal()
@@ -58,12 +60,12 @@ class Sender(SharedExtension):
     @property
     def is_blocked(self) -> bool:
         """Tell whether the broker accepts no messages because of an alarm."""
-        return bool(self._kept.is_blocked)
+        return bool(self._connection.is_blocked)
 
     @property
     def problem(self) -> str:
         """Why messages cannot be sent, in words; "" if they can."""
-        return str(self._kept.problem)
+        return str(self._connection.problem)
 
     def subscribe(self, on_return: Returned, on_blocked: Callable[[], None]) -> None:
         """Register callbacks for messages that no queue received and for the start of an alarm. Call it in setup()."""
@@ -75,11 +77,13 @@ class Sender(SharedExtension):
 
         Raises BrokerBlocked and BrokerUnavailable.
         """
-        self._kept.require(seconds)
+        self._connection.require(seconds)
         return self._channel
 
     def send(self, channel: Any, operation: Any, seconds: float) -> None:
-        """Send an operation of `channel` within `seconds`. Raises BrokerUnavailable; then it may still be sent.
+        """Send an operation of `channel` within `seconds`. Raises BrokerUnavailable: it was not sent.
+
+        Raises UpstreamTimeout if the broker did not read in time: then the operation may still be sent.
 
         While the broker does not read, a greenlet waits for it, one at a time: a write must not be interrupted, because
         the connection could not be used after a part of a frame.
@@ -93,7 +97,7 @@ class Sender(SharedExtension):
             raise BrokerUnavailable(NOT_READ)
         writing = eventlet.spawn(_result_of, channel.send, operation)
         writing.link(lambda _greenlet: self._turn.release())
-        with eventlet.Timeout(max(0.0, deadline - time.monotonic()), BrokerUnavailable(NOT_READ)):
+        with eventlet.Timeout(max(0.0, deadline - time.monotonic()), UpstreamTimeout(UNKNOWN)):
             error = writing.wait()
         with broker_errors():
             if error is not None:
@@ -101,7 +105,7 @@ class Sender(SharedExtension):
 
     def setup(self) -> None:
         """Prepare the connection; start() opens it."""
-        self._kept = KeptConnection(
+        self._connection = ReconnectingConnection(
             "sending",
             self.container.service_name,
             self._set_up,
@@ -116,20 +120,20 @@ class Sender(SharedExtension):
         if not self._greenlets:
             spawn = self.container.spawn_managed_thread
             self._greenlets = [
-                spawn(self._kept.run, identifier="broker.sender"),
+                spawn(self._connection.run, identifier="broker.sending"),
                 spawn(self._probe, identifier="broker.probe"),
             ]
-        self._kept.await_first()
+        self._connection.await_first()
 
     def stop(self) -> None:
         """Close the connection."""
         self._end_greenlets()
-        self._kept.close()
+        self._connection.close()
 
     def kill(self) -> None:
         """Drop the connection without closing it."""
         self._end_greenlets()
-        self._kept.abandon()
+        self._connection.abandon()
 
     def _end_greenlets(self) -> None:
         for greenlet in self._greenlets:
@@ -159,10 +163,10 @@ class Sender(SharedExtension):
     def _probe(self) -> None:
         with loops_of(self.container).running("broker.probe") as loop:
             while True:
-                loop.works()
+                loop.report_progress()
                 eventlet.sleep(PROBE_SECONDS)
                 if self._probes is not None and not self.is_blocked and not self._is_answered():
-                    self._kept.drop(f"it confirmed no message for {PROBE_TIMEOUT_SECONDS:.0f} s")
+                    self._connection.drop(f"it confirmed no message for {PROBE_TIMEOUT_SECONDS:.0f} s")
 
     def _is_answered(self) -> bool:
         """Publish a probe, and tell whether the broker confirms it. True also if the connection is lost meanwhile."""

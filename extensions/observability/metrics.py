@@ -117,9 +117,12 @@ class Metrics(SharedExtension):
     def _watch_loop(self, name: str) -> None:
         loops = loops_of(self.container)
         self.gauge(
-            "loop_stuck", "1 while the loop has not moved for its bound.", lambda: loops.is_stuck(name), loop=name
+            "loop_stuck",
+            "1 while the loop is stuck: no progress for its bound.",
+            lambda: loops.is_stuck(name),
+            loop=name,
         )
-        text = "Seconds since the loop has moved; 0 while it waits for work without a time limit."
+        text = "Seconds since the loop reported progress; 0 while it waits for work without a time limit."
         self.gauge("loop_progress_age_seconds", text, lambda: loops.age(name), loop=name)
 
     # Serving

@@ -60,8 +60,8 @@ class Tracing(DependencyProvider):
         start_trace(message.headers or {}, worker_ctx.service_name, None if budget is None else budget - waited)
 
 
-class Liveness(DependencyProvider):
-    """Gives a service the progress of its loops: `loops: Loops = Liveness()`."""
+class LoopsProvider(DependencyProvider):
+    """Gives a service the progress of its loops: `loops: Loops = LoopsProvider()`."""
 
     def get_dependency(self, worker_ctx: Any) -> Loops:
         """Return the loops of this process."""
@@ -85,11 +85,14 @@ class Operations(OperatedRpc):
     dead_letter_bounds = DeadLetterBounds()
     tracing = Tracing()
     redis: RedisHealth = Redis()
-    loops: Loops = Liveness()
+    loops: Loops = LoopsProvider()
 
     @rpc(transaction=False)
     def health(self) -> Health:
-        """Report each part. Only a stuck loop is `failing`: a restart ends it. What is away makes it `degraded`."""
+        """Report each part. A stuck loop makes the service `failing`: a restart ends this.
+
+        Without the database or publishing it is `degraded`. Without Redis only the part `redis` changes.
+        """
         parts = {"database": "ok", "redis": "ok" if self.redis.ping() else "down: reads are slower"}
         try:
             with eventlet.Timeout(DATABASE_SECONDS):

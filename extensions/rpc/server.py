@@ -120,7 +120,7 @@ class RpcServer(SharedExtension):
             raise NotImplementedError(problem)
         if not self._acceptors:
             self._calls = Loop("rpc.calls", CALLS_SECONDS)
-            self._calls.waits()
+            self._calls.report_idle()
             loops_of(self.container).add(self._calls)
             self._acceptors = [
                 self.container.spawn_managed_thread(
@@ -177,9 +177,9 @@ class RpcServer(SharedExtension):
 
     def _accept_until_killed(self, received: LightQueue, loop: Loop) -> None:
         while True:
-            loop.waits()
+            loop.report_idle()
             channel, message, arrived = received.get()
-            loop.works()
+            loop.report_progress()
             self._accepting += 1
             if self._is_received_twice(channel, message):
                 ack(channel, message.delivery_tag)
@@ -228,7 +228,7 @@ class RpcServer(SharedExtension):
     ) -> None:
         """Start a worker, or let the call wait until another call ends, for at most `seconds`: then `give_up()`."""
         if self._under_way == 0:
-            self._calls.works()
+            self._calls.report_progress()
         self._under_way += 1
         try:
             if entrypoint.own_calls or entrypoint.method_name == HEALTH:
@@ -243,9 +243,9 @@ class RpcServer(SharedExtension):
         """Report that one of the calls under way has ended."""
         self._under_way -= 1
         if self._under_way:
-            self._calls.works()
+            self._calls.report_progress()
         else:
-            self._calls.waits()
+            self._calls.report_idle()
 
     def _decode(self, message: amqp.Message) -> "tuple[Rpc, list[Any], dict[str, Any]]":
         require_json(message)
@@ -293,7 +293,7 @@ class RpcServer(SharedExtension):
             # The acknowledgement comes first, because the call was executed, even if the reply is lost.
             channel.send(channel.acknowledgement(message.delivery_tag))
             self._send(message, body)
-        except (BrokerUnavailable, *CONNECTION_ERRORS, AttributeError) as failure:
+        except (BrokerUnavailable, UpstreamTimeout, *CONNECTION_ERRORS, AttributeError) as failure:
             log.warning("a reply could not be sent: %s", failure)
 
     def _send(self, message: amqp.Message, body: str) -> None:

@@ -1,8 +1,8 @@
 """Calls of `health`, which never wait behind other calls of the service.
 
-Each process receives them from a queue of its own, beside the queue of all other calls, and has places for them that
-no other call takes. `rpc-<service>` receives them too, for processes that have no such queue: those of an earlier
-version, and those whose user of the broker may not declare it yet, because the broker has old definitions.
+Each process receives them from a queue of its own, and has workers for them that no other call takes. `rpc-<service>`
+also receives health calls. Processes without their own queue need this: processes of an earlier version, and processes
+whose broker user may not declare the queue yet.
 """
 
 from collections.abc import Callable

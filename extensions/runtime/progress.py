@@ -2,13 +2,13 @@
 
     with loops_of(self.container).running("outbox.relay") as loop:
         while True:
-            loop.works()  # reports again within the bound
+            loop.report_progress()  # reports again within the bound
             ...
-            loop.waits(SWEEP_SECONDS)  # reports again within that time and the bound; without a time, waits for work
+            loop.report_idle(SWEEP_SECONDS)  # reports again within that time and the bound; without a time, no limit
             self._wakeup.wait(timeout=SWEEP_SECONDS)
 
-A loop that waits for work is not stuck, however long it waits. Neither is one that retries something that is away: each
-try has a deadline, and each try is a report. So a stuck loop is a defect that a restart ends, and an outage is none.
+A loop that waits for work is not stuck, however long it waits. A loop that retries an unavailable server is not stuck
+either: each try has a deadline and is reported. So only a defect makes a loop stuck. An outage does not.
 """
 
 import math
@@ -18,26 +18,26 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-# Bounds of a round. A round that uses PostgreSQL or RabbitMQ waits for each statement and each batch of messages with
-# deadlines of at most 15 s. Another round only computes.
+# Bounds of a round. A round that uses PostgreSQL or RabbitMQ waits for a statement for at most 15 s, and for a call of
+# the publisher for at most 27 s. Another round only computes.
 SERVER_SECONDS = 120.0
 LOCAL_SECONDS = 30.0
 
 
 class Loop:
-    """One loop. `bound` is the longest time in seconds from one report to the next while it works: SERVER_SECONDS."""
+    """One loop. `bound`: the maximum seconds between two reports while it works. The default is SERVER_SECONDS."""
 
     def __init__(self, name: str, bound: float | None = None) -> None:
         self.name, self.bound = name, SERVER_SECONDS if bound is None else bound
         self._reported = self._due = 0.0
-        self.works()
+        self.report_progress()
 
-    def works(self) -> None:
+    def report_progress(self) -> None:
         """Report progress: a round of work begins, or a step of it is done."""
         self._reported = time.monotonic()
         self._due = self._reported + self.bound
 
-    def waits(self, seconds: float = math.inf) -> None:
+    def report_idle(self, seconds: float = math.inf) -> None:
         """Report progress: the loop now waits for work, `seconds` at most."""
         self._reported = time.monotonic()
         self._due = self._reported + seconds + self.bound
@@ -116,13 +116,13 @@ def loops_of(container: Any) -> Loops:
 _current: ContextVar[Loop | None] = ContextVar("loop", default=None)
 
 
-def work_for(loop: Loop | None) -> None:
-    """Let this greenlet, a worker that a loop waits for, report the progress of that loop by made_progress()."""
+def set_current_loop(loop: Loop | None) -> None:
+    """Set the loop that waits for this greenlet, a worker, so that report_current_progress() reports its progress."""
     _current.set(loop)
 
 
-def made_progress() -> None:
+def report_current_progress() -> None:
     """Report progress of the loop that waits for this greenlet, if there is one."""
     loop = _current.get()
     if loop is not None:
-        loop.works()
+        loop.report_progress()

@@ -4,8 +4,8 @@ Docker marks a container as unhealthy, and does not restart it for that reason; 
 stop could hang in the stuck loop, so the process ends at once, as in a crash: what was not acknowledged is delivered
 again.
 
-A native thread checks, because a call that blocks the whole process blocks every greenlet. For such a call there is the
-loop of the hub, a greenlet that moves once a second.
+A native thread checks, because a call that blocks the whole process blocks every greenlet. To detect such a call, a
+greenlet of the event loop (`hub`) reports progress once a second.
 """
 
 import logging
@@ -32,17 +32,17 @@ class Watchdog:
 
     def __init__(self, loops: Loops, seconds: float, end: Callable[[int], object] = os._exit) -> None:
         self._loops, self._seconds, self._end = loops, seconds, end
-        self._stuck_for = 0.0
+        self._stuck_checks = 0
         self._hub: Any = None
         self._stopped = False
 
     def start(self) -> None:
-        """Start the thread, and the loop of the hub."""
+        """Start the thread, and the greenlet of the event loop."""
         self._hub = eventlet.spawn(self._beat)
         original("threading").Thread(target=self._check_all, name="watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """End both, the thread soon."""
+        """Stop the greenlet now, and the thread at its next check."""
         self._stopped = True
         if self._hub is not None:
             self._hub.kill()
@@ -50,14 +50,14 @@ class Watchdog:
     def _beat(self) -> None:
         with self._loops.running("hub", LOCAL_SECONDS) as loop:
             while True:
-                loop.works()
+                loop.report_progress()
                 eventlet.sleep(CHECK_SECONDS)
 
     def check(self) -> None:
         """Count this check, and end the process if it is time."""
         problem = self._loops.problem()
-        self._stuck_for = self._stuck_for + CHECK_SECONDS if problem else 0.0
-        if problem and self._stuck_for >= self._seconds:
+        self._stuck_checks = self._stuck_checks + 1 if problem else 0
+        if problem and self._stuck_checks * CHECK_SECONDS >= self._seconds:
             log.critical("the process ends, to be restarted: %s", problem)
             self._end(EXIT_CODE)
 

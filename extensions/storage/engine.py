@@ -24,7 +24,7 @@ UNCHECKED_SECONDS = 1.0
 SESSION_SETTINGS = {
     "statement_timeout": "10s",
     # Twice this must be less than statement_timeout: the second transaction that waits for a row waits first for its
-    # place in the queue and then for the row. LockTimeout is an outage, a statement timeout is not.
+    # place in the queue and then for the row. A LockTimeout is repeated without a limit, a statement timeout is not.
     "lock_timeout": "4s",
     "idle_in_transaction_session_timeout": "30s",
     "timezone": "UTC",
@@ -49,7 +49,10 @@ class DatabaseUnavailable(ServiceUnavailable):
 
 
 class LockTimeout(DatabaseUnavailable):
-    """Another transaction held a row for longer than lock_timeout. Transactions on other rows can succeed."""
+    """Another transaction held a row for longer than lock_timeout. Transactions on other rows can succeed.
+
+    Like an outage it is repeated without a limit (is_outage). But it is no general outage: work on other rows goes on.
+    """
 
 
 class CommitUnknown(UpstreamTimeout):
@@ -68,6 +71,11 @@ def is_outage(error: BaseException) -> bool:
     if state in (SERIALIZATION_FAILURE, DEADLOCK_DETECTED) or state.startswith(OUTAGE_STATES):
         return True
     return not state and (error.connection_invalidated or isinstance(error, OperationalError | InterfaceError))
+
+
+def is_general_outage(error: BaseException) -> bool:
+    """Tell whether `error` is an outage that concerns everything, and not only what needs a locked row."""
+    return is_outage(error) and not isinstance(error, LockTimeout)
 
 
 def is_statement_timeout(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
 from contracts.errors import ServiceUnavailable, UpstreamTimeout
 from extensions.observability.traces import start_trace
 from extensions.runtime.interruptions import INTERRUPTIONS
-from extensions.runtime.progress import Loop, loops_of, work_for
+from extensions.runtime.progress import Loop, loops_of, set_current_loop
 
 log = logging.getLogger(__name__)
 
@@ -85,15 +85,15 @@ class Periodic(Entrypoint):
         while not self._stopping:
             self._triggered = Signal()
             if self.after_gap and time.monotonic() - fired_at > self.seconds + self.after_gap:
-                self._progress.waits(self.after_gap)
+                self._progress.report_idle(self.after_gap)
                 self._triggered.wait(timeout=self.after_gap)
                 fired_at = time.monotonic()
                 continue
             fired_at = time.monotonic()  # before the run: the process may be suspended during it, too
-            self._progress.works()
+            self._progress.report_progress()
             succeeded = self._fire(at_once)
             pause = self.seconds if succeeded else min(self.seconds, PAUSE_AFTER_FAILURE_SECONDS)
-            self._progress.waits(pause)
+            self._progress.report_idle(pause)
             at_once = self._triggered.wait(timeout=pause) is not None or not succeeded
 
     def _fire(self, at_once: bool) -> bool:
@@ -137,7 +137,7 @@ def periodic(
         @functools.wraps(method)
         def run(self: Any, at_once: bool, loop: Loop | None = None) -> bool:
             start_trace({}, self.name)
-            work_for(loop)  # each transaction of a long run is progress
+            set_current_loop(loop)  # each transaction of a long run is progress
             try:
                 fire(self, at_once)
             except (ServiceUnavailable, UpstreamTimeout) as error:

@@ -16,7 +16,7 @@ from nameko.extensions import DependencyProvider
 from sqlalchemy.orm import Session
 
 from extensions.runtime.backoff import Backoff
-from extensions.storage.engine import LockTimeout, is_outage
+from extensions.storage.engine import LockTimeout, is_general_outage
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ MAX_RETRIED = 50
 LOGGED = 5
 # How long one run handles rows alone. The rest stays due, for the next run.
 EACH_SECONDS = 5.0
-# What a row needs beside itself may be locked.
+# These are short because another transaction can lock a related row, and the sweep must not wait for it.
 BATCH_LOCK_TIMEOUT, ROW_LOCK_TIMEOUT = "500ms", "200ms"
 
 
@@ -38,10 +38,10 @@ class _Failing:
     pauses: Backoff = field(default_factory=lambda: Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, jitter=0.2))
 
 
-class Lock(Protocol):
-    """Locks and returns rows that are due, which have an `id`: only these of them (None: all), without those.
+class LockDueRows(Protocol):
+    """Locks and returns the due rows. `only` limits them to these ids (None: all), `without` excludes these ids.
 
-    It skips rows that another transaction has locked.
+    Each row has an `id`. Rows that another transaction has locked are skipped.
     """
 
     def __call__(self, session: Session, *, only: Sequence[UUID] | None, without: Sequence[UUID]) -> Sequence[Any]:
@@ -49,11 +49,11 @@ class Lock(Protocol):
 
 
 Handle = Callable[[Session, Any], object]
-"""Does what is due for the rows that a Lock has returned."""
+"""Does what is due for the rows that a LockDueRows has returned."""
 
 
 class Sweep:
-    """The rows of one sweep that fail, in this process."""
+    """One sweep, with the rows that failed in this process."""
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         """`name` says in the log what the sweep does."""
@@ -61,7 +61,7 @@ class Sweep:
         self._failing: OrderedDict[UUID, _Failing] = OrderedDict()
         self._logged = 0
 
-    def run(self, work: Any, lock: Lock, handle: Handle) -> None:
+    def run(self, work: Any, lock: LockDueRows, handle: Handle) -> None:
         """Handle the due rows once. Raises an outage of the database."""
         self._logged = 0
         found: Sequence[Any] = ()
@@ -71,7 +71,7 @@ class Sweep:
                 if found:
                     handle(session, found)
         except Exception as error:
-            if _is_outage(error) or not found:
+            if is_general_outage(error) or not found:
                 raise
             log.warning("%s: %d together failed (%r); each is tried alone", self._name, len(found), error)
             self._run_each((row.id for row in found), work, lock, handle)
@@ -79,7 +79,7 @@ class Sweep:
         again = [key for key, failing in self._failing.items() if failing.due <= now]
         self._run_each(again[:MAX_RETRIED], work, lock, handle)
 
-    def _run_each(self, keys: Iterable[UUID], work: Any, lock: Lock, handle: Handle) -> None:
+    def _run_each(self, keys: Iterable[UUID], work: Any, lock: LockDueRows, handle: Handle) -> None:
         end = self._clock() + EACH_SECONDS
         for key in keys:
             if self._clock() > end:
@@ -89,7 +89,7 @@ class Sweep:
                     if rows := lock(session, only=[key], without=()):
                         handle(session, rows)
             except Exception as error:
-                if _is_outage(error):
+                if is_general_outage(error):
                     raise
                 self._postpone(key, error)
             else:
@@ -109,8 +109,8 @@ class Sweep:
             log.error(message, self._name, key, failing.pauses.failures, pause, exc_info=error)
 
 
-class SweepOf(DependencyProvider):
-    """Gives a service a sweep: `overdue: Sweep = SweepOf("cancelling overdue orders")`."""
+class SweepProvider(DependencyProvider):
+    """Gives a service a sweep: `overdue: Sweep = SweepProvider("cancelling overdue orders")`."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -123,7 +123,3 @@ class SweepOf(DependencyProvider):
     def get_dependency(self, _worker_ctx: Any) -> Sweep:
         """Return the sweep; all workers share it."""
         return self._sweep
-
-
-def _is_outage(error: Exception) -> bool:
-    return is_outage(error) and not isinstance(error, LockTimeout)

@@ -23,7 +23,7 @@ from contracts.base import Cause, Event, Received
 from extensions.observability.metrics import Metrics
 from extensions.observability.traces import current_trace
 from extensions.runtime.addresses import database_url
-from extensions.runtime.progress import made_progress
+from extensions.runtime.progress import report_current_progress
 from extensions.storage import inbox, outbox, timers
 from extensions.storage.bulk import insert_rows
 from extensions.storage.database_access import DatabaseAccess
@@ -78,7 +78,7 @@ class UnitOfWork:
                 self._session.execute(SET_LOCK_TIMEOUT, {"value": lock_timeout})
             yield self._session
             self._commit()
-            made_progress()
+            report_current_progress()
         except DBAPIError as error:
             if sqlstate(error) == LOCK_NOT_AVAILABLE:
                 raise LockTimeout from error

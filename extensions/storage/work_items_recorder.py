@@ -14,7 +14,7 @@ from nameko.exceptions import ContainerBeingKilled
 from extensions.runtime.backoff import Backoff
 from extensions.runtime.progress import Loop
 from extensions.storage import work_items
-from extensions.storage.engine import LockTimeout, is_outage
+from extensions.storage.engine import LockTimeout, is_general_outage
 from extensions.storage.work_items import Failure, Item
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Recorder:
             next_batch = time.monotonic() + INTERVAL_SECONDS
             if not self._is_due():
                 idle = self._idle_seconds()
-                self.progress.waits(math.inf if idle is None else idle)
+                self.progress.report_idle(math.inf if idle is None else idle)
                 self._wakeup.wait(timeout=idle)
                 continue
             try:
@@ -90,7 +90,7 @@ class Recorder:
             except ContainerBeingKilled:
                 return
             eventlet.sleep(max(0.0, next_batch - time.monotonic()))
-        self.progress.waits()
+        self.progress.report_idle()
 
     def _wake(self) -> None:
         if not self._wakeup.ready():
@@ -132,7 +132,7 @@ class Recorder:
 
     def _record(self, batch: Sequence[Result]) -> None:
         """Record a batch in one transaction. If that fails, record each of its results in a transaction of its own."""
-        self.progress.works()
+        self.progress.report_progress()
         results = {result.item.key: result for result in batch}
 
         def step(work: Any, handler: Any) -> tuple[dict[str, str | None], set[str]]:
@@ -155,7 +155,7 @@ class Recorder:
             self._wake_lane(kind)
 
     def _after_failure(self, batch: Sequence[Result], error: Exception) -> None:
-        if is_outage(error) and not isinstance(error, LockTimeout):
+        if is_general_outage(error):
             log.warning("%d results wait for the database (%s)", len(batch), error)
             self._put_off(batch)
         elif len(batch) > 1:
@@ -175,7 +175,7 @@ class Recorder:
 
     def _postpone(self, failures: Sequence[Failure]) -> None:
         """Record failed attempts. If that fails, the items are claimed again when their leases end."""
-        self.progress.works()
+        self.progress.report_progress()
 
         def step(work: Any, _handler: Any) -> None:
             held, _ = work_items.lock_held(work.session, [each.item for each in failures])

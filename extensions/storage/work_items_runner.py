@@ -131,7 +131,7 @@ class Lane:
     def _claim_all(self, loop: Loop) -> None:
         backoff = Backoff()
         while not self._runner.stopping:
-            loop.works()
+            loop.report_progress()
             self._wakeup = Signal()
             next_claim = time.monotonic() + CLAIM_INTERVAL_SECONDS
             pause = POLL_SECONDS
@@ -145,7 +145,7 @@ class Lane:
                 pause = backoff.next_pause()
                 self._is_careful = not is_outage(error)
                 _log_failure(f"the claim of {self.kind}", error, pause)
-            loop.waits(pause)
+            loop.report_idle(pause)
             self._wakeup.wait(timeout=pause)
             eventlet.sleep(max(0.0, next_claim - time.monotonic()))
 
@@ -344,13 +344,13 @@ class WorkItems(Entrypoint):
         table = self.storage.table(work_items.TABLE)
         with loops_of(self.container).running("work.backlog") as loop:
             while True:
-                loop.works()
+                loop.report_progress()
                 try:
                     with self.storage.sessions() as session:
                         self.instruments.backlog = work_items.backlog(session, table)
                 except Exception:  # noqa: BLE001  (an outage, which the lanes log)
                     self.instruments.backlog = None
-                loop.waits(BACKLOG_SECONDS)
+                loop.report_idle(BACKLOG_SECONDS)
                 eventlet.sleep(BACKLOG_SECONDS)
 
 

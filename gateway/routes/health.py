@@ -29,13 +29,13 @@ class Routes:
         "GET", "/health/live", access=Access.ANYONE, response=LivenessView, shared_for=SHARED_SECONDS, is_unlimited=True
     )
     def live(self, _request: HttpRequest) -> Json[LivenessView]:
-        """Respond as long as this process runs and its loops move.
+        """Respond as long as this process runs and its loops report progress.
 
         503 names the loops that are stuck: a defect, which a restart ends. What is away or slow is no reason for it.
         """
         stuck = loops_of(self.http.container).stuck()
         if stuck:
-            errors = [FieldError(name, f"has not moved for {age:.0f} s") for name, age in stuck.items()]
+            errors = [FieldError(name, f"has reported no progress for {age:.0f} s") for name, age in stuck.items()]
             raise ServiceUnavailable(f"Not alive: {', '.join(stuck)}", errors, retry_after=2)
         return LivenessView(status="ok").to_dict()
 

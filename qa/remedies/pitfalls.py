@@ -236,7 +236,7 @@ REMEDIES = [
         "a service waits at its start until the broker is available",
         [
             Patch(
-                "extensions/messaging/kept_connection.py",
+                "extensions/messaging/reconnecting_connection.py",
                 "except (*CONNECTION_ERRORS, topology.TopologyMissing) as error:\n                self._lose(error)\n",
                 "except ZeroDivisionError as error:\n                self._lose(error)\n",
             )

@@ -199,7 +199,7 @@ def test_h6_a_crash_between_commit_and_ack_repeats_nothing(run_service, bus, mon
     def crash_once(channel, tag, **how):
         acks.append(tag)
         if len(acks) == 1:
-            consumer.shared_extensions[Listener]._connection.collect()
+            consumer.shared_extensions[Listener]._connection.connection.collect()
         else:
             ack(channel, tag, **how)
 

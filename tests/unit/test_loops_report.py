@@ -11,7 +11,7 @@ import pytest
 from tests.unit.docs.known_names import python_files, tree
 from tests.unit.docs.test_bounds import COMPUTE, PRODUCT, START, Finder, dotted
 
-REPORTS = {"works", "waits", "running", "made_progress"}
+REPORTS = {"report_progress", "report_idle", "running", "report_current_progress"}
 # They end by themselves, and nothing waits longer: the reasons are the bounds in docs/reliability/bounds.md.
 ENDS = {
     "extensions/cache/pending_invalidations.py: PendingInvalidations.send",
@@ -46,10 +46,10 @@ ENDS = {
 # Another loop reports for them, or they only start one.
 REPORTED = {
     "extensions/messaging/broadcast.py: Broadcast.on_message": "starts Broadcast._run",
-    "extensions/messaging/kept_connection.py: KeptConnection._read": "its heartbeats, _send_heartbeats",
-    "extensions/messaging/listener.py: Listener.start": "starts KeptConnection.run",
-    "extensions/messaging/publisher.py: ConfirmedPublisher._open_channel": "starts KeptConnection.run",
-    "extensions/messaging/sender.py: Sender.start": "starts KeptConnection.run",
+    "extensions/messaging/reconnecting_connection.py: ReconnectingConnection._read": "its heartbeats, _send_heartbeats",
+    "extensions/messaging/listener.py: Listener.start": "starts ReconnectingConnection.run",
+    "extensions/messaging/publisher.py: ConfirmedPublisher._open_channel": "starts ReconnectingConnection.run",
+    "extensions/messaging/sender.py: Sender.start": "starts ReconnectingConnection.run",
     "extensions/messaging/wire/transport.py: BufferedTransport.read_frame": "the heartbeats of its connection",
     "extensions/observability/metrics.py: Metrics._serve": "no scrape is answered, and no /health/live",
     "extensions/rpc/container.py: Container._run_worker": "whoever waits for it: a handler, a timer, rpc.calls",
@@ -93,7 +93,7 @@ def test_every_long_running_loop_reports_its_progress():
 LOOPS = {
     "while True: eventlet.sleep(1)": "orders/fake.py: Fake.method",
     "eventlet.spawn(self.run)": "orders/fake.py: Fake.run",
-    "self.container.spawn_managed_thread(self.kept.run, identifier='x')": "orders/fake.py: Fake.method",
+    "self.container.spawn_managed_thread(self.connection.run, identifier='x')": "orders/fake.py: Fake.method",
 }
 
 
@@ -104,5 +104,5 @@ def test_a_new_loop_has_to_report(code, name):
 
 
 def test_a_loop_that_reports_is_not_silent():
-    root = ast.parse("class Fake:\n def run(self, loop):\n  while True:\n   loop.works()")
+    root = ast.parse("class Fake:\n def run(self, loop):\n  while True:\n   loop.report_progress()")
     assert silent_loops("orders/fake.py", root) == set()

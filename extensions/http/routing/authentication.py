@@ -100,8 +100,8 @@ class AccessTokens(SharedExtension):
         return access_tokens.jwks(self.keys.get().values())
 
 
-class TokensProvider(DependencyProvider):
-    """Gives a service its access tokens: `tokens = TokensProvider()`."""
+class AccessTokensProvider(DependencyProvider):
+    """Gives a service its access tokens: `tokens = AccessTokensProvider()`."""
 
     shared = AccessTokens()
 

@@ -117,7 +117,7 @@ class HttpListener:
     def _bound_memory(self) -> None:
         with self._loops.running("http.memory", LOCAL_SECONDS) as loop:
             while True:
-                loop.works()
+                loop.report_progress()
                 eventlet.sleep(MEMORY_CHECK_SECONDS)
                 if len(self.open) * CONNECTION_BYTES > self._max_buffered:
                     dropped = self.open.evict_until_held(self._max_buffered)
@@ -133,11 +133,11 @@ class HttpListener:
 
     def _accept_until_killed(self, loop: Loop) -> None:
         while True:
-            loop.works()
+            loop.report_progress()
             try:
                 sock, _ = self._sock.accept()
             except BlockingIOError:
-                loop.waits()
+                loop.report_idle()
                 trampoline(self._sock, read=True)
             except OSError as error:  # out of file descriptors, or the client disconnected already
                 log.warning("a connection could not be accepted: %s", error)

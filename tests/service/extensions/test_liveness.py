@@ -1,4 +1,4 @@
-"""A loop that does not move is named in /health and in a metric until it moves. An idle one, or an outage, is not."""
+"""A loop without progress is named in /health and a metric until it reports. An idle one, or an outage, is not."""
 
 import time
 
@@ -11,7 +11,7 @@ from nameko.testing.services import entrypoint_hook
 from contracts.ids import new_id
 from contracts.orders import OrderDelivered, OrderShipped
 from deploy import healthcheck
-from extensions.messaging import kept_connection
+from extensions.messaging import reconnecting_connection
 from extensions.messaging.event_handler import handles
 from extensions.messaging.publisher import ConfirmedPublisher
 from extensions.operations import operations
@@ -144,7 +144,7 @@ BLOCKED = {
 
 
 @pytest.mark.parametrize(("loop", "block"), BLOCKED.items(), ids=BLOCKED)
-def test_a_loop_that_blocks_is_named_until_it_moves(start, bus, monkeypatch, loop, block):
+def test_a_loop_that_blocks_is_named_until_it_reports(start, bus, monkeypatch, loop, block):
     monkeypatch.setattr(server, "CALLS_SECONDS", 1.0)
     container, live = start()
     DOORS[loop] = eventlet.Event()
@@ -170,7 +170,7 @@ def test_a_loop_that_blocks_is_named_until_it_moves(start, bus, monkeypatch, loo
 
 
 def test_a_reader_that_hangs_is_named_although_heartbeats_were_sent(start, monkeypatch):
-    monkeypatch.setattr(kept_connection, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(reconnecting_connection, "HEARTBEAT_SECONDS", 1)
     _container, live = start()
     DOORS["broker.consuming"] = eventlet.Event()
     call(None, None)

@@ -222,7 +222,7 @@ def test_pitfall_13_no_service_uses_the_standalone_client():
 def test_pitfall_14_calls_declare_no_queues_and_leave_none(subject, caller, servers):
     before = queues(servers.rabbitmq)
     declared = []
-    listening = subject.shared_extensions[Listener]._connection
+    listening = subject.shared_extensions[Listener]._connection.connection
     for one in listening.channels.values():
         if one.channel_id:
             one.queue_declare = lambda *args, **_kwargs: declared.append(args)

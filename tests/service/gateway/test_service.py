@@ -257,7 +257,7 @@ class TestHealth:
     def test_live(self, api):
         assert api.get("/health/live/").json() == {"status": "ok"}
 
-    def test_a_stuck_loop_is_named_until_it_moves(self, gateway, services):
+    def test_a_stuck_loop_is_named_until_it_reports(self, gateway, services):
         api = gateway(services=services)
         loops = loops_of(gateway.containers[-1])
         assert {"http.accept", "http.memory", "periodic.catch_up_with_users"} <= loops.names()

@@ -15,7 +15,7 @@ from nameko import config
 from contracts.catalog import ProductCreated, ProductUpdated
 from contracts.errors import ServiceUnavailable, UpstreamTimeout
 from contracts.orders import PriceChanged, ProductUnavailable
-from orders.providers import ProductsProvider
+from orders.providers import ProductSourceProvider
 from orders.service import OrdersService
 from tests.service.orders.test_service import ALICE, BOOK, PEN, line, product
 from tests.support import TEST_TIMEOUT_SECONDS, database, eventually, owned_database
@@ -48,7 +48,7 @@ class Catalog:
 
     def forget_what_is_stored(self):
         """Let orders store the products again that catalog confirms next."""
-        [provider] = [one for one in self.container.dependencies if isinstance(one, ProductsProvider)]
+        [provider] = [one for one in self.container.dependencies if isinstance(one, ProductSourceProvider)]
         provider.source.confirmations._stored.clear()
 
     def order(self, *lines, **more):

@@ -15,7 +15,7 @@ DOCUMENT = "docs/reliability/bounds.md"
 HEADING = "\n## Every loop, pool, lock, queue and connection\n"
 PRODUCT = re.compile(r"(?:contracts|extensions|gateway|catalog|inventory|notifications|orders|payments|users)/")
 RESOURCE = re.compile(
-    r"(?:^|\.)(?:(?:Bounded)?Semaphore|R?Lock|(?:Light)?Queue|\w*Pool(?:Executor)?|Thread|KeptConnection|HTTPConnection"
+    r"(?:^|\.)(?:(?:Bounded)?Semaphore|R?Lock|(?:Light)?Queue|\w*Pool(?:Executor)?|Thread|ReconnectingConnection|HTTPConnection"
     r"|connect|create_connection|create_engine|from_url|listen|wsgi\.server|tpool\.execute|BatchLoader|Batcher|Bulkhead"
     r"|CircuitBreaker|WorkItemBreaker)$"
 )

@@ -51,7 +51,7 @@ class Shop:
         process.recount(self.count)
         ticket = object()
         try:
-            process.require_chance()
+            process.require_capacity()
             if process.enter(ticket, WAIT_SECONDS):
                 self._store(process)
                 return True
@@ -154,7 +154,7 @@ def test_a_new_order_does_not_overtake_those_that_wait():
     assert shop.place() is None
 
 
-def test_the_line_is_bounded():
+def test_the_queue_is_bounded():
     shop = Shop(highest=1, most_waiting=2)
     assert [shop.place() for _ in range(4)] == [True, None, None, False]
 
@@ -179,7 +179,7 @@ def test_after_a_wait_in_vain_orders_are_refused_at_once_until_one_is_let_in():
     assert [shop.place(), shop.place()] == [True, None]
 
 
-def test_an_order_does_not_join_a_line_whose_first_has_hardly_any_time_left():
+def test_an_order_does_not_join_a_queue_whose_first_has_hardly_any_time_left():
     shop = Shop(highest=1)
     shop.place()
     shop.place()

@@ -38,7 +38,7 @@ class Catalog:
         self.clock = Clock()
         self.counted, self.reads = [], []
         self.source = ProductSource(timedelta(minutes=15), PROMPT, lambda: self.counted.append(1))
-        self.source._prompt, self.source._patient = Probe(self.clock), Probe(self.clock)
+        self.source._short_calls, self.source._long_calls = Probe(self.clock), Probe(self.clock)
         self.source._recent = RecentReplicas(self.clock)
         self.products = {str(one.id): one for one in products}
         self.replicas = {}

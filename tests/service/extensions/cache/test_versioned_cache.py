@@ -12,7 +12,7 @@ from nameko import config
 
 from contracts.errors import UpstreamTimeout
 from extensions.cache.connection import MAX_PAUSE_SECONDS
-from extensions.cache.local_replica import ReplicaOf
+from extensions.cache.local_replica import LocalReplicaProvider
 from extensions.cache.versioned_cache import Cache
 from extensions.operations import operations
 from extensions.rpc.server import rpc
@@ -32,7 +32,7 @@ class Shelf:
 
     name = "notifications"
     cache = Cache()
-    replica = ReplicaOf("notifications", "thing")
+    replica = LocalReplicaProvider("notifications", "thing")
 
     @rpc(transaction=False)
     def get(self, key):

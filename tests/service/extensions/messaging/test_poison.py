@@ -181,13 +181,13 @@ def test_pitfall_05_undeliverable_results_do_no_harm(victim, bus, caller, odd):
 
 
 def test_pitfall_05_a_forged_address_makes_the_broker_close_no_connection(victim, bus, caller):
-    kept = victim.shared_extensions[sender.Sender]._kept
-    connection = kept.connection
+    sending = victim.shared_extensions[sender.Sender]._connection
+    connection = sending.connection
     address = "amq.rabbitmq.reply-to.g1h2AA5yZXBseUAxMjM0NTY3OAAAAAAAAAAAAAAAAA==.a"
     bus.publish_raw("notifications.echo", '{"args": [], "kwargs": {}}', exchange=RPC_EXCHANGE, reply_to=address)
     eventually(lambda: survives(lambda: caller.notifications.echo(1)))
     assert_well(victim, bus, caller)
-    assert kept.connection is connection
+    assert sending.connection is connection
 
 
 @pytest.mark.skipif(IS_PLAIN_WIRE, reason="py-amqp cannot read a routing key that is not UTF-8")

@@ -159,11 +159,11 @@ class TestThePublisher:
 
     def test_a_refusal_costs_no_new_connection(self, publisher):
         publisher.publish([self.message()])
-        connection = publisher._kept.connection
+        connection = publisher._connection.connection
         for number in range(4):
             outcome = publisher.publish([self.message(f"{UNKNOWN}.{number}"), self.message()])
             assert (len(outcome.refused), len(outcome.confirmed), outcome.failure) == (1, 1, None)
-        assert publisher._kept.connection is connection
+        assert publisher._connection.connection is connection
 
 
 def test_events_that_were_confirmed_before_a_failure_are_not_sent_again(producer, caller, channel, monkeypatch):

@@ -13,11 +13,11 @@ from contracts.errors import UpstreamTimeout
 from contracts.events import EXCHANGE, queue_name
 from contracts.ids import new_id
 from contracts.orders import OrderDelivered, OrderShipped
-from extensions.messaging import kept_connection, publisher, sender
+from extensions.messaging import publisher, reconnecting_connection, sender
 from extensions.messaging.connection import BrokerBlocked, BrokerUnavailable
 from extensions.messaging.event_handler import EventHandler, handles
-from extensions.messaging.kept_connection import peers_of
 from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
+from extensions.messaging.reconnecting_connection import peers_of
 from extensions.messaging.sender import Sender
 from extensions.operations import operations
 from extensions.rpc.client import PendingCalls
@@ -141,7 +141,7 @@ def alone(servers, monkeypatch):
 
 def test_a_broker_that_says_nothing_after_the_handshake_fails_publishing_by_its_deadline(alone, monkeypatch):
     with silent_broker() as broker, monkeypatch.context() as short:
-        short.setattr(kept_connection, "SETUP_TIMEOUT_SECONDS", 1.0)
+        short.setattr(reconnecting_connection, "SETUP_TIMEOUT_SECONDS", 1.0)
         with nameko.config.patch({"AMQP_URI": broker.uri}):
             for _ in range(2):  # the second would wait for the lock
                 with eventlet.Timeout(30):
@@ -211,7 +211,7 @@ class OneShortPause(Backoff):
 
 
 def test_a_connection_that_is_open_again_ends_the_pauses_of_the_others(monkeypatch, broker_outage, run_service, caller):
-    monkeypatch.setattr(kept_connection, "Backoff", OneShortPause)
+    monkeypatch.setattr(reconnecting_connection, "Backoff", OneShortPause)
     monkeypatch.setattr(OneShortPause, "next_pause", lambda self, *_: self.first)
     container = run_service(Subject)
     connections = peers_of(container)

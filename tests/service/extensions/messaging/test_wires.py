@@ -107,7 +107,7 @@ def test_an_unroutable_mandatory_message_is_returned(wire):
 
 
 def test_a_service_handles_events_and_replies_to_calls(subject, wire, bus, caller):
-    assert isinstance(subject.shared_extensions[Listener]._connection, connection_class({"AMQP_WIRE": wire}))
+    assert isinstance(subject.shared_extensions[Listener]._connection.connection, connection_class({"AMQP_WIRE": wire}))
     event = OrderShipped(order_id=new_id(), user_id=new_id())
     message_id = bus.publish(event)
     bus.publish(event, message_id=message_id)

@@ -67,7 +67,7 @@ def start(servers):
 
 
 def cut(container):
-    container.shared_extensions[Listener]._connection.transport.sock.shutdown(socket.SHUT_RDWR)
+    container.shared_extensions[Listener]._connection.connection.transport.sock.shutdown(socket.SHUT_RDWR)
 
 
 def test_an_event_that_two_processes_handle_takes_effect_once(start, bus):
@@ -77,7 +77,7 @@ def test_an_event_that_two_processes_handle_takes_effect_once(start, bus):
     eventually(lambda: ENTERED)
     start()
     cut(zombie)  # the broker redelivers to the other process, which waits for the zombie's transaction
-    eventually(lambda: zombie.shared_extensions[Listener]._connection)
+    eventually(lambda: zombie.shared_extensions[Listener]._connection.connection)
     eventlet.sleep(0.5)
     Suspended.go_on.send()
     bus.publish(after)

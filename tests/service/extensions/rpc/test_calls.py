@@ -34,7 +34,7 @@ def calls(toy):
 
 def cut(container):
     """Break the connection of a service's consumers, like a network failure."""
-    container.shared_extensions[Listener]._connection.transport.sock.shutdown(socket.SHUT_RDWR)
+    container.shared_extensions[Listener]._connection.connection.transport.sock.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_call_returns_a_result(calls):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from extensions.runtime import progress
-from extensions.runtime.progress import Loops, loops_of, made_progress, work_for
+from extensions.runtime.progress import Loops, loops_of, report_current_progress, set_current_loop
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def clock(monkeypatch):
     return clock
 
 
-def test_a_loop_that_does_not_report_is_stuck_until_it_moves(clock):
+def test_a_loop_that_does_not_report_is_stuck_until_its_next_report(clock):
     loops = Loops()
     with loops.running("relay", 10) as loop:
         clock.now += 10
@@ -24,7 +24,7 @@ def test_a_loop_that_does_not_report_is_stuck_until_it_moves(clock):
         assert loops.stuck() == {"relay": 11}
         assert loops.is_stuck("relay")
         assert loops.problem() == "stuck: relay (11 s)"
-        loop.works()
+        loop.report_progress()
         assert loops.stuck() == {}
         assert loops.problem() == ""
 
@@ -32,11 +32,11 @@ def test_a_loop_that_does_not_report_is_stuck_until_it_moves(clock):
 def test_a_loop_that_waits_for_work_is_never_stuck(clock):
     loops = Loops()
     with loops.running("consumer", 10) as loop:
-        loop.waits()
+        loop.report_idle()
         clock.now += 1_000_000
         assert loops.stuck() == {}
         assert loops.age("consumer") == 0
-        loop.works()
+        loop.report_progress()
         clock.now += 11
         assert loops.stuck() == {"consumer": 11}
 
@@ -44,7 +44,7 @@ def test_a_loop_that_waits_for_work_is_never_stuck(clock):
 def test_a_loop_that_waits_for_a_time_is_stuck_if_it_does_not_wake(clock):
     loops = Loops()
     with loops.running("timer", 10) as loop:
-        loop.waits(3600)
+        loop.report_idle(3600)
         clock.now += 3610
         assert loops.stuck() == {}
         clock.now += 1
@@ -65,7 +65,7 @@ def test_of_loops_with_one_name_the_stuck_one_counts(clock):
     loops.on_new_name = names.append
     with loops.running("collect", 10), loops.running("collect", 10) as other:
         clock.now += 11
-        other.works()
+        other.report_progress()
         assert loops.stuck() == {"collect": 11}
     assert names == ["collect"]
 
@@ -73,12 +73,12 @@ def test_of_loops_with_one_name_the_stuck_one_counts(clock):
 def test_a_worker_reports_for_the_loop_that_waits_for_it(clock):
     with Loops().running("timer", 10) as loop:
         clock.now += 11
-        work_for(loop)
-        made_progress()
+        set_current_loop(loop)
+        report_current_progress()
         assert not loop.is_stuck
-        work_for(None)
+        set_current_loop(None)
         clock.now += 11
-        made_progress()
+        report_current_progress()
         assert loop.is_stuck
 
 

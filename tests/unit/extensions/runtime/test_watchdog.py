@@ -30,20 +30,20 @@ def test_it_ends_the_process_after_enough_checks_in_a_row(ended):
         assert ended == []
         dog.check()
         assert ended == [EXIT_CODE]
-        loop.waits()
+        loop.report_idle()
         dog.check()
     assert ended == [EXIT_CODE]
 
 
-def test_a_loop_that_moves_meanwhile_begins_the_count_again(ended):
+def test_a_loop_that_reports_meanwhile_begins_the_count_again(ended):
     loops = Loops()
     dog = Watchdog(loops, 3, ended.append)
     with loops.running("relay", -1) as loop:
         dog.check()
         dog.check()
-        loop.waits()
+        loop.report_idle()
         dog.check()
-        loop.works()
+        loop.report_progress()
         dog.check()
         dog.check()
     assert ended == []

@@ -10,7 +10,7 @@ from amqp.exceptions import UnexpectedFrame
 from amqp.method_framing import frame_writer
 from amqp.serialization import dumps, loads
 
-from extensions.messaging import kept_connection
+from extensions.messaging import reconnecting_connection
 from extensions.messaging.wire import frames
 from extensions.messaging.wire.transport import BufferedTransport
 from extensions.runtime.progress import Loop
@@ -172,13 +172,13 @@ def test_a_writer_that_is_killed_while_it_waits_interrupts_no_write(ends):
 
 
 def test_a_connection_whose_peer_does_not_read_is_closed(ends, monkeypatch):
-    monkeypatch.setattr(kept_connection, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(reconnecting_connection, "HEARTBEAT_SECONDS", 0.1)
     transport, theirs = ends
     writing = fill(transport, theirs)
     beat = lambda: transport.write(b"a heartbeat")  # noqa: E731
     beating = SimpleNamespace(transport=transport, connected=True, heartbeat_tick=beat)
     with eventlet.Timeout(5):
-        eventlet.spawn(kept_connection._send_heartbeats, beating, Loop(""))
+        eventlet.spawn(reconnecting_connection._send_heartbeats, beating, Loop(""))
         with pytest.raises(OSError, match="closed"):
             transport.read_frame()
         assert "Broken pipe" in writing.wait()

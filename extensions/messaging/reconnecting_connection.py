@@ -28,7 +28,7 @@ HEARTBEAT_SECONDS = 10
 SETUP_TIMEOUT_SECONDS = 15
 
 
-class KeptConnection:
+class ReconnectingConnection:
     """One connection of one service. `purpose` names it in the log.
 
     `set_up` is called with each new connection before it is read. `on_lost` is called with the error that ended a
@@ -49,7 +49,7 @@ class KeptConnection:
         on_blocked: Callable[[], None] = lambda: None,
         on_channel_error: Callable[[ChannelError], None] | None = None,
         loops: Loops | None = None,
-        peers: "list[KeptConnection] | None" = None,
+        peers: "list[ReconnectingConnection] | None" = None,
     ) -> None:
         """`peers` are the other connections of the service, which are tried again as soon as this one is open."""
         self.purpose, self._service, self._loops = purpose, service, loops or Loops()
@@ -104,14 +104,14 @@ class KeptConnection:
             _shut_down(connection)
 
     def run(self) -> None:
-        """Open and read the connection until close(). This runs in a greenlet of its own, the reader."""
+        """Open and read the connection until this greenlet, the reader, is killed or calls abandon()."""
         with self._loops.running(f"broker.{self.purpose}") as loop:
             self._keep_open(loop)
 
     def _keep_open(self, loop: Loop) -> None:
         backoff = Backoff()
         while not self._stopping:
-            loop.works()
+            loop.report_progress()
             try:
                 with eventlet.Timeout(SETUP_TIMEOUT_SECONDS, TimeoutError("the broker did not complete the set-up")):
                     self._open()
@@ -122,12 +122,12 @@ class KeptConnection:
                 pause = backoff.next_pause()
                 what = error or type(error).__name__
                 log.warning("RabbitMQ is unavailable for %s (%s); next try in %.1f s", self.purpose, what, pause)
-                loop.waits(pause)
+                loop.report_idle(pause)
                 self._pause = Signal()
                 self._pause.wait(timeout=pause)
 
     def close(self) -> None:
-        """Close the connection for good. Another greenlet calls this, after the reader has ended."""
+        """Close the connection for good. Another greenlet calls this, after it has killed the reader."""
         self._end()
         self._lose(OSError("closed"))
 
@@ -210,8 +210,8 @@ class KeptConnection:
 def _send_heartbeats(connection: amqp.Connection, reader: Loop) -> None:
     """Send heartbeats. Shut the socket down when none is received, to end the reader, which has no timeout.
 
-    Each heartbeat is progress of the reader too: without what the reader has read, heartbeat_tick() raises. So a reader
-    that hangs in a callback makes no progress, and one that waits for messages does.
+    heartbeat_tick() raises if the reader has received nothing for two intervals. Each call that succeeds counts as
+    progress of the reader. A reader that hangs in a callback receives nothing, so its progress ends.
     """
     try:
         while True:
@@ -219,7 +219,7 @@ def _send_heartbeats(connection: amqp.Connection, reader: Loop) -> None:
             # The heartbeat waits for other writers, which may wait for a broker that no longer reads.
             with eventlet.Timeout(HEARTBEAT_SECONDS, TimeoutError("the broker does not read")):
                 connection.heartbeat_tick()
-            reader.works()
+            reader.report_progress()
     except (*CONNECTION_ERRORS, AttributeError) as error:
         log.warning("closing the connection to RabbitMQ: %s", error or type(error).__name__)
         _shut_down(connection)
@@ -231,7 +231,7 @@ def _shut_down(connection: amqp.Connection) -> None:
             connection.transport.sock.shutdown(socket.SHUT_RDWR)
 
 
-def peers_of(container: Any) -> list[KeptConnection]:
+def peers_of(container: Any) -> list[ReconnectingConnection]:
     """Return the list of all connections of the service that a container runs."""
-    peers: list[KeptConnection] = vars(container).setdefault("broker_connections", [])
+    peers: list[ReconnectingConnection] = vars(container).setdefault("broker_connections", [])
     return peers
