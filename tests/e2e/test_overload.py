@@ -16,7 +16,7 @@ LIMIT = 5
 CALLERS = 60
 AT_ONCE_SECONDS = 0.25  # for the fastest of several refusals, because the machine may be busy
 RECOVERY_SECONDS = 10
-DEADLINE_SECONDS = 5 + 2  # the gateway's deadline, and 2 s for a busy machine
+SLACK = 2.0  # seconds, for a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_all_requests_get_a_response_in_time_while_every_database_connection_is_
             (503, "SERVICE_UNAVAILABLE"),
             (504, "UPSTREAM_TIMEOUT"),
         }
-        assert max(response.seconds for response in responses) < DEADLINE_SECONDS
+        assert max(response.seconds for response in responses) < float(shop.suite.env["HTTP_DEADLINE_SECONDS"]) + SLACK
         assert all(response.retry_after for response in responses if response.status == 503)
         assert is_alive(shop)
         assert shop.get(f"/products/{pen['id']}")["id"] == pen["id"]  # the other services are not affected
