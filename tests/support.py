@@ -29,9 +29,7 @@ IS_PLAIN_WIRE = os.environ.get("AMQP_WIRE") == "plain"
 # A mark in the statements that empty tables between tests, so that test_plans can ignore them.
 RESET = "/* reset between tests */ "
 # The time limit of a wait, in seconds. It only matters if a test fails, so it is long enough for the slowest machine.
-TEST_TIMEOUT_SECONDS = 60.0
-# For slowness(): sum(range(...)) and how long it takes on a machine of 2020 with an idle processor.
-FIXED_COMPUTATION, FIXED_COMPUTATION_SECONDS = 15_000_000, 0.4
+TEST_TIMEOUT_SECONDS = 180.0
 SIZES = (
     "SELECT relname, pg_relation_size(oid) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
 )
@@ -70,16 +68,6 @@ def eventually(check, timeout=TEST_TIMEOUT_SECONDS, pause=0.02):
         if time.monotonic() > deadline:
             raise AssertionError(f"not true within {timeout} s: {problem or result!r}")
         eventlet.sleep(pause)
-
-
-def slowness():
-    """How many times longer a fixed computation takes now than on a fast idle machine; from 1.0 to 8.0.
-
-    The deadlines of the suite are settings, which an operator of a slow machine would raise. So do the tests.
-    """
-    began = time.perf_counter()
-    sum(range(FIXED_COMPUTATION))
-    return min(8.0, max(1.0, (time.perf_counter() - began) / FIXED_COMPUTATION_SECONDS))
 
 
 def stated(request):

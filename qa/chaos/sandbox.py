@@ -28,7 +28,8 @@ from qa.chaos.crash_points import CRASHABLE, FOLDER
 from qa.chaos.proxy import Proxies
 from qa.chaos.superuser import superuser
 from qa.chaos.user import Account, User
-from qa.support.client import ADMIN, CUSTOMER
+from qa.support.client import ADMIN, CUSTOMER, Client
+from qa.support.machine_speed import deadlines
 from qa.support.own_suite import set_up
 
 TWICE = ("inventory", "payments", "orders")
@@ -155,7 +156,9 @@ def sandbox(folder: Path, *, small_disk: bool = False, say=lambda text: print(te
         if clock is not None:  # PostgreSQL compares deadlines, so it needs the services' clock
             servers.postgres.environment = clock.environment
             servers.postgres.restart()
-        direct = set_up(folder, direct | {"ORDER_DEADLINE_SECONDS": str(ORDER_DEADLINE_SECONDS)})
+        limits = deadlines()
+        Client.response_seconds = 2 * float(limits["HTTP_DEADLINE_SECONDS"])
+        direct = set_up(folder, direct | limits | {"ORDER_DEADLINE_SECONDS": str(ORDER_DEADLINE_SECONDS)})
         migrate.migrate(say=lambda _line: None)
         stack.callback(proxies.stop)
         environment = proxies.start(direct) | {FOLDER: str(folder)}

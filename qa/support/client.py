@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 PRODUCTS = 10
-RETRY_SECONDS = 60.0  # a request is repeated for so long while services are down
+RETRY_SECONDS = 300.0  # a request is repeated for so long while services are down
 ADMIN = "admin@example.com"
 CUSTOMER = "demo@example.com"
 

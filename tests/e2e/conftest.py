@@ -17,13 +17,13 @@ from deploy.local.suite import Suite
 from qa.support.client import ADMIN, CUSTOMER, Client, log_in
 from qa.support.consistency import await_rest, database_urls, report
 from qa.support.free_ports import free_address
+from qa.support.machine_speed import deadlines
 from tests.secrets_in_logs import secrets_in
-from tests.support import empty_database, eventually, purge_queues, slowness
+from tests.support import empty_database, eventually, purge_queues
 
 ROOT = Path(__file__).parent.parent.parent
 DEADLINE_SECONDS = 60  # long enough for a slow machine; tests of the deadline set it in the database
 READY_SECONDS = 400
-RPC_TIMEOUT, HTTP_DEADLINE = 4.0, 5.0  # the defaults of production, for a machine of normal speed
 PASSWORD = "Demo-pass-2026!"
 
 
@@ -151,12 +151,11 @@ def running_suite(servers):
         empty_database(service)
     purge_queues()
     address = free_address()
-    factor = slowness()
-    Client.response_seconds = 2 * HTTP_DEADLINE * factor
+    limits = deadlines()
+    Client.response_seconds = 2 * float(limits["HTTP_DEADLINE_SECONDS"])
     environment = servers.environment | {
         "GATEWAY_ADDRESS": address,
-        "RPC_TIMEOUT_SECONDS": str(RPC_TIMEOUT * factor),
-        "HTTP_DEADLINE_SECONDS": str(HTTP_DEADLINE * factor),
+        **limits,
         "ORDER_DEADLINE_SECONDS": str(DEADLINE_SECONDS),
         "RETRY_DELAYS_MS": "[200, 400, 800, 1600, 3200]",
         **ports.metrics_addresses(servers.data, PROCESSES),
