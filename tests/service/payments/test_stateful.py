@@ -129,7 +129,9 @@ class Payments(RuleBasedStateMachine):
         self.ledger = MemoryLedger()
         self.calls = use_cases.ProviderCalls(SimulatedProvider(LIMIT, self.ledger))
         self.results = []  # (order, operation, item, outcome)
-        self.leases = {}  # the latest lease of each order that is being asked about
+        # The latest lease of each order that is being asked about, and the orders whose lease has ended. Until another
+        # process claims such an order, its result may still be recorded.
+        self.leases, self.ended = {}, set()
         with self.transactions.open([]) as (session, _):
             session.execute(text("DELETE FROM work_items"))
 
@@ -207,8 +209,9 @@ class Payments(RuleBasedStateMachine):
     def _ask(self, item, call):
         order = [str(each) for each in self.orders].index(call.authorisation.partition(":")[0])
         assert call.operation == self.till.asks[order]
-        assert order not in self.leases, "two processes ask about one payment"
+        assert order not in self.leases or order in self.ended, "two processes ask about one payment"
         self.leases[order] = item.lease
+        self.ended.discard(order)
         [outcome] = self.calls.execute(call)
         self.results.append((order, str(call.operation), item, outcome))
 
@@ -217,7 +220,7 @@ class Payments(RuleBasedStateMachine):
     def the_leases_end(self):
         with self.transactions.open([]) as (session, _):
             session.execute(text("UPDATE work_items SET next_attempt_at = clock_timestamp() WHERE lease IS NOT NULL"))
-        self.leases.clear()
+        self.ended |= set(self.leases)
 
     @precondition(lambda self: self.results)
     @rule(data=st.data(), crash=crashes)
@@ -244,6 +247,7 @@ class Payments(RuleBasedStateMachine):
         for order, operation, item, _ in results:
             if self.leases.get(order) == item.lease:
                 del self.leases[order]
+                self.ended.discard(order)
                 self.till.answered(order, operation, approved=self.amounts[order] <= LIMIT)
 
     def created(self, order):

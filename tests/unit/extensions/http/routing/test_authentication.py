@@ -8,9 +8,15 @@ from extensions.http.routing import authentication as auth
 from extensions.http.routing.authentication import VerifiedTokens
 from extensions.security.access_tokens import AccessToken
 
-NOW = datetime.now(UTC).replace(microsecond=0)
 USER = uuid4()
 KEYS = {}
+
+
+@pytest.fixture(autouse=True)
+def now():
+    """The time of the test. On a slow machine it runs long after this module was imported."""
+    global NOW  # noqa: PLW0603  (for the defaults below)
+    NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 @pytest.fixture
@@ -29,11 +35,12 @@ def issued(monkeypatch):
     return known
 
 
-def access_token(expires_in=86_400, issued_at=NOW):
-    return AccessToken(USER, (Role.CUSTOMER,), issued_at, NOW + timedelta(seconds=expires_in), "t")
+def access_token(expires_in=900, issued_at=None):
+    return AccessToken(USER, (Role.CUSTOMER,), issued_at or NOW, NOW + timedelta(seconds=expires_in), "t")
 
 
-def updated(*roles, is_active=True, at=NOW + timedelta(seconds=1)):
+def updated(*roles, is_active=True, at=None):
+    at = at or NOW + timedelta(seconds=1)
     return UserUpdated(user_id=USER, roles=roles or (Role.CUSTOMER,), is_active=is_active, at=at)
 
 
