@@ -58,6 +58,11 @@ class Listener(SharedExtension):
     def _connection(self) -> amqp.Connection | None:
         return self._kept and self._kept.connection
 
+    @property
+    def problem(self) -> str:
+        """Why the service does not consume its queues, in words; "" if it does."""
+        return str(self._kept.problem)
+
     def is_consuming(self, subscription: Subscription) -> bool:
         """Tell whether the broker delivers messages for `subscription` at present."""
         return subscription in self._consumers
