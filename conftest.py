@@ -66,7 +66,11 @@ def servers():
         del os.environ[name]
     with (ROOT / "config.yml").open("rb") as file:
         setup_config(file)
-    migrate.migrate()  # it reads the settings, so it runs before the next line
+    try:
+        migrate.migrate()  # it reads the settings, so it runs before the next line
+    except migrate.MigrationError as error:  # report it once, not for each test
+        servers.stop()
+        pytest.exit(f"the databases cannot be migrated: {error}", returncode=2)
     os.environ["RETRY_DELAYS_MS"] = ALL_RETRIES  # a restarted broker gets new definitions
     gc.freeze()  # as a service does: garbage collections skip the imported modules
     yield servers

@@ -21,7 +21,7 @@ from contracts.services import SERVICES
 from deploy.config_file import load
 from deploy.server_users import ADMINISTRATOR_DATABASE
 from extensions.runtime.addresses import database_url, database_variable, owner_database_url, owner_variable
-from extensions.runtime.settings import is_production
+from extensions.runtime.parsed_settings import is_production
 from extensions.security.production import has_own_password
 
 ONE_AT_A_TIME = 7_305_512  # the key of the advisory lock that every creator of databases takes

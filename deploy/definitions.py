@@ -19,7 +19,7 @@ from deploy.broker_users import User, users
 from deploy.config_file import load
 from deploy.server_users import administrator_of, password_of
 from extensions.messaging import topology
-from extensions.runtime.settings import UnknownEnvironment, is_production
+from extensions.runtime.parsed_settings import UnknownEnvironment, is_production
 from extensions.security.production import is_common_password
 
 VHOST = "/"

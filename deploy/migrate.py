@@ -41,7 +41,10 @@ def migrate(services: Sequence[str] = (), *, say: Callable[[str], None] = print)
 
 
 def upgrade(database: Database) -> tuple[str | None, str | None]:
-    """Upgrade one database as its owner; returns the revisions before and after."""
+    """Upgrade one database as its owner; returns the revisions before and after. Raises MigrationError."""
+    if not revisions(database.service):
+        where = f"{database.service}/migrations/0001_....py"
+        raise MigrationError(f"{database.service} has no migration: create {where} (CONTRIBUTING.md, A service)")
     engine = sqlalchemy.create_engine(
         database.owner_url,
         poolclass=sqlalchemy.NullPool,
@@ -58,6 +61,11 @@ def upgrade(database: Database) -> tuple[str | None, str | None]:
             if not isinstance(error.orig, LockNotAvailable):
                 raise
             raise MigrationError(f"{database.service}: a table is locked: {error.orig}") from error
+
+
+def revisions(service: str) -> list[Path]:
+    """Return the files of the service's Alembic revisions."""
+    return sorted((ROOT / service / "migrations").glob("[!_]*.py"))
 
 
 def alembic_config(database: Database) -> Config:

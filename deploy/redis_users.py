@@ -16,7 +16,7 @@ from contracts.services import GATEWAY, SERVICES
 from contracts.users import TooManyFailedLogins
 from deploy.config_file import load
 from deploy.server_users import redis_password_of
-from extensions.runtime.settings import UnknownEnvironment, is_production
+from extensions.runtime.parsed_settings import UnknownEnvironment, is_production
 from extensions.security.production import is_common_password
 
 ADMINISTRATOR = "default"  # the user of clients that send no name

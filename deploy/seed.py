@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.config_file import load
-from extensions.runtime.settings import UnknownEnvironment, is_production
+from extensions.runtime.parsed_settings import UnknownEnvironment, is_production
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # eventlet prints a deprecation warning when it is imported

@@ -11,7 +11,7 @@ from deploy.config_file import ROOT, load
 from deploy.require_running import NotRunning, require_broker
 
 CONFIG = ROOT / "config.yml"
-STARTUP = {"PYTHONSTARTUP": str(ROOT / "deploy/shell_startup.py"), "PYTHONWARNINGS": "ignore"}
+STARTUP = {"PYTHONSTARTUP": str(ROOT / "deploy/shell_timeout.py"), "PYTHONWARNINGS": "ignore"}
 COMMAND = [sys.executable, "-m", "nameko", "shell", "--config", str(CONFIG)]
 
 

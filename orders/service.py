@@ -40,7 +40,7 @@ from extensions.operations import operations
 from extensions.rpc.client import RpcClient
 from extensions.rpc.server import rpc
 from extensions.rpc.signature import WireArguments
-from extensions.runtime.settings import is_production
+from extensions.runtime.parsed_settings import is_production
 from extensions.storage.engine import LockTimeout
 from extensions.storage.periodic import periodic
 from extensions.storage.sweeps import Sweep, SweepProvider

@@ -17,7 +17,7 @@ from deploy.local.servers import OURS, Servers
 from deploy.local.suite import Suite
 from deploy.server_users import OPERATOR
 from extensions.runtime.addresses import uri_variable
-from extensions.runtime.settings import is_production
+from extensions.runtime.parsed_settings import is_production
 
 VAR = ROOT / "var"
 REQUESTS_FILE = VAR / "api.http"

@@ -16,8 +16,8 @@ from nameko.extensions import DependencyProvider, SharedExtension
 
 from extensions.cache import entries
 from extensions.cache.batch_loader import BatchLoader
-from extensions.cache.deadline import Deadline
 from extensions.cache.pending_invalidations import Invalidation, PendingInvalidations
+from extensions.cache.redis_deadline import Deadline
 from extensions.observability.instruments import CacheInstruments
 from extensions.observability.metrics import Metrics
 from extensions.runtime.addresses import redis_url

@@ -84,11 +84,12 @@ class EventHandler(Entrypoint):
         self._batch_started_at = 0.0
 
     def setup(self) -> None:
-        """Subscribe. Raises ConfigurationError if a method of one event is not named after the event."""
+        """Subscribe. Raises ConfigurationError for a wrong name of the method, and for an event without a queue."""
         first, *others = self.events
         if not others and self.method_name != handler_name(first):
             message = f"{self.method_name} handles {first.__name__}: rename it to {handler_name(first)}"
             raise ConfigurationError(message)
+        self._require_queues()
         self.batch = max(1, int(config.get("EVENT_BATCH", 50)))
         self._instruments = HandlerInstruments(self.metrics, self.method_name)
         self._retries = Retries(self.publisher, self.dead_letters, self._instruments)
@@ -99,6 +100,21 @@ class EventHandler(Entrypoint):
         for queue in self._queues:
             self.listener.subscribe(queue)
         self.dead_letters.subscribe()
+
+    def _require_queues(self) -> None:
+        """Raise ConfigurationError if the contracts give the service no queue for an event.
+
+        It would wait for the queue without end. Only a service of the registry is checked: a test may define a service
+        whose user may declare its queues.
+        """
+        service = self.container.service_name
+        if self.container.service_cls.__module__ != f"{service}.service":
+            return
+        for event in self.events:
+            if service not in event.consumers:
+                where = f"{event.__module__.replace('.', '/')}.py"
+                message = f"{service} handles {event.event_type}: add {service!r} to the event's `consumers` in {where}"
+                raise ConfigurationError(message)
 
     def start(self) -> None:
         """Start the loop that handles deliveries."""

@@ -54,6 +54,11 @@ class Listener(SharedExtension):
         self._connection: Any = None
         self._reader: Any = None
 
+    @property
+    def problem(self) -> str:
+        """Why the service does not consume its queues, in words; "" if it does."""
+        return str(self._connection.problem)
+
     def is_consuming(self, subscription: Subscription) -> bool:
         """Tell whether the broker delivers messages for `subscription` at present."""
         return subscription in self._consumers

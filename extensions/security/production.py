@@ -14,7 +14,7 @@ from extensions.runtime.addresses import (
     redis_variable,
     uri_variable,
 )
-from extensions.runtime.settings import is_production
+from extensions.runtime.parsed_settings import is_production
 
 COMMON_PASSWORDS = frozenset({"", "guest", "suite", "postgres", "redis", "rabbitmq", "admin", "password", "secret"})
 

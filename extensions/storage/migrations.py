@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +16,9 @@ from extensions.runtime.backoff import Backoff
 from extensions.storage.tables import privileges
 
 log = logging.getLogger(__name__)
+
+Step = Callable[[Any], None]
+"""A part of a revision. Its argument is Alembic's module `op`."""
 
 MIGRATION_LOCK = 7_305_511  # an arbitrary number, the same for all processes
 # How long a migration waits for a lock, and for the migration of another process.
@@ -106,8 +110,32 @@ def grant(connection: Connection, metadata: MetaData, role: str) -> None:
         connection.execute(text(f"REVOKE {privilege} ON {quote(table)} FROM {quote(role)}"))
 
 
+def create_service_tables(op: Any, *, version: int) -> None:
+    """Create the tables of every service: outbox, inbox, dead letters, idempotency keys and timers.
+
+    Part of the first revision of a new service. A revision always creates the same: `version` states which of the
+    changes in STEPS it includes. A later change is a step at the end of STEPS. It is called by a new revision of each
+    service that exists then.
+    """
+    for create, _drop in _steps(version):
+        create(op)
+
+
+def drop_service_tables(op: Any, *, version: int) -> None:
+    """Undo create_service_tables."""
+    for _create, drop in reversed(_steps(version)):
+        drop(op)
+
+
+def _steps(version: int) -> Sequence[tuple[Step, Step]]:
+    if not 1 <= version <= len(STEPS):
+        message = f"version is {version}; the tables of every service have the versions 1 to {len(STEPS)}"
+        raise ValueError(message)
+    return STEPS[:version]
+
+
 def create_messaging_tables(op: Any) -> None:
-    """Create outbox, inbox, dead letters and idempotency keys: part of the first revision of every service."""
+    """Create outbox, inbox, dead letters and idempotency keys in their first form."""
     op.create_table(
         "outbox",
         sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
@@ -166,7 +194,7 @@ def drop_messaging_tables(op: Any) -> None:
 
 
 def create_timers(op: Any) -> None:
-    """Create the timers, and the column for who replayed a dead letter: the second revision of every service."""
+    """Create the timers, and the column for who replayed a dead letter."""
     op.create_table(
         "timers",
         sa.Column("name", sa.Text, nullable=False),
@@ -200,6 +228,14 @@ def drop_timers(op: Any) -> None:
     """Undo create_timers."""
     op.drop_column("dead_letters", "replayed_by")
     op.drop_table("timers")
+
+
+STEPS: tuple[tuple[Step, Step], ...] = (
+    (create_messaging_tables, drop_messaging_tables),
+    (create_timers, drop_timers),
+    (add_refusals, drop_refusals),
+)
+"""The functions that create and change the tables of every service, each with the one that undoes it."""
 
 
 def _now(name: str) -> sa.Column:

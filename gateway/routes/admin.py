@@ -31,7 +31,7 @@ class Routes:
 
     services: Services
 
-    @route("GET", "/admin/sagas", access=Access.ADMIN, query=SagaFilter, response=SagaView)
+    @route("GET", "/admin/sagas", access=Access.ADMIN, service="orders", query=SagaFilter, response=SagaView)
     def list_sagas(self, request: HttpRequest[None, SagaFilter]) -> Json[Page[SagaView]]:
         """List the orders that wait for a service, and for what; with `stuck`, those past the saga's deadline."""
         return self.services.orders.list_sagas(request.query, actor=request.actor)

@@ -12,7 +12,7 @@ from extensions.http.message.response import Response
 from extensions.http.message.strict_json import dump
 from extensions.http.openapi.document import document
 from extensions.http.routing.route import route
-from extensions.runtime.settings import is_production
+from extensions.runtime.parsed_settings import is_production
 
 VERSION = "0.1.0"
 INFO: dict[str, Any] = {

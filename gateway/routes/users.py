@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from contracts.base import Json, Page, PageRequest
-from contracts.errors import InvalidState, NotAuthenticated
+from contracts.errors import InvalidState
 from contracts.services import Services
 from contracts.users import (
     Credentials,
@@ -108,9 +108,7 @@ class Routes:
     )
     def get_profile(self, request: HttpRequest) -> Json[UserView]:
         """Show the caller's own account."""
-        if request.token is None:
-            raise NotAuthenticated
-        return self.services.users.get_user(request.token.user_id, actor=request.actor)
+        return self.services.users.get_user(request.user_id, actor=request.actor)
 
     @route("GET", "/users", access=Access.ADMIN, service="users", query=PageRequest, response=UserView)
     def list_users(self, request: HttpRequest[None, PageRequest]) -> Json[Page[UserView]]:

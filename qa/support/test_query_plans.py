@@ -35,6 +35,8 @@ def test_a_statement_is_the_same_whatever_its_values(statement):
         (scan("Seq Scan"), ["orders"]),
         (over("Limit", scan("Seq Scan")), ["orders"]),  # a filter may drop all of it
         (scan("Seq Scan", "outbox"), []),
+        (scan("Seq Scan", "pg_type"), []),
+        (scan("Seq Scan", "a_table_of_a_new_service"), ["a_table_of_a_new_service"]),
         (scan("Index Scan"), ["orders"]),
         (scan("Index Scan", **{"Index Cond": "(id = ?)"}), []),
         (over("Limit", scan("Index Scan")), []),

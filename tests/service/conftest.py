@@ -14,7 +14,15 @@ from contracts.services import PROCESSES
 from extensions.messaging import listener, topology
 from extensions.messaging.event_handler import EventHandler
 from qa.chaos.proxy import Proxies
-from tests.support import FakeServices, are_empty, database, empty_database, eventually, purge_queues
+from tests.support import (
+    TEST_TIMEOUT_SECONDS,
+    FakeServices,
+    are_empty,
+    database,
+    empty_database,
+    eventually,
+    purge_queues,
+)
 from users import providers
 
 
@@ -57,8 +65,9 @@ class SharedServices:
         empty_cache_and_queues()
         for service in service_classes:
             if service.name not in self.containers:
-                self.containers[service.name] = get_container_cls()(service)
-                self.containers[service.name].start()
+                container = get_container_cls()(service)
+                start(container)
+                self.containers[service.name] = container
         return [self.containers[service.name] for service in service_classes]
 
     def _are_idle(self):
@@ -103,8 +112,8 @@ def run_service(servers, request, monkeypatch):
             replacements["services"] = FakeServices(replacements["services"])
         if replacements:
             replace_dependencies(container, **replacements)
+        start(container)
         containers.append(container)
-        container.start()
         return container
 
     yield run
@@ -133,6 +142,25 @@ def broker_outage(servers, monkeypatch):
     with config.patch({"AMQP_URI": uri}):
         yield lambda: proxies.fault(proxies.broker, "refuse")
     proxies.stop()
+
+
+def start(container, seconds=TEST_TIMEOUT_SECONDS):
+    """Start a container. The test fails with the reason if it has not started after `seconds`.
+
+    In production a service tries without end to connect to the broker and to consume its queues.
+    """
+    limit = eventlet.Timeout(seconds)
+    try:
+        container.start()
+    except eventlet.Timeout as timeout:
+        if timeout is not limit:
+            raise
+        problem = container.shared_extensions[listener.Listener].problem
+        container.kill()
+        hint = "is the service among the event's `consumers` in contracts/?" if "no queue" in problem else "see the log"
+        pytest.fail(f"{container.service_name} did not start within {seconds} s: it {problem}; {hint}", pytrace=False)
+    finally:
+        limit.cancel()
 
 
 def stop_all(containers):

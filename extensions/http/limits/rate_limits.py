@@ -15,7 +15,7 @@ from contracts.users import TooManyFailedLogins
 from extensions.cache.rate_limits import Policy, Quota, RateLimits
 from extensions.http.message.errors import append_item
 from extensions.http.message.request import HttpRequest
-from extensions.runtime.settings import by_environment, listed
+from extensions.runtime.parsed_settings import by_environment, listed
 
 PER_ADDRESS, PER_USER = "per_address", "per_user"
 # An IPv6 client gets at least a /64 network and may send from any address in it, so the network is counted.

@@ -90,6 +90,13 @@ class HttpRequest(Generic[Body, Query]):
             return ANONYMOUS
         return Actor(user_id=self.token.user_id, roles=tuple(str(role) for role in self.token.roles))
 
+    @property
+    def user_id(self) -> UUID:
+        """The caller's id, for a route about the caller's own things. Raises NotAuthenticated without a token."""
+        if self.token is None:
+            raise NotAuthenticated
+        return self.token.user_id
+
     def require_admin(self) -> None:
         """Raise NotAuthenticated or PermissionDenied unless the caller is an administrator."""
         if self.token is None:

@@ -29,8 +29,8 @@ from extensions.messaging.listener import Listener
 from extensions.observability.metrics import Metrics
 from extensions.rpc.service_guard import ServiceGuards
 from extensions.runtime.bulkhead import Bulkhead
+from extensions.runtime.parsed_settings import by_environment, is_production, listed
 from extensions.runtime.progress import loops_of
-from extensions.runtime.settings import by_environment, is_production, listed
 
 log = logging.getLogger(__name__)
 

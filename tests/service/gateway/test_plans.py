@@ -1,7 +1,7 @@
 """No statement of the hot paths reads a whole table that grows with orders, products or customers.
 
-qa/bench/paths.py must list every entry point of the suite. `python -m qa.bench --only plans` compares the rows read in
-two shops of different size; this test checks whether PostgreSQL can avoid reading a whole table.
+qa/bench/paths.py calls every GET operation, and those that change data. `python -m qa.bench --only plans` compares the
+rows read in two shops of different size; this test checks whether PostgreSQL can avoid reading a whole table.
 """
 
 import contextlib
@@ -87,7 +87,7 @@ def test_no_hot_statement_reads_a_growing_table_whole(explained, api, stored, lo
     eventually(lambda: {"order.delivered"} <= kinds_told(customer))
     seen = explained()
     unseen = set(SERVICES) - {one.database for one in seen}
-    assert not unseen, f"no statement of {unseen} was seen: add calls of its methods to qa/bench/paths.py"
+    assert not unseen, f"no statement of {unseen} was seen: add calls of its routes to qa/bench/paths.py"
     for table in ("orders", "reservations", "payments", "notifications", "outbox", "inbox", "products", "users"):
         assert any(table in one.statement for one in seen), f"no statement reads {table}"
     whole = {

@@ -39,7 +39,7 @@ Under `services`:
       {NAME}_DATABASE_URL: *{name}-database
     healthcheck: {{<<: *healthcheck, test: [CMD, python, -m, deploy.healthcheck, {name}]}}
 
-Under `environment` of `prepare`:
+At the end of `environment` of `prepare`:
 
       {NAME}_DATABASE_URL: &{name}-database ${{{NAME}_DATABASE_URL:-postgresql+psycopg2://{name}:{name}@postgres:5432/{name}}}
       {NAME}_OWNER_DATABASE_URL: ${{{NAME}_OWNER_DATABASE_URL:-postgresql+psycopg2://{name}_owner:{name}_owner@postgres:5432/{name}}}
@@ -53,7 +53,9 @@ Under `depends_on` of `gateway`:
 
 
 PARTS = COMPOSE["services"]
+RUN = {name: part["command"][-1] for name, part in PARTS.items() if part.get("command", [""])[0] == "nameko"}
 MISSING = [service for service in PROCESSES if service not in PARTS]
+UNKNOWN = [service for service in RUN if service not in PROCESSES]
 CONFIG = (ROOT / "config.yml").read_text()
 # read by the code itself and not by config.yml
 READ_BY_CODE = {
@@ -94,6 +96,15 @@ def default(value: str) -> str:
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value))
 
 
+def assert_agree(found: dict[str, str], wanted: dict[str, str], where: str) -> None:
+    """Fail with the lines to add to docker-compose.yml or to remove from it."""
+    advice = [f"add {name}, with the default {value}" for name, value in wanted.items() if name not in found]
+    advice += [f"{name} is of no service in contracts/services.py: remove it" for name in found.keys() - wanted.keys()]
+    advice += [f"{name} is {found[name]}: change it to {wanted[name]}" for name in found.keys() & wanted.keys()
+               if found[name] != wanted[name]]  # fmt: skip
+    assert not advice, "\n".join([f"{where} in docker-compose.yml:", *advice])
+
+
 def module_file(dotted: str) -> Path | None:
     path = ROOT.joinpath(*dotted.split("."))
     return next((p for p in (path.with_suffix(".py"), path / "__main__.py") if p.exists()), None)
@@ -102,16 +113,22 @@ def module_file(dotted: str) -> Path | None:
 @pytest.fixture(autouse=True)
 def complete(request):
     """Skip tests that would repeat the missing service; the first test reports what to add."""
-    if MISSING and request.node.function is not test_compose_runs_exactly_the_services_of_the_registry:
-        pytest.skip(f"docker-compose.yml has no service {', '.join(MISSING)}")
+    if MISSING + UNKNOWN and request.node.function is not test_compose_runs_exactly_the_services_of_the_registry:
+        pytest.skip(f"docker-compose.yml and contracts/services.py differ: {', '.join(MISSING + UNKNOWN)}")
 
 
 def test_compose_runs_exactly_the_services_of_the_registry():
     blocks = "".join(BLOCK.format(name=name, NAME=name.upper()) for name in MISSING)
     if MISSING:
         pytest.fail(f"docker-compose.yml has no service {', '.join(MISSING)}. Add to it:\n{blocks}", pytrace=False)
-    run = {part["command"][-1] for part in PARTS.values() if part.get("command", [""])[0] == "nameko"}
-    assert run == {f"{service}.service" for service in PROCESSES}
+    for name in UNKNOWN:
+        line = f"{name}: {name.capitalize()}Rpc"
+        pytest.fail(
+            f"docker-compose.yml runs {name}, which is not in the registry: add `{line}` to Services in"
+            " contracts/services.py (CONTRIBUTING.md, A service)",
+            pytrace=False,
+        )
+    assert set(RUN.values()) == {f"{service}.service" for service in PROCESSES}
 
 
 @pytest.mark.parametrize("service", PROCESSES)
@@ -145,7 +162,9 @@ def test_the_code_reads_every_variable(name):
         if variable in READ_BY_CODE:
             assert variable in (ROOT / READ_BY_CODE[variable]).read_text()
         elif variable not in {*BROKER_PASSWORDS, *REDIS_PASSWORDS, *ADDRESSES}:
-            assert variable in config_variables(), f"{name} sets {variable}, which config.yml does not read"
+            assert variable in config_variables(), (
+                f"{name} sets {variable}, which nothing reads: remove it, or read it in config.yml"
+            )
 
 
 @pytest.mark.parametrize("setting", sorted(name for name in config_variables() if not PLACES.search(name)))
@@ -193,7 +212,8 @@ def test_the_first_job_creates_the_databases_with_the_passwords_of_services_and_
     administrator = urls.pop(ADMINISTRATOR_DATABASE)
     address = "postgresql+psycopg2://{0}:{0}@postgres:5432/{1}"
     own = {database_variable(service): address.format(service, service) for service in SERVICES}
-    assert urls == own | {owner_variable(service): address.format(f"{service}_owner", service) for service in SERVICES}
+    owners = {owner_variable(service): address.format(f"{service}_owner", service) for service in SERVICES}
+    assert_agree(urls, own | owners, "`environment` of `prepare`")
     assert administrator == address.format("postgres", "postgres")
     assert PARTS["postgres"]["environment"]["POSTGRES_PASSWORD"] in job[ADMINISTRATOR_DATABASE]
     for service in SERVICES:
@@ -219,7 +239,8 @@ def test_a_service_has_only_its_own_user_of_redis(service):
 
 def test_redis_loads_the_users_file_of_the_first_job_with_the_same_passwords():
     job, server = PARTS["prepare"]["environment"], PARTS["redis"]
-    assert {name: default(value) for name, value in job.items() if name in REDIS_PASSWORDS} == REDIS_PASSWORDS
+    passwords = {name: default(value) for name, value in job.items() if name.endswith("_REDIS_PASSWORD")}
+    assert_agree(passwords, REDIS_PASSWORDS, "`environment` of `prepare`")
     assert server["command"][-2:] == ["--aclfile", job["REDIS_USERS_FILE"]]
     assert server["depends_on"] == {"prepare": {"condition": "service_completed_successfully"}}
     assert job["REDIS_PASSWORD"] == server["environment"]["REDISCLI_AUTH"]  # used by the health check
@@ -234,7 +255,8 @@ def test_the_seed_job_uses_the_operators_account():
 
 def test_the_broker_loads_the_definitions_of_the_first_job_with_the_same_passwords():
     job = PARTS["prepare"]["environment"]
-    assert {name: default(value) for name, value in job.items() if name in BROKER_PASSWORDS} == BROKER_PASSWORDS
+    passwords = {name: default(value) for name, value in job.items() if name.endswith("_BROKER_PASSWORD")}
+    assert_agree(passwords, BROKER_PASSWORDS, "`environment` of `prepare`")
     assert job["BROKER_DEFINITIONS_FILE"] == "/broker/definitions.json"
     assert "broker:/broker" in PARTS["prepare"]["volumes"]
     assert "broker:/broker:ro" in PARTS["rabbitmq"]["volumes"]
@@ -272,7 +294,8 @@ def test_every_dependency_waits_for_health_or_completion():
         for needed, how in PARTS[name]["depends_on"].items():
             job = "healthcheck" not in PARTS[needed]
             assert how["condition"] == ("service_completed_successfully" if job else "service_healthy"), (name, needed)
-    assert set(PARTS["gateway"]["depends_on"]) >= set(SERVICES)
+    missing = set(SERVICES) - set(PARTS["gateway"]["depends_on"])
+    assert not missing, f"add {', '.join(missing)} to `depends_on` of `gateway` in docker-compose.yml"
 
 
 def test_every_volume_and_mounted_file_exists():
@@ -320,7 +343,13 @@ def test_the_build_context_has_exactly_the_files_that_the_services_need():
     seen = {path for path in tracked if is_in_the_image(path)}
     expected = {path for path in tracked if path.partition("/")[0] in needed and "/" in path}
     expected |= {path for path in tracked if re.fullmatch(r"deploy/[^/]+\.py", path)}
-    assert seen == expected | {"config.yml", "requirements.txt"}, "change the patterns of .dockerignore"
+    expected |= {"config.yml", "requirements.txt"}
+    advice = [f"- {path} is not in the image: add `!{path}` to .dockerignore" for path in sorted(expected - seen)]
+    advice += [
+        f"- the image has {top}/, which is no service: add it to contracts/services.py, or exclude it in .dockerignore"
+        for top in sorted({path.partition("/")[0] for path in seen - expected})
+    ]
+    assert not advice, "\n".join(["of the files that git tracks:", *advice])
     left_behind = (".env", "var/env", "var/data/x.py", ".venv/lib/x.py", "orders/x.pyc", "notes.py")
     assert not any(map(is_in_the_image, left_behind))
 

@@ -86,7 +86,9 @@ def test_every_body_and_response_has_an_example():
         found = [operation["requestBody"]] if "requestBody" in operation else []
         found += [answer for answer in operation["responses"].values() if "content" in answer]
         for content in (content for one in found for content in one["content"].values()):
-            assert "example" in content or operation["tags"][0] in {"docs", "openapi"}, name
+            model = content["schema"].get("$ref", "").rpartition("/")[2]
+            advice = f"{name}: add an example of {model} to EXAMPLES in contracts/examples.py"
+            assert "example" in content or operation["tags"][0] in {"docs", "openapi"}, advice
 
 
 def test_bodies_refuse_unknown_fields():

@@ -7,7 +7,7 @@ from deploy import seed
 from deploy.config_file import ROOT, load
 from extensions.cache.connection import RedisConnection
 from extensions.messaging.listener import Listener
-from extensions.runtime.settings import UnknownEnvironment, by_environment
+from extensions.runtime.parsed_settings import UnknownEnvironment, by_environment
 from extensions.security.production import UnfitForProduction, is_common_password, require_own_secrets
 from tests.support import service_class
 

@@ -74,6 +74,13 @@ class TestAuthentication:
         assert sent.actor == Actor(user_id=known.user_id, roles=("customer",))
         assert all(type(role) is str for role in sent.actor.roles)
 
+    def test_the_id_of_the_caller_needs_a_token(self):
+        sent, known = request(authorization="Bearer abc"), token(Role.CUSTOMER)
+        with pytest.raises(NotAuthenticated):
+            _ = sent.user_id
+        sent.authenticate(Access.USER, lambda _: known)
+        assert sent.user_id == known.user_id
+
     @pytest.mark.parametrize("header", ["Basic abc", "Bearer", "Bearer ", "abc"])
     def test_another_scheme_is_refused(self, header):
         with pytest.raises(OtherAuthorization):

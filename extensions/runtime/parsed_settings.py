@@ -1,4 +1,4 @@
-"""Settings of config.yml that need interpretation."""
+"""Functions that parse settings of config.yml: one setting may be a list, or differ in production."""
 
 from collections.abc import Mapping
 from typing import Any

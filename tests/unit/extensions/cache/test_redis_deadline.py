@@ -5,8 +5,8 @@ import pytest
 from eventlet import patcher
 from eventlet.green import socket
 
-from extensions.cache import deadline
-from extensions.cache.deadline import Deadline, TooSlow
+from extensions.cache import redis_deadline
+from extensions.cache.redis_deadline import Deadline, TooSlow
 
 SECONDS = 0.03
 block = patcher.original("time").sleep
@@ -35,7 +35,7 @@ def test_a_response_in_time_ends_nothing(ends):
 
 @pytest.mark.parametrize("extensions", [0, 3])
 def test_a_response_that_arrived_while_the_process_was_busy_counts(ends, monkeypatch, extensions):
-    monkeypatch.setattr(deadline, "MAX_EXTENSIONS", extensions)
+    monkeypatch.setattr(redis_deadline, "MAX_EXTENSIONS", extensions)
 
     def respond_and_compute():
         ends[1].send(b"x")
@@ -51,7 +51,7 @@ def test_a_busy_process_extends_it_but_not_without_end(ends):
 
     def compute():
         while True:
-            block(SECONDS + 2 * deadline.LATE_SECONDS)
+            block(SECONDS + 2 * redis_deadline.LATE_SECONDS)
             blocked.append(1)
             eventlet.sleep(0)
 
@@ -59,4 +59,4 @@ def test_a_busy_process_extends_it_but_not_without_end(ends):
     with pytest.raises(TooSlow), Deadline(SECONDS):
         ends[0].recv(1)
     computing.kill()
-    assert deadline.MAX_EXTENSIONS < len(blocked) <= 3 * (deadline.MAX_EXTENSIONS + 1)
+    assert redis_deadline.MAX_EXTENSIONS < len(blocked) <= 3 * (redis_deadline.MAX_EXTENSIONS + 1)
