@@ -219,7 +219,7 @@ REMEDIES = [
             ),
             Patch(
                 "extensions/rpc/server.py",
-                "        except (BrokerUnavailable, *CONNECTION_ERRORS, AttributeError) as failure:\n",
+                "        except (BrokerUnavailable, UpstreamTimeout, *CONNECTION_ERRORS, AttributeError) as failure:\n",
                 "        except ZeroDivisionError as failure:\n",
             ),
             Patch(

@@ -199,6 +199,14 @@ def test_a_call_that_gets_no_worker_in_time_is_refused(start, monkeypatch):
     Caller().notifications.work_long()
 
 
+def assert_none_stays_stuck(loops):
+    """For longer than the bound. On a busy machine a loop may report late, but one that is stuck never reports."""
+    until = time.monotonic() + 3.0
+    while time.monotonic() < until:
+        eventually(lambda: loops.stuck() == {})
+        eventlet.sleep(0.1)
+
+
 def test_in_an_idle_service_no_loop_is_ever_stuck(start, monkeypatch):
     """Neither is a timer that takes longer than the bound for several transactions."""
     monkeypatch.setattr(progress, "SERVER_SECONDS", 2.0)
@@ -212,13 +220,10 @@ def test_in_an_idle_service_no_loop_is_ever_stuck(start, monkeypatch):
         "rpc.accept",
         "broker.consuming",
     } <= loops.names()
-    until = time.monotonic() + 3.0
-    while time.monotonic() < until:
-        assert loops.stuck() == {}
-        eventlet.sleep(0.1)
+    assert_none_stays_stuck(loops)
     (idle,) = [loop for loop in loops._loops if loop.name == "events.on_order_shipped"]
     assert time.monotonic() - idle._reported > idle.bound == 2.0
-    assert live().status_code == 200
+    eventually(lambda: live().status_code == 200)
     assert healthcheck.lives(f"127.0.0.1:{container.port}", "notifications")
 
 
@@ -228,10 +233,7 @@ def test_without_the_broker_a_service_is_degraded_and_lives(start, broker_outage
     with broker_outage():
         publish_an_event(container, None)
         eventually(lambda: health(container)["parts"]["publishing"] != "ok")
-        until = time.monotonic() + 3.0
-        while time.monotonic() < until:
-            assert loops_of(container).stuck() == {}
-            eventlet.sleep(0.1)
+        assert_none_stays_stuck(loops_of(container))
         assert health(container)["status"] == "degraded"
-        assert live().status_code == 200
+        eventually(lambda: live().status_code == 200)
         assert healthcheck.lives(f"127.0.0.1:{container.port}", "notifications")
