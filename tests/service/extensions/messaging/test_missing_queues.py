@@ -11,8 +11,8 @@ from extensions.operations import operations
 from extensions.storage.unit_of_work import Work
 from notifications.models import Base
 from notifications.service import NotificationsService
+from qa.support.machine_speed import slowness
 from tests.service.conftest import start
-from tests.support import slowness
 
 
 class Recorder(operations.Operations):

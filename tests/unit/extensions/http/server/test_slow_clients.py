@@ -202,8 +202,8 @@ def test_the_slowest_readers_are_dropped_when_all_together_hold_too_much(tmp_pat
         eventually(lambda: len(connections(service)) < 30 and is_writing(service, len(connections(service))))
         eventually(lambda: sum(connection.held_bytes() for connection in connections(service)) <= bound)
         assert connections(service), "a client that is slow has its response where there is room"
-        # The first one is among the dropped: what the kernel held for it is gone.
-        assert len(read_to_the_end(readers[0])) < 50_000
+        # Mostly the first one is dropped, on a busy machine another one: what the kernel held for it is gone.
+        assert any(len(read_to_the_end(reader)) < 50_000 for reader in readers)
         url = f"http://{service.address[0]}:{service.address[1]}/much"
         assert httpx.get(url, verify=False).status_code == 200
 
