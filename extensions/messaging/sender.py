@@ -197,7 +197,7 @@ def _takes_bytes(sock: Any) -> bool:
 
 
 def _result_of(send: Callable[[Any], None], operation: Any) -> Exception | None:
-    """Return the error instead of raising it: nobody may wait for the greenlet any more."""
+    """Return the error instead of raising it. The caller may have left at its deadline, and would not catch it."""
     try:
         send(operation)
     except Exception as error:  # noqa: BLE001  (for the one who waits)

@@ -39,7 +39,8 @@ class CallSlots:
     ) -> None:
         """Start a worker now, or as soon as another one ends; `greenlets` has the greenlet of each worker.
 
-        A call that has waited for `seconds` in vain is not started any more: `give_up()` is called.
+        A call that has waited for `seconds` is not started: `give_up()` is called instead, and also if no worker is
+        free for it.
         """
         if self._free:
             self._free -= 1

@@ -56,7 +56,7 @@ STOP_SECONDS = 6.0
 REPLY_SECONDS = 1.0
 # While calls are under way, one of them ends within this time: more than the longest deadline of a call, an audit.
 CALLS_SECONDS = 330.0
-WAITED = "The call waited behind others until its deadline. Nothing was done."
+WAITED = "The call waited behind other calls for too long. Nothing was done."
 INTERRUPTED = "The service was interrupted during the call; whether it acted is unknown."
 
 

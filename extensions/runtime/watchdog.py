@@ -27,7 +27,7 @@ EXIT_CODE = 70  # EX_SOFTWARE: a defect
 class Watchdog:
     """Ends the process where loops were stuck in `seconds` checks in a row, one a second.
 
-    Checks are counted and not seconds: a process that was suspended continues with old reports, and soon with new ones.
+    Checks are counted instead of elapsed time, because after a suspension the first checks see outdated reports.
     """
 
     def __init__(self, loops: Loops, seconds: float, end: Callable[[int], object] = os._exit) -> None:

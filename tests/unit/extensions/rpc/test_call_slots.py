@@ -2,6 +2,7 @@
 
 import eventlet
 
+from contracts.errors import ServiceUnavailable
 from extensions.rpc.call_slots import CallSlots
 from tests.support import eventually
 
@@ -58,3 +59,17 @@ def test_a_call_that_was_started_does_not_give_up():
     eventually(lambda: workers.started == ["first", "second"])
     eventlet.sleep(0.2)
     assert workers.gave_up == []
+
+
+def test_a_waiting_call_for_which_no_worker_is_free_is_given_up_and_delays_no_other():
+    slots, workers = CallSlots(1), Workers()
+
+    def refuse():
+        raise ServiceUnavailable
+
+    workers.run(slots, "a")
+    slots.run(refuse, workers.greenlets, 60.0, lambda: workers.gave_up.append("b"))
+    workers.run(slots, "c", seconds=60.0)
+    workers.end("a")
+    eventually(lambda: workers.started == ["a", "c"])
+    assert workers.gave_up == ["b"]
