@@ -57,14 +57,14 @@ def plan(orders, products, seed):
     return bodies
 
 
-def place_orders(url, token, bodies, clients):
-    """Place all orders over `clients` concurrent connections; returns the Result."""
+def place_orders(url, customer, bodies, clients):
+    """Place all orders of a client's user over `clients` concurrent connections; returns the Result."""
     result, waiting, lock = Result(began=time.monotonic()), SimpleQueue(), threading.Lock()
     for body in bodies:
         waiting.put(body)
 
     def work():
-        client = Client(url, token)
+        client = Client(url, customer.token, customer.credentials)
         while True:
             try:
                 body = waiting.get_nowait()
@@ -140,7 +140,7 @@ def main():
         return 0 if all(calm) and not any(one.ids for one in checks) else 1
     (clients,) = asked.clients or [16]
     print(f"{asked.orders} orders by {clients} clients, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    result = place_orders(asked.url, customer.token, bodies, clients)
+    result = place_orders(asked.url, customer, bodies, clients)
     checks = await_rest(database_urls(), timeout=60.0, pause=0.2)
     settled_at = time.monotonic()
     hide(admin, products)

@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from contextlib import suppress
+from collections import defaultdict
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from uuid import uuid4
@@ -11,7 +12,7 @@ from uuid import uuid4
 import amqp
 import eventlet
 import sqlalchemy
-from amqp.exceptions import NotFound
+from amqp.exceptions import AMQPError, NotFound
 from kombu.utils.url import parse_url
 from nameko import config
 
@@ -30,6 +31,8 @@ IS_PLAIN_WIRE = os.environ.get("AMQP_WIRE") == "plain"
 RESET = "/* reset between tests */ "
 # The time limit of a wait, in seconds. It only matters if a test fails, so it is long enough for the slowest machine.
 TEST_TIMEOUT_SECONDS = 180.0
+# The pauses between two checks of a wait, in seconds, and the share of the time waited that the next pause takes.
+MIN_PAUSE, MAX_PAUSE, PAUSE_SHARE = 0.02, 0.25, 0.05
 SIZES = (
     "SELECT relname, pg_relation_size(oid) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
 )
@@ -50,13 +53,14 @@ def connect(uri=None):
     return connection
 
 
-def eventually(check, timeout=TEST_TIMEOUT_SECONDS, pause=0.02):
+def eventually(check, timeout=TEST_TIMEOUT_SECONDS, pause=None):
     """Call `check()` until its result is truthy, and return the result. Fails after `timeout` seconds.
 
-    The timeout is at least TEST_TIMEOUT_SECONDS, because it only matters if a test fails.
+    The timeout is at least TEST_TIMEOUT_SECONDS, because it only matters if a test fails. Without `pause` the pauses
+    grow with the time waited, because a check can cost more processor time than what it waits for.
     """
     timeout = max(timeout, TEST_TIMEOUT_SECONDS)
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
     while True:
         problem = None
         try:
@@ -65,9 +69,10 @@ def eventually(check, timeout=TEST_TIMEOUT_SECONDS, pause=0.02):
             result, problem = None, error
         if result:
             return result
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > timeout:
             raise AssertionError(f"not true within {timeout} s: {problem or result!r}")
-        eventlet.sleep(pause)
+        eventlet.sleep(pause or min(MAX_PAUSE, max(MIN_PAUSE, waited * PAUSE_SHARE)))
 
 
 def stated(request):
@@ -95,27 +100,85 @@ class Caller:
         return _Methods(self, service)
 
     def call(self, service, method, args, kwargs):
-        with connect() as connection:
-            channel = connection.channel()
-            replies = []
-            address = await_replies(channel, replies.append)
-            channel.events["basic_return"].add(lambda *_: replies.append(None))
+        with _open_link() as link:
+            correlation_id = str(uuid4())
             request = amqp.Message(
                 json.dumps({"args": args, "kwargs": kwargs}),
                 content_type="application/json",
-                reply_to=address,
-                correlation_id=str(uuid4()),
+                reply_to=link.address,
+                correlation_id=correlation_id,
                 expiration=str(int(self._timeout * 1000)),
                 application_headers=self._headers or {},
             )
-            channel.basic_publish(request, RPC_EXCHANGE, f"{service}.{method}", mandatory=True)
-            connection.drain_events(timeout=self._timeout)
-        if replies[0] is None:
+            link.channel.basic_publish(request, RPC_EXCHANGE, f"{service}.{method}", mandatory=True)
+            reply = link.await_reply(correlation_id, self._timeout)
+        if reply is None:
             raise AssertionError(f"{service} is not running")
-        reply = json.loads(replies[0].body)
         if reply["error"]:
             raise ServiceError.from_wire(reply["error"]["problem"])
         return reply["result"]
+
+
+class _Link:
+    """A connection with a channel and a queue for replies to calls."""
+
+    def __init__(self):
+        self.connection = connect()
+        self.channel = self.connection.channel()
+        self._replies = {}  # correlation id -> the reply, or None if nobody took the call
+        self.address = await_replies(self.channel, self._receive)
+        self.channel.events["basic_return"].add(self._receive_returned)
+
+    def _receive(self, message):
+        self._replies[message.properties["correlation_id"]] = json.loads(message.body)
+
+    def _receive_returned(self, _problem, _exchange, _key, message):
+        self._replies[message.properties["correlation_id"]] = None
+
+    def await_reply(self, correlation_id, timeout):
+        """Return the reply to a call; None if no queue took the call."""
+        while correlation_id not in self._replies:
+            self.connection.drain_events(timeout=timeout)
+        return self._replies.pop(correlation_id)
+
+    def is_open(self):
+        """Tell whether the broker has not closed the connection since its last use."""
+        try:
+            self.connection.drain_events(timeout=0.0001)
+        except TimeoutError:
+            return self.connection.connected and self.channel.is_open
+        except (AMQPError, OSError):
+            return False
+        return False  # it was in use, or the broker says that it closes it
+
+    def close(self):
+        """Close the connection, also if it is broken."""
+        with suppress(AMQPError, OSError):
+            self.connection.close()
+
+
+_links = defaultdict(list)  # address of the broker -> links that are not in use
+
+
+@contextmanager
+def _open_link():
+    """A link that is used by nothing else within the block. It stays open for the next: to open one takes longer than a
+    call. After an error it is closed.
+    """
+    free = _links[config["AMQP_URI"]]
+    link = None
+    while link is None and free:
+        link = free.pop()
+        if not link.is_open():
+            link.close()
+            link = None
+    link = link or _Link()
+    try:
+        yield link
+    except BaseException:
+        link.close()
+        raise
+    free.append(link)
 
 
 class _Methods:
@@ -205,31 +268,35 @@ def service_class(service):
 
 def database(service):
     """An engine for a service's database, with the service's own role."""
-    return sqlalchemy.create_engine(database_url(config, service), poolclass=sqlalchemy.NullPool)
+    return _engine(database_url(config, service))
 
 
 def owned_database(service):
     """An engine for a service's database with the role of its migrations, which may change the tables."""
-    url = owner_database_url(config, service)
-    return sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    return _engine(owner_database_url(config, service))
+
+
+@cache
+def _engine(url):
+    """One engine for all tests: a new connection takes ten times as long as most statements of tests."""
+    return sqlalchemy.create_engine(url, pool_pre_ping=True, max_overflow=20)
 
 
 def purge_queues():
     """Delete all messages of earlier tests from the queues, including the retry queues."""
-    with connect() as connection:
-        try:
-            _purge(connection.channel())
-        except NotFound:  # the topology is not declared yet, or a test has deleted a part of it
-            channel = connection.channel()
-            topology.declare(channel)
-            _purge(channel)
+    try:
+        with _open_link() as link:
+            _purge(link.channel)
+    except NotFound:  # the topology is not declared yet, or a test has deleted a part of it
+        with _open_link() as link:
+            topology.declare(link.channel)
+            _purge(link.channel)
 
 
 def are_empty(queues):
     """Whether no message waits in any of these queues."""
-    with connect() as connection:
-        channel = connection.channel()
-        return not any(channel.queue_declare(queue, passive=True).message_count for queue in queues)
+    with _open_link() as link:
+        return not any(link.channel.queue_declare(queue, passive=True).message_count for queue in queues)
 
 
 def _purge(channel):
@@ -249,7 +316,7 @@ def empty_database(service):
     """Delete all rows of a service's tables."""
     engine = owned_database(service)
     with engine.begin() as connection:
-        connection.execute(sqlalchemy.text("SET lock_timeout = '60s'; SET LOCAL synchronous_commit = off"))
+        connection.execute(sqlalchemy.text("SET LOCAL lock_timeout = '60s'; SET LOCAL synchronous_commit = off"))
         sizes = dict(connection.execute(sqlalchemy.text(SIZES)).all())
         filled = [table for table in _tables(service) if sizes[table]]
         if any(sizes[table] > SMALL_TABLE_BYTES for table in filled):

@@ -1,6 +1,7 @@
 """Finds the servers' programs, and installs missing ones with apt if this process runs as root."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from deploy.local.process import StartError, tail
 
 PLACES = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin", "/usr/lib/erlang/bin")
 POLICY = Path("/usr/sbin/policy-rc.d")
+APT = Path("/var/lib/apt")
 NO_CLUSTER = Path("/etc/postgresql-common/createcluster.d/order-suite.conf")
 
 
@@ -84,10 +86,10 @@ def ensure(wanted: set[str], *, log: Path, say: Callable[[str], None]) -> None:
 
     Otherwise raise StartError with the command that installs them.
     """
-    missing = [p for p in PACKAGES if p.name in wanted and not p.present()]
+    missing = _missing(wanted)
+    names = [p.name for p in missing]
     if not missing:
         return
-    names = [p.name for p in missing]
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise StartError(
             f"missing on this machine: {', '.join(names)}. Install them, for example with\n"
@@ -96,13 +98,25 @@ def ensure(wanted: set[str], *, log: Path, say: Callable[[str], None]) -> None:
             "    docker compose up\n"
             "or set AMQP_URI, REDIS_URL and the *_DATABASE_URLs to the addresses of running servers."
         )
-    say(f"installing {', '.join(names)} with apt (once; the log is {log})")
     log.parent.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time():
+        missing = _missing(wanted)  # another process may have installed them meanwhile
+        if missing:
+            _install(missing, log, say)
+
+
+def _missing(wanted: set[str]) -> list[Package]:
+    return [p for p in PACKAGES if p.name in wanted and not p.present()]
+
+
+def _install(packages: list[Package], log: Path, say: Callable[[str], None]) -> None:
+    names = [p.name for p in packages]
+    say(f"installing {', '.join(names)} with apt (once; the log is {log})")
     with _no_daemons():
         _apt(["update", "-qq"], log)
-        _apt(["install", "-y", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120", *names], log)
-    _not_at_boot([unit for package in missing for unit in package.units], log)
-    still = [p.name for p in missing if not p.present()]
+        _apt(["install", "-y", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=600", *names], log)
+    _not_at_boot([unit for package in packages for unit in package.units], log)
+    still = [p.name for p in packages if not p.present()]
     if still:
         raise StartError(
             f"apt installed {', '.join(still)}, but the programs are not in the expected folders; see {log}"
@@ -121,6 +135,20 @@ def _apt(arguments: list[str], log: Path) -> None:
         )
     if done.returncode:
         raise StartError(f"apt-get {arguments[0]} failed (the whole log is {log}):\n{tail(log, 12)}")
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Within the block, no other process of this project installs anything on this machine.
+
+    Test runs start several suites at the same time, and the first of them installs what all of them need.
+    """
+    folder = os.open(APT, os.O_RDONLY)  # the lock of a folder leaves no file behind
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextlib.contextmanager

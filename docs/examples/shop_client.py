@@ -30,7 +30,7 @@ class Shop:
     """The API for one user. A failed call is repeated. This is safe because each POST has an idempotency key."""
 
     def __init__(self, url: str) -> None:
-        self._http = httpx.Client(base_url=url, timeout=10)
+        self._http = httpx.Client(base_url=url, timeout=60)
         self._refresh_token = ""
 
     def register(self, email: str, password: str) -> dict[str, Any]:

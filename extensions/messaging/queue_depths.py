@@ -11,7 +11,7 @@ from contracts.events import EVENTS, queue_name
 from extensions.messaging import topology
 from extensions.messaging.connection import BrokerUnavailable, broker_errors, close_quietly, connect
 
-TIMEOUT_SECONDS = 4
+TIMEOUT_SECONDS = 15
 
 
 class QueueDepths:
@@ -30,7 +30,7 @@ class QueueDepths:
         try:
             with broker_errors():
                 connection = connect(heartbeat=0, service=self._service)
-                depths = {queue: _depth(connection, queue) for queue in known_queues()}
+                depths = _depths(connection, known_queues())
         finally:
             timeout.cancel()
             if connection is not None:
@@ -56,11 +56,13 @@ def known_queues() -> list[str]:
     ]
 
 
-def _depth(connection: amqp.Connection, queue: str) -> int:
-    channel = connection.channel()
-    try:
-        depth = channel.queue_declare(queue, passive=True).message_count
-    except NotFound:  # it closes the channel
-        return 0
-    channel.close()
-    return int(depth)
+def _depths(connection: amqp.Connection, queues: list[str]) -> dict[str, int]:
+    depths = {}
+    channel = None
+    for queue in queues:
+        channel = channel or connection.channel()
+        try:
+            depths[queue] = int(channel.queue_declare(queue, passive=True).message_count)
+        except NotFound:  # the broker has closed the channel
+            depths[queue], channel = 0, None
+    return depths

@@ -18,7 +18,7 @@ from pathlib import Path
 from deploy.local.suite import ROOT
 from qa.chaos import clock_faults, disk_faults, duplicate_event_faults, network_faults, process_faults, slow_kinds
 from qa.chaos.cpu_quota import describe_way
-from qa.chaos.hot_product import sell
+from qa.chaos.hot_product import BUYERS, sell
 from qa.chaos.hot_product import table as sale_table
 from qa.chaos.load import Load
 from qa.chaos.probes import Probes
@@ -26,6 +26,7 @@ from qa.chaos.report import append, failure, markdown, write_json
 from qa.chaos.run import DECIDED_WITHIN, Plan, Run
 from qa.chaos.sandbox import ORDER_DEADLINE_SECONDS, sandbox
 from qa.chaos.watch import FLOOR_SECONDS, Watch
+from qa.support.machine_speed import slowness
 
 KINDS = [
     *process_faults.FAULTS,
@@ -38,13 +39,18 @@ ORDERS_PER_SLOW_FAULT = 20
 # The brief form shows what is refused, or stays stuck after a fault of a second. It has too few samples, on a machine
 # that also runs other tests, to show more.
 BRIEF_AT_ONCE, BRIEF_SECONDS = 5, (0.8, 1.2)
-# The brief form runs beside other tests, on machines of any speed: it finds what is refused or stays stuck.
+# The brief form runs beside other tests, on machines of any speed: it finds what is refused or stays stuck. On a slow
+# machine it makes fewer requests, and its faults last longer.
 BRIEF_FLOOR, BRIEF_FACTOR = 3.0, 10.0
 
 
 def main():
     """The command line."""
     options = _parse()
+    options.slowness = 1.0
+    if options.brief:
+        options.slowness = slowness()
+        options.rate, options.slow_rate = options.rate / options.slowness, options.slow_rate / options.slowness
     crash, slow = _wanted(options)
     print(
         f"seed {options.seed}; {len(crash)} kinds of crash faults, {len(slow)} of slow faults; "
@@ -67,7 +73,9 @@ def main():
                 outcomes["slow"] = _inject_slowness(running, load, slow, options, workers)
         finally:
             load.stop()
-        sale = sell(running, options.hot_product, options.seed, say=_say) if options.hot_product else []
+        sale = []
+        if options.hot_product:
+            sale = sell(running, options.hot_product, options.seed, buyers=options.buyers, say=_say)
     return _report([one for one in outcomes.values() if one], outcomes, sale, options)
 
 
@@ -118,12 +126,12 @@ def _inject_slowness(running, load, kinds, options, workers):
         time_factor=options.time_factor,
         kinds=kinds,
     )
-    probes = Probes(running, load)
+    probes = Probes(running, load, options.slowness)
     running.watch = Watch(probes, floor=options.floor_ms / 1000)
     if options.brief:
         plan = replace(plan, each=1, each_once=True, pause=0.1, at_once=BRIEF_AT_ONCE)
         running.watch = Watch(probes, normal_seconds=5.0, floor=BRIEF_FLOOR, factor=BRIEF_FACTOR, settle=1.0, once=True)
-        running.slow_seconds = BRIEF_SECONDS
+        running.slow_seconds = tuple(seconds * options.slowness for seconds in BRIEF_SECONDS)
         # Faults of the same service at the same time leave the probes of the others unaffected. These two, and orders
         # for Redis, have enough traffic for an effect in a second.
         running.preferred = (random.Random(options.seed).choice(("inventory", "payments")), "orders")
@@ -162,6 +170,7 @@ def _parse():
     parser.add_argument(
         "--hot-product", type=int, default=0, metavar="ROUNDS", help="rounds of hot_product.py afterwards"
     )
+    parser.add_argument("--buyers", type=int, default=BUYERS, help="number of concurrent buyers of the hot product")
     parser.add_argument("--slow", type=int, default=0, help="minimum number of slow faults, after the others")
     parser.add_argument("--slow-rate", type=float, default=5.0, help="orders per second while there are slow faults")
     parser.add_argument("--slow-at-once", type=int, default=2, help="maximum number of concurrent slow faults")

@@ -59,15 +59,15 @@ class Round:
 class Sale:
     """Rounds on one sandbox. All rounds use the same threads and connections."""
 
-    def __init__(self, running, chance, pool):
-        self._sandbox, self._chance, self._pool = running, chance, pool
+    def __init__(self, running, chance, pool, buyers):
+        self._sandbox, self._chance, self._pool, self._buyers = running, chance, pool, buyers
         self._local, self._lock = threading.local(), threading.Lock()
 
     def round(self) -> Round:
         """Sell 100 units."""
         began, seen = time.monotonic(), Round()
         product = make_product(self._sandbox.admin, "HOT", "10.00", UNITS)["id"]
-        buyers = BUYERS
+        buyers = self._buyers
         while buyers and seen.waves < WAVES:
             seen.waves += 1
             cancels = [self._chance.random() < CANCEL_SHARE and seen.waves == 1 for _ in range(buyers)]
@@ -75,7 +75,7 @@ class Sale:
             if not self._await_settled(product, seen):
                 break
             # more concurrent buyers than there are units left
-            buyers = min(BUYERS, 3 * seen.on_hand)
+            buyers = min(self._buyers, 3 * seen.on_hand)
         seen.seconds = time.monotonic() - began
         self._count(product, seen)
         return seen
@@ -151,12 +151,12 @@ class Sale:
             )
 
 
-def sell(running, rounds, seed, say=print):
-    """Run all rounds; returns their results."""
+def sell(running, rounds, seed, buyers=BUYERS, say=print):
+    """Run all rounds, each with so many concurrent buyers; returns their results."""
     chance, done = random.Random(seed), []
     deadlocks = _deadlocks(running)
-    with ThreadPoolExecutor(BUYERS, "buyer") as pool:
-        sale = Sale(running, chance, pool)
+    with ThreadPoolExecutor(buyers, "buyer") as pool:
+        sale = Sale(running, chance, pool, buyers)
         for number in range(1, rounds + 1):
             one = sale.round()
             done.append(one)

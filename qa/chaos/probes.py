@@ -43,10 +43,13 @@ DECISIONS = """
 
 
 class Probes:
-    """Threads that make the requests of all probes to a sandbox. The load keeps account of the orders."""
+    """Threads that make the requests of all probes to a sandbox. The load keeps account of the orders.
 
-    def __init__(self, sandbox, load):
-        self._sandbox, self._load = sandbox, load
+    On a machine that is `slowness` times slower than others, they make fewer requests and wait longer.
+    """
+
+    def __init__(self, sandbox, load, slowness=1.0):
+        self._sandbox, self._load, self._slowness = sandbox, load, slowness
         self._samples, self._placed = deque(maxlen=MOST_SAMPLES), deque(maxlen=MOST_SAMPLES)
         self._over, self._threads = threading.Event(), []
         self._product = load.catalogue.selling[0]["id"]
@@ -60,7 +63,7 @@ class Probes:
         self._samples.clear()
         self._placed.clear()
         self._over.clear()
-        paces = [(probe.name, Pace(probe.rate)) for probe in PROBES if probe.rate]
+        paces = [(probe.name, Pace(probe.rate / self._slowness)) for probe in PROBES if probe.rate]
         self._threads = [
             threading.Thread(target=self._work, args=(name, pace), daemon=True)
             for name, pace in paces
@@ -84,9 +87,10 @@ class Probes:
 
     def _work(self, name, pace):
         client = self._sandbox.customer.new_connection(self._load.responses)
+        latest = LATEST_SECONDS * self._slowness
         while not self._over.wait(max(0.0, (due := pace.next()) - time.time())):
-            failure = f"not sent for {LATEST_SECONDS:.0f} s"
-            if time.time() - due < LATEST_SECONDS:
+            failure = f"not sent for {latest:.0f} s"
+            if time.time() - due < latest:
                 failure = self._failure(name, client)
             self._samples.append(Sample(name, due, time.time() - due, failure))
         client.close()

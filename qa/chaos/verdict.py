@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter, defaultdict
+from functools import cache
 
 import sqlalchemy
 
@@ -131,6 +132,10 @@ def order_history(sandbox, order):
 
 def read(url, statement, **parameters):
     """Return the rows of a query as dicts."""
-    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 5})
-    with engine.connect() as connection:
+    with _engine(url).connect() as connection:
         return [dict(row) for row in connection.execute(sqlalchemy.text(statement), parameters).mappings()]
+
+
+@cache
+def _engine(url):
+    return sqlalchemy.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 5})

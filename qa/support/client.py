@@ -8,6 +8,7 @@ from uuid import uuid4
 
 PRODUCTS = 10
 RETRY_SECONDS = 300.0  # a request is repeated for so long while services are down
+IDLE_SECONDS = 30.0  # the gateway closes a connection that was not used for 75 s
 ADMIN = "admin@example.com"
 CUSTOMER = "demo@example.com"
 
@@ -17,14 +18,25 @@ class Client:
 
     response_seconds = 10.0  # longer than the deadline of the gateway
 
-    def __init__(self, url, token=None):
-        self._address = urlsplit(url).netloc
-        self.token = token
+    def __init__(self, url, token=None, credentials=None):
+        """`credentials` (email, password) replace a token that has expired."""
+        self._url, self._address = url, urlsplit(url).netloc
+        self.token, self.credentials = token, credentials
         self.headers = {}  # of the last response
         self._connection = None
+        self._used_at = 0.0  # a time.monotonic()
 
     def request(self, method, path, body=None, headers=None):
         """Return (status, parsed body); raises OSError or HTTPException where there was no response."""
+        status, content = self._request(method, path, body, headers)
+        if status == http.client.UNAUTHORIZED and self.credentials and self.token:
+            self.token = log_in(self._url, *self.credentials).token
+            status, content = self._request(method, path, body, headers)
+        return status, content
+
+    def _request(self, method, path, body, headers):
+        if time.monotonic() - self._used_at > IDLE_SECONDS:
+            self.close()
         if self._connection is None:
             self._connection = http.client.HTTPConnection(self._address, timeout=self.response_seconds)
         sent = {"Content-Type": "application/json", **(headers or {})}
@@ -34,6 +46,7 @@ class Client:
             self._connection.request(method, path, None if body is None else json.dumps(body), sent)
             response = self._connection.getresponse()
             data, self.headers = response.read(), response.headers
+            self._used_at = time.monotonic()
         except (OSError, http.client.HTTPException):
             self.close()
             raise
@@ -66,8 +79,8 @@ class Client:
 
 
 def log_in(url, email, password):
-    """Return a client that is logged in as this user."""
-    client = Client(url)
+    """Return a client that is logged in as this user, and logs in again when its token has expired."""
+    client = Client(url, credentials=(email, password))
     client.token = client.must("POST", "/users/login", {"email": email, "password": password})["access_token"]
     return client
 

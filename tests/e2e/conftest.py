@@ -47,7 +47,8 @@ class Shop:
         """Renew the access tokens before they expire."""
         if time.monotonic() > self.logged_in_at + FRESH_SECONDS:
             for client, email in ((self.admin, ADMIN), (self.customer, CUSTOMER)):
-                client.token = log_in(self.url, email, PASSWORD).token
+                logged_in = log_in(self.url, email, PASSWORD)
+                client.token, client.credentials = logged_in.token, logged_in.credentials
             self.logged_in_at = time.monotonic()
 
     def product(self, price="10.00", stock=100):

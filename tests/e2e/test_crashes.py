@@ -4,12 +4,13 @@ import signal
 import threading
 from collections import Counter
 
+import sqlalchemy
+
 from contracts.services import PROCESSES
 from qa.load import place_orders, plan
 from qa.support.client import Client, make_products, place
-from qa.support.consistency import database_urls
 from tests.e2e.conftest import READY_SECONDS
-from tests.support import eventually
+from tests.support import database, eventually
 
 
 def run_load(shop, orders, disturb):
@@ -17,7 +18,7 @@ def run_load(shop, orders, disturb):
     bodies = plan(orders, make_products(shop.admin), seed=1)
     disturber = threading.Thread(target=disturb, daemon=True)
     disturber.start()
-    result = place_orders(shop.url, shop.customer.token, bodies, clients=16)
+    result = place_orders(shop.url, shop.customer, bodies, clients=16)
     disturber.join(timeout=600)
     assert not disturber.is_alive()
     shop.suite.wait_ready(READY_SECONDS)
@@ -26,10 +27,7 @@ def run_load(shop, orders, disturb):
 
 def stored_orders(shop):
     """Return the number of stored orders."""
-    import sqlalchemy
-
-    engine = sqlalchemy.create_engine(database_urls()["orders"], poolclass=sqlalchemy.NullPool)
-    with engine.connect() as connection:
+    with database("orders").connect() as connection:
         return connection.scalar(sqlalchemy.text("SELECT count(*) FROM orders"))
 
 

@@ -16,10 +16,9 @@ from contracts.services import PROCESSES, SERVICES
 from deploy.healthcheck import parts_down
 from deploy.local.suite import Suite
 from qa.support.client import Client
-from qa.support.consistency import database_urls
 from tests.e2e.conftest import READY_SECONDS, ROOT
 from tests.e2e.strict import Traffic
-from tests.support import eventually
+from tests.support import database, eventually
 
 RECEIVING = "RabbitMQ is unavailable for consuming"  # each of a process's connections logs its own tries
 SLACK = 3.0  # for a busy machine
@@ -165,7 +164,7 @@ def first_entry(shop, order):
 
 def test_known_products_are_ordered_while_catalog_is_frozen(shop):
     pen, unknown = shop.product(stock=1000), shop.product(stock=1000)
-    engine = sqlalchemy.create_engine(database_urls()["orders"], poolclass=sqlalchemy.NullPool)
+    engine = database("orders")
     shop.reaches(shop.order((pen, 1)), "CONFIRMED")
 
     def replicas():
@@ -213,7 +212,7 @@ def long_deadline(shop):
 
 def test_orders_stored_during_a_crash_of_the_broker_are_decided_after_its_restart(shop, long_deadline):
     pen = shop.product(stock=100)
-    engine = sqlalchemy.create_engine(database_urls()["orders"], poolclass=sqlalchemy.NullPool)
+    engine = database("orders")
 
     def orders_of_pen():
         with engine.connect() as connection:

@@ -3,10 +3,9 @@
 import sqlalchemy
 
 from contracts.services import PROCESSES
-from qa.support.consistency import database_urls
 from tests.e2e.strict import Traffic
 from tests.stopwatch import Stopwatch
-from tests.support import eventually
+from tests.support import database, eventually
 
 GRACE = 15.0
 
@@ -30,8 +29,7 @@ def times(log, words):
 
 def order_ids():
     """The ids of all stored orders."""
-    engine = sqlalchemy.create_engine(database_urls()["orders"], poolclass=sqlalchemy.NullPool)
-    with engine.connect() as connection:
+    with database("orders").connect() as connection:
         return {str(key) for key in connection.scalars(sqlalchemy.text("SELECT id FROM orders"))}
 
 
@@ -51,7 +49,7 @@ def assert_nothing_lost(shop, traffic, before):
 def test_a_rolling_restart_of_all_services_fails_no_request_and_creates_no_extra_order(shop, twin):
     pen = shop.product(stock=100_000)
     before = order_ids()
-    with Traffic(shop.url, shop.customer.token, ordering(pen), pause=0.4) as traffic:
+    with Traffic(shop.url, shop.customer.token, ordering(pen), pause=1.0) as traffic:
         for name in PROCESSES:
             restart(shop.suite, name)
         twin.stop()  # the second processes stop and stay down

@@ -25,7 +25,8 @@ def api(own_api):
 def ports(servers):
     """The metrics port of each service, configured before any of them starts."""
     ports = dict(zip(PROCESSES, free_ports(len(PROCESSES)), strict=True))
-    with config.patch({"METRICS_ADDRESSES": {name: f"127.0.0.1:{port}" for name, port in ports.items()}}):
+    addresses = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+    with config.patch({"METRICS_ADDRESSES": addresses, "CATALOG_PROMPT_SECONDS": 4.0}):
         yield ports
 
 

@@ -486,8 +486,7 @@ class TestAnUpgrade:
         pending, remembered = self.row("PENDING"), self.row("PENDING", cancelled=True)
         for row in (pending, remembered):
             rows(self.INSERT, **row)
-        rows("UPDATE timers SET due_at = now() WHERE name = 'adopt_payments'")
         with sessionmaker(database("payments")).begin() as session:
-            assert use_cases.adopt_payments(session) == 2
+            use_cases.adopt_payments(session)  # as the service does every 30 s, perhaps just now
         bus.wait_for("payment.authorized", pending["order"])
         bus.wait_for("payment.voided", remembered["order"])
