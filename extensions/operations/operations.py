@@ -34,7 +34,8 @@ from extensions.messaging.dead_letter_store import DeadLetterStore
 from extensions.messaging.outbox_relay import Outbox
 from extensions.observability.traces import current_trace, start_trace
 from extensions.operations.audits import SHOWN_IDS, Span, outbox_summary, read_snapshot
-from extensions.rpc.server import budget_of, rpc
+from extensions.rpc.call_format import budget_of
+from extensions.rpc.server import rpc
 from extensions.runtime.progress import Loops, loops_of
 from extensions.storage import retention
 from extensions.storage.outbox import list_refused

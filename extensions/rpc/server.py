@@ -11,25 +11,21 @@
 """
 
 import functools
-import json
 import logging
 import time
 from collections.abc import Callable, Container
-from datetime import date
-from decimal import Decimal
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
-from uuid import UUID
 
 import amqp
 import eventlet
 from eventlet.queue import LightQueue
 from greenlet import GreenletExit
 from nameko import config
-from nameko.exceptions import ContainerBeingKilled, serialize
+from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
 
-from contracts.base import Actor, Replayed
-from contracts.errors import BadCall, InternalError, InvalidResult, ServiceError, ServiceUnavailable, UpstreamTimeout
+from contracts.base import Actor
+from contracts.errors import BadCall, InternalError, ServiceError, ServiceUnavailable, UpstreamTimeout
 from extensions.idempotency.calls import run_once
 from extensions.messaging.connection import CONNECTION_ERRORS, BrokerUnavailable, ack
 from extensions.messaging.dead_letters import DeadLetters
@@ -39,6 +35,7 @@ from extensions.messaging.sender import Sender
 from extensions.messaging.topology import RPC_EXCHANGE
 from extensions.observability.instruments import CallInstruments
 from extensions.observability.metrics import Metrics
+from extensions.rpc.call_format import budget_of, decode_call, encode_reply
 from extensions.rpc.call_slots import CallSlots
 from extensions.rpc.signature import WireSignature, rpc_methods
 from extensions.rpc.urgent_calls import HEALTH, UrgentCalls
@@ -138,8 +135,11 @@ class RpcServer(SharedExtension):
         if urgent is not None:
             urgent.wait()
         deadline = time.monotonic() + STOP_SECONDS + 1.0  # then the workers that occupy the pool have been killed
-        while (self._accepting or not self._received.empty()) and time.monotonic() < deadline:
+        while self._has_calls_to_accept() and time.monotonic() < deadline:
             eventlet.sleep(0.01)
+
+    def _has_calls_to_accept(self) -> bool:
+        return bool(self._accepting) or not (self._received.empty() and self._received_urgent.empty())
 
     def stop(self) -> None:
         """Called after all workers have ended."""
@@ -252,7 +252,7 @@ class RpcServer(SharedExtension):
         if not message.properties.get("reply_to"):
             problem = "a call without reply_to can get no reply"
             raise Undecodable(problem)
-        args, kwargs = _arguments(message.body)
+        args, kwargs = decode_call(message.body)
         method = message.delivery_info["routing_key"].rpartition(".")[2]
         require_routing(message, f"{self.container.service_name}.{method}")
         entrypoint = self._methods.get(method)
@@ -288,7 +288,7 @@ class RpcServer(SharedExtension):
     def _reply(self, channel: Any, message: amqp.Message, result: Any, error: BaseException | None) -> None:
         if not self._is_open(channel) or channel.connection is None:
             return  # the connection is lost; the caller gets an error when the call is delivered again
-        body = _envelope(message.delivery_info["routing_key"], result, error)
+        body = encode_reply(message.delivery_info["routing_key"], result, error)
         try:
             # The acknowledgement comes first, because the call was executed, even if the reply is lost.
             channel.send(channel.acknowledgement(message.delivery_tag))
@@ -434,57 +434,3 @@ def _entrypoint(
     entry.wire_signature = signature  # type: ignore[attr-defined]
     register_entrypoint(entry, Rpc(own_calls))
     return entry
-
-
-def budget_of(message: amqp.Message) -> float | None:
-    """Return how many seconds the caller of a call waits for its result; None if it does not say."""
-    expiration = str(message.properties.get("expiration") or "")
-    return int(expiration) / 1000 if expiration.isdigit() else None
-
-
-def _arguments(body: bytes) -> tuple[list[Any], dict[str, Any]]:
-    """Return the arguments of a call. Raises Undecodable, whose text says what is wrong."""
-    try:
-        call = _decode(body.decode() if body else "")
-    except RecursionError:
-        raise Undecodable("the body is no JSON: it is nested too deep") from None
-    except ValueError as error:  # no JSON, no UTF-8, or an integer of thousands of digits
-        raise Undecodable(f"the body is no JSON: {error}") from None
-    args, kwargs = (call.get("args"), call.get("kwargs")) if isinstance(call, dict) else (None, None)
-    if not isinstance(args, list) or not isinstance(kwargs, dict):
-        raise Undecodable("the body is no call: that is an object with `args`, a list, and `kwargs`, an object")
-    return args, kwargs
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
-
-
-_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
-
-
-def _plain(value: Any) -> str:
-    """Return a UUID, a Decimal, a date or a datetime as text. Raises TypeError for other types."""
-    if isinstance(value, UUID | Decimal | date):  # a datetime is a date
-        return str(value)
-    raise TypeError(f"a {type(value).__name__} is no JSON")
-
-
-_encode = json.JSONEncoder(default=_plain, allow_nan=False).encode
-
-
-def _envelope(method: str, result: Any, error: BaseException | None) -> str:
-    """Return the body of a reply. If the result cannot be encoded as JSON, the reply is InvalidResult."""
-    try:
-        return _encode({"result": result, "error": _serialize(error), "replayed": isinstance(result, Replayed)})
-    except Exception:  # the result of a method may have keys that are no text, cycles, or NaN
-        log.exception("%s was called, and its result is no JSON", method)
-    return _encode({"result": None, "error": _serialize(InvalidResult()), "replayed": False})
-
-
-def _serialize(error: BaseException | None) -> dict[str, Any] | None:
-    if error is None:
-        return None
-    if not isinstance(error, ServiceError):
-        error = InternalError()
-    return {**serialize(error), "problem": error.to_wire()}
