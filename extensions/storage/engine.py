@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, Oper
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from contracts.errors import ServiceUnavailable, UpstreamTimeout
+from extensions.storage.connection import Connection
 from extensions.storage.response_timeout import response_timeout_or
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -125,7 +126,12 @@ def make_engine(url: str) -> Engine:
         hide_parameters=True,
         # A JSONB column may have to store any value that a broken message contained.
         json_serializer=lambda value: json.dumps(value, default=str),
-        connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS, "options": options, **TCP_SETTINGS},
+        connect_args={
+            "connection_factory": Connection,
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "options": options,
+            **TCP_SETTINGS,
+        },
     )
     for last_use in ("connect", "checkin"):
         event.listen(engine, last_use, _note_last_use)
@@ -142,9 +148,9 @@ def _check_liveness(connection: Any, record: Any, _proxy: Any) -> None:
     if time.monotonic() - record.info["last_used"] < UNCHECKED_SECONDS:
         return
     try:
-        connection.autocommit = True
+        connection.begins = False
         with connection.cursor() as cursor:
             cursor.execute("SELECT")
-        connection.autocommit = False
+        connection.begins = True
     except psycopg2.Error as error:
         raise InvalidatePoolError from error  # the pool replaces this connection and all older ones
