@@ -37,7 +37,8 @@ log.file.level = info
 class RabbitMQ(Server):
     name = "rabbitmq"
     grace = 30.0
-    deadline = 90.0
+    deadline = 240.0
+    tries = 3  # it ends with "no_epmd_port" if epmd does not answer in time, which happens on a busy machine
 
     def __init__(self, home: Path, logs: Path, port: int, *, dist_port: int, epmd_port: int) -> None:
         super().__init__(home, logs, port)
@@ -93,7 +94,7 @@ class RabbitMQ(Server):
             on_launcher_death=signal.SIGTERM,
         )
         self._epmd_pid.write(self._epmd.pid)
-        wait_until(lambda: _listens(self.epmd_port), seconds=5)
+        wait_until(lambda: _listens(self.epmd_port), seconds=60)
 
     def command(self) -> list[str]:
         return [str(install.rabbitmq())]

@@ -15,7 +15,7 @@ from extensions.runtime.addresses import redis_variable
 class Redis(Server):
     name = "redis"
     grace = 5.0
-    deadline = 15.0
+    deadline = 60.0
 
     @property
     def url(self) -> str:

@@ -16,6 +16,7 @@ class Server:
     stop_signal = signal.SIGTERM
     grace = 20.0  # seconds from the stop signal to SIGKILL
     deadline = 60.0  # seconds until it must be ready
+    tries = 1  # how often it is launched if it ends while it starts
 
     def __init__(self, home: Path, logs: Path, port: int) -> None:
         self.home = home
@@ -71,8 +72,13 @@ class Server:
 
     def wait_ready(self) -> None:
         end = time.monotonic() + self.deadline
+        tries_left = self.tries
         while not self.is_ready():
             if self.process is None or self.process.poll() is not None:
+                tries_left -= 1
+                if tries_left and self.process is not None:
+                    self.launch()
+                    continue
                 raise StartError(f"{self.name} ended while starting. The end of {self.log}:\n{tail(self.log)}")
             if time.monotonic() > end:
                 raise StartError(
