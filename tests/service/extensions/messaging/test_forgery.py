@@ -1,6 +1,6 @@
 """Messages that bypass the broker's permissions are refused: a consumer checks by which route a message came.
 
-RabbitMQ checks permission for the routing key of a message, but not for the keys in its headers CC and BCC, nor for
+RabbitMQ 3 checks permission for the routing key of a message, but not for the keys in its headers CC and BCC, nor for
 the target to which a sender's own queue dead-letters.
 """
 
@@ -67,7 +67,10 @@ def by_header(name):
     def send(channel, exchange, key, body, **properties):
         headers = {name: [key]}
         message = amqp.Message(body, application_headers=headers, **properties)
-        channel.basic_publish(message, exchange, OWN_KEYS[exchange])
+        try:
+            channel.basic_publish_confirm(message, exchange, OWN_KEYS[exchange])
+        except amqp.AccessRefused:
+            pytest.skip(f"this version of RabbitMQ also checks the permission for the keys in {name}")
 
     return send
 
