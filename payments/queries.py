@@ -20,8 +20,9 @@ from payments.rules import OPERATIONS, Kind, State, state_of
 
 # If another session locks a payment for long, the batch fails after this time. Then its events are handled one by one,
 # and only the event that needs this payment waits.
-_WAIT_BRIEFLY = text("SET LOCAL lock_timeout = '500ms'")
-_LOCK_KEYS = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
+_LOCK_KEYS = text(
+    "SET LOCAL lock_timeout = '500ms'; SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key"
+)
 
 
 def list_payments(session: Session, wanted: PaymentFilter, actor: Actor) -> Json[Page[PaymentView]]:
@@ -105,7 +106,6 @@ def lock_payments_of_orders(session: Session, order_ids: Iterable[UUID]) -> dict
     # `order.created` and `order.cancelled` of one order, handled at the same time, would both find no row. If two
     # orders have the same key, one waits for the other, which is harmless.
     keys = sorted(int.from_bytes(order_id.bytes[-8:], signed=True) for order_id in wanted)
-    session.execute(_WAIT_BRIEFLY)
     session.execute(_LOCK_KEYS, {"keys": keys})
     payments = _locked(session, select(Payment).where(Payment.order_id.in_(wanted)))
     return {payment.order_id: payment for payment in payments}

@@ -96,8 +96,8 @@ class PaymentsService(operations.Operations, PaymentsRpc):
     @handles(OrderCreated, OrderConfirmed, OrderCancelled)
     def on_orders(self, events: Sequence[Received[Any]]) -> None:
         """Open a payment for new orders, capture it for confirmed ones, void or refund it for cancelled ones."""
-        if use_cases.apply_order_events(self.work.session, events):
-            self.work.trigger(self.provider_calls)
+        if kinds := use_cases.apply_order_events(self.work.session, events):
+            self.work.trigger(self.provider_calls, *kinds)
 
     @executes(*Kind, limits=read_limits)
     def provider_calls(self) -> use_cases.ProviderCalls:

@@ -30,11 +30,11 @@ _STATE_COLUMNS = ("status", "capture_requested", "cancel_requested")
 _CHANGEABLE = ("id", *_STATE_COLUMNS, "transaction_reference", "failure_reason")
 
 
-def apply_order_events(session: Session, events: Sequence[Received[OrderEvent]]) -> bool:
+def apply_order_events(session: Session, events: Sequence[Received[OrderEvent]]) -> set[rules.Kind]:
     """Open a payment for new orders; let confirmed ones be captured, and cancelled ones be voided or refunded.
 
     Locks the payments of the orders, applies the rules to each event, writes all rows in one statement, and schedules
-    the calls of the provider. Returns whether there are any. Raises PaymentMissing for the confirmation of an order
+    the calls of the provider. Returns their kinds. Raises PaymentMissing for the confirmation of an order
     without a payment.
     """
     payments = queries.lock_payments_of_orders(session, [received.event.order_id for received in events])
@@ -60,7 +60,7 @@ def apply_order_events(session: Session, events: Sequence[Received[OrderEvent]])
         if (kind := rules.kind_of(states[order_id]))
     }
     work_items.schedule(session, calls)
-    return bool(calls)
+    return set(calls.values())
 
 
 def record_outcomes(

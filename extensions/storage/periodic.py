@@ -32,9 +32,9 @@ class PeriodicMethods(SharedExtension):
         """Add `periodic` under its method's name."""
         self._periodic[periodic.method_name] = periodic
 
-    def trigger(self, method: str) -> None:
-        """Run `method` now, or once more after the current run."""
-        self._periodic[method].trigger()
+    def trigger(self, method: str, *kinds: str) -> None:
+        """Run `method` now, or once more after the current run; a method with @executes only for these kinds."""
+        self._periodic[method].trigger(*kinds)
 
 
 class Periodic(Entrypoint):

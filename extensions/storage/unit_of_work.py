@@ -132,9 +132,12 @@ class UnitOfWork:
         """Return one of the service's messaging tables."""
         return self._provider.table(name)
 
-    def trigger(self, method: Callable[..., Any]) -> None:
-        """Run `method` after the commit: a method of this service with @periodic, or with @executes."""
-        self.after_commit(self._provider.periodic_methods.trigger, method.__name__)
+    def trigger(self, method: Callable[..., Any], *kinds: str) -> None:
+        """Run `method` after the commit: a method of this service with @periodic, or with @executes.
+
+        `kinds` are those of the stored work items; without them, all kinds are looked for.
+        """
+        self.after_commit(self._provider.periodic_methods.trigger, method.__name__, *kinds)
 
     def claim_timer(self, name: str, seconds: float, *, at_once: bool = False) -> bool:
         """Tell whether this transaction is to run the timer `name` in this interval of `seconds`."""

@@ -8,8 +8,8 @@ At most `Limits.concurrency` first attempts are executed at a time. Further atte
 failing items do not delay new ones. A recorder records all results that are due in one transaction. It skips rows that
 another transaction has locked, and records those later. So an item that hangs, fails or is locked delays only itself.
 
-A method that has stored items calls `self.work.trigger(self.provider_calls)`. The commit then wakes the lanes. They
-also poll once every POLL_SECONDS, for items whose pause or lease has ended.
+A method that has stored items calls `self.work.trigger(self.provider_calls, kind)`. The commit then wakes the lane of
+that kind. Each lane also polls once every POLL_SECONDS, for items whose pause or lease has ended.
 """
 
 import functools
@@ -284,10 +284,10 @@ class WorkItems(Entrypoint):
         if self.metrics.is_served:
             self._watch = spawn(self._watch_backlog, identifier="work.backlog")
 
-    def trigger(self) -> None:
-        """Claim now: items were committed."""
-        for lane in self.lanes.values():
-            lane.wake()
+    def trigger(self, *kinds: str) -> None:
+        """Claim now: items of these kinds were committed, or of any kind if none is given."""
+        for kind in kinds or self.lanes:
+            self._wake(kind)
 
     def stop(self) -> None:
         """Claim no more items. Wait up to STOP_SECONDS for those that are executed, and end the leases of the rest."""
