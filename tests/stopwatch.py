@@ -5,7 +5,7 @@ from itertools import count
 
 from eventlet import patcher
 
-TICK = 0.005  # seconds
+TICK = 0.02  # seconds
 
 _threading, _time = patcher.original("threading"), patcher.original("time")
 _ticks = count()
