@@ -147,7 +147,7 @@ def _report(done, outcomes, sale, options):
         done[0].problems += [problem for one in sale for problem in one.problems]
     table = "\n".join([*map(markdown, done), *([sale_table(sale)] if sale else [])])
     append(options.folder / "result.md", table)
-    write_json(options.folder / "result.json", outcomes, sale)
+    write_json(options.folder / "result.json", outcomes, sale, (options.slowness + slowness()) / 2)
     print(table)
     for one in done:
         if not one.sound:

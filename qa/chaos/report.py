@@ -76,11 +76,14 @@ def append(path, table):
         file.write(table + "\n")
 
 
-def write_json(path, outcomes, sale):
-    """Write the complete result as JSON: {"crash": ..., "slow": ..., "hot_product": ...}; parts that did not run are
-    null."""
+def write_json(path, outcomes, sale, slowness):
+    """Write the complete result as JSON: {"crash": ..., "slow": ..., "hot_product": ..., "slowness": ...}.
+
+    Parts that did not run are null. `slowness`: how many times slower than a fast machine this one was.
+    """
     parts = {name: _facts(outcome) if outcome else None for name, outcome in outcomes.items()}
-    path.write_text(json.dumps(parts | {"hot_product": [vars(one) for one in sale]}, indent=1, default=str))
+    parts |= {"hot_product": [vars(one) for one in sale], "slowness": slowness}
+    path.write_text(json.dumps(parts, indent=1, default=str))
 
 
 def _facts(outcome):

@@ -22,6 +22,8 @@ FORM = [
     *("--quick", "--faults", "1", "--round", "14", "--pause", "2", "--rate", "8", "--time-factor", "8"),
     *("--brief", "--slow-rate", "3", "--hot-product", "2", "--buyers", "200"),
 ]
+# Three workers on two processors slow each other down by less. Above it, even requests without a fault are refused.
+TOO_SLOW = 3.0
 RESULT = ROOT / "var/chaos/result.json"
 
 
@@ -55,6 +57,8 @@ def test_all_invariants_hold_after_each_slow_fault(outcome):
 
 def test_no_slow_fault_delays_what_does_not_need_the_slow_part(outcome):
     """With limits that show a request which is refused or stays stuck; smaller delays need the long form."""
+    if outcome.slowness > TOO_SLOW:
+        pytest.skip(f"this machine is {outcome.slowness:.1f} times slower than a fast one: everything was delayed")
     assert not outcome.slow["violations"], outcome.output[-20_000:]
     assert outcome.slow["findings"]
 

@@ -21,6 +21,11 @@ def slowness() -> float:
     return 1.0 if factor < BUSY else min(HIGHEST, factor)
 
 
+def deadline_factor(settings: dict[str, str]) -> float:
+    """Return by how much deadlines() has raised the deadlines."""
+    return float(settings["HTTP_DEADLINE_SECONDS"]) / HTTP_DEADLINE_SECONDS
+
+
 def deadlines() -> dict[str, str]:
     """Return the settings of a suite on this machine, as environment variables."""
     factor = slowness()
