@@ -15,6 +15,7 @@ import sqlalchemy
 from amqp.exceptions import AMQPError, NotFound
 from kombu.utils.url import parse_url
 from nameko import config
+from sqlalchemy.exc import IntegrityError
 
 from contracts.errors import ServiceError
 from contracts.events import EVENTS, EXCHANGE
@@ -313,7 +314,20 @@ def _queues(_retry_delays):
 
 
 def empty_database(service):
-    """Delete all rows of a service's tables."""
+    """Delete all rows of a service's tables, also if a transaction of the service commits some just now."""
+    eventually(lambda: _delete_all_rows(service))
+
+
+def _delete_all_rows(service):
+    """Delete the rows; returns False if another transaction added rows that refer to them."""
+    try:
+        _delete_rows(service)
+    except IntegrityError:
+        return False
+    return True
+
+
+def _delete_rows(service):
     engine = owned_database(service)
     with engine.begin() as connection:
         connection.execute(sqlalchemy.text("SET LOCAL lock_timeout = '60s'; SET LOCAL synchronous_commit = off"))

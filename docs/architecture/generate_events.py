@@ -4,6 +4,7 @@ The events come from contracts/, their consumers and purposes from the entrypoin
 """
 
 import importlib
+import inspect
 import json
 import sys
 import warnings
@@ -128,7 +129,7 @@ def _section(event: type[Event], consumers: list[Consumer]) -> str:
     lines = [
         f"## {name}",
         "",
-        (event.__doc__ or "").strip(),
+        inspect.getdoc(event) or "",
         "",
         f"Class `{event.__name__}` in [`{contract}`](../../{contract}).",
         delivery,
