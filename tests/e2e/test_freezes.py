@@ -14,7 +14,7 @@ from qa.support.client import Client
 from tests.support import eventually
 
 POLLERS = 100
-POLL_PAUSE_SECONDS = 0.05
+POLL_PAUSE_SECONDS = 0.25
 ROUNDS = 10
 READERS = 60
 MEGABYTE = 1024 * 1024
