@@ -43,6 +43,7 @@ class Worker:
         self.has_failures = False  # among the results that were read
         data = f"var/test-{name}"
         environment = os.environ | {FOLDER_VARIABLE: str(FOLDER), NAME_VARIABLE: name, "ORDER_SUITE_TEST_DATA": data}
+        environment["PYTHONDONTWRITEBYTECODE"] = ""  # else every run rewrites the assertions of all tests again
         command = [sys.executable, "-m", "pytest", "-p", "tests.worker", "-p", "no:cacheprovider", *arguments]
         # In a new session: Ctrl-C then reaches only this process, which interrupts each worker once.
         self.process = spawn(command, env=environment, log=self.log, cwd=ROOT, on_launcher_death=signal.SIGINT)
