@@ -11,6 +11,7 @@ import time
 from array import array
 from dataclasses import dataclass, field
 
+from qa.model import services
 from qa.model.invariants import Invariants
 from qa.model.records import Broken
 from qa.model.step_text import describe
@@ -45,6 +46,7 @@ class Report:
 def explore(scenario, limit=None):
     """Explore all states of `scenario`, or stop at a violated invariant. More than `limit` states are one too."""
     began = time.process_time()
+    services.payment_state.cache_clear()
     world = World(scenario)
     invariants = Invariants(world)
     start = world.canonical(world.start())

@@ -5,6 +5,7 @@ Inventory: rules.merge, .step_for, .decide and .adjust. Payments: rules.step_for
 and ._announce, and Payment.state.
 """
 
+from functools import cache
 from typing import NamedTuple
 from uuid import UUID
 
@@ -156,8 +157,9 @@ def record_outcome(number, payment, result, money):
     return Outcome(_columns(after), tuple(words.index_of(event) for event in published), money)
 
 
+@cache
 def payment_state(payment):
-    """Return the state of a payment's row."""
+    """Return the state of a payment's row. An exploration clears the cache: a mutant may have changed the rules."""
     return None if payment is None else _row(0, payment).state
 
 
