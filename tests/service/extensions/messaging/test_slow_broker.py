@@ -23,6 +23,7 @@ from extensions.operations import operations
 from extensions.rpc.client import PendingCalls
 from extensions.rpc.server import rpc
 from extensions.runtime.backoff import Backoff
+from extensions.storage import engine
 from extensions.storage.unit_of_work import Work
 from notifications.models import Base
 from qa.chaos.proxy import Proxies
@@ -30,7 +31,7 @@ from tests.broker_control import memory_alarm
 from tests.service.extensions.toy import Calls
 from tests.silent_broker import silent_broker
 from tests.stopwatch import Stopwatch
-from tests.support import database, eventually
+from tests.support import TEST_TIMEOUT_SECONDS, database, eventually
 
 HANDLED, FAILS = [], set()
 DOORS = {}
@@ -62,7 +63,9 @@ class Subject(operations.Operations):
 
 
 @pytest.fixture
-def subject(run_service):
+def subject(run_service, monkeypatch):
+    # A handler waits in its transaction, on a slow machine for longer than PostgreSQL permits.
+    monkeypatch.setitem(engine.SESSION_SETTINGS, "idle_in_transaction_session_timeout", f"{TEST_TIMEOUT_SECONDS:.0f}s")
     HANDLED.clear()
     FAILS.clear()
     DOORS.update(handler=eventlet.Event(), method=eventlet.Event())
