@@ -12,6 +12,7 @@ from nameko.cli.utils import setup_config
 from deploy import keys, migrate
 from deploy.local.process import StartError
 from deploy.local.servers import Servers, remove_data
+from qa.support.machine_speed import deadlines
 from tests.support import Bus, Caller
 
 ROOT = Path(__file__).parent
@@ -47,7 +48,7 @@ def servers():
         pytest.exit(f"the tests need real servers: {error}", returncode=2)
     private, public = folder / "keys/jwt-private.pem", folder / "keys/jwt-public.pem"
     keys.ensure(private, public)
-    environment |= {
+    environment |= deadlines() | {
         "JWT_PRIVATE_KEY_FILE": str(private),
         "JWT_PUBLIC_KEY_FILE": str(public),
         "RETRY_DELAYS_MS": FAST_RETRIES,

@@ -9,7 +9,7 @@ from contracts.services import SERVICES
 from extensions.http.routing.dispatcher import HttpServer
 from gateway.service import GatewayService
 from tests.service.gateway.responses import PASSWORD, bearer, ok
-from tests.support import eventually, service_class
+from tests.support import TEST_TIMEOUT_SECONDS, eventually, service_class
 from users.token_issuer import issue, load_signing_keys
 
 SERVICE_CLASSES = tuple(map(service_class, SERVICES))
@@ -27,7 +27,9 @@ def gateway(run_service):
         with config.patch({"WEB_SERVER_ADDRESS": "127.0.0.1:0"}):
             container = run_service(GatewayService, **replacements)
         start.containers.append(container)
-        clients.append(httpx.Client(base_url=f"http://127.0.0.1:{port_of(container)}", timeout=10, verify=False))
+        clients.append(
+            httpx.Client(base_url=f"http://127.0.0.1:{port_of(container)}", timeout=TEST_TIMEOUT_SECONDS, verify=False)
+        )
         return clients[-1]
 
     start.containers = []
@@ -59,7 +61,9 @@ def api(shared_services):
     """The gateway with every service behind it; they keep running between the tests of a module."""
     with config.patch({"WEB_SERVER_ADDRESS": "127.0.0.1:0"}):
         *_, gateway = shared_services(*SERVICE_CLASSES, GatewayService)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port_of(gateway)}", timeout=10, verify=False) as api:
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{port_of(gateway)}", timeout=TEST_TIMEOUT_SECONDS, verify=False
+    ) as api:
         eventually(lambda: api.get("/health/ready").status_code == 200)
         yield api
 

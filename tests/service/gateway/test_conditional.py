@@ -6,7 +6,7 @@ import pytest
 
 from catalog import use_cases
 from tests.service.gateway.responses import PASSWORD, bearer, ok
-from tests.support import eventually
+from tests.support import TEST_TIMEOUT_SECONDS, eventually
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_of_concurrent_writes_with_the_same_etag_one_succeeds(api, admin, writes
 
         def write(number, method=method, path=path, other=other, tag=tag):
             body = {field: f"{number}.50" if field == "price" else 100 + number for field in other}
-            with httpx.Client(base_url=str(api.base_url), timeout=10, verify=False) as client:
+            with httpx.Client(base_url=str(api.base_url), timeout=TEST_TIMEOUT_SECONDS, verify=False) as client:
                 return client.request(method, path, json=body, headers={**admin, "If-Match": tag}).status_code
 
         statuses = list(eventlet.GreenPool(8).imap(write, range(10, 18)))
@@ -143,7 +143,7 @@ def test_the_etag_is_compared_after_the_lock_is_acquired(api, admin, product, mo
     tag = api.get(path).headers["etag"]
 
     def write(price):
-        with httpx.Client(base_url=str(api.base_url), timeout=10, verify=False) as client:
+        with httpx.Client(base_url=str(api.base_url), timeout=TEST_TIMEOUT_SECONDS, verify=False) as client:
             return client.patch(path, json={"price": price}, headers={**admin, "If-Match": tag}).status_code
 
     assert sorted(eventlet.GreenPool().imap(write, ["1.00", "2.00"])) == [200, 412]
@@ -186,7 +186,7 @@ class TestAccounts:
         ok(api.patch(f"/users/{other}", json={"roles": ["admin"]}, headers=admin))
 
         def demote(user_id):
-            with httpx.Client(base_url=str(api.base_url), timeout=10, verify=False) as client:
+            with httpx.Client(base_url=str(api.base_url), timeout=TEST_TIMEOUT_SECONDS, verify=False) as client:
                 return client.patch(f"/users/{user_id}", json={"is_active": False}, headers=admin).status_code
 
         assert sorted(eventlet.GreenPool().imap(demote, [me, other])) == [200, 409]

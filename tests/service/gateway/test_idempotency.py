@@ -10,7 +10,7 @@ from contracts.users import WeakPassword
 from extensions.rpc.server import RpcServer
 from extensions.storage.unit_of_work import UnitOfWork
 from tests.service.gateway.responses import PASSWORD, bearer, ok, undocumented
-from tests.support import database, eventually
+from tests.support import TEST_TIMEOUT_SECONDS, database, eventually
 
 NOBODYS = str(new_id())
 
@@ -179,7 +179,7 @@ class TestConcurrentRequests:
 
         def send(number):
             url = str((api, other)[number % 2].base_url)
-            with httpx.Client(base_url=url, timeout=20, verify=False) as client:
+            with httpx.Client(base_url=url, timeout=TEST_TIMEOUT_SECONDS, verify=False) as client:
                 return client.post(path, json=body, headers=headers)
 
         eventually(lambda: other.get("/health/ready").status_code == 200)

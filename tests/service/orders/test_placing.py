@@ -311,6 +311,9 @@ def test_a_commit_without_a_response_is_unknown_and_is_not_retried(counter, monk
     commits = []
 
     def lose(session):
+        if session.scalar(sqlalchemy.text("SELECT count(*) FROM orders")) == 1:  # a timer's transaction
+            commit(session)
+            return
         commits.append(session)
         if took_place:
             commit(session)
