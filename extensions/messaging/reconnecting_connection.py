@@ -150,13 +150,14 @@ class ReconnectingConnection:
         self._raw = connect(
             HEARTBEAT_SECONDS, self._service, on_blocked=self._block, on_unblocked=self._unblock, purpose=self.purpose
         )
+        # Before the set-up: calls arrive during it, and their replies need another connection.
+        for peer in self._peers:
+            peer.retry()
         self._set_up(self._raw)
         self.connection, self._is_set_up = self._raw, True
         self._last_error = None
         self._attempt.send()
         self._end_first_wait()
-        for peer in self._peers:
-            peer.retry()
 
     def retry(self) -> None:
         """End the pause before the next try. Until the try has ended, `require` waits for it.

@@ -213,6 +213,19 @@ class OneShortPause(Backoff):
         super().__init__(first=3600.0 if next(self.number) else 0.1, longest=3600.0, jitter=0.0)
 
 
+def needing(one, connections, needed):
+    """Return the set-up of a connection during which, if it is the first one, a call arrives that needs the others."""
+    set_up = one._set_up
+
+    def call_and_set_up(raw):
+        if not needed:
+            needed.append(None)
+            needed[:] = [bool(other.require(TEST_TIMEOUT_SECONDS)) for other in connections if other is not one]
+        set_up(raw)
+
+    return call_and_set_up
+
+
 def test_a_connection_that_is_open_again_ends_the_pauses_of_the_others(monkeypatch, broker_outage, run_service, caller):
     monkeypatch.setattr(reconnecting_connection, "Backoff", OneShortPause)
     monkeypatch.setattr(OneShortPause, "next_pause", lambda self, *_: self.first)
@@ -220,7 +233,11 @@ def test_a_connection_that_is_open_again_ends_the_pauses_of_the_others(monkeypat
     connections = peers_of(container)
     caller.notifications.deliver(str(new_id()))  # opens the connection that publishes
     eventually(lambda: len(connections) == 3 and all(one.connection for one in connections))
+    needed = []
     with broker_outage():
         eventually(lambda: all("not connected" in one.problem for one in connections))
+        for one in connections:
+            monkeypatch.setattr(one, "_set_up", needing(one, connections, needed))
     eventually(lambda: all(one.connection for one in connections))
+    assert needed == [True, True]
     assert caller.notifications.health()["status"] == "ok"
