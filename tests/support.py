@@ -126,7 +126,7 @@ class _Link:
     def __init__(self):
         self.connection = connect()
         self.channel = self.connection.channel()
-        self._replies = {}  # correlation id -> the reply, or None if nobody took the call
+        self._replies = {}  # correlation id -> the reply, or None if no queue took the call
         self.address = await_replies(self.channel, self._receive)
         self.channel.events["basic_return"].add(self._receive_returned)
 

@@ -39,7 +39,7 @@ class Connection(extensions.connection):
 
 
 class Cursor(extensions.cursor):
-    """Adds BEGIN to the first statement of a transaction."""
+    """Adds BEGIN to the first statement of a transaction. psycopg2 has no COPY where greenlets wait for PostgreSQL."""
 
     connection: Connection
 
@@ -56,21 +56,6 @@ class Cursor(extensions.cursor):
         """Call a function of the database."""
         self._begin()
         return super().callproc(*args)
-
-    def copy_expert(self, *args: Any, **kwargs: Any) -> None:
-        """Execute COPY."""
-        self._begin()
-        super().copy_expert(*args, **kwargs)
-
-    def copy_from(self, *args: Any, **kwargs: Any) -> None:
-        """Execute COPY FROM."""
-        self._begin()
-        super().copy_from(*args, **kwargs)
-
-    def copy_to(self, *args: Any, **kwargs: Any) -> None:
-        """Execute COPY TO."""
-        self._begin()
-        super().copy_to(*args, **kwargs)
 
     def _must_begin(self) -> bool:
         return self.connection.begins and not self.connection.is_in_transaction()

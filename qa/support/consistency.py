@@ -269,7 +269,7 @@ def _lines(rows: Iterable[Row]) -> dict[Any, Counter[Any]]:
 def _readers(urls: Mapping[str, str]) -> Iterator[Readers]:
     """A function for each service that reads rows from its database, all with one connection."""
     engines = {
-        service: sqlalchemy.create_engine(url, pool_size=1, connect_args={"connect_timeout": 5})
+        service: sqlalchemy.create_engine(url, pool_size=1, pool_pre_ping=True, connect_args={"connect_timeout": 5})
         for service, url in urls.items()
     }
     try:

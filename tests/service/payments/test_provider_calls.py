@@ -483,10 +483,13 @@ class TestAnUpgrade:
 
     def test_adopts_what_the_previous_version_stores_meanwhile(self, start, bus, rows, provider):
         start(provider)
+        # The service adopts payments at its start, and then every 30 s.
+        ran = "SELECT 1 FROM timers WHERE name = 'adopt_payments' AND due_at > now() + interval '5 s'"
+        eventually(lambda: rows(ran))
         pending, remembered = self.row("PENDING"), self.row("PENDING", cancelled=True)
         for row in (pending, remembered):
             rows(self.INSERT, **row)
         with sessionmaker(database("payments")).begin() as session:
-            use_cases.adopt_payments(session)  # as the service does every 30 s, perhaps just now
+            assert use_cases.adopt_payments(session) == 2
         bus.wait_for("payment.authorized", pending["order"])
         bus.wait_for("payment.voided", remembered["order"])

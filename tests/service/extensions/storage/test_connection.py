@@ -1,11 +1,13 @@
 """Transactions begin with their first statement, in the same round trip, and nothing is executed outside of one."""
 
+import io
+
 import psycopg2
 import pytest
 from sqlalchemy import text
 
 from extensions.storage.connection import Connection
-from extensions.storage.engine import make_engine
+from extensions.storage.engine import bound_every_wait, make_engine
 from tests.support import database, owned_database
 
 OPEN = psycopg2.extensions.TRANSACTION_STATUS_INTRANS
@@ -53,10 +55,17 @@ def test_a_rollback_undoes_every_statement_since_the_last_commit(connection, way
     assert "connection 1" in stored()
 
 
-def test_copy_and_functions_are_part_of_the_transaction(connection):
+def test_functions_are_part_of_the_transaction(connection):
     with connection.cursor() as cursor:
         cursor.callproc("now")
         assert connection.info.transaction_status == OPEN
+
+
+def test_copy_is_refused_and_not_executed_outside_of_a_transaction(connection):
+    bound_every_wait()
+    with connection.cursor() as cursor, pytest.raises(psycopg2.ProgrammingError, match="cannot be used"):
+        cursor.copy_expert("COPY timers FROM STDIN", io.StringIO("connection 1\t2026-11-29\n"))
+    assert stored() == set()
 
 
 def test_begin_costs_no_round_trip_and_comes_once(connection):
