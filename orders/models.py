@@ -193,7 +193,7 @@ PLACE_ORDERS = text(
     """
 )
 
-# Sorted, so that two replicas of the service that store the same products wait for each other and do not deadlock.
+# Sorted, so that two instances of the service that store the same products wait for each other and do not deadlock.
 REPLICATE_PRODUCTS = text(
     """
     INSERT INTO product_replicas AS kept (id, sku, price, is_active, version, confirmed_at)

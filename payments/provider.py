@@ -127,7 +127,7 @@ class Ledger(Protocol):
 class SimulatedProvider:
     """Approves every amount up to and including `limit`, and follows the script of each payment method.
 
-    Without a ledger it computes each outcome from the key, so that all replicas have the same provider. It then cannot
+    Without a ledger it computes each outcome from the key, so that all instances have the same provider. It then cannot
     refuse contradictions.
     """
 

@@ -16,7 +16,7 @@ NAME_VARIABLE = "TEST_WORKER"
 # the tests that stop, kill or restart something, and all others.
 E2E = "tests/e2e/"
 DISTURBING = {
-    f"{E2E}test_{name}.py" for name in ("crashes", "freezes", "hazards", "outages", "poison", "replicas", "restarts")
+    f"{E2E}test_{name}.py" for name in ("crashes", "freezes", "hazards", "instances", "outages", "poison", "restarts")
 }
 
 

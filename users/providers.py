@@ -97,7 +97,7 @@ def _with_low_priority(work: Callable[..., Any], *arguments: str) -> Any:
 
 
 class FailedLogins(DependencyProvider):  # type: ignore[misc]  # as above
-    """Counts the failed logins of each account for all replicas, so that guessing a password takes too long."""
+    """Counts the failed logins of each account for all instances, so that guessing a password takes too long."""
 
     limits = RateLimits()
 

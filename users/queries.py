@@ -19,7 +19,7 @@ MAX_CHANGED = 10_000
 
 
 def now(session: Session) -> datetime:
-    """Return the database's time, the clock that all replicas share."""
+    """Return the database's time, the clock that all instances share."""
     time: datetime = session.scalars(select(func.clock_timestamp())).one()
     return time
 

@@ -12,7 +12,7 @@ STANDARD = {"epmd": 4369, "postgres": 5432, "amqp": 5672, "amqp_dist": 5674, "re
 OFFSET = 15_000
 CLONES = 100
 # Metrics: the first port of Prometheus' exporters, moved likewise; ten ports for each service, for as many processes.
-METRICS, REPLICAS = 9100, 10
+METRICS, INSTANCES = 9100, 10
 TRIES = 500
 
 
@@ -54,10 +54,11 @@ def preferred(root: Path) -> dict[str, int]:
 
 def metrics_addresses(root: Path, services: Sequence[str]) -> dict[str, str]:
     """The ranges of ports that the services' processes serve metrics on, by variable: each takes the first free one."""
-    first = METRICS + OFFSET + _clone(root) * REPLICAS * len(services)
-    starts = {service: first + number * REPLICAS for number, service in enumerate(services)}
+    first = METRICS + OFFSET + _clone(root) * INSTANCES * len(services)
+    starts = {service: first + number * INSTANCES for number, service in enumerate(services)}
     return {
-        f"{name.upper()}_METRICS_ADDRESS": f"127.0.0.1:{start}-{start + REPLICAS - 1}" for name, start in starts.items()
+        f"{name.upper()}_METRICS_ADDRESS": f"127.0.0.1:{start}-{start + INSTANCES - 1}"
+        for name, start in starts.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""Rate limits shared by all replicas, counted in Redis by the generic cell rate algorithm (GCRA).
+"""Rate limits shared by all instances, counted in Redis by the generic cell rate algorithm (GCRA).
 
 A counter is one number: the theoretical arrival time, at which the whole quota is available again. So the quota is
 refilled evenly and not at the end of a window, and the size of a counter does not depend on its quota. While Redis is
@@ -25,7 +25,7 @@ _POLICY = re.compile(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,5})")
 
 # KEYS: the counters. ARGV: 1 to consume, 0 to peek; then the quota and the seconds of each. All counters consume one
 # unit, or none does. Returns for each counter, in whole microseconds: the time until a unit is available (0: now), and
-# the time until the whole quota is. The clock is that of Redis, which all replicas share. A key of another type is
+# the time until the whole quota is. The clock is that of Redis, which all instances share. A key of another type is
 # replaced; a counter from before the clock was set back is reset to a fully consumed quota.
 CONSUME = """
 local time = redis.call('TIME')
@@ -92,7 +92,7 @@ class Quota:
 
 
 class RateLimits(SharedExtension):
-    """The counters of all replicas. `subject` is the user or address that is counted; only its hash is stored."""
+    """The counters of all instances. `subject` is the user or address that is counted; only its hash is stored."""
 
     connection = RedisConnection()
 

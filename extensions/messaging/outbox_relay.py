@@ -1,7 +1,7 @@
 """The outbox relay publishes committed events, the oldest first, and deletes each event that the broker has confirmed.
 
 The commit that wrote an event wakes the relay. After a crash between commit and publish nothing would wake it. So one
-replica also looks for events once every SWEEP_SECONDS.
+instance also looks for events once every SWEEP_SECONDS.
 
 An event that the broker refuses is postponed with the reason, and tried again after growing pauses. The events after it
 are published meanwhile, even if they are about the same order: no consumer relies on the sequence of arrival
@@ -42,7 +42,7 @@ LOGGED = 5
 
 
 class OutboxRelay(SharedExtension):
-    """One greenlet in each service process. Rows are locked while they are published, so replicas share the work."""
+    """One greenlet in each service process. Rows are locked while they are published, so instances share the work."""
 
     publisher = ConfirmedPublisher()
     storage = DatabaseAccess()

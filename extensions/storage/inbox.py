@@ -23,7 +23,7 @@ def add_new(session: Session, events: Sequence[Received[Any]]) -> list[Received[
     One statement for all of them. Their handling belongs into the same transaction.
     """
     entries = {(received.message_id, handler_name(type(received.event))): received for received in events}
-    # Sorted, so that two replicas that insert the same messages wait for each other and do not deadlock.
+    # Sorted, so that two instances that insert the same messages wait for each other and do not deadlock.
     message_ids, handlers = zip(*sorted(entries), strict=True)
     inserted = session.execute(INSERT, {"message_ids": [*message_ids], "handlers": [*handlers]})
     new = {tuple(row) for row in inserted}

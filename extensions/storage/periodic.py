@@ -117,10 +117,10 @@ class Periodic(Entrypoint):
 def periodic(
     *, seconds: float, transaction: bool = True, every_process: bool = False, after_gap: float = 0.0
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Run the decorated method every `seconds`, once for all replicas together, and when it is triggered.
+    """Run the decorated method every `seconds`, once for all instances together, and when it is triggered.
 
-    With `transaction`, the method runs in a transaction, in one replica at a time; without, it opens its own. With
-    `every_process`, each replica runs it, without any access to the database: for methods that maintain the memory of
+    With `transaction`, the method runs in a transaction, in one instance at a time; without, it opens its own. With
+    `every_process`, each instance runs it, without any access to the database: for methods that maintain the memory of
     their process. With `after_gap`, the first run waits for that many seconds, and so does the next run after the
     process was suspended. A run that fails is logged and repeated after PAUSE_AFTER_FAILURE_SECONDS.
     """

@@ -130,7 +130,7 @@ def _idempotency_keys(metadata: MetaData) -> None:
 
 
 def _timers(metadata: MetaData) -> None:
-    """The due time of each timer, shared by all replicas of the service."""
+    """The due time of each timer, shared by all instances of the service."""
     Table(
         "timers",
         metadata,

@@ -1,4 +1,4 @@
-"""Timers that fire once per interval for all replicas of a service together. Their due times are rows."""
+"""Timers that fire once per interval for all instances of a service together. Their due times are rows."""
 
 from sqlalchemy import Table, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
@@ -8,11 +8,11 @@ from sqlalchemy.orm import Session
 def claim(session: Session, timers: Table, name: str, seconds: float, *, at_once: bool = False) -> bool:
     """Claim the timer `name` if it is due; with `at_once`, even if it is not. Returns whether it was claimed.
 
-    The claim is committed or rolled back with the transaction, and excludes other replicas until then.
+    The claim is committed or rolled back with the transaction, and excludes other instances until then.
     """
     now = func.clock_timestamp()
     interval = func.make_interval(0, 0, 0, 0, 0, 0, seconds)
-    # Do not wait for a replica that is running the timer now: it does the work that is due.
+    # Do not wait for an instance that is running the timer now: it does the work that is due.
     mine = select(literal(name), now + interval).where(func.pg_try_advisory_xact_lock(func.hashtext(name)))
     row = insert(timers).from_select(["name", "due_at"], mine)
     # A due time further away than the interval was written before the database's clock was set back.

@@ -249,7 +249,7 @@ class Lane:
 
 
 class WorkItems(Entrypoint):
-    """Runs the items of the given kinds in a service process. Replicas of the service share the items."""
+    """Runs the items of the given kinds in a service process. Instances of the service share the items."""
 
     periodic_methods = PeriodicMethods()
     storage = DatabaseAccess()

@@ -1,4 +1,4 @@
-"""Timers that fire once per interval for all replicas together; who replayed a dead letter."""
+"""Timers that fire once per interval for all instances together; who replayed a dead letter."""
 
 from alembic import op
 

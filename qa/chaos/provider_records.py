@@ -15,7 +15,7 @@ AUTHORISED = "authorised.log"
 
 
 class Memory:
-    """The records, shared by all replicas of payments and read by the verdict: the ledger of the simulated provider."""
+    """What the simulated provider records. All instances of payments share it, and the verdict reads it."""
 
     def __init__(self, folder: Path):
         self._folder = folder / NAME
@@ -26,7 +26,7 @@ class Memory:
     def authorise(self, call, reference):
         """Record the amount authorised for an order. One write appends a whole line atomically.
 
-        A void may have come before, from a replica that took over the payment: the money is not held then.
+        A void may have come before, from an instance that took over the payment: the money is not held then.
         """
         os.write(self._writer, f"{call.key.partition(':')[0]} {call.amount} {reference}\n".encode())
 

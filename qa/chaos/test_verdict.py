@@ -110,21 +110,21 @@ def test_a_wrong_charge_is_found(orders, accounts, name, order):
 
 
 def test_the_provider_refuses_contradictory_operations(tmp_path):
-    provider, replica = Memory(tmp_path), Memory(tmp_path)
+    provider, other = Memory(tmp_path), Memory(tmp_path)
     provider.authorise(SimpleNamespace(key="order-1:authorise", amount="10.00"), "auth_1")
     provider.authorise(SimpleNamespace(key="order-2:authorise", amount="20.00"), "auth_2")
     provider.move(Operation.CAPTURE, None, "auth_1")
-    replica.move(Operation.CAPTURE, None, "auth_1")
+    other.move(Operation.CAPTURE, None, "auth_1")
     with pytest.raises(ProviderRefuses):
-        replica.move(Operation.VOID, None, "auth_1")
-    replica.move(Operation.REFUND, None, "auth_1")
+        other.move(Operation.VOID, None, "auth_1")
+    other.move(Operation.REFUND, None, "auth_1")
     provider.move(Operation.VOID, None, "auth_2")
     for operation in (Operation.CAPTURE, Operation.REFUND):
         with pytest.raises(ProviderRefuses):
-            replica.move(operation, None, "auth_2")
+            other.move(operation, None, "auth_2")
     with pytest.raises(ProviderRefuses):
-        replica.move(Operation.REFUND, None, "auth_never_given")
-    assert replica.accounts() == {"order-1": ("10.00", {"capture", "refund"}), "order-2": ("20.00", {"void"})}
+        other.move(Operation.REFUND, None, "auth_never_given")
+    assert other.accounts() == {"order-1": ("10.00", {"capture", "refund"}), "order-2": ("20.00", {"void"})}
 
 
 def test_an_armed_point_triggers_exactly_once(tmp_path):

@@ -42,7 +42,7 @@ class Scenario:
     adjustments: tuple[tuple[int, int], ...] = ()
     """Stock adjustments by a person, each possible once and at any time: (product, delta)."""
     workers: int = 2
-    """The maximum number of concurrently open transactions, over all services and replicas."""
+    """The maximum number of concurrently open transactions, over all services and instances."""
     inbox: bool = False
     """False: the inbox is always empty, so every repeated delivery reaches the rules."""
     relay: bool = False

@@ -72,7 +72,7 @@ PAYMENT = Table(
     _PAYMENT,
     (
         *_others(_PAYMENT, _PAYMENT_STATUSES, ORDER_EVENTS),
-        # The provider's outcome again, from another replica. A repeated request has the same outcome.
+        # The provider's outcome again, from another instance. A repeated request has the same outcome.
         *((status, "approved") for status in _AUTHORISED),
         *((status, "captured") for status in ("CAPTURED", REFUNDING, "REFUNDED")),
         *((status, "voided") for status in ("VOIDED", "FAILED")),

@@ -200,7 +200,7 @@ class World:
         return self._handled[key]
 
     def _provider_outcomes(self, number, order):
-        """What the provider is asked; its outcome may be recorded late, and by two replicas."""
+        """What the provider is asked; its outcome may be recorded late, and by two instances."""
         it = Order(*self.orders.values[order])
         if self.payments.values[it.payment] is None:
             return

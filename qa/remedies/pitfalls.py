@@ -21,7 +21,7 @@ TITLES = {
     "12": "CPU-bound work blocks the whole process, including heartbeats",
     "13": "the standalone RPC client leaves a queue behind",
     "14": "the reply queue is declared again for every call",
-    "15": "SO_REUSEPORT shares a port silently; every replica runs every timer",
+    "15": "SO_REUSEPORT shares a port silently; every instance runs every timer",
 }
 
 PITFALLS = "tests/service/extensions/test_pitfalls.py"
@@ -394,11 +394,11 @@ REMEDIES = [
         "15",
         "a timer's due time is a row: it runs once per interval",
         [Patch("extensions/storage/timers.py", "timers.c.due_at <= now, ", "timers.c.due_at < now + interval, ")],
-        "tests/service/extensions/storage/test_periodic.py::test_it_fires_once_per_interval_however_many_replicas_run",
+        "tests/service/extensions/storage/test_periodic.py::test_it_fires_once_per_interval_however_many_instances_run",
     ),
     Remedy(
         "15",
-        "a timer never runs in two replicas at the same time",
+        "a timer never runs in two instances at the same time",
         [
             Patch(
                 "extensions/storage/timers.py",
@@ -411,6 +411,6 @@ REMEDIES = [
                 "    return True\n    due = or_(literal(at_once), ",
             ),
         ],
-        "tests/service/extensions/storage/test_periodic.py::test_replicas_never_run_it_at_the_same_time",
+        "tests/service/extensions/storage/test_periodic.py::test_instances_never_run_it_at_the_same_time",
     ),
 ]

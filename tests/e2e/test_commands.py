@@ -95,7 +95,7 @@ def test_the_shell_creates_the_first_admin_and_shows_errors(shop):
     assert "OrderNotFound There is no order with this id." in printed, printed
 
 
-def test_two_replicas_of_every_service_share_the_work(shop, by_hand):
+def test_two_instances_of_every_service_share_the_work(shop, by_hand):
     pen = shop.product(stock=100)
     by_hand("orders.service", "inventory.service", "payments.service", "notifications.service")
     orders = [shop.order((pen, 1)) for _ in range(20)]

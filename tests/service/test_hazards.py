@@ -188,7 +188,7 @@ def test_h5_the_provider_gets_the_same_key_for_every_request_of_an_order(servers
     with sessionmaker(database("payments")).begin() as session:
         payments.apply_order_events(session, [Received(order, new_id(), "request", "trace")])
         [(payment_id,)] = session.execute(sqlalchemy.text("SELECT id FROM payments"))
-        # The call is repeated after a crash, or by another replica.
+        # The call is repeated after a crash, or by another instance.
         calls = [payment_queries.calls_of(session, [payment_id])[payment_id] for _ in range(2)]
     assert len({call.key for call in calls}) == 1
 

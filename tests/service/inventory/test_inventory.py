@@ -309,7 +309,7 @@ class TestAnOrder:
 
 
 def handle(*events, hold=0.0, started=None):
-    """Run a use case in its own transaction, as another replica would; keep it open for `hold` seconds."""
+    """Run a use case in its own transaction, as another instance would; keep it open for `hold` seconds."""
     received = [Received(event, new_id(), "request", "trace") for event in events]
     with sessionmaker(database("inventory")).begin() as session:
         use_cases.apply_order_events(session, received, lambda *_: None)

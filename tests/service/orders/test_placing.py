@@ -224,7 +224,7 @@ def test_the_second_of_two_concurrent_calls_with_one_key_finds_it_in_use(counter
     assert transactions() == [1, 2]
 
 
-def test_a_key_used_by_another_replica_affects_only_its_own_call(counter):
+def test_a_key_used_by_another_instance_affects_only_its_own_call(counter):
     lock = f"SELECT pg_advisory_xact_lock(hashtextextended('{ALICE['user_id']}\ncreate_order\nk', 0))"
     with database("orders").begin() as connection:
         connection.execute(sqlalchemy.text(lock))

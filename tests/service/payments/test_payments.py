@@ -157,7 +157,7 @@ class TestAuthorisation:
         assert len(provider.asked) == 2
         assert len(set(provider.asked)) == 1, "the second attempt must use the key of the first"
 
-    def test_two_replicas_authorise_each_payment_once(self, run_service, bus, provider, rows):
+    def test_two_instances_authorise_each_payment_once(self, run_service, bus, provider, rows):
         run_service(PaymentsService, provider=provider)
         orders = [created() for _ in range(60)]
         for order in orders:
@@ -299,7 +299,7 @@ class TestEarlyCancellation:
 
 
 def handle(event, hold=0.0, started=None):
-    """Handle an event in its own transaction, as another replica would; keep it open for `hold` seconds."""
+    """Handle an event in its own transaction, as another instance would; keep it open for `hold` seconds."""
     with sessionmaker(database("payments")).begin() as session:
         use_cases.apply_order_events(session, [Received(event, new_id(), "request", "trace")])
         if started:

@@ -86,6 +86,6 @@ def test_each_service_of_each_clone_has_its_own_metrics_ports(tmp_path):
         addresses = ports.metrics_addresses(root, PROCESSES)
         assert set(addresses) == {f"{service.upper()}_METRICS_ADDRESS" for service in PROCESSES}
         found = [address for setting in addresses.values() for address in metrics.addresses(setting)]
-        assert len(set(found)) == len(found) == ports.REPLICAS * len(PROCESSES)
+        assert len(set(found)) == len(found) == ports.INSTANCES * len(PROCESSES)
         assert all(host == "127.0.0.1" and 22_500 < port < 32_768 for host, port in found)
         assert not {port for _, port in found} & set(ports.preferred(root).values())

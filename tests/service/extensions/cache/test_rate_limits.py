@@ -1,4 +1,4 @@
-"""Rate limits: exact for all replicas together, and never a reason for a request to hang."""
+"""Rate limits: exact for all instances together, and never a reason for a request to hang."""
 
 import os
 import signal
@@ -33,14 +33,14 @@ class Limited(operations.Operations):
 
 
 @pytest.fixture
-def replicas(run_service):
+def instances(run_service):
     """The rate limits of two containers, which stand for two processes."""
     return [run_service(Limited).shared_extensions[RateLimits] for _ in range(2)]
 
 
 @pytest.fixture
-def limits(replicas):
-    return replicas[0]
+def limits(instances):
+    return instances[0]
 
 
 def client():
@@ -67,11 +67,11 @@ def test_the_quota_is_refilled_evenly(limits):
     assert began.seconds < 0.9  # one of two, and not both after the whole second
 
 
-def test_replicas_share_an_exact_count(replicas):
+def test_instances_share_an_exact_count(instances):
     policy = Policy("shared", 170, 3600)
 
     def consume(number):
-        return not replicas[number % 2].consume((policy, "me"))[0].retry_after
+        return not instances[number % 2].consume((policy, "me"))[0].retry_after
 
     assert sum(eventlet.GreenPool(200).imap(consume, range(200))) == 170
 

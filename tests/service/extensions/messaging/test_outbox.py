@@ -132,7 +132,7 @@ def test_events_committed_before_the_start_are_relayed(run_service, channel):
     assert arrived(channel, SHIPPED) == left
 
 
-def test_events_that_another_replica_publishes_are_skipped(publisher, channel):
+def test_events_that_another_instance_publishes_are_skipped(publisher, channel):
     outbox = Base.metadata.tables["outbox"]
     with database("notifications").connect() as other:
         held = leave_behind(1, due_at=sqlalchemy.text("clock_timestamp() + interval '0.5 s'"))
@@ -147,7 +147,7 @@ def test_events_that_another_replica_publishes_are_skipped(publisher, channel):
     eventually(lambda: arrived(channel, SHIPPED) == held)
 
 
-def test_replicas_publish_every_event_once(run_service, publisher, channel):
+def test_instances_publish_every_event_once(run_service, publisher, channel):
     run_service(Publisher)
     published = []
     for _ in range(5):
@@ -173,7 +173,7 @@ def test_a_clock_that_was_set_back_delays_no_event(run_service, publisher, chann
     assert arrived(channel, SHIPPED) == orders
 
 
-def test_one_replica_sweeps_per_interval(run_service, monkeypatch):
+def test_one_instance_sweeps_per_interval(run_service, monkeypatch):
     sweeps = []
 
     def claim(session, table, name, *arguments, **named):

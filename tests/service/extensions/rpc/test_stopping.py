@@ -74,7 +74,7 @@ class Endless(operations.Operations):
 
 @pytest.fixture
 def started(servers):
-    """A function that starts a replica. Replicas that still run are stopped after the test."""
+    """A function that starts an instance. Instances that still run are stopped after the test."""
     prepare("notifications")
     HANDLED.clear()
     containers = []
@@ -114,7 +114,7 @@ def test_a_stopping_service_handles_delivered_events_and_none_counts_as_failed(s
     assert [message.headers for message in left if (message.headers or {}).get("x-delivery-count")] == []
 
 
-def test_calls_during_the_stop_of_a_replica_all_return(started):
+def test_calls_during_the_stop_of_an_instance_all_return(started):
     stopping, _staying = started(), started()
     answers = []
 
@@ -131,7 +131,7 @@ def test_calls_during_the_stop_of_a_replica_all_return(started):
     assert sorted(answers) == ["answered"] * 80 + ["rested"] * 80
 
 
-def test_a_stopping_replica_serves_delivered_calls_and_leaves_the_rest_in_the_queue(started, monkeypatch):
+def test_a_stopping_instance_serves_delivered_calls_and_leaves_the_rest_in_the_queue(started, monkeypatch):
     container = started()
     unsubscribe = Listener.unsubscribe
     with connect() as connection:
@@ -141,7 +141,7 @@ def test_a_stopping_replica_serves_delivered_calls_and_leaves_the_rest_in_the_qu
         def unsubscribe_with_deliveries_unread(listener, subscription):
             if isinstance(subscription, RpcServer):
                 monkeypatch.undo()
-                for number in range(40):  # more than the prefetch count of a replica
+                for number in range(40):  # more than the prefetch count of an instance
                     publish_call(channel, address, ("nap", "other")[number % 2])
                 blocking_sleep(0.5)  # this process does not read them yet
             unsubscribe(listener, subscription)

@@ -106,11 +106,11 @@ def test_a_transaction_that_is_rolled_back_triggers_nothing(run_service, caller)
     assert RUNS.count("chime") == 1
 
 
-def test_replicas_never_run_it_at_the_same_time(run_service):
+def test_instances_never_run_it_at_the_same_time(run_service):
     containers = [run_service(Clock) for _ in range(2)]
     eventually(ran("tick", 12))
     assert RUNNING["most"] == 1
-    containers[0].stop()  # the other replica continues
+    containers[0].stop()  # the other instance continues
     before = RUNS.count("tick")
     eventually(ran("tick", before + 3))
 
@@ -130,10 +130,10 @@ class Hourglass(operations.Operations):
         RUNS.append(("trickle", time.monotonic()))
 
 
-def test_it_fires_once_per_interval_however_many_replicas_run(run_service):
+def test_it_fires_once_per_interval_however_many_instances_run(run_service):
     for _ in range(3):
         run_service(Hourglass)
-        eventlet.sleep(0.3)  # so that the replicas check at different times
+        eventlet.sleep(0.3)  # so that the instances check at different times
     eventually(lambda: len(RUNS) >= 8)
     for timer in ("turn", "trickle"):
         fired = [at for name, at in RUNS if name == timer]

@@ -54,7 +54,7 @@ def shop_around(shop, products, seed, seen, problems):
 
 
 def redis_outages(*suites):
-    """How often replicas could not reach Redis. Another replica may then have read an outdated order for a moment."""
+    """How often instances could not reach Redis. Another instance may then have read an outdated order for a moment."""
     return sum(suite.log("orders").read_text().count("Redis is unavailable") for suite in suites)
 
 
@@ -92,10 +92,10 @@ def assert_timeline_is_legal(timeline, order):
     assert [entry["at"] for entry in timeline] == sorted(entry["at"] for entry in timeline)
 
 
-def test_every_order_is_consistent_with_several_replicas(shop, twin, third_orders):
+def test_every_order_is_consistent_with_several_instances(shop, twin, third_orders):
     products = [shop.product(stock=200) for _ in range(4)]
-    replicas = (shop.suite, twin, third_orders)
-    seen, problems, outages = {}, [], redis_outages(*replicas)
+    instances = (shop.suite, twin, third_orders)
+    seen, problems, outages = {}, [], redis_outages(*instances)
     buyers = [
         threading.Thread(target=shop_around, args=(shop, products, seed, seen, problems)) for seed in range(CLIENTS)
     ]
@@ -106,7 +106,7 @@ def test_every_order_is_consistent_with_several_replicas(shop, twin, third_order
     assert problems == []
     assert len(seen) == CLIENTS * EACH
     shop.assert_sound()
-    cache_was_right = redis_outages(*replicas) == outages
+    cache_was_right = redis_outages(*instances) == outages
     for key, history in seen.items():
         now = shop.get(f"/orders/{key}")
         assert_never_goes_back([*history, now] if cache_was_right else [history[0], now])
