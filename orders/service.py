@@ -27,7 +27,7 @@ from contracts.orders import (
 )
 from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
 from contracts.services import Services
-from extensions.cache.local_replica import LocalReplica, LocalReplicaProvider
+from extensions.cache.local_copies import LocalCopies, LocalCopiesProvider
 from extensions.cache.versioned_cache import Cache, VersionedCache
 from extensions.idempotency import keys
 from extensions.idempotency.batcher import Batcher, BatcherProvider
@@ -88,7 +88,7 @@ class OrdersService(operations.Operations, OrdersRpc):
     work: UnitOfWork = Work(Base)
     batcher: Batcher = BatcherProvider()
     cache: VersionedCache = Cache()
-    products: LocalReplica[ProductView] = LocalReplicaProvider("catalog", "products")
+    products: LocalCopies[ProductView] = LocalCopiesProvider("catalog", "products")
     services: Services = RpcClient()
     queues = QueueDepthsProvider()
     admission_queue: AdmissionQueue = AdmissionQueueProvider()

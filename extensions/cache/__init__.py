@@ -1,1 +1,1 @@
-"""Redis: connection, versioned cache, local replicas, shared counters. Imports no AMQP and no HTTP library."""
+"""Redis: connection, versioned cache, local copies, shared counters. Imports no AMQP and no HTTP library."""

@@ -71,7 +71,7 @@ def test_each_service_counts_its_own_events(orders_placed, ports, api):
     assert gateway("suite_http_request_seconds_count", method="POST", route="/orders") == 3
     assert gateway("suite_rpc_called_seconds_count", service="orders", method="create_order", outcome="ok") == 3
     assert orders("suite_rpc_served_seconds_count", method="create_order", outcome="ok") == 3
-    # Once for each product: orders has a local replica.
+    # Once for each product: orders has local copies.
     assert orders("suite_rpc_called_seconds_count", service="catalog", method="get_products", outcome="ok") == 2
 
     created_and_decided_and_cancelled = 3 + 3 + 1

@@ -12,7 +12,7 @@ from nameko import config
 
 from contracts.errors import UpstreamTimeout
 from extensions.cache.connection import MAX_PAUSE_SECONDS
-from extensions.cache.local_replica import LocalReplicaProvider
+from extensions.cache.local_copies import LocalCopiesProvider
 from extensions.cache.versioned_cache import Cache
 from extensions.operations import operations
 from extensions.rpc.server import rpc
@@ -32,7 +32,7 @@ class Shelf:
 
     name = "notifications"
     cache = Cache()
-    replica = LocalReplicaProvider("notifications", "thing")
+    copies = LocalCopiesProvider("notifications", "thing")
 
     @rpc(transaction=False)
     def get(self, key):
@@ -61,7 +61,7 @@ class Shelf:
 
     @rpc(transaction=False)
     def copy(self, keys):
-        return self.replica.get(keys, lambda missing: {key: self._load(key) for key in missing if key != "unknown"})
+        return self.copies.get(keys, lambda missing: {key: self._load(key) for key in missing if key != "unknown"})
 
     def _load(self, key):
         ASKED.append(key)

@@ -1,4 +1,4 @@
-"""Local replicas: copies of another service's data in this process, valid while its generation in Redis is the same."""
+"""Copies of another service's data in the memory of this process, valid while its generation in Redis is the same."""
 
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -15,7 +15,7 @@ MAX_COPIES = 10_000
 T = TypeVar("T")
 
 
-class LocalReplica(Generic[T]):
+class LocalCopies(Generic[T]):
     """Copies of another service's data; a worker gets it as `self.products`, for example.
 
     Each read compares the generation in Redis, one round trip. The owner is called only for missing or outdated copies.
@@ -45,10 +45,10 @@ class LocalReplica(Generic[T]):
         return result
 
 
-class LocalReplicaProvider(DependencyProvider):
-    """Gives a service a local replica of another service's data.
+class LocalCopiesProvider(DependencyProvider):
+    """Gives a service local copies of another service's data.
 
-    `products = LocalReplicaProvider("catalog", "products")`
+    `products = LocalCopiesProvider("catalog", "products")`
     """
 
     connection = RedisConnection()
@@ -58,9 +58,9 @@ class LocalReplicaProvider(DependencyProvider):
         self._generation_key = f"{owner}:{kind}:generation"
 
     def setup(self) -> None:
-        """Create the replica."""
-        self.replica: LocalReplica[Any] = LocalReplica(self.connection, self._generation_key)
+        """Create the copies, which are empty at first."""
+        self.copies: LocalCopies[Any] = LocalCopies(self.connection, self._generation_key)
 
-    def get_dependency(self, _worker_ctx: Any) -> LocalReplica[Any]:
-        """Return the replica; all workers share it."""
-        return self.replica
+    def get_dependency(self, _worker_ctx: Any) -> LocalCopies[Any]:
+        """Return the copies; all workers share them."""
+        return self.copies
