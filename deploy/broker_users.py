@@ -46,7 +46,7 @@ def _service(name: str, delays: list[int]) -> User:
     own = [
         re.escape(f"rpc-{name}"),
         re.escape(topology.reply_queue(name, "")) + UUID,
-        re.escape(topology.urgent_queue(name, "")) + UUID,
+        re.escape(topology.health_queue(name, "")) + UUID,
         *(re.escape(queue_name(name, event) + ".") + UUID for event in broadcasts),
     ]
     exchanges = [topology.AGAIN, *map(topology.retry_exchange, delays)] if consumed else []

@@ -36,6 +36,7 @@ PREFETCH = 10
 # The broker counts each delivery without an acknowledgement. After many crashes of a service, messages that caused none
 # of them reach the delivery limit too. So a message is requeued a few times before it becomes a dead letter.
 MAX_REQUEUES = 3
+# The name is part of the wire format: during an update, processes of two versions count in the same messages.
 REQUEUES_HEADER = "x-lives"
 
 

@@ -5,7 +5,7 @@
     again.<n>ms (topic) --> again.<n>ms --after n ms--> again  a redelivery after a delay
     dead-letters (direct) --<service>--> <service>.dead_letters    messages that exceeded their queue's delivery limit
     nameko-rpc (topic) --<service>.*--> rpc-<service>          calls; and results, to an address without a dot
-    nameko-rpc (topic) --<service>.health--> rpc-<service>-urgent-<id>    health checks, one queue for each process
+    nameko-rpc (topic) --<service>.health--> rpc-<service>-health-<id>    health checks, one queue for each process
 
 The exchanges are topics so that RabbitMQ can check by routing key who may publish what (deploy/broker_users.py). No
 service may write to the default exchange, from which every queue can be reached.
@@ -122,9 +122,9 @@ def reply_queue(caller: str, address: str) -> str:
     return f"rpc.reply-{caller}-{address}"
 
 
-def urgent_queue(service: str, address: str) -> str:
-    """Return the name of the queue in which one process of `service` receives calls that must not wait for others."""
-    return f"rpc-{service}-urgent-{address}"
+def health_queue(service: str, address: str) -> str:
+    """Return the name of the queue in which one process of `service` receives health checks."""
+    return f"rpc-{service}-health-{address}"
 
 
 def retry_delays() -> list[int]:

@@ -37,8 +37,8 @@ from extensions.observability.instruments import CallInstruments
 from extensions.observability.metrics import Metrics
 from extensions.rpc.call_format import budget_of, decode_call, encode_reply
 from extensions.rpc.call_slots import CallSlots
+from extensions.rpc.health_calls import HEALTH, HealthCalls
 from extensions.rpc.signature import WireSignature, rpc_methods
-from extensions.rpc.urgent_calls import HEALTH, UrgentCalls
 from extensions.runtime.interruptions import INTERRUPTIONS
 from extensions.runtime.progress import Loop, loops_of
 from extensions.storage.engine import is_outage, is_statement_timeout
@@ -75,8 +75,8 @@ class RpcServer(SharedExtension):
         self._methods: dict[str, Rpc] = {}
         self._channel: Any = None
         self._received = LightQueue()  # at most the prefetch
-        self._received_urgent = LightQueue()  # at most the prefetch of the urgent calls
-        self._urgent: Any = None
+        self._received_health = LightQueue()  # at most the prefetch of HealthCalls
+        self._health_calls: Any = None
         self._acceptors: list[Any] = []
         self._accepting = 0
         self._closing: Any = None
@@ -103,11 +103,11 @@ class RpcServer(SharedExtension):
             self.prefetch += own
             pool = self.container._worker_pool  # noqa: SLF001
             pool.resize(pool.size + own)
-        if method.method_name == HEALTH and self._urgent is None:
-            self._urgent = UrgentCalls(self.container.service_name, self._receive_urgent)
-            self.listener.subscribe(self._urgent, last=True)
+        if method.method_name == HEALTH and self._health_calls is None:
+            self._health_calls = HealthCalls(self.container.service_name, self._receive_health)
+            self.listener.subscribe(self._health_calls, last=True)
             pool = self.container._worker_pool  # noqa: SLF001
-            pool.resize(pool.size + self._urgent.prefetch)
+            pool.resize(pool.size + self._health_calls.prefetch)
 
     def start(self) -> None:
         """Start. Raises NotImplementedError if a method of the RPC interface is missing, or has no @rpc."""
@@ -123,23 +123,25 @@ class RpcServer(SharedExtension):
                 self.container.spawn_managed_thread(
                     functools.partial(self._accept_all, name, received), identifier=name
                 )
-                for name, received in (("rpc.accept", self._received), ("rpc.accept_urgent", self._received_urgent))
+                for name, received in (("rpc.accept", self._received), ("rpc.accept_health", self._received_health))
             ]
 
     def finish(self) -> None:
         """Accept no more calls. The container waits at most STOP_SECONDS for the calls that are being executed."""
         if self._closing is None:
             self._closing = eventlet.spawn(self._end_workers)
-        urgent = None if self._urgent is None else eventlet.spawn(self.listener.unsubscribe, self._urgent)
+        unsubscribing = (
+            None if self._health_calls is None else eventlet.spawn(self.listener.unsubscribe, self._health_calls)
+        )
         self.listener.unsubscribe(self)
-        if urgent is not None:
-            urgent.wait()
+        if unsubscribing is not None:
+            unsubscribing.wait()
         deadline = time.monotonic() + STOP_SECONDS + 1.0  # then the workers that occupy the pool have been killed
         while self._has_calls_to_accept() and time.monotonic() < deadline:
             eventlet.sleep(0.01)
 
     def _has_calls_to_accept(self) -> bool:
-        return bool(self._accepting) or not (self._received.empty() and self._received_urgent.empty())
+        return bool(self._accepting) or not (self._received.empty() and self._received_health.empty())
 
     def stop(self) -> None:
         """Called after all workers have ended."""
@@ -168,8 +170,8 @@ class RpcServer(SharedExtension):
         """Put one call into the queue."""
         self._received.put((self._channel, message, time.monotonic()))
 
-    def _receive_urgent(self, channel: Any, message: amqp.Message) -> None:
-        self._received_urgent.put((channel, message, time.monotonic()))
+    def _receive_health(self, channel: Any, message: amqp.Message) -> None:
+        self._received_health.put((channel, message, time.monotonic()))
 
     def _accept_all(self, name: str, received: LightQueue) -> None:
         with loops_of(self.container).running(name) as loop:
@@ -188,13 +190,13 @@ class RpcServer(SharedExtension):
             self._accepting -= 1
 
     def _is_received_twice(self, channel: Any, message: amqp.Message) -> bool:
-        """Tell whether the queue of the urgent calls has this message too."""
-        if channel is not self._channel or self._urgent is None or self._urgent.channel is None:
+        """Tell whether the queue of the health checks has this message too."""
+        if channel is not self._channel or self._health_calls is None or self._health_calls.channel is None:
             return False
-        return bool(message.delivery_info.get("routing_key") == self._urgent.routing_key)
+        return bool(message.delivery_info.get("routing_key") == self._health_calls.routing_key)
 
     def _is_open(self, channel: Any) -> bool:
-        return channel is not None and channel in (self._channel, self._urgent and self._urgent.channel)
+        return channel is not None and channel in (self._channel, self._health_calls and self._health_calls.channel)
 
     def _accept(self, channel: amqp.Channel, message: amqp.Message, arrived: float) -> None:
         """Start a worker for one call, or let it wait until one of the other calls ends."""

@@ -112,8 +112,8 @@ def test_a_consumer_may_read_its_queues_but_not_delete_them(mine, me):
 
 def test_no_service_may_serve_the_calls_of_another(mine, me):
     for service in {*SERVICES, GATEWAY} - {me}:
-        urgent = topology.urgent_queue(service, str(new_id()))
-        is_refused(mine, lambda channel, queue=urgent: channel.queue_declare(queue, exclusive=True))
+        health = topology.health_queue(service, str(new_id()))
+        is_refused(mine, lambda channel, queue=health: channel.queue_declare(queue, exclusive=True))
         queue = f"rpc-{service}"
         is_refused(mine, lambda channel, queue=queue: channel.queue_declare(queue, durable=True))
         is_refused(mine, lambda channel, queue=queue: channel.basic_consume(queue))

@@ -86,7 +86,7 @@ def test_with_old_definitions_of_the_broker_health_checks_come_with_the_other_ca
         refused.append(True)
         raise listener.AccessRefused("old definitions")
 
-    monkeypatch.setattr("extensions.rpc.urgent_calls.UrgentCalls.on_connected", refuse)
+    monkeypatch.setattr("extensions.rpc.health_calls.HealthCalls.on_connected", refuse)
     run_service(Stuck)
     assert refused
     assert Caller().notifications.health()["parts"]["database"] == "ok"

@@ -11,12 +11,12 @@ from uuid import uuid4
 
 import amqp
 
-from extensions.messaging.topology import RPC_EXCHANGE, urgent_queue
+from extensions.messaging.topology import RPC_EXCHANGE, health_queue
 
 HEALTH = "health"
 
 
-class UrgentCalls:
+class HealthCalls:
     """The subscription to the calls of `health`. `receive(channel, message)` gets each of them."""
 
     no_ack = False
@@ -37,7 +37,7 @@ class UrgentCalls:
 
     def on_connected(self, channel: amqp.Channel) -> None:
         """Declare the queue, which ends with the connection."""
-        queue = urgent_queue(self._service, str(uuid4()))
+        queue = health_queue(self._service, str(uuid4()))
         channel.queue_declare(queue, durable=False, exclusive=True, auto_delete=True)
         channel.queue_bind(queue, RPC_EXCHANGE, self.routing_key)
         self.queue, self.channel = queue, channel
