@@ -80,7 +80,7 @@ BENCH := var/bench-venv
 $(BENCH)/.complete: requirements-bench.txt
 	@$(PYTHON) -m venv --clear $(BENCH) && $(BENCH)/bin/pip install --quiet --require-hashes --requirement $< && touch $@
 
-bench: $(STAMP) $(BENCH)/.complete ## measure the speed beside stock Nameko, FastStream and the floor; two hours (options: ARGS="--help")
+bench: $(STAMP) $(BENCH)/.complete ## compare the speed with unmodified Nameko, FastStream and a lower bound; two hours (options: ARGS="--help")
 	@exec $(BIN)/python -W ignore -m qa.bench $(ARGS)
 
 bench-quick: $(STAMP) $(BENCH)/.complete ## a short benchmark, under two minutes: a first look, not a result

@@ -1,6 +1,6 @@
 """The benchmark: `make bench` (about two hours), `make bench-quick` (under two minutes).
 
-It measures the suite, stock Nameko, a FastAPI + FastStream version of the same saga, and the floor (a hand-written
+It measures the suite, unmodified Nameko, a FastAPI + FastStream version of the same saga, and the floor (a hand-written
 lower bound) on the same private servers, and prints every figure and whether the goals are met. The result is in
 var/bench/result.json, and in docs/performance.md after a run of all parts (`--docs` writes it after any run). Exit code
 1 if a consistency check failed after a run, whose figures then do not count, or if something could not be measured.
@@ -26,6 +26,7 @@ from qa.bench.rounds import QUICK, TINY, Bench, Lengths
 
 FOLDER = Path("var/bench")
 PEAK = "suite: settled/s, 128 clients"
+# The values of --only. "stock" is unmodified Nameko, "floor" the lower bound without a framework (qa/bench/floor.py).
 ROUND = ("floor", "faststream", "stock", "suite")
 PLOT = "docs/performance.svg"
 BENCH_PYTHON = "var/bench-venv/bin/python"

@@ -1,4 +1,4 @@
-"""RPC round trips per second between two processes, with stock Nameko and with the suite's own transport."""
+"""RPC round trips per second between two processes, with unmodified Nameko and with the suite's own transport."""
 
 import json
 import subprocess
@@ -12,12 +12,12 @@ OURS = ("config.yml", "qa.bench.calls_ours")
 MARK = "calls "
 START_SECONDS = 20.0
 STARTS = 3
-UNUSED = {"STOCK_ADDRESS": "127.0.0.1:0", "STOCK_ORDERS_URL": "''", "STOCK_NOTIFICATIONS_URL": "''"}
+UNUSED = {"NAMEKO_ADDRESS": "127.0.0.1:0", "NAMEKO_ORDERS_URL": "''", "NAMEKO_NOTIFICATIONS_URL": "''"}
 
 
 def calls_per_second(bench_servers, transport, seconds):
     """Return {"one": calls/s one at a time, "ten": calls/s ten at a time}."""
-    # A stock Nameko caller that calls before its reply queue exists hangs. Then both processes are started again.
+    # An unmodified Nameko caller that calls before its reply queue exists hangs. Then both processes are started again.
     for _ in range(STARTS):
         rates = _time_calls(bench_servers, transport, seconds)
         if rates:

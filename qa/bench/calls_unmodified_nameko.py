@@ -1,4 +1,4 @@
-"""A call between two services with stock Nameko; started by qa/bench/calls.py."""
+"""A call between two services with unmodified Nameko; started by qa/bench/calls.py."""
 
 import os
 
@@ -9,7 +9,7 @@ from qa.bench.calls_timed import time_calls
 
 
 class Echo:
-    name = "bench_stock_echo"
+    name = "bench_unmodified_echo"
 
     @rpc
     def echo(self, value):
@@ -17,8 +17,8 @@ class Echo:
 
 
 class Caller:
-    name = "bench_stock_caller"
-    services = ServiceRpc("bench_stock_echo")
+    name = "bench_unmodified_caller"
+    services = ServiceRpc("bench_unmodified_echo")
 
     @once
     def run(self):

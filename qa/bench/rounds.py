@@ -131,12 +131,12 @@ class Bench:
             nameko.accepted_per_second(self._lengths.warm_up, FEW)
             self._note(
                 {
-                    "stock Nameko: accepted/s": nameko.accepted_per_second(self._lengths.stock, FEW),
-                    "stock Nameko: a constant/s": nameko.constant_per_second(self._lengths.reads, FEW),
-                    "stock Nameko: GET by RPC/s": nameko.reads_per_second(self._lengths.reads, FEW),
+                    "unmodified Nameko: accepted/s": nameko.accepted_per_second(self._lengths.stock, FEW),
+                    "unmodified Nameko: a constant/s": nameko.constant_per_second(self._lengths.reads, FEW),
+                    "unmodified Nameko: GET by RPC/s": nameko.reads_per_second(self._lengths.reads, FEW),
                 }
             )
-        for name, transport in (("stock Nameko", UNMODIFIED_NAMEKO), ("suite", OURS)):
+        for name, transport in (("unmodified Nameko", UNMODIFIED_NAMEKO), ("suite", OURS)):
             rates = calls_per_second(self._bench_servers, transport, self._lengths.calls)
             self._note({f"{name}: RPC/s, one at a time": rates["one"], f"{name}: RPC/s, ten at a time": rates["ten"]})
 

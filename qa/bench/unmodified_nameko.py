@@ -26,13 +26,13 @@ class UnmodifiedNameko:
 
     def __init__(self, bench_servers):
         self._bench_servers = bench_servers
-        self._log = bench_servers.folder / "log/stock.log"
+        self._log = bench_servers.folder / "log/unmodified_nameko.log"
         self.address = free_address()
-        self._urls = bench_servers.databases_for("stock", ("orders", "notifications"))
+        self._urls = bench_servers.databases_for("unmodified", ("orders", "notifications"))
         self._environment = {
-            "STOCK_ADDRESS": self.address,
-            "STOCK_ORDERS_URL": self._urls["orders"],
-            "STOCK_NOTIFICATIONS_URL": self._urls["notifications"],
+            "NAMEKO_ADDRESS": self.address,
+            "NAMEKO_ORDERS_URL": self._urls["orders"],
+            "NAMEKO_NOTIFICATIONS_URL": self._urls["notifications"],
         }
         self._processes = []
 
@@ -44,7 +44,7 @@ class UnmodifiedNameko:
             if wait_until(self._is_ready, seconds=START_SECONDS, poll=0.2):
                 return self
             end(self._processes)
-        raise RuntimeError(f"stock Nameko does not respond: see {self._log}")
+        raise RuntimeError(f"unmodified Nameko does not respond: see {self._log}")
 
     def _start(self):
         self._processes = []
@@ -67,7 +67,7 @@ class UnmodifiedNameko:
     def reads_per_second(self, seconds, clients):
         """The rate of GETs of an order, each with one RPC."""
         with connected(self._urls["orders"]) as orders:
-            orders.execute("SELECT id::text FROM stock_orders LIMIT 100")
+            orders.execute("SELECT id::text FROM unmodified_orders LIMIT 100")
             paths = [f"/orders/{row[0]}" for row in orders.fetchall()]
         return requests_per_second(self.address, paths, seconds, clients)
 

@@ -22,7 +22,7 @@ class Base(DeclarativeBase):
 
 
 class Order(Base):
-    __tablename__ = "stock_orders"
+    __tablename__ = "unmodified_orders"
 
     id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
     status: Mapped[str] = mapped_column(Text)
@@ -30,24 +30,24 @@ class Order(Base):
 
 
 class Item(Base):
-    __tablename__ = "stock_items"
+    __tablename__ = "unmodified_items"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    order_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("stock_orders.id"))
+    order_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("unmodified_orders.id"))
     product_id: Mapped[uuid.UUID] = mapped_column(Uuid)
     quantity: Mapped[int]
     price: Mapped[str] = mapped_column(Numeric(12, 2))
 
 
 class Notification(Base):
-    __tablename__ = "stock_notified"
+    __tablename__ = "unmodified_notified"
 
     order_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
 
 
 class Gateway:
-    name = "stock_gateway"
-    orders = ServiceRpc("stock_orders")
+    name = "unmodified_gateway"
+    orders = ServiceRpc("unmodified_orders")
 
     @http("GET", "/constant")
     def constant(self, request):
@@ -64,7 +64,7 @@ class Gateway:
 
 
 class Orders:
-    name = "stock_orders"
+    name = "unmodified_orders"
     session = DatabaseSession(Base)
     dispatch = EventDispatcher()
 
@@ -89,10 +89,10 @@ class Orders:
 
 
 class Notifications:
-    name = "stock_notifications"
+    name = "unmodified_notifications"
     session = DatabaseSession(Base)
 
-    @event_handler("stock_orders", "order_created")
+    @event_handler("unmodified_orders", "order_created")
     def on_order_created(self, order):
         self.session.add(Notification(order_id=uuid.UUID(order["id"])))
         self.session.commit()

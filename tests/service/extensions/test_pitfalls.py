@@ -44,7 +44,7 @@ FAILURES = {}
 
 
 class Subject(operations.Operations):
-    """Takes the place of notifications, and does what stock Nameko fails at."""
+    """Takes the place of notifications, and does what unmodified Nameko fails at."""
 
     name = "notifications"
     work = Work(Base)
