@@ -65,7 +65,7 @@ class Limit:
 
     While as many orders are undecided as the limit permits, a decision takes limit / rate (Little's law). The rate is
     the number of decisions per second. The limit is raised while decisions are faster than the target, and lowered
-    while they are slower. So it settles at rate x target on any machine. Each process adjusts its own limit. All
+    while they are slower. So it converges to rate x target on any machine. Each process adjusts its own limit. All
     processes measure the same decisions, or a fair sample.
     """
 

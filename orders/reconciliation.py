@@ -37,7 +37,7 @@ LONGEST_SECONDS = 300
 # Calls time out this much earlier than the caller, so that the error can name the service that did not respond.
 RESPONSE_SECONDS = 0.5
 # The depth of a queue does not include unacknowledged events. After this time their consumers should have finished.
-SETTLING_SECONDS = 60
+RECENT_SECONDS = 60
 
 
 @dataclass
@@ -46,8 +46,8 @@ class Findings:
 
     counts: Counter[str] = field(default_factory=Counter)
     ids: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    settling: int = 0
-    """Orders that changed recently and are not counted as unsettled."""
+    recent: int = 0
+    """Broken orders that changed less than RECENT_SECONDS ago, without those that are counted as unsettled."""
 
     def compare(self, order_id: str, order: Any, held: Mapping[str, Any]) -> None:
         """Check one order against what the participants store about it."""
@@ -55,8 +55,8 @@ class Findings:
         for name in broken:
             self.add(name, order_id)
         unsettled = order is not None and order["unsettled"]
-        if broken and not unsettled and last_change(order, *held.values()) < SETTLING_SECONDS:
-            self.settling += 1
+        if broken and not unsettled and last_change(order, *held.values()) < RECENT_SECONDS:
+            self.recent += 1
 
     def add(self, name: str, key: str) -> None:
         """Count one more order that breaks the invariant `name`."""
@@ -158,7 +158,7 @@ def _view(summaries: Mapping[str, Any], findings: Findings) -> ConsistencyView:
         CheckView(name="queues_empty", count=undelivered, ids=tuple(sorted(waiting))[:SHOWN_IDS]),
         CheckView(name="no_dead_letters", count=sum(letter["count"] for letter in letters), ids=_first(letters)),
     ]
-    in_flight = written + undelivered + own["unsettled"] + findings.settling
+    in_flight = written + undelivered + own["unsettled"] + findings.recent
     return ConsistencyView(at_rest=in_flight == 0, in_flight=in_flight, checks=tuple(checks))
 
 

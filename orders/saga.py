@@ -86,10 +86,11 @@ PROGRESS = {
     "REFUNDED": 3,
 }
 
-# An order is undecided until its saga confirms or cancels it.
+# An order is decided when its saga has confirmed or cancelled it.
 UNDECIDED = CREATED
 
-# An order that was accepted is settled when both parts have these statuses.
+# An order is settled when inventory and payments have also carried out the decision. That is the case for an order that
+# was accepted when both parts have these statuses.
 ACCEPTED = (CONFIRMED, SHIPPED, DELIVERED)
 SETTLED_STOCK, SETTLED_PAYMENT = "COMMITTED", "CAPTURED"
 

@@ -42,7 +42,10 @@ class State(StrEnum):
 
 
 class Kind(StrEnum):
-    """The kinds of work items. Each has its own limits: settlements never delay authorisations, which orders await."""
+    """The kinds of work items: an authorisation, or a settlement (what follows the decision: capture, void, refund).
+
+    Each has its own limits: settlements never delay authorisations, for which undecided orders wait.
+    """
 
     AUTHORISATION = "authorisation"
     SETTLEMENT = "settlement"

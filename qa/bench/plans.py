@@ -27,7 +27,7 @@ TIMES = 20
 SLACK = 3  # batch sizes vary; a statement that grows reads twenty times as many rows
 FEW_ROWS = 20
 DEADLINE_SECONDS = 3600  # open orders must not expire
-SETTLE_SECONDS = 3.0
+TIMERS_SECONDS = 3.0
 OPEN = """
     UPDATE orders SET status = 'CREATED', stock_status = 'RESERVED', payment_status = 'PENDING', cancel_reason = NULL,
                       deadline_at = now() + interval '3590 s'
@@ -96,7 +96,7 @@ def _statements(bench_servers, sizes, times, say):
                 headers = {"Authorization": f"Bearer {shop.token}"}
                 generate(shop.address, order_requests(shop.product_ids, headers), sizes.seconds, rate=sizes.rate)
                 _call_all_operations(shop, stored)
-                time.sleep(SETTLE_SECONDS)  # for timers that run every second
+                time.sleep(TIMERS_SECONDS)  # for timers that run every second
     finally:
         bench_servers.drop_databases(urls)
     for one in read(log, offset):

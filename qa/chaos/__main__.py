@@ -25,7 +25,7 @@ from qa.chaos.probes import Probes
 from qa.chaos.report import append, failure, markdown, write_json
 from qa.chaos.run import DECIDED_WITHIN, Plan, Run
 from qa.chaos.sandbox import ORDER_DEADLINE_SECONDS, sandbox
-from qa.chaos.watch import FLOOR_SECONDS, Watch
+from qa.chaos.watch import LEAST_LIMIT_SECONDS, Watch
 from qa.support.machine_speed import slowness
 
 KINDS = [
@@ -41,7 +41,7 @@ ORDERS_PER_SLOW_FAULT = 20
 BRIEF_AT_ONCE, BRIEF_SECONDS = 5, (0.8, 1.2)
 # The brief form runs beside other tests, on machines of any speed: it finds what is refused or stays stuck. On a slow
 # machine it makes fewer requests, and its faults last longer.
-BRIEF_FLOOR, BRIEF_FACTOR = 3.0, 10.0
+BRIEF_LEAST_LIMIT, BRIEF_FACTOR = 3.0, 10.0
 
 
 def main():
@@ -127,10 +127,12 @@ def _inject_slowness(running, load, kinds, options, workers):
         kinds=kinds,
     )
     probes = Probes(running, load, options.slowness)
-    running.watch = Watch(probes, floor=options.floor_ms / 1000)
+    running.watch = Watch(probes, least=options.floor_ms / 1000)
     if options.brief:
         plan = replace(plan, each=1, each_once=True, pause=0.1, at_once=BRIEF_AT_ONCE)
-        running.watch = Watch(probes, normal_seconds=5.0, floor=BRIEF_FLOOR, factor=BRIEF_FACTOR, settle=1.0, once=True)
+        running.watch = Watch(
+            probes, normal_seconds=5.0, least=BRIEF_LEAST_LIMIT, factor=BRIEF_FACTOR, recovery=1.0, once=True
+        )
         running.slow_seconds = tuple(seconds * options.slowness for seconds in BRIEF_SECONDS)
         # Faults of the same service at the same time leave the probes of the others unaffected. These two, and orders
         # for Redis, have enough traffic for an effect in a second.
@@ -174,7 +176,9 @@ def _parse():
     parser.add_argument("--slow", type=int, default=0, help="minimum number of slow faults, after the others")
     parser.add_argument("--slow-rate", type=float, default=5.0, help="orders per second while there are slow faults")
     parser.add_argument("--slow-at-once", type=int, default=2, help="maximum number of concurrent slow faults")
-    parser.add_argument("--floor-ms", type=float, default=1000 * FLOOR_SECONDS, help="lowest limit of a probe's p99")
+    parser.add_argument(
+        "--floor-ms", type=float, default=1000 * LEAST_LIMIT_SECONDS, help="lowest limit of a probe's p99"
+    )
     parser.add_argument("--brief", action="store_true", help="each slow fault once, for a moment")
     parser.add_argument(
         "--time-factor", type=float, default=1.0, help="multiply the limits by this, on a slow or busy machine"

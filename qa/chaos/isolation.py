@@ -1,8 +1,8 @@
 """The judgement of the slow faults: is what does not need the slow part as fast as before?
 
 A probe is a request that is made at a constant rate. It is unaffected while no fault is active, or was within
-SETTLE_SECONDS, that affects what it needs. A sample of an unaffected probe is bad if it failed, or if it took longer
-than the limit: twice the normal p99 of this probe in the same round, and at least the floor.
+RECOVERY_SECONDS, that affects what it needs. A sample of an unaffected probe is bad if it failed, or if it took longer
+than the limit: twice the normal p99 of this probe in the same round, and never less than `least`.
 
 A p99 of a few samples is their maximum, and a single one may have waited for something else on a busy machine. So a
 probe is violated when its bad samples are more than a process with 1 % of bad samples would have, with a probability of
@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-SETTLE_SECONDS = 3.0
+RECOVERY_SECONDS = 3.0
 TOLERATED = 0.01  # the share of samples above a p99
 SIGNIFICANCE = 0.001
 FACTOR = 2.0
@@ -113,9 +113,9 @@ def normal(samples: Iterable[Sample], probes: Iterable[Probe]) -> tuple[dict[str
     return measured, problems
 
 
-def limits(normal_p99: Mapping[str, float], floor: float, factor: float = FACTOR) -> dict[str, float]:
+def limits(normal_p99: Mapping[str, float], least: float, factor: float = FACTOR) -> dict[str, float]:
     """Return the longest time in which each probe has to be answered while it is unaffected, in seconds."""
-    return {probe: max(factor * seconds, floor) for probe, seconds in normal_p99.items()}
+    return {probe: max(factor * seconds, least) for probe, seconds in normal_p99.items()}
 
 
 def judge(
@@ -123,10 +123,10 @@ def judge(
     windows: Iterable[Window],
     probes: Iterable[Probe],
     limit: Mapping[str, float],
-    settle: float = SETTLE_SECONDS,
+    recovery: float = RECOVERY_SECONDS,
 ) -> list[Finding]:
     """Return a finding for each fault and each probe that has a limit, and samples that the fault did not affect."""
-    active, by_probe = [(one, one.ended + one.lingers + settle) for one in windows], defaultdict(list)
+    active, by_probe = [(one, one.ended + one.lingers + recovery) for one in windows], defaultdict(list)
     for sample in samples:
         by_probe[sample.probe].append(sample)
     findings = []
@@ -178,7 +178,7 @@ def pooled(findings: Iterable[Finding]) -> list[Finding]:
 class Isolation:
     """What the probes of a run have found."""
 
-    floor: float
+    least: float
     factor: float = FACTOR
     normal: dict = field(default_factory=dict)  # the p99 of each probe in the last round, in seconds
     findings: list[Finding] = field(default_factory=list)  # for each fault and probe

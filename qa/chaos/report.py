@@ -36,10 +36,10 @@ def markdown(outcome):
 def _isolation(isolation):
     """The normal p99 of each probe, and of each kind of fault the probe that was closest to its limit."""
     lines = [
-        f"| unaffected probe | normal p99 (last round) | limit, at least {_ms(isolation.floor)} |",
+        f"| unaffected probe | normal p99 (last round) | limit, at least {_ms(isolation.least)} |",
         "|---|---:|---:|",
     ]
-    limit = limits(isolation.normal, isolation.floor, isolation.factor)
+    limit = limits(isolation.normal, isolation.least, isolation.factor)
     lines += [f"| {name} | {_ms(seconds)} | {_ms(limit[name])} |" for name, seconds in isolation.normal.items()]
     lines += [f"| not judged: {reason} | | |" for reason in isolation.not_judged]
     lines += ["", "| slow fault | unaffected samples | slow or failed | worst probe | its p99 | its limit |"]

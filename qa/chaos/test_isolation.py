@@ -3,7 +3,7 @@
 import pytest
 
 from qa.chaos.isolation import (
-    SETTLE_SECONDS,
+    RECOVERY_SECONDS,
     Finding,
     Isolation,
     Probe,
@@ -67,7 +67,7 @@ def test_a_fault_without_an_effect_is_not_judged():
     "other",
     [
         Window("at the same time", frozenset({"orders"}), 95.0, 120.0),
-        Window("just before", frozenset({"orders"}), 90.0, 100.0 - SETTLE_SECONDS + 10.0),
+        Window("just before", frozenset({"orders"}), 90.0, 100.0 - RECOVERY_SECONDS + 10.0),
         Window("with a late effect", frozenset({"orders"}), 80.0, 90.0, lingers=20.0),
         Window("just after the request", frozenset({"orders"}), 100.6, 120.0),
     ],
@@ -100,8 +100,8 @@ def test_the_allowance_of_a_fault_is_added_to_the_limit():
     assert violated(judge(samples("order", 0.65), [redis], PROBES, LIMIT))
 
 
-def test_the_limit_is_twice_the_normal_p99_and_at_least_the_floor():
-    assert limits({"order": 0.3, "login": 0.02}, floor=0.25) == {"order": 0.6, "login": 0.25}
+def test_the_limit_is_twice_the_normal_p99_and_never_less_than_the_least():
+    assert limits({"order": 0.3, "login": 0.02}, least=0.25) == {"order": 0.6, "login": 0.25}
 
 
 def test_the_normal_p99_needs_samples_that_succeed():

@@ -3,11 +3,11 @@
 import time
 from contextlib import contextmanager
 
-from qa.chaos.isolation import FACTOR, SETTLE_SECONDS, Isolation, Window, judge, limits, normal
+from qa.chaos.isolation import FACTOR, RECOVERY_SECONDS, Isolation, Window, judge, limits, normal
 from qa.chaos.probes import PROBES
 
 NORMAL_SECONDS = 20.0
-FLOOR_SECONDS = 0.25
+LEAST_LIMIT_SECONDS = 0.25
 LAST_SECOND = 1.0  # before the first fault, which may already delay these requests
 
 
@@ -21,14 +21,14 @@ class Watch:
         probes,
         *,
         normal_seconds=NORMAL_SECONDS,
-        floor=FLOOR_SECONDS,
+        least=LEAST_LIMIT_SECONDS,
         factor=FACTOR,
-        settle=SETTLE_SECONDS,
+        recovery=RECOVERY_SECONDS,
         once=False,
     ):
-        self._probes, self._normal_seconds, self._settle, self._once = probes, normal_seconds, settle, once
+        self._probes, self._normal_seconds, self._recovery, self._once = probes, normal_seconds, recovery, once
         self._windows, self._first_fault_at, self._measures = [], 0.0, True
-        self.isolation = Isolation(floor, factor)
+        self.isolation = Isolation(least, factor)
 
     def begin_round(self):
         """Start the probes, and measure them without a fault."""
@@ -55,8 +55,8 @@ class Watch:
         samples = self._probes.samples()
         if self._measures:
             self._measure(samples)
-        limit = limits(self.isolation.normal, self.isolation.floor, self.isolation.factor)
-        self.isolation.findings += judge(samples, self._windows, PROBES, limit, self._settle)
+        limit = limits(self.isolation.normal, self.isolation.least, self.isolation.factor)
+        self.isolation.findings += judge(samples, self._windows, PROBES, limit, self._recovery)
 
     def _measure(self, samples):
         before = [one for one in samples if one.due < self._first_fault_at - LAST_SECOND]

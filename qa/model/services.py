@@ -99,7 +99,7 @@ def _apply(number, saga, after):
 # Inventory. A transaction writes the reservation's status and lines, and the stock as computed from what it read.
 
 
-def settle_stock(number, reservation, message, lines, stock):
+def handle_in_inventory(number, reservation, message, lines, stock):
     """Inventory handles an event of an order. Raises ReservationMissing."""
     event = words.received(number, message, lines).event
     status, held = reservation or (None, ())
@@ -135,7 +135,7 @@ def adjust(balance, delta):
 # Payments. A transaction writes the whole row.
 
 
-def settle_payment(number, payment, message):
+def handle_in_payments(number, payment, message):
     """Payments handles an event of an order: it publishes nothing, and asks nobody. Raises PaymentMissing."""
     received = words.received(number, message, ())
     row = None if payment is None else _row(number, payment)

@@ -176,12 +176,12 @@ class World:
         if service == "inventory":
             was = self.reservations.values[order.reservation]
             hit = self._hits("reservation", was and was[0], message)
-            outcome = services.settle_stock(number, was, message, spec.lines, self.stocks.values[stock][0])
+            outcome = services.handle_in_inventory(number, was, message, spec.lines, self.stocks.values[stock][0])
             hit(outcome, outcome and outcome.write[0][0])
             return outcome
         was = self.payments.values[order.payment]
         hit = self._hits("payment", was, message)
-        outcome = services.settle_payment(number, was, message)
+        outcome = services.handle_in_payments(number, was, message)
         hit(outcome, outcome and outcome.write)
         return outcome
 

@@ -20,7 +20,7 @@ from contracts.services import SERVICES
 from extensions.messaging import queue_depths
 from extensions.operations.audits import SHOWN_IDS, read_snapshot
 from orders import audit, reconciliation
-from orders.reconciliation import SETTLING_SECONDS
+from orders.reconciliation import RECENT_SECONDS
 from qa.support import consistency
 from tests.service.conftest import prepare, stop_all
 from tests.support import TEST_TIMEOUT_SECONDS, Caller, database, eventually, owned_database, service_class
@@ -265,9 +265,9 @@ def test_a_difference_counts_as_in_flight_for_a_minute(shop):
         "UPDATE payments SET status = :status, updated_at = clock_timestamp() - :age * interval '1 s'"
         " WHERE order_id = :confirmed"
     )
-    run("payments", harm, {**shop.ids, "status": "VOIDED", "age": SETTLING_SECONDS - 30})
+    run("payments", harm, {**shop.ids, "status": "VOIDED", "age": RECENT_SECONDS - 30})
     young = shop.look()
-    run("payments", harm, {**shop.ids, "status": "VOIDED", "age": SETTLING_SECONDS + 5})
+    run("payments", harm, {**shop.ids, "status": "VOIDED", "age": RECENT_SECONDS + 5})
     old = shop.look()
     run("payments", harm, {**shop.ids, "status": "CAPTURED", "age": 3600})
     assert (young["at_rest"], young["in_flight"]) == (False, 1)
