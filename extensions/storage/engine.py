@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import psycopg2.extensions
+from eventlet import patcher
 from eventlet.hubs import trampoline
 from nameko import config
 from sqlalchemy import Engine, create_engine, event
@@ -15,13 +16,14 @@ from contracts.errors import ServiceUnavailable, UpstreamTimeout
 from extensions.storage.connection import Connection
 from extensions.storage.response_timeout import response_timeout_or
 
+_select: Any = patcher.original("select")  # eventlet has no poll
+_Poll, _POLLIN = _select.poll, _select.POLLIN
+
 CONNECT_TIMEOUT_SECONDS = 5
 # Longer than statement_timeout. TCP timeouts do not cover this case: the kernel of the peer acknowledges, but its
 # process does not respond. `response_timeout` overrides it for one greenlet.
 RESPONSE_TIMEOUT_SECONDS = 15
 POOL_TIMEOUT_SECONDS = 3
-# Skip the liveness check for connections used within the last second.
-UNCHECKED_SECONDS = 1.0
 SESSION_SETTINGS = {
     "statement_timeout": "10s",
     # Twice this must be less than statement_timeout: the second transaction that waits for a row waits first for its
@@ -133,19 +135,19 @@ def make_engine(url: str) -> Engine:
             **TCP_SETTINGS,
         },
     )
-    for last_use in ("connect", "checkin"):
-        event.listen(engine, last_use, _note_last_use)
     event.listen(engine, "checkout", _check_liveness)
     return engine
 
 
-def _note_last_use(_connection: Any, record: Any) -> None:
-    record.info["last_used"] = time.monotonic()
+def _check_liveness(connection: Any, _record: Any, _proxy: Any) -> None:
+    """Check a connection only if PostgreSQL has sent something since its last use, or if the connection has ended.
 
-
-def _check_liveness(connection: Any, record: Any, _proxy: Any) -> None:
-    """Check a connection that was idle for UNCHECKED_SECONDS; a check of every checkout would cost a round trip."""
-    if time.monotonic() - record.info["last_used"] < UNCHECKED_SECONDS:
+    PostgreSQL sends nothing to an idle client until it ends the connection. If its machine is lost, keepalives end the
+    connection. So no round trip is needed: the kernel knows.
+    """
+    idle = _Poll()
+    idle.register(connection.fileno(), _POLLIN)
+    if not idle.poll(0):
         return
     try:
         connection.begins = False

@@ -99,18 +99,38 @@ def test_a_connection_that_was_lost_while_idle_is_replaced_without_an_error(serv
     with engine.connect() as connection:
         dead = connection.scalar(text("SELECT pg_backend_pid()"))
     terminate(servers, dead)
-    eventlet.sleep(database.UNCHECKED_SECONDS)
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT pg_backend_pid()")) != dead
 
 
-def test_a_connection_that_was_lost_right_after_its_use_is_an_outage(servers):
+def test_an_idle_connection_is_used_again_without_a_round_trip(proxies):
+    engine = database.make_engine(proxies.url)
+    with engine.connect() as connection:
+        backend = connection.scalar(text("SELECT pg_backend_pid()"))
+    with proxies.fault([DATABASE], "stall"):
+        engine.connect().close()  # a check that asks PostgreSQL would meet its deadline
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT pg_backend_pid()")) == backend
+
+
+def test_a_connection_is_kept_if_what_it_received_while_idle_is_no_error(servers):
     engine = database.make_engine(servers.addresses()[DATABASE])
     with engine.connect() as connection:
-        dead = connection.scalar(text("SELECT pg_backend_pid()"))
-    terminate(servers, dead)
-    with engine.connect() as connection, pytest.raises(OperationalError) as caught:
-        connection.execute(text("SELECT 1"))
+        backend = connection.scalar(text("SELECT pg_backend_pid()"))
+        connection.execute(text("LISTEN a_channel_of_this_test"))
+        connection.commit()
+    with database.make_engine(servers.addresses()[DATABASE]).begin() as other:
+        other.execute(text("NOTIFY a_channel_of_this_test"))
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT pg_backend_pid()")) == backend
+
+
+def test_a_connection_that_is_lost_during_its_use_is_an_outage(servers):
+    engine = database.make_engine(servers.addresses()[DATABASE])
+    with engine.connect() as connection:
+        terminate(servers, connection.scalar(text("SELECT pg_backend_pid()")))
+        with pytest.raises(OperationalError) as caught:
+            connection.execute(text("SELECT 1"))
     assert database.is_outage(caught.value)
 
 
