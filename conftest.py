@@ -53,7 +53,7 @@ def servers():
         "JWT_PUBLIC_KEY_FILE": str(public),
         "RETRY_DELAYS_MS": FAST_RETRIES,
         # On a busy machine Redis may take longer than production allows; tests that need it set their own value.
-        "REDIS_TIMEOUT_MS": "1000",
+        "REDIS_TIMEOUT_MS": "5000",
         # It would end the process of the tests.
         "RESTART_STUCK_SECONDS": "0",
     }

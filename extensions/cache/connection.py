@@ -59,6 +59,7 @@ class RedisConnection(SharedExtension):
         self._available_since = 0.0
         self._pending: Any = None
         self._entries = BatchLoader(self._read_entries)
+        self._probe: Any = None
 
     def setup(self) -> None:
         """Configure the pool; connections are opened on first use."""
@@ -101,7 +102,8 @@ class RedisConnection(SharedExtension):
         self._is_unavailable = True
         self._client.connection_pool.disconnect(inuse_connections=False)  # after a restart of Redis all are dead
         ran_for = time.monotonic() - self._available_since
-        self.container.spawn_managed_thread(lambda: self._await_return(ran_for), identifier="cache.probe")
+        probe = self.container.spawn_managed_thread
+        self._probe = probe(lambda: self._await_return(ran_for), identifier="cache.probe")
 
     def _await_return(self, ran_for: float) -> None:
         """Probe Redis until it responds as fast as requests need it. Before, it was available for `ran_for` seconds."""
@@ -193,7 +195,9 @@ class RedisConnection(SharedExtension):
         self.attempt(lambda _client: True)
 
     def stop(self) -> None:
-        """Close the pool."""
+        """End the probe and close the pool."""
+        if self._probe is not None:
+            self._probe.kill()
         if self._client is not None:
             self._client.close()
 

@@ -66,6 +66,7 @@ class ReconnectingConnection:
         self._first_opened = Signal()
         self._attempt = Signal()
         self._last_error: Exception | None = None
+        self._is_awaited = True  # whether callers wait for the attempt to connect, because the last one did not fail
         self._stopping = False
 
     @property
@@ -82,7 +83,7 @@ class ReconnectingConnection:
         """
         if self.is_blocked:
             raise BrokerBlocked
-        if self.connection is None and self._last_error is None and seconds > 0:
+        if self.connection is None and self._is_awaited and seconds > 0:
             self._attempt.wait(timeout=seconds)
         if self.connection is None:
             if isinstance(self._last_error, BrokerUnavailable):
@@ -138,7 +139,8 @@ class ReconnectingConnection:
             self._raw.collect()
 
     def _end(self) -> None:
-        self._stopping, self._last_error = True, BrokerUnavailable("The service is stopping.")
+        self._stopping, self._is_awaited = True, False
+        self._last_error = BrokerUnavailable("The service is stopping.")
         self._end_first_wait()
 
     def _end_first_wait(self) -> None:
@@ -155,7 +157,7 @@ class ReconnectingConnection:
             peer.retry()
         self._set_up(self._raw)
         self.connection, self._is_set_up = self._raw, True
-        self._last_error = None
+        self._last_error, self._is_awaited = None, True
         self._attempt.send()
         self._end_first_wait()
 
@@ -165,7 +167,7 @@ class ReconnectingConnection:
         Otherwise a service that receives calls again would lose their replies for up to the longest pause.
         """
         if self.connection is None and not self._stopping and not self._pause.ready():
-            self._last_error = None
+            self._is_awaited = True
             self._pause.send()
 
     def _read(self, loop: Loop) -> None:
@@ -185,7 +187,7 @@ class ReconnectingConnection:
     def _lose(self, error: Exception) -> None:
         raw, self._raw = self._raw, None
         if not self._is_set_up:
-            self._last_error = error
+            self._last_error, self._is_awaited = error, False
             self._attempt.send()
         self._is_set_up = False
         self._forget()

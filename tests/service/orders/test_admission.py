@@ -45,8 +45,9 @@ def orders(run_service, caller, catalog):
 
 @pytest.fixture
 def patient(run_service, caller, catalog):
-    """Orders that let new orders wait as long as the tests may take."""
-    container = start(run_service, catalog, ORDER_WAIT_SECONDS=TEST_TIMEOUT_SECONDS)
+    """Orders that let new orders wait as long as the tests may take, and in which no undecided order is late."""
+    never = 100 * TEST_TIMEOUT_SECONDS
+    container = start(run_service, catalog, ORDER_WAIT_SECONDS=TEST_TIMEOUT_SECONDS, ORDER_DEADLINE_SECONDS=never)
     queue = next(each for each in container.dependencies if isinstance(each, AdmissionQueueProvider)).admission_queue
     return Mock(rpc=caller.orders, admission=queue.admission)
 
