@@ -73,8 +73,8 @@ class RedisConnection(SharedExtension):
         self._pending = PendingInvalidations(f"{service}:")
         self._client = redis.Redis.from_url(
             redis_url(config, service),
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
+            socket_timeout=max(TIMEOUT_SECONDS, self._deadline_seconds),
+            socket_connect_timeout=max(TIMEOUT_SECONDS, self._deadline_seconds),
             # Enough for all workers and the other greenlets: an empty pool would look like an unavailable Redis.
             max_connections=self.container.max_workers + SPARE_CONNECTIONS,
             retry=None,
