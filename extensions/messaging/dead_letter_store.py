@@ -10,15 +10,15 @@ from nameko.extensions import DependencyProvider
 from sqlalchemy import ColumnElement, Row, Select, Table, Text, Uuid, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from contracts.errors import DeadLetterForged, DeadLetterNotFound, InvalidState
+from contracts.errors import DeadLetterForged, DeadLetterNotFound, InvalidState, UpstreamTimeout
 from contracts.events import EVENTS, queue_name
-from contracts.ids import new_id
 from contracts.operations import MAX_SELECTED, DeadLetterGroup, DeadLetterSelection, DeadLetterView, Summary
 from extensions.messaging import topology
 from extensions.messaging.connection import BrokerUnavailable
 from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
 from extensions.observability.traces import propagated_headers
 from extensions.storage.database_access import DatabaseAccess
+from extensions.storage.unit_of_work import UnitOfWork
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,14 @@ SHOWN_BODY = 2000
 MAX_GROUPS = 100
 # What differs between messages that failed for the same reason: ids and numbers, as a regular expression of PostgreSQL.
 VARIABLE = "[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9]+"
+UNCONFIRMED = (
+    "The message broker did not confirm the message, so whether it was replayed is unknown. The dead letter is kept."
+    " Replay it again: a message that was handled is not handled twice."
+)
+NOT_RECORDED = (
+    "The message was replayed, but that could not be recorded: the dead letter may still be listed. Replay it again:"
+    " a message that was handled is not handled twice."
+)
 
 
 class DeadLetterStore(DependencyProvider):
@@ -113,27 +121,38 @@ class DeadLetterStore(DependencyProvider):
         )
         return view.to_dict()
 
-    def discard(self, session: Session, dead_letter_id: UUID) -> None:
+    def discard(self, work: UnitOfWork, dead_letter_id: UUID) -> None:
         """Delete a dead letter; a log line records it. Raises DeadLetterNotFound, and InvalidState if replayed."""
-        row = self._lock_waiting(session, dead_letter_id)
-        session.execute(delete(self._table()).where(self._table().c.id == dead_letter_id))
+        with work.transaction() as session:
+            row = self._lock_waiting(session, dead_letter_id)
+            session.execute(delete(self._table()).where(self._table().c.id == dead_letter_id))
         log.warning("dead letter %s discarded: %s %s: %s", dead_letter_id, row.queue, row.message_id, row.error)
 
-    def replay(self, session: Session, dead_letter_id: UUID, by: str) -> dict[str, Any]:
+    def replay(self, work: UnitOfWork, dead_letter_id: UUID, by: str) -> dict[str, Any]:
         """Publish a dead letter to its queue, with all its attempts, and record when and by whom it was replayed.
 
-        The row is locked until the broker has confirmed, so that two operators cannot replay it twice. Raises
-        DeadLetterNotFound, DeadLetterForged, and InvalidState where it was replayed already or its queue cannot take
-        it.
+        The row is locked until the broker has confirmed, so that two operators cannot replay it at the same time. Each
+        replay has the same message id, so that a repeated one has no second effect. Raises DeadLetterNotFound,
+        DeadLetterForged, InvalidState where it was replayed already or its queue cannot take it, ServiceUnavailable
+        where nothing was done, and UpstreamTimeout where the message may be in its queue, and the dead letter is kept.
         """
-        row = self._lock_waiting(session, dead_letter_id)
-        if row.is_forged:
-            raise DeadLetterForged
-        self._publish(row)
-        replayed = update(self._table()).where(self._table().c.id == dead_letter_id)
-        session.execute(replayed.values(replayed_at=func.clock_timestamp(), replayed_by=by))
+        is_published = False
+        try:
+            with work.transaction() as session:
+                row = self._lock_waiting(session, dead_letter_id)
+                if row.is_forged:
+                    raise DeadLetterForged
+                self._publish(row)
+                is_published = True
+                replayed = update(self._table()).where(self._table().c.id == dead_letter_id)
+                session.execute(replayed.values(replayed_at=func.clock_timestamp(), replayed_by=by))
+                view = self._view(session.execute(self._select().where(self._table().c.id == dead_letter_id)).one())
+        except Exception as error:
+            if is_published:
+                raise UpstreamTimeout(NOT_RECORDED) from error
+            raise
         log.warning("dead letter %s replayed into %s by %s", dead_letter_id, row.queue, by)
-        return self._view(session.execute(self._select().where(self._table().c.id == dead_letter_id)).one())
+        return view
 
     def _lock_waiting(self, session: Session, dead_letter_id: UUID) -> Row[Any]:
         """Lock and return a dead letter that was not replayed yet."""
@@ -154,18 +173,22 @@ class DeadLetterStore(DependencyProvider):
         if row.queue not in {queue_name(service, event) for event in EVENTS.values()}:
             # The body of a call is not stored, and its caller no longer waits. No other queue has an event handler.
             raise InvalidState(f"A message of {row.queue} cannot be replayed: only events can, to their handler.")
-        message_id = row.message_id or str(new_id())
         message = OutgoingMessage(
             exchange=topology.AGAIN,
             routing_key=row.queue,
             body=row.body,
-            message_id=message_id,
+            message_id=row.message_id or str(row.id),
             event_type=row.event_type,
             correlation_id=row.correlation_id,
             headers=propagated_headers(row.headers),
         )
-        if not self.publisher.publish_one(message):
+        outcome = self.publisher.publish([message])
+        if message.message_id in outcome.confirmed:
             return
+        if message.message_id in outcome.unknown:
+            raise UpstreamTimeout(UNCONFIRMED) from outcome.failure
+        if outcome.failure is not None:
+            raise outcome.failure
         if any(queue_name(consumer, event) == row.queue for event in EVENTS.values() for consumer in event.consumers):
             raise BrokerUnavailable  # the topology has the queue, but it did not accept the message
         raise InvalidState(f"The queue {row.queue} does not exist any more.")

@@ -107,17 +107,18 @@ def copy_of(message: amqp.Message, exchange: str, routing_key: str) -> OutgoingM
 
 @dataclass(slots=True)
 class Outcome:
-    """The outcome of each message of one call. A message that is in no field was not tried."""
+    """The outcome of each message of one call. A message that is in no field was not sent."""
 
     confirmed: set[str] = field(default_factory=set)
     """The ids of the messages that the broker has stored."""
     refused: dict[str, str] = field(default_factory=dict)
     """The ids of the messages that the broker refused, with the reasons."""
+    unknown: set[str] = field(default_factory=set)
+    """The ids of the messages that were sent, but for which no confirm arrived: the broker may have stored them."""
     accepted_again: set[Address] = field(default_factory=set)
     """Addresses that were refused before, and are accepted now."""
     failure: BrokerUnavailable | None = None
-    """The error of the connection, if it failed. Messages that are neither confirmed nor refused may not have arrived:
-    publish them again."""
+    """The error of the connection, if it failed. Publish the messages that are neither confirmed nor refused again."""
 
     def is_open(self, message: OutgoingMessage) -> bool:
         """Tell whether nothing is known about `message` yet."""
@@ -272,6 +273,7 @@ class ConfirmedPublisher(SharedExtension):
         finally:
             outcome.confirmed |= part.confirmed
             outcome.refused |= part.refused
+            outcome.unknown |= set(part.unconfirmed.values())
         failure = part.error
         if isinstance(failure, REFUSALS) and not isinstance(failure, InternalError):
             return failure

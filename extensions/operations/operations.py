@@ -134,14 +134,14 @@ class Operations(OperatedRpc):
         page = {"items": items, "next_cursor": items[-1]["id"] if more else None}
         return cast("Json[Page[DeadLetterView]]", page)
 
-    @rpc(admin=True)
+    @rpc(transaction=False, admin=True)
     def replay_dead_letter(self, dead_letter_id: UUID, *, actor: Actor = OPERATOR) -> Json[DeadLetterView]:
         by = str(actor.user_id or "the operator")
-        return cast("Json[DeadLetterView]", self.dead_letters.replay(self.work.session, dead_letter_id, by))
+        return cast("Json[DeadLetterView]", self.dead_letters.replay(self.work, dead_letter_id, by))
 
-    @rpc(admin=True)
+    @rpc(transaction=False, admin=True)
     def discard_dead_letter(self, dead_letter_id: UUID, *, actor: Actor = OPERATOR) -> None:
-        self.dead_letters.discard(self.work.session, dead_letter_id)
+        self.dead_letters.discard(self.work, dead_letter_id)
 
     @rpc(admin=True)
     def group_dead_letters(self, *, actor: Actor = OPERATOR) -> list[Json[DeadLetterGroup]]:
@@ -152,21 +152,21 @@ class Operations(OperatedRpc):
         self, selection: DeadLetterSelection, *, actor: Actor = OPERATOR
     ) -> Json[DeadLetterResults]:
         by = str(actor.user_id or "the operator")
-        return self._each(selection, "replayed", lambda session, key: self.dead_letters.replay(session, key, by))
+        return self._each(selection, "replayed", lambda key: self.dead_letters.replay(self.work, key, by))
 
     @rpc(transaction=False, admin=True)
     def discard_dead_letters(
         self, selection: DeadLetterSelection, *, actor: Actor = OPERATOR
     ) -> Json[DeadLetterResults]:
-        return self._each(selection, "discarded", self.dead_letters.discard)
+        return self._each(selection, "discarded", lambda key: self.dead_letters.discard(self.work, key))
 
     def _each(
         self,
         selection: DeadLetterSelection,
         outcome: Literal["replayed", "discarded"],
-        act: Callable[[Session, UUID], object],
+        act: Callable[[UUID], object],
     ) -> Json[DeadLetterResults]:
-        """Do something with each selected dead letter, in a transaction of its own: one failure concerns no other."""
+        """Do something with each selected dead letter, by itself: one failure concerns no other."""
         with self.work.transaction() as session:
             ids, remaining = self.dead_letters.select(session, selection)
         results = [self._one(dead_letter_id, outcome, act) for dead_letter_id in ids]
@@ -176,11 +176,10 @@ class Operations(OperatedRpc):
         self,
         dead_letter_id: UUID,
         outcome: Literal["replayed", "discarded"],
-        act: Callable[[Session, UUID], object],
+        act: Callable[[UUID], object],
     ) -> DeadLetterResult:
         try:
-            with self.work.transaction() as session:
-                act(session, dead_letter_id)
+            act(dead_letter_id)
         except ServiceError as error:
             return DeadLetterResult(id=dead_letter_id, outcome="failed", code=error.code, detail=str(error))
         except Exception:

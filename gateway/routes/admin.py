@@ -5,7 +5,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from contracts.base import Json, Page
-from contracts.errors import DeadLetterNotFound, InvalidState, ServiceError, ValidationFailed
+from contracts.errors import DeadLetterNotFound, InvalidState, ServiceError, UpstreamTimeout, ValidationFailed
 from contracts.operations import (
     ConsistencyRequest,
     ConsistencyView,
@@ -56,7 +56,10 @@ class Routes:
     def replay_dead_letter(
         self, request: HttpRequest[None, DeadLetterOwner], dead_letter_id: UUID
     ) -> Json[DeadLetterView]:
-        """Put a dead letter back into the queue that it came from; 409 if it was replayed or cannot be replayed."""
+        """Put a dead letter back into the queue that it came from; 409 if it was replayed or cannot be replayed.
+
+        After a 504 it may have been replayed. Replay it again if it is still listed: that has no second effect.
+        """
         result = self._ask_owner(
             request.query.service, lambda service: service.replay_dead_letter(dead_letter_id, actor=request.actor)
         )
@@ -173,7 +176,7 @@ def _failed(dead_letter_id: str, error: ServiceError) -> dict[str, Any]:
 def _rank_of_result(item: dict[str, Any]) -> int:
     if item["outcome"] != "failed":
         return 0
-    return {InvalidState.code: 1, DeadLetterNotFound.code: 3}.get(item["code"], 2)
+    return {InvalidState.code: 1, UpstreamTimeout.code: 2, DeadLetterNotFound.code: 4}.get(item["code"], 3)
 
 
 def _owners(service: str | None) -> tuple[str, ...]:
@@ -194,9 +197,14 @@ def _merge(pages: Iterable[Any], limit: int) -> dict[str, Any]:
 
 
 def _rank(result: Any) -> int:
-    """Rank a result: first of the service that has the dead letter, then of unreachable services, then not found."""
+    """Rank a result: first of the service that has the dead letter, then of unreachable services, then not found.
+
+    "Unknown" ranks before "nothing was done", which is true of the other service only.
+    """
     if not isinstance(result, ServiceError):
         return 0
     if isinstance(result, InvalidState):
         return 1
-    return 3 if isinstance(result, DeadLetterNotFound) else 2
+    if isinstance(result, UpstreamTimeout):
+        return 2
+    return 4 if isinstance(result, DeadLetterNotFound) else 3

@@ -20,6 +20,10 @@ from extensions.runtime.bulkhead import Bulkhead
 
 log = logging.getLogger(__name__)
 
+# Compute-heavy requests may wait for a worker for this share of their time. The rest is left to the computation, which
+# takes much longer on a machine that became busy than it took before.
+COMPUTE_HEAVY_WAITING_SHARE = 0.5
+
 
 class Endpoint:
     """The handler of a route, and the state that bounds its load."""
@@ -65,8 +69,8 @@ class Endpoint:
 
     def _start(self, request: HttpRequest, signal: Signal) -> None:
         """Start a worker, which will send a Response or a ServiceError to `signal`."""
-        bulkhead = self._bulkhead
-        bulkhead.acquire(self._overload.queue_timeout(request.remaining()))
+        bulkhead, share = self._bulkhead, COMPUTE_HEAVY_WAITING_SHARE if self.declaration.compute_heavy else 1.0
+        bulkhead.acquire(share * self._overload.queue_timeout(request.remaining()))
         try:
             self._require_turn(request)
             on_result = partial(self._on_result, time.monotonic(), signal)

@@ -141,9 +141,18 @@ def answers(services, **by_name):
         ({"inventory": InvalidState("replayed already"), "users": ServiceUnavailable()}, 409),
         ({"users": ServiceUnavailable()}, 503),
         ({"users": UpstreamTimeout()}, 504),
+        ({"payments": UpstreamTimeout(), "catalog": ServiceUnavailable(), "users": ServiceUnavailable()}, 504),
         ({}, 404),
     ],
-    ids=["replayed", "another is down", "replayed before", "one is down", "one is silent", "unknown"],
+    ids=[
+        "replayed",
+        "another is down",
+        "replayed before",
+        "one is down",
+        "one is silent",
+        "others are down",
+        "unknown",
+    ],
 )
 def test_a_replay_finds_the_service_of_the_dead_letter(api, services, admin, known, status):
     answers(services, **known)

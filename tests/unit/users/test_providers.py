@@ -1,12 +1,15 @@
 import os
 import time
 import timeit
+from contextlib import contextmanager
 
 import eventlet
 import pytest
 from argon2 import PasswordHasher
 
 from contracts.errors import ServiceUnavailable
+from extensions.observability.traces import Trace, use_trace
+from tests.stopwatch import Stopwatch
 from users import providers
 
 
@@ -37,14 +40,60 @@ def test_an_unknown_account_costs_the_same_computation(passwords, monkeypatch):
     assert computed[1:] == ["$argon2id$v=19$m=19456,t=2,p=1$"] * 2
 
 
-def test_too_many_concurrent_hashes_are_refused(passwords, monkeypatch):
-    monkeypatch.setattr(providers, "MAX_WAIT_SECONDS", 0.01)
-    for _ in range(providers.AT_ONCE):
-        passwords._slots.acquire()
-    with pytest.raises(ServiceUnavailable, match="logging in"):
-        passwords.hash("x")
-    passwords._slots.release()
+@pytest.fixture
+def busy(passwords, monkeypatch):
+    """All threads compute hashes that take until the end of the test, as on a saturated machine."""
+    end = eventlet.Event()
+    with monkeypatch.context() as starved:
+        starved.setattr(providers.tpool, "execute", lambda *_work: end.wait())
+        hashing = [eventlet.spawn(passwords.hash, "x") for _ in range(providers.AT_ONCE)]
+        eventlet.sleep(0)
+    yield
+    end.send("")
+    for one in hashing:
+        one.wait()
     assert passwords.hash("x")
+
+
+@pytest.fixture
+def request_of():
+    """`with request_of(seconds):` a request with this time until its deadline."""
+
+    @contextmanager
+    def begin(seconds):
+        with use_trace(Trace(deadline=time.monotonic() + seconds)):
+            yield
+
+    return begin
+
+
+def test_a_hash_that_gets_no_thread_is_refused_in_time(passwords, busy, request_of):
+    with request_of(0.4), pytest.raises(ServiceUnavailable, match="logging in") as refused:
+        passwords.hash("x")
+    assert refused.value.retry_after
+    with request_of(0.4):
+        waited = Stopwatch()
+        with pytest.raises(ServiceUnavailable):
+            passwords.hash("x")
+        assert waited.seconds < 0.3  # a part of the time is left to answer
+
+
+def test_a_hash_that_would_not_be_ready_in_time_is_refused_at_once(passwords, busy, request_of):
+    for _ in range(200):  # hashes on a saturated machine
+        passwords._bulkhead.record_duration(1.0)
+    waited = Stopwatch()
+    with request_of(2.5), pytest.raises(ServiceUnavailable):
+        passwords.hash("x")
+    assert waited.seconds < 0.05
+
+
+def test_hashes_that_wait_are_bounded(passwords, busy):
+    waiting = [eventlet.spawn(passwords.hash, "x") for _ in range(providers.MAX_HASHES - providers.AT_ONCE)]
+    eventlet.sleep(0)
+    with pytest.raises(ServiceUnavailable):
+        passwords.hash("x")
+    for one in waiting:
+        one.kill()
 
 
 def test_a_hash_with_other_parameters_is_renewed(passwords):

@@ -5,23 +5,38 @@ import pytest
 import sqlalchemy
 from nameko import config
 
-from contracts.errors import DeadLetterNotFound, InvalidState, PermissionDenied, ValidationFailed
+from contracts.errors import (
+    DeadLetterNotFound,
+    InvalidState,
+    PermissionDenied,
+    ServiceError,
+    ServiceUnavailable,
+    UpstreamTimeout,
+    ValidationFailed,
+)
 from contracts.events import queue_name
 from contracts.ids import new_id
 from contracts.orders import OrderShipped
 from extensions.messaging import dead_letter_bounds, dead_letter_store
 from extensions.messaging.dead_letter_bounds import DeadLetterBounds
+from extensions.messaging.dead_letter_store import DeadLetterStore
 from extensions.messaging.dead_letters import DeadLetters
 from extensions.messaging.event_handler import handles
+from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
 from extensions.operations import operations
 from extensions.storage.unit_of_work import Work
 from notifications.models import Base
+from qa.chaos.proxy import Proxies
 from tests.support import database, eventually
 
 QUEUE = queue_name("notifications", OrderShipped)
 ADMIN = {"user_id": str(new_id()), "roles": ["admin"]}
 CUSTOMER = {"user_id": str(new_id()), "roles": ["customer"]}
 SEEN = []
+END_REPLAYS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND state = 'idle in transaction' AND query LIKE '%FROM dead_letters%FOR UPDATE%'"
+)
 
 
 class Recorder(operations.Operations):
@@ -46,10 +61,10 @@ def letters(run_service, caller):
 def store(queue=QUEUE, body="", event_type="order.shipped", **values):
     """Insert a dead letter into the table; returns its id."""
     row = {"id": new_id(), "queue": queue, "body": body, "event_type": event_type, "headers": "{}"}
-    row |= {"error": "intended failure"} | values
+    row |= {"error": "intended failure", "message_id": str(row["id"])} | values
     statement = (
         "INSERT INTO dead_letters (id, queue, event_type, message_id, correlation_id, body, headers, error, attempts)"
-        " VALUES (:id, :queue, :event_type, :id, '', :body, :headers, :error, 6)"
+        " VALUES (:id, :queue, :event_type, :message_id, '', :body, :headers, :error, 6)"
     )
     with database("notifications").begin() as connection:
         connection.execute(sqlalchemy.text(statement), row)
@@ -112,6 +127,90 @@ def test_a_replay_is_handled_recorded_and_done_once(letters):
     with pytest.raises(InvalidState):
         letters.discard_dead_letter(dead)
     assert [event] == SEEN
+
+
+@pytest.fixture
+def publishing(run_service):
+    """The proxy before the broker, through which the service publishes. It consumes and replies past it."""
+    SEEN.clear()
+    container = run_service(Recorder)
+    proxies = Proxies()
+    uri = proxies.start({"AMQP_URI": config["AMQP_URI"]})["AMQP_URI"]
+    with config.patch({"AMQP_URIS": {"notifications": uri}}):
+        first = OutgoingMessage("", "", "{}", str(new_id()))
+        assert container.shared_extensions[ConfirmedPublisher].publish([first]).failure is None  # it is connected
+        yield proxies
+    proxies.stop()
+
+
+def require_one_effect(caller, dead, event):
+    """Replay a dead letter whose message was published already, until it is recorded: it is not handled again."""
+    eventually(lambda: event in SEEN)
+    assert [letter["id"] for letter in caller.notifications.list_dead_letters()["items"]] == [dead]
+    eventually(lambda: is_replayed(caller, dead))
+    last = shipped()
+    caller.notifications.replay_dead_letter(store(body=last.to_json()))
+    eventually(lambda: last in SEEN)
+    assert [event, last] == SEEN
+    assert caller.notifications.list_dead_letters()["items"] == []
+
+
+def is_replayed(caller, dead):
+    try:
+        return caller.notifications.replay_dead_letter(dead)["replayed_at"]
+    except ServiceUnavailable:  # the connection is not open again
+        return False
+
+
+def test_a_replay_whose_confirm_is_lost_is_unknown_and_can_be_repeated(publishing, caller):
+    event = shipped()
+    dead = store(body=event.to_json(), message_id="")
+    lost_confirm = publishing.fault(publishing.broker, "lostconfirm", count=1)
+    with lost_confirm, pytest.raises(UpstreamTimeout, match=r"is unknown\. The dead letter is kept"):
+        caller.notifications.replay_dead_letter(dead)
+    require_one_effect(caller, dead, event)
+
+
+def test_of_several_replays_only_the_one_whose_confirm_is_lost_is_unknown(publishing, caller):
+    dead = [store(body=shipped().to_json()) for _ in range(2)]
+    with publishing.fault(publishing.broker, "lostconfirm", count=1):
+        items = caller.notifications.replay_dead_letters(ids=dead)["items"]
+    assert items[0]["code"] == "UPSTREAM_TIMEOUT"
+    assert items[1]["code"] in (None, "SERVICE_UNAVAILABLE")  # depends on whether the connection is open again
+
+
+def test_a_replay_that_cannot_be_recorded_is_unknown_and_can_be_repeated(publishing, caller, monkeypatch):
+    publish = DeadLetterStore._publish
+
+    def publish_and_lose_the_database(self, row):
+        publish(self, row)
+        with database("notifications").connect() as connection:
+            connection.execute(sqlalchemy.text(END_REPLAYS))
+
+    event = shipped()
+    dead = store(body=event.to_json())
+    with monkeypatch.context() as outage:
+        outage.setattr(DeadLetterStore, "_publish", publish_and_lose_the_database)
+        with pytest.raises(UpstreamTimeout, match="was replayed, but that could not be recorded"):
+            caller.notifications.replay_dead_letter(dead)
+    require_one_effect(caller, dead, event)
+
+
+def test_a_replay_without_a_connection_does_nothing(publishing, caller):
+    event = shipped()
+    dead = store(body=event.to_json())
+    with publishing.fault(publishing.broker, "refuse"):
+        eventually(lambda: error_of_replay(caller, dead) is ServiceUnavailable)
+        assert [letter["id"] for letter in caller.notifications.list_dead_letters()["items"]] == [dead]
+    eventually(lambda: is_replayed(caller, dead))
+    eventually(lambda: event in SEEN)
+
+
+def error_of_replay(caller, dead):
+    try:
+        return caller.notifications.replay_dead_letter(dead)
+    except ServiceError as error:
+        return type(error)
 
 
 def test_a_replay_without_an_actor_is_recorded_as_the_operator_s(letters):
