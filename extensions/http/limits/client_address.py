@@ -79,7 +79,9 @@ class ProxyHeaders:
     def _warn(self, hop: str) -> None:
         if not self._has_warned:
             self._has_warned = True
-            text = "a trusted proxy sent %.100r, which is no address: the rate limits count such clients as one, the proxy"
+            text = (
+                "a trusted proxy sent %.100r, which is no address: the rate limits count such clients as one, the proxy"
+            )
             log.warning(text, hop)
 
 

@@ -120,7 +120,7 @@ def test_what_is_no_address_is_logged_once(caplog):
 
 
 @pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded"])
-@pytest.mark.parametrize("part", ["10.0.0.1,", "for=10.0.0.1,", ",", '",', "for=\"", "for=a;", "[1:"])
+@pytest.mark.parametrize("part", ["10.0.0.1,", "for=10.0.0.1,", ",", '",', 'for="', "for=a;", "[1:"])
 def test_a_long_header_costs_little(header, part):
     headers = ProxyHeaders(PROXIES)
     started = time.process_time()

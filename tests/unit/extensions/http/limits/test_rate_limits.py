@@ -2,6 +2,7 @@ import pytest
 
 from extensions.cache.rate_limits import Policy
 
+
 @pytest.mark.parametrize(
     ("setting", "policy"), [("600/60", Policy("x", 600, 60)), ("off", None), (False, None), ("", None)]
 )
