@@ -53,6 +53,11 @@ def _in_one_spelling(value: object) -> object:
     return value
 
 
+def _whole(value: object) -> object:
+    """Accept 1.0 and 1e0: a number without a fraction is an integer in JSON Schema, and some clients spell it so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _two_places(value: Decimal) -> str:
     return f"{value:.2f}"
 
@@ -137,9 +142,12 @@ Line = Annotated[
 
 Sku = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
-Quantity = Annotated[int, Field(strict=True, ge=1, le=MAX_QUANTITY)]
-StockLevel = Annotated[int, Field(strict=True, ge=0, le=MAX_STOCK)]
-PageLimit = Annotated[int, Field(strict=True, ge=1, le=MAX_PAGE)]
+WHOLE = BeforeValidator(_whole)
+"""Makes a strict int an integer as JSON Schema defines it."""
+
+Quantity = Annotated[int, Field(strict=True, ge=1, le=MAX_QUANTITY), WHOLE]
+StockLevel = Annotated[int, Field(strict=True, ge=0, le=MAX_STOCK), WHOLE]
+PageLimit = Annotated[int, Field(strict=True, ge=1, le=MAX_PAGE), WHOLE]
 # The longest one holds a name of 200 letters of four bytes each.
 Cursor = Annotated[str, Field(max_length=2048)]
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from contracts.base import (
     MAX_STOCK,
     OPERATOR,
+    WHOLE,
     Actor,
     Event,
     Id,
@@ -109,6 +110,7 @@ class AdjustStock(Request):
     delta: Annotated[
         int,
         Field(strict=True, ge=-MAX_STOCK, le=MAX_STOCK, json_schema_extra={"not": {"const": 0}}),
+        WHOLE,
         AfterValidator(_not_zero),
     ]
     reason: Line

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StringConstr
 from contracts.base import (
     ABSENT,
     OPERATOR,
+    WHOLE,
     Actor,
     Event,
     Instant,
@@ -144,7 +145,7 @@ class UpdateUser(Request):
 class ChangesWithin(Request):
     """A period for user.updated events: the last `seconds` before `until`, by default before now."""
 
-    seconds: Annotated[int, Field(strict=True, ge=1, le=24 * 3600)]
+    seconds: Annotated[int, Field(strict=True, ge=1, le=24 * 3600), WHOLE]
     until: Instant | None = None
 
 

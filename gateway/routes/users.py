@@ -79,10 +79,18 @@ class Routes:
         """Exchange a refresh token for a new pair."""
         return _secret(self.services.users.refresh(request.body))
 
-    @route("POST", "/users/logout", access=Access.USER, service="users", body=RefreshToken, status=204)
+    @route(
+        "POST",
+        "/users/logout",
+        access=Access.ANYONE,
+        service="users",
+        body=RefreshToken,
+        status=204,
+        errors=(InvalidToken,),
+    )
     def logout(self, request: HttpRequest[RefreshToken]) -> None:
-        """End the session that a refresh token belongs to."""
-        self.services.users.logout(request.body, actor=request.actor)
+        """End the session that a refresh token belongs to. No access token is needed: it may have expired already."""
+        self.services.users.logout(request.body)
 
     @route(
         "POST",
@@ -114,6 +122,18 @@ class Routes:
     def list_users(self, request: HttpRequest[None, PageRequest]) -> Json[Page[UserView]]:
         """List accounts, newest first."""
         return self.services.users.list_users(request.query, actor=request.actor)
+
+    @route(
+        "GET",
+        "/users/{user_id}",
+        access=Access.ADMIN,
+        service="users",
+        response=UserView,
+        errors=(UserNotFound,),
+    )
+    def get_user(self, request: HttpRequest, user_id: UUID) -> Json[UserView]:
+        """Show one account."""
+        return self.services.users.get_user(user_id, actor=request.actor)
 
     @route(
         "PATCH",

@@ -5,7 +5,7 @@ quota is full again in `t` seconds. A limit on concurrent requests (`qu`) has no
 """
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from nameko import config
 from nameko.extensions import SharedExtension
@@ -13,15 +13,12 @@ from nameko.extensions import SharedExtension
 from contracts.errors import RateLimited
 from contracts.users import TooManyFailedLogins
 from extensions.cache.rate_limits import Policy, Quota, RateLimits
+from extensions.http.limits.client_address import FIRST_PRESENT, ProxyHeaders
 from extensions.http.message.errors import append_item
 from extensions.http.message.request import HttpRequest
 from extensions.runtime.parsed_settings import by_environment, listed
 
 PER_ADDRESS, PER_USER = "per_address", "per_user"
-# An IPv6 client gets at least a /64 network and may send from any address in it, so the network is counted.
-IPV6_PREFIX = 64
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class RequestLimits(SharedExtension):
@@ -33,7 +30,7 @@ class RequestLimits(SharedExtension):
         super().__init__()
         self._policies: dict[str, Policy] = {}
         self._reported_only: dict[str, str] = {}
-        self._proxies: tuple[Network, ...] = ()
+        self._proxy_headers = ProxyHeaders(())
 
     def setup(self) -> None:
         """Read the settings. Raises ValueError for an invalid one."""
@@ -41,7 +38,8 @@ class RequestLimits(SharedExtension):
             policy = Policy.of(name, setting)
             if policy is not None:
                 self._policies[name] = policy
-        self._proxies = tuple(ipaddress.ip_network(proxy) for proxy in listed(config.get("TRUSTED_PROXIES")))
+        proxies = [ipaddress.ip_network(proxy) for proxy in listed(config.get("TRUSTED_PROXIES"))]
+        self._proxy_headers = ProxyHeaders(proxies, config.get("PROXY_HEADER", FIRST_PRESENT))
         failed_logins = Policy.of(TooManyFailedLogins.policy, config.get("FAILED_LOGINS_PER_ACCOUNT_AND_ADDRESS"))
         # The users service counts failed logins, because only it knows which login failed. We report the policy.
         self._reported_only = {"login": _policy_item(failed_logins)} if failed_logins else {}
@@ -55,8 +53,7 @@ class RequestLimits(SharedExtension):
             request.limit_headers["RateLimit-Policy"] = self._reported_only[route_limit]
         names = [name for name in (PER_ADDRESS, route_limit) if name in self._policies]
         if names or route_limit:
-            forwarded_for = request.headers.get("x-forwarded-for", "")
-            request.address = client_address(request.peer, forwarded_for, self._proxies)
+            request.address = self._proxy_headers.client_address(request.peer, request.headers)
         if names and not (public_only and _is_private(request.address)):
             self._spend(request, names, request.address)
 
@@ -76,41 +73,8 @@ class RequestLimits(SharedExtension):
             raise RateLimited.by(exceeded.policy.quota, exceeded.policy.seconds, exceeded.retry_after)
 
 
-def client_address(peer: str, forwarded_for: str, proxies: Sequence[Network]) -> str:
-    """Return the address to count: the nearest one on the request's path that is no proxy of ours.
-
-    `peer` is the address of the connection, `forwarded_for` the X-Forwarded-For header. Any client can write that
-    header, so an address in it counts only where the next hop is one of `proxies`. An IPv6 client is counted by its
-    network.
-    """
-    hops = [address.strip() for address in forwarded_for.split(",")]
-    address = _parse(peer)
-    while address is not None and hops and _is_within(address, proxies):
-        previous = _parse(hops.pop())
-        if previous is None:
-            break
-        address = previous
-    if address is None:
-        return peer
-    if address.version == 6:
-        return str(ipaddress.ip_network((address, IPV6_PREFIX), strict=False))
-    return str(address)
-
-
-def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return (address.version == 6 and address.ipv4_mapped) or address
-
-
-def _is_within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, networks: Sequence[Network]) -> bool:
-    return any(address.version == network.version and address in network for network in networks)
-
-
 def _is_private(address: str) -> bool:
-    """Tell whether a result of client_address belongs to this machine or to a private network."""
+    """Tell whether a result of ProxyHeaders.client_address belongs to this machine or to a private network."""
     try:
         return ipaddress.ip_network(address).is_private
     except ValueError:  # the client disconnected before its address was read

@@ -14,16 +14,34 @@ from extensions.http.message.request import HttpRequest
 
 NOT_MODIFIED = 304
 
+# What servers append to a tag when they compress a response (Apache, Jetty, Caddy).
+_CODING_SUFFIXES = ("-gzip", "-br", "-zstd", "-deflate")
 _TAG = r'(?:W/)?"[!#-~\x80-\xff]*"'
 _TAG_LIST = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
 _EACH_TAG = re.compile(_TAG)
+
+
+def strong_form(tag: str) -> str:
+    """Return the tag that this gateway sent, if a proxy has changed `tag` only because it compressed the response.
+
+    Our tags are strong, so a weak one, or one with the name of a coding, comes from a proxy. It stands for the same
+    JSON, and If-Match is about that: whether the client has seen this version.
+    """
+    opaque = tag.removeprefix("W/").removesuffix('"')
+    for suffix in _CODING_SUFFIXES:
+        if opaque.endswith(suffix):
+            opaque = opaque.removesuffix(suffix).removesuffix("-")
+    return opaque + '"'
 
 
 _shared_etag = lru_cache(maxsize=32)(etag)
 
 
 def entity_tags(headers: Mapping[str, str], name: str) -> list[str] | None:
-    """Return the entity tags of a header: `["*"]` for any, None without the header. Raises ValidationFailed."""
+    """Return the entity tags of a header in their strong form: `["*"]` for any, None without the header.
+
+    Raises ValidationFailed.
+    """
     value = headers.get(name.lower())
     if value is None:
         return None
@@ -31,7 +49,7 @@ def entity_tags(headers: Mapping[str, str], name: str) -> list[str] | None:
         return [ANY]
     if not _TAG_LIST.fullmatch(value):
         raise ValidationFailed.field(name, f'must be * or the ETag of a response, in its quotes: {name}: "5d41402a"')
-    return _EACH_TAG.findall(value)
+    return [strong_form(tag) for tag in _EACH_TAG.findall(value)]
 
 
 def precondition(headers: Mapping[str, str]) -> dict[str, Any]:
@@ -59,5 +77,4 @@ def add_etag(headers: dict[str, str], body: Any, request: HttpRequest, *, is_sha
     if required is not None and ANY not in required and current not in required:
         raise PreconditionFailed
     known = entity_tags(request.headers, "If-None-Match")
-    # If-None-Match uses the weak comparison, which ignores W/.
-    return known is not None and (ANY in known or current in [known_tag.removeprefix("W/") for known_tag in known])
+    return known is not None and (ANY in known or current in known)

@@ -14,20 +14,24 @@ MAX_DEPTH = 20
 MAX_VALUES = 10_000
 # Of objects and lists. The largest request has a hundred lines.
 MAX_CONTAINERS = 1000
+# Python's message for what else has a better name. A first byte order mark is accepted.
+WORDS = {"Unexpected UTF-8 BOM (decode using utf-8-sig)": "a second byte order mark"}
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """Return the JSON object in `body`. Raises MalformedJson, and ValidationFailed for JSON that is not an object."""
-    if not body:
-        raise MalformedJson("The body is empty. Send a JSON object.")
     if body.count(b",") > MAX_VALUES:
         raise _too_many()
     try:
-        value = json.loads(body.decode(), object_pairs_hook=_Objects().make, parse_constant=_refuse_constant)
+        text = body.decode("utf-8-sig")  # some editors and tools write a byte order mark, which RFC 8259 lets us ignore
+        if not text:
+            raise MalformedJson("The body is empty. Send a JSON object.")
+        value = json.loads(text, object_pairs_hook=_Objects().make, parse_constant=_refuse_constant)
     except UnicodeDecodeError:
         raise MalformedJson("The body is not UTF-8.") from None
     except json.JSONDecodeError as error:
-        detail = f"The body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
+        words = WORDS.get(error.msg, error.msg)
+        detail = f"The body is not valid JSON: {words} at line {error.lineno}, column {error.colno}."
         raise MalformedJson(detail) from None
     except RecursionError:
         raise _too_deep() from None

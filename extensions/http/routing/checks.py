@@ -40,8 +40,12 @@ def validate(
 
 
 def _validate_body(declaration: RouteDeclaration, request: HttpRequest, read_body: Callable[[], bytes]) -> None:
-    if request.has_body:
+    # Only the end of a chunked body says whether it is empty. An empty one needs no type.
+    is_chunked = "transfer-encoding" in request.headers
+    if request.has_body and not is_chunked:
         request.check_body_type()
     body = read_body()
+    if is_chunked and body:
+        request.check_body_type()
     if body or declaration.body is not None:
         request.read_body(declaration.body or NoFields, body)

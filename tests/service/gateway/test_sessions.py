@@ -84,6 +84,18 @@ class TestEnds:
         assert me(api, other) == (200, None)
         assert refresh(api, other)[0] == 200
 
+    @pytest.mark.parametrize("headers", ["none", "expired", "of another user"])
+    def test_a_logout_needs_the_refresh_token_only(self, api, session, login, headers):
+        sent = {
+            "none": {},
+            "expired": login("customer", user_id=session["user"]["id"], age=3600),
+            "of another user": login("customer"),
+        }[headers]
+        body = {"refresh_token": session["refresh_token"]}
+        assert api.post("/users/logout", json=body, headers=sent).status_code == 204
+        assert api.post("/users/logout", json=body, headers=sent).status_code == 204
+        assert refresh(api, session)[1]["code"] == "TOKEN_REVOKED"
+
     def test_a_deactivation_ends_sessions_permanently(self, api, session, caller):
         user_id = session["user"]["id"]
         caller.users.set_active(user_id, False)

@@ -25,7 +25,8 @@ WAIT = re.compile(r"\.(?:wait|acquire|await_first)$")
 TIMERS = {"periodic", "executes"}
 # Loops that only compute. They end with their input, which has a bound.
 COMPUTE = {
-    "extensions/http/limits/rate_limits.py: client_address",
+    "extensions/http/limits/client_address.py: _forwarded_hops",
+    "extensions/http/limits/client_address.py: _pairs",
     "extensions/http/message/strict_json.py: _check_containers",
     "extensions/http/routing/authentication.py: VerifiedTokens.update",
 }

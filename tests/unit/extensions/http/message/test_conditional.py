@@ -62,12 +62,26 @@ def test_a_malformed_header_is_refused_with_its_name(name, header):
     assert [error.field for error in refused.value.errors] == [name]
 
 
-@pytest.mark.parametrize("header", ['"other"', f"W/{TAG}"])
-def test_if_match_of_a_read_uses_the_strong_comparison(header):
+@pytest.mark.parametrize("header", ['"other"', 'W/"other"', f'"other", {TAG[:-2]}"', f'{TAG[:-1]}-other"'])
+def test_if_match_of_a_read(header):
     with pytest.raises(PreconditionFailed):
         add_etag({}, BODY, request(if_match=header))
     assert not add_etag({}, BODY, request(if_match=f"{header}, {TAG}"))
     assert not add_etag({}, BODY, request(if_match="*"))
+
+
+COMPRESSED = [
+    f"W/{TAG}",
+    *(f'{TAG[:-1]}{suffix}"' for suffix in ("-gzip", "--gzip", "-br", "-zstd")),
+    f'W/{TAG[:-1]}-br"',
+]
+
+
+@pytest.mark.parametrize("header", COMPRESSED)
+def test_a_tag_that_a_proxy_changed_because_it_compressed_the_response_matches(header):
+    assert not add_etag({}, BODY, request(if_match=header))
+    assert add_etag({}, BODY, request(if_none_match=header))
+    assert precondition({"if-match": header}) == {"if_match": [TAG]}
 
 
 def test_the_response_to_a_write_has_an_etag_and_is_always_sent():
@@ -78,7 +92,7 @@ def test_the_response_to_a_write_has_an_etag_and_is_always_sent():
 
 def test_the_precondition_of_a_write():
     assert precondition({}) == {}
-    assert precondition({"if-match": '"a",W/"b"'}) == {"if_match": ['"a"', 'W/"b"']}
+    assert precondition({"if-match": '"a",W/"b"'}) == {"if_match": ['"a"', '"b"']}
     assert precondition({"if-match": "*"}) == {"if_match": ["*"]}
     with pytest.raises(ValidationFailed, match="If-None-Match"):
         precondition({"if-none-match": "*"})

@@ -44,6 +44,20 @@ def test_a_preflight_response_lists_methods_and_headers():
     assert headers["Access-Control-Max-Age"] == "86400"
 
 
+@pytest.mark.parametrize("name", ["baggage", "tracestate", "traceparent", "sentry-trace", "x-datadog-trace-id", "b3"])
+def test_pages_may_send_the_headers_of_tracing_sdks(name):
+    allowed = Cors([SHOP]).preflight(PREFLIGHT, "GET")["Access-Control-Allow-Headers"]
+    assert name in allowed.split(", ")
+
+
+def test_a_setting_allows_further_request_headers():
+    allowed = Cors([SHOP], ["X-Client-Version"]).preflight(PREFLIGHT, "GET")["Access-Control-Allow-Headers"]
+    assert allowed.endswith(", X-Client-Version")
+    for invalid in ("two words", "a:b", "*\r\nSet-Cookie: a", ""):
+        with pytest.raises(ValueError, match="CORS_REQUEST_HEADERS"):
+            Cors([SHOP], [invalid])
+
+
 def test_a_preflight_of_another_origin_and_plain_options_get_only_allow():
     cors = Cors([SHOP])
     assert cors.preflight(PREFLIGHT | {"origin": "https://evil.example"}, "GET") == {"Allow": "GET"}

@@ -168,7 +168,7 @@ class TestBody:
             "total_amount",
         }
 
-    @pytest.mark.parametrize("value", ['"5"', "5.0", "true", "1e999", "null"])
+    @pytest.mark.parametrize("value", ['"5"', "5.5", "true", "1e999", "null"])
     def test_numbers_are_not_coerced(self, value):
         with pytest.raises(ValidationFailed):
             request().read_body(SetStockLevel, f'{{"quantity": {value}}}'.encode())

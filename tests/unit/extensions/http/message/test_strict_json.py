@@ -19,6 +19,7 @@ def nested(levels):
         (b' {"a": [1, 2.5, "x", null, true]} ', {"a": [1, 2.5, "x", None, True]}),
         ('{"ad": "Gül ✓"}'.encode(), {"ad": "Gül ✓"}),
         (rb'{"emoji": "\ud83d\ude00"}', {"emoji": "\U0001f600"}),
+        (b'\xef\xbb\xbf{"a": 1}', {"a": 1}),  # a byte order mark
         (b'{"twice": {"a": 1}, "again": {"a": 2}}', {"twice": {"a": 1}, "again": {"a": 2}}),
     ],
 )
@@ -39,7 +40,9 @@ def test_json_objects_are_parsed(body, value):
         (b'{"a": Infinity}', "Infinity"),
         (b'{"a": -Infinity}', "-Infinity"),
         (b'{"a": "\xff"}', "UTF-8"),
-        ("\ufeff{}".encode(), "not valid JSON"),
+        (b"\xef\xbb\xbf", "empty"),
+        ("{}".encode("utf-16"), "not UTF-8"),
+        ("\ufeff\ufeff{}".encode(), "byte order mark"),
         (rb'{"a": "\ud800"}', "surrogate"),
         (rb'{"\udfff": 1}', "surrogate"),
         (b'{"a": ' + b"9" * 10_000 + b"}", "too long"),

@@ -480,6 +480,16 @@ class TestHttp11:
         assert b" 201 " in received
         assert b" 200 " in received
 
+    @pytest.mark.parametrize("framing", [b"Content-Length: 0\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"])
+    def test_an_empty_body_needs_no_type(self, raw, framing):
+        head = b"POST /things/%s/read HTTP/1.1\r\nHost: x\r\n" % ID.encode()
+        assert b" 204 " in raw(head + framing)
+
+    def test_a_chunked_body_needs_a_type(self, raw):
+        head = b"POST /things HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+        assert b" 415 " in raw(head + b"\r\n2\r\n{}\r\n0\r\n\r\n")
+        assert b" 415 " in raw(head + b"Content-Type: text/plain\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
+
     @pytest.mark.parametrize(
         ("chunks", "status"),
         [
