@@ -14,18 +14,17 @@ from contracts.base import (
     Event,
     Instant,
     Json,
-    Line,
     Money,
     Page,
     PageRequest,
     Request,
     Sku,
-    Text,
     View,
     at_most,
 )
 from contracts.errors import NotFound, ServiceError
 from contracts.operations import OperatedRpc
+from contracts.text import Line, Text
 
 Description = Annotated[Text, Field(max_length=5000)]
 MAX_PRODUCTS_PER_LOOKUP = 100
@@ -55,10 +54,10 @@ class ProductsView(View):
 
 
 class _ProductEvent(Event):
-    """The product after the change. A cache keeps the highest `version`."""
+    """The product after the change. A consumer keeps the highest `version`; a version may come more than once."""
 
     producer: ClassVar[str] = "catalog"
-    consumers: ClassVar[tuple[str, ...]] = ("orders",)
+    consumers: ClassVar[tuple[str, ...]] = ("orders", "inventory")
 
     id: UUID
     sku: str
