@@ -1,7 +1,7 @@
 """The keys that sign access tokens: Ed25519, PEM. `python -m deploy.keys` creates the pair if it does not exist.
 
-They can be rotated while the suite runs, in three steps: `python -m deploy.keys announce`, `switch`, `retire`
-(docs/security/attacks.md).
+They can be rotated while the suite runs, in three steps: `python -m deploy.keys announce`, `switch`, `retire`. After a
+theft the last one is `retire --compromised`, which also ends all sessions (docs/security/attacks.md).
 """
 
 import os
@@ -9,10 +9,14 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import sqlalchemy
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from sqlalchemy.orm import Session
 
+from extensions.runtime.addresses import database_url
 from extensions.security.access_tokens import load_public_keys
+from users import queries, use_cases
 from users.token_issuer import load_signing_keys
 
 
@@ -50,6 +54,24 @@ def retire(private: Path, public: Path) -> None:
     signing = load_signing_keys(private)[0]
     _write_public(public, [signing.public])
     _write_private(private, [signing.private])
+
+
+def end_all_sessions(users_database: str) -> int:
+    """End every session that began before now, in short transactions; returns their number."""
+    engine = sqlalchemy.create_engine(
+        users_database,
+        poolclass=sqlalchemy.NullPool,
+        connect_args={"connect_timeout": 5, "options": "-c lock_timeout=30s -c statement_timeout=60s"},
+    )
+    with Session(engine) as session, session.begin():
+        now = queries.now(session)
+    total = 0
+    while True:
+        with Session(engine) as session, session.begin():
+            ended = use_cases.end_sessions(session, now)
+        total += ended
+        if ended < use_cases.MAX_ENDED:
+            return total
 
 
 def _next_of(private: Path) -> Path:
@@ -92,6 +114,10 @@ def main() -> int:
         case ["retire"]:
             retire(private, public)
             print("Only the signing key is left.")
+        case ["retire", "--compromised"]:
+            retire(private, public)
+            ended = end_all_sessions(database_url(settings, "users"))
+            print(f"Only the signing key is left, and {ended} sessions have ended: everybody logs in again.")
         case _:
             print(__doc__, file=sys.stderr)
             return 2
