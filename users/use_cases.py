@@ -207,6 +207,15 @@ def delete_expired_sessions(session: Session, expired: Sequence[Any]) -> None:
     session.execute(delete(RefreshFamily).where(RefreshFamily.id.in_([family.id for family in expired])))
 
 
+def switch_off(session: Session, user: User) -> None:
+    """Deactivate an account and end its sessions, without regard to whether it is the last administrator.
+
+    Publishes nothing, as `end_sessions`.
+    """
+    _revoke_all(session, user.id)
+    user.is_active, user.updated_at = False, queries.now(session)
+
+
 def end_sessions(session: Session, started_before: datetime) -> int:
     """Revoke at most MAX_ENDED sessions of all accounts that started before then; returns their number.
 
