@@ -93,6 +93,9 @@ def _write(path: Path, content: bytes, *, mode: int) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
         file.write(content)
+        if os.geteuid() == 0 and path.exists():  # the service that reads it may have a user of its own
+            before = path.stat()
+            os.fchown(file.fileno(), before.st_uid, before.st_gid)
     unfinished.replace(path)
 
 
