@@ -68,7 +68,11 @@ Email = Annotated[
 
 
 def _one_spelling(value: str) -> str:
-    return unicodedata.normalize("NFKC", value)
+    spelling = unicodedata.normalize("NFKC", value)
+    if len(spelling) <= MAX_PASSWORD:
+        return spelling
+    message = f"must have at most {MAX_PASSWORD} characters, of which a ligature counts as several"
+    raise ValueError(message)
 
 
 Password = Annotated[Text, Field(min_length=1, max_length=MAX_PASSWORD), AfterValidator(_one_spelling)]
@@ -215,9 +219,18 @@ class UsersRpc(OperatedRpc, Protocol):
     """RPC methods of users."""
 
     def register(
-        self, credentials: Credentials, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+        self,
+        credentials: Credentials,
+        address: str = "",
+        *,
+        actor: Actor = OPERATOR,
+        idempotency_key: str | None = None,
     ) -> Json[SessionView]:
-        """Open a customer's account and log in. Raises UserAlreadyExists, WeakPassword."""
+        """Open a customer's account and log in. Raises UserAlreadyExists, WeakPassword.
+
+        With the key of an earlier registration: AlreadyCompleted if its session cannot be returned again. Another
+        password than before counts as a failed login from `address`: TooManyFailedLogins.
+        """
 
     def login(self, credentials: Credentials, address: str = "") -> Json[SessionView]:
         """Start a session. Raises InvalidCredentials, UserInactive, TooManyFailedLogins.
@@ -280,6 +293,13 @@ class UserAlreadyExists(ServiceError):
     """The address is taken."""
 
     code, status, detail = "USER_ALREADY_EXISTS", 409, "There is an account with this e-mail address. Log in instead."
+
+
+class AlreadyCompleted(ServiceError):
+    """A registration was sent again with its idempotency key, after its session had been used or had ended."""
+
+    code, status = "ALREADY_COMPLETED", 409
+    detail = "This registration was completed, and its first session is no longer the one that it began with. Log in."
 
 
 class InvalidCredentials(ServiceError):

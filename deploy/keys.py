@@ -1,7 +1,7 @@
 """The keys that sign access tokens: Ed25519, PEM. `python -m deploy.keys` creates the pair if it does not exist.
 
-They can be rotated while the suite runs, in three steps: `python -m deploy.keys announce`, `switch`, `retire`
-(docs/security/attacks.md).
+They can be rotated while the suite runs, in three steps: `python -m deploy.keys announce`, `switch`, `retire`. After a
+theft the last one is `retire --compromised`, which also ends all sessions (docs/security/attacks.md).
 """
 
 import os
@@ -9,10 +9,14 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import sqlalchemy
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from sqlalchemy.orm import Session
 
+from extensions.runtime.addresses import database_url
 from extensions.security.access_tokens import load_public_keys
+from users import queries, use_cases
 from users.token_issuer import load_signing_keys
 
 
@@ -52,6 +56,24 @@ def retire(private: Path, public: Path) -> None:
     _write_private(private, [signing.private])
 
 
+def end_all_sessions(users_database: str) -> int:
+    """End every session that began before now, in short transactions; returns their number."""
+    engine = sqlalchemy.create_engine(
+        users_database,
+        poolclass=sqlalchemy.NullPool,
+        connect_args={"connect_timeout": 5, "options": "-c lock_timeout=30s -c statement_timeout=60s"},
+    )
+    with Session(engine) as session, session.begin():
+        now = queries.now(session)
+    total = 0
+    while True:
+        with Session(engine) as session, session.begin():
+            ended = use_cases.end_sessions(session, now)
+        total += ended
+        if ended < use_cases.MAX_ENDED:
+            return total
+
+
 def _next_of(private: Path) -> Path:
     return private.with_name(f"{private.name}.next")
 
@@ -71,6 +93,9 @@ def _write(path: Path, content: bytes, *, mode: int) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
         file.write(content)
+        if os.geteuid() == 0 and path.exists():  # the service that reads it may have a user of its own
+            before = path.stat()
+            os.fchown(file.fileno(), before.st_uid, before.st_gid)
     unfinished.replace(path)
 
 
@@ -92,6 +117,10 @@ def main() -> int:
         case ["retire"]:
             retire(private, public)
             print("Only the signing key is left.")
+        case ["retire", "--compromised"]:
+            retire(private, public)
+            ended = end_all_sessions(database_url(settings, "users"))
+            print(f"Only the signing key is left, and {ended} sessions have ended: everybody logs in again.")
         case _:
             print(__doc__, file=sys.stderr)
             return 2

@@ -8,8 +8,9 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from contracts.base import OPERATOR, Actor, Json, Page, PageRequest
-from contracts.errors import ServiceUnavailable, UpstreamTimeout
+from contracts.errors import IdempotencyKeyReused, ServiceUnavailable, UpstreamTimeout
 from contracts.users import (
+    AlreadyCompleted,
     Changes,
     ChangesWithin,
     Credentials,
@@ -25,13 +26,14 @@ from contracts.users import (
     VerifyToken,
 )
 from extensions.idempotency.calls import run_once
+from extensions.idempotency.stored_results import has_stored_result
 from extensions.operations import operations
 from extensions.rpc.server import rpc
 from extensions.security import access_tokens
 from extensions.storage.periodic import periodic
 from extensions.storage.sweeps import Sweep, SweepProvider
 from extensions.storage.unit_of_work import UnitOfWork, Work
-from users import providers, queries, use_cases
+from users import providers, queries, token_issuer, use_cases
 from users.models import Base
 from users.password_policy import check_password
 
@@ -51,38 +53,68 @@ class UsersService(operations.Operations, UsersRpc):
 
     @rpc(transaction=False)
     def register(
-        self, credentials: Credentials, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+        self,
+        credentials: Credentials,
+        address: str = "",
+        *,
+        actor: Actor = OPERATOR,
+        idempotency_key: str | None = None,
     ) -> Json[SessionView]:
         if idempotency_key is not None:
-            return self._register_once(credentials, idempotency_key)
+            return self._register_once(credentials, str(address), idempotency_key)
         check_password(credentials.password, credentials.email)
         password_hash = self.passwords.hash(credentials.password)
         with self.work.transaction() as session:
             account = use_cases.register(session, credentials.email, password_hash, self.sessions, self.work.publish)
         return account.to_dict()
 
-    def _register_once(self, credentials: Credentials, idempotency_key: str) -> Json[SessionView]:
+    def _register_once(self, credentials: Credentials, address: str, idempotency_key: str) -> Json[SessionView]:
         # The key belongs to the registration, because there is no user yet.
         email, password = credentials.email, credentials.password
-        asked = {"email": email, "password": self.passwords.fingerprint(password, email)}
+        # Whoever knows the key learns from a repetition whether the password is the same, as from a login.
+        failures = self.failed_logins.of(email, address)
+        is_repetition = has_stored_result(self.work, "register", idempotency_key, OPERATOR)
+        if is_repetition:
+            failures.check()
+        fingerprint = self.passwords.fingerprint(password, email)
+        asked = {"email": email, "password": fingerprint}
         password_hash = self.passwords.hash(password)
+        known_to_client = f"{idempotency_key}\n{fingerprint}"
 
         def open_account() -> dict[str, str]:
             check_password(password, email)
-            account = use_cases.register(
-                self.work.session, email, password_hash, self.sessions, self.work.publish, repeatable=True
+            salt = token_issuer.new_salt()
+            refresh_token = token_issuer.first_refresh_token(salt, known_to_client)
+            policy = self.sessions
+            use_cases.register(
+                self.work.session, email, password_hash, policy, self.work.publish, refresh_token=refresh_token
             )
-            return {"user_id": str(account.user.id)}
+            return {"salt": salt.hex(), "kid": policy.key.kid}
 
-        stored = run_once(self.work, "register", idempotency_key, asked, open_account)
-        # Tokens are never stored: the first result and each repeated one are computed from the stored account.
+        try:
+            stored = run_once(self.work, "register", idempotency_key, asked, open_account)
+        except IdempotencyKeyReused:
+            failures.add()
+            raise
+        if is_repetition:
+            failures.check()  # again: concurrent guesses may have reached the limit in the meantime
+        account = self._first_session(stored, known_to_client)
+        return cast("Json[SessionView]", type(stored)(account.to_dict()))  # Replayed if `stored` is Replayed
+
+    def _first_session(self, stored: dict[str, str], known_to_client: str) -> SessionView:
+        """Return the session of a stored registration.
+
+        Tokens are never stored: the first result and each repeated one are computed from what is.
+        """
+        if "salt" not in stored:  # stored by version 0.1
+            raise AlreadyCompleted
+        refresh_token = token_issuer.first_refresh_token(bytes.fromhex(stored["salt"]), known_to_client)
         try:
             with self.work.transaction() as session:
-                account = use_cases.repeat_registration(session, UUID(stored["user_id"]), self.sessions)
+                return use_cases.repeat_registration(session, refresh_token, stored["kid"], self.sessions)
         except ServiceUnavailable:  # this error would mean that nothing was done, but the account is stored
             message = "The account is there, but its tokens could not be read. Send the same again, with the same key."
             raise UpstreamTimeout(message) from None
-        return cast("Json[SessionView]", type(stored)(account.to_dict()))  # Replayed if `stored` is Replayed
 
     @rpc(transaction=False)
     def login(self, credentials: Credentials, address: str = "") -> Json[SessionView]:

@@ -88,16 +88,17 @@ def new_refresh_token() -> str:
     return _text(secrets.token_bytes(_SECRET_BYTES))
 
 
-def first_refresh_token(key: SigningKey, user_id: UUID) -> str:
+def first_refresh_token(salt: bytes, known_to_client: str) -> str:
     """Return the refresh token of a registration with an idempotency key; a retry gets the same one.
 
-    It can only be computed with the signing key, whose holder could sign access tokens anyway.
+    It is computed from a random salt, which only the database has, and from what only the client has: its key and its
+    password, as a slow hash that is not stored. A stolen signing key is of no use for it, nor is a stolen database.
     """
-    return _text(hashlib.sha256(key.private.sign(f"first refresh token of {user_id}".encode())).digest())
+    return _text(hmac.digest(salt, b"first refresh token\n" + known_to_client.encode(), "sha256"))
 
 
 def new_salt() -> bytes:
-    """Return a random salt for `successor`."""
+    """Return a random salt for `first_refresh_token` and `successor`."""
     return secrets.token_bytes(_SECRET_BYTES)
 
 

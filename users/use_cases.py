@@ -19,6 +19,7 @@ from contracts.etags import require_match
 from contracts.ids import new_id
 from contracts.users import (
     ACCESS_TOKEN_SECONDS,
+    AlreadyCompleted,
     InvalidCredentials,
     InvalidToken,
     NotARefreshToken,
@@ -38,6 +39,7 @@ from users.models import RefreshFamily, RefreshToken, User
 
 REPLAY_WINDOW = timedelta(seconds=10)
 CLEAN_UP_ROWS = 500
+MAX_ENDED = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +64,11 @@ def register(
     policy: SessionPolicy,
     publish: Publish,
     *,
-    repeatable: bool = False,
+    refresh_token: str | None = None,
 ) -> SessionView:
     """Create a customer's account and its first session; raises UserAlreadyExists.
 
-    If `repeatable`, `repeat_registration` can return the same result again.
+    A caller that can compute `refresh_token` again can have the same result again, by `repeat_registration`.
     """
     values = {
         "id": new_id(),
@@ -79,24 +81,26 @@ def register(
     if user is None:
         raise UserAlreadyExists
     publish(UserRegistered(user_id=user.id, email=user.email))
-    first = token_issuer.first_refresh_token(policy.key, user.id) if repeatable else None
-    return _open_session(session, user, policy, first)
+    return _open_session(session, user, policy, refresh_token)
 
 
-def repeat_registration(session: Session, user_id: UUID, policy: SessionPolicy) -> SessionView:
-    """Return the result of `register` again, byte for byte. Neither the result nor its tokens are stored.
+def repeat_registration(session: Session, refresh_token: str, kid: str, policy: SessionPolicy) -> SessionView:
+    """Return the result of `register` again, byte for byte while the key `kid`, which signed it, is still there.
 
-    Raises UserAlreadyExists once that first session has been deleted.
+    Neither the result nor its tokens are stored. Raises AlreadyCompleted if that first session has ended, or if its
+    refresh token was replaced: whoever uses a replaced token ends the session of whoever has its successor.
     """
-    user = session.get(User, user_id)
-    for key in policy.signing_keys:
-        refresh_token = token_issuer.first_refresh_token(key, user_id)
-        token = session.get(RefreshToken, token_issuer.fingerprint(refresh_token))
-        if token is not None and user is not None:
-            result = _issue(user, token, refresh_token, key)
-            original = {"roles": (Role.CUSTOMER,), "is_active": True, "updated_at": user.created_at}
-            return result.model_copy(update={"user": result.user.model_copy(update=original)})
-    raise UserAlreadyExists
+    token = session.get(RefreshToken, token_issuer.fingerprint(refresh_token))
+    family = session.get(RefreshFamily, token.family_id) if token else None
+    user = session.get(User, family.user_id) if family else None
+    if user is None or family is None or token is None or token.replaced_at is not None:
+        raise AlreadyCompleted
+    if family.revoked_at is not None or family.expires_at <= queries.now(session):
+        raise AlreadyCompleted
+    key = next((key for key in policy.signing_keys if key.kid == kid), policy.key)
+    result = _issue(user, token, refresh_token, key)
+    original = {"roles": (Role.CUSTOMER,), "is_active": True, "updated_at": user.created_at}
+    return result.model_copy(update={"user": result.user.model_copy(update=original)})
 
 
 def log_in(
@@ -201,6 +205,28 @@ def lock_expired_sessions(
 def delete_expired_sessions(session: Session, expired: Sequence[Any]) -> None:
     """Delete families that `lock_expired_sessions` returned, with their tokens."""
     session.execute(delete(RefreshFamily).where(RefreshFamily.id.in_([family.id for family in expired])))
+
+
+def switch_off(session: Session, user: User) -> None:
+    """Deactivate an account and end its sessions, without regard to whether it is the last administrator.
+
+    Publishes nothing, as `end_sessions`.
+    """
+    _revoke_all(session, user.id)
+    user.is_active, user.updated_at = False, queries.now(session)
+
+
+def end_sessions(session: Session, started_before: datetime) -> int:
+    """Revoke at most MAX_ENDED sessions of all accounts that started before then; returns their number.
+
+    Publishes nothing: gateways ask for the sessions that ended (`queries.list_changed`).
+    """
+    open_ones = select(RefreshFamily.id).where(
+        RefreshFamily.revoked_at.is_(None), RefreshFamily.created_at < started_before
+    )
+    chosen = open_ones.order_by(RefreshFamily.id).limit(MAX_ENDED).with_for_update()
+    ended = update(RefreshFamily).where(RefreshFamily.id.in_(chosen)).values(revoked_at=func.clock_timestamp())
+    return len(session.scalars(ended.returning(RefreshFamily.id)).all())
 
 
 def _owner_of(session: Session, refresh_token: str) -> tuple[UUID, UUID]:

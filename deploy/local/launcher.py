@@ -7,14 +7,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 from contracts.services import PROCESSES
 from deploy.config_file import ENV_FILE, ROOT
-from deploy.local import environment, ports
+from deploy.local import environment, ports, unprivileged
 from deploy.local.process import PidFile, StartError, spawn, tail, wait_until
 from deploy.local.servers import OURS, Servers
 from deploy.local.suite import Suite
+from deploy.local.unprivileged import ServiceUsers
 from deploy.server_users import OPERATOR
 from extensions.runtime.addresses import uri_variable
 from extensions.runtime.parsed_settings import is_production
@@ -64,7 +66,7 @@ class Launcher:
             self._write_requests()
             self._task("preparing keys and tables", "deploy.prepare")
             servers.wait_ready()
-            self.suite = Suite(self.env, log_dir=VAR / "log", say=self.say)
+            self.suite = Suite(self.env, log_dir=VAR / "log", users=self._service_users(servers), say=self.say)
             self.say("starting the services")
             self.suite.start()
             self.suite.wait_ready(90)
@@ -118,6 +120,18 @@ class Launcher:
             "GATEWAY_URL": f"http://{reachable_host}:{reachable_port}",
             **{name: given.get(name) or value for name, value in defaults.items()},
         }
+
+    def _service_users(self, servers: Servers) -> ServiceUsers | None:
+        """Return the users that the services run as, if this process is root."""
+        port = ports.reachable(self.env["GATEWAY_ADDRESS"])[1]
+        try:
+            users = unprivileged.choose(PROCESSES, ROOT, servers.data, gateway_port=port)
+        except StartError as error:
+            self.say(f"the services run as root: {error}")
+            return None
+        if users:
+            users.give(Path(self.env["JWT_PRIVATE_KEY_FILE"]), "users")
+        return users
 
     def _write_requests(self) -> None:
         """Copy docs/api.http to var/api.http with the address of this run."""

@@ -1,11 +1,11 @@
 """A private PostgreSQL: one cluster with a database and two roles per service, only on the loopback interface."""
 
 import os
-import pwd
 import secrets
 import shutil
 import signal
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg2
 
@@ -14,6 +14,7 @@ from deploy.databases import Database, make
 from deploy.local import install
 from deploy.local.process import StartError, pids, signal_process, spawn, started_at, tail, wait_until
 from deploy.local.server import Server
+from deploy.local.unprivileged import package_user
 from extensions.runtime.addresses import database_variable, owner_variable
 
 SUPERUSER = "postgres"
@@ -49,8 +50,9 @@ class Postgres(Server):
         return folder
 
     def url(self, role: str, database: str = "") -> str:
-        """The address of a database for a role, whose password is its name. `database` defaults to the role's name."""
-        return f"postgresql+psycopg2://{role}:{role}@127.0.0.1:{self.port}/{database or role}"
+        """The address of a database for a role. `database` defaults to the role's name."""
+        password = quote(self.passwords.get(f"{role.upper()}_DATABASE_PASSWORD", role), safe="")
+        return f"postgresql+psycopg2://{role}:{password}@127.0.0.1:{self.port}/{database or role}"
 
     def administrator_url(self) -> str:
         """The address of the superuser."""
@@ -67,16 +69,8 @@ class Postgres(Server):
         return own | {owner_variable(one.service): one.owner_url for one in self.databases()}
 
     def user(self) -> tuple[int, int] | None:
-        """The uid and gid to run as. PostgreSQL refuses to run as root, so for root this is its package's user."""
-        if os.geteuid() != 0:
-            return None
-        for name in ("postgres", "nobody"):
-            try:
-                entry = pwd.getpwnam(name)
-            except KeyError:
-                continue
-            return entry.pw_uid, entry.pw_gid
-        raise StartError("PostgreSQL does not run as root, and there is no user postgres or nobody to run it as")
+        """The uid and gid to run as. PostgreSQL refuses to run as root."""
+        return package_user("postgres")
 
     def prepare(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from contracts.call_permissions import bus_services
 from deploy.local import install
 from deploy.local.process import PidFile, StartError, spawn, stop_process, wait_until
 from deploy.local.server import Server
+from deploy.local.unprivileged import own, package_user
 from deploy.server_users import OPERATOR, administrator_of, password_of
 from extensions.runtime.addresses import uri_variable
 
@@ -29,8 +31,7 @@ listeners.tcp.1 = 127.0.0.1:{port}
 load_definitions = {definitions}
 # the default, 40 % of the machine's memory, is too much for a private server
 vm_memory_high_watermark.absolute = 1GB
-log.console = false
-log.file.level = info
+log.console.level = info
 """
 
 
@@ -40,8 +41,17 @@ class RabbitMQ(Server):
     deadline = 240.0
     tries = 3  # it ends with "no_epmd_port" if epmd does not answer in time, which happens on a busy machine
 
-    def __init__(self, home: Path, logs: Path, port: int, *, dist_port: int, epmd_port: int) -> None:
-        super().__init__(home, logs, port)
+    def __init__(
+        self,
+        home: Path,
+        logs: Path,
+        port: int,
+        *,
+        dist_port: int,
+        epmd_port: int,
+        passwords: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(home, logs, port, passwords=passwords)
         self.dist_port = dist_port
         self.epmd_port = epmd_port
         self._logs = logs
@@ -50,20 +60,31 @@ class RabbitMQ(Server):
 
     def uris(self) -> dict[str, str]:
         """The addresses of the broker, by the variables of config.yml: one for the administrator and for each user."""
-        own = {user: password_of(user, os.environ) for user in (*bus_services(), OPERATOR)}
-        users = {"AMQP_URI": administrator_of(os.environ)}
-        users |= {uri_variable(user): (user, password) for user, password in own.items()}
+        passwords = {user: password_of(user, self._environ) for user in (*bus_services(), OPERATOR)}
+        users = {"AMQP_URI": administrator_of(self._environ)}
+        users |= {uri_variable(user): (user, password) for user, password in passwords.items()}
         return {
             variable: f"pyamqp://{quote(user, safe='')}:{quote(password, safe='')}@127.0.0.1:{self.port}//"
             for variable, (user, password) in users.items()
         }
 
+    @property
+    def _environ(self) -> dict[str, str]:
+        return os.environ | self.passwords
+
+    @property
+    def _state(self) -> Path:
+        """The folder of the files that the node writes, besides its data and its logs."""
+        return self.home / "state"
+
+    def user(self) -> tuple[int, int] | None:
+        """The uid and gid to run as, if this process is root."""
+        return package_user("rabbitmq")
+
     def prepare(self) -> None:
-        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        cookie = self.home / ".erlang.cookie"
-        if not cookie.exists():
-            with os.fdopen(os.open(cookie, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "w") as file:
-                file.write(secrets.token_hex(20))
+        self.make_home("state", "mnesia", "log")
+        self._move_feature_flags()
+        self._make_cookie()
         definitions = self.home / "definitions.json"
         config = SHARED_CONFIG.read_text() + LOCAL_CONFIG.format(port=self.port, definitions=definitions)
         (self.home / "rabbitmq.conf").write_text(config)
@@ -72,12 +93,27 @@ class RabbitMQ(Server):
         (self.home / "rabbitmq-env.conf").write_text("")
         self._start_epmd()
 
+    def _make_cookie(self) -> None:
+        cookie, user = self._state / ".erlang.cookie", self.user()
+        if not cookie.exists():
+            with os.fdopen(os.open(cookie, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "w") as file:
+                file.write(secrets.token_hex(20))
+                if user is not None:
+                    os.fchown(file.fileno(), *user)
+
+    def _move_feature_flags(self) -> None:
+        """Up to version 0.1 they were beside the configuration. Without them the node does not read its data."""
+        old, new = self.home / "feature_flags", self._state / "feature_flags"
+        if old.exists() and not new.exists():
+            old.replace(new)
+            own(new, self.user())
+
     def _write_definitions(self, path: Path) -> None:
         """Write the definitions in a separate process, because loading config.yml would change Nameko's global
-        configuration in this one. Development passwords are safe: only this machine can reach this broker.
+        configuration in this one.
         """
         command = [sys.executable, "-W", "ignore", "-m", "deploy.definitions", str(path)]
-        env = os.environ | {"ENVIRONMENT": "development"}
+        env = self._environ | {"ENVIRONMENT": "development"}
         made = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=60)
         if made.returncode:
             raise StartError(f"the broker's definitions could not be created: {made.stderr}")
@@ -92,6 +128,7 @@ class RabbitMQ(Server):
             log=self._logs / "epmd.log",
             cwd=self.home,
             on_launcher_death=signal.SIGTERM,
+            user=self.user(),
         )
         self._epmd_pid.write(self._epmd.pid)
         wait_until(lambda: _listens(self.epmd_port), seconds=60)
@@ -100,9 +137,9 @@ class RabbitMQ(Server):
         return [str(install.rabbitmq())]
 
     def environment(self) -> dict[str, str]:
-        home = str(self.home)
+        home, state = str(self.home), str(self._state)
         return {
-            "HOME": home,
+            "HOME": state,
             "RABBITMQ_NODENAME": "order-suite@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
@@ -113,13 +150,13 @@ class RabbitMQ(Server):
             "RABBITMQ_CONFIG_FILE": f"{home}/rabbitmq.conf",
             "RABBITMQ_ADVANCED_CONFIG_FILE": f"{home}/advanced.config",
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{home}/enabled_plugins",
-            "RABBITMQ_FEATURE_FLAGS_FILE": f"{home}/feature_flags",
-            "RABBITMQ_GENERATED_CONFIG_DIR": f"{home}/generated",
-            "RABBITMQ_SCHEMA_DIR": f"{home}/schema",
-            "RABBITMQ_PID_FILE": f"{home}/node.pid",
+            "RABBITMQ_FEATURE_FLAGS_FILE": f"{state}/feature_flags",
+            "RABBITMQ_GENERATED_CONFIG_DIR": f"{state}/generated",
+            "RABBITMQ_SCHEMA_DIR": f"{state}/schema",
+            "RABBITMQ_PID_FILE": f"{state}/node.pid",
             "RABBITMQ_MNESIA_BASE": f"{home}/mnesia",
-            "RABBITMQ_LOG_BASE": str(self._logs),
-            "RABBITMQ_LOGS": str(self._logs / "rabbitmq-node.log"),
+            "RABBITMQ_LOG_BASE": f"{home}/log",
+            "RABBITMQ_LOGS": "-",  # to its output, which is our log
             # without a shell that waits for the node, so the started process is the node itself
             "RUNNING_UNDER_SYSTEMD": "true",
             # there may be several nodes on one small machine: do not pin threads to cores, do not spin while idle

@@ -1,6 +1,5 @@
 """A private Redis. It is only a cache, so it writes nothing to disk."""
 
-import os
 import socket
 from pathlib import Path
 from urllib.parse import quote
@@ -8,6 +7,7 @@ from urllib.parse import quote
 from deploy import redis_users
 from deploy.local import install
 from deploy.local.server import Server
+from deploy.local.unprivileged import package_user
 from deploy.server_users import redis_password_of
 from extensions.runtime.addresses import redis_variable
 
@@ -19,22 +19,27 @@ class Redis(Server):
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        password = self.passwords.get("REDIS_PASSWORD", "")
+        login = f":{quote(password, safe='')}@" if password else ""
+        return f"redis://{login}127.0.0.1:{self.port}/0"
 
     def urls(self) -> dict[str, str]:
         """The addresses of Redis, by the variables of config.yml: one for the administrator and for each user."""
-        own = {service: quote(redis_password_of(service, os.environ), safe="") for service in redis_users.RULES}
+        own = {service: quote(redis_password_of(service, self.passwords), safe="") for service in redis_users.RULES}
         users = {
             redis_variable(service): f"redis://{service}:{password}@127.0.0.1:{self.port}/0"
             for service, password in own.items()
         }
         return {"REDIS_URL": self.url, **users}
 
+    def user(self) -> tuple[int, int] | None:
+        """The uid and gid to run as, if this process is root."""
+        return package_user("redis", "valkey")
+
     def prepare(self) -> None:
-        """Write the users. The administrator has no password: only this machine can reach this Redis."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        environ = {name: value for name, value in os.environ.items() if name != "REDIS_PASSWORD"}
-        redis_users.write(self._users, environ, production=False)
+        """Write the users."""
+        self.make_home()
+        redis_users.write(self._users, self.passwords, production=False)
 
     @property
     def _users(self) -> Path:
@@ -62,6 +67,6 @@ class Redis(Server):
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")
-                return connection.recv(5) == b"+PONG"
+                return connection.recv(5) in (b"+PONG", b"-NOAU")
         except OSError:
             return False

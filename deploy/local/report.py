@@ -1,6 +1,7 @@
 """The text that `make run` prints when all services are ready: the addresses, the demo accounts, an example order."""
 
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from deploy.local import ports
 from deploy.seed import ADMIN, CUSTOMER, DEFAULT_PASSWORD
@@ -15,7 +16,7 @@ The order suite is running.
   PostgreSQL  {postgres}
   Metrics     {metrics}
   Logs        var/log/<service>.log
-  Addresses   var/env
+  Addresses   var/env, with users and passwords
   Requests    var/api.http, for the HTTP client of an editor
 
   Demo accounts, password {password}
@@ -40,15 +41,13 @@ OPEN = "open to the network on {address}: everyone who reaches it can use the de
 
 def render(env: Mapping[str, str]) -> str:
     """Return the report for the addresses of this run."""
-    databases = {name: value for name, value in env.items() if name.endswith("_DATABASE_URL")}
-    example = databases["ORDERS_DATABASE_URL"].replace("+psycopg2", "")
     metrics = env["GATEWAY_METRICS_ADDRESS"].partition("-")[0]
     return REPORT.format(
         url=env["GATEWAY_URL"],
         reach=_reach(env["GATEWAY_ADDRESS"]),
-        amqp=env["AMQP_URI"],
-        redis=env["REDIS_URL"],
-        postgres=f"{example} (one database for each service)",
+        amqp=_without_login(env["AMQP_URI"]),
+        redis=_without_login(env["REDIS_URL"]),
+        postgres=f"{_without_login(env['ORDERS_DATABASE_URL'])} (one database for each service)",
         metrics=f"http://{metrics}/metrics (one for each service: docs/metrics.md)",
         password=env.get("DEMO_PASSWORD") or DEFAULT_PASSWORD,
         customer=CUSTOMER,
@@ -60,6 +59,12 @@ def render(env: Mapping[str, str]) -> str:
 
 def _reach(address: str) -> str:
     return LOOPBACK_ONLY if ports.is_loopback(address) else OPEN.format(address=address)
+
+
+def _without_login(address: str) -> str:
+    """Return the address without the user and the password, which do not belong on a screen."""
+    parts = urlsplit(address.replace("+psycopg2", ""))
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _pick(field: str) -> str:

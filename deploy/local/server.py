@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.local.process import PidFile, StartError, kill_tree, signal_process, spawn, stop_process, tail
+from deploy.local.unprivileged import own
 
 
 class Server:
@@ -18,8 +20,10 @@ class Server:
     deadline = 60.0  # seconds until it must be ready
     tries = 1  # how often it is launched if it ends while it starts
 
-    def __init__(self, home: Path, logs: Path, port: int) -> None:
+    def __init__(self, home: Path, logs: Path, port: int, *, passwords: Mapping[str, str] | None = None) -> None:
+        """`passwords` are those of its users, by variable; without one the password is the name, or there is none."""
         self.home = home
+        self.passwords = dict(passwords or {})
         self.log = logs / f"{self.name}.log"
         self.port = port
         self.process: subprocess.Popen[bytes] | None = None
@@ -44,6 +48,22 @@ class Server:
     def is_ready(self) -> bool:
         """Whether it responds in its own protocol."""
         raise NotImplementedError
+
+    def make_home(self, *of_its_own: str) -> None:
+        """Create `home`, which only the server's user can read, and folders in it that belong to this user.
+
+        `home` itself stays ours: root writes files there, and must not follow a link that another user has put there.
+        """
+        user = self.user()
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if user is not None:
+            os.chown(self.home, os.geteuid(), user[1])
+            self.home.chmod(0o750)
+        for name in of_its_own:
+            folder = self.home / name
+            folder.mkdir(exist_ok=True, mode=0o700)
+            if user is not None and folder.stat().st_uid != user[0]:  # new, or of a version that ran it as root
+                own(folder, user)
 
     # the process
 

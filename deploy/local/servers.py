@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import IO
 
 from contracts.services import SERVICES
-from deploy.local import install, ports
+from deploy.local import install, passwords, ports
 from deploy.local.postgres import Postgres
 from deploy.local.process import StartError
 from deploy.local.rabbitmq import RabbitMQ
@@ -55,7 +55,7 @@ def given_addresses(environ: Mapping[str, str]) -> dict[str, str]:
 def data_folder(root: Path) -> Path:
     """Return the folder of the servers' data: in `root`, except for the root user or a path with unusual characters.
 
-    If this process is root, PostgreSQL runs as another user, which may have no access to the clone's folder. RabbitMQ's
+    If this process is root, the servers run as other users, who may have no access to the clone's folder. RabbitMQ's
     scripts do not work with blanks in paths.
     """
     root = root.resolve()
@@ -191,6 +191,7 @@ class Servers:
         """Launch RabbitMQ first: it takes longest, and PostgreSQL can create its cluster in the meantime."""
         chosen = ports.choose(self.root)
         wanted = self._packages()
+        secret = passwords.of(self.data, os.environ)
         if "rabbitmq-server" in wanted:
             self.rabbitmq = RabbitMQ(
                 self.data / "rabbitmq",
@@ -198,11 +199,12 @@ class Servers:
                 chosen["amqp"],
                 dist_port=chosen["amqp_dist"],
                 epmd_port=chosen["epmd"],
+                passwords=secret,
             )
         if "redis-server" in wanted:
-            self.redis = Redis(self.data / "redis", self.logs, chosen["redis"])
+            self.redis = Redis(self.data / "redis", self.logs, chosen["redis"], passwords=secret)
         if "postgresql" in wanted:
-            self.postgres = Postgres(self.data / "postgres", self.logs, chosen["postgres"])
+            self.postgres = Postgres(self.data / "postgres", self.logs, chosen["postgres"], passwords=secret)
         for server in (self.rabbitmq, self.redis, self.postgres):
             if server is not None:
                 self._say(f"starting {server.name}")

@@ -6,9 +6,10 @@
     suite.kill("orders", signal.SIGKILL)     # the supervisor restarts it
     suite.stop()
 
-`env` holds the variables of config.yml; the rest of the environment is inherited.
+`env` holds the variables of config.yml. Each service gets those that are for it (service_environment.py).
 """
 
+import compileall
 import http.client
 import os
 import signal
@@ -21,8 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from contracts.services import GATEWAY, PROCESSES
-from deploy.local import ports
+from deploy.local import ports, service_environment
 from deploy.local.process import PidFile, StartError, kill_tree, signal_process, spawn, tail, wait_until
+from deploy.local.unprivileged import ServiceUsers
 from extensions.runtime.backoff import Backoff
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,8 +67,11 @@ class Suite:
         services: Sequence[str] = PROCESSES,
         config: str = "config.yml",
         command: Sequence[str] = (),
+        more_variables: Sequence[str] = (),
+        users: ServiceUsers | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
+        """`more_variables` of `env` are for the services too (service_environment.py); `users` are theirs, for root."""
         # PYTHONPATH: config.yml names our log formatter, which `nameko` imports before it adds its folder to the path
         ours = {
             "PYTHONPATH": str(ROOT),
@@ -81,6 +86,8 @@ class Suite:
         }
         self.env = {**os.environ, **ours, **env}
         self.config = config
+        self._more = list(more_variables)
+        self._users = users
         # the command instead of `nameko`, with the same arguments: tests use it to instrument a service
         self._command = list(command) or [str(Path(sys.executable).with_name("nameko"))]
         self._say = say or (lambda _text: None)
@@ -98,6 +105,8 @@ class Suite:
 
     def start(self) -> None:
         """Start all services and the supervisor, without waiting until they are ready."""
+        if self._users:
+            self._compile()
         for service in self._services.values():
             service.pid_file.end_leftover(signal.SIGTERM, grace=5)
             if service.log.exists():  # keep only the log of the previous run
@@ -105,6 +114,11 @@ class Suite:
             self._spawn(service)
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._supervisor.start()
+
+    def _compile(self) -> None:
+        """Compile our modules, because the services' users may not write what they compile."""
+        for package in ("contracts", "extensions", *self._services):
+            compileall.compile_dir(ROOT / package, quiet=2)
 
     def wait_ready(self, timeout: float = 60.0) -> None:
         """Wait until all are ready. Raises StartError after `timeout`, or if a service ends again and again."""
@@ -186,15 +200,20 @@ class Suite:
     # the supervisor
 
     def _spawn(self, service: _Service) -> None:
+        command = [*self._command, "run", "--config", self.config, f"{service.name}.service"]
         service.process = spawn(
-            [*self._command, "run", "--config", self.config, f"{service.name}.service"],
-            env=_of(service.name, self.env),
+            self._users.command(service.name, command) if self._users else command,
+            env=self._environment(service.name),
             log=service.log,
             cwd=ROOT,
             on_launcher_death=signal.SIGKILL,
         )
         service.started = time.monotonic()
         service.pid_file.write(service.process.pid)
+
+    def _environment(self, service: str) -> dict[str, str]:
+        own = service_environment.of(service, self.env, ROOT / self.config, self._more)
+        return own | {"HOME": "/nonexistent", "USER": service, "LOGNAME": service} if self._users else own
 
     def _signal(self, service: _Service, number: signal.Signals) -> None:
         if service.alive and service.process is not None:
@@ -265,16 +284,6 @@ class Suite:
         """The ends of the logs of the services that are down, or of all services."""
         down = [service for service in self._services.values() if not service.alive]
         return "".join(f"\n--- {s.log}\n{tail(s.log, 12)}" for s in down or self._services.values())
-
-
-def _of(service: str, env: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a service: without the other services' addresses, which contain passwords."""
-    kinds = ("_AMQP_URI", "_DATABASE_URL", "_REDIS_URL")
-    own = {f"{service.upper()}{kind}" for kind in kinds}
-    others = {name for name in env if name.endswith(kinds) and name not in own}
-    # The administrators' addresses, if the service has its own user.
-    others |= {name for name in ("AMQP_URI", "REDIS_URL") if env.get(f"{service.upper()}_{name}")}
-    return {name: value for name, value in env.items() if name not in others}
 
 
 def _describe(code: int | None) -> str:

@@ -6,6 +6,7 @@ from contracts.base import Json, Page, PageRequest
 from contracts.errors import InvalidState
 from contracts.services import Services
 from contracts.users import (
+    AlreadyCompleted,
     Credentials,
     InvalidCredentials,
     InvalidToken,
@@ -42,14 +43,16 @@ class Routes:
         body=Credentials,
         response=SessionView,
         status=201,
-        errors=(UserAlreadyExists, WeakPassword),
+        errors=(UserAlreadyExists, AlreadyCompleted, WeakPassword),
         idempotent=True,
         compute_heavy=True,
         rate_limit="register",
     )
     def register(self, request: HttpRequest[Credentials]) -> Response:
         """Open a customer's account, and log in."""
-        return _secret(self.services.users.register(request.body, idempotency_key=request.idempotency_key))
+        return _secret(
+            self.services.users.register(request.body, address=request.address, idempotency_key=request.idempotency_key)
+        )
 
     @route(
         "POST",

@@ -173,7 +173,7 @@ class FlushRedis:
 
     def inject(self, sandbox: Sandbox, chance: random.Random) -> str:
         strokes = chance.randint(1, 5)
-        client = redis.Redis(port=sandbox.servers.redis.port, socket_timeout=3)
+        client = redis.Redis.from_url(sandbox.servers.redis.url, socket_timeout=3)
         try:
             for _ in range(strokes):
                 client.flushall()

@@ -165,9 +165,10 @@ def sandbox(folder: Path, *, small_disk: bool = False, say=lambda text: print(te
         environment = proxies.start(direct) | {FOLDER: str(folder)}
         if clock is not None:
             environment |= clock.environment()
-        suite = Suite(environment, log_dir=folder / "log", command=CRASHABLE, say=_logger(folder, "suite"))
+        crashable = {"command": CRASHABLE, "more_variables": [FOLDER]}
+        suite = Suite(environment, log_dir=folder / "log", say=_logger(folder, "suite"), **crashable)
         second = Suite(
-            environment, log_dir=folder / "second/log", services=TWICE, command=CRASHABLE, say=_logger(folder, "second")
+            environment, log_dir=folder / "second/log", services=TWICE, say=_logger(folder, "second"), **crashable
         )
         for one in (suite, second):
             stack.callback(one.stop)

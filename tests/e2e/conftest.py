@@ -12,7 +12,8 @@ import redis
 
 from contracts.services import PROCESSES, SERVICES
 from deploy import seed
-from deploy.local import ports
+from deploy.local import ports, unprivileged
+from deploy.local.process import StartError
 from deploy.local.suite import Suite
 from qa.support.client import ADMIN, CUSTOMER, Client, log_in
 from qa.support.consistency import await_rest, database_urls, report
@@ -142,6 +143,17 @@ def pytest_runtest_teardown(item, nextitem):
     return result
 
 
+def service_users(servers, environment):
+    """The users of the services, as in `make run`; None without root, or in a container that may not mount anything."""
+    try:
+        users = unprivileged.choose(PROCESSES, ROOT, servers.data)
+    except StartError:
+        return None
+    if users:
+        users.give(Path(environment["JWT_PRIVATE_KEY_FILE"]), "users")
+    return users
+
+
 @contextmanager
 def running_suite(servers):
     """Start the suite on empty databases with the demo seed.
@@ -163,7 +175,8 @@ def running_suite(servers):
     }
     cache = redis.Redis.from_url(environment["REDIS_URL"])
     cache.acl_log_reset()
-    suite = Suite(environment, log_dir=servers.data / "suite/log")  # one for each worker of tests/run.py
+    users = service_users(servers, environment)
+    suite = Suite(environment, log_dir=servers.data / "suite/log", users=users)  # one for each worker of tests/run.py
     suite.start()
     suite.wait_ready(READY_SECONDS)
     seed.run(say=lambda _line: None)

@@ -2,10 +2,13 @@
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from contracts.services import PROCESSES
 from qa.support.client import Client
+from tests.e2e.conftest import service_users
 from tests.secrets_in_logs import secrets_in
 
 PASSWORD = "S3cret-of-this-test, only"
@@ -67,3 +70,35 @@ def test_the_private_key_is_secret(shop):
     assert path.stat().st_mode & 0o077 == 0
     assert secrets_in(shop.suite.log("users").parent, *lines) == []
     assert not [line for line in lines if line in repr(shop.get("/.well-known/jwks.json"))]
+
+
+def environment_of(shop, service):
+    entries = Path(f"/proc/{shop.suite.pid(service)}/environ").read_bytes().decode().split("\0")
+    return dict(entry.split("=", 1) for entry in entries if entry)
+
+
+@pytest.mark.parametrize("service", PROCESSES)
+def test_a_process_has_the_secrets_of_its_own_service_only(shop, service):
+    given = environment_of(shop, service)
+    kinds = ("_URI", "_URL", "_PASSWORD", "_PRIVATE_KEY_FILE")
+    secret = {name for name in given if name.endswith(kinds)} - {"GATEWAY_URL"}
+    own = {f"{service.upper()}_{kind}" for kind in ("AMQP_URI", "REDIS_URL", "DATABASE_URL")}
+    assert secret == own & shop.suite.env.keys() | ({"JWT_PRIVATE_KEY_FILE"} if service == "users" else set())
+    others = set(parse_passwords(shop.suite.env)) - set(parse_passwords(given))
+    assert not [password for password in others if password in repr(given)]
+
+
+def parse_passwords(env):
+    return [urlsplit(value).password for name, value in env.items() if name.endswith(("_URI", "_URL")) and "@" in value]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start processes as other users")
+def test_each_service_runs_as_a_user_of_its_own(shop):
+    users = service_users(shop.servers, shop.suite.env)
+    if users is None:
+        pytest.skip("this machine does not allow mounts, and other users cannot read Python")
+    ids = {service: Path(f"/proc/{shop.suite.pid(service)}").stat().st_uid for service in PROCESSES}
+    assert ids == users.ids
+    assert len(set(ids.values()) - {0}) == len(PROCESSES)
+    key = Path(shop.suite.env["JWT_PRIVATE_KEY_FILE"]).stat()
+    assert (key.st_uid, key.st_mode & 0o777) == (ids["users"], 0o600)

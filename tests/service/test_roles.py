@@ -90,7 +90,7 @@ def test_an_owner_can_connect_only_to_its_own_database(environment, me):
 def test_a_password_is_valid_for_one_role_only(environment, me):
     for other in {*SERVICES, f"{me}_owner"} - {me}:
         with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
-            psycopg2.connect(url(environment, me).replace(f"{me}:{me}@", f"{other}:{me}@"))
+            psycopg2.connect(url(environment, me).replace(f"//{me}:", f"//{other}:"))
 
 
 def test_a_service_cannot_gain_privileges(mine, me):

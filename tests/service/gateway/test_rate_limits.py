@@ -173,6 +173,20 @@ class TestFailedLogins:
         spelled = api.post("/users/login", json=ACCOUNT | {"email": " AYSE@Example.com"})
         assert_refused(spelled)
 
+    def test_repeated_registrations_with_another_password_count(self, limited):
+        """Who knows a key would otherwise learn, as often as it likes, whether a password is the right one."""
+        api = limited("3/3600", proxies=["127.0.0.0/8"])
+        key = {"Idempotency-Key": "k-1"}
+        home, stranger = key | {"X-Forwarded-For": "8.8.4.4"}, key | {"X-Forwarded-For": "9.9.9.9"}
+        first = ok(api.post("/users/register", json=ACCOUNT, headers=home), 201)
+        guesses = [ACCOUNT | {"password": f"wrong horse {number} battery"} for number in range(3)]
+        answers = [api.post("/users/register", json=guess, headers=stranger) for guess in guesses]
+        assert [answer.json()["code"] for answer in answers] == ["IDEMPOTENCY_KEY_REUSED"] * 3
+        for account in (*guesses, ACCOUNT):
+            assert_refused(api.post("/users/register", json=account, headers=stranger))
+        assert_refused(api.post("/users/login", json=ACCOUNT, headers=stranger))
+        assert ok(api.post("/users/register", json=ACCOUNT, headers=home), 201) == first
+
     def test_responses_do_not_reveal_whether_an_account_exists(self, limited):
         api = limited("2/3600")
         ok(api.post("/users/register", json=ACCOUNT), 201)

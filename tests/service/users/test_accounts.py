@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import json
 import statistics
 import threading
@@ -16,7 +18,9 @@ from contracts.errors import (
     ValidationFailed,
 )
 from contracts.users import (
+    AlreadyCompleted,
     InvalidCredentials,
+    InvalidToken,
     TokenRevoked,
     UserAlreadyExists,
     UserInactive,
@@ -25,6 +29,7 @@ from contracts.users import (
 )
 from tests.support import database, eventually
 from users import use_cases
+from users.token_issuer import load_signing_keys
 
 PASSWORD = "Demo-pass-2026!"
 
@@ -73,9 +78,39 @@ class TestRegister:
     def test_the_same_key_gives_the_same_result(self, users, admin):
         first = users.register("key@example.com", PASSWORD, idempotency_key="k-1")
         users.set_roles(first["user"]["id"], ["admin"])
-        users.set_active(first["user"]["id"], is_active=False)
         assert users.register(" KEY@example.com", PASSWORD, idempotency_key="k-1") == first
         assert len(users.list_users()["items"]) == 2
+        assert users.refresh(first["refresh_token"])["user"]["roles"] == ["admin"]
+
+    def test_a_repetition_returns_no_token_that_was_replaced(self, users):
+        """Its use would end the session of whoever has the successor."""
+        first = users.register("key@example.com", PASSWORD, idempotency_key="k-1")
+        renewed = users.refresh(first["refresh_token"])
+        with pytest.raises(AlreadyCompleted):
+            users.register("key@example.com", PASSWORD, idempotency_key="k-1")
+        assert users.refresh(renewed["refresh_token"])
+
+    @pytest.mark.parametrize("end", ["log out", "expire", "switch off"])
+    def test_a_repetition_returns_no_session_that_has_ended(self, users, end):
+        first = users.register("key@example.com", PASSWORD, idempotency_key="k-1")
+        if end == "log out":
+            users.logout(first["refresh_token"])
+        elif end == "switch off":
+            users.set_active(first["user"]["id"], is_active=False)
+        else:
+            with database("users").begin() as connection:
+                connection.execute(sqlalchemy.text("UPDATE refresh_families SET expires_at = now()"))
+        with pytest.raises(AlreadyCompleted):
+            users.register("key@example.com", PASSWORD, idempotency_key="k-1")
+
+    def test_refresh_tokens_are_not_computed_from_signing_keys(self, users, environment):
+        first = users.register("key@example.com", PASSWORD, idempotency_key="k-1")
+        for key in load_signing_keys(environment["JWT_PRIVATE_KEY_FILE"]):
+            signed = key.private.sign(f"first refresh token of {first['user']['id']}".encode())
+            stolen = base64.urlsafe_b64encode(hashlib.sha256(signed).digest()).decode().rstrip("=")
+            with pytest.raises(InvalidToken):
+                users.refresh(stolen)
+        assert users.refresh(first["refresh_token"])
 
     def test_a_failure_after_the_account_was_created_has_an_unknown_result(self, users, monkeypatch):
         repeat = use_cases.repeat_registration

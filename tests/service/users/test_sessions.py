@@ -1,10 +1,13 @@
+import sys
 import threading
 
 import pytest
 import sqlalchemy
+from nameko import config
 
 from contracts.errors import ValidationFailed
 from contracts.users import InvalidToken, TokenRevoked
+from deploy import config_file, keys
 from extensions.storage.periodic import PeriodicMethods
 from tests.support import database, eventually, owned_database
 from users import use_cases
@@ -27,6 +30,27 @@ def age(seconds, column="replaced_at", table="refresh_tokens"):
 def stored(statement):
     with database("users").connect() as connection:
         return connection.scalars(sqlalchemy.text(statement)).all()
+
+
+class TestCompromisedKeys:
+    def test_retiring_them_ends_every_session(self, users, ayse, monkeypatch, tmp_path, capsys):
+        others = [users.login("ayse@example.com", PASSWORD) for _ in range(2)]
+        monkeypatch.setattr(use_cases, "MAX_ENDED", 2)  # several transactions
+        private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+        keys.ensure(private, public)
+        monkeypatch.setattr(
+            config_file, "load", lambda: dict(config, JWT_PRIVATE_KEY_FILE=private, JWT_PUBLIC_KEY_FILE=public)
+        )
+        monkeypatch.setattr(sys, "argv", ["deploy.keys", "retire", "--compromised"])
+        assert keys.main() == 0
+        assert "3 sessions have ended" in capsys.readouterr().out
+        for session in (ayse, *others):
+            with pytest.raises(TokenRevoked):
+                users.refresh(session["refresh_token"])
+            with pytest.raises(TokenRevoked):
+                users.verify(session["access_token"])
+        assert len(users.list_changed(seconds=60)["items"][0]["ended_sessions"]) == 3  # what a gateway asks for
+        assert users.refresh(users.login("ayse@example.com", PASSWORD)["refresh_token"])
 
 
 class TestRefresh:

@@ -1,3 +1,5 @@
+import os
+
 import jwt
 import pytest
 
@@ -55,6 +57,16 @@ class TestRotation:
         assert [key.kid for key in load_signing_keys(private)] == [new]
         assert sorted(path.name for path in tmp_path.iterdir()) == ["private.pem", "public.pem"]
         assert private.stat().st_mode & 0o777 == 0o600
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    def test_a_file_that_root_replaces_keeps_its_owner(self, tmp_path):
+        private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+        keys.ensure(private, public)
+        os.chown(private, 61184, 61184)  # the user of the users service in `make run`
+        keys.announce(private, public)
+        keys.switch(private)
+        keys.retire(private, public)
+        assert (private.stat().st_uid, public.stat().st_uid) == (61184, 0)
 
     def test_without_an_announced_key_nothing_happens(self, tmp_path):
         private, public = tmp_path / "private.pem", tmp_path / "public.pem"

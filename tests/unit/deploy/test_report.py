@@ -28,6 +28,13 @@ def test_the_report_states_from_where_the_gateway_is_reachable():
     assert "from this machine only" not in text
 
 
+def test_the_report_shows_no_password_of_a_server():
+    env = ENV | {"AMQP_URI": "pyamqp://guest:s3cret@h:1//", "REDIS_URL": "redis://:s3cret@h:2/0"}
+    text = report.render(env | {"ORDERS_DATABASE_URL": "postgresql+psycopg2://orders:s3cret@h:3/orders"})
+    assert "s3cret" not in text
+    assert all(address in text for address in ("pyamqp://h:1//", "redis://h:2/0", "postgresql://h:3/orders"))
+
+
 @pytest.mark.parametrize(
     ("address", "loopback", "reachable"),
     [

@@ -135,13 +135,3 @@ def test_the_suite_is_ready_when_the_gateway_reports_that_every_service_is(suite
     assert next(answers, None) is None
     server.shutdown()
     server.server_close()
-
-
-def test_a_service_is_given_only_its_own_passwords():
-    shared = {"AMQP_URI": "all", "REDIS_URL": "r"}
-    addresses = ("AMQP_URI", "DATABASE_URL", "OWNER_DATABASE_URL", "REDIS_URL")
-    own = {f"{name}_{what}": name for name in ("ORDERS", "USERS", "OPERATOR") for what in addresses}
-    given = module._of("orders", shared | own)
-    assert given == dict.fromkeys(["ORDERS_AMQP_URI", "ORDERS_DATABASE_URL", "ORDERS_REDIS_URL"], "ORDERS")
-    # A broker or Redis that was given may have one user for all services.
-    assert module._of("orders", shared) == shared

@@ -55,3 +55,10 @@ def test_a_password_is_unicode_normalised():
 def test_refuses_passwords(password):
     with pytest.raises(ValidationFailed, match="password"):
         Credentials.parse({"email": "a@b.co", "password": password})
+
+
+def test_the_length_of_a_password_counts_after_normalisation():
+    """U+FDFA is one character, and eighteen in NFKC."""
+    with pytest.raises(ValidationFailed, match="password"):
+        Credentials.parse({"email": "a@b.co", "password": "\ufdfa" * 127})
+    assert len(Credentials.parse({"email": "a@b.co", "password": "\ufdfa" * 7}).password) == 126
