@@ -108,4 +108,5 @@ def test_two_instances_of_every_service_share_the_work(shop, by_hand):
 def test_the_shell_does_not_wait_for_a_service_that_is_down(shop):
     shop.stop("payments")
     printed = shell(["n.rpc.payments.list_payments()"])
-    assert "RpcTimeout" in printed, printed
+    # The queue of a service expires a minute after its last process. On a slow machine the shell starts later.
+    assert "RpcTimeout" in printed or "UnknownService" in printed, printed
