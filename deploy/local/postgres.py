@@ -1,4 +1,4 @@
-"""A private PostgreSQL: one cluster with a database and two roles per service, only on the loopback interface."""
+"""A private PostgreSQL on the loopback interface: one cluster with a database and two roles for each service."""
 
 import os
 import pwd
@@ -67,7 +67,10 @@ class Postgres(Server):
         return own | {owner_variable(one.service): one.owner_url for one in self.databases()}
 
     def user(self) -> tuple[int, int] | None:
-        """The uid and gid to run as. PostgreSQL refuses to run as root, so for root this is its package's user."""
+        """The uid and gid to run as; None for those of this process.
+
+        PostgreSQL refuses to run as root, so a process of root runs it as the user of its package.
+        """
         if os.geteuid() != 0:
             return None
         for name in ("postgres", "nobody"):

@@ -72,11 +72,11 @@ class Suite:
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "PYTHONWARNINGS": "ignore",
-            # else every start compiles our modules again, which takes a sixth of it
+            # otherwise every start compiles our modules again, which takes a sixth of its time
             "PYTHONDONTWRITEBYTECODE": "",
             # saves 15 MB per process; host names are resolved only once per connection
             "EVENTLET_NO_GREENDNS": "yes",
-            # return the memory of password hashing to the system; else the users service keeps 170 MiB, 19 per thread
+            # return the memory of password hashing to the system; otherwise users keeps 170 MiB, 19 for each thread
             "MALLOC_MMAP_THRESHOLD_": "1000000",
         }
         self.env = {**os.environ, **ours, **env}
@@ -272,7 +272,7 @@ def _of(service: str, env: Mapping[str, str]) -> dict[str, str]:
     kinds = ("_AMQP_URI", "_DATABASE_URL", "_REDIS_URL")
     own = {f"{service.upper()}{kind}" for kind in kinds}
     others = {name for name in env if name.endswith(kinds) and name not in own}
-    # The administrators' addresses, if the service has its own user.
+    # Also without the addresses of the administrators, if the service has a user of its own.
     others |= {name for name in ("AMQP_URI", "REDIS_URL") if env.get(f"{service.upper()}_{name}")}
     return {name: value for name, value in env.items() if name not in others}
 
