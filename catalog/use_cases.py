@@ -43,7 +43,7 @@ def update_product(
     publish: Publish,
     if_match: Sequence[str] | None = None,
 ) -> ProductView:
-    """Change the stated fields. If all have that value already, the version stays and no event is published.
+    """Change the stated fields. If each already has its stated value, the version stays and no event is published.
 
     Raises ValidationFailed if no field is stated, ProductNotFound, PreconditionFailed if `if_match` lacks the
     product's entity tag, SkuAlreadyExists.

@@ -99,7 +99,7 @@ class SetStock(Request):
 
 
 class SetStockLevel(Request):
-    """Sets `on_hand` of a product that has stock; the body of PUT /inventory/{product_id}."""
+    """Sets `on_hand` of a product that has a stock record; the body of PUT /inventory/{product_id}."""
 
     quantity: StockLevel
 
@@ -187,8 +187,8 @@ class InventoryRpc(ParticipantRpc, Protocol):
     ) -> Json[StockView]:
         """Set the quantity on hand of a product that has a stock record.
 
-        `if_match` are entity tags, one of which the record must have. Raises StockNotFound, StockIsReserved,
-        PreconditionFailed.
+        Raises StockNotFound, StockIsReserved, and PreconditionFailed if the record has none of the entity tags
+        `if_match`.
         """
 
     def adjust_stock(

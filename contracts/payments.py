@@ -1,10 +1,11 @@
 """The contract of the payments service: its events, requests, views, RPC interface and errors."""
 
+import re
 from enum import StrEnum
 from typing import Annotated, ClassVar, Protocol
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from contracts.base import OPERATOR, Actor, Currency, Event, Id, Instant, Json, Money, Page, PageRequest, View
 from contracts.errors import NotFound
@@ -27,7 +28,20 @@ PAYMENT_METHODS = (
     r"^pm_(ok|declined|insufficient_funds|hangs|answer_lost|duplicate_answer"
     r"|slow_[0-9]{1,6}|(error|capture_fails|refund_fails)_[0-9]{1,3})$"
 )
-PaymentMethod = Annotated[str, Field(pattern=PAYMENT_METHODS, examples=[DEFAULT_PAYMENT_METHOD])]
+
+
+def _known_method(name: str) -> str:
+    if not re.fullmatch(PAYMENT_METHODS, name):
+        message = f"is not a payment method of the simulated provider, such as {DEFAULT_PAYMENT_METHOD}"
+        raise ValueError(message)
+    return name
+
+
+PaymentMethod = Annotated[
+    str,
+    Field(json_schema_extra={"pattern": PAYMENT_METHODS}, examples=[DEFAULT_PAYMENT_METHOD]),
+    AfterValidator(_known_method),
+]
 """What the simulated provider does with a payment; payments/script.py describes each."""
 
 
@@ -135,7 +149,7 @@ class PaymentsRpc(ParticipantRpc, Protocol):
     """RPC methods of payments."""
 
     def list_payments(self, wanted: PaymentFilter, *, actor: Actor = OPERATOR) -> Json[Page[PaymentView]]:
-        """List the actor's payments, for an administrator those of all users, newest first."""
+        """List payments, newest first: those of the actor, or of all users if the actor is an administrator."""
 
     def get_payment(self, payment_id: UUID, *, actor: Actor = OPERATOR) -> Json[PaymentView]:
         """Return one payment. Raises PaymentNotFound."""

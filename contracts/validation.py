@@ -37,7 +37,7 @@ WORDS = {
     "too_short": "must have at least {min_length} items",
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must have at least {min_length} characters",
-    # The sku is the only field with a pattern.
+    # The sku is the only field of a request that Pydantic compares with a pattern.
     "string_pattern_mismatch": 'may have letters, digits, ".", "_" and "-" only, and begins with a letter or a digit',
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",

@@ -1,1 +1,1 @@
-"""Everything that installs and starts the suite: keys, migrations, the demo seed, and the local launcher."""
+"""Installs, starts and checks the suite: keys, users, migrations, the demo shop, `make run`, the consistency check."""

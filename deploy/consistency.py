@@ -2,7 +2,8 @@
 
 It waits until nothing is in flight, and prints each invariant with the number of violations and their ids.
 Exit code 0: all invariants hold. 1: an invariant is violated, or something stayed in flight. 2: the check failed.
-`make` turns 1 and 2 into 2: a script that tells them apart calls `python -m deploy.consistency`, after `. var/env`.
+`make` exits with 2 instead of 1. A script that needs the difference calls `python -m deploy.consistency`, after
+`. var/env`.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Creates the demo shop: an admin, a customer, products with stock. `python -m deploy.seed`, while the services run.
 
-It calls the services by RPC. A second run changes nothing that exists, and adds what an interrupted run did not create.
+It calls the services by RPC. A second run adds what an interrupted run did not create, and restores the roles of both
+accounts. It changes nothing else.
 """
 
 import os

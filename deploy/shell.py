@@ -1,7 +1,7 @@
 """A Python prompt that calls the services: `make shell`, or `python -m deploy.shell`.
 
-It is `nameko shell` with two additions: it says in one sentence that the suite is not running, and a call without a
-result ends after ten seconds.
+It is `nameko shell` with two additions: it says in one sentence that the suite is not running, and a call that
+gets no result ends after ten seconds.
 """
 
 import os

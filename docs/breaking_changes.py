@@ -147,9 +147,9 @@ class _Schemas:
             yield from self._of_one_type(before[kind], after[kind], where, sent=sent)
 
     def _of_one_type(self, old: Schema, new: Schema, where: str, *, sent: bool) -> Iterator[tuple[str, str]]:
-        for keyword, larger_is_less in BOUNDS.items():
+        for keyword, larger_is_stricter in BOUNDS.items():
             before, after = old.get(keyword), new.get(keyword)
-            if before != after and _is_narrower(before, after, larger_is_less) == sent:
+            if before != after and _is_narrower(before, after, larger_is_stricter) == sent:
                 yield where, f"{keyword} {before} is now {after}"
         for keyword in EXACT:
             before, after = old.get(keyword), new.get(keyword)
@@ -195,10 +195,10 @@ def _values(schema: Schema) -> set[str] | None:
     return {str(value) for value in schema["enum"]} if "enum" in schema else None
 
 
-def _is_narrower(before: Any, after: Any, larger_is_less: bool) -> bool:
+def _is_narrower(before: Any, after: Any, larger_is_stricter: bool) -> bool:
     if before is None or after is None:
         return after is not None
-    return (after > before) == larger_is_less
+    return (after > before) == larger_is_stricter
 
 
 def _by_type(document: Schema, schema: Schema) -> dict[str, Schema]:

@@ -31,7 +31,7 @@ class Base(DeclarativeBase):
 
 
 class Payment(Base):
-    """The payment of an order, or a tombstone (CANCELLED_BEFORE, no amount) for an order that was cancelled first.
+    """The payment of an order, or a tombstone (CANCELLED_BEFORE, no amount) for an order whose cancellation came first.
 
     Both are in one table, so that its unique key allows only one of them.
     """

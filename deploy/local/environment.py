@@ -30,7 +30,7 @@ def parse(text: str) -> dict[str, str]:
 
 
 def write(path: Path, variables: Mapping[str, str]) -> None:
-    """Write the file atomically, readable by its owner only: it may hold the passwords of given servers."""
+    """Write the file atomically, readable by its owner only: it may hold passwords of the user's own servers."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.new")
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

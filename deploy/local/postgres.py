@@ -1,4 +1,4 @@
-"""A private PostgreSQL: one cluster with a database and two roles per service, only on the loopback interface."""
+"""A private PostgreSQL on the loopback interface: one cluster with a database and two roles for each service."""
 
 import os
 import secrets

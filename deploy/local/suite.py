@@ -77,11 +77,11 @@ class Suite:
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "PYTHONWARNINGS": "ignore",
-            # else every start compiles our modules again, which takes a sixth of it
+            # otherwise every start compiles our modules again, which takes a sixth of its time
             "PYTHONDONTWRITEBYTECODE": "",
             # saves 15 MB per process; host names are resolved only once per connection
             "EVENTLET_NO_GREENDNS": "yes",
-            # return the memory of password hashing to the system; else the users service keeps 170 MiB, 19 per thread
+            # return the memory of password hashing to the system; otherwise users keeps 170 MiB, 19 for each thread
             "MALLOC_MMAP_THRESHOLD_": "1000000",
         }
         self.env = {**os.environ, **ours, **env}

@@ -51,7 +51,7 @@ QUEUE_EXPIRES_MS = 10_000
 STOP_SECONDS = 6.0
 # How long a reply waits for the connection to be opened again.
 REPLY_SECONDS = 1.0
-# While calls are under way, one of them ends within this time: more than the longest deadline of a call, an audit.
+# While calls are under way, one of them ends within this time. It is more than the longest deadline, that of an audit.
 CALLS_SECONDS = 330.0
 WAITED = "The call waited behind other calls for too long. Nothing was done."
 INTERRUPTED = "The service was interrupted during the call; whether it acted is unknown."

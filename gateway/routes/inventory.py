@@ -65,7 +65,7 @@ class Routes:
         idempotent=True,
     )
     def create_stock(self, request: HttpRequest[SetStock]) -> Response:
-        """Set what is on hand of a product: 201 if it had no stock record, 200 otherwise."""
+        """Set the quantity on hand of a product: 201 if it had no stock record, 200 otherwise."""
         stock = self.services.inventory.set_stock(
             request.body, actor=request.actor, idempotency_key=request.idempotency_key
         )
@@ -82,7 +82,7 @@ class Routes:
         errors=(StockNotFound, StockIsReserved),
     )
     def set_stock(self, request: HttpRequest[SetStockLevel], product_id: UUID) -> Json[StockView]:
-        """Set what is on hand of a product."""
+        """Set the quantity on hand of a product."""
         return self.services.inventory.change_stock_level(
             product_id, request.body, **request.precondition, actor=request.actor
         )
@@ -99,7 +99,7 @@ class Routes:
         idempotent=True,
     )
     def adjust_stock(self, request: HttpRequest[AdjustStock], product_id: UUID) -> Json[StockView]:
-        """Change what is on hand of a product, for a stated reason."""
+        """Change the quantity on hand of a product, for a stated reason."""
         return self.services.inventory.adjust_stock(
             product_id, request.body, actor=request.actor, idempotency_key=request.idempotency_key
         )

@@ -12,7 +12,7 @@ def _markers(module):
     return f"<!-- remedies:begin {name} -->\n", f"<!-- remedies:end {name} -->"
 
 
-def write_tables(module, results):
+def render_table(module, results):
     """Return the table of a module's remedies. `results` maps (against, what) to the outcome of the test without it."""
     rows, last = [], None
     for remedy in module.REMEDIES:
@@ -38,7 +38,7 @@ def put_into_docs(module, results):
     text = DOCS.read_text()
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(end)
-    DOCS.write_text(before + begin + write_tables(module, old | results) + end + after)
+    DOCS.write_text(before + begin + render_table(module, old | results) + end + after)
 
 
 def without_times(table):

@@ -7,7 +7,7 @@ import pytest
 
 from qa.remedies import hazards, pitfalls
 from qa.remedies.remedy import Patch, Remedy, apply_all
-from qa.remedies.table import outcomes, table_in_docs, without_times, write_tables
+from qa.remedies.table import outcomes, render_table, table_in_docs, without_times
 
 ROOT = Path(__file__).parent.parent.parent
 REMEDIES = [*hazards.REMEDIES, *pitfalls.REMEDIES]
@@ -45,13 +45,13 @@ def test_every_hazard_and_every_pitfall_has_a_remedy(titles, remedies):
 
 def test_the_docs_list_all_remedies():
     for remedies in (hazards, pitfalls):
-        assert without_times(table_in_docs(remedies)) == without_times(write_tables(remedies, {}))
+        assert without_times(table_in_docs(remedies)) == without_times(render_table(remedies, {}))
 
 
 @pytest.mark.parametrize("module", [hazards, pitfalls])
 def test_outcomes_are_read_as_written(module):
     results = {(remedy.against, remedy.what): f"{number} s" for number, remedy in enumerate(module.REMEDIES)}
-    assert outcomes(write_tables(module, results)) == results
+    assert outcomes(render_table(module, results)) == results
 
 
 def test_a_patch_that_does_not_match_is_reported_and_undone(tmp_path):

@@ -12,7 +12,7 @@ _random = random.SystemRandom()  # not the seeded one: each worker of a test run
 
 
 def free_ports(count: int) -> list[int]:
-    """Return consecutive ports that are free now. Raises OSError after TRIES places without."""
+    """Return consecutive ports that are free now. Raises OSError after TRIES tries without success."""
     for _ in range(TRIES):
         first = _random.randrange(PORTS.start, PORTS.stop - count)
         ports = list(range(first, first + count))

@@ -1,4 +1,4 @@
-"""Timers that fire once per interval for all instances together; who replayed a dead letter."""
+"""The table of timers, and a column for the operator who replayed a dead letter."""
 
 from alembic import op
 

@@ -10,9 +10,10 @@ from contracts.errors import ValidationFailed
 from extensions.http.message.errors import MalformedJson
 
 MAX_DEPTH = 20
-# Of numbers, strings and so on. The longest text that a field allows may consist of commas, too.
+# The limit of values is checked by the number of commas. The longest text of a field may consist of commas, and has
+# fewer.
 MAX_VALUES = 10_000
-# Of objects and lists. The largest request has a hundred lines.
+# The limit of objects and lists. The largest request has a hundred lines.
 MAX_CONTAINERS = 1000
 # Python's message for what else has a better name. A first byte order mark is accepted.
 WORDS = {"Unexpected UTF-8 BOM (decode using utf-8-sig)": "a second byte order mark"}

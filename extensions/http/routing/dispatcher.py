@@ -36,8 +36,9 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE_SECONDS = 3.0
 START_SECONDS = 5.0
-# Workers that are reserved for event handlers and timers. Requests do not use them.
-SPARE_WORKERS, SHARED_RESPONSE_WORKERS = 4, 2
+# Requests do not use the spare workers: they are reserved for event handlers and timers.
+SPARE_WORKERS = 4
+SHARED_RESPONSE_WORKERS = 2
 # Requests that wait for a password hash hold few workers, so that the users service stays available for others.
 COMPUTE_HEAVY_WORKERS = 4
 MAX_REQUESTS = 400

@@ -61,6 +61,7 @@ def test_every_wrong_field_is_named_by_its_path(data, fields):
             {"sku": "a b", "name": "x", "price": "1.00"},
             "sku: may have letters, digits",
         ),
+        (CreateOrder, {"items": [line()], "payment_method": "visa"}, "payment_method: is not a payment method of the"),
         (SagaFilter, {"stuck": "yes"}, "stuck: must be true or false"),
         (DeadLetterFilter, {"replayed": "1"}, "replayed: must be true or false"),
         (ConsistencyRequest, {"since": "2026-13-01T00:00:00Z"}, "since: must be an RFC 3339 time, .*: month value"),
