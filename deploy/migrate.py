@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from deploy.config_file import ROOT
 from deploy.databases import Database, configured
-from extensions.storage.migrations import LOCK_TIMEOUT, TablesLocked
+from extensions.storage.migrations import LOCK_TIMEOUT, StillRunning, TablesLocked
 
 CONNECT_SECONDS = 60.0  # how long to wait for a database that is starting
 
@@ -55,7 +55,7 @@ def upgrade(database: Database) -> tuple[str | None, str | None]:
             before = _revision(connection)
             command.upgrade(alembic_config(database), "head")
             return before, _revision(connection)
-        except TablesLocked as error:
+        except (StillRunning, TablesLocked) as error:
             raise MigrationError(f"{database.service}: {error}") from error
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable):

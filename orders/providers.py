@@ -18,8 +18,11 @@ from orders.admission import COUNT_SECONDS, Admission, Limit, Waiting, refusal
 from orders.decision_metrics import DecisionMetrics, is_decision, seconds_to_decide
 from orders.product_source import ProductSource
 
-# A wait in the queue ends this long before the caller gives up, so that the order can still be placed or refused.
-PLACING_SECONDS = 0.5
+# A wait in the queue ends so long before the caller gives up, or longer where placing takes long, so that the order can
+# still be placed or refused.
+PLACING_SECONDS, LONGEST_PLACING_SECONDS = 0.5, 2.0
+# Placing can take this many times as long as on average. The weight of the newest order in the average.
+PLACING_FACTOR, NEWEST_SHARE = 2.0, 0.1
 
 
 def deadline() -> timedelta:
@@ -31,9 +34,10 @@ class AdmissionQueue:
     """Lets new orders in as fast as orders are decided, in arrival order. Each process has one."""
 
     def __init__(self, admission: Admission, wait_seconds: float, count_refusal: Callable[[], object]) -> None:
-        """An order waits for at most `wait_seconds`, or until shortly before its caller gives up."""
+        """An order waits for at most `wait_seconds`, or until its caller has just enough time left to place it."""
         self.admission = admission
         self._wait_seconds, self._count_refusal = wait_seconds, count_refusal
+        self._mean_placing_seconds = 0.0
 
     def check(self, count: Callable[[], Waiting], *, unless: Callable[[], bool]) -> None:
         """Raise Overloaded if `entered` would raise it at once. Call this before any work for the order."""
@@ -60,9 +64,11 @@ class AdmissionQueue:
                 raise
             yield
             return
+        began = time.monotonic()
         try:
             yield
         finally:
+            self._mean_placing_seconds += NEWEST_SHARE * (time.monotonic() - began - self._mean_placing_seconds)
             self.admission.ended()
             self._open()
 
@@ -79,7 +85,9 @@ class AdmissionQueue:
     def _enter(self, count: Callable[[], Waiting]) -> None:
         self.admission.recount(count)
         signal = Signal()
-        seconds = current_trace().remaining(self._wait_seconds + PLACING_SECONDS) - PLACING_SECONDS
+        placing = PLACING_FACTOR * self._mean_placing_seconds
+        placing = max(PLACING_SECONDS, min(LONGEST_PLACING_SECONDS, placing))
+        seconds = current_trace().remaining(self._wait_seconds + placing) - placing
         if self.admission.enter(signal, seconds):
             return
         try:

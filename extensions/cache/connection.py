@@ -17,7 +17,7 @@ from nameko.extensions import DependencyProvider, SharedExtension
 from extensions.cache import entries
 from extensions.cache.batch_loader import BatchLoader
 from extensions.cache.pending_invalidations import Invalidation, PendingInvalidations
-from extensions.cache.redis_deadline import Deadline
+from extensions.cache.redis_deadline import TELLING_SHARE, Deadline, NoTimeLeft, charged, of_request
 from extensions.observability.instruments import CacheInstruments
 from extensions.observability.metrics import Metrics
 from extensions.runtime.addresses import redis_url
@@ -27,9 +27,9 @@ from extensions.security.production import require_own_secrets
 
 log = logging.getLogger(__name__)
 
-# A command that takes longer is given up, and Redis is not asked again until a probe has found it back. A request may
-# pass three processes that find out independently, and must not become slower by more than a tenth of a second.
-REQUEST_TIMEOUT_MS = 30
+# All commands of a request wait this long at most, in all processes that it passes: it must not become slower by more
+# than a tenth of a second. After a command that takes longer, Redis is not asked again until a probe has found it back.
+REQUEST_TIMEOUT_MS = 90
 # Of each command of a probe, for which no request waits.
 TIMEOUT_SECONDS = 1.0
 # Between two probes. Until one succeeds, other processes read entries that this one could not invalidate.
@@ -41,7 +41,7 @@ SPARE_CONNECTIONS = 50
 
 
 class RedisConnection(SharedExtension):
-    """A pool of connections with a short deadline for each call, and a circuit breaker for the process.
+    """A pool of connections with a short deadline for each request, and a circuit breaker for the process.
 
     After one failure no request asks Redis. A probe in the background finds out when it is back, and first sends the
     invalidations that could not be sent.
@@ -83,13 +83,15 @@ class RedisConnection(SharedExtension):
         self._put_if_newer = self._client.register_script(entries.PUT_IF_NEWER)
 
     def attempt(self, call: Callable[[redis.Redis], Any]) -> Any:
-        """Return `call(client)`, None if Redis is unavailable or does not respond in time."""
+        """Return `call(client)`, None if Redis is unavailable or does not respond in the time that the request has."""
         if self._is_unavailable:
             return None
         try:
-            with Deadline(self._deadline_seconds):
+            with of_request(self._deadline_seconds):
                 self._pending.send(self._client)
                 return call(self._client)
+        except NoTimeLeft:
+            return None
         except (redis.RedisError, OSError) as error:
             self._lose(error)
             return None
@@ -121,7 +123,7 @@ class RedisConnection(SharedExtension):
             # Also to a slow Redis: other processes may still read the entries. This opens a connection, too.
             self._client.ping()
             self._pending.send(self._client)
-            with Deadline(self._deadline_seconds):
+            with Deadline(TELLING_SHARE * self._deadline_seconds):
                 self._client.ping()
         except (redis.RedisError, OSError):
             return False
@@ -146,7 +148,8 @@ class RedisConnection(SharedExtension):
     def entry(self, key: str) -> dict[str, Any] | None:
         """Return the value that `store` stored under `key`; None if there is none, or if Redis is unavailable."""
         try:
-            return entries.decode(self._entries.get(key))
+            with charged():
+                return entries.decode(self._entries.get(key))
         except (redis.ResponseError, ValueError) as error:
             reason = error.with_traceback(None)
         return self.attempt(lambda client: entries.remove_foreign(client, key, reason))
@@ -192,7 +195,9 @@ class RedisConnection(SharedExtension):
 
     def _invalidate(self, invalidations: Mapping[str, Invalidation]) -> None:
         self._pending.add(invalidations)
-        self.attempt(lambda _client: True)
+        if self.attempt(lambda _client: True) is None and not self._is_unavailable:
+            # The request has no time left to wait for Redis, but until then others would read the old entries.
+            self.container.spawn_managed_thread(lambda: self.attempt(lambda _client: True), identifier="cache.send")
 
     def stop(self) -> None:
         """End the probe and close the pool."""

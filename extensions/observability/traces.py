@@ -13,6 +13,7 @@ from contracts.ids import new_id
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
 MAX_HEADER = 128
+_MILLISECONDS = re.compile(r"[0-9]{1,6}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -21,14 +22,41 @@ def _new_traceparent() -> str:
     return f"00-{made[:32]}-{made[32:]}-01"
 
 
+REDIS_WAIT_HEADER = "x-redis-wait-ms"
+"""The header of a call with the milliseconds that its request has waited for Redis."""
+
+
+@dataclass(slots=True)
+class RedisWait:
+    """How long a request has waited for Redis, in all its greenlets and processes."""
+
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, headers: dict[str, Any]) -> "RedisWait":
+        """Return what the headers of a call say; nothing was waited if they do not say it."""
+        found = _string(headers.get(REDIS_WAIT_HEADER))
+        return cls(int(found) / 1000 if _MILLISECONDS.fullmatch(found) else 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The identity of a request. `deadline` is a value of time.monotonic(), None if no caller waits."""
+    """The identity of a request. `deadline` is a value of time.monotonic(), None if no caller waits.
+
+    `redis_wait` is None for what is no request: each of its commands to Redis may take the whole time.
+    """
 
     request_id: str = field(default_factory=lambda: str(new_id()))
     traceparent: str = field(default_factory=_new_traceparent)
     deadline: float | None = None
     service: str = "-"
+    redis_wait: RedisWait | None = field(default=None, compare=False)
+
+    @property
+    def call_headers(self) -> dict[str, str]:
+        """The headers for calls: what they do is a part of the same request."""
+        milliseconds = round(1000 * self.redis_wait.seconds) if self.redis_wait else 0
+        return self.headers | {REDIS_WAIT_HEADER: str(milliseconds)} if milliseconds else self.headers
 
     @property
     def headers(self) -> dict[str, str]:
@@ -89,9 +117,11 @@ def _string(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def start_trace(headers: dict[str, Any], service: str, budget: float | None = None) -> Trace:
+def start_trace(
+    headers: dict[str, Any], service: str, budget: float | None = None, redis_wait: RedisWait | None = None
+) -> Trace:
     """Set the trace of this greenlet to `trace_of(...)`, for its log lines, calls and events."""
-    trace = trace_of(headers, service, budget)
+    trace = replace(trace_of(headers, service, budget), redis_wait=redis_wait)
     _current.set(trace)
     return trace
 

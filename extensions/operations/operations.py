@@ -32,7 +32,7 @@ from extensions.cache.connection import Redis, RedisHealth
 from extensions.messaging.dead_letter_bounds import DeadLetterBounds
 from extensions.messaging.dead_letter_store import DeadLetterStore
 from extensions.messaging.outbox_relay import Outbox
-from extensions.observability.traces import current_trace, start_trace
+from extensions.observability.traces import RedisWait, current_trace, start_trace
 from extensions.operations.audits import SHOWN_IDS, Span, outbox_summary, read_snapshot
 from extensions.rpc.call_format import budget_of
 from extensions.rpc.server import rpc
@@ -58,7 +58,8 @@ class Tracing(DependencyProvider):
             return
         waited = time.monotonic() - worker_ctx.data.pop("arrived")
         budget = budget_of(message)
-        start_trace(message.headers or {}, worker_ctx.service_name, None if budget is None else budget - waited)
+        headers, budget = message.headers or {}, None if budget is None else budget - waited
+        start_trace(headers, worker_ctx.service_name, budget, RedisWait.of(headers))
 
 
 class LoopsProvider(DependencyProvider):

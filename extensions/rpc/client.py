@@ -135,7 +135,7 @@ class PendingCalls(SharedExtension):
                     RPC_EXCHANGE,
                     f"{service}.{method}",
                     mandatory=True,
-                    headers=trace.headers,
+                    headers=trace.call_headers,
                     correlation_id=call_id,
                     reply_to=self._address,
                     expiration=str(int(remaining() * 1000)),

@@ -18,7 +18,7 @@ def call_each(names: Sequence[str], call: Callable[[str], Any]) -> dict[str, Any
     budget = None if trace.deadline is None else trace.remaining(float("inf"))
 
     def one(name: str) -> Any:
-        start_trace(trace.headers, trace.service, budget)
+        start_trace(trace.headers, trace.service, budget, trace.redis_wait)
         try:
             return call(name)
         except ServiceError as error:

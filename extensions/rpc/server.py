@@ -49,6 +49,9 @@ log = logging.getLogger(__name__)
 QUEUE_EXPIRES_MS = 10_000
 # Must be longer than the deadline of client calls, and shorter than the grace period of the supervisor.
 STOP_SECONDS = 6.0
+# A method that may have calls that wait limits them itself. It receives so many more calls, which are executed or
+# refused: otherwise those over its limit would wait in the queue of the broker, where nothing refuses them.
+CALLS_OVER_LIMIT = 48
 # How long a reply waits for the connection to be opened again.
 REPLY_SECONDS = 1.0
 # While calls are under way, one of them ends within this time. It is more than the longest deadline, that of an audit.
@@ -99,6 +102,7 @@ class RpcServer(SharedExtension):
         self._methods[method.method_name] = method
         own = int(config.get(method.own_calls, 0)) if method.own_calls else 0
         if own:
+            own += CALLS_OVER_LIMIT
             self._own_calls += own
             self.prefetch += own
             pool = self.container._worker_pool  # noqa: SLF001
@@ -325,7 +329,7 @@ class Rpc(Entrypoint):
     server = RpcServer()
 
     def __init__(self, own_calls: str = "") -> None:
-        """`own_calls` names a setting: as many calls of this method may run or wait in addition to RPC_PREFETCH."""
+        """`own_calls` names a setting: how many calls of this method may wait, in addition to RPC_PREFETCH calls."""
         super().__init__()
         self.own_calls = own_calls
 
@@ -389,9 +393,9 @@ def rpc(
 
     With `transaction`, the method runs in a transaction; without, it opens its own. With `idempotent`, calls with the
     same `idempotency_key` run it only once. With `admin`, the actor's role is checked before the other arguments are
-    parsed. `own_calls` names a setting: as many calls of this method may run or wait in addition to the RPC_PREFETCH
-    calls of the other methods. The caller receives a ServiceError as it was raised. Any other error is logged, and the
-    caller receives InternalError.
+    parsed. `own_calls` names a setting: as many calls of this method may wait for long, in addition to the
+    RPC_PREFETCH calls of the other methods; the method itself refuses more of them. The caller receives a ServiceError
+    as it was raised. Any other error is logged, and the caller receives InternalError.
 
     Only Nameko calls the decorated method, with the arguments of the wire. A service must not call its own RPC methods.
     """

@@ -41,6 +41,16 @@ GRANTED_PRIVILEGES = text(
 )
 
 
+SESSIONS = text(
+    "SELECT count(*), coalesce(string_agg(DISTINCT host(client_addr), ', '), '') FROM pg_stat_activity"
+    " WHERE datname = current_database() AND usename = :role"
+)
+
+
+class StillRunning(Exception):
+    """Processes of a version that cannot run beside this one are connected; the text says how many, and what to do."""
+
+
 class TablesLocked(Exception):
     """The migrations did not get a lock in time; the text says on which tables, and who has them locked."""
 
@@ -71,6 +81,21 @@ def run_migrations(context: Any, metadata: MetaData) -> None:
             time.sleep(pause)
         else:
             return
+
+
+def require_stopped(op: Any, reason: str) -> None:
+    """Raise StillRunning while processes of the service are connected. For a revision that must not run beside them.
+
+    They are recognised by the role of the service. If the service is the owner of its tables, nothing is known.
+    """
+    owner_url, url = op.get_context().config.attributes["addresses"]
+    role = make_url(url).username
+    if role == make_url(owner_url).username:
+        return
+    number, addresses = op.get_bind().execute(SESSIONS, {"role": role}).one()
+    if number:
+        where = f" from {addresses}" if addresses else ""
+        raise StillRunning(f"stop all its processes, then migrate again: {reason} ({number} sessions of {role}{where})")
 
 
 def _migrate(engine: Engine, context: Any, metadata: MetaData, owner_url: str, url: str) -> None:

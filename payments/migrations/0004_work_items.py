@@ -4,15 +4,19 @@ import sqlalchemy as sa
 from alembic import op
 
 from extensions.storage import work_items
+from extensions.storage.migrations import require_stopped
 
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
 depends_on = None
 
+REASON = "version 0.1.0 would void payments that this version captures at the same time"
+
 
 def upgrade() -> None:
     """Create the table with an item for each pending payment, and the columns. No table is rewritten."""
+    require_stopped(op, REASON)
     op.add_column("payments", sa.Column("payment_method", sa.Text(), nullable=False, server_default="pm_ok"))
     op.add_column("payments", sa.Column("capture_requested", sa.Boolean(), nullable=False, server_default=sa.false()))
     work_items.create_table(op)

@@ -19,7 +19,7 @@ from extensions.http.server.connection import IDLE_SECONDS, REQUEST_SECONDS, Con
 from extensions.http.server.connection_table import ConnectionTable, Phase
 from extensions.http.server.kernel import allow_connections, drop_new_connections
 from extensions.http.server.parser import RequestHead
-from extensions.observability.traces import start_trace
+from extensions.observability.traces import RedisWait, start_trace
 from extensions.runtime.progress import LOCAL_SECONDS, Loop, Loops
 
 log = logging.getLogger(__name__)
@@ -225,7 +225,7 @@ class HttpListener:
     def _serve_request(self, connection: Connection, head: RequestHead, error: ServiceError | None) -> bool:
         """Send the response to one request and log it. False where the connection cannot take another request."""
         started = time.monotonic()
-        trace = start_trace(head.headers, "gateway")
+        trace = start_trace(head.headers, "gateway", redis_wait=RedisWait())
         request = HttpRequest(head.method, head.path, head.query, head.headers, trace)
         request.peer = connection.peer
         response = self._respond(request, partial(self._read_body, connection, head), error)

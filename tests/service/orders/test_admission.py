@@ -123,6 +123,39 @@ def test_only_so_many_orders_wait(run_service, caller, catalog):
     assert {one.wait()["status"] for one in waiting} == {"CREATED"}
 
 
+def test_orders_beyond_the_queue_are_refused_at_once_while_others_are_placed_slowly(
+    run_service, caller, catalog, monkeypatch
+):
+    """In the queue of the broker they would wait for as long as their callers."""
+    place, door = OrdersService._place, eventlet.Event()
+    monkeypatch.setattr(OrdersService, "_place", lambda *arguments: door.wait() or place(*arguments))
+    container = start(
+        run_service, catalog, ORDER_WAIT_SECONDS=TEST_TIMEOUT_SECONDS, MAX_WAITING_ORDERS=2, RPC_PREFETCH=1
+    )
+    queue = next(each for each in container.dependencies if isinstance(each, AdmissionQueueProvider)).admission_queue
+    accepted = [ask() for _ in range(LIMIT + 2)]
+    eventually(lambda: (queue.admission._placing, queue.admission.waiting) == (LIMIT, 2))
+    assert all(isinstance(ask().wait(), Overloaded) for _ in range(3))
+    let_all_in(queue)
+    door.send()
+    assert {one.wait()["status"] for one in accepted} == {"CREATED"}
+
+
+def test_where_placing_takes_long_an_order_waits_for_a_shorter_time(run_service, catalog, caller, monkeypatch):
+    """Otherwise it would be let in when its caller has too little time left, which then gets 504."""
+    container = start(run_service, catalog, ORDER_WAIT_SECONDS=TEST_TIMEOUT_SECONDS)
+    queue = next(each for each in container.dependencies if isinstance(each, AdmissionQueueProvider)).admission_queue
+    fill(caller.orders)
+    entered, enter = [], queue.admission.enter
+    monkeypatch.setattr(queue.admission, "enter", lambda ticket, seconds: entered.append(seconds) or enter(ticket, 0))
+    for mean in (0.01, 0.6, 60.0):
+        queue._mean_placing_seconds = mean
+        with pytest.raises(Overloaded):
+            Caller(TEST_TIMEOUT_SECONDS).orders.create_order(ONE_PEN, actor=ALICE)
+    left = [TEST_TIMEOUT_SECONDS - seconds for seconds in entered]
+    assert [round(seconds - left[0], 1) for seconds in left] == pytest.approx([0.0, 0.7, 1.5], abs=0.2)
+
+
 def test_a_key_whose_order_waits_is_in_use(patient, bus):
     undecided = fill(patient.rpc)
     waiting = ask(idempotency_key="w")

@@ -9,8 +9,15 @@ import pytest
 from nameko import config
 
 from extensions.cache.connection import RedisConnection
+from extensions.observability.traces import RedisWait, Trace, current_trace, use_trace
+from extensions.operations import operations
+from extensions.rpc.client import PendingCalls
+from extensions.rpc.server import rpc
+from extensions.storage.unit_of_work import Work
+from notifications.models import Base
 from qa.chaos.proxy import CACHE
 from tests.service.extensions.cache.test_versioned_cache import OLD, Shelf, link  # noqa: F401  (a fixture)
+from tests.service.extensions.toy import Calls
 from tests.stopwatch import Stopwatch
 from tests.support import TEST_TIMEOUT_SECONDS, eventually
 
@@ -74,6 +81,51 @@ def test_a_slow_redis_is_not_asked_until_it_is_fast_again(link, connection):  # 
         link.await_hits([CACHE], before + 12, TEST_TIMEOUT_SECONDS)  # several probes, each with a few packets
         assert not is_asked(connection)
     eventually(lambda: is_asked(connection))
+
+
+@pytest.fixture
+def without_time():
+    """The current request has waited for Redis for as long as it may."""
+    with use_trace(Trace(redis_wait=RedisWait(TEST_TIMEOUT_SECONDS))):
+        yield
+
+
+def test_a_request_that_has_waited_long_enough_goes_on_without_redis_and_others_ask_it(connection, without_time):
+    sent = []
+    assert connection.attempt(lambda client: sent.append(1) or client.ping()) is None
+    assert not sent
+    assert not connection._is_unavailable
+    assert eventlet.spawn(is_asked, connection).wait()
+
+
+def test_its_invalidations_are_sent_without_it(connection, without_time):
+    def entry():
+        return connection.entry("notifications:thing:a")
+
+    eventlet.spawn(connection.store, "notifications:thing:a", '{"price": "1.00"}', 1, 60).wait()
+    assert eventlet.spawn(entry).wait()
+    connection.invalidate({"notifications:thing:a": 2}, 60)
+    eventually(lambda: not connection._pending)
+    assert eventlet.spawn(entry).wait() is None
+
+
+class Waiter(operations.Operations):
+    """Tells how long its caller has waited for Redis."""
+
+    name = "notifications"
+    work = Work(Base)
+    call = Calls()
+
+    @rpc(transaction=False)
+    def waited(self):
+        return current_trace().redis_wait.seconds
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.06])
+def test_a_called_service_waits_only_for_the_rest(run_service, seconds):
+    calls = run_service(Waiter).shared_extensions[PendingCalls]
+    with use_trace(Trace(redis_wait=RedisWait(seconds))):
+        assert calls.call("notifications", "waited", (), {}, TEST_TIMEOUT_SECONDS) == seconds
 
 
 def test_an_invalidation_reaches_a_slow_redis(link, connection, caller):  # noqa: F811

@@ -8,7 +8,15 @@ import time
 import pytest
 
 from extensions.observability.logs import LogFormatter
-from extensions.observability.traces import Trace, continue_trace, current_trace, start_trace, trace_of
+from extensions.observability.traces import (
+    REDIS_WAIT_HEADER,
+    RedisWait,
+    Trace,
+    continue_trace,
+    current_trace,
+    start_trace,
+    trace_of,
+)
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 WELL_FORMED = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -111,3 +119,16 @@ def test_a_json_log_line_is_one_line_even_with_a_traceback():
     text = LogFormatter("json").format(record)
     assert "\n" not in text
     assert "ValueError" in json.loads(text)["exception"]
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"), [("70", 0.07), ("", 0), ("-1", 0), ("1e3", 0), ("٣", 0), ("9" * 7, 0), (70, 0), (None, 0)]
+)
+def test_the_wait_for_redis_is_read_from_the_headers_of_a_call(said, seconds):
+    assert RedisWait.of({REDIS_WAIT_HEADER: said}).seconds == seconds
+
+
+def test_only_a_call_is_told_of_the_wait_for_redis():
+    trace = Trace(redis_wait=RedisWait(0.0604))
+    assert trace.call_headers == trace.headers | {REDIS_WAIT_HEADER: "60"}
+    assert Trace(redis_wait=RedisWait(0.0004)).call_headers.keys() == trace.headers.keys()

@@ -83,7 +83,8 @@ class SmallService:
     @route("GET", "/trace", access=Access.ANYONE)
     def trace(self, _request):
         trace = current_trace()
-        return {"id": trace.request_id, "traceparent": trace.traceparent, "left": trace.remaining(60)}
+        waited = trace.redis_wait.seconds
+        return {"id": trace.request_id, "traceparent": trace.traceparent, "left": trace.remaining(60), "waited": waited}
 
     @route("GET", "/down", access=Access.ANYONE)
     def down(self, _request):
@@ -252,11 +253,12 @@ class TestResponses:
 
     def test_the_worker_continues_the_trace_within_the_deadline(self, client):
         trace_id = "0af7651916cd43dd8448eb211c80319c"
-        headers = {"X-Request-ID": "r1", "traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
+        headers = {"X-Request-ID": "r1", "traceparent": f"00-{trace_id}-b7ad6b7169203331-01", "X-Redis-Wait-Ms": "9"}
         seen = client.get("/trace", headers=headers).json()
         assert seen["id"] == "r1"
         assert seen["traceparent"].split("-")[1] == trace_id
         assert 0.5 < seen["left"] <= 1.0
+        assert seen["waited"] == 0.0  # no client decides whether Redis is asked
 
     def test_every_request_is_logged_once(self, client, caplog):
         with caplog.at_level(logging.INFO, logger="gateway.access"):
