@@ -34,7 +34,7 @@ class NotificationsRpc(ParticipantRpc, Protocol):
     ) -> Json[Page[NotificationView]]:
         """List the actor's own notifications, newest first. The operator gets those of all users."""
 
-    def mark_read(self, notification_id: UUID, *, actor: Actor = OPERATOR) -> None:
+    def mark_read(self, notification_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None) -> None:
         """Mark a notification as read. A repeated call changes nothing. Raises NotificationNotFound."""
 
 

@@ -252,7 +252,9 @@ class OperatedRpc(Protocol):
     def list_dead_letters(self, wanted: DeadLetterFilter, *, actor: Actor = OPERATOR) -> Json[Page[DeadLetterView]]:
         """List dead letters, newest first (admin)."""
 
-    def replay_dead_letter(self, dead_letter_id: UUID, *, actor: Actor = OPERATOR) -> Json[DeadLetterView]:
+    def replay_dead_letter(
+        self, dead_letter_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[DeadLetterView]:
         """Put a dead letter back into the queue it came from (admin). It stays on record, with the time of the replay.
 
         Raises DeadLetterNotFound, InvalidState, DeadLetterForged.
@@ -265,12 +267,12 @@ class OperatedRpc(Protocol):
         """Return the dead letters that were not replayed yet by queue and reason, the largest groups first (admin)."""
 
     def replay_dead_letters(
-        self, selection: DeadLetterSelection, *, actor: Actor = OPERATOR
+        self, selection: DeadLetterSelection, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
     ) -> Json[DeadLetterResults]:
         """Replay several dead letters, each by itself (admin)."""
 
     def discard_dead_letters(
-        self, selection: DeadLetterSelection, *, actor: Actor = OPERATOR
+        self, selection: DeadLetterSelection, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
     ) -> Json[DeadLetterResults]:
         """Discard several dead letters, each by itself (admin)."""
 

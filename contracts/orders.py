@@ -244,13 +244,19 @@ class OrdersRpc(OperatedRpc, Protocol):
     def get_timeline(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[TimelineView]:
         """Return every event of an order's saga, oldest first. Raises OrderNotFound."""
 
-    def cancel_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[OrderView]:
+    def cancel_order(
+        self, order_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[OrderView]:
         """Cancel an order that has not been shipped. Raises OrderNotFound, InvalidState."""
 
-    def ship_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[OrderView]:
+    def ship_order(
+        self, order_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[OrderView]:
         """Record that a confirmed order was shipped (admin). Raises OrderNotFound, InvalidState."""
 
-    def deliver_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[OrderView]:
+    def deliver_order(
+        self, order_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[OrderView]:
         """Record that a shipped order was delivered (admin). Raises OrderNotFound, InvalidState."""
 
     def list_sagas(self, wanted: SagaFilter, *, actor: Actor = OPERATOR) -> Json[Page[SagaView]]:

@@ -35,8 +35,8 @@ class NotificationsService(operations.Operations, NotificationsRpc):
     ) -> Json[Page[NotificationView]]:
         return queries.list_notifications(self.work.session, wanted, actor)
 
-    @rpc
-    def mark_read(self, notification_id: UUID, *, actor: Actor = OPERATOR) -> None:
+    @rpc(idempotent=True)
+    def mark_read(self, notification_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None) -> None:
         use_cases.mark_read(self.work.session, notification_id, actor)
 
     @rpc(admin=True)

@@ -149,16 +149,22 @@ class OrdersService(operations.Operations, OrdersRpc):
     def get_timeline(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[TimelineView]:
         return queries.get_timeline(self.work.session, order_id, actor).to_dict()
 
-    @rpc
-    def cancel_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[OrderView]:
+    @rpc(idempotent=True)
+    def cancel_order(
+        self, order_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[OrderView]:
         return self._command(order_id, use_cases.cancel_command(self.work.session, order_id, actor))
 
-    @rpc(admin=True)
-    def ship_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[OrderView]:
+    @rpc(idempotent=True, admin=True)
+    def ship_order(
+        self, order_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[OrderView]:
         return self._command(order_id, Command.SHIP)
 
-    @rpc(admin=True)
-    def deliver_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[OrderView]:
+    @rpc(idempotent=True, admin=True)
+    def deliver_order(
+        self, order_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[OrderView]:
         return self._command(order_id, Command.DELIVER)
 
     @rpc(admin=True)

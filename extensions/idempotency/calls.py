@@ -52,7 +52,7 @@ def run_once(
 ) -> Any:
     """Return the result of `call()`, run in its own transaction; with a key, the result of its first run.
 
-    With a key the result must be an object; it is Replayed if it was stored before. Raises IdempotencyKeyReused for
+    With a key the result must be an object or None; a stored one is Replayed. Raises IdempotencyKeyReused for
     other arguments, IdempotencyKeyInUse while the first call is still running, and the ServiceError of a first call
     that was refused, with `replay_of` set.
     """

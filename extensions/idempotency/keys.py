@@ -66,5 +66,17 @@ def owner_of(actor: Any) -> str:
 
 def _fingerprint(arguments: Mapping[str, Any]) -> str:
     """Hash the arguments without the actor and the key, which have their own columns."""
-    request = {name: value for name, value in arguments.items() if name not in {"actor", "idempotency_key"}}
+    request = {
+        name: _without_absent(value) for name, value in arguments.items() if name not in {"actor", "idempotency_key"}
+    }
     return hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _without_absent(value: Any) -> Any:
+    """Return `value` without the null fields of its objects. In a request that creates, null and absent are the same.
+
+    The arguments themselves are left as they are, because results stored by earlier versions have their fingerprints.
+    """
+    if isinstance(value, Mapping):
+        return {name: _without_absent(inner) for name, inner in value.items() if inner is not None}
+    return [_without_absent(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -91,7 +91,7 @@ def replay(stored: dict[str, Any]) -> Replayed:
         error = ServiceError.from_wire(stored["error"])
         error.replay_of = stored.get("request_id", current_trace().request_id)
         raise error
-    return Replayed(stored["result"])
+    return Replayed(stored["result"] or {})  # a call without a result: the caller still learns that it is a replay
 
 
 def _decode(answer: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What an operator does with dead letters: list, group, count, discard and replay them; and the bounds of the table."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,6 @@ from extensions.messaging.connection import BrokerUnavailable
 from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
 from extensions.observability.traces import propagated_headers
 from extensions.storage.database_access import DatabaseAccess
-from extensions.storage.unit_of_work import UnitOfWork
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +33,9 @@ NOT_RECORDED = (
     "The message was replayed, but that could not be recorded: the dead letter may still be listed. Replay it again:"
     " a message that was handled is not handled twice."
 )
+
+Transact = Callable[[Callable[[Session], Any]], Any]
+"""Runs a step in a transaction, commits it, and returns its result; or the stored result of an earlier run."""
 
 
 class DeadLetterStore(DependencyProvider):
@@ -121,14 +123,17 @@ class DeadLetterStore(DependencyProvider):
         )
         return view.to_dict()
 
-    def discard(self, work: UnitOfWork, dead_letter_id: UUID) -> None:
+    def discard(self, transact: Transact, dead_letter_id: UUID) -> None:
         """Delete a dead letter; a log line records it. Raises DeadLetterNotFound, and InvalidState if replayed."""
-        with work.transaction() as session:
+
+        def delete_it(session: Session) -> None:
             row = self._lock_waiting(session, dead_letter_id)
             session.execute(delete(self._table()).where(self._table().c.id == dead_letter_id))
-        log.warning("dead letter %s discarded: %s %s: %s", dead_letter_id, row.queue, row.message_id, row.error)
+            log.warning("dead letter %s discarded: %s %s: %s", dead_letter_id, row.queue, row.message_id, row.error)
 
-    def replay(self, work: UnitOfWork, dead_letter_id: UUID, by: str) -> dict[str, Any]:
+        transact(delete_it)
+
+    def replay(self, transact: Transact, dead_letter_id: UUID, by: str) -> Any:
         """Publish a dead letter to its queue, with all its attempts, and record when and by whom it was replayed.
 
         The row is locked until the broker has confirmed, so that two operators cannot replay it at the same time. Each
@@ -137,22 +142,25 @@ class DeadLetterStore(DependencyProvider):
         where nothing was done, and UpstreamTimeout where the message may be in its queue, and the dead letter is kept.
         """
         is_published = False
+
+        def publish_and_record(session: Session) -> dict[str, Any]:
+            nonlocal is_published
+            row = self._lock_waiting(session, dead_letter_id)
+            if row.is_forged:
+                raise DeadLetterForged
+            self._publish(row)
+            is_published = True
+            log.warning("dead letter %s replayed into %s by %s", dead_letter_id, row.queue, by)
+            replayed = update(self._table()).where(self._table().c.id == dead_letter_id)
+            session.execute(replayed.values(replayed_at=func.clock_timestamp(), replayed_by=by))
+            return self._view(session.execute(self._select().where(self._table().c.id == dead_letter_id)).one())
+
         try:
-            with work.transaction() as session:
-                row = self._lock_waiting(session, dead_letter_id)
-                if row.is_forged:
-                    raise DeadLetterForged
-                self._publish(row)
-                is_published = True
-                replayed = update(self._table()).where(self._table().c.id == dead_letter_id)
-                session.execute(replayed.values(replayed_at=func.clock_timestamp(), replayed_by=by))
-                view = self._view(session.execute(self._select().where(self._table().c.id == dead_letter_id)).one())
+            return transact(publish_and_record)
         except Exception as error:
             if is_published:
                 raise UpstreamTimeout(NOT_RECORDED) from error
             raise
-        log.warning("dead letter %s replayed into %s by %s", dead_letter_id, row.queue, by)
-        return view
 
     def _lock_waiting(self, session: Session, dead_letter_id: UUID) -> Row[Any]:
         """Lock and return a dead letter that was not replayed yet."""

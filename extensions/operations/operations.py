@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, cast
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from nameko.extensions import DependencyProvider
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from contracts.base import OPERATOR, Actor, Json, Page, PageRequest, page_of
+from contracts.base import OPERATOR, Actor, Json, Page, PageRequest, Replayed, page_of
 from contracts.errors import InternalError, ServiceError
 from contracts.ids import parse_id
 from contracts.operations import (
@@ -29,8 +30,9 @@ from contracts.operations import (
     RefusedEvent,
 )
 from extensions.cache.connection import Redis, RedisHealth
+from extensions.idempotency.calls import run_once
 from extensions.messaging.dead_letter_bounds import DeadLetterBounds
-from extensions.messaging.dead_letter_store import DeadLetterStore
+from extensions.messaging.dead_letter_store import DeadLetterStore, Transact
 from extensions.messaging.outbox_relay import Outbox
 from extensions.observability.traces import RedisWait, current_trace, start_trace
 from extensions.operations.audits import SHOWN_IDS, Span, outbox_summary, read_snapshot
@@ -75,6 +77,16 @@ class OwnAudit(TypedDict):
 
     checks: list[CheckResult]
     fingerprints: dict[str, list[list[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Each:
+    """What a call does with each of several dead letters, for whom, and under which idempotency key."""
+
+    method: str
+    outcome: Literal["replayed", "discarded"]
+    actor: Actor
+    key: str | None
 
 
 class Operations(OperatedRpc):
@@ -136,13 +148,15 @@ class Operations(OperatedRpc):
         return cast("Json[Page[DeadLetterView]]", page)
 
     @rpc(transaction=False, admin=True)
-    def replay_dead_letter(self, dead_letter_id: UUID, *, actor: Actor = OPERATOR) -> Json[DeadLetterView]:
-        by = str(actor.user_id or "the operator")
-        return cast("Json[DeadLetterView]", self.dead_letters.replay(self.work, dead_letter_id, by))
+    def replay_dead_letter(
+        self, dead_letter_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[DeadLetterView]:
+        each = _Each("replay_dead_letter", "replayed", actor, idempotency_key)
+        return cast("Json[DeadLetterView]", self._replay(dead_letter_id, each))
 
     @rpc(transaction=False, admin=True)
     def discard_dead_letter(self, dead_letter_id: UUID, *, actor: Actor = OPERATOR) -> None:
-        self.dead_letters.discard(self.work, dead_letter_id)
+        self._discard(dead_letter_id, _Each("discard_dead_letter", "discarded", actor, None))
 
     @rpc(admin=True)
     def group_dead_letters(self, *, actor: Actor = OPERATOR) -> list[Json[DeadLetterGroup]]:
@@ -150,44 +164,60 @@ class Operations(OperatedRpc):
 
     @rpc(transaction=False, admin=True)
     def replay_dead_letters(
-        self, selection: DeadLetterSelection, *, actor: Actor = OPERATOR
+        self, selection: DeadLetterSelection, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
     ) -> Json[DeadLetterResults]:
-        by = str(actor.user_id or "the operator")
-        return self._each(selection, "replayed", lambda key: self.dead_letters.replay(self.work, key, by))
+        each = _Each("replay_dead_letters", "replayed", actor, idempotency_key)
+        return self._each(selection, each, self._replay)
 
     @rpc(transaction=False, admin=True)
     def discard_dead_letters(
-        self, selection: DeadLetterSelection, *, actor: Actor = OPERATOR
+        self, selection: DeadLetterSelection, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
     ) -> Json[DeadLetterResults]:
-        return self._each(selection, "discarded", lambda key: self.dead_letters.discard(self.work, key))
+        each = _Each("discard_dead_letters", "discarded", actor, idempotency_key)
+        return self._each(selection, each, self._discard)
+
+    def _replay(self, dead_letter_id: UUID, each: _Each) -> Any:
+        by = str(each.actor.user_id or "the operator")
+        return self.dead_letters.replay(self._once(dead_letter_id, each), dead_letter_id, by)
+
+    def _discard(self, dead_letter_id: UUID, each: _Each) -> None:
+        self.dead_letters.discard(self._once(dead_letter_id, each), dead_letter_id)
+
+    def _once(self, dead_letter_id: UUID, each: _Each) -> Transact:
+        """Return what runs a step for a dead letter in a transaction, with a key at most once."""
+        asked = {"dead_letter_id": str(dead_letter_id), "actor": each.actor}
+        method = f"{each.method}/{dead_letter_id}"
+        return lambda step: run_once(self.work, method, each.key, asked, lambda: step(self.work.session))
 
     def _each(
-        self,
-        selection: DeadLetterSelection,
-        outcome: Literal["replayed", "discarded"],
-        act: Callable[[UUID], object],
+        self, selection: DeadLetterSelection, each: _Each, act: Callable[[UUID, _Each], object]
     ) -> Json[DeadLetterResults]:
-        """Do something with each selected dead letter, by itself: one failure concerns no other."""
-        with self.work.transaction() as session:
-            ids, remaining = self.dead_letters.select(session, selection)
-        results = [self._one(dead_letter_id, outcome, act) for dead_letter_id in ids]
-        return DeadLetterResults(items=tuple(results), remaining=remaining).to_dict()
+        """Do something with each selected dead letter, by itself: one failure concerns no other.
 
-    def _one(
-        self,
-        dead_letter_id: UUID,
-        outcome: Literal["replayed", "discarded"],
-        act: Callable[[UUID], object],
-    ) -> DeadLetterResult:
+        The idempotency key holds for the selection and for each dead letter: a repeated call goes on where the first
+        one ended, with the dead letters that it selected.
+        """
+        asked = {**selection.model_dump(mode="json"), "actor": each.actor}
+
+        def select() -> dict[str, Any]:
+            ids, remaining = self.dead_letters.select(self.work.session, selection)
+            return {"ids": [str(dead_letter_id) for dead_letter_id in ids], "remaining": remaining}
+
+        selected = run_once(self.work, each.method, each.key, asked, select)
+        results = [self._one(UUID(dead_letter_id), each, act) for dead_letter_id in selected["ids"]]
+        found = DeadLetterResults(items=tuple(results), remaining=selected["remaining"]).to_dict()
+        return cast("Json[DeadLetterResults]", Replayed(found)) if isinstance(selected, Replayed) else found
+
+    def _one(self, dead_letter_id: UUID, each: _Each, act: Callable[[UUID, _Each], object]) -> DeadLetterResult:
         try:
-            act(dead_letter_id)
+            act(dead_letter_id, each)
         except ServiceError as error:
             return DeadLetterResult(id=dead_letter_id, outcome="failed", code=error.code, detail=str(error))
         except Exception:
-            log.exception("dead letter %s could not be %s", dead_letter_id, outcome)
+            log.exception("dead letter %s could not be %s", dead_letter_id, each.outcome)
             failure = InternalError()
             return DeadLetterResult(id=dead_letter_id, outcome="failed", code=failure.code, detail=str(failure))
-        return DeadLetterResult(id=dead_letter_id, outcome=outcome)
+        return DeadLetterResult(id=dead_letter_id, outcome=each.outcome)
 
     @rpc(admin=True)
     def list_refused_events(self, wanted: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[RefusedEvent]]:

@@ -419,7 +419,8 @@ def _entrypoint(
     def call_in_transaction(self: Any, arguments: dict[str, Any]) -> Any:
         key = arguments.get("idempotency_key") if idempotent else None
         # The fingerprint is computed from the wire arguments, so that keys stored by an older release stay valid.
-        return run_once(self.work, method.__name__, key, arguments, lambda: call(self, arguments))
+        stated = {name: value for name, value in arguments.items() if value is not None}  # null means absent
+        return run_once(self.work, method.__name__, key, stated, lambda: call(self, arguments))
 
     run = call_in_transaction if transaction else call
 

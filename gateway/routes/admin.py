@@ -4,8 +4,16 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 from uuid import UUID
 
-from contracts.base import Json, Page
-from contracts.errors import DeadLetterNotFound, InvalidState, ServiceError, UpstreamTimeout, ValidationFailed
+from contracts.base import Json, Page, Replayed
+from contracts.errors import (
+    DeadLetterNotFound,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    InvalidState,
+    ServiceError,
+    UpstreamTimeout,
+    ValidationFailed,
+)
 from contracts.operations import (
     ConsistencyRequest,
     ConsistencyView,
@@ -52,6 +60,7 @@ class Routes:
         response=DeadLetterView,
         status=202,
         errors=(DeadLetterNotFound, InvalidState),
+        idempotent=True,
     )
     def replay_dead_letter(
         self, request: HttpRequest[None, DeadLetterOwner], dead_letter_id: UUID
@@ -61,7 +70,10 @@ class Routes:
         After a 504 it may have been replayed. Replay it again if it is still listed: that has no second effect.
         """
         result = self._ask_owner(
-            request.query.service, lambda service: service.replay_dead_letter(dead_letter_id, actor=request.actor)
+            request.query.service,
+            lambda service: service.replay_dead_letter(
+                dead_letter_id, actor=request.actor, idempotency_key=request.idempotency_key
+            ),
         )
         return cast("Json[DeadLetterView]", result)
 
@@ -92,11 +104,15 @@ class Routes:
         access=Access.ADMIN,
         body=DeadLetterSelection,
         response=DeadLetterResults,
+        idempotent=True,
     )
     def replay_dead_letters(self, request: HttpRequest[DeadLetterSelection]) -> Json[DeadLetterResults]:
         """Replay up to 100 dead letters, by their ids or of one group, each by itself: a result for each."""
         return self._for_each(
-            request.body, lambda service: service.replay_dead_letters(request.body, actor=request.actor)
+            request.body,
+            lambda service: service.replay_dead_letters(
+                request.body, actor=request.actor, idempotency_key=request.idempotency_key
+            ),
         )
 
     @route(
@@ -105,11 +121,15 @@ class Routes:
         access=Access.ADMIN,
         body=DeadLetterSelection,
         response=DeadLetterResults,
+        idempotent=True,
     )
     def discard_dead_letters(self, request: HttpRequest[DeadLetterSelection]) -> Json[DeadLetterResults]:
         """Discard up to 100 dead letters, by their ids or of one group, each by itself: a result for each."""
         return self._for_each(
-            request.body, lambda service: service.discard_dead_letters(request.body, actor=request.actor)
+            request.body,
+            lambda service: service.discard_dead_letters(
+                request.body, actor=request.actor, idempotency_key=request.idempotency_key
+            ),
         )
 
     @route("GET", "/admin/refused-events", access=Access.ADMIN, query=RefusedEventSearch, response=RefusedEvent)
@@ -147,8 +167,13 @@ class Routes:
         if selection.group is not None:
             (result,) = self._ask_all(_owner_of_group(selection.group), ask)
             return cast("Json[DeadLetterResults]", result)
-        found = call_each(SERVICES, lambda name: ask(self.services.operated(name)))
-        return _merge_results(selection.ids or (), found.values())
+        found = call_each(SERVICES, lambda name: ask(self.services.operated(name))).values()
+        misused = next((one for one in found if isinstance(one, IdempotencyKeyReused | IdempotencyKeyInUse)), None)
+        if misused is not None:
+            raise misused
+        results = _merge_results(selection.ids or (), found)
+        is_replayed = all(isinstance(one, Replayed) for one in found)
+        return cast("Json[DeadLetterResults]", Replayed(results)) if is_replayed else results
 
 
 def _owner_of_group(group: str) -> str:

@@ -1,11 +1,13 @@
 """/notifications: the messages to a user."""
 
+from typing import Any
 from uuid import UUID
 
 from contracts.base import Json, Page
 from contracts.notifications import NotificationFilter, NotificationNotFound, NotificationView
 from contracts.services import Services
 from extensions.http.message.request import Access, HttpRequest
+from extensions.http.message.response import Response
 from extensions.http.routing.route import route
 
 
@@ -33,7 +35,11 @@ class Routes:
         service="notifications",
         status=204,
         errors=(NotificationNotFound,),
+        idempotent=True,
     )
-    def mark_read(self, request: HttpRequest, notification_id: UUID) -> None:
+    def mark_read(self, request: HttpRequest, notification_id: UUID) -> Response:
         """Record that a notification was read."""
-        self.services.notifications.mark_read(notification_id, actor=request.actor)
+        result: Any = self.services.notifications.mark_read(  # type: ignore[func-returns-value]
+            notification_id, actor=request.actor, idempotency_key=request.idempotency_key
+        )
+        return Response(result)  # the result says whether it is a repeated one

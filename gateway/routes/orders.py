@@ -89,10 +89,11 @@ class Routes:
         response=OrderView,
         status=202,
         errors=(OrderNotFound, InvalidState),
+        idempotent=True,
     )
     def cancel_order(self, request: HttpRequest, order_id: UUID) -> Json[OrderView]:
         """Cancel an order that has not been shipped."""
-        return self.services.orders.cancel_order(order_id, actor=request.actor)
+        return self.services.orders.cancel_order(order_id, actor=request.actor, idempotency_key=request.idempotency_key)
 
     @route(
         "POST",
@@ -101,10 +102,11 @@ class Routes:
         service="orders",
         response=OrderView,
         errors=(OrderNotFound, InvalidState),
+        idempotent=True,
     )
     def ship_order(self, request: HttpRequest, order_id: UUID) -> Json[OrderView]:
         """Record that an order was shipped."""
-        return self.services.orders.ship_order(order_id, actor=request.actor)
+        return self.services.orders.ship_order(order_id, actor=request.actor, idempotency_key=request.idempotency_key)
 
     @route(
         "POST",
@@ -113,7 +115,10 @@ class Routes:
         service="orders",
         response=OrderView,
         errors=(OrderNotFound, InvalidState),
+        idempotent=True,
     )
     def deliver_order(self, request: HttpRequest, order_id: UUID) -> Json[OrderView]:
         """Record that an order was delivered."""
-        return self.services.orders.deliver_order(order_id, actor=request.actor)
+        return self.services.orders.deliver_order(
+            order_id, actor=request.actor, idempotency_key=request.idempotency_key
+        )

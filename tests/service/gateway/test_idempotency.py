@@ -130,6 +130,76 @@ def test_a_not_found_response_is_repeated_too(api, admin):
     assert undocumented(again, PATHS["adjustment"]) == set()
 
 
+def test_null_and_absent_are_the_same_request(api, session, product):
+    headers = {**bearer(session), "Idempotency-Key": "once"}
+    line = {"product_id": product["id"], "quantity": 1}
+    nulls = {"items": [line | {"price_snapshot": None, "product_sku": None}], "total_amount": None}
+    for key, bodies in {"absent first": ({"items": [line]}, nulls), "null first": (nulls, {"items": [line]})}.items():
+        first, again = (
+            api.post("/orders", json=body, headers=headers | {"Idempotency-Key": key[:3]}) for body in bodies
+        )
+        ok(first, 201)
+        assert again.headers["idempotent-replayed"] == "true"
+        assert same(first, again)
+
+
+class TestCommands:
+    """Each POST that changes something: the retry of a client that lost the response gets this response."""
+
+    @pytest.fixture
+    def twice(self, api, admin):
+        def send(path, status=200, body=None, who=admin):
+            headers = {**who, "Idempotency-Key": "once"}
+            first, again = (api.post(path + end, json=body, headers=headers) for end in ("", "/"))
+            assert (first.status_code, again.status_code) == (status, status), (first.text, again.text)
+            assert first.content == again.content
+            assert "idempotent-replayed" not in first.headers
+            assert again.headers["idempotent-replayed"] == "true"
+            return first
+
+        return send
+
+    def test_an_order_is_cancelled_shipped_and_delivered(self, api, session, admin, product, twice):
+        orders = [
+            ok(api.post("/orders", json=posts(product)["order"][1], headers=bearer(session)), 201) for _ in range(2)
+        ]
+        for order in orders:
+            eventually(lambda path=f"/orders/{order['id']}": ok(api.get(path, headers=admin))["status"] == "CONFIRMED")
+        cancelled, shipped = (f"/orders/{order['id']}" for order in orders)
+        assert twice(f"{cancelled}/cancel", 202, who=bearer(session)).json()["status"] == "CANCELLED"
+        assert twice(f"{shipped}/ship").json()["status"] == "SHIPPED"
+        assert twice(f"{shipped}/deliver").json()["status"] == "DELIVERED"
+        refused = api.post(f"{cancelled}/ship", headers={**admin, "Idempotency-Key": "once"})
+        assert refused.json()["code"] == "IDEMPOTENCY_KEY_REUSED"
+
+    def test_a_notification_is_read(self, api, session, twice):
+        path = "/notifications"
+        (message,) = eventually(lambda: ok(api.get(path, headers=bearer(session)))["items"])
+        assert twice(f"{path}/{message['id']}/read", 204, who=bearer(session)).content == b""
+
+    def test_dead_letters_are_replayed_and_discarded(self, api, admin, bus, twice):
+        def letters():
+            return ok(api.get("/admin/dead-letters", headers=admin))["items"]
+
+        def three():
+            return eventually(lambda: len(found := letters()) == 3 and [letter["id"] for letter in found])
+
+        for _ in range(3):
+            bus.publish_raw("notifications.on_order_shipped", "{", exchange="", message_id=str(new_id()))
+        one, *several = three()
+        assert twice(f"/admin/dead-letters/{one}/replay", 202).json()["replayed_at"]
+        replayed = twice("/admin/dead-letters/replay", body={"ids": several}).json()
+        assert [item["outcome"] for item in replayed["items"]] == ["replayed"] * 2
+        reused = api.post(
+            "/admin/dead-letters/replay", json={"ids": [one]}, headers={**admin, "Idempotency-Key": "once"}
+        )
+        assert reused.json()["code"] == "IDEMPOTENCY_KEY_REUSED"
+        three()  # what was replayed failed again
+        (group,) = ok(api.get("/admin/dead-letters/groups", headers=admin))["items"]
+        discarded = twice("/admin/dead-letters/discard", body={"group": group["group"]}).json()
+        assert [item["outcome"] for item in discarded["items"]] == ["discarded"] * 3
+
+
 def test_an_alias_is_the_same_route(api, session, product):
     headers = {**bearer(session), "Idempotency-Key": "once"}
     for body in posts(product)["order"][1:4:2]:  # one that succeeds, one that is refused

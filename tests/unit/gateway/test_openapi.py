@@ -221,6 +221,15 @@ def test_headers_of_error_responses_are_documented():
         ("create_stock", "422"),
         ("adjust_stock", "404"),
         ("adjust_stock", "409"),
+        ("cancel_order", "404"),
+        ("cancel_order", "409"),
+        ("ship_order", "404"),
+        ("ship_order", "409"),
+        ("deliver_order", "404"),
+        ("deliver_order", "409"),
+        ("mark_read", "404"),
+        ("replay_dead_letter", "404"),
+        ("replay_dead_letter", "409"),
     }
 
 
