@@ -1,6 +1,7 @@
 """Each service's user of Redis has the permissions that its code needs, and no others."""
 
 import re
+
 import nameko
 import pytest
 import redis
