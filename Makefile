@@ -7,12 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 TESTS := $(BIN)/python -m pytest
+# Nothing is built, so no code of a package runs while it is installed.
+WHEELS := install --quiet --require-hashes --only-binary :all:
 # The addresses of the last `make run`, else the defaults of config.yml.
 WITH_ENV := set -a; [ ! -f var/env ] || . var/env; set +a;
 # The operator's user of the broker may call services and do nothing else.
 AS_OPERATOR := $(WITH_ENV) [ -z "$$OPERATOR_AMQP_URI" ] || export AMQP_URI="$$OPERATOR_AMQP_URI";
 
-.PHONY: help run demo docs release-api fuzz stop test test-unit test-service test-e2e test-plain lint load bench bench-quick profile overload remedies chaos chaos-quick hot-product migrate shell clean requirements audit sbom venv model check-consistency
+.PHONY: help run demo docs image-digests release-api fuzz stop test test-unit test-service test-e2e test-plain lint load bench bench-quick profile overload remedies chaos chaos-quick hot-product migrate shell clean requirements audit sbom venv model check-consistency
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,7 +64,7 @@ lint: $(STAMP) $(AUDIT)/.complete ## ruff, mypy, import-linter, and known vulner
 		"package could be checked, see $(AUDIT)/report; make audit fails in this case." || echo "Known vulnerabilities: none"
 
 $(AUDIT)/.complete: requirements-audit.txt
-	@$(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/pip install --quiet --require-hashes --requirement $< && touch $@
+	@$(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/pip $(WHEELS) --requirement $< && touch $@
 
 audit: $(AUDIT)/.complete ## ask a public service for known vulnerabilities of the pinned packages; fail if it does not respond
 	@$(PIP_AUDIT) --strict || { echo \
@@ -78,7 +80,7 @@ remedies: $(STAMP) ## remove each remedy from a copy of the code; its test must 
 
 BENCH := var/bench-venv
 $(BENCH)/.complete: requirements-bench.txt
-	@$(PYTHON) -m venv --clear $(BENCH) && $(BENCH)/bin/pip install --quiet --require-hashes --requirement $< && touch $@
+	@$(PYTHON) -m venv --clear $(BENCH) && $(BENCH)/bin/pip $(WHEELS) --requirement $< && touch $@
 
 bench: $(STAMP) $(BENCH)/.complete ## compare the speed with unmodified Nameko, FastStream and a lower bound; two hours (options: ARGS="--help")
 	@exec $(BIN)/python -W ignore -m qa.bench $(ARGS)
@@ -117,6 +119,9 @@ docs: $(STAMP) ## regenerate docs/ from the code: events, their schemas, the Ope
 	@$(BIN)/python -m docs.architecture.generate_events
 	@$(BIN)/python -m docs.generate_api
 
+image-digests: ## print the lines of .env that pin the base images of compose to the digests that their tags have now
+	@exec deploy/image-digests.sh
+
 release-api: docs ## at a release: record the API that later versions are compared with (docs/openapi-released.json)
 	@$(BIN)/python -m docs.generate_api --release
 
@@ -129,13 +134,15 @@ clean: stop ## stop the suite, then remove the virtual environment, data and log
 COMPILE = var/compile/bin/uv --quiet pip compile pyproject.toml --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate --system-certs
 requirements: ## recompile requirements*.txt from pyproject.toml (ARGS=--upgrade for newer versions)
-	@[ -x var/compile/bin/uv ] || { $(PYTHON) -m venv var/compile && var/compile/bin/pip install --quiet uv==0.13.9; }
+	@[ -x var/compile/bin/uv ] || { $(PYTHON) -m venv var/compile && var/compile/bin/pip $(WHEELS) --requirement requirements-compile.txt; }
+	$(subst pyproject.toml,,$(COMPILE)) $(ARGS) --group compile --output-file requirements-compile.txt
 	$(COMPILE) $(ARGS) --output-file requirements.txt
+	$(subst pyproject.toml,,$(COMPILE)) $(ARGS) --group build --constraint requirements.txt --output-file requirements-build.txt
 	$(COMPILE) $(ARGS) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 	$(subst pyproject.toml,,$(COMPILE)) $(ARGS) --group audit --output-file requirements-audit.txt
 	$(subst pyproject.toml,,$(COMPILE)) $(ARGS) --group bench --output-file requirements-bench.txt
 
 venv: $(STAMP) ## create only the virtual environment in .venv
-$(STAMP): requirements-dev.txt deploy/local/venv.sh
+$(STAMP): requirements-dev.txt requirements-build.txt deploy/local/venv.sh
 	@deploy/local/venv.sh $(PYTHON)
 	@touch $@

@@ -122,13 +122,18 @@ def _shut(at: cursor, url: URL, owner: URL) -> None:
     at.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")  # before PostgreSQL 15 every role could create tables
 
 
-def check_passwords(administrator: str, databases: Iterable[Database]) -> None:
-    """Raise DatabasesError if a role would get a well-known password."""
-    urls = {ADMINISTRATOR_DATABASE: administrator}
+def weak_addresses(administrator: str | None, databases: Iterable[Database]) -> list[str]:
+    """Return the variables of the addresses with a well-known password."""
+    urls = {ADMINISTRATOR_DATABASE: administrator} if administrator else {}
     for database in databases:
         urls[database_variable(database.service)] = database.url
         urls[owner_variable(database.service)] = database.owner_url
-    weak = [variable for variable, url in urls.items() if not has_own_password(url)]
+    return [variable for variable, url in urls.items() if not has_own_password(url)]
+
+
+def check_passwords(administrator: str, databases: Iterable[Database]) -> None:
+    """Raise DatabasesError if a role would get a well-known password."""
+    weak = weak_addresses(administrator, databases)
     if weak:
         raise DatabasesError(f"ENVIRONMENT is production: give {', '.join(weak)} passwords of their own")
 

@@ -33,10 +33,8 @@ def build(environ: Mapping[str, str], *, production: bool) -> dict[str, Any]:
     """Return the definitions. Raises DefinitionsError if production would run with a well-known password."""
     plan = topology.Plan()
     topology.declare(plan)
-    name, password = administrator_of(environ)
-    all_users = users(name, topology.retry_delays())
-    passwords = {user.name: password_of(user.name, environ) for user in all_users} | {name: password}
-    weak = sorted(user for user, password in passwords.items() if is_common_password(user, password))
+    all_users, passwords = _users_and_passwords(environ)
+    weak = weak_users(environ)
     if production and weak:
         raise DefinitionsError(f"ENVIRONMENT is production: give {', '.join(weak)} passwords of their own")
     return {
@@ -53,6 +51,18 @@ def build(environ: Mapping[str, str], *, production: bool) -> dict[str, Any]:
         ],
         **_topology(plan),
     }
+
+
+def weak_users(environ: Mapping[str, str]) -> list[str]:
+    """Return the users with a well-known password."""
+    passwords = _users_and_passwords(environ)[1]
+    return sorted(user for user, password in passwords.items() if is_common_password(user, password))
+
+
+def _users_and_passwords(environ: Mapping[str, str]) -> tuple[list[User], dict[str, str]]:
+    name, password = administrator_of(environ)
+    all_users = users(name, topology.retry_delays())
+    return all_users, {user.name: password_of(user.name, environ) for user in all_users} | {name: password}
 
 
 def _login(user: User, password: str) -> dict[str, str]:

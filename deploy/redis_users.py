@@ -50,15 +50,23 @@ def build(environ: Mapping[str, str], *, production: bool) -> str:
 
     Without REDIS_PASSWORD the administrator has no password: then only this machine may reach Redis.
     """
-    administrator_password = environ.get("REDIS_PASSWORD") or ""
-    passwords = {service: redis_password_of(service, environ) for service in RULES}
-    known = {**passwords, ADMINISTRATOR: administrator_password}.items()
-    weak = [user for user, password in known if is_common_password(user, password)]
+    passwords = _passwords(environ)
+    weak = weak_passwords(environ)
     if production and weak:
-        raise WeakPassword(f"ENVIRONMENT is production: give {', '.join(sorted(weak))} passwords of their own in Redis")
-    lines = [f"user {ADMINISTRATOR} on {_login(administrator_password)} ~* &* +@all"]
+        raise WeakPassword(f"ENVIRONMENT is production: give {', '.join(weak)} passwords of their own in Redis")
+    lines = [f"user {ADMINISTRATOR} on {_login(passwords[ADMINISTRATOR])} ~* &* +@all"]
     lines += [f"user {name} on {_login(passwords[name])} resetchannels -@all +ping {RULES[name]}" for name in RULES]
     return "".join(f"{line.strip()}\n" for line in lines)
+
+
+def weak_passwords(environ: Mapping[str, str]) -> list[str]:
+    """Return the users with a well-known password."""
+    return sorted(user for user, password in _passwords(environ).items() if is_common_password(user, password))
+
+
+def _passwords(environ: Mapping[str, str]) -> dict[str, str]:
+    own = {service: redis_password_of(service, environ) for service in RULES}
+    return own | {ADMINISTRATOR: environ.get("REDIS_PASSWORD") or ""}
 
 
 def _login(password: str) -> str:

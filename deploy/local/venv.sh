@@ -46,9 +46,12 @@ mkdir -p var/log
 echo "Creating .venv with $("$python" --version) ..."
 # --clear deletes an incomplete environment that an interrupted run has left
 "$python" -m venv --clear .venv
+# First what builds the packages without a wheel: --no-build-isolation uses it, instead of the newest release.
+pip=(.venv/bin/python -m pip install --disable-pip-version-check --no-input --progress-bar off --require-hashes)
+"${pip[@]}" --only-binary :all: --requirement requirements-build.txt >"$log" 2>&1 ||
+    { tail -n 15 "$log" >&2; fail "pip could not install the build tools; the lines above and $log say why."; }
 # Prints one line for every ten packages. pip's own output, several hundred lines, is in the log.
-if ! .venv/bin/python -m pip install --disable-pip-version-check --no-input --progress-bar off \
-    --require-hashes --requirement requirements-dev.txt 2>&1 | tee "$log" | awk -v total="$(grep -c '^[A-Za-z0-9]' requirements-dev.txt)" '
+if ! "${pip[@]}" --no-build-isolation --requirement requirements-dev.txt 2>&1 | tee "$log" | awk -v total="$(grep -c '^[A-Za-z0-9]' requirements-dev.txt)" '
         /^(Collecting|Processing) / { if (++n % 10 == 0) { printf "  %d of about %d packages\n", n, total; fflush() } }
         /^Building wheels/ { print "  building packages without a wheel"; fflush() }
         /^Installing collected/ { print "  installing"; fflush() }'

@@ -148,8 +148,8 @@ def test_the_operator_may_call_every_service_and_do_nothing_else(environment):
 
 
 def test_a_wrong_password_is_refused(environment):
-    with pytest.raises(AccessRefused):
-        connect(environment[uri_variable("orders")].replace("orders:orders", "orders:payments"))
+    with pytest.raises(AccessRefused):  # with the password of another service
+        connect(environment[uri_variable("payments")].replace("//payments:", "//orders:"))
 
 
 def test_h8_a_publisher_without_permission_to_declare_queues_publishes_nothing_without_them(servers, environment):
