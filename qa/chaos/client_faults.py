@@ -12,7 +12,7 @@ from qa.chaos.probes import GATEWAY
 from qa.chaos.slow_faults import NOTHING, Effect, SlowFault
 
 END_SECONDS = 10.0
-KIBIBYTES_A_MEBIBYTE = 1024
+KIBIBYTES_PER_MEBIBYTE = 1024
 
 
 @contextmanager
@@ -37,16 +37,16 @@ def clients(url, kind, number):
 
 
 def resident_mebibytes(pid):
-    """The memory of a process; 0 if it has ended."""
+    """The resident memory of a process in MiB; 0 if it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0.0
-    return int(status.partition("VmRSS:")[2].split()[0]) / KIBIBYTES_A_MEBIBYTE
+    return int(status.partition("VmRSS:")[2].split()[0]) / KIBIBYTES_PER_MEBIBYTE
 
 
 def kind(words, name, number):
-    """So many clients of a kind of slow_clients.py."""
+    """Return the fault of `number` clients of the kind `name` of slow_clients.py."""
 
     def plan(sandbox, _chance):
         @contextmanager

@@ -18,8 +18,8 @@ everything it reads, because nothing it has read can change between its last loc
 changes only the inbox is one step, because no other transaction can see the difference.
 
 The provider is asked outside of any transaction, and its outcome is recorded in one. Here the recording begins with the
-call: a crash of this transaction leaves a call whose outcome is recorded later, or by another process whose lease it
-is. What the provider has done can be recorded at any time, and again.
+call: a crash of this transaction leaves a call whose outcome is recorded later, or by another process that has the
+lease by then. What the provider has done can be recorded at any time, and again.
 """
 
 from dataclasses import replace

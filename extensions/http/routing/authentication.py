@@ -41,7 +41,7 @@ class VerifiedTokens:
         if not self.caught_up:
             raise ServiceUnavailable(retry_after=1)
         keys = self._keys()
-        if keys is not self._verified_with:  # a key may have been removed, and its tokens are invalid then
+        if keys is not self._verified_with:  # a key may have been removed: then its tokens are no longer valid
             self._verified_with = keys
             self._verified.clear()
         verified = self._verified.get(token)
