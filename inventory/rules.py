@@ -140,14 +140,17 @@ def set_level(balance: Balance, quantity: int) -> Change:
 
 
 def adjust(balance: Balance, delta: int) -> Change:
-    """Return the change of `delta` on hand; raises StockIsReserved, or ValidationFailed above MAX_STOCK."""
+    """Return the change of `delta` on hand; raises StockIsReserved, or ValidationFailed above MAX_STOCK.
+
+    A cancelled order that comes back can leave more than MAX_STOCK. Then every decrease is possible.
+    """
     on_hand = balance.on_hand + delta
     if on_hand < 0:
         raise StockIsReserved(f"There are {balance.on_hand} on hand; the quantity cannot become negative.")
     if on_hand < balance.reserved:
         message = f"{on_hand} would be on hand, less than the {balance.reserved} that are reserved for orders."
         raise StockIsReserved(message)
-    if on_hand > MAX_STOCK:
+    if delta > 0 and on_hand > MAX_STOCK:
         raise ValidationFailed.field("delta", f"would leave more than {MAX_STOCK} on hand, there are {balance.on_hand}")
     return Change(on_hand=delta)
 

@@ -104,6 +104,15 @@ class TestTheLevel:
         with pytest.raises(ValidationFailed, match="delta"):
             rules.adjust(Balance(1), MAX_STOCK)
 
+    def test_above_the_bound_every_step_towards_it_is_possible(self):
+        """A cancelled order that came back can have left more than the bound."""
+        above = Balance(MAX_STOCK + 10, 3)
+        for delta in (-1, -10, -11, -MAX_STOCK):
+            assert rules.adjust(above, delta) == Change(on_hand=delta)
+        assert above.plus(rules.set_level(above, MAX_STOCK)).on_hand == MAX_STOCK
+        with pytest.raises(ValidationFailed, match="delta"):
+            rules.adjust(above, 1)
+
 
 class Shop:
     """Applies decisions to dicts, as the use case does to tables."""
