@@ -43,23 +43,25 @@ class Role(StrEnum):
 
 # The addresses of RFC 5321 without quotes and with a dot in the domain: no invisible characters, and no letters that
 # look like others.
-_ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_EMAIL = re.compile(rf"{_ATOM}(\.{_ATOM})*@([a-z0-9]([a-z0-9-]{{0,61}}[a-z0-9])?\.)+[a-z0-9][a-z0-9-]{{0,61}}[a-z0-9]")
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_EMAIL = re.compile(rf"{_ATOM}(\.{_ATOM})*@({_LABEL}\.)+[A-Za-z0-9][A-Za-z0-9-]{{0,61}}[A-Za-z0-9]")
 _MAX_LOCAL_PART = 64
 
 
 def _address(value: str) -> str:
+    # Checked before it is changed to lower case: some other letters have an ASCII letter as their lower case.
     if _EMAIL.fullmatch(value) and value.index("@") <= _MAX_LOCAL_PART:
-        return value
+        return value.lower()
     message = "must be an e-mail address, such as name@example.com"
     raise ValueError(message)
 
 
 Email = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, to_lower=True, max_length=254),
+    StringConstraints(strip_whitespace=True, max_length=254),
     AfterValidator(_address),
-    Field(json_schema_extra={"format": "email", "pattern": f"^{_EMAIL.pattern.replace('a-z', 'A-Za-z')}$"}),
+    Field(json_schema_extra={"format": "email", "pattern": f"^{_EMAIL.pattern}$"}),
 ]
 """Without surrounding blanks and in lower case, so that one mailbox is one account."""
 

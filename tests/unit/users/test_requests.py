@@ -31,6 +31,14 @@ def test_refuses_addresses(email):
         Credentials.parse({"email": email, "password": "x"})
 
 
+@pytest.mark.parametrize("letter", ["\u212a", "\u0130", "\uff4b", "\u00b5", "\u017f", "\u2168"], ids=ascii)
+def test_no_other_letter_becomes_one_of_an_address(letter):
+    """The lower case of KELVIN SIGN is k, and that of a capital I with a dot begins with i."""
+    for email in (f"{letter}@b.co", f"a@{letter}.co", f"a@b.co{letter}"):
+        with pytest.raises(ValidationFailed, match="must be an e-mail address"):
+            Credentials.parse({"email": email, "password": "x"})
+
+
 @pytest.mark.parametrize("roles", [[], "admin", ["root"], None, ["admin"] * 3])
 def test_refuses_roles(roles):
     with pytest.raises(ValidationFailed, match="roles"):
