@@ -28,12 +28,8 @@ DEFAULT_PAGE = 20
 MAX_STOCK = 10**9
 MAX_QUANTITY = 10_000
 
-# Characters that PostgreSQL refuses, that are invisible, or that change the direction of the text around them.
-_CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 UUID_SPELLING = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _MONEY = re.compile(r"[0-9]{1,10}(\.[0-9]{1,2})?")
-UNPRINTABLE = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069"
-"""The same characters, for the patterns of JSON Schemas, which never see half of a surrogate pair."""
 
 
 def _decimal_string(value: object) -> object:
@@ -55,20 +51,6 @@ def _in_one_spelling(value: object) -> object:
 
 def _two_places(value: Decimal) -> str:
     return f"{value:.2f}"
-
-
-def _printable(value: str) -> str:
-    if _CONTROL_CHARACTERS.search(value):
-        message = "must not contain control characters"
-        raise ValueError(message)
-    return value
-
-
-def _one_line(value: str) -> str:
-    if value.strip() and "\n" not in value and "\r" not in value:
-        return value
-    message = "must be one line that is not blank"
-    raise ValueError(message)
 
 
 def _utc(value: datetime) -> str:
@@ -120,20 +102,6 @@ Instant = Annotated[
 
 Id = Annotated[UUID, BeforeValidator(_in_one_spelling)]
 """The id of a thing, of any version, as a client states it."""
-
-Text = Annotated[str, AfterValidator(_printable), Field(json_schema_extra={"pattern": f"^[^{UNPRINTABLE}]*$"})]
-
-_IN_LINE = rf"[^{UNPRINTABLE}\r\n]*"
-Line = Annotated[
-    Text,
-    Field(
-        min_length=1,
-        max_length=200,
-        json_schema_extra={"pattern": rf"^{_IN_LINE}[^{UNPRINTABLE}\s]{_IN_LINE}$"},
-    ),
-    AfterValidator(_one_line),
-]
-"""A text of one line that is not blank: a name, a reason."""
 
 Sku = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]

@@ -14,18 +14,17 @@ from contracts.base import (
     Event,
     Instant,
     Json,
-    Line,
     Money,
     Page,
     PageRequest,
     Request,
     Sku,
-    Text,
     View,
     at_most,
 )
 from contracts.errors import NotFound, ServiceError
 from contracts.operations import OperatedRpc
+from contracts.text import Line, Text
 
 Description = Annotated[Text, Field(max_length=5000)]
 MAX_PRODUCTS_PER_LOOKUP = 100

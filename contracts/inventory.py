@@ -14,7 +14,6 @@ from contracts.base import (
     Id,
     Instant,
     Json,
-    Line,
     Page,
     PageRequest,
     Request,
@@ -24,6 +23,7 @@ from contracts.base import (
 )
 from contracts.errors import NotFound, ServiceError
 from contracts.operations import ParticipantRpc
+from contracts.text import Line
 
 # Events
 

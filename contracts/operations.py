@@ -19,10 +19,10 @@ from contracts.base import (
     PageLimit,
     PageRequest,
     Request,
-    Text,
     View,
     at_most,
 )
+from contracts.text import Text
 
 
 def _service_names() -> tuple[str, ...]:

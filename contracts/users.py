@@ -19,12 +19,12 @@ from contracts.base import (
     Page,
     PageRequest,
     Request,
-    Text,
     View,
     at_most,
 )
 from contracts.errors import NotFound, RateLimited, ServiceError
 from contracts.operations import OperatedRpc
+from contracts.text import Text
 
 ACCESS_TOKEN_ISSUER = "order-suite"
 ACCESS_TOKEN_AUDIENCE = "order-suite-api"

@@ -1,19 +1,25 @@
 """The values that the field types accept, and their form in JSON."""
 
 import json
+import re
+import unicodedata
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from functools import cache
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from contracts.base import MAX_QUANTITY, MAX_STOCK, Currency, Instant, Line, Money, Quantity, Sku, StockLevel, Text
+from contracts.base import MAX_QUANTITY, MAX_STOCK, Currency, Instant, Money, Quantity, Sku, StockLevel
+from contracts.text import Line, Text, is_blank
 
+FILLERS = {0x115F, 0x1160, 0x3164, 0xFFA0}
 MONEY = st.decimals(min_value=0, max_value="9999999999.99", places=2)
 
 
+@cache
 def model(kind):
     """A model with one field `value` of the type."""
     return type("Model", (BaseModel,), {"__annotations__": {"value": kind}})
@@ -27,6 +33,10 @@ def refused(kind, value):
     with pytest.raises(ValidationError) as error:
         accepted(kind, value)
     return error.value.errors()[0]["msg"]
+
+
+def matches_its_schema(kind, value):
+    return bool(re.search(model(kind).model_json_schema()["properties"]["value"]["pattern"], value))
 
 
 def in_json(kind, value):
@@ -131,6 +141,50 @@ def test_a_currency_is_three_capital_letters():
     assert accepted(Currency, "TRY") == "TRY"
     for value in ("try", "TRYX", "TR", "TR1", "TRY\n"):
         assert refused(Currency, value)
+
+
+BLANKS = {
+    "spaces": "   ",
+    "no-break and ideographic spaces": "\u00a0\u3000",
+    "zero width": "\u200b\u200c\u200d\ufeff\u2060",
+    "Hangul fillers": "\u115f\u1160\u3164\uffa0",
+    "soft hyphen, grapheme joiner, variation selector": "\u00ad\u034f\ufe0f",
+    "marks of direction": "\u200e\u200f\u061c",
+    "a Mongolian separator": "\u180e",
+    "tags": "\U000e0041\U000e007f",
+    "control characters": "\x80\x9f",
+    "an empty Braille pattern": "\u2800",
+}
+BREAKS = ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x85", "\u2028", "\u2029"]
+
+
+@pytest.mark.parametrize("blank", BLANKS.values(), ids=BLANKS)
+def test_a_line_that_shows_nothing_is_blank(blank):
+    assert refused(Line, blank)
+    assert not matches_its_schema(Line, blank)
+    assert accepted(Line, f"{blank}\u1112{blank}") == f"{blank}\u1112{blank}"
+    assert matches_its_schema(Line, f"{blank}\u1112{blank}")
+
+
+@pytest.mark.parametrize("line_break", BREAKS, ids=ascii)
+def test_a_line_has_no_line_break_of_unicode(line_break):
+    assert refused(Line, f"two{line_break}lines")
+    assert not matches_its_schema(Line, f"two{line_break}lines")
+
+
+def test_every_character_that_only_separates_is_blank():
+    separators = [letter for letter in map(chr, range(0x110000)) if unicodedata.category(letter) in {"Zs", "Zl", "Zp"}]
+    assert all(map(is_blank, separators))
+    assert not any(map(is_blank, filter(str.isalnum, map(chr, set(range(0x110000)) - FILLERS))))
+
+
+@given(st.text(min_size=1, max_size=5))
+def test_the_schema_of_a_line_is_what_is_accepted(value):
+    try:
+        is_accepted = accepted(Line, value) == value
+    except ValidationError:
+        is_accepted = False
+    assert matches_its_schema(Line, value) == is_accepted
 
 
 @pytest.mark.parametrize("value", ["", "   ", "two\nlines", "x" * 201])
