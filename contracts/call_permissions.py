@@ -9,6 +9,7 @@ from contracts.services import GATEWAY, PARTICIPANTS, PROCESSES, SERVICES
 CALLS: dict[str, tuple[str, ...]] = {
     # All requests of clients come through the gateway.
     GATEWAY: tuple(f"{service}.*" for service in SERVICES),
+    "inventory": ("catalog.get_products",),
     "orders": (
         "catalog.get_products",
         # the consistency check

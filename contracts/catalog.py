@@ -54,10 +54,10 @@ class ProductsView(View):
 
 
 class _ProductEvent(Event):
-    """The product after the change. A cache keeps the highest `version`."""
+    """The product after the change. A consumer keeps the highest `version`; a version may come more than once."""
 
     producer: ClassVar[str] = "catalog"
-    consumers: ClassVar[tuple[str, ...]] = ("orders",)
+    consumers: ClassVar[tuple[str, ...]] = ("orders", "inventory")
 
     id: UUID
     sku: str

@@ -90,10 +90,10 @@ def _not_zero(value: int) -> int:
 
 
 class SetStock(Request):
-    """Sets `on_hand` of a product; the body of POST /inventory."""
+    """Sets `on_hand` of a product; the body of POST /inventory. The sku is the catalog's: a stated one is compared."""
 
     product_id: Id
-    product_sku: Sku
+    product_sku: Sku | None = None
     quantity: StockLevel
 
 
@@ -168,7 +168,12 @@ class InventoryRpc(ParticipantRpc, Protocol):
     def set_stock(
         self, stock: SetStock, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
     ) -> Json[SetStockView]:
-        """Set the quantity on hand of a product. Creates its stock record if there is none. Raises StockIsReserved."""
+        """Set the quantity on hand of a product. Creates its stock record if there is none.
+
+        Raises ProductUnavailable for a product that catalog does not have, ValidationFailed if its sku is another than
+        `product_sku`, StockIsReserved. Raises ServiceUnavailable if the product is not known yet and catalog does not
+        respond.
+        """
 
     def change_stock_level(
         self,

@@ -24,7 +24,7 @@ class Base(DeclarativeBase):
 
 
 class Stock(Base):
-    """The stock of one product. `on_hand` includes what is reserved."""
+    """The stock of one product. `on_hand` includes what is reserved. The sku is that of the product's replica."""
 
     __tablename__ = "stock"
     __table_args__ = (
@@ -43,6 +43,16 @@ class Stock(Base):
     def available(self) -> int:
         """Units that can still be reserved."""
         return self.on_hand - self.reserved
+
+
+class ProductReplica(Base):
+    """The sku of a product, as catalog had it in this version. A higher version is never overwritten."""
+
+    __tablename__ = "product_replicas"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    sku: Mapped[str]
+    version: Mapped[int]
 
 
 class Reservation(Base):

@@ -1,6 +1,7 @@
 """The queries of the inventory service. The functions named lock_* also lock the rows until the transaction ends.
 
-Lock order, which prevents deadlocks: orders, then reservations, then stock; within each, sorted by id.
+Lock order, which prevents deadlocks: orders, then reservations, then replicas of products, then stock; within each,
+sorted by id.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,7 @@ from sqlalchemy.orm import Session
 from contracts.base import Actor, Json, Page, PageRequest, page_of
 from contracts.inventory import MovementView, StockFilter, StockNotFound, StockView
 from extensions.storage.pagination import fetch_page
-from inventory.models import Movement, Reservation, ReservationLine, Stock
+from inventory.models import Movement, ProductReplica, Reservation, ReservationLine, Stock
 from inventory.rules import Balance, Status
 
 _LOCK_KEYS = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
@@ -41,6 +42,17 @@ def list_movements(session: Session, product_id: UUID, wanted: PageRequest, acto
     entries = select(Movement).where(Movement.product_id == product_id)
     rows, cursor = fetch_page(session, entries, keys=[Movement.entry], limit=wanted.limit, cursor=wanted.cursor)
     return page_of([MovementView.model_validate(row) for row in rows], cursor)
+
+
+def find_replica(session: Session, product_id: UUID) -> ProductReplica | None:
+    """Return the replica of a product, None if there is none yet."""
+    return session.get(ProductReplica, product_id)
+
+
+def lock_replica(session: Session, product_id: UUID) -> ProductReplica | None:
+    """Return the current replica of a product; its sku cannot change until the transaction ends."""
+    replica = select(ProductReplica).where(ProductReplica.id == product_id).with_for_update(read=True)
+    return session.scalars(replica.execution_options(populate_existing=True)).one_or_none()
 
 
 def lock_reservations(session: Session, order_ids: Iterable[UUID]) -> dict[UUID, Status]:

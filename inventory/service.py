@@ -1,12 +1,15 @@
 """The entrypoints of the inventory service: RPC methods and event handlers."""
 
-from collections.abc import Sequence
-from typing import Any, final
+from collections.abc import Callable, Sequence
+from typing import Any, cast, final
 from uuid import UUID
 
+from nameko import config
 from sqlalchemy.orm import Session
 
 from contracts.base import OPERATOR, Actor, Json, Page, PageRequest, Received
+from contracts.catalog import ProductCreated, ProductLookup, ProductUpdated, ProductView
+from contracts.errors import ServiceUnavailable, UpstreamTimeout
 from contracts.inventory import (
     AdjustStock,
     InventoryRpc,
@@ -18,12 +21,25 @@ from contracts.inventory import (
     StockView,
 )
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
+from contracts.services import Services
+from extensions.idempotency.calls import run_once
+from extensions.idempotency.stored_results import has_stored_result
 from extensions.messaging.event_handler import handles
+from extensions.observability.traces import current_trace
 from extensions.operations import audits, operations
+from extensions.rpc.client import RpcClient
 from extensions.rpc.server import rpc
+from extensions.rpc.signature import WireArguments
 from extensions.storage.unit_of_work import UnitOfWork, Work
 from inventory import audit, queries, use_cases
 from inventory.models import Base
+
+NOTHING_ARRIVED = WireArguments()
+# A call to catalog ends this long before the caller gives up, so that the stock can still be set.
+SETTING_SECONDS = 0.5
+UNKNOWN_PRODUCT = (
+    "This product is not known to inventory yet, and the catalog does not respond. Nothing was done; try again."
+)
 
 
 @final
@@ -32,6 +48,7 @@ class InventoryService(operations.Operations, InventoryRpc):
 
     name = "inventory"
     work: UnitOfWork = Work(Base)
+    services: Services = RpcClient()
 
     @rpc
     def list_stock(self, wanted: StockFilter, *, actor: Actor = OPERATOR) -> Json[Page[StockView]]:
@@ -41,12 +58,28 @@ class InventoryService(operations.Operations, InventoryRpc):
     def get_stock(self, product_id: UUID, *, actor: Actor = OPERATOR) -> Json[StockView]:
         return queries.get_stock(self.work.session, product_id, actor).to_dict()
 
-    @rpc(idempotent=True)
+    # Catalog is called before the transaction, so that no connection and no lock is held during the call.
+    @rpc(transaction=False, admin=True)
     def set_stock(
-        self, stock: SetStock, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+        self,
+        stock: SetStock,
+        *,
+        actor: Actor = OPERATOR,
+        idempotency_key: str | None = None,
+        arrived: WireArguments = NOTHING_ARRIVED,
     ) -> Json[SetStockView]:
-        view, created = use_cases.set_stock(self.work.session, stock, actor)
-        return SetStockView(**dict(view), created=created).to_dict()
+        def is_known() -> bool:
+            return has_stored_result(self.work, "set_stock", idempotency_key, actor)
+
+        products = self._confirmed(stock, unless=is_known)
+
+        def set_now() -> Json[SetStockView]:
+            if products is None:
+                raise ServiceUnavailable(retry_after=1)  # the stored result was deleted in the meantime
+            view, created = use_cases.set_stock(self.work.session, stock, actor, products)
+            return SetStockView(**dict(view), created=created).to_dict()
+
+        return cast("Json[SetStockView]", run_once(self.work, "set_stock", idempotency_key, arrived, set_now))
 
     @rpc
     def change_stock_level(
@@ -83,6 +116,38 @@ class InventoryService(operations.Operations, InventoryRpc):
     def audit_own_data(self, session: Session, span: audits.Span) -> operations.OwnAudit:
         """Return what the comparison with the orders needs."""
         return {"checks": audit.checks(session), "fingerprints": audit.held(session, span)}
+
+    def _confirmed(self, stock: SetStock, *, unless: Callable[[], bool]) -> Sequence[ProductView] | None:
+        """Return what catalog has of the product; nothing if the replica suffices; None if `unless()` is true.
+
+        A replica can lag behind catalog, so it alone refuses nothing. Only while catalog does not respond it decides.
+        Raises ServiceUnavailable if there is none then.
+        """
+        with self.work.transaction() as session:
+            replica = queries.find_replica(session, stock.product_id)
+            if use_cases.is_certain(replica, stock):
+                return ()
+        if unless():
+            return None
+        try:
+            return self._ask_catalog(stock.product_id)
+        except (ServiceUnavailable, UpstreamTimeout) as error:
+            if replica is not None:
+                return ()
+            raise ServiceUnavailable(UNKNOWN_PRODUCT, retry_after=1) from error
+
+    def _ask_catalog(self, product_id: UUID) -> Sequence[ProductView]:
+        seconds = current_trace().remaining(float(config.get("RPC_TIMEOUT_SECONDS", 4))) - SETTING_SECONDS
+        if seconds <= 0:
+            raise UpstreamTimeout
+        lookup = ProductLookup.parse({"product_ids": [str(product_id)]})
+        found = self.services.within(seconds).catalog.get_products(lookup)
+        return [ProductView.model_validate(product) for product in found["items"]]
+
+    @handles(ProductCreated, ProductUpdated)
+    def on_products(self, events: Sequence[Received[Any]]) -> None:
+        """Keep the skus of products, and write changed ones into their stock records."""
+        use_cases.replicate_products(self.work.session, [received.event for received in events])
 
     @handles(OrderCreated, OrderConfirmed, OrderCancelled)
     def on_orders(self, events: Sequence[Received[Any]]) -> None:

@@ -1,26 +1,49 @@
 """The use cases of the inventory service. They never commit: the entrypoint does."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
+from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from contracts.base import Actor, Publish, Received
+from contracts.errors import FieldError, ValidationFailed
 from contracts.etags import require_match
 from contracts.inventory import AdjustStock, SetStock, SetStockLevel, StockNotFound, StockView
-from contracts.orders import OrderCreated
+from contracts.orders import OrderCreated, ProductUnavailable
 from extensions.storage.bulk import insert_rows
 from inventory import queries, rules
 from inventory.ledger import Ledger
-from inventory.models import Base, Stock
+from inventory.models import Base, ProductReplica, Stock
 
-_RESERVATIONS, _RESERVATION_LINES = (Base.metadata.tables[name] for name in ("reservations", "reservation_lines"))
+_RESERVATIONS, _RESERVATION_LINES, _REPLICAS = (
+    Base.metadata.tables[name] for name in ("reservations", "reservation_lines", "product_replicas")
+)
 _NEW_STATUS = "(order_id) DO UPDATE SET status = excluded.status, updated_at = clock_timestamp()"
+_NEWER_PRODUCT = (
+    "(id) DO UPDATE SET sku = excluded.sku, version = excluded.version"
+    " WHERE product_replicas.version < excluded.version"
+)
+_COPY_SKUS = text(
+    "UPDATE stock SET product_sku = known.sku, updated_at = clock_timestamp() FROM product_replicas AS known"
+    " WHERE known.id = product_id AND known.id = ANY(:ids) AND product_sku <> known.sku"
+)
 
 FIRST, SET, ADJUSTED = "FIRST", "SET", "ADJUSTED"
 """Kinds of ledger entries made by people. An entry caused by an order has the reservation's new status as its kind."""
+
+
+class Product(Protocol):
+    """What inventory keeps of a product: a ProductView of catalog, or an event about it."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def sku(self) -> str: ...
+    @property
+    def version(self) -> int: ...
 
 
 def apply_order_events(session: Session, events: Sequence[Received[rules.OrderEvent]], publish: Publish) -> None:
@@ -57,21 +80,54 @@ def apply_order_events(session: Session, events: Sequence[Received[rules.OrderEv
     ledger.write(session)
 
 
-def set_stock(session: Session, request: SetStock, actor: Actor) -> tuple[StockView, bool]:
+def replicate_products(session: Session, products: Sequence[Product]) -> None:
+    """Store the skus of products, and write changed ones into their stock records. A stored newer version stays."""
+    newest: dict[UUID, Product] = {}
+    for product in products:
+        if product.id not in newest or product.version > newest[product.id].version:
+            newest[product.id] = product
+    rows = [{"id": each.id, "sku": each.sku, "version": each.version} for _, each in sorted(newest.items())]
+    insert_rows(session, _REPLICAS, rows, on_conflict=_NEWER_PRODUCT)
+    queries.lock_stock(session, newest)
+    session.execute(_COPY_SKUS, {"ids": list(newest)})
+
+
+def set_stock(
+    session: Session, request: SetStock, actor: Actor, products: Sequence[Product] = ()
+) -> tuple[StockView, bool]:
     """Set what is on hand of a product; also returns whether this is its first stock record.
 
-    Raises StockIsReserved.
+    `products` are what catalog has just returned for this product. Raises ProductUnavailable if there is no replica of
+    it then, ValidationFailed for a wrong sku, StockIsReserved.
     """
     actor.require_admin()
     product_id = request.product_id
-    created = _add_empty(session, product_id, request.product_sku)
+    if products:
+        replicate_products(session, products)
+    sku = _sku_of(session, request)
+    created = _add_empty(session, product_id, sku)
     ledger = Ledger(queries.lock_stock(session, [product_id]))
     change = rules.set_level(ledger.stock[product_id], request.quantity)
     ledger.enter(product_id, change, FIRST if created else SET)
     ledger.write(session)
     stock = _read(session, product_id)
-    stock.product_sku = request.product_sku
+    stock.product_sku = sku
     return StockView.model_validate(stock), created
+
+
+def is_certain(replica: ProductReplica | None, request: SetStock) -> bool:
+    """Tell whether the replica alone shows that `request` is about an existing product, with its sku."""
+    return replica is not None and request.product_sku in (None, replica.sku)
+
+
+def _sku_of(session: Session, request: SetStock) -> str:
+    replica = queries.lock_replica(session, request.product_id)
+    if replica is None:
+        problem = FieldError("product_id", f"there is no product {request.product_id}")
+        raise ProductUnavailable(f"{problem.field}: {problem.message}", [problem])
+    if request.product_sku not in (None, replica.sku):
+        raise ValidationFailed.field("product_sku", f"this product's sku is {replica.sku}")
+    return replica.sku
 
 
 def change_stock_level(

@@ -7,10 +7,12 @@ replace its parameter. Client and server derive it from the annotations: the cli
 """
 
 import inspect
+import operator
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from inspect import BoundArguments, Parameter, Signature
+from itertools import takewhile
 from typing import Any, get_type_hints
 from uuid import UUID
 
@@ -83,9 +85,17 @@ class _Fields(_Plain):
         self._sent = set(self._fields)
 
     def wire(self) -> list[Parameter]:
-        """Return one parameter for each field, optional where the field has a default."""
-        fields = self._model.model_fields
-        return [Parameter(name, _EITHER, default=_optional(not fields[name].is_required())) for name in self._fields]
+        """Return one parameter for each field, optional where the field has a default.
+
+        A required field after an optional one is optional too: Python allows no other parameter there. `decode` names
+        it if it is missing.
+        """
+        fields = [(name, self._model.model_fields[name].is_required()) for name in self._fields]
+        leading = sum(1 for _ in takewhile(operator.itemgetter(1), fields))
+        return [
+            Parameter(name, _EITHER, default=_optional(position >= leading))
+            for position, (name, _) in enumerate(fields)
+        ]
 
     def encode(self, value: Request) -> dict[str, Any]:
         """Return the fields that are set. Further fields of a subclass of the annotated type are left out."""

@@ -13,6 +13,7 @@ from contracts.inventory import (
     StockNotFound,
     StockView,
 )
+from contracts.orders import ProductUnavailable
 from contracts.services import Services
 from extensions.http.message.request import Access, HttpRequest
 from extensions.http.message.response import Response
@@ -60,7 +61,7 @@ class Routes:
         status=201,
         other_statuses=(200,),
         location="/inventory/{product_id}",
-        errors=(StockIsReserved,),
+        errors=(StockIsReserved, ProductUnavailable),
         idempotent=True,
     )
     def create_stock(self, request: HttpRequest[SetStock]) -> Response:

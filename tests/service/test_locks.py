@@ -7,6 +7,7 @@ passes by chance. qa/model shows the effect of each missing lock on the whole sa
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 
 import eventlet
 import pytest
@@ -91,7 +92,8 @@ class InventoryRace(Race):
 
     def prepare(self):
         with self.transactions.open([]) as (session, _):
-            inventory.set_stock(session, SetStock(product_id=self.product, product_sku="SKU", quantity=1), OPERATOR)
+            product = SimpleNamespace(id=self.product, sku="SKU", version=1)
+            inventory.set_stock(session, SetStock(product_id=self.product, quantity=1), OPERATOR, [product])
 
     def first(self, session, publish):
         inventory.apply_order_events(session, [self.created(self.order)], publish)
@@ -130,6 +132,28 @@ class AnUnknownOrderIsCreatedAndCancelled(InventoryRace):
 
     def second(self, session, publish):
         inventory.apply_order_events(session, [self.cancelled()], publish)
+
+
+class ASkuChangesWhileStockIsSet(InventoryRace):
+    right = ("SKU-2", "SKU-2")
+
+    def prepare(self):
+        with self.transactions.open([]) as (session, _):
+            inventory.replicate_products(session, [self.version(1)])
+
+    def first(self, session, publish):
+        inventory.set_stock(session, SetStock(product_id=self.product, quantity=1), OPERATOR)
+
+    def second(self, session, publish):
+        inventory.replicate_products(session, [self.version(2)])
+
+    def version(self, number):
+        return SimpleNamespace(id=self.product, sku=f"SKU-{number}", version=number)
+
+    def outcome(self):
+        joined = "stock JOIN product_replicas ON id = product_id WHERE id = :product"
+        [skus] = self.transactions.read(f"SELECT product_sku, sku FROM {joined}", product=self.product)
+        return tuple(skus)
 
 
 class PaymentsRace(Race):
@@ -244,6 +268,7 @@ LOCKS = (
         (AnUnknownPaymentIsOpenedAndCancelled,),
         _without_advisory_lock(payment_queries),
     ),
+    Lock("replica of a product", (ASkuChangesWhileStockIsSet,), _without_for_update),
     Lock("payment row", (AnOutcomeIsRecordedAndTheOrderCancelled,), _without_for_update),
     Lock(
         "order row",

@@ -77,8 +77,8 @@ def test_every_list_is_paginated_and_refuses_invalid_cursors(api, admin, session
         ok(api.post("/orders", json=lines, headers=admin), 201)
     eventually(lambda: len(ok(api.get("/notifications", headers=admin))["items"]) >= 4)
     eventually(lambda: len(ok(api.get("/payments?status=CAPTURED", headers=admin))["items"]) >= 2)
-    ok(api.post("/products", json={"sku": "B-1", "name": "Bal", "price": "20.00"}, headers=admin), 201)
-    stock = {"product_id": str(new_id()), "product_sku": "B-1", "quantity": 1}
+    honey = ok(api.post("/products", json={"sku": "B-1", "name": "Bal", "price": "20.00"}, headers=admin), 201)
+    stock = {"product_id": honey["id"], "product_sku": "B-1", "quantity": 1}
     ok(api.post("/inventory", json=stock, headers=admin), 201)
     lists = (
         ("/users", 2),

@@ -5,6 +5,7 @@ After each step the tables and the published events must match a much simpler mo
 
 from collections import Counter
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import strategies as st
@@ -181,10 +182,11 @@ class Inventory(RuleBasedStateMachine):
 
     @rule(product=products, quantity=st.integers(0, 9), crash=crashes)
     def set_stock(self, product, quantity, crash):
-        request = SetStock(product_id=self.products[product], product_sku="SKU", quantity=quantity)
+        request = SetStock(product_id=self.products[product], quantity=quantity)
+        known = [SimpleNamespace(id=self.products[product], sku="SKU", version=1)]
         levels = self.shop.stock.get(product, [0, 0])
         self.change(
-            product, quantity - levels[0], crash, lambda session: use_cases.set_stock(session, request, OPERATOR)
+            product, quantity - levels[0], crash, lambda session: use_cases.set_stock(session, request, OPERATOR, known)
         )
 
     @rule(product=products, quantity=st.integers(0, 9), crash=crashes)

@@ -218,6 +218,7 @@ def test_headers_of_error_responses_are_documented():
         ("create_order", "409"),
         ("create_order", "422"),
         ("create_stock", "409"),
+        ("create_stock", "422"),
         ("adjust_stock", "404"),
         ("adjust_stock", "409"),
     }

@@ -8,6 +8,7 @@ import pytest
 from contracts.base import OPERATOR, Actor
 from contracts.catalog import CatalogRpc, ProductFilter, UpdateProduct
 from contracts.errors import ValidationFailed
+from contracts.inventory import InventoryRpc
 from contracts.operations import DeadLetterSearch, OperatedRpc
 from contracts.orders import CreateOrder, OrderFilter, OrdersRpc
 from extensions.rpc.signature import WireArguments, WireSignature, rpc_methods
@@ -47,6 +48,10 @@ def received(method, *args, **kwargs):
             "(limit=None, cursor=None, queue=None, event=None, replayed=None, actor=None)",
         ),
         (OperatedRpc.health, "()"),
+        (
+            InventoryRpc.set_stock,
+            "(product_id, product_sku=None, quantity=None, actor=None, idempotency_key=None)",
+        ),
         (Toys.untyped, "(first, second=None, *others, **more)"),
         (Toys.with_arrived, "(items, total_amount=None, payment_method=None)"),
     ],
@@ -98,6 +103,11 @@ class TestReceiving:
         found = received(OrdersRpc.list_orders, "CREATED", None, None, ID, 5)
         assert found["wanted"] == OrderFilter.parse({"status": "CREATED", "user_id": ID, "limit": 5})
         assert received(OrdersRpc.get_order, ID, None) == {"order_id": UUID(ID), "actor": OPERATOR}
+
+    def test_a_required_field_after_an_optional_one(self):
+        assert received(InventoryRpc.set_stock, ID, "PEN-1", 5)["stock"].quantity == 5
+        with pytest.raises(ValidationFailed, match="quantity: is required"):
+            received(InventoryRpc.set_stock, ID, "PEN-1")
 
     def test_without_arguments_a_request_has_its_defaults(self):
         assert received(CatalogRpc.list_products) == {"wanted": ProductFilter()}
