@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, DateTime, Index, Numeric, Text, func, text
+from sqlalchemy import CheckConstraint, Computed, DateTime, Index, Numeric, Text, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from contracts.ids import new_id
@@ -38,6 +38,10 @@ class Product(Base):
     version: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime] = mapped_column(server_default=func.statement_timestamp())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.statement_timestamp())
+    # Name, sku and description, folded by the functions of migration 0005. PostgreSQL writes it, only searches read it.
+    search_text: Mapped[str] = mapped_column(
+        Text(collation="C"), Computed("fold_product(name, sku, description)", persisted=True), deferred=True
+    )
 
     __table_args__ = (
         CheckConstraint("price >= 0", name="price"),
@@ -50,12 +54,5 @@ class Product(Base):
         Index(None, "name", "id"),
         Index(None, "sku", "id"),
         # For substring search. The migration omits it if PostgreSQL lacks pg_trgm.
-        Index(
-            "ix_products_search",
-            "name",
-            "sku",
-            "description",
-            postgresql_using="gin",
-            postgresql_ops=dict.fromkeys(("name", "sku", "description"), "gin_trgm_ops"),
-        ),
+        Index(None, "search_text", postgresql_using="gin", postgresql_ops={"search_text": "gin_trgm_ops"}),
     )

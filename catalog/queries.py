@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, func, literal, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from catalog.models import Product
@@ -71,7 +71,8 @@ def _matching(wanted: ProductFilter) -> Select[Product]:
 
 
 def _contains(text: str) -> ColumnElement[bool]:
-    # The trigram index serves ILIKE. % and _ in the client's text are not wildcards.
-    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    columns = (Product.name, Product.sku, Product.description)
-    return or_(*(column.ilike(f"%{escaped}%", escape="\\") for column in columns))
+    # Folded as the column is. % and _ in the folded text are not wildcards.
+    pattern: ColumnElement[str] = func.fold_text(text)
+    for special in ("\\", "%", "_"):
+        pattern = func.replace(pattern, special, f"\\{special}")
+    return Product.search_text.like(literal("%").concat(pattern).concat("%"), escape="\\")

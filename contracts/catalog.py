@@ -114,7 +114,11 @@ class UpdateProduct(Request):
 
 
 class ProductFilter(PageRequest):
-    """The query of GET /products. Only administrators may ask for inactive products."""
+    """The query of GET /products. Only administrators may ask for inactive products.
+
+    `search` finds a part of a name, a sku or a description. Case, accents, dotted and dotless i, and the normal form of
+    Unicode make no difference.
+    """
 
     search: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
     sku: Sku | None = None
