@@ -9,6 +9,7 @@ from sqlalchemy import CheckConstraint, Computed, DateTime, Index, Numeric, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from contracts.ids import new_id
+from extensions.storage.collations import KEY_COLLATION
 from extensions.storage.tables import service_metadata
 
 
@@ -29,8 +30,8 @@ class Product(Base):
     __tablename__ = "products"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    sku: Mapped[str]
-    name: Mapped[str]
+    sku: Mapped[str] = mapped_column(Text(collation=KEY_COLLATION))
+    name: Mapped[str] = mapped_column(Text(collation="names"))  # migration 0005 creates this collation
     description: Mapped[str]
     price: Mapped[Decimal]
     currency: Mapped[str]
@@ -38,9 +39,9 @@ class Product(Base):
     version: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime] = mapped_column(server_default=func.statement_timestamp())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.statement_timestamp())
-    # Name, sku and description, folded by the functions of migration 0005. PostgreSQL writes it, only searches read it.
+    # Name, sku and description, folded by the functions of migration 0006. PostgreSQL writes it, only searches read it.
     search_text: Mapped[str] = mapped_column(
-        Text(collation="C"), Computed("fold_product(name, sku, description)", persisted=True), deferred=True
+        Text(collation=KEY_COLLATION), Computed("fold_product(name, sku, description)", persisted=True), deferred=True
     )
 
     __table_args__ = (

@@ -25,6 +25,12 @@ from extensions.runtime.parsed_settings import is_production
 from extensions.security.production import has_own_password
 
 ONE_AT_A_TIME = 7_305_512  # the key of the advisory lock that every creator of databases takes
+# The locale is stated, because that of the server differs from one installation to another. Columns whose order matters
+# have a collation of their own (extensions/storage/collations.py).
+CREATE = """
+    CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING 'UTF8'
+    LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C.UTF-8'
+"""
 HAND_OVER = """
     REASSIGN OWNED BY {role} TO {owner};
     GRANT CONNECT ON DATABASE {database} TO {role};
@@ -44,12 +50,17 @@ class Database:
     service: str
     url: str
     owner_url: str
+    name_locale: str = "und"
+    """The locale of names that people sort. It matters only when the tables are created."""
 
 
 def configured() -> dict[str, Database]:
     """Return each service's database. Without an owner's address, the service's role is the owner."""
     settings = load()
-    return {one: Database(one, database_url(settings, one), owner_database_url(settings, one)) for one in SERVICES}
+    locale = settings.get("NAME_LOCALE") or "und"
+    return {
+        one: Database(one, database_url(settings, one), owner_database_url(settings, one), locale) for one in SERVICES
+    }
 
 
 def make(administrator: str, databases: Iterable[Database]) -> list[str]:
@@ -97,7 +108,7 @@ def _make_database(at: cursor, url: URL, owner: URL) -> None:
     at.execute("SELECT FROM pg_database WHERE datname = %s", [url.database])
     if not at.rowcount:
         name, role = Identifier(url.database or ""), Identifier(owner.username or "")
-        at.execute(SQL("CREATE DATABASE {} OWNER {}").format(name, role))
+        at.execute(SQL(CREATE).format(name, role))
 
 
 def _hand_over(at: cursor, url: URL, owner: URL) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from deploy.config_file import ROOT
 from deploy.databases import Database, configured
+from extensions.storage import collations
 from extensions.storage.migrations import LOCK_TIMEOUT, StillRunning, TablesLocked
 
 CONNECT_SECONDS = 60.0  # how long to wait for a database that is starting
@@ -38,6 +39,8 @@ def migrate(services: Sequence[str] = (), *, say: Callable[[str], None] = print)
         before, after = upgrade(known[service])
         came_from = "at" if before == after else f"{before or 'nothing'} ->"
         say(f"{service}: {came_from} {after}")
+        for warning in collation_warnings(known[service]):
+            say(f"{service}: WARNING: {warning}")
 
 
 def upgrade(database: Database) -> tuple[str | None, str | None]:
@@ -63,6 +66,15 @@ def upgrade(database: Database) -> tuple[str | None, str | None]:
             raise MigrationError(f"{database.service}: a table is locked: {error.orig}") from error
 
 
+def collation_warnings(database: Database) -> list[str]:
+    """Return what is to be done because a library sorts otherwise than when the indexes were built, if anything."""
+    engine = sqlalchemy.create_engine(
+        database.owner_url, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 5}
+    )
+    with wait_for(engine, database.service) as connection:
+        return collations.warnings_about(connection)
+
+
 def revisions(service: str) -> list[Path]:
     """Return the files of the service's Alembic revisions."""
     return sorted((ROOT / service / "migrations").glob("[!_]*.py"))
@@ -79,6 +91,7 @@ def alembic_config(database: Database) -> Config:
     config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
     config.attributes["service"] = database.service
     config.attributes["addresses"] = (database.owner_url, database.url)
+    config.attributes["name_locale"] = database.name_locale
     return config
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import DateTime, Index, Text, UniqueConstraint, Uuid, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from contracts.ids import new_id
+from extensions.storage.collations import KEY_COLLATION
 from extensions.storage.tables import service_metadata
 
 
@@ -38,7 +39,7 @@ class Notification(Base):
     about_id: Mapped[UUID]
     order_id: Mapped[UUID | None]
     # The name of the event.
-    kind: Mapped[str]
+    kind: Mapped[str] = mapped_column(Text(collation=KEY_COLLATION))
     subject: Mapped[str]
     body: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from contracts.ids import new_id
+from extensions.storage.collations import KEY_COLLATION
 from extensions.storage.tables import DELETABLE, service_metadata
 
 
@@ -30,7 +31,7 @@ class User(Base):
     __tablename__ = "users"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    email: Mapped[str]
+    email: Mapped[str] = mapped_column(Text(collation=KEY_COLLATION))
     password_hash: Mapped[str]
     roles: Mapped[list[str]]
     is_active: Mapped[bool] = mapped_column(default=True)

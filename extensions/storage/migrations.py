@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import OperationalError
 
 from extensions.runtime.backoff import Backoff
+from extensions.storage.collations import DEFAULT_COLLATION, set_collation
 from extensions.storage.tables import privileges
 
 log = logging.getLogger(__name__)
@@ -255,10 +256,27 @@ def drop_timers(op: Any) -> None:
     op.drop_table("timers")
 
 
+KEYS = {"inbox": ("handler",), "idempotency_keys": ("actor", "method", "key"), "timers": ("name",)}
+"""The text columns of unique indexes, by table."""
+
+
+def state_collations(op: Any) -> None:
+    """Give the keys of the messaging tables a collation that does not depend on the database."""
+    for table, columns in KEYS.items():
+        set_collation(op, table, columns)
+
+
+def drop_collations(op: Any) -> None:
+    """Undo state_collations."""
+    for table, columns in KEYS.items():
+        set_collation(op, table, columns, DEFAULT_COLLATION)
+
+
 STEPS: tuple[tuple[Step, Step], ...] = (
     (create_messaging_tables, drop_messaging_tables),
     (create_timers, drop_timers),
     (add_refusals, drop_refusals),
+    (state_collations, drop_collations),
 )
 """The functions that create and change the tables of every service, each with the one that undoes it."""
 

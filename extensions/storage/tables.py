@@ -23,6 +23,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from extensions.storage.collations import KEY_COLLATION
+
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -84,7 +86,7 @@ def _inbox(metadata: MetaData) -> None:
         "inbox",
         metadata,
         Column("message_id", Uuid, primary_key=True),
-        Column("handler", Text, primary_key=True),
+        Column("handler", Text(collation=KEY_COLLATION), primary_key=True),
         _now(),
         info=DELETABLE,
     )
@@ -118,9 +120,9 @@ def _idempotency_keys(metadata: MetaData) -> None:
     table = Table(
         "idempotency_keys",
         metadata,
-        Column("actor", Text, primary_key=True),
-        Column("method", Text, primary_key=True),
-        Column("key", Text, primary_key=True),
+        Column("actor", Text(collation=KEY_COLLATION), primary_key=True),
+        Column("method", Text(collation=KEY_COLLATION), primary_key=True),
+        Column("key", Text(collation=KEY_COLLATION), primary_key=True),
         Column("fingerprint", Text, nullable=False),
         Column("answer", JSONB, nullable=False),
         _now(),
@@ -134,6 +136,6 @@ def _timers(metadata: MetaData) -> None:
     Table(
         "timers",
         metadata,
-        Column("name", Text, primary_key=True),
+        Column("name", Text(collation=KEY_COLLATION), primary_key=True),
         Column("due_at", DateTime(timezone=True), nullable=False),
     )

@@ -26,6 +26,7 @@ from sqlalchemy import Column, DateTime, Index, Integer, MetaData, Table, Text, 
 from sqlalchemy.orm import Session
 
 from contracts.ids import new_id
+from extensions.storage.collations import KEY_COLLATION
 from extensions.storage.tables import DELETABLE
 
 TABLE = "work_items"
@@ -67,7 +68,7 @@ def define(metadata: MetaData) -> Table:
     table = Table(
         TABLE,
         metadata,
-        Column("key", Text, primary_key=True),
+        Column("key", Text(collation=KEY_COLLATION), primary_key=True),
         Column("kind", Text, nullable=False),
         Column("state", Text, nullable=False, server_default=State.WAITING),
         Column("attempts", Integer, nullable=False, server_default="0"),

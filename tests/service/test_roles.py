@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 
 from contracts.services import SERVICES
 from deploy.databases import Database, make
-from deploy.migrate import MigrationError, alembic_config, upgrade
+from deploy.migrate import MigrationError, alembic_config, revisions, upgrade
 from deploy.server_users import ADMINISTRATOR_DATABASE
 from extensions.runtime.addresses import database_variable, owner_variable
 from extensions.storage import migrations
@@ -267,7 +267,7 @@ def test_a_migration_that_waits_for_a_lock_gives_way_and_names_the_table(outdate
 def test_a_migration_goes_on_when_the_lock_is_gone(outdated, impatient):
     with outbox_in_use(outdated) as holder:
         impatient.append(holder.rollback)
-        assert upgrade(outdated) == ("0002", "0003")
+        assert upgrade(outdated) == ("0002", revisions("catalog")[-1].name[:4])
 
 
 def test_a_changed_password_is_valid_from_the_next_start(servers, earlier):
