@@ -12,13 +12,12 @@ from sqlalchemy import ColumnElement, delete, func, select
 from extensions.observability.instruments import DeletedDeadLetters
 from extensions.observability.metrics import Metrics
 from extensions.runtime.steps import run_each
+from extensions.storage.retention import delete_in_batches
 
 log = logging.getLogger(__name__)
 
 # Rows per transaction: short transactions block nothing else.
 BATCH = 500
-# Bounds one run; the next run deletes the rest.
-MAX_BATCHES = 200
 
 
 class DeadLetterBounds(DependencyProvider):
@@ -64,12 +63,8 @@ class DeadLetterBounds(DependencyProvider):
         statement = delete(letters).where(letters.c.id.in_(oldest))
         total = 0
         try:
-            for _ in range(MAX_BATCHES):
-                with work.transaction() as session:
-                    deleted = session.execute(statement).rowcount
+            for deleted in delete_in_batches(work, statement, BATCH):
                 total += deleted
-                if deleted < BATCH:
-                    break
         finally:
             if total:
                 self._instruments.deleted(bound, total)

@@ -6,11 +6,12 @@ deleted (qa/model explores every state without an inbox, too).
 
 import functools
 import logging
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 from nameko import config
-from sqlalchemy import ColumnElement, Table, any_, delete, func, literal_column, select
+from sqlalchemy import ColumnElement, Delete, Table, any_, delete, func, literal_column, select
 
 from extensions.runtime.steps import run_each
 
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 
 # Rows per transaction: short transactions block nothing else.
 BATCH = 5_000
-# Bounds one run; the next run deletes the rest.
+# Bounds one run for one table.
 MAX_BATCHES = 200
 
 # Table: the column with the time from which a row's age counts, the setting for the maximum age, its default in hours.
@@ -52,12 +53,17 @@ def _delete_older(work: Any, table: Table, column: str, age: timedelta) -> int:
     old = select(position).select_from(table).where(table.c[column] < func.statement_timestamp() - age).limit(BATCH)
     # Another process may be deleting too: do not wait for its rows.
     found = old.with_for_update(skip_locked=True).scalar_subquery()
-    statement = delete(table).where(position == any_(func.array(found)))
-    total = 0
+    return sum(delete_in_batches(work, delete(table).where(position == any_(func.array(found))), BATCH))
+
+
+def delete_in_batches(work: Any, statement: Delete, batch: int) -> Iterator[int]:
+    """Execute a DELETE of at most `batch` rows until nothing is left, each time in a transaction of its own.
+
+    Yields the number of rows that each has deleted. Stops after MAX_BATCHES; the next run deletes the rest.
+    """
     for _ in range(MAX_BATCHES):
         with work.transaction() as session:
-            deleted = session.execute(statement).rowcount
-        total += deleted
-        if deleted < BATCH:
-            break
-    return total
+            deleted: int = session.execute(statement).rowcount
+        yield deleted
+        if deleted < batch:
+            return

@@ -123,8 +123,15 @@ def test_what_neither_postgresql_nor_a_person_can_read_is_no_text(value):
 @pytest.mark.parametrize(("kind", "least", "most"), [(Quantity, 1, MAX_QUANTITY), (StockLevel, 0, MAX_STOCK)])
 def test_quantities_have_bounds_and_are_whole_numbers(kind, least, most):
     assert [accepted(kind, least), accepted(kind, most)] == [least, most]
-    for value in (least - 1, most + 1, True, 1.0, 1.5, "1", None):
+    for value in (least - 1, most + 1, float(most + 1), 1e300, True, 1.5, float("inf"), float("nan"), "1", None):
         assert refused(kind, value)
+
+
+@pytest.mark.parametrize("kind", [Quantity, StockLevel, PageLimit])
+def test_an_integer_may_be_written_with_a_point_or_an_exponent(kind):
+    for text in ("1.0", "1e0", "10E-1"):
+        value = accepted(kind, json.loads(text))
+        assert (value, type(value)) == (1, int)
 
 
 @pytest.mark.parametrize("value", ["A", "pen-1.2_b", "9" * 64])
