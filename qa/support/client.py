@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 PRODUCTS = 10
-RETRY_SECONDS = 300.0  # a request is repeated for so long while services are down
+RETRY_SECONDS = 900.0  # a request is repeated for so long: a restart of RabbitMQ takes minutes on a slow machine
 IDLE_SECONDS = 30.0  # the gateway closes a connection that was not used for 75 s
 ADMIN = "admin@example.com"
 CUSTOMER = "demo@example.com"

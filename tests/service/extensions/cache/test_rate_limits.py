@@ -123,7 +123,7 @@ def test_without_redis_nothing_is_limited_and_no_call_waits_long(limits, servers
     try:
         began = Stopwatch()
         assert limits.consume((policy, "me")) == []
-        assert began.seconds < 3
+        assert began.seconds < float(config["REDIS_TIMEOUT_MS"]) / 1000 + 2
         began = Stopwatch()
         spent = [limits.consume((policy, "me")) for _ in range(1000)]
         assert spent.count([]) == 1000
