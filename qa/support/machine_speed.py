@@ -10,7 +10,7 @@ import time
 NUMBERS, SECONDS = 15_000_000, 0.4
 # A busy machine of normal speed, and the highest factor.
 BUSY, HIGHEST = 2.0, 8.0
-RPC_TIMEOUT_SECONDS, HTTP_DEADLINE_SECONDS = 4.0, 5.0  # the defaults of config.yml
+RPC_TIMEOUT_SECONDS, HTTP_DEADLINE_SECONDS, ORDER_WAIT_SECONDS = 4.0, 5.0, 3.5  # the defaults of config.yml
 
 
 def slowness() -> float:
@@ -32,4 +32,5 @@ def deadlines() -> dict[str, str]:
     return {
         "RPC_TIMEOUT_SECONDS": str(RPC_TIMEOUT_SECONDS * factor),
         "HTTP_DEADLINE_SECONDS": str(HTTP_DEADLINE_SECONDS * factor),
+        "ORDER_WAIT_SECONDS": str(ORDER_WAIT_SECONDS * factor),
     }
