@@ -14,7 +14,7 @@ WITH_ENV := set -a; [ ! -f var/env ] || . var/env; set +a;
 # The operator's user of the broker may call services and do nothing else.
 AS_OPERATOR := $(WITH_ENV) [ -z "$$OPERATOR_AMQP_URI" ] || export AMQP_URI="$$OPERATOR_AMQP_URI";
 
-.PHONY: help run demo docs image-digests release-api fuzz stop test test-unit test-service test-e2e test-plain lint load bench bench-quick profile overload remedies chaos chaos-quick hot-product migrate shell clean requirements audit sbom venv model check-consistency
+.PHONY: help run demo docs image-digests release-api fuzz stop test test-unit test-service test-e2e test-plain lint load bench bench-quick profile overload remedies chaos chaos-quick hot-product migrate shell clean requirements audit sbom clients venv model check-consistency
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -141,6 +141,10 @@ requirements: ## recompile requirements*.txt from pyproject.toml (ARGS=--upgrade
 	$(COMPILE) $(ARGS) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 	$(subst pyproject.toml,,$(COMPILE)) $(ARGS) --group audit --output-file requirements-audit.txt
 	$(subst pyproject.toml,,$(COMPILE)) $(ARGS) --group bench --output-file requirements-bench.txt
+	$(subst pyproject.toml,,$(COMPILE)) $(ARGS) --group clients --output-file requirements-clients.txt
+
+clients: $(STAMP) ## install the generators of clients and the linters of openapi.json into var/clients (make test does it)
+	@exec $(BIN)/python -W ignore -m tests.clients.install
 
 venv: $(STAMP) ## create only the virtual environment in .venv
 $(STAMP): requirements-dev.txt requirements-build.txt deploy/local/venv.sh

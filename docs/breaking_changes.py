@@ -134,11 +134,12 @@ class _Schemas:
         self.old, self.new = old, new
 
     def compare(self, old: Schema, new: Schema, where: str, *, sent: bool) -> Iterator[tuple[str, str]]:
-        old, new = _resolve(self.old, old), _resolve(self.new, new)
-        if "allOf" in old and "allOf" in new:
-            for before, after in zip(old["allOf"], new["allOf"], strict=False):
+        before_parts, after_parts = _parts(old), _parts(new)
+        if len(before_parts) > 1 and len(after_parts) > 1:
+            for before, after in zip(before_parts, after_parts, strict=False):
                 yield from self.compare(before, after, where, sent=sent)
             return
+        old, new = _resolve(self.old, old), _resolve(self.new, new)
         before, after = _by_type(self.old, old), _by_type(self.new, new)
         lost = before.keys() - after.keys() if sent else after.keys() - before.keys()
         if lost:
@@ -176,6 +177,14 @@ class _Schemas:
             yield where, "no longer takes other fields"
         if isinstance(values, dict) and isinstance(now_values, dict):
             yield from self.compare(values, now_values, f"{where}.*", sent=sent)
+
+
+def _parts(schema: Schema) -> list[Schema]:
+    """Return the schemas that hold together: those of an allOf, or a reference and the keywords beside it."""
+    beside = {key: value for key, value in schema.items() if key != "$ref"}
+    if "$ref" in schema and beside:
+        return [{"$ref": schema["$ref"]}, beside]
+    return schema.get("allOf", [schema])
 
 
 def _enums(old: Schema, new: Schema, where: str, *, sent: bool) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ problems.py describes the errors of a route, schemas.py the bodies of requests a
 
 import logging
 import re
+import sys
 from collections.abc import Iterator
 
 from pydantic import BaseModel
@@ -41,6 +42,10 @@ CALLERS = {
     Access.USER: "Needs the access token of any user.",
     Access.ADMIN: "Needs the access token of an administrator.",
 }
+OTHER_TAGS = {
+    "well-known": "What clients find at fixed paths (RFC 8615).",
+    "aliases": "Other paths of the operations above, for old clients.",
+}
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -72,8 +77,8 @@ def document(service: type, info: Schema) -> Schema:
     return {
         "openapi": "3.1.0",
         "info": info,
-        "tags": [{"name": tag} for tag in dict.fromkeys(_tag(route.path) for route in routes.values())]
-        + [{"name": "aliases", "description": "Other paths of the operations above."}],
+        "servers": [{"url": "/", "description": "The gateway that served this document."}],
+        "tags": _tags(service, routes),
         "paths": paths,
         "components": _components(list(routes.values())),
     }
@@ -92,7 +97,7 @@ class _Operation:
         route, is_alias = self.route, path != self.route.path
         notes = [re.sub(r"\s+", " ", self.details).strip(), CALLERS[route.access]]
         if is_alias:
-            notes.insert(0, f"Another path for `{route.method} {route.path}`.")
+            notes.insert(0, f"Another path for `{route.method} {route.path}`. Use that one in new programs.")
         operation: Schema = {
             "operationId": _alias_name(self.name, path) if is_alias else self.name,
             "tags": ["aliases" if is_alias else _tag(route.path)],
@@ -104,7 +109,7 @@ class _Operation:
             "x-access": str(route.access),
         }
         if is_alias:
-            operation["x-alias-of"] = self.name
+            operation |= {"deprecated": True, "x-alias-of": self.name}
         if route.body is not None:
             operation["requestBody"] = {
                 "required": True,
@@ -158,6 +163,22 @@ class _Operation:
         for name, route in self.routes.items():
             if PARAMETER.findall(route.path) == [parameter]:
                 yield name, {"operationId": name, "parameters": {parameter: where}}
+
+
+def _tags(service: type, routes: dict[str, RouteDeclaration]) -> list[Schema]:
+    """Return the Tag Objects: a tag for the first segment of each path, described by the module of its routes."""
+    tags: dict[str, str] = {}
+    for name, route in routes.items():
+        tags.setdefault(_tag(route.path), _about(getattr(service, name).__module__))
+    tags |= {name: text for name, text in OTHER_TAGS.items() if name in tags or name == "aliases"}
+    return [{"name": name, "description": text} for name, text in tags.items()]
+
+
+def _about(module: str) -> str:
+    """Return the first line of a module's docstring without the path that it begins with."""
+    text = (sys.modules[module].__doc__ or "").strip().partition("\n")[0]
+    text = text.partition(": ")[2] or text
+    return text[:1].upper() + text[1:]
 
 
 def _components(routes: list[RouteDeclaration]) -> Schema:

@@ -58,7 +58,7 @@ HEADERS = {
     "Link": ('`<path>; rel="next"`: the next page, if there is one.', {"type": "string"}),
     "Retry-After": ("Seconds to wait before a retry.", {"type": "integer", "minimum": 1}),
     "ETag": ("Identifies this version of the resource.", {"type": "string"}),
-    "Idempotent-Replayed": ("`true` on a repeated response.", {"const": "true"}),
+    "Idempotent-Replayed": ("`true` on a repeated response.", {"type": "string", "const": "true"}),
     "RateLimit": ("What remains of each rate limit that applies.", {"type": "string"}),
     "RateLimit-Policy": ("The rate limits that apply.", {"type": "string"}),
     "WWW-Authenticate": ("`Bearer`, and the error of the token by RFC 6750.", {"type": "string"}),
@@ -104,13 +104,18 @@ def _problem_of(route: RouteDeclaration, status: int, errors: list[type[ServiceE
     if _is_stored(route, status):
         headers.append("Idempotent-Replayed")
         name += "OrItAgain"
-    shape = {"properties": {"status": {"const": status}, "code": {"enum": [error.code for error in errors]}}}
+    # Keywords beside $ref hold together with it (JSON Schema 2020-12), and code generators take the type Problem.
+    # They make no type of an allOf with another schema.
+    problem = {
+        "$ref": "#/components/schemas/Problem",
+        "properties": {"status": {"const": status}, "code": {"enum": [error.code for error in errors]}},
+    }
     return name, {
         "description": "\n".join(f"- `{error.code}`: {error.detail}" for error in errors),
         "headers": header_references(headers),
         "content": {
             PROBLEM_TYPE: {
-                "schema": {"allOf": [{"$ref": "#/components/schemas/Problem"}, shape]},
+                "schema": problem,
                 "examples": {error.code: {"value": _problem_example(error)} for error in errors},
             }
         },
