@@ -22,7 +22,7 @@ from orders.product_source import ProductSource
 # still be placed or refused.
 PLACING_SECONDS, LONGEST_PLACING_SECONDS = 0.5, 2.0
 # Placing can take this many times as long as on average. The weight of the newest order in the average.
-PLACING_FACTOR, NEWEST_SHARE = 2.0, 0.1
+PLACING_FACTOR, NEWEST_SHARE = 1.5, 0.1
 
 
 def deadline() -> timedelta:
