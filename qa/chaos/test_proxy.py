@@ -175,7 +175,7 @@ def test_a_commit_is_executed_if_its_reply_is_lost_but_not_if_the_commit_is_lost
 def test_a_message_whose_confirm_is_lost_is_in_the_queue(through):
     proxies, environment = through
     address = parse_url(environment["AMQP_URI"])
-    broker = {"host": f"127.0.0.1:{address['port']}", "userid": address["username"], "password": address["password"]}
+    broker = {"host": f"127.0.0.1:{address['port']}", "userid": address["userid"], "password": address["password"]}
     with amqp.Connection(**broker) as watching, amqp.Connection(**broker) as publishing:
         seen = watching.channel()
         queue = seen.queue_declare(exclusive=False).queue

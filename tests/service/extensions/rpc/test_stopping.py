@@ -13,6 +13,7 @@ from contracts.errors import UpstreamTimeout
 from contracts.events import queue_name
 from contracts.ids import new_id
 from contracts.orders import OrderShipped
+from extensions.messaging import event_handler
 from extensions.messaging.event_handler import handles
 from extensions.messaging.listener import Listener
 from extensions.messaging.topology import RPC_EXCHANGE
@@ -100,7 +101,8 @@ def left_in(queue):
         return left
 
 
-def test_a_stopping_service_handles_delivered_events_and_none_counts_as_failed(started, bus):
+def test_a_stopping_service_handles_delivered_events_and_none_counts_as_failed(started, bus, monkeypatch):
+    monkeypatch.setattr(event_handler, "STOP_SECONDS", 60.0)  # enough for all of them on a slow machine
     events = [OrderShipped(order_id=new_id(), user_id=new_id()) for _ in range(700)]
     for event in events:
         bus.publish(event)
