@@ -123,7 +123,7 @@ def run_service(servers, request, monkeypatch):
 def _speed_up_starts(monkeypatch, request):
     """Skip what takes long and is proved elsewhere. Call it after purge_queues(), which declares the topology."""
     # The count of frozen objects walks through all of them, which takes longer than the rest of a start.
-    monkeypatch.setattr(listener, "gc", Mock())
+    monkeypatch.setattr(listener, "garbage", Mock())
     if request.path.parent.name in PROCESSES:
         # That a service declares the topology is proved by the tests of extensions/.
         for declares in ("ensure", "declare_event_queue", "declare_dead_letter_queue"):
