@@ -1,14 +1,15 @@
-"""Changes the state of the test broker with rabbitmqctl: alarms, permissions. Undo them in the same test."""
+"""Changes the state of the test broker: alarms, permissions. Undo them in the same test."""
 
 import os
 import subprocess
 from contextlib import contextmanager
 
 from deploy.local import install
+from qa.chaos.broker_control import control, topic_permissions
 
 
 def rabbitmqctl(rabbitmq, *arguments):
-    """Run rabbitmqctl on the private broker, and return its output."""
+    """Run rabbitmqctl on the private broker."""
     done = subprocess.run(
         [install.rabbitmq().with_name("rabbitmqctl"), "--node", "order-suite@localhost", "--quiet", *arguments],
         env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", **rabbitmq.environment()},
@@ -20,30 +21,27 @@ def rabbitmqctl(rabbitmq, *arguments):
     )
     if done.returncode:
         raise RuntimeError(f"rabbitmqctl {arguments[0]}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
 
 
 @contextmanager
 def memory_alarm(rabbitmq):
     """The broker is short of memory: it reads nothing from connections that publish. Keep it short."""
-    rabbitmqctl(rabbitmq, "set_vm_memory_high_watermark", "0.0000001")
+    control(rabbitmq, "set_vm_memory_high_watermark", "absolute", "1MB")
     try:
         yield
     finally:
-        rabbitmqctl(rabbitmq, "set_vm_memory_high_watermark", "absolute", "1GB")
+        control(rabbitmq, "set_vm_memory_high_watermark", "absolute", "1GB")
 
 
 @contextmanager
 def topic_permission(rabbitmq, user, exchange, write):
-    """`user` may publish to `exchange` what the regular expression `write` matches; afterwards what it might before."""
-    name, _, before = next(
-        line.partition("\t")
-        for line in rabbitmqctl(rabbitmq, "list_user_topic_permissions", user, "--no-table-headers").splitlines()
-        if line.split("\t")[1] == exchange
-    )
-    _, written, read = before.split("\t")
+    """`user` may publish to `exchange` what the regular expression `write` matches; afterwards what it might before.
+
+    By rabbitmqctl, which takes two seconds: a channel of the broker forgets a checked permission once it is idle.
+    """
+    written, read = topic_permissions(rabbitmq, user, exchange)
     rabbitmqctl(rabbitmq, "set_topic_permissions", user, exchange, write, read)
     try:
         yield
     finally:
-        rabbitmqctl(rabbitmq, "set_topic_permissions", "-p", name, user, exchange, written, read)
+        rabbitmqctl(rabbitmq, "set_topic_permissions", user, exchange, written, read)

@@ -13,10 +13,11 @@ import pytest
 FOLDER_VARIABLE = "TEST_RUN_FOLDER"
 NAME_VARIABLE = "TEST_WORKER"
 # The end-to-end tests share a running suite. They are two groups, so that two workers can run them at the same time:
-# the tests that stop, kill or restart something, and all others.
+# the tests that stop, kill or restart something or need second processes, and all others.
 E2E = "tests/e2e/"
 DISTURBING = {
-    f"{E2E}test_{name}.py" for name in ("crashes", "freezes", "hazards", "instances", "outages", "poison", "restarts")
+    f"{E2E}test_{name}.py"
+    for name in ("crashes", "freezes", "hazards", "instances", "metrics", "outages", "poison", "restarts")
 }
 
 

@@ -4,7 +4,6 @@ Nothing is published on it: while the broker is short of memory or disk, it read
 something was published, acknowledgements neither.
 """
 
-import gc
 import logging
 from contextlib import suppress
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from extensions.messaging import topology
 from extensions.messaging.connection import CONNECTION_ERRORS
 from extensions.messaging.reconnecting_connection import ReconnectingConnection, peers_of
 from extensions.messaging.wire.connection import connection_class
+from extensions.runtime import garbage
 from extensions.runtime.progress import loops_of
 from extensions.security.production import require_own_secrets
 
@@ -107,10 +107,7 @@ class Listener(SharedExtension):
             self._reader = self.container.spawn_managed_thread(self._connection.run, identifier="broker.consuming")
         self._connection.await_first()
         loops_of(self.container).has_started = True
-        # Imported objects live as long as the process. Each full garbage collection spent a tenth of a second on them,
-        # during which no call was served.
-        if not gc.get_freeze_count():  # once per process: objects that a second service drops must still be collected
-            gc.freeze()
+        garbage.end_start()
 
     def await_connection(self, seconds: float) -> None:
         """Wait until the service is connected for the first time, `seconds` at most."""

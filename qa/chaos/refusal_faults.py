@@ -4,7 +4,6 @@ It must wait by itself: all other events leave, and no order is decided later. T
 has a single consumer, so that an event is either taken by all of its consumers or returned.
 """
 
-import json
 import random
 import re
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from contracts.events import EXCHANGE, queue_name
 from contracts.inventory import StockCommitted
 from contracts.orders import OrderShipped
 from contracts.payments import PaymentCaptured
-from qa.chaos.broker_control import TRIES, control, undo
+from qa.chaos.broker_control import TRIES, control, topic_permissions, undo
 from qa.chaos.duplicate_event_faults import RECORDER, channel_of
 from qa.chaos.proxy import BROKER
 from qa.chaos.slow_faults import NOTHING, Effect, SlowFault
@@ -29,7 +28,7 @@ def forbidden(sandbox, chance: random.Random) -> Effect:
     """The producer may not publish one of its events, as before the broker has the definitions of a new version."""
     service = sandbox.next_of("forbidden", list(CHOICE), chance)
     rabbitmq, key = sandbox.servers.rabbitmq, CHOICE[service].event_type
-    write, read = _topic_permissions(rabbitmq, service)
+    write, read = topic_permissions(rabbitmq, service, EXCHANGE)
     set_permissions = ("set_topic_permissions", "-p", "/", service, EXCHANGE)
     without = f"^(?!{re.escape(key)}$){write.removeprefix('^')}"
 
@@ -61,16 +60,6 @@ def unroutable(sandbox, chance: random.Random) -> Effect:
             _bind_again(sandbox, queue, key)
 
     return Effect(f"no queue takes {key}", NOBODY, broken, exclusive=("bindings",))
-
-
-def _topic_permissions(rabbitmq, user):
-    """The (write, read) expressions of a user for the exchange of events, from the definitions of the broker."""
-    definitions = json.loads((rabbitmq.home / "definitions.json").read_text())
-    return next(
-        (one["write"], one["read"])
-        for one in definitions["topic_permissions"]
-        if (one["user"], one["exchange"]) == (user, EXCHANGE)
-    )
 
 
 def _reconnect(sandbox, service):

@@ -21,7 +21,7 @@ SEED = os.environ.get("CHAOS_SEED", "20261122")
 FORM = [
     *("--quick", "--faults", "1", "--orders", "100", "--round", "14", "--pause", "2", "--rate", "8"),
     *("--time-factor", "8"),
-    *("--brief", "--slow-rate", "3", "--hot-product", "2", "--buyers", "200"),
+    *("--brief", "--slow-rate", "3", "--hot-product", "2", "--buyers", "150"),
 ]
 # Three workers on two processors slow each other down by less. Above it, even requests without a fault are refused.
 TOO_SLOW = 3.0

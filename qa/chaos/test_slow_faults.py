@@ -14,7 +14,7 @@ import pytest
 
 from contracts.events import EXCHANGE, queue_name
 from contracts.services import SERVICES
-from qa.chaos import alarm_faults, lock_faults, process_faults, provider_faults, refusal_faults
+from qa.chaos import alarm_faults, broker_control, lock_faults, process_faults, provider_faults, refusal_faults
 from qa.chaos.__main__ import KINDS as CRASH_KINDS
 from qa.chaos.client_faults import clients
 from qa.chaos.duplicate_event_faults import RECORDER, channel_of, start_recording
@@ -275,6 +275,6 @@ def test_the_superusers_faults_report_a_server_that_is_down():
 def test_definitions_have_the_permissions_that_a_fault_restores(servers):
     definitions = json.loads((servers.rabbitmq.home / "definitions.json").read_text())
     for event in refusal_faults.CHOICE.values():
-        write, _read = refusal_faults._topic_permissions(servers.rabbitmq, event.producer)
+        write, _read = broker_control.topic_permissions(servers.rabbitmq, event.producer, EXCHANGE)
         assert event.event_type.replace(".", r"\.") in write
     assert definitions["topic_permissions"]

@@ -9,10 +9,9 @@ import argparse
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import sqlalchemy
@@ -59,8 +58,7 @@ class Check:
 
 def read_databases(urls: Mapping[str, str]) -> Databases:
     """Read everything that the checks need."""
-    with _readers(urls) as query:
-        return _read(query)
+    return _read(_readers(urls))
 
 
 def _read(query: Readers) -> Databases:
@@ -125,14 +123,14 @@ def await_rest(urls: Mapping[str, str], timeout: float = 60.0, pause: float = 0.
     order is undecided and no event waits in an outbox.
     """
     deadline = time.monotonic() + timeout
-    with _readers(urls) as query:
-        while _is_at_work(query) and time.monotonic() < deadline:
-            time.sleep(pause / 2)
-        while True:
-            checks = check(_read(query))
-            if not any(one.ids for one in checks if one.name != DEAD_LETTERS) or time.monotonic() > deadline:
-                return checks
-            time.sleep(pause)
+    query = _readers(urls)
+    while _is_at_work(query) and time.monotonic() < deadline:
+        time.sleep(pause / 2)
+    while True:
+        checks = check(_read(query))
+        if not any(one.ids for one in checks if one.name != DEAD_LETTERS) or time.monotonic() > deadline:
+            return checks
+        time.sleep(pause)
 
 
 def _is_at_work(query: Readers) -> bool:
@@ -265,18 +263,15 @@ def _lines(rows: Iterable[Row]) -> dict[Any, Counter[Any]]:
     return lines
 
 
-@contextmanager
-def _readers(urls: Mapping[str, str]) -> Iterator[Readers]:
-    """A function for each service that reads rows from its database, all with one connection."""
-    engines = {
-        service: sqlalchemy.create_engine(url, pool_size=1, pool_pre_ping=True, connect_args={"connect_timeout": 5})
-        for service, url in urls.items()
-    }
-    try:
-        yield {service: partial(_rows, engine) for service, engine in engines.items()}
-    finally:
-        for engine in engines.values():
-            engine.dispose()
+def _readers(urls: Mapping[str, str]) -> Readers:
+    """Return a function for each service that reads rows from its database."""
+    return {service: partial(_rows, _engine(url)) for service, url in urls.items()}
+
+
+@cache
+def _engine(url: str) -> sqlalchemy.Engine:
+    """One engine for all checks of a process: new ones take longer than the statements of a check."""
+    return sqlalchemy.create_engine(url, pool_size=1, pool_pre_ping=True, connect_args={"connect_timeout": 5})
 
 
 def _rows(engine: sqlalchemy.Engine, statement: str) -> list[Row]:

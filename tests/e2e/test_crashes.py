@@ -12,6 +12,8 @@ from qa.support.client import Client, make_products, place
 from tests.e2e.conftest import READY_SECONDS
 from tests.support import database, eventually
 
+ORDERS = 500
+
 
 def run_load(shop, orders, disturb):
     """Place orders while `disturb()` runs in another thread; returns the result of the load."""
@@ -38,19 +40,19 @@ def assert_all_settled(shop, result, orders):
     shop.assert_sound()
 
 
-def test_a_thousand_orders_with_every_service_killed_and_the_broker_restarted(shop):
+def test_every_order_survives_kills_of_every_service_and_a_restart_of_the_broker(shop):
     before = stored_orders(shop)
 
     def disturb():
         for number, service in enumerate(PROCESSES, start=1):
-            eventually(lambda number=number: stored_orders(shop) >= before + number * 100, timeout=600)
+            eventually(lambda number=number: stored_orders(shop) >= before + number * ORDERS // 10, timeout=600)
             shop.suite.kill(service, signal.SIGKILL)
-        eventually(lambda: stored_orders(shop) >= before + 800, timeout=600)
+        eventually(lambda: stored_orders(shop) >= before + 8 * ORDERS // 10, timeout=600)
         shop.servers.rabbitmq.restart()
 
-    result = run_load(shop, 1000, disturb)
-    assert_all_settled(shop, result, 1000)
-    assert stored_orders(shop) == before + 1000  # repeated requests created no second order
+    result = run_load(shop, ORDERS, disturb)
+    assert_all_settled(shop, result, ORDERS)
+    assert stored_orders(shop) == before + ORDERS  # repeated requests created no second order
 
 
 def test_fifty_requests_with_one_key_create_one_order_while_orders_is_killed(shop, twin):

@@ -12,7 +12,7 @@ from qa.support.client import Client, place
 from tests.e2e.conftest import ROOT
 from tests.support import eventually
 
-CLIENTS, EACH = 8, 20
+CLIENTS, EACH = 8, 12
 # The possible next statuses of each status.
 STEPS = {"CREATED": {"CONFIRMED", "CANCELLED"}, "CONFIRMED": {"CANCELLED"}, "CANCELLED": set()}
 STOCK = ("PENDING", "RESERVED", "COMMITTED", "RELEASED", "RETURNED", "FAILED")

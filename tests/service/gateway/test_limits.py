@@ -88,3 +88,4 @@ def test_logins_do_not_delay_other_requests(gateway, services, login):
     assert started.seconds < 3  # behind the logins, the first request alone would wait longer
     logins.join()
     assert services.users.login.call_count <= 12
+    services.users.login.side_effect = None  # the gateway stops when the last of them has returned

@@ -64,7 +64,7 @@ def victims(servers):
     prepare("notifications")
     running = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(listener, "gc", Mock())  # see run_service
+        patch.setattr(listener, "garbage", Mock())  # see run_service
         yield running
         for container in running:
             container.stop()
