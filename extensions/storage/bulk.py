@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import JSON, Table, TextClause, text
+from sqlalchemy import JSON, String, Table, TextClause, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
+from sqlalchemy.types import TypeEngine
 
 
 def insert_rows(session: Session, table: Table, rows: Sequence[Mapping[str, Any]], *, on_conflict: str = "") -> None:
@@ -61,5 +62,11 @@ def _update(table: Table, key: str, columns: tuple[str, ...]) -> TextClause:
 
 def _unnested(table: Table, columns: tuple[str, ...]) -> str:
     dialect = postgresql.dialect()
-    casts = (f"CAST(:{column} AS {table.c[column].type.compile(dialect=dialect)}[])" for column in columns)
+    types = (_without_collation(table.c[column].type).compile(dialect=dialect) for column in columns)
+    casts = (f"CAST(:{column} AS {kind}[])" for column, kind in zip(columns, types, strict=True))
     return f"unnest({', '.join(casts)})"
+
+
+def _without_collation(kind: TypeEngine[Any]) -> TypeEngine[Any]:
+    """Return the type of a value: a collation belongs to a column, and PostgreSQL has no arrays of it."""
+    return kind.adapt(type(kind), collation=None) if isinstance(kind, String) else kind
