@@ -1,7 +1,7 @@
 """Removes every remedy from a copy of the tree, one at a time, and checks that its named test fails.
 
 python -m qa.remedies                all of them, into the tables of docs/reliability.md (about ten minutes)
-python -m qa.remedies H7 15          only these
+python -m qa.remedies H7 15 W1       only these
 """
 
 import argparse
@@ -15,23 +15,21 @@ import time
 from pathlib import Path
 
 from deploy.local.servers import Servers
-from qa.remedies import hazards, pitfalls
+from qa.remedies import hazards, outside_calls, pitfalls
 from qa.remedies.remedy import apply_all
 from qa.remedies.table import put_into_docs, table_in_docs
 
 ROOT = Path(__file__).parent.parent.parent
+MODULES = (hazards, pitfalls, outside_calls)
 TIMEOUT_SECONDS = 120
 
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("only", nargs="*", help="hazards (H7) and pitfalls (15)")
+    arguments.add_argument("only", nargs="*", help="hazards (H7), pitfalls (15) and calls outside (W1)")
     only = set(arguments.parse_args().only)
     chosen = [
-        (module, remedy)
-        for module in (hazards, pitfalls)
-        for remedy in module.REMEDIES
-        if not only or remedy.against in only
+        (module, remedy) for module in MODULES for remedy in module.REMEDIES if not only or remedy.against in only
     ]
     folder = Path(tempfile.mkdtemp(prefix="order-suite-remedies-"))
     servers = Servers(folder / "servers")
@@ -48,7 +46,7 @@ def main():
         servers.stop()
         shutil.rmtree(servers.data, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
-    print(table_in_docs(hazards), table_in_docs(pitfalls), sep="\n")
+    print(*map(table_in_docs, MODULES), sep="\n")
     sys.exit("\n".join(["not proved to be necessary:", *failures]) if failures else 0)
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from qa.remedies import hazards, pitfalls
+from qa.remedies import hazards, outside_calls, pitfalls
 from qa.remedies.remedy import Patch, Remedy, apply_all
 from qa.remedies.table import outcomes, render_table, table_in_docs, without_times
 
 ROOT = Path(__file__).parent.parent.parent
-REMEDIES = [*hazards.REMEDIES, *pitfalls.REMEDIES]
+MODULES = (hazards, pitfalls, outside_calls)
+REMEDIES = [remedy for module in MODULES for remedy in module.REMEDIES]
 
 
 @pytest.mark.parametrize("remedy", REMEDIES, ids=lambda remedy: f"{remedy.against} {remedy.what}")
@@ -36,7 +37,7 @@ def test_the_test_of_a_remedy_exists(test):
         node = found[0]
 
 
-@pytest.mark.parametrize(("titles", "remedies"), [(one.TITLES, one.REMEDIES) for one in (hazards, pitfalls)])
+@pytest.mark.parametrize(("titles", "remedies"), [(one.TITLES, one.REMEDIES) for one in MODULES])
 def test_every_hazard_and_every_pitfall_has_a_remedy(titles, remedies):
     assert {remedy.against for remedy in remedies} == set(titles)
     assert len(hazards.TITLES) == 16
@@ -44,11 +45,11 @@ def test_every_hazard_and_every_pitfall_has_a_remedy(titles, remedies):
 
 
 def test_the_docs_list_all_remedies():
-    for remedies in (hazards, pitfalls):
+    for remedies in MODULES:
         assert without_times(table_in_docs(remedies)) == without_times(render_table(remedies, {}))
 
 
-@pytest.mark.parametrize("module", [hazards, pitfalls])
+@pytest.mark.parametrize("module", MODULES)
 def test_outcomes_are_read_as_written(module):
     results = {(remedy.against, remedy.what): f"{number} s" for number, remedy in enumerate(module.REMEDIES)}
     assert outcomes(render_table(module, results)) == results
