@@ -58,6 +58,11 @@ def redis() -> Path | None:
     return find("redis-server", "valkey-server")
 
 
+def nginx() -> Path | None:
+    """Return the program of nginx; only a test uses it, as the proxy before a gateway."""
+    return find("nginx")
+
+
 def faketime() -> Path | None:
     """Return the library that changes the clock of processes; only `make chaos` uses it."""
     places = (*Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), Path("/usr/local/lib/faketime/libfaketime.so.1"))
@@ -78,6 +83,7 @@ PACKAGES = (
     Package("postgresql", postgres, ("postgresql.service",)),
     Package("redis-server", redis, ("redis-server.service",)),
     Package("libfaketime", faketime, ()),
+    Package("nginx", nginx, ("nginx.service",)),
 )
 
 
