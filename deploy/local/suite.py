@@ -87,7 +87,7 @@ class Suite:
         self.env = {**os.environ, **ours, **env}
         self.config = config
         self._more = list(more_variables)
-        self._users = users
+        self.users = users
         # the command instead of `nameko`, with the same arguments: tests use it to instrument a service
         self._command = list(command) or [str(Path(sys.executable).with_name("nameko"))]
         self._say = say or (lambda _text: None)
@@ -105,7 +105,7 @@ class Suite:
 
     def start(self) -> None:
         """Start all services and the supervisor, without waiting until they are ready."""
-        if self._users:
+        if self.users:
             self._compile()
         for service in self._services.values():
             service.pid_file.end_leftover(signal.SIGTERM, grace=5)
@@ -202,7 +202,7 @@ class Suite:
     def _spawn(self, service: _Service) -> None:
         command = [*self._command, "run", "--config", self.config, f"{service.name}.service"]
         service.process = spawn(
-            self._users.command(service.name, command) if self._users else command,
+            self.users.command(service.name, command) if self.users else command,
             env=self._environment(service.name),
             log=service.log,
             cwd=ROOT,
@@ -213,7 +213,7 @@ class Suite:
 
     def _environment(self, service: str) -> dict[str, str]:
         own = service_environment.of(service, self.env, ROOT / self.config, self._more)
-        return own | {"HOME": "/nonexistent", "USER": service, "LOGNAME": service} if self._users else own
+        return own | {"HOME": "/nonexistent", "USER": service, "LOGNAME": service} if self.users else own
 
     def _signal(self, service: _Service, number: signal.Signals) -> None:
         if service.alive and service.process is not None:

@@ -202,9 +202,12 @@ def running_suite(servers):
 
 @pytest.fixture
 def twin(shop):
-    """A second process of every service, with the same queues, databases and port. Shared by the tests that use it."""
+    """A second process of every service, with the same queues, databases and port, shared by the tests that use it.
+
+    It has the same users, because processes of different users cannot share a port.
+    """
     if not TWINS:
-        TWINS.append(Suite(shop.suite.env, log_dir=shop.servers.data / "twin/log"))
+        TWINS.append(Suite(shop.suite.env, log_dir=shop.servers.data / "twin/log", users=shop.suite.users))
         TWINS[0].start()
     (twin,) = TWINS
     for service in PROCESSES:
