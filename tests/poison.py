@@ -97,6 +97,8 @@ UNREADABLE = [
     ),
     Poison("a content_type that is no UTF-8", "properties cannot be read", raw=pack(">H", 0x8000) + shortstr(b"\xff")),
 ]
+# Each takes a processor about a second.
+DEEP = [one for one in UNREADABLE if " deep" in one.name]
 
 # Invalid bodies and properties, for any kind of message.
 ANYWHERE = [

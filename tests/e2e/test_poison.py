@@ -14,17 +14,22 @@ from tests.support import connect, database, eventually
 CONSUMERS = sorted({service for event in EVENTS.values() for service in event.consumers})
 
 
+def only_some(messages, service):
+    """All services read headers with the same code, so only one of them gets those that take long."""
+    return [one for one in messages if service == "orders" or one not in poison.DEEP]
+
+
 def poison_everything(channel):
     """Publish all invalid messages. Returns the expected number of dead letters of each service."""
     expected = dict.fromkeys(SERVICES, 0)
     for service in SERVICES:
-        for one in poison.INVALID_CALLS:
+        for one in only_some(poison.INVALID_CALLS, service):
             one.publish(channel, RPC_EXCHANGE, f"{service}.health", reply_to="nowhere")
             expected[service] += 1
     for service in CONSUMERS:
         event = next(event for event in EVENTS.values() if service in event.consumers)
         for queue in (queue_name(service, event), dead_letter_queue(service)):
-            for one in poison.ANYWHERE:
+            for one in only_some(poison.ANYWHERE, service):
                 one.publish(channel, "", queue)
                 expected[service] += 1
     for one in poison.ANYWHERE:
@@ -39,9 +44,8 @@ def dead(service):
 
 def discard_all(rpc):
     while letters := rpc.list_dead_letters()["items"]:
-        for letter in letters:
-            assert letter["error"]
-            rpc.discard_dead_letter(letter["id"])
+        assert all(letter["error"] for letter in letters)
+        rpc.discard_dead_letters(ids=[letter["id"] for letter in letters])
 
 
 def test_no_invalid_message_ends_or_blocks_a_process(shop, caller):

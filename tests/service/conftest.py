@@ -1,5 +1,6 @@
 """Each service in a real Nameko container, against real servers; every test begins with empty tables and queues."""
 
+import json
 from unittest.mock import Mock
 
 import eventlet
@@ -36,6 +37,13 @@ def cheap_password_hashes():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(providers, "MEMORY_KIB", 16)
         patch.setattr(providers, "PASSES", 1)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast_retries(servers):
+    """Retry after short pauses, also if a tool in this process has read the settings again: they are the broker's."""
+    with config.patch({"RETRY_DELAYS_MS": json.loads(servers.environment["RETRY_DELAYS_MS"])}):
         yield
 
 
