@@ -116,7 +116,8 @@ def test_a_key_of_another_type_is_replaced(limits):
     assert limits.consume((policy, "me"))[0].remaining == 1
 
 
-def test_without_redis_nothing_is_limited_and_no_call_waits_long(limits, servers):
+def test_without_redis_nothing_is_limited_and_no_call_waits_long(limits, servers, monkeypatch):
+    monkeypatch.setattr(limits.connection, "_deadline_seconds", 1.0)
     policy = Policy("few", 1, 3600)
     limits.consume((policy, "me"))
     os.kill(servers.redis.pid, signal.SIGSTOP)  # the worst case: it accepts connections and does not respond
