@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-# Ranges for character classes. Escapes of more than four digits differ between Python and the JSON Schemas that contain
-# these classes too, so characters outside the basic plane stand for themselves.
+# Ranges for character classes of Python, and of the JSON Schemas. Without the flag u, which not every reader of a
+# schema sets, a range of ECMAScript cannot have characters beyond the basic plane. So the schemas leave these out.
 UNPRINTABLE = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069"
 """Characters that PostgreSQL refuses, that are invisible, or that change the direction of the text around them."""
 _SURROGATES = r"\ud800-\udfff"  # JSON Schemas never see half of a pair
@@ -17,15 +17,16 @@ LINE_BREAKS = r"\n\x0b\x0c\r\x85\u2028\u2029"
 _WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _DEFAULT_IGNORABLE = (
     r"\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
-    rf"\ufeff\uffa0\ufff0-\ufff8{chr(0x1BCA0)}-{chr(0x1BCA3)}{chr(0x1D173)}-{chr(0x1D17A)}{chr(0xE0000)}-{chr(0xE0FFF)}"
+    r"\ufeff\uffa0\ufff0-\ufff8"
 )
+_DEFAULT_IGNORABLE_BEYOND = r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 _CONTROLS = r"\x00-\x1f\x7f-\x9f"
 INVISIBLE = rf"{_CONTROLS}{_WHITE_SPACE}{_DEFAULT_IGNORABLE}\u2800"
-"""Control characters, the properties White_Space and Default_Ignorable_Code_Point, and the empty pattern of Braille."""
+"""Of the basic plane: control characters, White_Space, Default_Ignorable_Code_Point, the empty pattern of Braille."""
 
 _CONTROL_CHARACTERS = re.compile(f"[{UNPRINTABLE}{_SURROGATES}]")
 _LINE_BREAK = re.compile(f"[{LINE_BREAKS}]")
-_VISIBLE = re.compile(f"[^{INVISIBLE}]")
+_VISIBLE = re.compile(f"[^{INVISIBLE}{_DEFAULT_IGNORABLE_BEYOND}]")
 
 
 def _printable(value: str) -> str:

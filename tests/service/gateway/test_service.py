@@ -34,7 +34,8 @@ CREDENTIALS = {"email": "a@example.com", "password": "a long password"}
 # method, path, body, role (None: no token) -> service.method, its arguments; ACTOR stands for the caller
 ACTOR = object()
 CALLS = [
-    ("POST", "/users/register", CREDENTIALS, None, "users.register", {**CREDENTIALS, "idempotency_key": "k"}),
+    ("POST", "/users/register", CREDENTIALS, None, "users.register",
+     {**CREDENTIALS, "address": "127.0.0.1", "idempotency_key": "k"}),
     ("POST", "/users/login", CREDENTIALS, None, "users.login", CREDENTIALS | {"address": "127.0.0.1"}),
     ("POST", "/users/refresh-token", {"refresh_token": "r"}, None, "users.refresh", {"refresh_token": "r"}),
     ("POST", "/users/logout", {"refresh_token": "r"}, None, "users.logout", {"refresh_token": "r"}),
