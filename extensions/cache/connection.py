@@ -104,8 +104,7 @@ class RedisConnection(SharedExtension):
         self._is_unavailable = True
         self._client.connection_pool.disconnect(inuse_connections=False)  # after a restart of Redis all are dead
         ran_for = time.monotonic() - self._available_since
-        probe = self.container.spawn_managed_thread
-        self._probe = probe(lambda: self._await_return(ran_for), identifier="cache.probe")
+        self._probe = self.container.spawn_managed_thread(lambda: self._await_return(ran_for), identifier="cache.probe")
 
     def _await_return(self, ran_for: float) -> None:
         """Probe Redis until it responds as fast as requests need it. Before, it was available for `ran_for` seconds."""

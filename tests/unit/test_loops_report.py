@@ -14,6 +14,7 @@ from tests.unit.docs.test_bounds import COMPUTE, PRODUCT, START, Finder, dotted
 REPORTS = {"report_progress", "report_idle", "running", "report_current_progress"}
 # They end by themselves, and nothing waits longer: the reasons are the bounds in docs/reliability/bounds.md.
 ENDS = {
+    "extensions/cache/connection.py: RedisConnection.attempt",
     "extensions/cache/pending_invalidations.py: PendingInvalidations.send",
     "extensions/http/routing/dispatcher.py: HttpServer._await_readiness",
     "extensions/http/server/listener.py: HttpListener._accept_backlog",

@@ -466,8 +466,9 @@ class TestAnUpgrade:
     def row(status, *, cancelled=False, reference=None):
         return {"id": new_id(), "order": new_id(), "status": status, "cancelled": cancelled, "reference": reference}
 
-    def test_gives_pending_payments_their_work_items(self, servers):
+    def test_gives_pending_payments_their_work_items(self, servers, monkeypatch):
         migration = importlib.import_module("payments.migrations.0004_work_items")
+        monkeypatch.setattr(migration, "require_stopped", lambda *_: None)  # tests/service/test_upgrades.py
         old = [self.row("PENDING"), self.row("PENDING", cancelled=True), self.row("AUTHORIZED", reference="auth_1")]
         with owned_database("payments").connect() as connection:
             connection.execute(text("DELETE FROM payments"))
