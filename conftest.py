@@ -12,7 +12,7 @@ from nameko.cli.utils import setup_config
 from deploy import keys, migrate
 from deploy.local.process import StartError
 from deploy.local.servers import Servers, remove_data
-from qa.support.machine_speed import deadlines
+from qa.support.machine_speed import deadline_factor, deadlines
 from tests.support import Bus, Caller
 
 ROOT = Path(__file__).parent
@@ -48,12 +48,13 @@ def servers():
         pytest.exit(f"the tests need real servers: {error}", returncode=2)
     private, public = folder / "keys/jwt-private.pem", folder / "keys/jwt-public.pem"
     keys.ensure(private, public)
-    environment |= deadlines() | {
+    limits = deadlines()
+    environment |= limits | {
         "JWT_PRIVATE_KEY_FILE": str(private),
         "JWT_PUBLIC_KEY_FILE": str(public),
         "RETRY_DELAYS_MS": FAST_RETRIES,
         # On a busy machine Redis may take longer than production allows; tests that need it set their own value.
-        "REDIS_TIMEOUT_MS": "5000",
+        "REDIS_TIMEOUT_MS": str(1000 * deadline_factor(limits)),
         # It would end the process of the tests.
         "RESTART_STUCK_SECONDS": "0",
     }
