@@ -4,7 +4,8 @@
 and NFD are equal), the difference between a dotted and a dotless i, and invisible characters. It depends neither on the
 locale of the database nor on the C library.
 
-The migration writes the table anew, about 10 s for 100,000 products; meanwhile nobody can read it.
+The migration writes the table anew; meanwhile it cannot be read. For 100,000 products this takes up to two minutes on a
+busy machine.
 """
 
 import logging

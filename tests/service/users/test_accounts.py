@@ -83,7 +83,7 @@ class TestRegister:
         assert users.refresh(first["refresh_token"])["user"]["roles"] == ["admin"]
 
     def test_a_repetition_returns_no_token_that_was_replaced(self, users):
-        """Its use would end the session of whoever has the successor."""
+        """If it were used, the session of the client that has the successor would end."""
         first = users.register("key@example.com", PASSWORD, idempotency_key="k-1")
         renewed = users.refresh(first["refresh_token"])
         with pytest.raises(AlreadyCompleted):
