@@ -28,7 +28,7 @@ demo: $(STAMP) ## show four orders from start to end, on the running suite, or o
 stop: ## stop the suite that `make run` started in this clone
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m deploy.local stop
 
-test: $(STAMP) ## run every test, on its own real servers, in three processes at once (TEST_WORKERS=1 for one)
+test: $(STAMP) ## run every test, on its own real servers, in four processes at once (TEST_WORKERS=1 for one)
 	@exec $(BIN)/python -m tests.run $(ARGS)
 
 test-unit: $(STAMP) ## run only the tests that need no server (a minute)
@@ -119,7 +119,7 @@ docs: $(STAMP) ## regenerate docs/ from the code: events, their schemas, the Ope
 	@$(BIN)/python -m docs.architecture.generate_events
 	@$(BIN)/python -m docs.generate_api
 
-image-digests: ## print the lines of .env that pin the base images of compose to the digests that their tags have now
+image-digests: ## renew deploy/images.env, which pins the base images of compose to the digests of their tags
 	@exec deploy/image-digests.sh
 
 release-api: docs ## at a release: record the API that later versions are compared with (docs/openapi-released.json)

@@ -186,7 +186,7 @@ def main():
     """The command line; 0 when every test passed."""
     sys.stdout.reconfigure(errors="backslashreplace")  # the text of a failure can hold half of a surrogate pair
     parser = argparse.ArgumentParser(prog="python -m tests.run", description=__doc__)
-    parser.add_argument("--workers", type=int, default=int(os.environ.get("TEST_WORKERS", "3")))
+    parser.add_argument("--workers", type=int, default=int(os.environ.get("TEST_WORKERS", "4")))
     options, arguments = parser.parse_known_args()
     shutil.rmtree(FOLDER, ignore_errors=True)
     (FOLDER / "claims").mkdir(parents=True)

@@ -6,14 +6,14 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-# The standard ports plus 15,000, plus 0, 10, 20 ... 990 by clone: below the kernel's range for outgoing connections
-# (from 32768), and different for each clone, so that two clones that start at once do not compete for a port.
-STANDARD = {"epmd": 4369, "postgres": 5432, "amqp": 5672, "amqp_dist": 5674, "redis": 6379}
-OFFSET = 15_000
-CLONES = 100
-# Metrics: the first port of Prometheus' exporters, moved likewise; ten ports for each service, for as many processes.
-METRICS, INSTANCES = 9100, 10
+# Ten ports for each clone, by its path: below the kernel's range for outgoing connections, which begins at 32,768.
+NAMES = ("epmd", "postgres", "amqp", "amqp_dist", "redis")
+FIRST, BLOCK, CLONES = 20_000, 10, 100
+# Metrics: ten ports for each service of each clone, for as many processes.
+METRICS, INSTANCES = 24_100, 10
 TRIES = 500
+
+_claims: dict[int, tuple[Path, socket.socket]] = {}  # port -> who claimed it, and the socket that shows it to others
 
 
 def reachable(address: str) -> tuple[str, int]:
@@ -49,12 +49,13 @@ def first_free(start: int, *, host: str = "127.0.0.1", taken: frozenset[int] = f
 
 def preferred(root: Path) -> dict[str, int]:
     """Return the preferred ports of the folder `root`, by name; they depend only on its path."""
-    return {name: port + OFFSET + _clone(root) * 10 for name, port in STANDARD.items()}
+    first = FIRST + _clone(root) * BLOCK
+    return {name: first + number for number, name in enumerate(NAMES)}
 
 
 def metrics_addresses(root: Path, services: Sequence[str]) -> dict[str, str]:
     """The ranges of ports that the services' processes serve metrics on, by variable: each takes the first free one."""
-    first = METRICS + OFFSET + _clone(root) * INSTANCES * len(services)
+    first = METRICS + _clone(root) * INSTANCES * len(services)
     starts = {service: first + number * INSTANCES for number, service in enumerate(services)}
     return {
         f"{name.upper()}_METRICS_ADDRESS": f"127.0.0.1:{start}-{start + INSTANCES - 1}"
@@ -67,7 +68,10 @@ def _clone(root: Path) -> int:
 
 
 def choose(root: Path) -> dict[str, int]:
-    """Return free ports by name: the previous ones if they are free, otherwise the next ones. Stored in `root`."""
+    """Return free ports by name: the previous ones if they are free, otherwise the next ones. Stored in `root`.
+
+    They are claimed for `root` until this process ends, so that two suites that start at once choose different ports.
+    """
     memory = root / "ports.json"
     wanted = preferred(root)
     try:
@@ -76,6 +80,23 @@ def choose(root: Path) -> dict[str, int]:
         pass  # the first start, or a file truncated by a crash: use the preferred ports
     chosen: dict[str, int] = {}
     for name, port in wanted.items():
-        chosen[name] = first_free(port, taken=frozenset(chosen.values()))
+        taken = frozenset(chosen.values())
+        while not _claim(free := first_free(port, taken=taken), root):
+            taken |= {free}
+        chosen[name] = free
     memory.write_text(json.dumps(chosen))
     return chosen
+
+
+def _claim(port: int, root: Path) -> bool:
+    """Claim a port for `root`. Returns False if another suite on this machine has claimed it and may not yet listen."""
+    if port in _claims:
+        return _claims[port][0] == root
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        claim.bind(f"\0order-suite-port-{port}")  # in the abstract namespace: it ends with the process
+    except OSError:
+        claim.close()
+        return False
+    _claims[port] = (root, claim)
+    return True

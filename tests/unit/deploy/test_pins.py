@@ -69,15 +69,39 @@ def test_every_base_image_is_a_setting_that_takes_a_digest():
     assert f"ARG PYTHON_IMAGE={in_compose}\n" in dockerfile
 
 
-def test_the_digests_are_printed_as_settings(tmp_path):
-    fake = tmp_path / "docker"
+def pins(path):
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_every_base_image_is_pinned_by_a_digest_of_its_tag():
+    compose = (ROOT / "docker-compose.yml").read_text()
+    pinned = pins(ROOT / "deploy/images.env")
+    assert set(pinned) == IMAGES
+    for setting, image in pinned.items():
+        tag = re.search(rf"\$\{{{setting}:-(\S+)\}}", compose)[1]
+        assert re.fullmatch(rf"{re.escape(tag)}@sha256:[0-9a-f]{{64}}", image), "make image-digests"
+
+
+def test_the_digests_are_renewed(tmp_path):
+    fake, renewed = tmp_path / "docker", tmp_path / "images.env"
     digest = "sha256:" + "0123456789abcdef" * 4
     fake.write_text(f'#!/bin/sh\n[ "$1" = pull ] || echo "name@{digest}"\n')
     fake.chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        [ROOT / "deploy/image-digests.sh"], env=environment, capture_output=True, text=True, timeout=60, check=True
-    )
-    lines = dict(line.split("=", 1) for line in done.stdout.splitlines())
-    assert set(lines) == IMAGES
-    assert all(value.endswith(f"@{digest}") and ":" in value.partition("@")[0] for value in lines.values())
+    command = [ROOT / "deploy/image-digests.sh", renewed]
+    subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert pins(renewed) == {
+        setting: image.partition("@")[0] + "@" + digest for setting, image in pins(ROOT / "deploy/images.env").items()
+    }
+
+
+def test_a_registry_that_does_not_answer_leaves_the_pins(tmp_path):
+    fake, renewed = tmp_path / "docker", tmp_path / "images.env"
+    fake.write_text('#!/bin/sh\n[ "$3" = postgres:16 ] || exit 1\necho name@sha256:0\n')
+    fake.chmod(0o755)
+    renewed.write_text("before\n")
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = [ROOT / "deploy/image-digests.sh", renewed]
+    assert subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False).returncode
+    assert renewed.read_text() == "before\n"

@@ -1,5 +1,8 @@
 import json
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,7 +57,7 @@ def test_one_process_never_gets_a_port_twice(occupied):
 
 def test_five_different_ports_are_chosen_and_remembered(tmp_path):
     chosen = ports.choose(tmp_path)
-    assert set(chosen) == set(ports.STANDARD)
+    assert set(chosen) == set(ports.NAMES)
     assert len(set(chosen.values())) == len(chosen)
     assert ports.choose(tmp_path) == chosen
     assert json.loads((tmp_path / "ports.json").read_text()) == chosen
@@ -67,17 +70,40 @@ def test_a_remembered_port_that_is_occupied_is_replaced(tmp_path, occupied):
     assert chosen["redis"] == ports.choose(tmp_path)["redis"]
 
 
+def test_suites_that_start_at_once_choose_different_ports(tmp_path, monkeypatch):
+    """None of them listens yet when the others choose. This process is several suites, and another process is one."""
+    monkeypatch.setattr(ports, "CLONES", 1)
+    roots = [tmp_path / str(number) for number in range(3)]
+    for root in roots:
+        root.mkdir()
+    chosen = [port for root in roots[:2] for port in ports.choose(root).values()]
+    program = (
+        "import sys, pathlib; from deploy.local import ports; ports.CLONES = 1; ports.choose(pathlib.Path(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", program, roots[2]], check=True, timeout=60)
+    chosen += json.loads((roots[2] / "ports.json").read_text()).values()
+    assert len(set(chosen)) == len(chosen) == 3 * len(ports.NAMES)
+
+
+def test_no_two_clones_share_a_preferred_port(monkeypatch):
+    found = set()
+    for clone in range(ports.CLONES):
+        monkeypatch.setattr(ports, "_clone", lambda _, clone=clone: clone)
+        found.update(ports.preferred(Path()).values())
+    assert len(found) == ports.CLONES * len(ports.NAMES)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"amqp": null}', '{"amqp": "x"}', '{"unknown": 1}'])
 def test_a_damaged_file_of_remembered_ports_is_ignored(tmp_path, text):
     (tmp_path / "ports.json").write_text(text)
-    assert set(ports.choose(tmp_path)) == set(ports.STANDARD)
+    assert set(ports.choose(tmp_path)) == set(ports.NAMES)
 
 
 def test_preferred_ports_are_below_the_range_of_outgoing_connections(tmp_path):
     for number in range(200):
         wishes = ports.preferred(tmp_path / str(number)).values()
         assert all(15_000 < port < 32_768 for port in wishes)
-        assert len(set(wishes)) == len(ports.STANDARD)
+        assert len(set(wishes)) == len(ports.NAMES)
 
 
 def test_each_service_of_each_clone_has_its_own_metrics_ports(tmp_path):
