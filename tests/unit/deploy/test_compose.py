@@ -339,6 +339,13 @@ def test_the_seed_job_uses_the_operators_account():
     assert default(PARTS["seed"]["environment"]["AMQP_URI"]) == f"pyamqp://{OPERATOR}:{OPERATOR}@rabbitmq:5672//"
 
 
+def test_what_a_profile_leaves_behind_can_start_again():
+    """`down` without the profile removes the network and keeps the container, which then refers to a network that is gone."""
+    kept = [name for name, part in PARTS.items() if "profiles" in part]
+    assert kept == ["seed"]
+    assert all(PARTS[name]["network_mode"] == "service:gateway" and not PARTS[name]["networks"] for name in kept)
+
+
 def test_the_broker_loads_the_definitions_of_the_first_job_with_the_same_passwords():
     job = PARTS["prepare"]["environment"]
     passwords = {name: default(value) for name, value in job.items() if name.endswith("_BROKER_PASSWORD")}
