@@ -340,7 +340,7 @@ def test_the_seed_job_uses_the_operators_account():
 
 
 def test_what_a_profile_leaves_behind_can_start_again():
-    """`down` without the profile removes the network and keeps the container, which then refers to a network that is gone."""
+    """`down` without the profile keeps the container, and removes the network that it would refer to."""
     kept = [name for name, part in PARTS.items() if "profiles" in part]
     assert kept == ["seed"]
     assert all(PARTS[name]["network_mode"] == "service:gateway" and not PARTS[name]["networks"] for name in kept)
