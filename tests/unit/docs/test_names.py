@@ -30,7 +30,7 @@ WORD = re.compile(r"(?<![\w.$%-])[A-Za-z]\w*(?![\w-])")
 EXAMPLES = {
     "shipping", "shipment", "refused", "ShippingService", "ShipmentRefused", "ReservationView", "ReservationNotFound",
     "get_reservation", "prepare_shipments", "on_order_confirmed", "loyalty", "LoyaltyService", "LoyaltyRpc",
-    "loyalty.py", "0001_points.py",
+    "loyalty.py",
 }  # fmt: skip
 # Names of Django's layout, Werkzeug, PostgreSQL, RabbitMQ, nginx, Prometheus and libraries.
 FOREIGN = {
