@@ -31,7 +31,7 @@ IS_PLAIN_WIRE = os.environ.get("AMQP_WIRE") == "plain"
 # A mark in the statements that empty tables between tests, so that test_plans can ignore them.
 RESET = "/* reset between tests */ "
 # The time limit of a wait, in seconds. It only matters if a test fails, so it is long enough for the slowest machine.
-TEST_TIMEOUT_SECONDS = 180.0
+TEST_TIMEOUT_SECONDS = float(os.environ.get("TEST_TIMEOUT_SECONDS", "180"))
 # The pauses between two checks of a wait, in seconds, and the share of the time waited that the next pause takes.
 MIN_PAUSE, MAX_PAUSE, PAUSE_SHARE = 0.02, 0.25, 0.05
 SIZES = (
