@@ -55,6 +55,8 @@ def servers():
         "RETRY_DELAYS_MS": FAST_RETRIES,
         # On a busy machine Redis may take longer than production allows; tests that need it set their own value.
         "REDIS_TIMEOUT_MS": str(1000 * deadline_factor(limits)),
+        # A gateway in the process of the tests. The default is a port that all programs of the machine share.
+        "GATEWAY_ADDRESS": "127.0.0.1:0",
         # It would end the process of the tests.
         "RESTART_STUCK_SECONDS": "0",
     }

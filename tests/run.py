@@ -16,10 +16,12 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from deploy.local.process import kill_tree, spawn, wait_until
+from qa.support.machine_speed import slowness
 from tests.worker import FOLDER_VARIABLE, NAME_VARIABLE
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "var/test-run"
+WORKERS = 4
 WIDTH = 100
 SLOWEST = 30
 POLL = 0.2  # seconds
@@ -186,7 +188,9 @@ def main():
     """The command line; 0 when every test passed."""
     sys.stdout.reconfigure(errors="backslashreplace")  # the text of a failure can hold half of a surrogate pair
     parser = argparse.ArgumentParser(prog="python -m tests.run", description=__doc__)
-    parser.add_argument("--workers", type=int, default=int(os.environ.get("TEST_WORKERS", "4")))
+    # On a slow machine fewer of them already use all of its time, and each test meets its deadlines sooner.
+    usual = WORKERS if slowness() == 1 else WORKERS // 2
+    parser.add_argument("--workers", type=int, default=int(os.environ.get("TEST_WORKERS", usual)))
     options, arguments = parser.parse_known_args()
     shutil.rmtree(FOLDER, ignore_errors=True)
     (FOLDER / "claims").mkdir(parents=True)

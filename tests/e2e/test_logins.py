@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 
 from qa.hostile_clients import NormalClients, connector, log_in_concurrently
+from qa.support.machine_speed import deadline_factor
 from tests.support import eventually
 
 LOGINS = 200
@@ -35,8 +36,9 @@ def test_orders_and_probes_are_served_during_many_concurrent_logins(shop):
     assert set(orders.statuses) == {201}
     assert set(live.statuses) == {200}
     # These limits allow for a busy machine. Before logins had their own limit, the median was over 4 s.
-    assert orders.percentile(0.5) < 2500
-    assert live.percentile(0.5) < 500
+    slow = deadline_factor(shop.suite.env)
+    assert orders.percentile(0.5) < 2500 * slow
+    assert live.percentile(0.5) < 500 * slow
     assert logins.keys() <= {200, 503, 504}  # logins over the limit are refused with 503 or 504
     assert log_in_succeeds(shop)
 

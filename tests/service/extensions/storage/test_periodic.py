@@ -115,6 +115,11 @@ def test_instances_never_run_it_at_the_same_time(run_service):
     eventually(ran("tick", before + 3))
 
 
+def due_at(session, timer):
+    """When the timer is due next. By the clock of the database: a run can begin late on a busy machine."""
+    return session.execute(sqlalchemy.text("SELECT due_at FROM timers WHERE name = :timer"), {"timer": timer}).scalar()
+
+
 class Hourglass(operations.Operations):
     """Two methods that run every second: one in the transaction of the timer, one without."""
 
@@ -123,11 +128,12 @@ class Hourglass(operations.Operations):
 
     @periodic(seconds=1.0)
     def turn(self):
-        RUNS.append(("turn", time.monotonic()))
+        RUNS.append(("turn", due_at(self.work.session, "turn")))
 
     @periodic(seconds=1.0, transaction=False)
     def trickle(self):
-        RUNS.append(("trickle", time.monotonic()))
+        with self.work.transaction() as session:
+            RUNS.append(("trickle", due_at(session, "trickle")))
 
 
 def test_it_fires_once_per_interval_however_many_instances_run(run_service):
@@ -138,7 +144,8 @@ def test_it_fires_once_per_interval_however_many_instances_run(run_service):
     for timer in ("turn", "trickle"):
         fired = [at for name, at in RUNS if name == timer]
         assert len(fired) >= 3
-        assert min(later - earlier for earlier, later in pairwise(fired)) >= 0.95
+        assert len(set(fired)) == len(fired)
+        assert min((later - earlier).total_seconds() for earlier, later in pairwise(sorted(fired))) >= 1
 
 
 def test_a_clock_that_was_set_back_stops_no_timer(run_service):
