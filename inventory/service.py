@@ -30,6 +30,7 @@ from extensions.operations import audits, operations
 from extensions.rpc.client import RpcClient
 from extensions.rpc.server import rpc
 from extensions.rpc.signature import WireArguments
+from extensions.runtime.bulkhead import Bulkhead
 from extensions.storage.unit_of_work import UnitOfWork, Work
 from inventory import audit, queries, use_cases
 from inventory.models import Base
@@ -37,9 +38,13 @@ from inventory.models import Base
 NOTHING_ARRIVED = WireArguments()
 # A call to catalog ends this long before the caller gives up, so that the stock can still be set.
 SETTING_SECONDS = 0.5
+# How many calls wait for catalog at a time. While it does not respond, the other calls keep their workers.
+CATALOG_CALLS = 4
 UNKNOWN_PRODUCT = (
     "This product is not known to inventory yet, and the catalog does not respond. Nothing was done; try again."
 )
+
+_catalog_calls = Bulkhead(CATALOG_CALLS, CATALOG_CALLS, lambda: ServiceUnavailable("Too many calls wait for catalog."))
 
 
 @final
@@ -141,7 +146,11 @@ class InventoryService(operations.Operations, InventoryRpc):
         if seconds <= 0:
             raise UpstreamTimeout
         lookup = ProductLookup.parse({"product_ids": [str(product_id)]})
-        found = self.services.within(seconds).catalog.get_products(lookup)
+        _catalog_calls.acquire(seconds)
+        try:
+            found = self.services.within(seconds).catalog.get_products(lookup)
+        finally:
+            _catalog_calls.release()
         return [ProductView.model_validate(product) for product in found["items"]]
 
     @handles(ProductCreated, ProductUpdated)

@@ -4,17 +4,20 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from unittest.mock import Mock
 
+import eventlet
 import pytest
+from eventlet.event import Event
 from sqlalchemy import text
 
 from contracts.catalog import ProductCreated, ProductUpdated
-from contracts.errors import PermissionDenied, ServiceUnavailable, UpstreamTimeout, ValidationFailed
+from contracts.errors import PermissionDenied, ServiceError, ServiceUnavailable, UpstreamTimeout, ValidationFailed
 from contracts.ids import new_id
 from contracts.inventory import StockNotFound
 from contracts.orders import ProductUnavailable
 from extensions.rpc.client import RpcClient
+from inventory import service
 from inventory.service import InventoryService
-from tests.support import FakeServices, database, eventually
+from tests.support import Caller, FakeServices, database, eventually
 
 CUSTOMER = {"user_id": str(new_id()), "roles": ["customer"]}
 NOW = datetime.now(UTC)
@@ -131,6 +134,33 @@ def test_without_catalog_the_replica_decides(inventory, catalog, bus, failure):
     with pytest.raises(ServiceUnavailable, match="catalog does not respond") as refusal:
         inventory.set_stock(str(new_id()), "PEN-1", 1)
     assert refusal.value.retry_after == 1
+
+
+def test_a_catalog_that_hangs_leaves_workers_to_other_calls(inventory, catalog, monkeypatch):
+    """More calls than inventory has workers: those beyond the bulkhead are refused before catalog responds."""
+    responds, hanging, outcomes = Event(), [], []
+
+    def hang(product_ids):
+        hanging.append(product_ids)
+        responds.wait()
+        return {"items": []}
+
+    def set_stock():
+        try:
+            Caller().inventory.set_stock(str(new_id()), "PEN-1", 1)
+        except ServiceError as error:
+            outcomes.append(type(error))
+
+    monkeypatch.setattr(catalog, "get_products", hang)
+    calls = [eventlet.spawn(set_stock) for _ in range(30)]
+    eventually(lambda: len(outcomes) == 30 - service.CATALOG_CALLS)
+    assert set(outcomes) == {ServiceUnavailable}
+    assert len(hanging) == service.CATALOG_CALLS
+    assert inventory.list_stock()["items"] == []
+    responds.send()
+    for call in calls:
+        call.wait()
+    assert outcomes[-service.CATALOG_CALLS :] == [ProductUnavailable] * service.CATALOG_CALLS
 
 
 def test_a_result_is_repeated_without_catalog(inventory, catalog):
