@@ -29,6 +29,9 @@ EVENTS: dict[str, type[Event]] = {
         catalog.ProductUpdated,
         users.UserRegistered,
         users.UserUpdated,
+        users.UserPasswordResetRequested,
+        users.UserEmailVerificationRequested,
+        users.UserDeleted,
     )
 }
 

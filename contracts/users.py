@@ -42,6 +42,13 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
+class Language(StrEnum):
+    """The language of the mails to a user."""
+
+    ENGLISH = "en"
+    TURKISH = "tr"
+
+
 # The addresses of RFC 5321 without quotes and with a dot in the domain: no invisible characters, and no letters that
 # look like others.
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
@@ -92,17 +99,20 @@ class UserRegistered(Event):
 
     user_id: UUID
     email: str
+    language: Language = Language.ENGLISH
+    """Of the mails to the user. Absent in events of version 0.1."""
 
 
 class UserUpdated(Event):
-    """A user's roles changed, the account was switched on or off, or sessions ended.
+    """An account changed: its roles, its language, whether it is active. Or some of its sessions ended.
 
-    Holds for access tokens issued before `at`.
+    Holds for access tokens issued before `at`. Of two events about one account, the later `at` holds.
     """
 
     event_type: ClassVar[str] = "user.updated"
     producer: ClassVar[str] = "users"
-    # Not `consumers`: each process has its own queue while it runs, and the event may be published without any queue.
+    consumers: ClassVar[tuple[str, ...]] = ("notifications",)
+    # Not `consumers`: each process of the gateway has its own queue while it runs.
     listeners: ClassVar[tuple[str, ...]] = ("gateway",)
 
     user_id: UUID
@@ -111,10 +121,60 @@ class UserUpdated(Event):
     at: Instant
     ended_sessions: tuple[UUID, ...] = ()
     """Sessions that were logged out or revoked, by the `sid` of their access tokens. Absent where there is none."""
+    language: Language | None = None
+    """Of the mails to the user. Absent in events of version 0.1: not known, not changed."""
 
     def to_json(self) -> str:
         """The message body."""
         return self.model_dump_json(exclude_defaults=True)
+
+
+class UserPasswordResetRequested(Event):
+    """Someone asked for a new password for this account. The token permits to set one until `expires_at`, once.
+
+    The only place of the token in plain text: users stores its SHA-256. A consumer stores it no longer than it needs to
+    send the mail, and shows it in no log and in no view.
+    """
+
+    event_type: ClassVar[str] = "user.password_reset_requested"
+    producer: ClassVar[str] = "users"
+    consumers: ClassVar[tuple[str, ...]] = ("notifications",)
+
+    user_id: UUID
+    email: str
+    token: str
+    expires_at: Instant
+    language: Language = Language.ENGLISH
+
+
+class UserEmailVerificationRequested(Event):
+    """An account was registered, or its user asked again to verify the address. The token proves it, once.
+
+    The token is treated as the one of UserPasswordResetRequested.
+    """
+
+    event_type: ClassVar[str] = "user.email_verification_requested"
+    producer: ClassVar[str] = "users"
+    consumers: ClassVar[tuple[str, ...]] = ("notifications",)
+
+    user_id: UUID
+    email: str
+    token: str
+    expires_at: Instant
+    language: Language = Language.ENGLISH
+
+
+class UserDeleted(Event):
+    """A user deleted the account. Consumers remove what identifies the person; it may be the first event of an account.
+
+    Events about this account that arrive later bring no personal data back.
+    """
+
+    event_type: ClassVar[str] = "user.deleted"
+    producer: ClassVar[str] = "users"
+    consumers: ClassVar[tuple[str, ...]] = ("notifications", "orders", "payments")
+
+    user_id: UUID
 
 
 # Requests

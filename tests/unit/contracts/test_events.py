@@ -14,7 +14,7 @@ from contracts.events import EVENTS, handler_name, queue_name, schemas
 from contracts.ids import new_id
 from contracts.inventory import Shortage
 from contracts.orders import CancelReason, OrderCreated, OrderLine
-from contracts.users import Role
+from contracts.users import Language, Role
 
 ROOT = Path(__file__).parent.parent.parent.parent
 SERVICES = {path.parent.name for path in ROOT.glob("*/service.py")}
@@ -46,6 +46,9 @@ SAMPLES = {
     "ended_sessions": (new_id(),),
     "email": "name@example.com",
     "roles": (Role.CUSTOMER, Role.ADMIN),
+    "language": Language.TURKISH,
+    "token": "any-token",
+    "expires_at": NOW,
 }
 
 
