@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from contracts import catalog, inventory, notifications, operations, orders, payments, users
+from contracts import account_exports, catalog, inventory, notifications, operations, orders, payments, users
 from contracts.events import queue_name
 from contracts.services import SERVICES
 
@@ -21,12 +21,15 @@ EARLIER, NOW = "2026-11-22T09:12:40.510000Z", "2026-11-22T09:14:29.144000Z"
 # Shortened: a real token has three parts and hundreds of characters.
 ACCESS_TOKEN = "eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiIwMTlhYWM1ZSJ9.c2lnbmF0dXJl"
 REFRESH_TOKEN = "rt_Zk3v9c1QnN4r8m2yB7wXeT0uL5pJ6hGd"
+MAILED_TOKEN = "m1_Qv7Lx2cRk9TzE4bYw8NsA3dHf6JgU0oP"
 
 _USER: dict[str, Any] = {
     "id": AYSE,
     "email": "ayse@example.com",
     "roles": ["customer"],
     "is_active": True,
+    "email_verified": True,
+    "language": "tr",
     "created_at": EARLIER,
     "updated_at": EARLIER,
 }
@@ -52,7 +55,18 @@ _TIMELINE_ENTRY: dict[str, Any] = {
 
 EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
     # users
+    users.Registration: {"email": "ayse@example.com", "password": "a long password of hers", "language": "tr"},
     users.Credentials: {"email": "ayse@example.com", "password": "a long password of hers"},
+    users.ChangePassword: {
+        "current_password": "a long password of hers",
+        "new_password": "an even longer password of hers",
+    },
+    users.RequestPasswordReset: {"email": "ayse@example.com"},
+    users.ConfirmPasswordReset: {"token": MAILED_TOKEN, "new_password": "an even longer password of hers"},
+    users.VerifyEmail: {"token": MAILED_TOKEN},
+    users.UpdateProfile: {"language": "tr"},
+    users.DeleteAccount: {"password": "a long password of hers"},
+    users.Accepted: {"detail": "A mail is on its way."},
     users.RefreshToken: {"refresh_token": REFRESH_TOKEN},
     users.VerifyToken: {"token": ACCESS_TOKEN},
     users.UpdateUser: {"roles": ["customer", "admin"]},
@@ -233,4 +247,19 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "status": "ok",
         "services": {service: {"broker": "ok", "database": "ok", "redis": "ok"} for service in SERVICES},
     },
+}
+EXAMPLES[account_exports.AccountExport] = {
+    "user": _USER,
+    "sessions": [
+        {
+            "id": "019aac5e-7c10-7a44-8d21-3f6b9c0e1a72",
+            "created_at": EARLIER,
+            "expires_at": "2026-12-22T09:12:40.510000Z",
+            "revoked_at": None,
+        }
+    ],
+    "orders": [{**EXAMPLES[orders.OrderView], "payment_method": "pm_ok", "timeline": [_TIMELINE_ENTRY]}],
+    "payments": [{**EXAMPLES[payments.PaymentView], "payment_method": "pm_ok"}],
+    "notifications": [EXAMPLES[notifications.NotificationView]],
+    "next_cursor": None,
 }

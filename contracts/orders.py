@@ -207,6 +207,13 @@ class TimelineView(View):
     items: tuple[TimelineEntry, ...]
 
 
+class ExportedOrder(OrderView):
+    """An order with everything else that is kept about it, for its user."""
+
+    payment_method: str
+    timeline: tuple[TimelineEntry, ...]
+
+
 class SagaView(View):
     """An order that waits for a service. `awaits` says for which and for what, `since` when it changed last."""
 
@@ -243,6 +250,9 @@ class OrdersRpc(OperatedRpc, Protocol):
 
     def get_timeline(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[TimelineView]:
         """Return every event of an order's saga, oldest first. Raises OrderNotFound."""
+
+    def export_orders(self, user_id: UUID, page: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[ExportedOrder]]:
+        """List all that is kept about the orders of a user, newest first. Raises PermissionDenied for another user."""
 
     def cancel_order(
         self, order_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None

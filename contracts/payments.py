@@ -132,6 +132,12 @@ class PaymentView(View):
     updated_at: Instant
 
 
+class ExportedPayment(PaymentView):
+    """A payment with everything else that is kept about it, for its user."""
+
+    payment_method: str
+
+
 class ProviderCallView(View):
     """A call of the payment provider that is not finished. Between attempts, `lease_owner` is null."""
 
@@ -156,6 +162,11 @@ class PaymentsRpc(ParticipantRpc, Protocol):
 
     def get_payment_of_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[PaymentView]:
         """Return the payment of an order. Raises PaymentNotFound."""
+
+    def export_payments(
+        self, user_id: UUID, page: PageRequest, *, actor: Actor = OPERATOR
+    ) -> Json[Page[ExportedPayment]]:
+        """List all that is kept about a user's payments, newest first. Raises PermissionDenied for another user."""
 
     def list_provider_calls(self, wanted: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[ProviderCallView]]:
         """List the calls of the payment provider that are not finished, newest payments first (admin)."""

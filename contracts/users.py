@@ -86,6 +86,8 @@ Password = Annotated[Text, Field(min_length=1, max_length=MAX_PASSWORD), AfterVa
 """In one spelling (NFKC): keyboards differ in how they compose an accent. No control characters, NUL among them."""
 
 Token = Annotated[str, Field(min_length=1, max_length=4096)]
+MailedToken = Annotated[str, Field(min_length=1, max_length=128)]
+"""A one-time token of a mail."""
 
 # Events
 
@@ -180,10 +182,56 @@ class UserDeleted(Event):
 # Requests
 
 
-class Credentials(Request):
-    """The body of POST /users/register and /users/login."""
+class Registration(Request):
+    """The body of POST /users/register. `language` is that of the mails to the user."""
 
     email: Email
+    password: Password
+    language: Language = Language.ENGLISH
+
+
+class Credentials(Request):
+    """The body of POST /users/login."""
+
+    email: Email
+    password: Password
+
+
+class ChangePassword(Request):
+    """The body of PUT /users/me/password."""
+
+    current_password: Password
+    new_password: Password
+
+
+class RequestPasswordReset(Request):
+    """The body of POST /users/password-reset."""
+
+    email: Email
+
+
+class ConfirmPasswordReset(Request):
+    """The body of POST /users/password-reset/confirm."""
+
+    token: MailedToken
+    new_password: Password
+
+
+class VerifyEmail(Request):
+    """The body of POST /users/verify-email."""
+
+    token: MailedToken
+
+
+class UpdateProfile(Request):
+    """The body of PATCH /users/me."""
+
+    language: Language
+
+
+class DeleteAccount(Request):
+    """The body of DELETE /users/me."""
+
     password: Password
 
 
@@ -225,8 +273,25 @@ class UserView(View):
     email: str
     roles: tuple[Role, ...]
     is_active: bool
+    email_verified: bool
+    language: Language
     created_at: Instant
     updated_at: Instant
+
+
+class LoginView(View):
+    """A session of an account, from its login to its end. `id` is the `sid` of its access tokens."""
+
+    id: UUID
+    created_at: Instant
+    expires_at: Instant
+    revoked_at: Instant | None
+
+
+class Accepted(View):
+    """A request that is carried out after the response. `detail` is for people."""
+
+    detail: str
 
 
 class SessionView(View):
@@ -280,7 +345,7 @@ class UsersRpc(OperatedRpc, Protocol):
 
     def register(
         self,
-        credentials: Credentials,
+        registration: Registration,
         address: str = "",
         *,
         actor: Actor = OPERATOR,
@@ -333,6 +398,51 @@ class UsersRpc(OperatedRpc, Protocol):
         PreconditionFailed.
         """
 
+    def change_password(
+        self,
+        change: ChangePassword,
+        address: str = "",
+        session_id: str = "",
+        *,
+        actor: Actor = OPERATOR,
+        if_match: Sequence[str] | None = None,
+    ) -> None:
+        """Set another password for the actor, and end all sessions except `session_id`.
+
+        A wrong current password counts as a failed login from `address`. Raises WrongPassword, TooManyFailedLogins,
+        WeakPassword, UserNotFound, UserInactive, PreconditionFailed.
+        """
+
+    def request_password_reset(self, request: RequestPasswordReset) -> None:
+        """Ask for a mail with a token that sets a new password. Whether there is an account is looked up afterwards.
+
+        An account that has five unused tokens gets no further one until the first of them has expired.
+        """
+
+    def confirm_password_reset(self, reset: ConfirmPasswordReset, address: str = "") -> None:
+        """Set the password with the token of a mail, and end all sessions. Raises InvalidMailedToken, WeakPassword."""
+
+    def request_email_verification(self, *, actor: Actor = OPERATOR) -> None:
+        """Send the actor another token to verify the address. Raises UserNotFound, InvalidState, RateLimited."""
+
+    def verify_email(self, verification: VerifyEmail) -> None:
+        """Record that the address of a mail's token belongs to its account. Raises InvalidMailedToken."""
+
+    def update_profile(
+        self, *, actor: Actor = OPERATOR, if_match: Sequence[str] | None = None, changes: UpdateProfile
+    ) -> Json[UserView]:
+        """Change the actor's own account. Raises UserNotFound, PreconditionFailed."""
+
+    def list_sessions(self, user_id: UUID, page: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[LoginView]]:
+        """List the sessions of an account, newest first; to a customer only their own. Raises UserNotFound."""
+
+    def delete_account(self, deletion: DeleteAccount, address: str = "", *, actor: Actor = OPERATOR) -> None:
+        """Remove the actor's personal data here, and in all services by UserDeleted. A repeated call changes nothing.
+
+        A wrong password counts as a failed login from `address`. Raises WrongPassword, TooManyFailedLogins,
+        UserNotFound, and InvalidState for the last active administrator.
+        """
+
     def set_roles(self, user_id: UUID, roles: Sequence[Role], *, actor: Actor = OPERATOR) -> Json[UserView]:
         """Give an account exactly these roles (admin), such as `["customer", "admin"]`."""
 
@@ -368,6 +478,12 @@ class InvalidCredentials(ServiceError):
     code, status, detail = "INVALID_CREDENTIALS", 401, "E-mail address or password is wrong."
 
 
+class WrongPassword(InvalidCredentials):
+    """A user stated the own password, and it is wrong."""
+
+    detail = "The password of your account is another one. Nothing was done."
+
+
 class TooManyFailedLogins(RateLimited):
     """Too many wrong passwords for an address, with or without an account."""
 
@@ -379,6 +495,12 @@ class InvalidToken(ServiceError):
     """The token is malformed, expired, or was not issued by this suite."""
 
     code, status, detail = "INVALID_TOKEN", 401, "The token is malformed, expired or not ours. Log in again."
+
+
+class InvalidMailedToken(InvalidToken):
+    """The token of a mail is unknown, was used, or has expired."""
+
+    detail = "This token was used already, has expired, or is not ours. Ask for another mail."
 
 
 class OtherAuthorization(InvalidToken):
@@ -418,6 +540,13 @@ class UserInactive(ServiceError):
     """The account is switched off."""
 
     code, status, detail = "USER_INACTIVE", 403, "This account is switched off. Ask an administrator."
+
+
+class EmailNotVerified(ServiceError):
+    """The shop takes orders only from users who have verified their address, and this user has not."""
+
+    code, status = "EMAIL_NOT_VERIFIED", 403
+    detail = "Verify your e-mail address first. POST /users/me/verification-email sends the mail again."
 
 
 class WeakPassword(ServiceError):

@@ -27,6 +27,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from contracts.orders import CancelReason, OrderStatus
+from extensions.storage import deleted_users
 from extensions.storage.tables import APPEND_ONLY, service_metadata
 from orders import saga
 
@@ -53,6 +54,7 @@ class Base(DeclarativeBase):
     """The tables of this service's database."""
 
     metadata = service_metadata()
+    deleted_users = deleted_users.define(metadata)
 
 
 class Order(Base):

@@ -8,9 +8,10 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
-from contracts.base import Actor, Json, Page, page_of
+from contracts.base import Actor, Json, Page, PageRequest, page_of
 from contracts.errors import PermissionDenied
 from contracts.orders import (
+    ExportedOrder,
     OrderFilter,
     OrderNotFound,
     OrderStatus,
@@ -69,6 +70,25 @@ def list_orders(session: Session, wanted: OrderFilter, actor: Actor) -> Json[Pag
         statement = statement.where(Order.created_at < wanted.created_before)
     orders, next_cursor = fetch_page(session, statement, keys=keys, limit=wanted.limit, cursor=wanted.cursor)
     return page_of([view(order) for order in orders], next_cursor)
+
+
+def export_orders(session: Session, user_id: UUID, page: PageRequest, actor: Actor) -> Json[Page[ExportedOrder]]:
+    """Return a page of all that is kept about a user's orders, newest first. Raises PermissionDenied."""
+    if not actor.may_see(user_id):
+        raise PermissionDenied
+    mine = select(Order).options(selectinload(Order.items)).where(Order.user_id == user_id)
+    orders, cursor = fetch_page(session, mine, keys=[Order.id], limit=page.limit, cursor=page.cursor)
+    timelines: dict[UUID, list[TimelineEntry]] = {order.id: [] for order in orders}
+    events = select(TimelineEvent).where(TimelineEvent.order_id.in_(timelines)).order_by(TimelineEvent.id)
+    for event in session.scalars(events):
+        timelines[event.order_id].append(TimelineEntry.model_validate(event))
+    exported = [
+        ExportedOrder.model_validate(
+            {**dict(view(order)), "payment_method": order.payment_method, "timeline": timelines[order.id]}
+        )
+        for order in orders
+    ]
+    return page_of(exported, cursor)
 
 
 def get_timeline(session: Session, order_id: UUID, actor: Actor) -> TimelineView:

@@ -17,6 +17,7 @@ from contracts.inventory import StockCommitted, StockFailed, StockReleased, Stoc
 from contracts.operations import ConsistencyRequest, ConsistencyView
 from contracts.orders import (
     CreateOrder,
+    ExportedOrder,
     OrderFilter,
     OrderNotFound,
     OrdersRpc,
@@ -27,6 +28,7 @@ from contracts.orders import (
 )
 from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
 from contracts.services import Services
+from contracts.users import UserDeleted
 from extensions.cache.local_copies import LocalCopies, LocalCopiesProvider
 from extensions.cache.versioned_cache import Cache, VersionedCache
 from extensions.idempotency import keys
@@ -41,11 +43,12 @@ from extensions.rpc.client import RpcClient
 from extensions.rpc.server import rpc
 from extensions.rpc.signature import WireArguments
 from extensions.runtime.parsed_settings import is_production
+from extensions.storage.deleted_users import DeletedUser
 from extensions.storage.engine import LockTimeout
 from extensions.storage.periodic import periodic
 from extensions.storage.sweeps import Sweep, SweepProvider
 from extensions.storage.unit_of_work import UnitOfWork, Work
-from orders import queries, replicas, use_cases
+from orders import account_deletions, queries, replicas, use_cases
 from orders.admission import Waiting
 from orders.decision_metrics import DecisionMetrics
 from orders.models import Base, LockedOrder, ProductReplica
@@ -96,6 +99,7 @@ class OrdersService(operations.Operations, OrdersRpc):
     decisions: DecisionMetrics = DecisionMetricsProvider()
     ahead: Sweep = SweepProvider("correcting deadlines of orders")
     overdue: Sweep = SweepProvider("cancelling overdue orders")
+    deletions: Sweep = SweepProvider("cancelling orders of deleted users")
 
     # RPC
 
@@ -148,6 +152,10 @@ class OrdersService(operations.Operations, OrdersRpc):
     @rpc
     def get_timeline(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[TimelineView]:
         return queries.get_timeline(self.work.session, order_id, actor).to_dict()
+
+    @rpc
+    def export_orders(self, user_id: UUID, page: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[ExportedOrder]]:
+        return queries.export_orders(self.work.session, user_id, page, actor)
 
     @rpc(idempotent=True)
     def cancel_order(
@@ -207,7 +215,20 @@ class OrdersService(operations.Operations, OrdersRpc):
         changes = [(event, max(timedelta(), now - event.updated_at)) for event in (one.event for one in events)]
         replicas.replicate_products(self.work.session, changes)
 
+    # Events: the accounts of users
+
+    @handles(UserDeleted)
+    def on_user_deleted(self, events: Sequence[Received[UserDeleted]]) -> None:
+        """Cancel the open orders of users who have deleted their accounts. The orders stay in the books."""
+        account_deletions.record_deleted_users(self.work.session, events)
+        self.work.trigger(self.cancel_orders_of_deleted_users)
+
     # Timers
+
+    @periodic(seconds=5.0, transaction=False)
+    def cancel_orders_of_deleted_users(self) -> None:
+        """Cancel open orders, also those that were placed while the account was deleted."""
+        self.deletions.run(self.work, account_deletions.lock_deleted_users, self._cancel_orders)
 
     # After a suspension of the process, handle the waiting replies before orders expire.
     @periodic(seconds=1.0, after_gap=3.0, transaction=False)
@@ -232,6 +253,12 @@ class OrdersService(operations.Operations, OrdersRpc):
         self._forget(overdue)
         if len(overdue) == use_cases.EXPIRE_BATCH:  # there may be more
             self.work.trigger(self.expire_orders)
+
+    def _cancel_orders(self, session: Session, users: Sequence[DeletedUser]) -> None:
+        orders, is_full = account_deletions.cancel_orders(session, users, self._publish)
+        self._forget(orders)
+        if is_full:
+            self.work.trigger(self.cancel_orders_of_deleted_users)
 
     def _place(self, orders: Sequence[NewOrder]) -> list[Json[OrderView]]:
         """Store orders that were priced; returns the result of each."""

@@ -161,13 +161,19 @@ def lock_overdue(
 
 def expire_orders(session: Session, overdue: Sequence[LockedOrder], publish: Publish) -> None:
     """Cancel orders that `lock_overdue` returned."""
-    entries: list[dict[str, Any]] = []
-    for order in overdue:
-        after = saga.apply_command(_saga_of(order), Command.EXPIRE)
-        if after is not None:
-            _apply(order, after, entries, publish)
-    _write(session, overdue)
-    _record(session, entries)
+    _command_all(session, overdue, Command.EXPIRE, publish)
+
+
+def cancel_orders_of_users(
+    session: Session, user_ids: Sequence[UUID], limit: int, publish: Publish
+) -> list[LockedOrder]:
+    """Cancel the open orders of users who have deleted their accounts, at most `limit`; returns them."""
+    mine = ORDER_STATE.where(
+        Order.user_id.in_(user_ids), Order.status.in_([OrderStatus.CREATED, OrderStatus.CONFIRMED])
+    )
+    orders = _read(session, mine.order_by(Order.id).limit(limit).with_for_update())
+    _command_all(session, orders, Command.CANCEL_BY_USER, publish)
+    return orders
 
 
 def lock_ahead(
@@ -186,6 +192,17 @@ def correct_deadlines(session: Session, ahead: Sequence[LockedOrder], deadline: 
         .values(deadline_at=func.statement_timestamp() + deadline)
         .execution_options(synchronize_session=False)
     )
+
+
+def _command_all(session: Session, orders: Sequence[LockedOrder], command: Command, publish: Publish) -> None:
+    """Apply `command` to locked orders; those whose status does not allow it stay as they are."""
+    entries: list[dict[str, Any]] = []
+    for order in orders:
+        after = saga.apply_command(_saga_of(order), command)
+        if after is not None:
+            _apply(order, after, entries, publish)
+    _write(session, orders)
+    _record(session, entries)
 
 
 def _selected(orders: Select[Any], only: Sequence[UUID] | None, without: Sequence[UUID]) -> Select[Any]:

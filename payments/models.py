@@ -10,7 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from contracts.base import StoredCause
 from contracts.ids import new_id
 from contracts.payments import PaymentStatus
-from extensions.storage import work_items
+from extensions.storage import deleted_users, work_items
 from extensions.storage.tables import service_metadata
 from payments.rules import State, state_of
 
@@ -18,10 +18,13 @@ STATUSES = (*PaymentStatus, State.CANCELLED_BEFORE)
 
 
 class Base(DeclarativeBase):
-    """All tables of payments, those of its messaging, and its work items: calls of the provider, by payment id."""
+    """All tables of payments and of its messaging, its work items (calls of the provider, by payment id), and the users
+    who have deleted their accounts.
+    """
 
     metadata = service_metadata()
     work_items = work_items.define(metadata)
+    deleted_users = deleted_users.define(metadata)
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way
         str: Text,
         UUID: Uuid,

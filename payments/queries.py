@@ -11,8 +11,9 @@ from sqlalchemy import Select, Table, Text, cast, exists, select, text
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from contracts.base import Actor, Json, Page, PageRequest, page_of
+from contracts.errors import PermissionDenied
 from contracts.ids import parse_id
-from contracts.payments import PaymentFilter, PaymentNotFound, PaymentView, ProviderCallView
+from contracts.payments import ExportedPayment, PaymentFilter, PaymentNotFound, PaymentView, ProviderCallView
 from extensions.storage.pagination import equal_in_order, fetch_page
 from payments.models import Base, Payment
 from payments.provider import Call, Operation
@@ -38,6 +39,15 @@ def list_payments(session: Session, wanted: PaymentFilter, actor: Actor) -> Json
         payments = payments.where(Payment.status == wanted.status)
     rows, cursor = fetch_page(session, payments, keys=keys, limit=wanted.limit, cursor=wanted.cursor)
     return page_of([PaymentView.model_validate(row) for row in rows], cursor)
+
+
+def export_payments(session: Session, user_id: UUID, page: PageRequest, actor: Actor) -> Json[Page[ExportedPayment]]:
+    """Return a page of all that is kept about a user's payments, newest first. Raises PermissionDenied."""
+    if not actor.may_see(user_id):
+        raise PermissionDenied
+    mine = _visible_to(actor).where(Payment.user_id == user_id)
+    rows, cursor = fetch_page(session, mine, keys=[Payment.id], limit=page.limit, cursor=page.cursor)
+    return page_of([ExportedPayment.model_validate(row) for row in rows], cursor)
 
 
 def get_payment(session: Session, payment_id: UUID, actor: Actor) -> PaymentView:

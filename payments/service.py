@@ -12,14 +12,17 @@ from sqlalchemy.orm import Session
 
 from contracts.base import OPERATOR, Actor, Json, Page, PageRequest, Received
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
-from contracts.payments import PaymentFilter, PaymentsRpc, PaymentView, ProviderCallView
+from contracts.payments import ExportedPayment, PaymentFilter, PaymentsRpc, PaymentView, ProviderCallView
+from contracts.users import UserDeleted
 from extensions.messaging.event_handler import handles
 from extensions.operations import audits, operations
 from extensions.rpc.server import rpc
+from extensions.storage.deleted_users import DeletedUser
 from extensions.storage.periodic import periodic
+from extensions.storage.sweeps import Sweep, SweepProvider
 from extensions.storage.unit_of_work import UnitOfWork, Work
 from extensions.storage.work_items_runner import Limits, executes
-from payments import audit, queries, use_cases
+from payments import account_deletions, audit, queries, use_cases
 from payments.http_provider import HttpProvider
 from payments.models import Base
 from payments.provider import PaymentProvider, SimulatedProvider
@@ -68,6 +71,7 @@ class PaymentsService(operations.Operations, PaymentsRpc):
     name = "payments"
     work: UnitOfWork = Work(Base)
     provider: PaymentProvider = Provider()
+    deletions: Sweep = SweepProvider("clearing payments of deleted users")
 
     @rpc
     def list_payments(self, wanted: PaymentFilter, *, actor: Actor = OPERATOR) -> Json[Page[PaymentView]]:
@@ -80,6 +84,12 @@ class PaymentsService(operations.Operations, PaymentsRpc):
     @rpc
     def get_payment_of_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[PaymentView]:
         return queries.get_payment_of_order(self.work.session, order_id, actor).to_dict()
+
+    @rpc
+    def export_payments(
+        self, user_id: UUID, page: PageRequest, *, actor: Actor = OPERATOR
+    ) -> Json[Page[ExportedPayment]]:
+        return queries.export_payments(self.work.session, user_id, page, actor)
 
     @rpc(admin=True)
     def list_provider_calls(self, wanted: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[ProviderCallView]]:
@@ -109,3 +119,18 @@ class PaymentsService(operations.Operations, PaymentsRpc):
         """Schedule the calls for payments that the previous version stored during an upgrade."""
         if use_cases.adopt_payments(self.work.session):
             self.work.trigger(self.provider_calls)
+
+    @handles(UserDeleted)
+    def on_user_deleted(self, events: Sequence[Received[UserDeleted]]) -> None:
+        """Keep only the amounts of the payments of users who have deleted their accounts."""
+        account_deletions.record_deleted_users(self.work.session, events)
+        self.work.trigger(self.clear_payments_of_deleted_users)
+
+    @periodic(seconds=5.0, transaction=False)
+    def clear_payments_of_deleted_users(self) -> None:
+        """Remove how deleted users paid, also from payments that are settled after the account was deleted."""
+        self.deletions.run(self.work, account_deletions.lock_deleted_users, self._clear_payments)
+
+    def _clear_payments(self, session: Session, users: Sequence[DeletedUser]) -> None:
+        if account_deletions.clear_payments(session, users):
+            self.work.trigger(self.clear_payments_of_deleted_users)

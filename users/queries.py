@@ -9,7 +9,8 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from contracts.base import Actor, Json, Page, PageRequest, page_of
-from contracts.users import TokenRevoked, UserNotFound, UserUpdated, UserView, VerifiedToken
+from contracts.errors import ValidationFailed
+from contracts.users import LoginView, TokenRevoked, UserNotFound, UserUpdated, UserView, VerifiedToken
 from extensions.security.access_tokens import AccessToken
 from extensions.storage.pagination import fetch_page
 from users.models import RefreshFamily, RefreshToken, User
@@ -26,16 +27,39 @@ def now(session: Session) -> datetime:
 
 def get_user(session: Session, user_id: UUID, actor: Actor) -> UserView:
     """Return the account. Raises UserNotFound, also for an account that the actor may not see."""
-    user = session.get(User, user_id) if actor.may_see(user_id) else None
+    return UserView.model_validate(_visible(session, user_id, actor))
+
+
+def find_own(session: Session, actor: Actor) -> User:
+    """Return the account of a user who acts on it, also if it is deleted. Raises ValidationFailed for the operator."""
+    if actor.user_id is None:
+        raise ValidationFailed.field("actor", 'this is for users: pass actor={"user_id": "...", ...}')
+    user = session.get(User, actor.user_id)
     if user is None:
         raise UserNotFound
-    return UserView.model_validate(user)
+    return user
 
 
 def list_users(session: Session, page: PageRequest) -> Json[Page[UserView]]:
-    """Return a page of the accounts, the newest first."""
-    users, cursor = fetch_page(session, select(User), keys=[User.id], limit=page.limit, cursor=page.cursor)
+    """Return a page of the accounts, the newest first, without deleted ones."""
+    accounts = select(User).where(User.deleted_at.is_(None))
+    users, cursor = fetch_page(session, accounts, keys=[User.id], limit=page.limit, cursor=page.cursor)
     return page_of([UserView.model_validate(user) for user in users], cursor)
+
+
+def list_sessions(session: Session, user_id: UUID, page: PageRequest, actor: Actor) -> Json[Page[LoginView]]:
+    """Return a page of the sessions of an account, the newest first. Raises UserNotFound."""
+    _visible(session, user_id, actor)
+    mine = select(RefreshFamily).where(RefreshFamily.user_id == user_id)
+    found, cursor = fetch_page(session, mine, keys=[RefreshFamily.id], limit=page.limit, cursor=page.cursor)
+    return page_of([LoginView.model_validate(one) for one in found], cursor)
+
+
+def _visible(session: Session, user_id: UUID, actor: Actor) -> User:
+    user = session.get(User, user_id) if actor.may_see(user_id) else None
+    if user is None or user.deleted_at is not None:
+        raise UserNotFound
+    return user
 
 
 def list_changed(
@@ -86,6 +110,7 @@ def describe_change(user: User, at: datetime, ended_sessions: Sequence[UUID]) ->
             "user_id": user.id,
             "roles": user.roles,
             "is_active": user.is_active,
+            "language": user.language,
             "at": at,
             "ended_sessions": tuple(ended_sessions),
         }

@@ -67,6 +67,7 @@ def issue(
     issued_at: datetime,
     token_id: UUID,
     session_id: UUID | None = None,
+    email_verified: bool = False,
 ) -> str:
     """Return a signed access token. The same arguments give the same bytes, as Ed25519 is deterministic."""
     issued = int(issued_at.timestamp())
@@ -78,7 +79,11 @@ def issue(
         "iat": issued,
         "exp": issued + ACCESS_TOKEN_SECONDS,
         "jti": str(token_id),
-    } | ({} if session_id is None else {"sid": str(session_id)})
+    }
+    if session_id is not None:
+        claims["sid"] = str(session_id)
+    if email_verified:
+        claims["email_verified"] = True
     headers = {"typ": ACCESS_TOKEN_TYPE, "kid": key.kid}
     return jwt.encode(claims, key.private, algorithm=ACCESS_TOKEN_ALGORITHM, headers=headers)
 
@@ -112,7 +117,10 @@ def successor(refresh_token: str, salt: bytes) -> str:
 
 
 def fingerprint(text: str) -> bytes:
-    """Return the SHA-256 of a refresh token, which is stored. A token of 256 random bits needs no slow hash."""
+    """Return the SHA-256 of a refresh token or of the token of a mail, which is stored.
+
+    A token of 256 random bits needs no slow hash.
+    """
     return hashlib.sha256(text.encode()).digest()
 
 

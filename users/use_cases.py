@@ -22,6 +22,7 @@ from contracts.users import (
     AlreadyCompleted,
     InvalidCredentials,
     InvalidToken,
+    Language,
     NotARefreshToken,
     Role,
     SessionView,
@@ -34,8 +35,8 @@ from contracts.users import (
     UserView,
 )
 from extensions.security.access_tokens import PublicKeys
-from users import queries, token_issuer
-from users.models import RefreshFamily, RefreshToken, User
+from users import mailed_tokens, queries, token_issuer
+from users.models import Purpose, RefreshFamily, RefreshToken, User
 
 REPLAY_WINDOW = timedelta(seconds=10)
 CLEAN_UP_ROWS = 500
@@ -64,9 +65,12 @@ def register(
     policy: SessionPolicy,
     publish: Publish,
     *,
+    language: Language = Language.ENGLISH,
     refresh_token: str | None = None,
 ) -> SessionView:
-    """Create a customer's account and its first session; raises UserAlreadyExists.
+    """Create a customer's account and its first session, and send it a mail to verify the address.
+
+    Raises UserAlreadyExists.
 
     A caller that can compute `refresh_token` again can have the same result again, by `repeat_registration`.
     """
@@ -75,16 +79,20 @@ def register(
         "email": email,
         "password_hash": password_hash,
         "roles": [Role.CUSTOMER.value],
+        "language": language.value,
     }
     statement = insert(User).values(values).on_conflict_do_nothing(index_elements=[func.lower(User.email)])
     user = session.scalars(statement.returning(User)).one_or_none()
     if user is None:
         raise UserAlreadyExists
-    publish(UserRegistered(user_id=user.id, email=user.email))
+    publish(UserRegistered(user_id=user.id, email=user.email, language=language))
+    mailed_tokens.send(session, user, Purpose.EMAIL_VERIFICATION, publish)
     return _open_session(session, user, policy, refresh_token)
 
 
-def repeat_registration(session: Session, refresh_token: str, kid: str, policy: SessionPolicy) -> SessionView:
+def repeat_registration(
+    session: Session, refresh_token: str, kid: str, policy: SessionPolicy, language: Language = Language.ENGLISH
+) -> SessionView:
     """Return the result of `register` again, byte for byte while the key `kid`, which signed it, is still there.
 
     Neither the result nor its tokens are stored. Raises AlreadyCompleted if that first session has ended, or if its
@@ -99,7 +107,13 @@ def repeat_registration(session: Session, refresh_token: str, kid: str, policy: 
         raise AlreadyCompleted
     key = next((key for key in policy.signing_keys if key.kid == kid), policy.key)
     result = _issue(user, token, refresh_token, key)
-    original = {"roles": (Role.CUSTOMER,), "is_active": True, "updated_at": user.created_at}
+    original = {
+        "roles": (Role.CUSTOMER,),
+        "is_active": True,
+        "email_verified": False,
+        "language": language,
+        "updated_at": user.created_at,
+    }
     return result.model_copy(update={"user": result.user.model_copy(update=original)})
 
 
@@ -133,7 +147,7 @@ def refresh(session: Session, refresh_token: str, policy: SessionPolicy, publish
     user = queries.lock_user(session, user_id, shared=True)
     family = session.get(RefreshFamily, family_id, with_for_update=True)
     now = queries.now(session)
-    if user is None or family is None or family.expires_at <= now:
+    if user is None or family is None or family.expires_at <= now or user.deleted_at is not None:
         raise InvalidToken
     if not user.is_active:
         raise UserInactive
@@ -168,7 +182,7 @@ def update_user(
     """
     if not change.model_fields_set:
         raise ValidationFailed.field("", "state roles, is_active or both")
-    user = _lock(session, user_id)
+    user = lock_account(session, user_id)
     require_match(UserView.model_validate(user), if_match)
     roles, is_active = user.roles, user.is_active
     if "roles" in change.model_fields_set:
@@ -176,12 +190,12 @@ def update_user(
     if "is_active" in change.model_fields_set:
         is_active = change.is_active
     # Their access tokens stay revoked when the account is activated again.
-    ended = [] if is_active else _revoke_all(session, user_id)
+    ended = [] if is_active else revoke_sessions(session, user_id)
     if (roles, is_active) != (user.roles, user.is_active):
         if not (is_active and Role.ADMIN in roles):
-            _require_another_admin(session, user)
+            require_another_admin(session, user)
         user.roles, user.is_active = roles, is_active
-        _updated(session, user, publish, ended)
+        record_change(session, user, publish, ended)
     return UserView.model_validate(user)
 
 
@@ -212,7 +226,7 @@ def switch_off(session: Session, user: User) -> None:
 
     Publishes nothing, as `end_sessions`.
     """
-    _revoke_all(session, user.id)
+    revoke_sessions(session, user.id)
     user.is_active, user.updated_at = False, queries.now(session)
 
 
@@ -227,6 +241,42 @@ def end_sessions(session: Session, started_before: datetime) -> int:
     chosen = open_ones.order_by(RefreshFamily.id).limit(MAX_ENDED).with_for_update()
     ended = update(RefreshFamily).where(RefreshFamily.id.in_(chosen)).values(revoked_at=func.clock_timestamp())
     return len(session.scalars(ended.returning(RefreshFamily.id)).all())
+
+
+def lock_account(session: Session, user_id: UUID) -> User:
+    """Lock and return an account. Raises UserNotFound, also for a deleted one."""
+    user = queries.lock_user(session, user_id)
+    if user is None or user.deleted_at is not None:
+        raise UserNotFound
+    return user
+
+
+def require_another_admin(session: Session, user: User) -> None:
+    """Raise InvalidState if this account, locked and not yet changed, is the only active administrator."""
+    if not user.is_active or Role.ADMIN not in user.roles:
+        return
+    # Two administrators who demote each other at the same time lock different accounts; this lock serialises them.
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("the last administrator", 0))))
+    others = select(User.id).where(User.is_active, User.roles.contains([Role.ADMIN.value]), User.id != user.id)
+    if session.scalars(others.limit(1)).first() is None:
+        raise InvalidState("This is the last active administrator. Make another user an administrator first.")
+
+
+def record_change(session: Session, user: User, publish: Publish, ended: Sequence[UUID] = ()) -> None:
+    """Publish the new state of a locked account, with the sessions that have ended."""
+    user.updated_at = queries.now(session)
+    publish(queries.describe_change(user, user.updated_at, ended))
+
+
+def revoke_sessions(session: Session, user_id: UUID, kept: UUID | None = None) -> list[UUID]:
+    """Revoke all sessions of an account except `kept`, and return those with an unexpired access token."""
+    statement = update(RefreshFamily).where(RefreshFamily.user_id == user_id, RefreshFamily.revoked_at.is_(None))
+    if kept is not None:
+        statement = statement.where(RefreshFamily.id != kept)
+    revoked = session.scalars(statement.values(revoked_at=func.clock_timestamp()).returning(RefreshFamily.id)).all()
+    alive = RefreshToken.issued_at > queries.now(session) - timedelta(seconds=ACCESS_TOKEN_SECONDS)
+    with_tokens = select(RefreshToken.family_id).distinct().where(RefreshToken.family_id.in_(revoked), alive)
+    return list(session.scalars(with_tokens))
 
 
 def _owner_of(session: Session, refresh_token: str) -> tuple[UUID, UUID]:
@@ -277,6 +327,8 @@ def _issue(user: User, token: RefreshToken, refresh_token: str, key: token_issue
         issued_at=token.issued_at,
         token_id=token.access_token_id,
         session_id=token.family_id,
+        # As it was then: the same pair is issued again, byte for byte.
+        email_verified=user.email_verified_at is not None and user.email_verified_at <= token.issued_at,
     )
     return SessionView(
         user=UserView.model_validate(user),
@@ -286,40 +338,8 @@ def _issue(user: User, token: RefreshToken, refresh_token: str, key: token_issue
     )
 
 
-def _lock(session: Session, user_id: UUID) -> User:
-    user = queries.lock_user(session, user_id)
-    if user is None:
-        raise UserNotFound
-    return user
-
-
-def _require_another_admin(session: Session, user: User) -> None:
-    """Raise InvalidState if this account, locked and not yet changed, is the only active administrator."""
-    if not user.is_active or Role.ADMIN not in user.roles:
-        return
-    # Two administrators who demote each other at the same time lock different accounts; this lock serialises them.
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("the last administrator", 0))))
-    others = select(User.id).where(User.is_active, User.roles.contains([Role.ADMIN.value]), User.id != user.id)
-    if session.scalars(others.limit(1)).first() is None:
-        raise InvalidState("This is the last active administrator. Make another user an administrator first.")
-
-
-def _updated(session: Session, user: User, publish: Publish, ended: Sequence[UUID] = ()) -> None:
-    user.updated_at = queries.now(session)
-    publish(queries.describe_change(user, user.updated_at, ended))
-
-
 def _end_session(session: Session, user: User, family: RefreshFamily, publish: Publish) -> None:
     """Revoke a family, and publish it so that its access tokens are refused. The account does not change."""
     if family.revoked_at is None:
         family.revoked_at = queries.now(session)
         publish(queries.describe_change(user, family.revoked_at, [family.id]))
-
-
-def _revoke_all(session: Session, user_id: UUID) -> list[UUID]:
-    """Revoke all families of an account, and return those with an unexpired access token."""
-    statement = update(RefreshFamily).where(RefreshFamily.user_id == user_id, RefreshFamily.revoked_at.is_(None))
-    revoked = session.scalars(statement.values(revoked_at=func.clock_timestamp()).returning(RefreshFamily.id)).all()
-    alive = RefreshToken.issued_at > queries.now(session) - timedelta(seconds=ACCESS_TOKEN_SECONDS)
-    with_tokens = select(RefreshToken.family_id).distinct().where(RefreshToken.family_id.in_(revoked), alive)
-    return list(session.scalars(with_tokens))

@@ -47,6 +47,8 @@ class AccessToken:
     expires_at: datetime
     session_id: UUID | None = None
     """The login session of the token."""
+    email_verified: bool = False
+    """Whether the address of the user was verified when the token was issued."""
 
 
 def load_public_keys(path: str | Path) -> PublicKeys:
@@ -113,6 +115,7 @@ def _read(claims: dict[str, Any]) -> AccessToken:
         issued_at=datetime.fromtimestamp(issued, UTC),
         expires_at=datetime.fromtimestamp(expires, UTC),
         session_id=UUID(claims["sid"]) if "sid" in claims else None,
+        email_verified=claims.get("email_verified") is True,
     )
 
 

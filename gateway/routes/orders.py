@@ -3,6 +3,8 @@
 from typing import cast
 from uuid import UUID
 
+from nameko import config
+
 from contracts.base import Json, Page
 from contracts.errors import InvalidState, PermissionDenied
 from contracts.orders import (
@@ -15,9 +17,21 @@ from contracts.orders import (
     TimelineView,
 )
 from contracts.services import Services
+from contracts.users import EmailNotVerified
 from extensions.cache.versioned_cache import VersionedCache
 from extensions.http.message.request import Access, HttpRequest
 from extensions.http.routing.route import route
+
+
+def require_verified_email(request: HttpRequest, services: Services) -> None:
+    """Raise EmailNotVerified unless the caller has verified the address.
+
+    The access token says so if it was verified before; for others, who may have verified it since, users is asked.
+    """
+    if request.token is not None and request.token.email_verified:
+        return
+    if not services.users.get_user(request.user_id, actor=request.actor)["email_verified"]:
+        raise EmailNotVerified
 
 
 class Routes:
@@ -36,11 +50,13 @@ class Routes:
         response=OrderView,
         status=201,
         location="/orders/{id}",
-        errors=(PriceChanged, ProductUnavailable),
+        errors=(PriceChanged, ProductUnavailable, EmailNotVerified),
         idempotent=True,
     )
     def create_order(self, request: HttpRequest[CreateOrder]) -> Json[OrderView]:
         """Place an order; its saga confirms it, or cancels it where stock or payment fails."""
+        if config.get("ORDERS_NEED_VERIFIED_EMAIL", False):
+            require_verified_email(request, self.services)
         return self.services.orders.create_order(
             request.body, actor=request.actor, idempotency_key=request.idempotency_key
         )

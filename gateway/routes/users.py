@@ -12,6 +12,7 @@ from contracts.users import (
     InvalidToken,
     KeySet,
     RefreshToken,
+    Registration,
     SessionView,
     TokenRevoked,
     UpdateUser,
@@ -40,7 +41,7 @@ class Routes:
         "/users/register",
         access=Access.ANYONE,
         service="users",
-        body=Credentials,
+        body=Registration,
         response=SessionView,
         status=201,
         errors=(UserAlreadyExists, AlreadyCompleted, WeakPassword),
@@ -48,7 +49,7 @@ class Routes:
         compute_heavy=True,
         rate_limit="register",
     )
-    def register(self, request: HttpRequest[Credentials]) -> Response:
+    def register(self, request: HttpRequest[Registration]) -> Response:
         """Open a customer's account, and log in."""
         return _secret(
             self.services.users.register(request.body, address=request.address, idempotency_key=request.idempotency_key)

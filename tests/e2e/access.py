@@ -16,6 +16,7 @@ CUSTOMERS = ("ayse", "burak")
 LOGGED_OUT = "logged_out"
 """An administrator who sends the access token of a session that has ended."""
 PASSWORD = "a long password 7"
+OTHER_PASSWORD = "another long password 7"
 OK, ANONYMOUS, FORBIDDEN, MISSING = "ok", 401, 403, 404
 REVOKED = "TOKEN_REVOKED"
 
@@ -70,7 +71,17 @@ def any_token(_caller, whose):
     return OK if whose != "missing" else 401
 
 
-READ_NO_TOKEN = (public, any_token)
+def needs_a_mail(_caller, _whose):
+    """Every caller is allowed; but only the token of a mail is accepted, and this one is from none."""
+    return 401
+
+
+def needs_the_password(_caller, _whose):
+    """Only the user may do it, with the password; this one is another."""
+    return 401
+
+
+READ_NO_TOKEN = (public, any_token, needs_a_mail)
 
 
 @dataclass(frozen=True)
@@ -244,6 +255,18 @@ CASES = {
     "logout": Case(any_token, _refresh_token, missing=_invalid_token, body=lambda token: {"refresh_token": token}),
     "verify_token": Case(any_token, _access_token, missing=_invalid_token, body=lambda token: {"token": token}),
     "get_profile": Case(of_users),
+    "update_profile": Case(of_users, body=lambda _: {"language": "tr"}),
+    "export_account": Case(of_users),
+    "change_password": Case(
+        needs_the_password, body=lambda _: {"current_password": OTHER_PASSWORD, "new_password": PASSWORD}
+    ),
+    "delete_account": Case(needs_the_password, body=lambda _: {"password": OTHER_PASSWORD}),
+    "request_password_reset": Case(public, body=lambda _: {"email": f"{unique()}@example.com"}),
+    "confirm_password_reset": Case(
+        needs_a_mail, body=lambda _: {"token": "no-token-of-ours", "new_password": PASSWORD}
+    ),
+    "verify_email": Case(needs_a_mail, body=lambda _: {"token": "no-token-of-ours"}),
+    "request_email_verification": Case(of_users),
     "list_users": Case(of_admins),
     "get_user": Case(of_admins, _user),
     "update_user": Case(of_admins, _user, body=lambda _: {"is_active": True}),

@@ -213,7 +213,7 @@ def _headers_of(route: RouteDeclaration) -> list[str]:
     by_flag = {
         "Location": route.location,
         "Link": route.paged,
-        "ETag": route.conditional,
+        "ETag": route.sends_etag,
         "Idempotent-Replayed": route.idempotent,
         "RateLimit": route.rate_limited,
         "RateLimit-Policy": route.rate_limited,

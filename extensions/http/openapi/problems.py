@@ -20,7 +20,7 @@ from contracts.errors import (
     UpstreamTimeout,
     ValidationFailed,
 )
-from contracts.users import InvalidToken, TokenRevoked, UserInactive
+from contracts.users import EmailNotVerified, InvalidToken, TokenRevoked, UserInactive
 from extensions.http.message.errors import (
     PROBLEM_TYPE,
     MalformedJson,
@@ -45,6 +45,8 @@ ERRORS_BY_ACCESS: dict[Access, tuple[type[ServiceError], ...]] = {
 }
 ERRORS_OF_A_BODY = (MalformedJson, RequestTimeout, PayloadTooLarge, UnsupportedMediaType)
 ERRORS_OF_A_KEY = (IdempotencyKeyInUse, IdempotencyKeyReused)
+ERRORS_OF_THE_GATEWAY = (EmailNotVerified,)
+"""Errors of a route that the gateway raises before it calls the use case, so they are never stored."""
 # Every route validates its query, can fail with a defect, and can exceed its deadline.
 ERRORS_OF_NO_ROUTE = (PathNotFound, MethodNotAllowed)
 ERRORS_OF_ALL = (ValidationFailed, NotAcceptable, InternalError, ServiceUnavailable, UpstreamTimeout)
@@ -75,7 +77,7 @@ ERROR_HEADERS = {
 def errors_of(route: RouteDeclaration) -> list[type[ServiceError]]:
     """Return every error that a route can return, its own first, one for each code."""
     errors = [*route.errors, *ERRORS_BY_ACCESS[route.access]]
-    if route.method not in {"GET", "DELETE"}:
+    if route.reads_body:
         errors += ERRORS_OF_A_BODY
     if route.idempotent:
         errors += ERRORS_OF_A_KEY
@@ -124,7 +126,8 @@ def _problem_of(route: RouteDeclaration, status: int, errors: list[type[ServiceE
 
 def _is_stored(route: RouteDeclaration, status: int) -> bool:
     """Tell whether an error is stored under the idempotency key: errors of the use case are, others are not."""
-    return route.idempotent and status not in NOT_STORED and any(error.status == status for error in route.errors)
+    stored = {error.status for error in route.errors} - {error.status for error in ERRORS_OF_THE_GATEWAY} - NOT_STORED
+    return route.idempotent and status in stored
 
 
 def _problem_example(error: type[ServiceError]) -> Schema:

@@ -35,7 +35,7 @@ def validate(
         request.instance = declaration.path.format(**request.arguments)
     if declaration.conditional and declaration.method != "GET":
         request.precondition = precondition(request.headers)
-    if declaration.method not in {"GET", "DELETE"}:
+    if declaration.reads_body:
         _validate_body(declaration, request, read_body)
 
 

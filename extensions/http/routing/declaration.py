@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from contracts.base import PageRequest, Request, View
 from contracts.errors import ServiceError
@@ -63,14 +64,24 @@ class RouteDeclaration:
         return self.shared_for < math.inf and not self.is_unlimited
 
     @property
+    def reads_body(self) -> bool:
+        """True where the body of a request is read: of a GET never, of a DELETE only where the route declares one."""
+        return self.method not in {"GET", "DELETE"} or self.body is not None
+
+    @property
     def paged(self) -> bool:
         """True for lists."""
         return issubclass(self.query, PageRequest)
 
     @property
     def conditional(self) -> bool:
-        """True where the response is one resource: it has an ETag, GET takes If-None-Match, PUT and PATCH If-Match.
+        """True where one resource is read or changed: GET takes If-None-Match, PUT and PATCH If-Match.
 
         The handler passes If-Match to the owning service, with `**request.precondition`.
         """
         return self.method in {"GET", "PUT", "PATCH"} and self.sheds_load and not self.paged
+
+    @property
+    def sends_etag(self) -> bool:
+        """True where the response is that resource. A 204 has no body that an ETag could identify."""
+        return self.conditional and self.status != HTTPStatus.NO_CONTENT

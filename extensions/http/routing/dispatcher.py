@@ -225,7 +225,7 @@ def _complete(response: Response, declaration: RouteDeclaration, request: HttpRe
         response.headers["Content-Type"] = declaration.produces
     if declaration.location:
         response.headers["Location"] = declaration.location.format(**response.body)
-    if declaration.conditional:
+    if declaration.sends_etag:
         body, is_shared = response.etag_source(), response.is_shared
         if add_etag(response.headers, body, request, is_shared=is_shared):
             response.status = NOT_MODIFIED

@@ -44,7 +44,16 @@ class TestRegister:
         assert ayse["expires_in"] == 900
         assert set(ayse) == {"user", "access_token", "refresh_token", "token_type", "expires_in"}
         user = ayse["user"]
-        assert set(user) == {"id", "email", "roles", "is_active", "created_at", "updated_at"}
+        assert set(user) == {
+            "id",
+            "email",
+            "roles",
+            "is_active",
+            "email_verified",
+            "language",
+            "created_at",
+            "updated_at",
+        }
         assert (user["email"], user["roles"], user["is_active"]) == ("ayse@example.com", ["customer"], True)
         verified = users.verify(ayse["access_token"])
         assert (verified["valid"], verified["user_id"], verified["roles"]) == (True, user["id"], ["customer"])
@@ -251,6 +260,7 @@ class TestRoles:
             "user_id": user_id,
             "roles": ["customer", "admin"],
             "is_active": True,
+            "language": "en",
             "at": changed["updated_at"],
         }
         assert users.verify(ayse["access_token"])["roles"] == ["customer", "admin"]
