@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 from uuid import UUID
@@ -143,6 +143,9 @@ class Event(BaseModel):
     """Services that must receive it; an event that has any is published `mandatory`."""
     listeners: ClassVar[tuple[str, ...]] = ()
     """Services of which every running process receives it (extensions/messaging/broadcast.py)."""
+    secret_for: ClassVar[timedelta | None] = None
+    """How long its body holds a valid secret, such as the token of a mail. No view and no log shows such a body. A
+    message that could not be handled by then is deleted."""
 
     @property
     def correlation_id(self) -> str:

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypedDict
 from uuid import UUID
@@ -33,6 +34,9 @@ ACCESS_TOKEN_ALGORITHM = "EdDSA"
 ACCESS_TOKEN_TYPE = "at+jwt"
 ACCESS_TOKEN_SECONDS = 15 * 60
 MIN_PASSWORD, MAX_PASSWORD = 8, 128
+PASSWORD_RESET_LIFETIME = timedelta(minutes=30)
+EMAIL_VERIFICATION_LIFETIME = timedelta(hours=24)
+"""How long the token of a mail can be used."""
 
 
 class Role(StrEnum):
@@ -141,6 +145,7 @@ class UserPasswordResetRequested(Event):
     event_type: ClassVar[str] = "user.password_reset_requested"
     producer: ClassVar[str] = "users"
     consumers: ClassVar[tuple[str, ...]] = ("notifications",)
+    secret_for: ClassVar[timedelta | None] = PASSWORD_RESET_LIFETIME
 
     user_id: UUID
     email: str
@@ -158,6 +163,7 @@ class UserEmailVerificationRequested(Event):
     event_type: ClassVar[str] = "user.email_verification_requested"
     producer: ClassVar[str] = "users"
     consumers: ClassVar[tuple[str, ...]] = ("notifications",)
+    secret_for: ClassVar[timedelta | None] = EMAIL_VERIFICATION_LIFETIME
 
     user_id: UUID
     email: str

@@ -12,14 +12,20 @@ from sqlalchemy import Delete, delete, func, select
 from sqlalchemy.orm import Session
 
 from contracts.base import Cause, Publish
-from contracts.users import Language, UserEmailVerificationRequested, UserPasswordResetRequested
+from contracts.users import (
+    EMAIL_VERIFICATION_LIFETIME,
+    PASSWORD_RESET_LIFETIME,
+    Language,
+    UserEmailVerificationRequested,
+    UserPasswordResetRequested,
+)
 from users import queries
 from users.models import MailedToken, Purpose, User
 from users.token_issuer import fingerprint
 
 LIFETIMES: Mapping[Purpose, timedelta] = {
-    Purpose.PASSWORD_RESET: timedelta(minutes=30),
-    Purpose.EMAIL_VERIFICATION: timedelta(hours=24),
+    Purpose.PASSWORD_RESET: PASSWORD_RESET_LIFETIME,
+    Purpose.EMAIL_VERIFICATION: EMAIL_VERIFICATION_LIFETIME,
 }
 EVENTS: Mapping[Purpose, type[UserPasswordResetRequested | UserEmailVerificationRequested]] = {
     Purpose.PASSWORD_RESET: UserPasswordResetRequested,

@@ -2,13 +2,15 @@
 
 import functools
 import logging
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 from nameko import config
 from nameko.extensions import DependencyProvider
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, Table, delete, func, or_, select
 
+from contracts.events import EVENTS, queue_name
 from extensions.observability.instruments import DeletedDeadLetters
 from extensions.observability.metrics import Metrics
 from extensions.runtime.steps import run_each
@@ -24,6 +26,7 @@ class DeadLetterBounds(DependencyProvider):
     """Deletes dead letters for a service: `dead_letter_bounds = DeadLetterBounds()`.
 
     DEAD_LETTER_HOURS is the greatest age of one that was not replayed, MAX_DEAD_LETTERS the greatest number of rows.
+    One that holds a secret, such as the token of a mail, is deleted as soon as the secret has expired, replayed or not.
     """
 
     metrics = Metrics()
@@ -54,7 +57,7 @@ class DeadLetterBounds(DependencyProvider):
             ("age", too_old, f"they are older than {age}"),
             ("number", letters.c.id <= first_too_many, f"there are more than {number}"),
         )
-        run_each(functools.partial(self._delete, work, *bound) for bound in bounds)
+        run_each(functools.partial(self._delete, work, *bound) for bound in (*bounds, *_secrets(letters)))
 
     def _delete(self, work: Any, bound: str, where: ColumnElement[bool], reason: str) -> None:
         letters = work.table("dead_letters")
@@ -69,3 +72,14 @@ class DeadLetterBounds(DependencyProvider):
             if total:
                 self._instruments.deleted(bound, total)
                 log.error("%d dead letters were deleted, because %s", total, reason)
+
+
+def _secrets(letters: Table) -> Iterator[tuple[str, ColumnElement[bool], str]]:
+    """Yield the bound of each kind of event that holds a secret: after that time nothing can be done with it."""
+    for event in EVENTS.values():
+        if event.secret_for is None:
+            continue
+        queues = [queue_name(service, event) for service in event.consumers]
+        is_one = or_(letters.c.queue.in_(queues), letters.c.event_type == event.event_type)
+        has_expired = letters.c.created_at < func.clock_timestamp() - event.secret_for
+        yield "secret", is_one & has_expired, f"the secrets of {event.event_type} in them have expired"

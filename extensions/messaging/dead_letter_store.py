@@ -22,6 +22,11 @@ from extensions.storage.database_access import DatabaseAccess
 log = logging.getLogger(__name__)
 
 SHOWN_BODY = 2000
+SECRET_EVENTS = frozenset(name for name, event in EVENTS.items() if event.secret_for is not None)
+SECRET_QUEUES = frozenset(
+    queue_name(service, EVENTS[name]) for name in SECRET_EVENTS for service in EVENTS[name].consumers
+)
+HIDDEN = "(hidden: it holds the token of a mail)"
 MAX_GROUPS = 100
 # What differs between messages that failed for the same reason: ids and numbers, as a regular expression of PostgreSQL.
 VARIABLE = "[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9]+"
@@ -214,7 +219,7 @@ class DeadLetterStore(DependencyProvider):
             event=row.event_type,
             message_id=row.message_id,
             correlation_id=row.correlation_id,
-            body=row.body,
+            body=HIDDEN if row.queue in SECRET_QUEUES or row.event_type in SECRET_EVENTS else row.body,
             headers=row.headers,
             error=row.error,
             attempts=row.attempts,

@@ -131,16 +131,17 @@ class DeadLetterInstruments:
 
 
 class DeletedDeadLetters:
-    """Dead letters that were deleted because of their age or number."""
+    """Dead letters that were deleted because of their age or number, or because of a secret in them."""
 
     def __init__(self, metrics: Metrics) -> None:
-        text = "Dead letters deleted because they were too old or too many."
+        text = "Dead letters deleted because they were too old or too many, or held a secret that has expired."
         self._series = {
-            bound: metrics.counter("dead_letters_deleted_total", text, bound=bound) for bound in ("age", "number")
+            bound: metrics.counter("dead_letters_deleted_total", text, bound=bound)
+            for bound in ("age", "number", "secret")
         }
 
     def deleted(self, bound: str, count: int) -> None:
-        """Record deleted dead letters; `bound` is `age` or `number`."""
+        """Record deleted dead letters; `bound` is `age`, `number` or `secret`."""
         self._series[bound].inc(count)
 
 

@@ -17,6 +17,7 @@ from contracts.errors import (
 from contracts.events import queue_name
 from contracts.ids import new_id
 from contracts.orders import OrderShipped
+from contracts.users import UserPasswordResetRequested
 from extensions.messaging import dead_letter_bounds, dead_letter_store
 from extensions.messaging.dead_letter_bounds import DeadLetterBounds
 from extensions.messaging.dead_letter_store import DeadLetterStore
@@ -332,6 +333,34 @@ def test_those_beyond_the_greatest_age_are_deleted(letters, bounds):
     with config.patch({"DEAD_LETTER_HOURS": 2}):
         bounds()
     assert [letter["id"] for letter in letters.list_dead_letters()["items"]] == [young]
+
+
+RESET = {
+    "queue": queue_name("notifications", UserPasswordResetRequested),
+    "event_type": UserPasswordResetRequested.event_type,
+    "body": '{"token": "the-token-of-a-mail"}',
+}
+
+
+@pytest.mark.parametrize("changes", [{}, {"event_type": "order.shipped"}, {"queue": QUEUE}])
+def test_the_token_of_a_mail_is_not_shown(letters, changes):
+    store(**RESET | changes)
+    [shown] = letters.list_dead_letters()["items"]
+    assert "the-token-of-a-mail" not in str(shown)
+    assert shown["body"].startswith("(hidden")
+
+
+@pytest.mark.parametrize("changes", [{}, {"event_type": "order.shipped"}, {"queue": QUEUE}])
+def test_one_with_the_token_of_a_mail_is_deleted_when_the_token_has_expired(letters, bounds, changes, caplog):
+    old, young, other = store(**RESET | changes), store(**RESET | changes), store()
+    with database("notifications").begin() as connection:
+        earlier = (
+            "UPDATE dead_letters SET created_at = clock_timestamp() - interval '31 min' WHERE id IN (:old, :other)"
+        )
+        connection.execute(sqlalchemy.text(earlier), {"old": old, "other": other})
+    bounds()
+    assert {letter["id"] for letter in letters.list_dead_letters()["items"]} == {young, other}
+    assert "1 dead letters were deleted, because the secrets of user.password_reset_requested" in caplog.text
 
 
 def test_one_that_is_being_replayed_delays_no_deletion_of_others(letters, bounds):
