@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import and_, false, or_, select, update
+from sqlalchemy import Text, and_, cast, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from contracts.base import Received
@@ -14,11 +14,11 @@ from payments.models import Base, Payment
 from payments.rules import State
 
 CLEAR_BATCH = 500
-# A payment in another state needs its method for the calls that follow: the provider may compare them. It is cleared
-# by a later check.
-FINAL = or_(
-    Payment.status.in_([State.FAILED, State.VOIDED, State.REFUNDED]),
-    and_(Payment.status == State.CAPTURED, Payment.cancel_requested == false()),
+# A payment that needs a call of the provider keeps its method: the provider may compare repeated calls. So does one
+# that will need a call. They are cleared by a later check.
+SETTLED = and_(
+    Payment.status.not_in([State.PENDING, State.AUTHORIZED, State.CANCELLED_BEFORE]),
+    ~exists().where(Base.work_items.c.key == cast(Payment.id, Text)),
 )
 
 
@@ -41,7 +41,7 @@ def clear_payments(session: Session, users: Sequence[deleted_users.DeletedUser])
     """
     user_ids = [user.id for user in users]
     known = or_(Payment.payment_method != DEFAULT_PAYMENT_METHOD, Payment.failure_reason.is_not(None))
-    found = select(Payment.id).where(Payment.user_id.in_(user_ids), FINAL, known).limit(CLEAR_BATCH)
+    found = select(Payment.id).where(Payment.user_id.in_(user_ids), SETTLED, known).limit(CLEAR_BATCH)
     payment_ids = session.scalars(found.with_for_update(skip_locked=True)).all()
     session.execute(
         update(Payment)

@@ -85,7 +85,14 @@ def _life_of_a_session(url):
     session = client.must("POST", "/users/login", account)
     session = client.must("POST", "/users/refresh-token", {"refresh_token": session["refresh_token"]})
     client.token = session["access_token"]
+    client.must("PATCH", "/users/me", {"language": "tr"})
+    client.must("POST", "/users/me/verification-email")
+    client.must("POST", "/users/password-reset", {"email": account["email"]})
+    client.must("PUT", "/users/me/password", {"current_password": PASSWORD, "new_password": f"{PASSWORD}, changed"})
     client.must("POST", "/users/logout", {"refresh_token": session["refresh_token"]})
+    session = client.must("POST", "/users/login", {**account, "password": f"{PASSWORD}, changed"})
+    client.token = session["access_token"]
+    client.request("DELETE", "/users/me", {"password": f"{PASSWORD}, changed"})
     client.close()
 
 

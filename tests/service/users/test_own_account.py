@@ -1,9 +1,11 @@
 """What users do with their own accounts: passwords, verification of the address, language, deletion."""
 
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
 import sqlalchemy
+from argon2 import PasswordHasher
 from nameko import config
 
 from contracts.errors import InvalidState, PreconditionFailed, RateLimited, ValidationFailed
@@ -108,6 +110,19 @@ class TestChangingThePassword:
         users.set_active(ayse["user"]["id"], is_active=False)
         with pytest.raises(UserInactive):
             users.change_password(PASSWORD, NEW, actor=actor(ayse))
+
+    def test_a_login_that_renews_the_hash_meanwhile_does_not_disturb(self, users, ayse):
+        weak = PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash(PASSWORD)
+        execute("UPDATE users SET password_hash = :weak", weak=weak)
+        calls = [
+            lambda: users.change_password(PASSWORD, NEW, actor=actor(ayse)),
+            *[lambda: users.login(EMAIL, PASSWORD)] * 3,
+        ]
+        with ThreadPoolExecutor(len(calls)) as pool:
+            changing, *logins = [pool.submit(call) for call in calls]
+        assert changing.exception() is None
+        assert {type(one.exception()) for one in logins} <= {type(None), InvalidCredentials}
+        assert users.login(EMAIL, NEW)
 
     def test_voids_the_links_of_resets(self, users, bus, ayse):
         token = reset_token(users, bus, ayse)
