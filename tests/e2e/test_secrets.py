@@ -10,6 +10,7 @@ from contracts.services import PROCESSES
 from qa.support.client import Client
 from tests.e2e.conftest import service_users
 from tests.secrets_in_logs import secrets_in
+from tests.support import Bus
 
 PASSWORD = "S3cret-of-this-test, only"
 WRONG = "Wr0ng-secret-of-this-test"
@@ -60,6 +61,33 @@ def test_no_secret_of_a_session_is_in_logs_or_responses(shop):
     assert (status, sessions) == (401, 3)
     text_of_responses = repr(responses)
     assert not [text for text in secret if text in text_of_responses]
+    assert secrets_in(shop.suite.log("gateway").parent, *secret) == []
+
+
+def test_no_token_of_a_mail_is_in_logs_or_responses(shop):
+    client, bus, email = Client(shop.url), Bus(), f"{os.urandom(6).hex()}@example.com"
+    passwords = [PASSWORD, f"{PASSWORD}, changed", f"{PASSWORD}, changed again"]
+    session = client.must("POST", "/users/register", {"email": email, "password": passwords[0]})
+    client.token, user_id = session["access_token"], session["user"]["id"]
+    responses = [client.request("POST", "/users/password-reset", {"email": email})]
+    (verification,) = bus.wait_for("user.email_verification_requested", user_id)
+    (reset,) = bus.wait_for("user.password_reset_requested", user_id)
+    bus.close()
+    for method, path, body in (
+        ("POST", "/users/verify-email", {"token": [verification.token]}),
+        ("POST", "/users/verify-email", {"token": reset.token}),
+        ("POST", "/users/verify-email", {"token": verification.token}),
+        ("POST", "/users/password-reset/confirm", {"token": reset.token, "new_password": "password"}),
+        ("POST", "/users/password-reset/confirm", {"token": reset.token, "new_password": passwords[1]}),
+        ("POST", "/users/password-reset/confirm", {"token": reset.token, "new_password": passwords[1]}),
+        ("PUT", "/users/me/password", {"current_password": WRONG, "new_password": passwords[2]}),
+        ("DELETE", "/users/me", {"password": WRONG}),
+        ("DELETE", "/users/me", {"password": [passwords[1]]}),
+    ):
+        responses.append(client.request(method, path, body))
+    assert [status for status, _ in responses[:7]] == [202, 400, 401, 204, 422, 204, 401]
+    secret = [*passwords, WRONG, verification.token, reset.token]
+    assert not [text for text in secret if text in repr(responses)]
     assert secrets_in(shop.suite.log("gateway").parent, *secret) == []
 
 
