@@ -91,7 +91,7 @@ class TestAddresses:
 
     @pytest.mark.parametrize(
         ("method", "path", "status"),
-        [("GET", "/nowhere", 404), ("DELETE", "/users/me", 405), ("OPTIONS", "/users/me", 204)],
+        [("GET", "/nowhere", 404), ("DELETE", "/users", 405), ("OPTIONS", "/users/me", 204)],
     )
     def test_a_request_that_matches_no_route_counts(self, limited, method, path, status):
         api = limited(per_address="2/3600")
