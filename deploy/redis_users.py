@@ -26,7 +26,7 @@ READ = "+get +hget"
 WRITE = f"{READ} +set +hset +expire +del +unlink +type +eval +evalsha +script|load"
 OF_CACHES = f"{WRITE} +scan"
 OF_LIMITS = f"{WRITE} +time"
-LIMITS_OF_REQUESTS = ("per_address", "per_user", "login", "register")
+LIMITS_OF_REQUESTS = ("per_address", "per_user", "login", "register", "password_reset")
 
 RULES: Mapping[str, str] = {
     **dict.fromkeys(SERVICES, ""),  # every user may send PING

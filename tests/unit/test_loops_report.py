@@ -39,9 +39,12 @@ ENDS = {
     "extensions/storage/engine.py: _wait",
     "extensions/storage/work_items_runner.py: Lane._execute",
     "extensions/storage/work_items_runner.py: WorkItems.stop",
+    "gateway/account_export.py: gather",
     "orders/providers.py: AdmissionQueue._open",
     "orders/providers.py: AdmissionQueue._wait",
     "orders/reconciliation.py: Reconciliation._compare",
+    "users/service.py: UsersService.change_password",
+    "users/service.py: UsersService.delete_account",
     "users/service.py: UsersService.login",
 }
 # Another loop reports for them, or they only start one.
