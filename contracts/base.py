@@ -147,7 +147,7 @@ class Event(BaseModel):
     @property
     def correlation_id(self) -> str:
         """The id of the order that it belongs to, or of the resource that it is about."""
-        for field in ("order_id", "user_id", "id"):
+        for field in ("order_id", "user_id", "product_id", "id"):
             value = getattr(self, field, None)
             if value is not None:
                 return str(value)

@@ -80,6 +80,18 @@ class StockReleased(Event):
     returned: bool = False
 
 
+class StockLow(Event):
+    """The available units of a product fell below its threshold. Published again only after they were at or above it."""
+
+    event_type: ClassVar[str] = "inventory.stock_low"
+    producer: ClassVar[str] = "inventory"
+
+    product_id: UUID
+    product_sku: str
+    available: int
+    threshold: int
+
+
 # Requests
 
 

@@ -104,7 +104,7 @@ class OrderCancelled(Event):
 
 
 class OrderShipped(Event):
-    """The order left the warehouse."""
+    """The order left the warehouse, with this carrier and tracking number if they were stated."""
 
     event_type: ClassVar[str] = "order.shipped"
     producer: ClassVar[str] = "orders"
@@ -112,6 +112,12 @@ class OrderShipped(Event):
 
     order_id: UUID
     user_id: UUID
+    carrier: str | None = None
+    tracking_number: str | None = None
+
+    def to_json(self) -> str:
+        """The message body. What was not stated is absent, as in events of version 0.1.0."""
+        return self.model_dump_json(exclude_none=True)
 
 
 class OrderDelivered(Event):
@@ -185,7 +191,7 @@ class OrderView(View):
     currency: str
     items: tuple[OrderItemView, ...]
     stock_status: Literal["PENDING", "RESERVED", "FAILED", "COMMITTED", "RELEASED", "RETURNED"]
-    payment_status: Literal["PENDING", "AUTHORIZED", "FAILED", "CAPTURED", "VOIDED", "REFUNDED"]
+    payment_status: Literal["PENDING", "AUTHORIZED", "FAILED", "CAPTURED", "VOIDED", "PARTIALLY_REFUNDED", "REFUNDED"]
     version: int
     created_at: Instant
     updated_at: Instant

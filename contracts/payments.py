@@ -96,8 +96,27 @@ class PaymentVoided(Event):
     payment_id: UUID
 
 
+class PaymentPartiallyRefunded(Event):
+    """A part of the captured payment was given back: `amount`. `remaining` is what is still captured afterwards."""
+
+    event_type: ClassVar[str] = "payment.partially_refunded"
+    producer: ClassVar[str] = "payments"
+    consumers: ClassVar[tuple[str, ...]] = ("orders",)
+
+    order_id: UUID
+    payment_id: UUID
+    amount: Money
+    remaining: Money
+    currency: Currency
+    user_id: UUID | None = None
+    """The customer. None only if another producer left it out."""
+
+
 class PaymentRefunded(Event):
-    """The captured payment was refunded."""
+    """All that was captured has been given back. `amount` is what this last refund gave back.
+
+    The optional fields are None in events of version 0.1.0.
+    """
 
     event_type: ClassVar[str] = "payment.refunded"
     producer: ClassVar[str] = "payments"
@@ -105,6 +124,9 @@ class PaymentRefunded(Event):
 
     order_id: UUID
     payment_id: UUID
+    amount: Money | None = None
+    currency: Currency | None = None
+    user_id: UUID | None = None
 
 
 # Requests and views

@@ -16,7 +16,14 @@ from enum import StrEnum
 from contracts.base import Event
 from contracts.inventory import StockCommitted, StockFailed, StockReleased, StockReserved
 from contracts.orders import CancelReason, OrderStatus
-from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
+from contracts.payments import (
+    PaymentAuthorized,
+    PaymentCaptured,
+    PaymentFailed,
+    PaymentPartiallyRefunded,
+    PaymentRefunded,
+    PaymentVoided,
+)
 
 CREATED, CONFIRMED, SHIPPED, DELIVERED, CANCELLED = OrderStatus
 
@@ -69,6 +76,7 @@ REPLIES: dict[type[Event], tuple[str, str]] = {
     PaymentFailed: ("payment", "FAILED"),
     PaymentCaptured: ("payment", "CAPTURED"),
     PaymentVoided: ("payment", "VOIDED"),
+    PaymentPartiallyRefunded: ("payment", "PARTIALLY_REFUNDED"),
     PaymentRefunded: ("payment", "REFUNDED"),
 }
 
@@ -79,11 +87,12 @@ PROGRESS = {
     "AUTHORIZED": 1,
     "COMMITTED": 2,
     "CAPTURED": 2,
-    "FAILED": 3,
-    "RELEASED": 3,
-    "RETURNED": 3,
-    "VOIDED": 3,
-    "REFUNDED": 3,
+    "PARTIALLY_REFUNDED": 3,
+    "FAILED": 4,
+    "RELEASED": 4,
+    "RETURNED": 4,
+    "VOIDED": 4,
+    "REFUNDED": 4,
 }
 
 # An order is decided when its saga has confirmed or cancelled it.

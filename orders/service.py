@@ -25,7 +25,14 @@ from contracts.orders import (
     SagaView,
     TimelineView,
 )
-from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
+from contracts.payments import (
+    PaymentAuthorized,
+    PaymentCaptured,
+    PaymentFailed,
+    PaymentPartiallyRefunded,
+    PaymentRefunded,
+    PaymentVoided,
+)
 from contracts.services import Services
 from extensions.cache.local_copies import LocalCopies, LocalCopiesProvider
 from extensions.cache.versioned_cache import Cache, VersionedCache
@@ -192,6 +199,7 @@ class OrdersService(operations.Operations, OrdersRpc):
         PaymentFailed,
         PaymentCaptured,
         PaymentVoided,
+        PaymentPartiallyRefunded,
         PaymentRefunded,
     )
     def on_replies(self, events: Sequence[Received[Any]]) -> None:
