@@ -169,6 +169,8 @@ def _resolve(described: Schema, definitions: Schema) -> Schema:
 
 
 def _type_in_words(kind: Schema, definitions: Schema) -> str:
+    if "anyOf" in kind:
+        return " or ".join(_type_in_words(_resolve(each, definitions), definitions) for each in kind["anyOf"])
     if "enum" in kind:
         return "one of " + ", ".join(f"`{value}`" for value in kind["enum"])
     if kind.get("type") == "array":
