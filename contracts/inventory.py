@@ -81,7 +81,7 @@ class StockReleased(Event):
 
 
 class StockLow(Event):
-    """The available units of a product fell below its threshold. Published again only after they were at or above it."""
+    """The available units of a product fell below its threshold. Published again after they were at or above it."""
 
     event_type: ClassVar[str] = "inventory.stock_low"
     producer: ClassVar[str] = "inventory"

@@ -1,15 +1,30 @@
 """The contract of the payments service: its events, requests, views, RPC interface and errors."""
 
 import re
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, ClassVar, Protocol
 from uuid import UUID
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
-from contracts.base import OPERATOR, Actor, Currency, Event, Id, Instant, Json, Money, Page, PageRequest, View
+from contracts.base import (
+    OPERATOR,
+    Actor,
+    Currency,
+    Event,
+    Id,
+    Instant,
+    Json,
+    Money,
+    NullIsAbsent,
+    Page,
+    PageRequest,
+    View,
+)
 from contracts.errors import NotFound
 from contracts.operations import ParticipantRpc
+from contracts.text import Line
 
 
 class PaymentStatus(StrEnum):
@@ -20,7 +35,33 @@ class PaymentStatus(StrEnum):
     FAILED = "FAILED"
     CAPTURED = "CAPTURED"
     VOIDED = "VOIDED"
+    PARTIALLY_REFUNDED = "PARTIALLY_REFUNDED"
     REFUNDED = "REFUNDED"
+
+
+class RefundStatus(StrEnum):
+    """The life of a refund. It is tried again until the provider has made it."""
+
+    PENDING = "PENDING"
+    SUCCEEDED = "SUCCEEDED"
+
+
+class AttemptOutcome(StrEnum):
+    """How a call of the payment provider ended."""
+
+    APPROVED = "APPROVED"
+    DECLINED = "DECLINED"
+    CAPTURED = "CAPTURED"
+    VOIDED = "VOIDED"
+    REFUNDED = "REFUNDED"
+    UNAVAILABLE = "UNAVAILABLE"
+    """The provider did nothing, because it could not serve."""
+    REFUSED = "REFUSED"
+    """The provider did nothing, because the call contradicts an earlier one or is invalid."""
+    UNKNOWN = "UNKNOWN"
+    """The connection was lost, or there was no response within the deadline: the provider may have acted."""
+    ERROR = "ERROR"
+    """The call failed inside the payments service."""
 
 
 DEFAULT_PAYMENT_METHOD = "pm_ok"
@@ -132,6 +173,34 @@ class PaymentRefunded(Event):
 # Requests and views
 
 
+def _more_than_zero(amount: Decimal) -> Decimal:
+    if not amount:
+        message = "must be more than 0.00"
+        raise ValueError(message)
+    return amount
+
+
+PositiveMoney = Annotated[
+    Money,
+    AfterValidator(_more_than_zero),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^[0-9]{1,10}(\.[0-9]{1,2})?$",
+            "not": {"pattern": r"^0+(\.0+)?$"},
+            "examples": ["149.90"],
+        }
+    ),
+]
+
+
+class RefundPayment(NullIsAbsent):
+    """The body of POST /payments/{payment_id}/refund. Without an amount, all that is left is refunded."""
+
+    amount: PositiveMoney | None = None
+    reason: Line
+
+
 class PaymentFilter(PageRequest):
     """The query of GET /payments."""
 
@@ -150,8 +219,44 @@ class PaymentView(View):
     status: PaymentStatus
     transaction_reference: str | None
     failure_reason: str | None
+    refunded_amount: Money
     created_at: Instant
     updated_at: Instant
+
+
+class RefundView(View):
+    """A refund of a payment, in full or in part.
+
+    `reason` and `requested_by` are those of the administrator who asked for it; null if the order was cancelled.
+    """
+
+    id: UUID
+    payment_id: UUID
+    order_id: UUID
+    amount: Money
+    currency: str
+    status: RefundStatus
+    reason: str | None
+    requested_by: UUID | None
+    created_at: Instant
+    completed_at: Instant | None
+
+
+class AttemptView(View):
+    """A call of the payment provider that has ended, also one that failed.
+
+    `attempt` counts the attempts of an operation since it became due. If a number is missing, the process ended during
+    that attempt. `detail` is the provider's reason or the error. `refund_id` is null unless an administrator asked for
+    the refund.
+    """
+
+    operation: str
+    attempt: int
+    at: Instant
+    duration_ms: int
+    outcome: AttemptOutcome
+    detail: str | None
+    refund_id: UUID | None
 
 
 class ProviderCallView(View):
@@ -178,6 +283,20 @@ class PaymentsRpc(ParticipantRpc, Protocol):
 
     def get_payment_of_order(self, order_id: UUID, *, actor: Actor = OPERATOR) -> Json[PaymentView]:
         """Return the payment of an order. Raises PaymentNotFound."""
+
+    def refund_payment(
+        self, payment_id: UUID, refund: RefundPayment, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[RefundView]:
+        """Give back a captured payment, or a part of it (admin). The provider is asked after the commit.
+
+        Raises PaymentNotFound, and InvalidState if nothing is captured, or if more is asked for than is left.
+        """
+
+    def list_refunds(self, payment_id: UUID, page: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[RefundView]]:
+        """List the refunds of a payment, newest first (admin). Raises PaymentNotFound."""
+
+    def list_attempts(self, payment_id: UUID, page: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[AttemptView]]:
+        """List the calls of the provider about a payment, newest first (admin). Raises PaymentNotFound."""
 
     def list_provider_calls(self, wanted: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[ProviderCallView]]:
         """List the calls of the payment provider that are not finished, newest payments first (admin)."""

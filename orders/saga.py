@@ -99,9 +99,11 @@ PROGRESS = {
 UNDECIDED = CREATED
 
 # An order is settled when inventory and payments have also carried out the decision. That is the case for an order that
-# was accepted when both parts have these statuses.
+# was accepted when both parts have one of these statuses.
 ACCEPTED = (CONFIRMED, SHIPPED, DELIVERED)
-SETTLED_STOCK, SETTLED_PAYMENT = "COMMITTED", "CAPTURED"
+SETTLED_STOCK = "COMMITTED"
+# An administrator may have refunded a part or all of what was captured.
+SETTLED_PAYMENT = ("CAPTURED", "PARTIALLY_REFUNDED", "REFUNDED")
 
 # A cancelled order is settled when its parts have none of these; the texts say which compensation is missing.
 UNRELEASED_STOCK = {
@@ -111,6 +113,7 @@ UNRELEASED_STOCK = {
 UNRETURNED_PAYMENT = {
     "AUTHORIZED": "payments has not voided the payment (order.cancelled)",
     "CAPTURED": "payments has not refunded the payment (order.cancelled)",
+    "PARTIALLY_REFUNDED": "payments has not refunded the rest of the payment (order.cancelled)",
 }
 
 
@@ -149,7 +152,7 @@ def awaits(saga: Saga) -> list[str]:
     missing = []
     if saga.stock != SETTLED_STOCK:
         missing.append("inventory has not committed the stock (order.confirmed)")
-    if saga.payment != SETTLED_PAYMENT:
+    if saga.payment not in SETTLED_PAYMENT:
         missing.append("payments has not captured the payment (order.confirmed)")
     return missing
 

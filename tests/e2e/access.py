@@ -173,6 +173,15 @@ class World:
         """The id of a payment of this user."""
         return eventually(lambda: self.shop.payment({"id": self.orders[owner]}))["id"]
 
+    def captured(self, owner):
+        """The id of a captured payment of this user, of which nothing was refunded yet."""
+        made = self.confirmed(owner)
+        return eventually(lambda: self._captured(made))["id"]
+
+    def _captured(self, order_id):
+        payment = self.shop.payment({"id": order_id})
+        return payment if payment and payment["status"] == "CAPTURED" else None
+
     def notification(self, owner):
         """The id of a notification of this user."""
         client = self.shop.client(self.token(owner))
@@ -269,6 +278,9 @@ CASES = {
     "list_payments": Case(of_users),
     "get_payment": Case(of_owners, World.payment),
     "get_payment_of_order": Case(of_owners, _order),
+    "refund_payment": Case(of_admins, World.captured, body=lambda _: {"reason": "a complaint"}),
+    "list_refunds": Case(of_admins, World.payment),
+    "list_attempts": Case(of_admins, World.payment),
     "list_notifications": Case(of_users),
     "mark_read": Case(private, World.notification),
     "list_sagas": Case(of_admins),
