@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Boolean, Select, Table, Text, cast, exists, literal_column, select, text
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from contracts.base import Actor, Json, Page, PageRequest, page_of
@@ -162,7 +163,7 @@ def _oldest_pending(session: Session, payment_ids: Sequence[UUID]) -> dict[UUID,
     pending = (
         select(Refund)
         .where(Refund.payment_id.in_(payment_ids), Refund.status == RefundStatus.PENDING)
-        .distinct(Refund.payment_id)
+        .ext(distinct_on(Refund.payment_id))
         .order_by(Refund.payment_id, Refund.id)
     )
     return {refund.payment_id: refund for refund in session.scalars(pending)}

@@ -186,22 +186,26 @@ class Recorder:
         """Record failed attempts. If that fails, the items are claimed again when their leases end."""
         self.progress.report_progress()
 
-        def step(work: Any, handler: Any) -> None:
-            held, _ = work_items.lock_held(work.session, [each.item for each in failures])
+        def step(work: Any, handler: Any) -> set[str]:
+            held, locked = work_items.lock_held(work.session, [each.item for each in failures])
             postponed = [each for each in failures if each.item.key in held]
             work_items.postpone(work.session, postponed)
             if postponed and isinstance(handler, RecordsFailures):
                 _record_failures(work.session, handler, postponed)
+            return locked
 
         try:
-            self._in_transaction(step)
+            locked = self._in_transaction(step)
         except ContainerBeingKilled:
             raise
         except Exception as error:  # noqa: BLE001  (the next attempt follows when the lease ends)
             log.warning("%d failed attempts were not recorded (%s)", len(failures), error)
         else:
             for each in failures:
-                eventlet.spawn_after(each.pause, self._wake_lane, each.item.kind)
+                if each.item.key in locked:
+                    eventlet.spawn_after(LONGEST_PAUSE_SECONDS, self.fail, each)
+                else:
+                    eventlet.spawn_after(each.pause, self._wake_lane, each.item.kind)
 
 
 def _record_failures(session: Session, handler: RecordsFailures, failures: Sequence[Failure]) -> None:

@@ -167,6 +167,28 @@ class TestOnePaymentDelaysNoOther:
             assert payment_of(rows, stuck).status == "PENDING"
         bus.wait_for("payment.authorized", stuck.order_id)
 
+    def test_a_locked_work_item_of_a_call_that_failed(self, start, bus, rows, provider):
+        """The next attempt comes soon after the lock has ended, and not only after the lease of 64 s."""
+        door, failures = eventlet.Event(), []
+
+        def fail_once(_):
+            door.wait()
+            if not failures:
+                failures.append(True)
+                raise ProviderUnavailable
+
+        provider.before = fail_once
+        start(provider, PATIENT)
+        bus.publish(stuck := created())
+        eventually(lambda: provider.asked)
+        began = time.monotonic()
+        with locked("SELECT FROM work_items FOR UPDATE"):
+            door.send()
+            bus.publish(other := created())
+            bus.wait_for("payment.authorized", other.order_id)
+        bus.wait_for("payment.authorized", stuck.order_id)
+        assert time.monotonic() - began < 60
+
     def test_payments_that_hang(self, start, bus, rows, provider):
         start(provider, QUICK | {"PAYMENT_PROVIDER_CALLS": 2})
         stuck = [created("pm_hangs") for _ in range(3)]
