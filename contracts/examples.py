@@ -150,8 +150,11 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "on_hand": 4000,
         "reserved": 2,
         "available": 3998,
+        "low_stock": 100,
+        "is_low": False,
         "updated_at": NOW,
     },
+    inventory.SetThreshold: {"low_stock": 100},
     inventory.MovementView: {
         "id": "019aac60-1c01-7a3e-9b52-8d40f6172ce5",
         "product_id": COFFEE,
@@ -162,6 +165,9 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "reserved": 2,
         "order_id": ORDER,
         "reason": None,
+        "actor_id": None,
+        "event_id": EVENT,
+        "request_id": "a1b2c3",
         "created_at": NOW,
     },
     # payments

@@ -273,6 +273,7 @@ CASES = {
     "get_stock": Case(of_admins, _stock_of),
     "create_stock": Case(of_admins, body=_stock),
     "set_stock": Case(of_admins, _stock_of, body=lambda _: {"quantity": 1_000_000}),
+    "set_threshold": Case(of_admins, _stock_of, body=lambda _: {"low_stock": 10}),
     "adjust_stock": Case(of_admins, _stock_of, body=lambda _: {"delta": 1, "reason": "found"}),
     "list_movements": Case(of_admins, _stock_of),
     "list_payments": Case(of_users),
