@@ -298,6 +298,26 @@ class TestEveryMethod:
         assert len(said) == 3 * len(good) + 3
         eventually(lambda: rows("SELECT FROM work_items") == [])
 
+    def test_refunds_in_parts(self, settings, run_service, caller, bus, rows):
+        with config.patch(QUICK | settings):
+            run_service(PaymentsService)
+        orders = [created(method) for method in ("pm_ok", "pm_answer_lost", "pm_duplicate_answer", "pm_refund_fails_2")]
+        for order in orders:
+            bus.publish(order)
+            [event] = bus.wait_for("payment.authorized", order.order_id)
+            bus.publish(confirmed(order))
+            bus.wait_for("payment.captured", order.order_id)
+            for amount in ("100.00", "40.00"):
+                caller.payments.refund_payment(str(event.payment_id), amount, "a complaint")
+        for order in orders:
+            bus.wait_for("payment.partially_refunded", order.order_id, count=2)
+            bus.publish(cancelled(order))
+            [event] = bus.wait_for("payment.refunded", order.order_id)
+            assert event.amount == Decimal("9.90")
+        made = rows("SELECT amount, count(*) FROM refunds WHERE status = 'SUCCEEDED' GROUP BY amount ORDER BY amount")
+        assert made == [(Decimal(amount), len(orders)) for amount in ("9.90", "40.00", "100.00")]
+        eventually(lambda: rows("SELECT FROM work_items") == [])
+
     def test_the_settings_choose_the_provider(self, settings):
         with config.patch(settings):
             kinds = {"simulated": SimulatedProvider, "http": HttpProvider}
