@@ -208,6 +208,13 @@ class Payments(RuleBasedStateMachine):
         self.orders_are_created([order], crash=False)
         self.everything_is_asked_and_recorded()
 
+    @rule(order=st.integers(0, ORDERS - 1))
+    def an_order_is_captured(self, order):
+        """The same, one step further."""
+        self.an_order_is_paid(order)
+        self.orders_are_confirmed([order], crash=False)
+        self.everything_is_asked_and_recorded()
+
     @precondition(lambda self: "AUTHORIZED" in self.till.status.values())
     @rule(data=st.data())
     def an_authorised_order_is_confirmed(self, data):
