@@ -227,7 +227,8 @@ class PaymentView(View):
 class RefundView(View):
     """A refund of a payment, in full or in part.
 
-    `reason` and `requested_by` are those of the administrator who asked for it; null if the order was cancelled.
+    `reason` and `requested_by` are those of the administrator who asked for it. Both are null if the order was
+    cancelled. `requested_by` is null also if the operator asked.
     """
 
     id: UUID
