@@ -17,6 +17,7 @@ from pydantic import (
     PlainSerializer,
     ValidationError,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -150,7 +151,7 @@ class Event(BaseModel):
     @property
     def correlation_id(self) -> str:
         """The id of the order that it belongs to, or of the resource that it is about."""
-        for field in ("order_id", "user_id", "id"):
+        for field in ("order_id", "user_id", "product_id", "id"):
             value = getattr(self, field, None)
             if value is not None:
                 return str(value)
@@ -237,6 +238,15 @@ class Request(BaseModel):
             return cls.model_validate(data)
         except ValidationError as error:
             raise ValidationFailed.of(field_errors(error)) from None
+
+
+class NullIsAbsent(Request):
+    """A request in which a null field is the same as an absent one, for idempotency keys too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, data: Any) -> Any:
+        return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
 
 
 class Replayed(dict[str, Any]):

@@ -16,6 +16,8 @@ AYSE = "019aac5e-7c00-7f31-9d20-5b1f0a6d4c11"
 COFFEE = "019aac5e-7c00-72b4-8c35-e1d7a90b2f64"
 ORDER = "019aac60-1a58-7c09-a4e2-90f5be31d7c8"
 PAYMENT = "019aac60-1b20-7d44-b1f3-2c68e07a5d90"
+REFUND = "019aad12-5e40-7c1b-9d27-6a80f3b5e914"
+ADMIN = "019aac5e-7bd1-7f60-8e3a-97c2d4105b6f"
 EVENT = "019aac60-1a5c-7e10-8f27-64b0d91c3a52"
 EARLIER, NOW = "2026-11-22T09:12:40.510000Z", "2026-11-22T09:14:29.144000Z"
 # Shortened: a real token has three parts and hundreds of characters.
@@ -44,6 +46,14 @@ _PRODUCT: dict[str, Any] = {
     "version": 1,
     "created_at": EARLIER,
     "updated_at": EARLIER,
+}
+_ADDRESS: dict[str, Any] = {
+    "name": "Ayşe Demir",
+    "line1": "Bağdat Caddesi 123, D: 4",
+    "line2": None,
+    "city": "İstanbul",
+    "postal_code": "34710",
+    "country": "TR",
 }
 _TIMELINE_ENTRY: dict[str, Any] = {
     "event": inventory.StockReserved.event_type,
@@ -104,7 +114,9 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
     orders.CreateOrder: {
         "items": [{"product_id": COFFEE, "quantity": 2, "price_snapshot": "149.90"}],
         "total_amount": "299.80",
+        "shipping_address": _ADDRESS,
     },
+    orders.ShipOrder: {"carrier": "PTT Kargo", "tracking_number": "KP0129384756"},
     orders.OrderView: {
         "id": ORDER,
         "user_id": AYSE,
@@ -123,6 +135,9 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         ],
         "stock_status": "PENDING",
         "payment_status": "PENDING",
+        "shipping_address": _ADDRESS,
+        "carrier": None,
+        "tracking_number": None,
         "version": 1,
         "created_at": NOW,
         "updated_at": NOW,
@@ -149,8 +164,11 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "on_hand": 4000,
         "reserved": 2,
         "available": 3998,
+        "low_stock": 100,
+        "is_low": False,
         "updated_at": NOW,
     },
+    inventory.SetThreshold: {"low_stock": 100},
     inventory.MovementView: {
         "id": "019aac60-1c01-7a3e-9b52-8d40f6172ce5",
         "product_id": COFFEE,
@@ -161,6 +179,9 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "reserved": 2,
         "order_id": ORDER,
         "reason": None,
+        "actor_id": None,
+        "event_id": EVENT,
+        "request_id": "a1b2c3",
         "created_at": NOW,
     },
     # payments
@@ -173,8 +194,31 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "status": "CAPTURED",
         "transaction_reference": "auth_444969de38e3f894207537e50d89dbf0",
         "failure_reason": None,
+        "refunded_amount": "0.00",
         "created_at": NOW,
         "updated_at": NOW,
+    },
+    payments.RefundPayment: {"amount": "149.90", "reason": "one pack arrived open"},
+    payments.RefundView: {
+        "id": REFUND,
+        "payment_id": PAYMENT,
+        "order_id": ORDER,
+        "amount": "149.90",
+        "currency": "TRY",
+        "status": "PENDING",
+        "reason": "one pack arrived open",
+        "requested_by": ADMIN,
+        "created_at": NOW,
+        "completed_at": None,
+    },
+    payments.AttemptView: {
+        "operation": "refund",
+        "attempt": 2,
+        "at": NOW,
+        "duration_ms": 84,
+        "outcome": "REFUNDED",
+        "detail": None,
+        "refund_id": REFUND,
     },
     # notifications
     notifications.NotificationView: {

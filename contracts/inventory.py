@@ -80,6 +80,18 @@ class StockReleased(Event):
     returned: bool = False
 
 
+class StockLow(Event):
+    """The available units of a product fell below its threshold. Published again after they were at or above it."""
+
+    event_type: ClassVar[str] = "inventory.stock_low"
+    producer: ClassVar[str] = "inventory"
+
+    product_id: UUID
+    product_sku: str
+    available: int
+    threshold: int
+
+
 # Requests
 
 
@@ -116,6 +128,15 @@ class AdjustStock(Request):
     reason: Line
 
 
+class SetThreshold(Request):
+    """The body of PUT /inventory/{product_id}/threshold: the stock is low while fewer units are available.
+
+    Null removes the threshold.
+    """
+
+    low_stock: StockLevel | None
+
+
 class StockFilter(PageRequest):
     """The query of GET /inventory."""
 
@@ -124,18 +145,28 @@ class StockFilter(PageRequest):
 
 
 class StockView(View):
-    """The stock of one product. `on_hand` includes `reserved`; `available` is the difference."""
+    """The stock of one product. `on_hand` includes `reserved`; `available` is the difference.
+
+    `is_low`: fewer units than `low_stock` are available. `low_stock` is null without a threshold.
+    """
 
     product_id: UUID
     product_sku: str
     on_hand: int
     reserved: int
     available: int
+    low_stock: int | None
+    is_low: bool
     updated_at: Instant
 
 
 class MovementView(View):
-    """One entry of the stock ledger: what changed, why, and the balance after it."""
+    """One entry of the stock ledger: what changed, why, and the balance after it.
+
+    `reason` is that of the administrator, or of the order's cancellation. `actor_id` is the administrator; null for an
+    order and for the operator. `event_id` is the message that caused the entry, null if it was a request; `request_id`
+    is the request that the chain of causes began with. Both are null in entries of version 0.1.0.
+    """
 
     id: UUID
     product_id: UUID
@@ -146,6 +177,9 @@ class MovementView(View):
     reserved: int
     order_id: UUID | None
     reason: str | None
+    actor_id: UUID | None
+    event_id: UUID | None
+    request_id: str | None
     created_at: Instant
 
 
@@ -200,6 +234,19 @@ class InventoryRpc(ParticipantRpc, Protocol):
         idempotency_key: str | None = None,
     ) -> Json[StockView]:
         """Add a positive or negative difference to the quantity on hand. Raises StockNotFound, StockIsReserved."""
+
+    def set_threshold(
+        self,
+        product_id: UUID,
+        threshold: SetThreshold,
+        *,
+        actor: Actor = OPERATOR,
+        if_match: Sequence[str] | None = None,
+    ) -> Json[StockView]:
+        """Set below how many available units the stock of a product is low, or remove the threshold.
+
+        Raises StockNotFound, and PreconditionFailed if the record has none of the entity tags `if_match`.
+        """
 
     def list_movements(
         self, product_id: UUID, page: PageRequest, *, actor: Actor = OPERATOR

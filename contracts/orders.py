@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool
 
+from contracts.addresses import ShippingAddress
 from contracts.base import (
     OPERATOR,
     Actor,
@@ -15,6 +16,7 @@ from contracts.base import (
     Instant,
     Json,
     Money,
+    NullIsAbsent,
     Page,
     PageRequest,
     Quantity,
@@ -26,6 +28,7 @@ from contracts.base import (
 from contracts.errors import NotFound, ServiceError
 from contracts.operations import ConsistencyRequest, ConsistencyView, OperatedRpc
 from contracts.payments import DEFAULT_PAYMENT_METHOD, PaymentMethod
+from contracts.text import Line
 
 MAX_LINES = 100
 
@@ -104,7 +107,7 @@ class OrderCancelled(Event):
 
 
 class OrderShipped(Event):
-    """The order left the warehouse."""
+    """The order left the warehouse, with this carrier and tracking number if they were stated."""
 
     event_type: ClassVar[str] = "order.shipped"
     producer: ClassVar[str] = "orders"
@@ -112,6 +115,12 @@ class OrderShipped(Event):
 
     order_id: UUID
     user_id: UUID
+    carrier: str | None = None
+    tracking_number: str | None = None
+
+    def to_json(self) -> str:
+        """The message body. What was not stated is absent, as in events of version 0.1.0."""
+        return self.model_dump_json(exclude_none=True)
 
 
 class OrderDelivered(Event):
@@ -144,6 +153,14 @@ class CreateOrder(Request):
     total_amount: Money | None = None
     payment_method: PaymentMethod = DEFAULT_PAYMENT_METHOD
     """Chooses what the simulated payment provider does. Refused in production with any other provider."""
+    shipping_address: ShippingAddress | None = None
+
+
+class ShipOrder(NullIsAbsent):
+    """The body of POST /orders/{order_id}/ship, which may be left out. The customer is told what it states."""
+
+    carrier: Annotated[Line, Field(max_length=100)] | None = None
+    tracking_number: Annotated[Line, Field(max_length=100)] | None = None
 
 
 class OrderFilter(PageRequest):
@@ -185,7 +202,10 @@ class OrderView(View):
     currency: str
     items: tuple[OrderItemView, ...]
     stock_status: Literal["PENDING", "RESERVED", "FAILED", "COMMITTED", "RELEASED", "RETURNED"]
-    payment_status: Literal["PENDING", "AUTHORIZED", "FAILED", "CAPTURED", "VOIDED", "REFUNDED"]
+    payment_status: Literal["PENDING", "AUTHORIZED", "FAILED", "CAPTURED", "VOIDED", "PARTIALLY_REFUNDED", "REFUNDED"]
+    shipping_address: ShippingAddress | None
+    carrier: str | None
+    tracking_number: str | None
     version: int
     created_at: Instant
     updated_at: Instant
@@ -260,7 +280,7 @@ class OrdersRpc(OperatedRpc, Protocol):
         """Cancel an order that has not been shipped. Raises OrderNotFound, InvalidState."""
 
     def ship_order(
-        self, order_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+        self, order_id: UUID, shipment: ShipOrder, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
     ) -> Json[OrderView]:
         """Record that a confirmed order was shipped (admin). Raises OrderNotFound, InvalidState."""
 

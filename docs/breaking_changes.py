@@ -101,8 +101,11 @@ class _Operations:
             if previous is not None:
                 yield "body", "is no longer taken"
         elif previous is None:
-            yield "body", "is required"
+            if now.get("required"):
+                yield "body", "is required"
         else:
+            if now.get("required") and not previous.get("required"):
+                yield "body", "is required"
             for kind, content in previous["content"].items():
                 if kind not in now["content"]:
                     yield "body", f"{kind} is no longer taken"

@@ -55,6 +55,9 @@ LEDGER_DIFFERS = """
 """
 
 
+LOW_DIFFERS = "SELECT product_id FROM stock WHERE is_low <> coalesce(on_hand - reserved < low_stock, false)"
+
+
 def checks(session: Session) -> list[CheckResult]:
     """Return the invariants that inventory can check without the other services."""
     return [
@@ -62,6 +65,7 @@ def checks(session: Session) -> list[CheckResult]:
         check(session, "stock_reserved", RESERVED_DIFFERS),
         check(session, "stock_balance", TAKEN_DIFFERS),
         check(session, "stock_ledger", LEDGER_DIFFERS),
+        check(session, "stock_low_known", LOW_DIFFERS),
     ]
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identity, Index, Text, Uuid, func
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identity, Index, Text, Uuid, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from contracts.ids import new_id
@@ -29,6 +29,7 @@ class Stock(Base):
     __tablename__ = "stock"
     __table_args__ = (
         CheckConstraint("0 <= reserved AND reserved <= on_hand", name="reserved_within_on_hand"),
+        CheckConstraint("low_stock >= 0", name="low_stock"),
         Index(None, "created_at", "product_id"),
     )
 
@@ -36,6 +37,9 @@ class Stock(Base):
     product_sku: Mapped[str]
     on_hand: Mapped[int]
     reserved: Mapped[int] = mapped_column(server_default="0")
+    low_stock: Mapped[int | None]
+    # Fewer units than low_stock are available, and inventory.stock_low was published.
+    is_low: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
@@ -101,4 +105,7 @@ class Movement(Base):
     reserved: Mapped[int]
     order_id: Mapped[UUID | None]
     reason: Mapped[str | None]
+    actor_id: Mapped[UUID | None]
+    event_id: Mapped[UUID | None]
+    request_id: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

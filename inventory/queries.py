@@ -5,6 +5,7 @@ sorted by id.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import select, text
@@ -14,7 +15,7 @@ from contracts.base import Actor, Json, Page, PageRequest, page_of
 from contracts.inventory import MovementView, StockFilter, StockNotFound, StockView
 from extensions.storage.pagination import fetch_page
 from inventory.models import Movement, ProductReplica, Reservation, ReservationLine, Stock
-from inventory.rules import Balance, Status
+from inventory.rules import Balance, Status, Threshold
 
 _LOCK_KEYS = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
 
@@ -84,12 +85,23 @@ def lines_of(session: Session, order_ids: Iterable[UUID]) -> dict[UUID, dict[UUI
     return lines
 
 
-def lock_stock(session: Session, product_ids: Iterable[UUID]) -> Mapping[UUID, Balance]:
-    """Return the balance of each product that has a stock record."""
+class LockedStock(NamedTuple):
+    """What a change of stock needs of the locked stock record of a product."""
+
+    balance: Balance
+    sku: str
+    threshold: Threshold
+
+
+def lock_stock(session: Session, product_ids: Iterable[UUID]) -> Mapping[UUID, LockedStock]:
+    """Return the stock of each product that has a stock record."""
     found = session.execute(
-        select(Stock.product_id, Stock.on_hand, Stock.reserved)
+        select(Stock.product_id, Stock.on_hand, Stock.reserved, Stock.product_sku, Stock.low_stock, Stock.is_low)
         .where(Stock.product_id.in_(set(product_ids)))
         .order_by(Stock.product_id)
         .with_for_update()
     )
-    return {product_id: Balance(on_hand, reserved) for product_id, on_hand, reserved in found}
+    return {
+        product_id: LockedStock(Balance(on_hand, reserved), sku, Threshold(low_stock, is_low))
+        for product_id, on_hand, reserved, sku, low_stock, is_low in found
+    }

@@ -81,6 +81,18 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Threshold:
+    """The threshold of a product, and whether its stock is low already. None: there is no threshold."""
+
+    low_stock: int | None = None
+    is_low: bool = False
+
+    def is_crossed(self, balance: Balance) -> bool:
+        """Tell whether fewer units are available than the threshold says."""
+        return self.low_stock is not None and balance.available < self.low_stock
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The new state of a reservation, the changes of stock, and the event to publish."""
 

@@ -17,6 +17,7 @@ from contracts.inventory import (
     SetStock,
     SetStockLevel,
     SetStockView,
+    SetThreshold,
     StockFilter,
     StockView,
 )
@@ -81,7 +82,7 @@ class InventoryService(operations.Operations, InventoryRpc):
         def set_now() -> Json[SetStockView]:
             if products is None:
                 raise ServiceUnavailable(retry_after=1)  # the stored result was deleted in the meantime
-            view, created = use_cases.set_stock(self.work.session, stock, actor, products)
+            view, created = use_cases.set_stock(self.work.session, stock, actor, self._call(), products)
             return SetStockView(**dict(view), created=created).to_dict()
 
         return cast("Json[SetStockView]", run_once(self.work, "set_stock", idempotency_key, arrived, set_now))
@@ -95,7 +96,20 @@ class InventoryService(operations.Operations, InventoryRpc):
         actor: Actor = OPERATOR,
         if_match: Sequence[str] | None = None,
     ) -> Json[StockView]:
-        return use_cases.change_stock_level(self.work.session, product_id, level, actor, if_match).to_dict()
+        view = use_cases.change_stock_level(self.work.session, product_id, level, actor, self._call(), if_match)
+        return view.to_dict()
+
+    @rpc
+    def set_threshold(
+        self,
+        product_id: UUID,
+        threshold: SetThreshold,
+        *,
+        actor: Actor = OPERATOR,
+        if_match: Sequence[str] | None = None,
+    ) -> Json[StockView]:
+        view = use_cases.set_threshold(self.work.session, product_id, threshold, actor, self._call(), if_match)
+        return view.to_dict()
 
     @rpc(idempotent=True)
     def adjust_stock(
@@ -106,7 +120,7 @@ class InventoryService(operations.Operations, InventoryRpc):
         actor: Actor = OPERATOR,
         idempotency_key: str | None = None,
     ) -> Json[StockView]:
-        return use_cases.adjust_stock(self.work.session, product_id, adjustment, actor).to_dict()
+        return use_cases.adjust_stock(self.work.session, product_id, adjustment, actor, self._call()).to_dict()
 
     @rpc
     def list_movements(
@@ -121,6 +135,9 @@ class InventoryService(operations.Operations, InventoryRpc):
     def audit_own_data(self, session: Session, span: audits.Span) -> operations.OwnAudit:
         """Return what the comparison with the orders needs."""
         return {"checks": audit.checks(session), "fingerprints": audit.held(session, span)}
+
+    def _call(self) -> use_cases.Call:
+        return use_cases.Call(current_trace(), self.work.publish)
 
     def _confirmed(self, stock: SetStock, *, unless: Callable[[], bool]) -> Sequence[ProductView] | None:
         """Return what catalog has of the product; nothing if the replica suffices; None if `unless()` is true.

@@ -1,6 +1,7 @@
 """The use cases of the inventory service. They never commit: the entrypoint does."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -8,11 +9,11 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from contracts.base import Actor, Publish, Received
+from contracts.base import Actor, Cause, Publish, Received
 from contracts.errors import FieldError, ValidationFailed
 from contracts.etags import require_match
-from contracts.inventory import AdjustStock, SetStock, SetStockLevel, StockNotFound, StockView
-from contracts.orders import OrderCreated, ProductUnavailable
+from contracts.inventory import AdjustStock, SetStock, SetStockLevel, SetThreshold, StockNotFound, StockView
+from contracts.orders import OrderCancelled, OrderCreated, ProductUnavailable
 from extensions.storage.bulk import insert_rows
 from inventory import queries, rules
 from inventory.ledger import Ledger
@@ -33,6 +34,14 @@ _COPY_SKUS = text(
 
 FIRST, SET, ADJUSTED = "FIRST", "SET", "ADJUSTED"
 """Kinds of ledger entries made by people. An entry caused by an order has the reservation's new status as its kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The request of an administrator: the cause of what it changes, and where its events are published."""
+
+    cause: Cause
+    publish: Publish
 
 
 class Product(Protocol):
@@ -65,8 +74,9 @@ def apply_order_events(session: Session, events: Sequence[Received[rules.OrderEv
             continue
         statuses[order_id] = decision.status
         changed.add(order_id)
+        reason = received.event.reason if isinstance(received.event, OrderCancelled) else None
         for product_id, change in decision.changes.items():
-            ledger.enter(product_id, change, decision.status, order_id=order_id)
+            ledger.enter(product_id, change, decision.status, cause=received, order_id=order_id, reason=reason)
         if decision.status is rules.Status.RESERVED:
             reserved += [
                 {"order_id": order_id, "product_id": product_id, "quantity": change.reserved}
@@ -77,7 +87,7 @@ def apply_order_events(session: Session, events: Sequence[Received[rules.OrderEv
     rows = [{"order_id": order_id, "status": statuses[order_id]} for order_id in changed]
     insert_rows(session, _RESERVATIONS, rows, on_conflict=_NEW_STATUS)
     insert_rows(session, _RESERVATION_LINES, reserved)
-    ledger.write(session)
+    ledger.write(session, publish)
 
 
 def replicate_products(session: Session, products: Sequence[Product]) -> None:
@@ -93,7 +103,7 @@ def replicate_products(session: Session, products: Sequence[Product]) -> None:
 
 
 def set_stock(
-    session: Session, request: SetStock, actor: Actor, products: Sequence[Product] = ()
+    session: Session, request: SetStock, actor: Actor, call: Call, products: Sequence[Product] = ()
 ) -> tuple[StockView, bool]:
     """Set what is on hand of a product; also returns whether this is its first stock record.
 
@@ -108,8 +118,8 @@ def set_stock(
     created = _add_empty(session, product_id, sku)
     ledger = Ledger(queries.lock_stock(session, [product_id]))
     change = rules.set_level(ledger.stock[product_id], request.quantity)
-    ledger.enter(product_id, change, FIRST if created else SET)
-    ledger.write(session)
+    ledger.enter(product_id, change, FIRST if created else SET, cause=call.cause, actor_id=actor.user_id)
+    ledger.write(session, call.publish)
     stock = _read(session, product_id)
     stock.product_sku = sku
     return StockView.model_validate(stock), created
@@ -131,7 +141,12 @@ def _sku_of(session: Session, request: SetStock) -> str:
 
 
 def change_stock_level(
-    session: Session, product_id: UUID, request: SetStockLevel, actor: Actor, if_match: Sequence[str] | None = None
+    session: Session,
+    product_id: UUID,
+    request: SetStockLevel,
+    actor: Actor,
+    call: Call,
+    if_match: Sequence[str] | None = None,
 ) -> StockView:
     """Set what is on hand of a product that has a stock record.
 
@@ -140,18 +155,39 @@ def change_stock_level(
     actor.require_admin()
     ledger = _ledger_of(session, product_id)
     require_match(StockView.model_validate(_read(session, product_id)), if_match)
-    ledger.enter(product_id, rules.set_level(ledger.stock[product_id], request.quantity), SET)
-    ledger.write(session)
+    change = rules.set_level(ledger.stock[product_id], request.quantity)
+    ledger.enter(product_id, change, SET, cause=call.cause, actor_id=actor.user_id)
+    ledger.write(session, call.publish)
     return StockView.model_validate(_read(session, product_id))
 
 
-def adjust_stock(session: Session, product_id: UUID, request: AdjustStock, actor: Actor) -> StockView:
+def set_threshold(
+    session: Session,
+    product_id: UUID,
+    request: SetThreshold,
+    actor: Actor,
+    call: Call,
+    if_match: Sequence[str] | None = None,
+) -> StockView:
+    """Set the threshold of a product that has a stock record, or remove it.
+
+    Raises StockNotFound, PreconditionFailed where `if_match` does not have its entity tag.
+    """
+    actor.require_admin()
+    ledger = _ledger_of(session, product_id)
+    require_match(StockView.model_validate(_read(session, product_id)), if_match)
+    ledger.set_threshold(product_id, request.low_stock, call.cause)
+    ledger.write(session, call.publish)
+    return StockView.model_validate(_read(session, product_id))
+
+
+def adjust_stock(session: Session, product_id: UUID, request: AdjustStock, actor: Actor, call: Call) -> StockView:
     """Change what is on hand of a product; raises StockNotFound, StockIsReserved, ValidationFailed."""
     actor.require_admin()
     ledger = _ledger_of(session, product_id)
     change = rules.adjust(ledger.stock[product_id], request.delta)
-    ledger.enter(product_id, change, ADJUSTED, reason=request.reason)
-    ledger.write(session)
+    ledger.enter(product_id, change, ADJUSTED, cause=call.cause, reason=request.reason, actor_id=actor.user_id)
+    ledger.write(session, call.publish)
     return StockView.model_validate(_read(session, product_id))
 
 

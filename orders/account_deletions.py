@@ -1,4 +1,4 @@
-"""What happens to the orders of users who delete their accounts: open ones are cancelled, all stay in the books."""
+"""What happens to the orders of users who delete their accounts: open ones are cancelled, all lose their address."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -8,10 +8,10 @@ from sqlalchemy.orm import Session
 from contracts.base import Publish, Received
 from contracts.users import UserDeleted
 from extensions.storage import deleted_users
-from orders import use_cases
-from orders.models import Base, LockedOrder
+from orders import personal_data, use_cases
+from orders.models import Base
 
-CANCEL_BATCH = 200
+BATCH = 200
 
 
 def record_deleted_users(session: Session, events: Sequence[Received[UserDeleted]]) -> None:
@@ -28,14 +28,17 @@ def lock_deleted_users(
 
 def cancel_orders(
     session: Session, users: Sequence[deleted_users.DeletedUser], publish: Publish
-) -> tuple[list[LockedOrder], bool]:
-    """Cancel the open orders of users that `lock_deleted_users` returned, at most CANCEL_BATCH.
+) -> tuple[dict[UUID, int], bool]:
+    """Cancel open orders of users that `lock_deleted_users` returned, or else remove addresses: of BATCH orders.
 
-    Returns the orders, and whether there may be more.
+    Returns the new versions of the orders that changed, and whether there may be more.
     """
     user_ids = [user.id for user in users]
-    orders = use_cases.cancel_orders_of_users(session, user_ids, CANCEL_BATCH, publish)
-    is_full = len(orders) == CANCEL_BATCH
+    cancelled = use_cases.cancel_orders_of_users(session, user_ids, BATCH, publish)
+    if cancelled:  # addresses in a later transaction: each locks its orders in one order
+        return {order.id: order.version for order in cancelled}, True
+    without_address = personal_data.remove_addresses(session, user_ids, BATCH)
+    is_full = len(without_address) == BATCH
     if not is_full:
         deleted_users.postpone(session, Base.deleted_users, user_ids)
-    return orders, is_full
+    return without_address, is_full

@@ -19,6 +19,8 @@ NOTHING: Row = {}
 TOMBSTONE = "CANCELLED_BEFORE"
 NO_STOCK_HELD = {"FAILED", "RELEASED", "RETURNED", TOMBSTONE}
 NO_MONEY_HELD = {"FAILED", "VOIDED", "REFUNDED", TOMBSTONE}
+# An administrator may have refunded a part or all. Whether the refunds add up is a check of payments itself.
+PAID = {"CAPTURED", "PARTIALLY_REFUNDED", "REFUNDED"}
 
 
 def broken_by(order: Row | None, held: Mapping[str, Row | None]) -> Iterator[str]:
@@ -50,7 +52,7 @@ def _broken_outcome(order: Row, reservation: Row, payment: Row) -> Iterator[str]
     if order["status"] in {"CONFIRMED", "SHIPPED", "DELIVERED"}:
         if reservation.get("status") != "COMMITTED" or reservation["lines"] != order["lines"]:
             yield "confirmed_has_stock"
-        if payment.get("status") != "CAPTURED" or not _same_money(order, payment):
+        if payment.get("status") not in PAID or not _same_money(order, payment):
             yield "confirmed_is_paid"
     elif order["status"] == "CANCELLED":
         # A missing row is an error too: without a tombstone, a late order.created would reserve and charge.

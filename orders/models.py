@@ -45,7 +45,7 @@ UNSETTLED = text(
     f" OR status = '{saga.CANCELLED}' AND (stock_status IN ({_values(saga.UNRELEASED_STOCK)})"
     f" OR payment_status IN ({_values(saga.UNRETURNED_PAYMENT)}))"
     f" OR status IN ({_values(saga.ACCEPTED)})"
-    f" AND (stock_status <> '{saga.SETTLED_STOCK}' OR payment_status <> '{saga.SETTLED_PAYMENT}'))"
+    f" AND (stock_status <> '{saga.SETTLED_STOCK}' OR payment_status NOT IN ({_values(saga.SETTLED_PAYMENT)})))"
 )
 """saga.is_unsettled as SQL."""
 
@@ -84,6 +84,10 @@ class Order(Base):
     stock_status: Mapped[str] = mapped_column(Text)
     payment_status: Mapped[str] = mapped_column(Text)
     payment_method: Mapped[str] = mapped_column(Text, server_default=text("'pm_ok'"))
+    # Personal data: personal_data.py removes it when the account is deleted.
+    shipping_address: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    carrier: Mapped[str | None] = mapped_column(Text)
+    tracking_number: Mapped[str | None] = mapped_column(Text)
     version: Mapped[int] = mapped_column(Integer)
     deadline_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
@@ -172,13 +176,13 @@ ORDER_STATE = select(*(getattr(Order, name) for name in LockedOrder.__slots__))
 PLACE_ORDERS = text(
     """
     WITH placed AS (
-        INSERT INTO orders (id, user_id, total_amount, payment_method, status, currency, stock_status, payment_status,
-                            version, deadline_at)
-        SELECT id, user_id, total_amount, payment_method, :status, :currency, :stock_status, :payment_status, :version,
-               clock_timestamp() + :deadline
+        INSERT INTO orders (id, user_id, total_amount, payment_method, shipping_address, status, currency, stock_status,
+                            payment_status, version, deadline_at)
+        SELECT id, user_id, total_amount, payment_method, shipping_address, :status, :currency, :stock_status,
+               :payment_status, :version, clock_timestamp() + :deadline
         FROM unnest(CAST(:id AS uuid[]), CAST(:user_id AS uuid[]), CAST(:total_amount AS numeric[]),
-                    CAST(:payment_method AS text[]))
-             AS asked (id, user_id, total_amount, payment_method)
+                    CAST(:payment_method AS text[]), CAST(:shipping_address AS jsonb[]))
+             AS asked (id, user_id, total_amount, payment_method, shipping_address)
         RETURNING id, created_at, updated_at
     ), lines AS (
         INSERT INTO order_items (order_id, line, product_id, product_sku, quantity, price_snapshot)

@@ -16,7 +16,14 @@ from enum import StrEnum
 from contracts.base import Event
 from contracts.inventory import StockCommitted, StockFailed, StockReleased, StockReserved
 from contracts.orders import CancelReason, OrderStatus
-from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
+from contracts.payments import (
+    PaymentAuthorized,
+    PaymentCaptured,
+    PaymentFailed,
+    PaymentPartiallyRefunded,
+    PaymentRefunded,
+    PaymentVoided,
+)
 
 CREATED, CONFIRMED, SHIPPED, DELIVERED, CANCELLED = OrderStatus
 
@@ -69,6 +76,7 @@ REPLIES: dict[type[Event], tuple[str, str]] = {
     PaymentFailed: ("payment", "FAILED"),
     PaymentCaptured: ("payment", "CAPTURED"),
     PaymentVoided: ("payment", "VOIDED"),
+    PaymentPartiallyRefunded: ("payment", "PARTIALLY_REFUNDED"),
     PaymentRefunded: ("payment", "REFUNDED"),
 }
 
@@ -79,20 +87,23 @@ PROGRESS = {
     "AUTHORIZED": 1,
     "COMMITTED": 2,
     "CAPTURED": 2,
-    "FAILED": 3,
-    "RELEASED": 3,
-    "RETURNED": 3,
-    "VOIDED": 3,
-    "REFUNDED": 3,
+    "PARTIALLY_REFUNDED": 3,
+    "FAILED": 4,
+    "RELEASED": 4,
+    "RETURNED": 4,
+    "VOIDED": 4,
+    "REFUNDED": 4,
 }
 
 # An order is decided when its saga has confirmed or cancelled it.
 UNDECIDED = CREATED
 
 # An order is settled when inventory and payments have also carried out the decision. That is the case for an order that
-# was accepted when both parts have these statuses.
+# was accepted when both parts have one of these statuses.
 ACCEPTED = (CONFIRMED, SHIPPED, DELIVERED)
-SETTLED_STOCK, SETTLED_PAYMENT = "COMMITTED", "CAPTURED"
+SETTLED_STOCK = "COMMITTED"
+# An administrator may have refunded a part or all of what was captured.
+SETTLED_PAYMENT = ("CAPTURED", "PARTIALLY_REFUNDED", "REFUNDED")
 
 # A cancelled order is settled when its parts have none of these; the texts say which compensation is missing.
 UNRELEASED_STOCK = {
@@ -102,6 +113,7 @@ UNRELEASED_STOCK = {
 UNRETURNED_PAYMENT = {
     "AUTHORIZED": "payments has not voided the payment (order.cancelled)",
     "CAPTURED": "payments has not refunded the payment (order.cancelled)",
+    "PARTIALLY_REFUNDED": "payments has not refunded the rest of the payment (order.cancelled)",
 }
 
 
@@ -140,7 +152,7 @@ def awaits(saga: Saga) -> list[str]:
     missing = []
     if saga.stock != SETTLED_STOCK:
         missing.append("inventory has not committed the stock (order.confirmed)")
-    if saga.payment != SETTLED_PAYMENT:
+    if saga.payment not in SETTLED_PAYMENT:
         missing.append("payments has not captured the payment (order.confirmed)")
     return missing
 

@@ -24,9 +24,17 @@ from contracts.orders import (
     OrderView,
     SagaFilter,
     SagaView,
+    ShipOrder,
     TimelineView,
 )
-from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
+from contracts.payments import (
+    PaymentAuthorized,
+    PaymentCaptured,
+    PaymentFailed,
+    PaymentPartiallyRefunded,
+    PaymentRefunded,
+    PaymentVoided,
+)
 from contracts.services import Services
 from contracts.users import UserDeleted
 from extensions.cache.local_copies import LocalCopies, LocalCopiesProvider
@@ -73,7 +81,7 @@ def _price(order: CreateOrder, found: Found | None, user_id: UUID) -> NewOrder:
     if found is None:
         raise ServiceUnavailable  # the order was placed before, but its key was deleted in the meantime
     priced = price_order(order, found.products)
-    return NewOrder(priced, user_id, current_trace(), order.payment_method, found.confirmed_at)
+    return NewOrder(priced, user_id, current_trace(), order.payment_method, found.confirmed_at, order.shipping_address)
 
 
 def _require_simulated_provider(order: CreateOrder) -> None:
@@ -124,6 +132,8 @@ class OrdersService(operations.Operations, OrdersRpc):
         asked = {"items": arrived["items"], "total_amount": arrived.get("total_amount"), "actor": actor}
         if "payment_method" in arrived:  # earlier versions stored results of requests without this field
             asked["payment_method"] = arrived["payment_method"]
+        if arrived.get("shipping_address") is not None:
+            asked["shipping_address"] = arrived["shipping_address"]
         with keys.in_use("create_order", idempotency_key, actor):
             self.admission_queue.check(self._count_waiting, unless=is_known)
             # Call catalog before the transaction, so that no connection or lock is held during the call.
@@ -165,9 +175,9 @@ class OrdersService(operations.Operations, OrdersRpc):
 
     @rpc(idempotent=True, admin=True)
     def ship_order(
-        self, order_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+        self, order_id: UUID, shipment: ShipOrder, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
     ) -> Json[OrderView]:
-        return self._command(order_id, Command.SHIP)
+        return self._command(order_id, Command.SHIP, shipment)
 
     @rpc(idempotent=True, admin=True)
     def deliver_order(
@@ -200,6 +210,7 @@ class OrdersService(operations.Operations, OrdersRpc):
         PaymentFailed,
         PaymentCaptured,
         PaymentVoided,
+        PaymentPartiallyRefunded,
         PaymentRefunded,
     )
     def on_replies(self, events: Sequence[Received[Any]]) -> None:
@@ -255,8 +266,9 @@ class OrdersService(operations.Operations, OrdersRpc):
             self.work.trigger(self.expire_orders)
 
     def _cancel_orders(self, session: Session, users: Sequence[DeletedUser]) -> None:
-        orders, is_full = account_deletions.cancel_orders(session, users, self._publish)
-        self._forget(orders)
+        versions, is_full = account_deletions.cancel_orders(session, users, self._publish)
+        if versions:
+            self.work.around_commit(self.cache.invalidate, "order", versions)
         if is_full:
             self.work.trigger(self.cancel_orders_of_deleted_users)
 
@@ -294,8 +306,8 @@ class OrdersService(operations.Operations, OrdersRpc):
         with self.work.transaction() as session:
             return queries.count_waiting(session, deadline(), self.admission_queue.admission.limit.late_after)
 
-    def _command(self, order_id: UUID, command: Command) -> Json[OrderView]:
-        order = use_cases.command_order(self.work.session, order_id, command, self._publish)
+    def _command(self, order_id: UUID, command: Command, shipment: ShipOrder | None = None) -> Json[OrderView]:
+        order = use_cases.command_order(self.work.session, order_id, command, self._publish, shipment)
         self._forget([order])
         return queries.get_order(self.work.session, order_id).to_dict()
 

@@ -1,7 +1,7 @@
 """The use cases of the orders service. Each change takes the order's row lock and lets saga.py decide the new state."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
+from contracts.addresses import ShippingAddress
 from contracts.base import Actor, Cause, Event, Publish, Received
 from contracts.errors import InvalidState
 from contracts.ids import new_id
@@ -24,6 +25,7 @@ from contracts.orders import (
     OrderShipped,
     OrderStatus,
     OrderView,
+    ShipOrder,
 )
 from contracts.payments import DEFAULT_PAYMENT_METHOD
 from extensions.storage.bulk import insert_rows, update_rows
@@ -48,6 +50,7 @@ class NewOrder:
     cause: Cause | None = None
     payment_method: str = DEFAULT_PAYMENT_METHOD
     prices_confirmed_at: datetime | None = None
+    shipping_address: ShippingAddress | None = None
 
 
 _ORDERS, _TIMELINE = Base.metadata.tables["orders"], Base.metadata.tables["timeline"]
@@ -90,6 +93,7 @@ def create_orders(
         "user_id": [created.user_id for created in events],
         "total_amount": [created.total_amount for created in events],
         "payment_method": [created.payment_method for created in events],
+        "shipping_address": [_json_of(order.shipping_address) for order in orders],
         **{name: [line[name] for line in lines] for name in lines[0]},
         "event": OrderCreated.event_type,
         "service": OrderCreated.producer,
@@ -97,7 +101,10 @@ def create_orders(
         "data": [json.dumps(entry["data"]) for entry in entries],
     }
     placed = {order_id: times for order_id, *times in session.execute(PLACE_ORDERS, values)}
-    return [_created_view(created, *placed[created.order_id]) for created in events]
+    return [
+        _created_view(created, order.shipping_address, *placed[created.order_id])
+        for created, order in zip(events, orders, strict=True)
+    ]
 
 
 def apply_replies(session: Session, replies: Sequence[Received[Any]], publish: Publish) -> list[LockedOrder]:
@@ -123,8 +130,13 @@ def apply_replies(session: Session, replies: Sequence[Received[Any]], publish: P
     return list(changed.values())
 
 
-def command_order(session: Session, order_id: UUID, command: Command, publish: Publish) -> LockedOrder:
-    """Cancel, ship or deliver an order. Raises OrderNotFound, and InvalidState if its status does not allow that."""
+def command_order(
+    session: Session, order_id: UUID, command: Command, publish: Publish, shipment: ShipOrder | None = None
+) -> LockedOrder:
+    """Cancel, ship or deliver an order. Raises OrderNotFound, and InvalidState if its status does not allow that.
+
+    `shipment` is stored with an order that is shipped.
+    """
     order = _lock(session, {order_id}).get(order_id)
     if order is None:
         raise OrderNotFound
@@ -133,8 +145,8 @@ def command_order(session: Session, order_id: UUID, command: Command, publish: P
         verb = "cancel" if command in {Command.CANCEL_BY_USER, Command.CANCEL_BY_ADMIN} else command
         raise InvalidState(f"This order is {order.status}: it is not possible to {verb} it.")
     entries: list[dict[str, Any]] = []
-    _apply(order, after, entries, publish)
-    _write(session, [order])
+    _apply(order, after, entries, publish, shipment)
+    _write(session, [order], None if shipment is None else dict(shipment))
     _record(session, entries)
     return order
 
@@ -221,11 +233,19 @@ def _read(session: Session, statement: Select[Any]) -> list[LockedOrder]:
     return [LockedOrder(*row) for row in session.execute(statement)]
 
 
-def _write(session: Session, orders: Iterable[LockedOrder]) -> None:
-    update_rows(session, _ORDERS, [{name: getattr(order, name) for name in _CHANGEABLE} for order in orders])
+def _write(session: Session, orders: Iterable[LockedOrder], more: Mapping[str, Any] | None = None) -> None:
+    """Write what has changed. `more` are further columns with the same values for all of the orders."""
+    rows = [{name: getattr(order, name) for name in _CHANGEABLE} | dict(more or {}) for order in orders]
+    update_rows(session, _ORDERS, rows)
 
 
-def _created_view(created: OrderCreated, created_at: datetime, updated_at: datetime) -> OrderView:
+def _json_of(address: ShippingAddress | None) -> str | None:
+    return None if address is None else address.model_dump_json()
+
+
+def _created_view(
+    created: OrderCreated, address: ShippingAddress | None, created_at: datetime, updated_at: datetime
+) -> OrderView:
     """Return the view of an order that was just placed."""
     return OrderView(
         **_INITIAL_STATE,
@@ -235,6 +255,9 @@ def _created_view(created: OrderCreated, created_at: datetime, updated_at: datet
         currency=created.currency,
         items=[{**dict(line), "line_total": line.price_snapshot * line.quantity} for line in created.items],
         cancel_reason=None,
+        shipping_address=address,
+        carrier=None,
+        tracking_number=None,
         created_at=created_at,
         updated_at=updated_at,
     )
@@ -252,7 +275,13 @@ def _saga_of(order: LockedOrder) -> Saga:
     return Saga(OrderStatus(order.status), order.stock_status, order.payment_status, reason)
 
 
-def _apply(order: LockedOrder, after: Saga, entries: list[dict[str, Any]], publish: Callable[[Event], UUID]) -> bool:
+def _apply(
+    order: LockedOrder,
+    after: Saga,
+    entries: list[dict[str, Any]],
+    publish: Callable[[Event], UUID],
+    shipment: ShipOrder | None = None,
+) -> bool:
     """Copy the new state into the order, and publish the event of a new status. Returns whether anything changed."""
     before = _saga_of(order)
     if after == before:
@@ -262,6 +291,8 @@ def _apply(order: LockedOrder, after: Saga, entries: list[dict[str, Any]], publi
     order.version += 1
     if after.status is not before.status:
         event = _status_event(order, after)
+        if shipment is not None:
+            event = event.model_copy(update=dict(shipment))
         entries.append(_entry(event, publish(event)))
     return True
 
@@ -285,7 +316,7 @@ def _entry(event: Event, event_id: UUID) -> dict[str, Any]:
         "event": event.event_type,
         "event_id": event_id,
         "service": event.producer,
-        "data": event.model_dump(mode="json"),
+        "data": event.model_dump(mode="json", exclude_none=True),
     }
 
 

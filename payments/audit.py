@@ -6,11 +6,39 @@ from typing import Any
 from sqlalchemy import case, select
 from sqlalchemy.orm import Session
 
-from extensions.operations.audits import Fingerprints, Range, Span, fingerprints, seconds_since, within
+from contracts.operations import CheckResult
+from extensions.operations.audits import Fingerprints, Range, Span, check, fingerprints, seconds_since, within
 from payments.models import Payment
 from payments.rules import State
 
 UNANNOUNCED = (State.PENDING, State.CANCELLED_BEFORE)
+
+# The sums that a payment stores are those of its refunds.
+SUMS_DIFFER = """
+    SELECT payments.id
+    FROM payments LEFT JOIN (
+        SELECT payment_id, sum(amount) AS requested, sum(amount) FILTER (WHERE status = 'SUCCEEDED') AS made
+        FROM refunds GROUP BY payment_id
+    ) AS refunds ON refunds.payment_id = payments.id
+    WHERE refund_requested_amount <> coalesce(requested, 0) OR refunded_amount <> coalesce(made, 0)
+"""
+
+# At most what was captured is refunded, all of it where the payment is REFUNDED, and nothing that was not captured.
+REFUNDS_DIFFER = """
+    SELECT id FROM payments
+    WHERE NOT CASE status
+        WHEN 'REFUNDED' THEN refunded_amount = amount AND refund_requested_amount = amount
+        WHEN 'PARTIALLY_REFUNDED' THEN 0 < refunded_amount AND refunded_amount < amount
+                                       AND refund_requested_amount <= amount
+        WHEN 'CAPTURED' THEN refunded_amount = 0 AND refund_requested_amount <= amount
+        ELSE refund_requested_amount = 0 AND refunded_amount = 0
+    END
+"""
+
+
+def checks(session: Session) -> list[CheckResult]:
+    """Return the invariants that payments can check without the other services."""
+    return [check(session, "refunds_sum", SUMS_DIFFER), check(session, "refunds_within_capture", REFUNDS_DIFFER)]
 
 
 def held(session: Session, span: Span) -> dict[str, Fingerprints]:

@@ -12,6 +12,7 @@ from decimal import Decimal
 from enum import StrEnum
 from hashlib import sha256
 from typing import Protocol
+from uuid import UUID
 
 from payments.script import HANG_SECONDS, Script, UnknownMethod, script_of
 
@@ -29,7 +30,7 @@ class Operation(StrEnum):
     """Release the money that is held. The call names the authorisation by its key, so it also works if the outcome of
     the authorisation is unknown. If there was no authorisation yet, the provider will refuse a later one."""
     REFUND = "refund"
-    """Give back money that was captured."""
+    """Give back `amount` of the money that was captured. There may be several refunds, each with its own key."""
 
 
 class ProviderUnavailable(Exception):
@@ -101,6 +102,10 @@ class Call:
     method: str
     reference: str | None = None
     """The provider's reference of the authorisation; None where it is not known."""
+    refund_id: UUID | None = None
+    """The refund that an administrator asked for. None for the refund of all that is left of a cancelled order."""
+    attempt: int = 1
+    """Which attempt of the call this is."""
 
 
 class PaymentProvider(Protocol):
@@ -121,7 +126,10 @@ class Ledger(Protocol):
         """Note an authorisation. Raises ProviderRefuses if it was voided before."""
 
     def move(self, operation: Operation, call: Call, reference: str) -> None:
-        """Note a capture, void or refund of the authorisation. Raises ProviderRefuses."""
+        """Note a capture, void or refund of the authorisation. Raises ProviderRefuses.
+
+        A refund is refused where the refunds of different keys would be more than what was captured.
+        """
 
 
 class SimulatedProvider:

@@ -4,18 +4,29 @@ All of them lock the rows sorted by order id. Transactions that lock in the same
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, Table, Text, cast, exists, select, text
+from sqlalchemy import Boolean, Select, Table, Text, cast, exists, literal_column, select, text
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from contracts.base import Actor, Json, Page, PageRequest, page_of
 from contracts.errors import PermissionDenied
 from contracts.ids import parse_id
-from contracts.payments import ExportedPayment, PaymentFilter, PaymentNotFound, PaymentView, ProviderCallView
+from contracts.payments import (
+    AttemptView,
+    ExportedPayment,
+    PaymentFilter,
+    PaymentNotFound,
+    PaymentView,
+    ProviderCallView,
+    RefundStatus,
+    RefundView,
+)
 from extensions.storage.pagination import equal_in_order, fetch_page
-from payments.models import Base, Payment
+from payments.models import REFUND_PENDING, Base, Payment, ProviderAttempt, Refund
 from payments.provider import Call, Operation
 from payments.rules import OPERATIONS, Kind, State, state_of
 
@@ -60,6 +71,28 @@ def get_payment_of_order(session: Session, order_id: UUID, actor: Actor) -> Paym
     return _one(session, _visible_to(actor).where(Payment.order_id == order_id))
 
 
+def list_refunds(session: Session, payment_id: UUID, wanted: PageRequest, actor: Actor) -> Json[Page[RefundView]]:
+    """Return a page of RefundView, the newest first. Raises PaymentNotFound."""
+    payment = get_payment(session, payment_id, actor)
+    refunds = select(Refund).where(Refund.payment_id == payment_id)
+    rows, cursor = fetch_page(session, refunds, keys=[Refund.id], limit=wanted.limit, cursor=wanted.cursor)
+    return page_of([refund_view(row, payment) for row in rows], cursor)
+
+
+def refund_view(refund: Refund, payment: Payment | PaymentView) -> RefundView:
+    """Return the view of a refund of this payment."""
+    fields = {name: getattr(refund, name) for name in RefundView.model_fields if hasattr(refund, name)}
+    return RefundView.model_validate(fields | {"order_id": payment.order_id, "currency": payment.currency})
+
+
+def list_attempts(session: Session, payment_id: UUID, wanted: PageRequest, actor: Actor) -> Json[Page[AttemptView]]:
+    """Return a page of AttemptView, the latest first. Raises PaymentNotFound."""
+    get_payment(session, payment_id, actor)
+    attempts = select(ProviderAttempt).where(ProviderAttempt.payment_id == payment_id)
+    rows, cursor = fetch_page(session, attempts, keys=[ProviderAttempt.id], limit=wanted.limit, cursor=wanted.cursor)
+    return page_of([AttemptView.model_validate(row) for row in rows], cursor)
+
+
 def list_provider_calls(session: Session, wanted: PageRequest) -> Json[Page[ProviderCallView]]:
     """Return a page of the unfinished calls of the provider, the newest payment first."""
     items: Table = Base.work_items
@@ -83,16 +116,30 @@ def calls_of(session: Session, payment_ids: Iterable[UUID]) -> dict[UUID, Call]:
         Payment.capture_requested,
         Payment.cancel_requested,
         Payment.amount,
+        Payment.refund_requested_amount,
         Payment.currency,
         Payment.payment_method,
         Payment.transaction_reference,
+        literal_column(f"({REFUND_PENDING.text})", Boolean).label("is_refund_pending"),
     ).where(Payment.id.in_(set(payment_ids)))
-    calls = {}
-    for row in session.execute(columns):
-        state = state_of(row.status, capture_requested=row.capture_requested, cancel_requested=row.cancel_requested)
-        if state in OPERATIONS:
-            calls[row.id] = _call(OPERATIONS[state], row)
-    return calls
+    rows = {row.id: row for row in session.execute(columns)}
+    operations = {row.id: OPERATIONS[state] for row in rows.values() if (state := _state_of(row)) in OPERATIONS}
+    pending = _oldest_pending(session, [row.id for row in rows.values() if row.is_refund_pending])
+    return {
+        payment_id: _refund_call(rows[payment_id], pending.get(payment_id))
+        if operation is Operation.REFUND
+        else _call(operation, rows[payment_id])
+        for payment_id, operation in operations.items()
+    }
+
+
+def _state_of(row: Any) -> State:
+    return state_of(
+        row.status,
+        capture_requested=row.capture_requested,
+        cancel_requested=row.cancel_requested,
+        is_refund_pending=row.is_refund_pending,
+    )
 
 
 def _call(operation: Operation, payment: Any) -> Call:
@@ -107,6 +154,44 @@ def _call(operation: Operation, payment: Any) -> Call:
         method=payment.payment_method,
         reference=payment.transaction_reference,
     )
+
+
+def _refund_call(payment: Any, refund: Refund | None) -> Call:
+    """Return the call for a refund that an administrator asked for, or for all that is left of a cancelled order.
+
+    No refund can be requested once the order is cancelled, so what is left stays the same until it is refunded.
+    """
+    call = _call(Operation.REFUND, payment)
+    if refund is None:
+        return replace(call, amount=payment.amount - payment.refund_requested_amount)
+    return replace(call, key=refund.provider_key, amount=refund.amount, refund_id=refund.id)
+
+
+def _oldest_pending(session: Session, payment_ids: Sequence[UUID]) -> dict[UUID, Refund]:
+    """Return the oldest refund of each payment that the provider has not made yet."""
+    if not payment_ids:
+        return {}
+    pending = (
+        select(Refund)
+        .where(Refund.payment_id.in_(payment_ids), Refund.status == RefundStatus.PENDING)
+        .ext(distinct_on(Refund.payment_id))
+        .order_by(Refund.payment_id, Refund.id)
+    )
+    return {refund.payment_id: refund for refund in session.scalars(pending)}
+
+
+def refunds_by_key(session: Session, keys: Sequence[str]) -> dict[str, Refund]:
+    """Return the refunds that are stored under these keys of the provider."""
+    if not keys:
+        return {}
+    refunds = select(Refund).where(Refund.provider_key.in_(keys)).execution_options(populate_existing=True)
+    return {refund.provider_key: refund for refund in session.scalars(refunds)}
+
+
+def lock_payment(session: Session, payment_id: UUID) -> Payment | None:
+    """Lock one payment, and return its current state."""
+    found = _locked(session, select(Payment).where(Payment.id == payment_id))
+    return found[0] if found else None
 
 
 def lock_payments_of_orders(session: Session, order_ids: Iterable[UUID]) -> dict[UUID, Payment]:
@@ -127,17 +212,21 @@ def lock_payments(session: Session, payment_ids: Iterable[UUID]) -> Sequence[Pay
 
 
 def unattended_payments(session: Session, limit: int) -> dict[UUID, Kind]:
-    """Return the oldest pending payments that have no work item, each with the kind of work item that it needs.
+    """Return the oldest pending payments, and those with a pending refund, that have no work item; with its kind.
 
-    The previous version of the service stores such payments during an upgrade.
+    An earlier version of the service stores such payments during an upgrade, and deletes the work items of refunds.
     """
     items: Table = Base.work_items
     missing = ~exists().where(items.c.key == cast(Payment.id, Text))
-    rows = select(Payment.id, Payment.cancel_requested).where(Payment.status == State.PENDING, missing)
-    # A locked payment is left out: its transaction may be inserting the same work item, and the insert would wait.
-    free = rows.order_by(Payment.id).limit(limit).with_for_update(skip_locked=True)
-    found = session.execute(free)
-    return {payment_id: Kind.SETTLEMENT if cancelled else Kind.AUTHORISATION for payment_id, cancelled in found}
+    kinds: dict[UUID, Kind] = {}
+    for condition in (Payment.status == State.PENDING, REFUND_PENDING):
+        rows = select(Payment.id, Payment.status, Payment.cancel_requested).where(condition, missing)
+        # A locked payment is left out: its transaction may be inserting the same work item, and the insert would wait.
+        free = rows.order_by(Payment.id).limit(limit).with_for_update(skip_locked=True)
+        for payment_id, status, cancelled in session.execute(free):
+            is_new = status == State.PENDING and not cancelled
+            kinds[payment_id] = Kind.AUTHORISATION if is_new else Kind.SETTLEMENT
+    return kinds
 
 
 def _locked(session: Session, payments: Select[Payment], *, skip_locked: bool = False) -> Sequence[Payment]:

@@ -6,16 +6,55 @@ is made afterwards, outside of any transaction. Its outcome leads to the next st
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
-from contracts.payments import PaymentAuthorized, PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentVoided
-from payments.provider import Approved, Captured, Declined, Operation, Refunded, Voided
+from contracts.payments import (
+    PaymentAuthorized,
+    PaymentCaptured,
+    PaymentFailed,
+    PaymentPartiallyRefunded,
+    PaymentRefunded,
+    PaymentVoided,
+)
+from payments.provider import Approved, Captured, Declined, Operation, Voided
 
-PaymentEvent = PaymentAuthorized | PaymentFailed | PaymentCaptured | PaymentVoided | PaymentRefunded
-Trigger = OrderCreated | OrderConfirmed | OrderCancelled | Approved | Declined | Captured | Voided | Refunded
-"""An event about the order, or an outcome of the provider."""
+PaymentEvent = (
+    PaymentAuthorized | PaymentFailed | PaymentCaptured | PaymentVoided | PaymentPartiallyRefunded | PaymentRefunded
+)
+
+
+class RefundRequested:
+    """An administrator asks for a refund."""
+
+
+class FullyRefunded:
+    """The provider has made a refund, and nothing is left."""
+
+
+class PartiallyRefunded:
+    """The provider has made a refund. Something is left, and no further refund was requested."""
+
+
+class PartOfRefundsMade:
+    """The provider has made a refund. Something is left, and further refunds were requested."""
+
+
+RefundMade = FullyRefunded | PartiallyRefunded | PartOfRefundsMade
+Trigger = (
+    OrderCreated
+    | OrderConfirmed
+    | OrderCancelled
+    | RefundRequested
+    | Approved
+    | Declined
+    | Captured
+    | Voided
+    | RefundMade
+)
+"""An event about the order, the request of an administrator, or an outcome of the provider."""
 
 
 class State(StrEnum):
@@ -31,11 +70,19 @@ class State(StrEnum):
     """The order was confirmed, and cancelled before the provider had captured. Clients see AUTHORIZED."""
     VOIDING = "VOIDING"
     """The order was cancelled. Clients see AUTHORIZED until the provider has voided."""
+    REFUNDING_PART = "REFUNDING_PART"
+    """An administrator asked for a refund. Clients see CAPTURED until the provider has made it."""
+    REFUNDING_MORE = "REFUNDING_MORE"
+    """As before, after an earlier refund. Clients see PARTIALLY_REFUNDED."""
     REFUNDING = "REFUNDING"
-    """The order was cancelled after the capture. Clients see CAPTURED until the provider has refunded."""
+    """The order was cancelled after the capture: all that is left is refunded, after the refunds that were requested
+    before. Clients see CAPTURED until the provider has made the first refund."""
+    REFUNDING_REST = "REFUNDING_REST"
+    """As before, after an earlier refund. Clients see PARTIALLY_REFUNDED."""
     FAILED = "FAILED"
     CAPTURED = "CAPTURED"
     VOIDED = "VOIDED"
+    PARTIALLY_REFUNDED = "PARTIALLY_REFUNDED"
     REFUNDED = "REFUNDED"
     CANCELLED_BEFORE = "CANCELLED_BEFORE"
     """A tombstone: `order.cancelled` came before `order.created`; the order is never charged. Clients do not see it."""
@@ -72,7 +119,27 @@ STEPS: Mapping[tuple[State | None, type[Trigger]], Step] = {
     (State.AUTHORIZED, OrderCancelled): Step(State.VOIDING),
     (State.VOIDING, Voided): Step(State.VOIDED, PaymentVoided),
     (State.CAPTURED, OrderCancelled): Step(State.REFUNDING),
-    (State.REFUNDING, Refunded): Step(State.REFUNDED, PaymentRefunded),
+    (State.REFUNDING, FullyRefunded): Step(State.REFUNDED, PaymentRefunded),
+    # Refunds that administrators ask for. Once the order is cancelled, they can ask for none: nothing is left.
+    (State.CAPTURED, RefundRequested): Step(State.REFUNDING_PART),
+    (State.REFUNDING_PART, RefundRequested): Step(State.REFUNDING_PART),
+    (State.REFUNDING_PART, PartOfRefundsMade): Step(State.REFUNDING_MORE, PaymentPartiallyRefunded),
+    (State.REFUNDING_PART, PartiallyRefunded): Step(State.PARTIALLY_REFUNDED, PaymentPartiallyRefunded),
+    (State.REFUNDING_PART, FullyRefunded): Step(State.REFUNDED, PaymentRefunded),
+    (State.PARTIALLY_REFUNDED, RefundRequested): Step(State.REFUNDING_MORE),
+    (State.REFUNDING_MORE, RefundRequested): Step(State.REFUNDING_MORE),
+    (State.REFUNDING_MORE, PartOfRefundsMade): Step(State.REFUNDING_MORE, PaymentPartiallyRefunded),
+    (State.REFUNDING_MORE, PartiallyRefunded): Step(State.PARTIALLY_REFUNDED, PaymentPartiallyRefunded),
+    (State.REFUNDING_MORE, FullyRefunded): Step(State.REFUNDED, PaymentRefunded),
+    # The order is cancelled before, during or after such a refund.
+    (State.REFUNDING_PART, OrderCancelled): Step(State.REFUNDING),
+    (State.PARTIALLY_REFUNDED, OrderCancelled): Step(State.REFUNDING_REST),
+    (State.REFUNDING_MORE, OrderCancelled): Step(State.REFUNDING_REST),
+    (State.REFUNDING, PartOfRefundsMade): Step(State.REFUNDING_REST, PaymentPartiallyRefunded),
+    (State.REFUNDING, PartiallyRefunded): Step(State.REFUNDING_REST, PaymentPartiallyRefunded),
+    (State.REFUNDING_REST, PartOfRefundsMade): Step(State.REFUNDING_REST, PaymentPartiallyRefunded),
+    (State.REFUNDING_REST, PartiallyRefunded): Step(State.REFUNDING_REST, PaymentPartiallyRefunded),
+    (State.REFUNDING_REST, FullyRefunded): Step(State.REFUNDED, PaymentRefunded),
     # The order is cancelled during a call of the provider, or `order.cancelled` arrives before `order.created`.
     # An authorisation that arrives after the cancellation is not published; only `payment.voided` is.
     (State.PENDING, OrderCancelled): Step(State.CANCELLING),
@@ -91,13 +158,16 @@ OPERATIONS: Mapping[State, Operation] = {
     State.CAPTURING: Operation.CAPTURE,
     State.CAPTURING_TO_REFUND: Operation.CAPTURE,
     State.VOIDING: Operation.VOID,
+    State.REFUNDING_PART: Operation.REFUND,
+    State.REFUNDING_MORE: Operation.REFUND,
     State.REFUNDING: Operation.REFUND,
+    State.REFUNDING_REST: Operation.REFUND,
 }
 """The call of the provider that each state needs. Other states need none."""
 
 
 class Stored(NamedTuple):
-    """The columns of a payment that store its state."""
+    """The columns of a payment that store its state, together with its amounts (see REFUND_PENDING)."""
 
     status: str
     capture_requested: bool
@@ -112,22 +182,42 @@ STORED: Mapping[State, Stored] = {
     State.CAPTURING_TO_REFUND: Stored("AUTHORIZED", True, True),
     State.VOIDING: Stored("AUTHORIZED", False, True),
     State.CAPTURED: Stored("CAPTURED", True, False),
+    State.REFUNDING_PART: Stored("CAPTURED", True, False),
     State.REFUNDING: Stored("CAPTURED", True, True),
+    State.PARTIALLY_REFUNDED: Stored("PARTIALLY_REFUNDED", True, False),
+    State.REFUNDING_MORE: Stored("PARTIALLY_REFUNDED", True, False),
+    State.REFUNDING_REST: Stored("PARTIALLY_REFUNDED", True, True),
     State.FAILED: Stored("FAILED", False, False),
     State.VOIDED: Stored("VOIDED", False, False),
     State.REFUNDED: Stored("REFUNDED", False, False),
     State.CANCELLED_BEFORE: Stored("CANCELLED_BEFORE", False, False),
 }
-_STATES = {stored: state for state, stored in STORED.items()}
+REFUND_PENDING = {State.CAPTURED: State.REFUNDING_PART, State.PARTIALLY_REFUNDED: State.REFUNDING_MORE}
+"""These states have the same columns. Which of the two it is depends on whether a requested refund is not made yet."""
+_STATES = {stored: state for state, stored in STORED.items() if state not in REFUND_PENDING.values()}
 
 
-def state_of(status: str, *, capture_requested: bool, cancel_requested: bool) -> State:
-    """Return the state that these columns store. Rows that earlier versions of the service wrote are understood."""
-    if status == State.CAPTURED:
+def state_of(status: str, *, capture_requested: bool, cancel_requested: bool, is_refund_pending: bool = False) -> State:
+    """Return the state that these columns store. Rows that earlier versions of the service wrote are understood.
+
+    `is_refund_pending`: the requested refunds are more than those that were made.
+    """
+    if status in {State.CAPTURED, State.PARTIALLY_REFUNDED}:
         capture_requested = True
     elif status not in {State.PENDING, State.AUTHORIZED}:
         capture_requested = cancel_requested = False
-    return _STATES[Stored(status, capture_requested, cancel_requested)]
+    state = _STATES[Stored(status, capture_requested, cancel_requested)]
+    return REFUND_PENDING.get(state, state) if is_refund_pending else state
+
+
+def refund_made(amount: Decimal, requested: Decimal, refunded: Decimal) -> type[RefundMade]:
+    """Return what a refund was, by the sums after it.
+
+    `amount` was captured, `requested` is the sum of all refunds, `refunded` of those that were made.
+    """
+    if refunded == amount:
+        return FullyRefunded
+    return PartiallyRefunded if refunded == requested else PartOfRefundsMade
 
 
 def kind_of(state: State) -> Kind | None:

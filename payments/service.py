@@ -12,9 +12,19 @@ from sqlalchemy.orm import Session
 
 from contracts.base import OPERATOR, Actor, Json, Page, PageRequest, Received
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
-from contracts.payments import ExportedPayment, PaymentFilter, PaymentsRpc, PaymentView, ProviderCallView
+from contracts.payments import (
+    AttemptView,
+    ExportedPayment,
+    PaymentFilter,
+    PaymentsRpc,
+    PaymentView,
+    ProviderCallView,
+    RefundPayment,
+    RefundView,
+)
 from contracts.users import UserDeleted
 from extensions.messaging.event_handler import handles
+from extensions.observability.traces import current_trace
 from extensions.operations import audits, operations
 from extensions.rpc.server import rpc
 from extensions.storage.deleted_users import DeletedUser
@@ -22,7 +32,7 @@ from extensions.storage.periodic import periodic
 from extensions.storage.sweeps import Sweep, SweepProvider
 from extensions.storage.unit_of_work import UnitOfWork, Work
 from extensions.storage.work_items_runner import Limits, executes
-from payments import account_deletions, audit, queries, use_cases
+from payments import account_deletions, audit, queries, refunds, use_cases
 from payments.http_provider import HttpProvider
 from payments.models import Base
 from payments.provider import PaymentProvider, SimulatedProvider
@@ -91,6 +101,22 @@ class PaymentsService(operations.Operations, PaymentsRpc):
     ) -> Json[Page[ExportedPayment]]:
         return queries.export_payments(self.work.session, user_id, page, actor)
 
+    @rpc(idempotent=True, admin=True)
+    def refund_payment(
+        self, payment_id: UUID, refund: RefundPayment, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[RefundView]:
+        view = refunds.request_refund(self.work.session, payment_id, refund, actor, current_trace())
+        self.work.trigger(self.provider_calls, Kind.SETTLEMENT)
+        return view.to_dict()
+
+    @rpc(admin=True)
+    def list_refunds(self, payment_id: UUID, page: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[RefundView]]:
+        return queries.list_refunds(self.work.session, payment_id, page, actor)
+
+    @rpc(admin=True)
+    def list_attempts(self, payment_id: UUID, page: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[AttemptView]]:
+        return queries.list_attempts(self.work.session, payment_id, page, actor)
+
     @rpc(admin=True)
     def list_provider_calls(self, wanted: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[ProviderCallView]]:
         return queries.list_provider_calls(self.work.session, wanted)
@@ -101,7 +127,7 @@ class PaymentsService(operations.Operations, PaymentsRpc):
 
     def audit_own_data(self, session: Session, span: audits.Span) -> operations.OwnAudit:
         """Return what the comparison with the orders needs."""
-        return {"checks": [], "fingerprints": audit.held(session, span)}
+        return {"checks": audit.checks(session), "fingerprints": audit.held(session, span)}
 
     @handles(OrderCreated, OrderConfirmed, OrderCancelled)
     def on_orders(self, events: Sequence[Received[Any]]) -> None:

@@ -10,6 +10,7 @@ import os
 import threading
 from collections import OrderedDict
 from contextlib import suppress
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -40,11 +41,21 @@ BUSY = (
 NAMES = {kind: name for name, kind in KINDS.items()}
 
 
+@dataclass(slots=True)
+class Account:
+    """What the provider did about one authorisation."""
+
+    done: frozenset[str] = frozenset()
+    captured: Decimal = Decimal(0)
+    refunds: dict[str, Decimal] = field(default_factory=dict)
+    """The amounts of the refunds, by their keys."""
+
+
 class MemoryLedger:
     """What the provider did about the latest MAX_PAYMENTS authorisations."""
 
     def __init__(self) -> None:
-        self._done: OrderedDict[str, set[str]] = OrderedDict()
+        self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._lock = threading.Lock()
 
     def authorise(self, call: Call, _reference: str) -> None:
@@ -63,17 +74,37 @@ class MemoryLedger:
     def done(self, authorisation: str) -> set[str]:
         """Return the operations that were done about an authorisation."""
         with self._lock:
-            return set(self._done.get(authorisation, ()))
+            return set(self._accounts.get(authorisation, Account()).done)
+
+    def refunded(self, authorisation: str) -> list[Decimal]:
+        """Return the amounts of the refunds of an authorisation, in the order in which they were made."""
+        with self._lock:
+            return list(self._accounts.get(authorisation, Account()).refunds.values())
 
     def _note(self, call: Call, unless: set[Operation], after: Operation | None = None) -> None:
         with self._lock:
-            done = self._done.get(call.authorisation, set())
-            if done & unless or (after is not None and after not in done):
-                raise ProviderRefuses(f"{call.operation} after {', '.join(sorted(done)) or 'nothing'}")
-            self._done[call.authorisation] = done | {call.operation}
-            self._done.move_to_end(call.authorisation)
-            if len(self._done) > MAX_PAYMENTS:
-                self._done.popitem(last=False)
+            account = self._accounts.get(call.authorisation, Account())
+            if account.done & unless or (after is not None and after not in account.done):
+                raise ProviderRefuses(f"{call.operation} after {', '.join(sorted(account.done)) or 'nothing'}")
+            if call.operation is Operation.CAPTURE:
+                account.captured = call.amount
+            elif call.operation is Operation.REFUND:
+                account.refunds = _with_refund(account, call)
+            account.done |= {call.operation}
+            self._accounts[call.authorisation] = account
+            self._accounts.move_to_end(call.authorisation)
+            if len(self._accounts) > MAX_PAYMENTS:
+                self._accounts.popitem(last=False)
+
+
+def _with_refund(account: Account, call: Call) -> dict[str, Decimal]:
+    """Return the refunds with this one; a repeated call adds nothing. Raises ProviderRefuses."""
+    refunds = account.refunds | {call.key: call.amount}
+    if refunds[call.key] != account.refunds.get(call.key, call.amount):
+        raise ProviderRefuses(f"a refund of {account.refunds[call.key]} has this key, not one of {call.amount}")
+    if sum(refunds.values()) > account.captured:
+        raise ProviderRefuses(f"the refunds would be more than the {account.captured} that were captured")
+    return refunds
 
 
 class Server(ThreadingHTTPServer):

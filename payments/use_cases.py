@@ -2,10 +2,14 @@
 
 An event about an order changes its payment, and schedules a work item for the call of the provider. ProviderCalls makes
 the call outside of any transaction, and `record_outcomes` records its outcome. Every call has an idempotency key that
-is derived from the order, so a repeated call takes effect once.
+is derived from the order and the refund, so a repeated call takes effect once.
 """
 
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -14,20 +18,22 @@ from sqlalchemy.orm import Session
 from contracts.base import Cause, Publish, Received
 from contracts.ids import new_id
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated
+from contracts.payments import PaymentPartiallyRefunded, PaymentRefunded
 from extensions.storage import work_items
-from extensions.storage.bulk import insert_rows, update_rows
-from extensions.storage.work_items import Item
-from payments import queries, rules
-from payments.models import Base, Payment
-from payments.provider import Approved, Call, Declined, Outcome, PaymentProvider, ProviderRefuses
+from extensions.storage.bulk import insert_rows, update_and_insert, update_rows
+from extensions.storage.work_items import Failure, Item
+from payments import attempts, queries, refunds, rules
+from payments.attempts import ATTEMPTS, Answer
+from payments.models import Base, Payment, Refund
+from payments.provider import Approved, Call, Declined, Outcome, PaymentProvider, ProviderRefuses, Refunded
 from payments.rules import STORED, State, Step
 
 OrderEvent = OrderCreated | OrderConfirmed | OrderCancelled
 
 ADOPTION_BATCH = 500
+REFUND_EVENTS = (PaymentPartiallyRefunded, PaymentRefunded)
 _PAYMENTS = Base.metadata.tables["payments"]
 _STATE_COLUMNS = ("status", "capture_requested", "cancel_requested")
-_CHANGEABLE = ("id", *_STATE_COLUMNS, "transaction_reference", "failure_reason")
 
 
 def apply_order_events(session: Session, events: Sequence[Received[OrderEvent]]) -> set[rules.Kind]:
@@ -64,29 +70,38 @@ def apply_order_events(session: Session, events: Sequence[Received[OrderEvent]])
 
 
 def record_outcomes(
-    session: Session, outcomes: Mapping[UUID, Outcome | None], publish: Publish
+    session: Session, outcomes: Mapping[UUID, Answer | None], publish: Publish
 ) -> dict[UUID, rules.Kind | None]:
     """Record the provider's outcomes by payment id. An outcome that was recorded before changes nothing.
 
     Returns the kind of the next call of each payment, or None if it needs none. A payment whose row is locked is left
     out of the result.
     """
-    changed, following = [], {}
-    for payment in queries.lock_payments(session, outcomes):
-        outcome, state = outcomes[payment.id], payment.state
-        step = None if outcome is None else rules.step_for(state, type(outcome))
-        if step is not None:
-            row = _row(payment, outcome) | _stored(step.becomes)
+    payments = queries.lock_payments(session, outcomes)
+    answers = {payment.id: answer for payment in payments if (answer := outcomes[payment.id]) is not None}
+    known = queries.refunds_by_key(session, [each.call.key for each in answers.values() if _is_refund(each)])
+    changed, following, refunded = [], {}, []
+    for payment in payments:
+        answer, state = answers.get(payment.id), payment.state
+        step, row = (None, {}) if answer is None else _step(payment, answer, known)
+        if step is not None and answer is not None:
             changed.append(row)
-            _announce(step, payment, row, publish, payment.cause)
+            _announce(step, payment, row, publish, _cause_of(payment, answer, known))
             state = step.becomes
+            if _is_refund(answer):
+                refunded.append((payment, answer))
         following[payment.id] = rules.kind_of(state)
-    _store(session, changed)
+    # In one round trip: every order makes it.
+    update_and_insert(session, _PAYMENTS, changed, ATTEMPTS, attempts.rows_of(answers))
+    refunds.record_made(session, refunded, known)
     return following
 
 
 def adopt_payments(session: Session) -> int:
-    """Schedule the calls for pending payments that have no work item. Returns how many, at most ADOPTION_BATCH."""
+    """Schedule the calls for payments that have no work item but need one.
+
+    Returns how many, at most ADOPTION_BATCH for each kind.
+    """
     found = queries.unattended_payments(session, ADOPTION_BATCH)
     work_items.schedule(session, {str(payment_id): kind for payment_id, kind in found.items()})
     return len(found)
@@ -101,22 +116,30 @@ class ProviderCalls:
     def prepare(self, session: Session, items: Sequence[Item]) -> Mapping[str, Call]:
         """Return the call of each item."""
         calls = queries.calls_of(session, [UUID(item.key) for item in items])
-        return {str(payment_id): call for payment_id, call in calls.items()}
+        numbers = {item.key: item.attempts for item in items}
+        return {str(payment_id): replace(call, attempt=numbers[str(payment_id)]) for payment_id, call in calls.items()}
 
-    def execute(self, request: Call) -> Sequence[Outcome]:
+    def execute(self, request: Call) -> Sequence[Answer]:
         """Call the provider."""
-        return self._provider.ask(request)
+        began_at, began = attempts.now(), time.monotonic()
+        outcomes = self._provider.ask(request)
+        duration = timedelta(seconds=time.monotonic() - began)
+        return [Answer(request, outcome, began_at, duration) for outcome in outcomes]
 
     def is_outage(self, error: BaseException) -> bool:
         """Tell whether the provider does not work; False if it refused the call."""
         return not isinstance(error, ProviderRefuses)
 
     def record(
-        self, session: Session, outcomes: Mapping[str, Outcome | None], publish: Publish
+        self, session: Session, outcomes: Mapping[str, Answer | None], publish: Publish
     ) -> Mapping[str, str | None]:
         """Record the outcomes."""
         found = record_outcomes(session, {UUID(key): outcome for key, outcome in outcomes.items()}, publish)
         return {str(payment_id): kind for payment_id, kind in found.items()}
+
+    def record_failures(self, session: Session, failures: Sequence[Failure]) -> None:
+        """Record the calls that failed."""
+        attempts.record_failures(session, failures)
 
 
 def _advance(states: dict[UUID, State], received: Received[OrderEvent]) -> Step | None:
@@ -145,11 +168,38 @@ def _new_row(received: Received[OrderEvent], step: Step) -> dict[str, Any]:
     }
 
 
+def _is_refund(answer: Answer) -> bool:
+    return isinstance(answer.outcome, Refunded)
+
+
+def _step(payment: Payment, answer: Answer, known: Mapping[str, Refund]) -> tuple[Step | None, dict[str, Any]]:
+    """Return the step for an outcome of the provider, and the row of the payment after it."""
+    row = _row(payment, answer.outcome)
+    trigger: Any = type(answer.outcome)
+    if isinstance(answer.outcome, Refunded):
+        refund = known.get(answer.call.key)
+        if refund is not None and refund.completed_at is not None:
+            return None, row
+        row |= refunds.sums_after(payment, answer.call)
+        trigger = rules.refund_made(
+            payment.amount or Decimal(0), row["refund_requested_amount"], row["refunded_amount"]
+        )
+    step = rules.step_for(payment.state, trigger)
+    return step, row | (_stored(step.becomes) if step else {})
+
+
+def _cause_of(payment: Payment, answer: Answer, known: Mapping[str, Refund]) -> Cause:
+    refund = known.get(answer.call.key)
+    return payment.cause if refund is None else refund.cause
+
+
 def _row(payment: Payment, outcome: Outcome | None = None) -> dict[str, Any]:
     """Return the columns of a payment that can change, with the provider's outcome."""
     return {
         "id": payment.id,
         **_stored(payment.state),
+        "refund_requested_amount": payment.refund_requested_amount,
+        "refunded_amount": payment.refunded_amount,
         "transaction_reference": outcome.reference if isinstance(outcome, Approved) else payment.transaction_reference,
         "failure_reason": outcome.reason if isinstance(outcome, Declined) else payment.failure_reason,
     }
@@ -162,11 +212,14 @@ def _stored(state: State) -> dict[str, Any]:
 def _announce(step: Step, payment: Payment, row: dict[str, Any], publish: Publish, cause: Cause) -> None:
     if step.publishes is None:
         return
+    given_back = row["refunded_amount"] - payment.refunded_amount
     facts = {
         "order_id": payment.order_id,
         "payment_id": payment.id,
+        "user_id": payment.user_id,
         "transaction_reference": row["transaction_reference"],
-        "amount": payment.amount,
+        "amount": given_back if step.publishes in REFUND_EVENTS else payment.amount,
+        "remaining": (payment.amount or 0) - row["refunded_amount"],
         "currency": payment.currency,
         "reason": row["failure_reason"],
     }

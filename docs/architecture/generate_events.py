@@ -169,8 +169,8 @@ def _resolve(described: Schema, definitions: Schema) -> Schema:
 
 
 def _type_in_words(kind: Schema, definitions: Schema) -> str:
-    if "anyOf" in kind:  # a field that may be missing; it is never null in a message
-        return _type_in_words(_resolve(kind["anyOf"][0], definitions), definitions)
+    if "anyOf" in kind:
+        return " or ".join(_type_in_words(_resolve(each, definitions), definitions) for each in kind["anyOf"])
     if "enum" in kind:
         return "one of " + ", ".join(f"`{value}`" for value in kind["enum"])
     if kind.get("type") == "array":

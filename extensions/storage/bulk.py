@@ -34,6 +34,28 @@ def update_rows(session: Session, table: Table, rows: Sequence[Mapping[str, Any]
         session.execute(_update(table, key, columns), _arrays(table, columns, rows))
 
 
+def update_and_insert(
+    session: Session,
+    table: Table,
+    rows: Sequence[Mapping[str, Any]],
+    other: Table,
+    others: Sequence[Mapping[str, Any]],
+    *,
+    key: str = "id",
+) -> None:
+    """Update `rows` of `table` and insert `others` into the table `other`, in one round trip.
+
+    As `update_rows` and `insert_rows`. No column may be in both.
+    """
+    if not rows or not others:
+        update_rows(session, table, rows, key=key)
+        insert_rows(session, other, others)
+        return
+    updated, inserted = tuple(rows[0]), tuple(others[0])
+    values = _arrays(table, updated, rows) | _arrays(other, inserted, others)
+    session.execute(_update_and_insertion(table, key, updated, other, inserted), values)
+
+
 def _arrays(table: Table, columns: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return the values of `rows` by column, in the form that psycopg2 expects."""
     arrays = {column: [row[column] for row in rows] for column in columns}
@@ -58,6 +80,16 @@ def _update(table: Table, key: str, columns: tuple[str, ...]) -> TextClause:
         f"UPDATE {table.name} SET {changes}, updated_at = clock_timestamp()"  # noqa: S608  (our own names)
         f" FROM {_unnested(table, columns)} AS after ({', '.join(columns)}) WHERE {table.name}.{key} = after.{key}"
     )
+
+
+@lru_cache
+def _update_and_insertion(
+    table: Table, key: str, updated: tuple[str, ...], other: Table, inserted: tuple[str, ...]
+) -> TextClause:
+    if both := set(updated) & set(inserted):
+        message = f"both {table.name} and {other.name} have {', '.join(sorted(both))}: the parameters would be the same"
+        raise ValueError(message)
+    return text(f"WITH inserted AS ({_insertion(other, inserted, '').text}) {_update(table, key, updated).text}")
 
 
 def _unnested(table: Table, columns: tuple[str, ...]) -> str:

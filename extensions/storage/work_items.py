@@ -17,6 +17,7 @@ finished item is deleted.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -54,6 +55,16 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedExecution:
+    """The execution of a request that ended with an error."""
+
+    request: Any
+    error: BaseException
+    began_at: datetime
+    duration: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """A failed attempt. The next one is due after `pause` seconds; if the item is `abandoned`, there is none."""
 
@@ -61,6 +72,8 @@ class Failure:
     error: str
     pause: float
     abandoned: bool = False
+    attempt: FailedExecution | None = None
+    """None if the request was not executed, or its outcome could not be recorded."""
 
 
 def define(metadata: MetaData) -> Table:

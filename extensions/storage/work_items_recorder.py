@@ -5,16 +5,17 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import eventlet
 from eventlet.event import Event as Signal
 from nameko.exceptions import ContainerBeingKilled
+from sqlalchemy.orm import Session
 
 from extensions.runtime.backoff import Backoff
 from extensions.runtime.progress import Loop
 from extensions.storage import work_items
-from extensions.storage.engine import LockTimeout, is_general_outage
+from extensions.storage.engine import LockTimeout, is_general_outage, is_outage
 from extensions.storage.work_items import Failure, Item
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,14 @@ BATCH = 100
 INTERVAL_SECONDS = 0.02
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 STOP_SECONDS = 3.0
+
+
+@runtime_checkable
+class RecordsFailures(Protocol):
+    """A handler that also keeps its failed attempts."""
+
+    def record_failures(self, session: Session, failures: Sequence[Failure]) -> None:
+        """Record failed attempts. If this fails, the items are tried again as if it had not been called."""
 
 
 class Retries(Protocol):
@@ -177,16 +186,34 @@ class Recorder:
         """Record failed attempts. If that fails, the items are claimed again when their leases end."""
         self.progress.report_progress()
 
-        def step(work: Any, _handler: Any) -> None:
-            held, _ = work_items.lock_held(work.session, [each.item for each in failures])
-            work_items.postpone(work.session, [each for each in failures if each.item.key in held])
+        def step(work: Any, handler: Any) -> set[str]:
+            held, locked = work_items.lock_held(work.session, [each.item for each in failures])
+            postponed = [each for each in failures if each.item.key in held]
+            work_items.postpone(work.session, postponed)
+            if postponed and isinstance(handler, RecordsFailures):
+                _record_failures(work.session, handler, postponed)
+            return locked
 
         try:
-            self._in_transaction(step)
+            locked = self._in_transaction(step)
         except ContainerBeingKilled:
             raise
         except Exception as error:  # noqa: BLE001  (the next attempt follows when the lease ends)
             log.warning("%d failed attempts were not recorded (%s)", len(failures), error)
         else:
             for each in failures:
-                eventlet.spawn_after(each.pause, self._wake_lane, each.item.kind)
+                if each.item.key in locked:
+                    eventlet.spawn_after(LONGEST_PAUSE_SECONDS, self.fail, each)
+                else:
+                    eventlet.spawn_after(each.pause, self._wake_lane, each.item.kind)
+
+
+def _record_failures(session: Session, handler: RecordsFailures, failures: Sequence[Failure]) -> None:
+    """Let the handler record failures. An error of its own undoes only what it has written."""
+    try:
+        with session.begin_nested():
+            handler.record_failures(session, failures)
+    except Exception as error:
+        if is_outage(error):
+            raise
+        log.exception("%d failed attempts are not kept", len(failures))

@@ -18,7 +18,8 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import eventlet
@@ -40,7 +41,7 @@ from extensions.storage import work_items
 from extensions.storage.database_access import DatabaseAccess
 from extensions.storage.engine import is_outage
 from extensions.storage.periodic import PeriodicMethods
-from extensions.storage.work_items import Failure, Item
+from extensions.storage.work_items import FailedExecution, Failure, Item
 from extensions.storage.work_items_breaker import WorkItemBreaker
 from extensions.storage.work_items_recorder import Recorder, Result
 
@@ -56,7 +57,7 @@ BACKLOG_SECONDS = 5.0
 
 
 class Handler(Protocol):
-    """What a service defines for its items."""
+    """What a service defines for its items. It may also be a work_items_recorder.RecordsFailures."""
 
     def prepare(self, session: Session, items: Sequence[Item]) -> Mapping[str, Any]:
         """Return the request of each item, by its key. Called in the transaction that claims the items.
@@ -228,6 +229,7 @@ class Lane:
     def _ask(self, item: Item, request: Any, handler: Handler, expires: float) -> BaseException | None:
         runner = self._runner
         error: Exception
+        began_at, began = datetime.now(UTC), time.monotonic()
         try:
             with eventlet.Timeout(self.limits.deadline):
                 outcomes = handler.execute(request)
@@ -242,7 +244,8 @@ class Lane:
             return None
         is_outage_of_it = isinstance(error, TimeoutError) or handler.is_outage(error)
         (runner.breaker.failed if is_outage_of_it else runner.breaker.succeeded)(item.key)
-        failed = self.limits.failure(item, f"{type(error).__name__}: {error}")
+        attempt = FailedExecution(request, error, began_at, timedelta(seconds=time.monotonic() - began))
+        failed = replace(self.limits.failure(item, f"{type(error).__name__}: {error}"), attempt=attempt)
         log.warning("attempt %d of %s %s failed: %s", item.attempts, self.kind, item.key, failed.error)
         runner.recorder.fail(failed)
         return error

@@ -8,6 +8,7 @@ from contracts.inventory import (
     MovementView,
     SetStock,
     SetStockLevel,
+    SetThreshold,
     StockFilter,
     StockIsReserved,
     StockNotFound,
@@ -84,6 +85,21 @@ class Routes:
     def set_stock(self, request: HttpRequest[SetStockLevel], product_id: UUID) -> Json[StockView]:
         """Set the quantity on hand of a product."""
         return self.services.inventory.change_stock_level(
+            product_id, request.body, **request.precondition, actor=request.actor
+        )
+
+    @route(
+        "PUT",
+        "/inventory/{product_id}/threshold",
+        access=Access.ADMIN,
+        service="inventory",
+        body=SetThreshold,
+        response=StockView,
+        errors=(StockNotFound,),
+    )
+    def set_threshold(self, request: HttpRequest[SetThreshold], product_id: UUID) -> Json[StockView]:
+        """Set below how many available units the stock of a product is low; null removes the threshold."""
+        return self.services.inventory.set_threshold(
             product_id, request.body, **request.precondition, actor=request.actor
         )
 

@@ -14,6 +14,7 @@ from contracts.orders import (
     OrderView,
     PriceChanged,
     ProductUnavailable,
+    ShipOrder,
     TimelineView,
 )
 from contracts.services import Services
@@ -116,13 +117,17 @@ class Routes:
         "/orders/{order_id}/ship",
         access=Access.ADMIN,
         service="orders",
+        body=ShipOrder,
+        body_optional=True,
         response=OrderView,
         errors=(OrderNotFound, InvalidState),
         idempotent=True,
     )
-    def ship_order(self, request: HttpRequest, order_id: UUID) -> Json[OrderView]:
+    def ship_order(self, request: HttpRequest[ShipOrder], order_id: UUID) -> Json[OrderView]:
         """Record that an order was shipped."""
-        return self.services.orders.ship_order(order_id, actor=request.actor, idempotency_key=request.idempotency_key)
+        return self.services.orders.ship_order(
+            order_id, request.body, actor=request.actor, idempotency_key=request.idempotency_key
+        )
 
     @route(
         "POST",

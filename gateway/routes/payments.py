@@ -2,8 +2,9 @@
 
 from uuid import UUID
 
-from contracts.base import Json, Page
-from contracts.payments import PaymentFilter, PaymentNotFound, PaymentView
+from contracts.base import Json, Page, PageRequest
+from contracts.errors import InvalidState
+from contracts.payments import AttemptView, PaymentFilter, PaymentNotFound, PaymentView, RefundPayment, RefundView
 from contracts.services import Services
 from extensions.http.message.request import Access, HttpRequest
 from extensions.http.routing.route import route
@@ -50,3 +51,46 @@ class Routes:
     def get_payment_of_order(self, request: HttpRequest, order_id: UUID) -> Json[PaymentView]:
         """Show the payment of one order."""
         return self.services.payments.get_payment_of_order(order_id, actor=request.actor)
+
+    @route(
+        "POST",
+        "/payments/{payment_id}/refund",
+        access=Access.ADMIN,
+        service="payments",
+        body=RefundPayment,
+        response=RefundView,
+        status=202,
+        errors=(PaymentNotFound, InvalidState),
+        idempotent=True,
+    )
+    def refund_payment(self, request: HttpRequest[RefundPayment], payment_id: UUID) -> Json[RefundView]:
+        """Refund a captured payment: a part of it, or all that is left. The provider makes the refund afterwards."""
+        return self.services.payments.refund_payment(
+            payment_id, request.body, actor=request.actor, idempotency_key=request.idempotency_key
+        )
+
+    @route(
+        "GET",
+        "/payments/{payment_id}/refunds",
+        access=Access.ADMIN,
+        service="payments",
+        query=PageRequest,
+        response=RefundView,
+        errors=(PaymentNotFound,),
+    )
+    def list_refunds(self, request: HttpRequest[None, PageRequest], payment_id: UUID) -> Json[Page[RefundView]]:
+        """List the refunds of one payment, newest first."""
+        return self.services.payments.list_refunds(payment_id, request.query, actor=request.actor)
+
+    @route(
+        "GET",
+        "/payments/{payment_id}/attempts",
+        access=Access.ADMIN,
+        service="payments",
+        query=PageRequest,
+        response=AttemptView,
+        errors=(PaymentNotFound,),
+    )
+    def list_attempts(self, request: HttpRequest[None, PageRequest], payment_id: UUID) -> Json[Page[AttemptView]]:
+        """List the calls of the payment provider about one payment, newest first, also those that failed."""
+        return self.services.payments.list_attempts(payment_id, request.query, actor=request.actor)

@@ -37,6 +37,7 @@ def walk(url, customer, admin, order, product):
     _life_of_orders(customer, admin, product)
     admin.must("PATCH", f"/products/{product['id']}", {"name": "Renamed"})
     admin.must("POST", f"/inventory/{product['id']}/adjustments", {"delta": 1, "reason": "found one"})
+    admin.must("PUT", f"/inventory/{product['id']}/threshold", {"low_stock": 1})
     _life_of_a_session(url)
 
 
@@ -76,6 +77,9 @@ def _life_of_orders(customer, admin, product):
     _, delivered, _, _ = place(customer, body)
     admin.must("POST", f"/orders/{delivered['id']}/ship")  # repeated until the order is confirmed
     admin.must("POST", f"/orders/{delivered['id']}/deliver")
+    paid = customer.must("GET", f"/payments/order/{delivered['id']}")
+    refund = {"amount": "0.01", "reason": "a late parcel"}
+    admin.must("POST", f"/payments/{paid['id']}/refund", refund)  # repeated until the payment is captured
 
 
 def _life_of_a_session(url):

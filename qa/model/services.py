@@ -1,10 +1,12 @@
 """One transaction of each service, decided by its real code: what it writes and publishes, given what it has read.
 
 This module decides nothing. Orders: saga.apply_reply, saga.apply_command, use_cases._apply and ._status_event.
-Inventory: rules.merge, .step_for, .decide and .adjust. Payments: rules.step_for and .STORED, use_cases._row, ._stored
-and ._announce, and Payment.state.
+Inventory: rules.merge, .step_for, .decide and .adjust. Payments: rules.step_for and .STORED, use_cases._step, ._row,
+._stored and ._announce, and Payment.state.
 """
 
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import cache
 from typing import NamedTuple
 from uuid import UUID
@@ -16,12 +18,14 @@ from orders import saga as saga_rules
 from orders import use_cases as order_use_cases
 from payments import rules as payment_rules
 from payments import use_cases as payment_use_cases
+from payments.attempts import Answer
 from payments.models import Payment
-from payments.provider import Approved, Captured, Declined, Operation, Refunded, Voided
+from payments.provider import Approved, Call, Captured, Declined, Operation, Refunded, Voided
 from qa.model import vocabulary as words
 from qa.model.scenario import APPROVED, DECLINED
 
 PAYMENT, MESSAGE_ID = UUID(int=0xBEEF), UUID(int=0xFEED)
+NOW = datetime(2026, 1, 31, tzinfo=UTC)
 FIELDS = (("status", "status"), ("stock", "stock_status"), ("payment", "payment_status"), ("cancel_reason",) * 2)
 
 
@@ -148,11 +152,11 @@ def handle_in_payments(number, payment, message):
 
 def record_outcome(number, payment, result, money):
     """Payments records the provider's outcome, in time or late. A repeated request has the same outcome."""
-    row, outcome, published = _row(number, payment), OUTCOMES[result], []
-    step = payment_rules.step_for(row.state, type(outcome))
+    row, published = _row(number, payment), []
+    call = Call(Operation.REFUND, "refund", "authorise", words.TOTAL - row.refund_requested_amount, "TRY", "pm_ok")
+    step, after = payment_use_cases._step(row, Answer(call, OUTCOMES[result], NOW, timedelta()), {})
     if step is None:
         return None
-    after = payment_use_cases._row(row, outcome) | payment_use_cases._stored(step.becomes)
     payment_use_cases._announce(step, row, after, lambda event, _: published.append(event), row.cause)
     return Outcome(_columns(after), tuple(words.index_of(event) for event in published), money)
 
@@ -175,6 +179,7 @@ def _columns(row):
 def _row(number, payment):
     status, capture_requested, cancel_requested = payment
     authorised = status not in {"PENDING", "FAILED", "CANCELLED_BEFORE"}
+    refunded = words.TOTAL if status == "REFUNDED" else Decimal(0)
     return Payment(
         id=PAYMENT,
         order_id=words.ORDERS[number],
@@ -184,6 +189,8 @@ def _row(number, payment):
         status=status,
         capture_requested=capture_requested,
         cancel_requested=cancel_requested,
+        refund_requested_amount=refunded,
+        refunded_amount=refunded,
         transaction_reference="auth_1" if authorised else None,
         failure_reason=None,
         cause_message_id=MESSAGE_ID,

@@ -25,6 +25,7 @@ DEAD_LETTERS = "no dead letters"
 ENDS = {"order.cancelled", "order.delivered"}
 DECISIONS = {"order.confirmed", "order.cancelled"}
 DECIDED_FOR = {"CONFIRMED", "SHIPPED", "DELIVERED"}
+PAID = {"CAPTURED", "PARTIALLY_REFUNDED", "REFUNDED"}
 
 Row = Mapping[str, Any]
 Readers = Mapping[str, Callable[[str], list[Row]]]
@@ -43,6 +44,7 @@ class Databases:
     stock: dict[Any, Row]
     movements: dict[Any, list[Row]]
     payments: dict[Any, Row]
+    refunds: dict[Any, list[Row]]
     notified: set[tuple[Any, str]]
     outbox: dict[str, int]
     dead_letters: dict[str, list[str]]
@@ -68,6 +70,9 @@ def _read(query: Readers) -> Databases:
     movements = defaultdict(list)
     for row in query["inventory"]("SELECT * FROM movements ORDER BY entry"):
         movements[row["product_id"]].append(row)
+    refunds = defaultdict(list)
+    for row in query["payments"]("SELECT * FROM refunds"):
+        refunds[row["payment_id"]].append(row)
     return Databases(
         orders={row["id"]: row for row in query["orders"]("SELECT * FROM orders")},
         order_lines=_lines(query["orders"]("SELECT order_id, product_id, quantity FROM order_items")),
@@ -82,6 +87,7 @@ def _read(query: Readers) -> Databases:
         stock={row["product_id"]: row for row in query["inventory"]("SELECT * FROM stock")},
         movements=movements,
         payments={row["order_id"]: row for row in query["payments"]("SELECT * FROM payments")},
+        refunds=refunds,
         notified={
             (row["order_id"], row["kind"])
             for row in query["notifications"]("SELECT order_id, kind FROM notifications WHERE order_id IS NOT NULL")
@@ -106,6 +112,7 @@ def check(databases: Databases) -> list[Check]:
         Check("stock taken is that of the COMMITTED orders", _taken_differs(databases)),
         _orders("confirmed: all its stock committed", databases, _is_stocked, DECIDED_FOR),
         _orders("confirmed: captured once, exactly its total", databases, _is_paid, DECIDED_FOR),
+        Check("refunds are at most what was captured, and all of it where REFUNDED", _refunds_differ(databases)),
         _orders("cancelled: holds no stock", databases, _holds_no_stock, {"CANCELLED"}),
         _orders("cancelled: holds no money", databases, _holds_no_money, {"CANCELLED"}),
         _orders("order has the statuses of its reservation and payment", databases, _has_statuses),
@@ -205,7 +212,24 @@ def _is_stocked(databases: Databases, order: Row) -> bool:
 
 def _is_paid(databases: Databases, order: Row) -> bool:
     payment = databases.payments.get(order["id"])
-    return payment is not None and payment["status"] == "CAPTURED" and payment["amount"] == order["total_amount"]
+    return payment is not None and payment["status"] in PAID and payment["amount"] == order["total_amount"]
+
+
+def _refunds_differ(databases: Databases) -> list[str]:
+    """At rest every refund was made. The sums that the payment stores are not used, except to compare them."""
+    wrong = []
+    for payment in databases.payments.values():
+        made = [row["amount"] for row in databases.refunds[payment["id"]] if row["status"] == "SUCCEEDED"]
+        total, amount = sum(made), payment["amount"]
+        status = payment["status"]
+        holds = {
+            "REFUNDED": bool(made) and total == amount,
+            "PARTIALLY_REFUNDED": amount is not None and 0 < total < amount,
+        }.get(status, not made)
+        stored = payment["refunded_amount"], payment["refund_requested_amount"]
+        if not holds or len(made) != len(databases.refunds[payment["id"]]) or stored != (total, total):
+            wrong.append(str(payment["id"]))
+    return wrong
 
 
 def _holds_no_stock(databases: Databases, order: Row) -> bool:

@@ -184,6 +184,15 @@ class World:
         """The id of a payment of this user."""
         return eventually(lambda: self.shop.payment({"id": self.orders[owner]}))["id"]
 
+    def captured(self, owner):
+        """The id of a captured payment of this user, of which nothing was refunded yet."""
+        made = self.confirmed(owner)
+        return eventually(lambda: self._captured(made))["id"]
+
+    def _captured(self, order_id):
+        payment = self.shop.payment({"id": order_id})
+        return payment if payment and payment["status"] == "CAPTURED" else None
+
     def notification(self, owner):
         """The id of a notification of this user."""
         client = self.shop.client(self.token(owner))
@@ -287,11 +296,15 @@ CASES = {
     "get_stock": Case(of_admins, _stock_of),
     "create_stock": Case(of_admins, body=_stock),
     "set_stock": Case(of_admins, _stock_of, body=lambda _: {"quantity": 1_000_000}),
+    "set_threshold": Case(of_admins, _stock_of, body=lambda _: {"low_stock": 10}),
     "adjust_stock": Case(of_admins, _stock_of, body=lambda _: {"delta": 1, "reason": "found"}),
     "list_movements": Case(of_admins, _stock_of),
     "list_payments": Case(of_users),
     "get_payment": Case(of_owners, World.payment),
     "get_payment_of_order": Case(of_owners, _order),
+    "refund_payment": Case(of_admins, World.captured, body=lambda _: {"reason": "a complaint"}),
+    "list_refunds": Case(of_admins, World.payment),
+    "list_attempts": Case(of_admins, World.payment),
     "list_notifications": Case(of_users),
     "mark_read": Case(private, World.notification),
     "list_sagas": Case(of_admins),

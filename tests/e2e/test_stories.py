@@ -98,3 +98,28 @@ def test_the_alias_paths_of_the_original_design_work(shop):
     assert shop.customer.request("GET", f"/orders/{order['id']}/")[1]["id"] == order["id"]
     assert order["id"] in {item["id"] for item in shop.get("/orders/", shop.customer)["items"]}
     assert shop.get("/users/user-profile/", shop.customer)["email"] == "demo@example.com"
+
+
+def test_an_order_is_refunded_in_part_and_then_cancelled(shop):
+    pen = shop.product("20.00", 10)
+    shop.admin.must("PUT", f"/inventory/{pen['id']}/threshold", {"low_stock": 9})
+    address = {"name": "Ayşe Demir", "line1": "Bağdat Caddesi 123", "city": "İstanbul", "country": "TR"}
+    body = {"items": [{"product_id": pen["id"], "quantity": 3}], "shipping_address": address}
+    order = shop.customer.must("POST", "/orders", body)
+    assert order["shipping_address"] == address | {"line2": None, "postal_code": None}
+    shop.has_payment(order, "CAPTURED")
+    assert shop.admin.must("GET", f"/inventory/{pen['id']}")["is_low"]
+    payment = shop.payment(order)
+    part = {"amount": "15.00", "reason": "a late parcel"}
+    assert shop.admin.must("POST", f"/payments/{payment['id']}/refund", part)["status"] == "PENDING"
+    shop.has_payment(order, "PARTIALLY_REFUNDED")
+    refused, problem = shop.admin.request("POST", f"/payments/{payment['id']}/refund", part | {"amount": "45.01"})
+    assert (refused, problem["code"]) == (409, "INVALID_STATE")
+    shop.assert_sound()
+    shop.customer.must("POST", f"/orders/{order['id']}/cancel")
+    shop.has_payment(order, "REFUNDED")
+    shop.assert_sound()
+    refunds = shop.admin.must("GET", f"/payments/{payment['id']}/refunds")["items"]
+    assert [each["amount"] for each in refunds] == ["45.00", "15.00"]
+    events = events_of(shop, order)
+    assert events.index("payment.partially_refunded") < events.index("payment.refunded")

@@ -152,6 +152,10 @@ class HttpRequest(Generic[Body, Query]):
             raise ValidationFailed.of(surplus)
         self.body = cast("Body", model.parse(data))
 
+    def use_default_body(self, model: type[Fields]) -> None:
+        """Use the defaults of `model`: the request has no body, and needs none."""
+        self.body = cast("Body", _empty_fields(model))
+
     def read_idempotency_key(self) -> None:
         """Validate the Idempotency-Key header. Raises ValidationFailed."""
         key = self.headers.get("idempotency-key")

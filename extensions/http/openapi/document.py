@@ -112,7 +112,7 @@ class _Operation:
             operation |= {"deprecated": True, "x-alias-of": self.name}
         if route.body is not None:
             operation["requestBody"] = {
-                "required": True,
+                "required": not route.body_optional,
                 "content": {"application/json": {"schema": reference(route.body), **_example_of(route.body)}},
             }
         return {key: value for key, value in operation.items() if value or key == "security"}

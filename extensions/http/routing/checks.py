@@ -47,5 +47,7 @@ def _validate_body(declaration: RouteDeclaration, request: HttpRequest, read_bod
     body = read_body()
     if is_chunked and body:
         request.check_body_type()
-    if body or declaration.body is not None:
+    if not body and declaration.body is not None and declaration.body_optional:
+        request.use_default_body(declaration.body)
+    elif body or declaration.body is not None:
         request.read_body(declaration.body or NoFields, body)

@@ -26,6 +26,8 @@ class RouteDeclaration:
     query: type[Request] = NoFields
     """The model of the query. A PageRequest makes the route a list."""
     body: type[Request] | None = None
+    body_optional: bool = False
+    """True where the body may be left out: the handler then gets the defaults of its fields."""
     response: type[View] | None = None
     """The view of the success body, or of each item of a list."""
     status: int = 200

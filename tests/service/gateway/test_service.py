@@ -29,6 +29,7 @@ PRODUCT = {"sku": "A-1", "name": "Çay", "price": "9.90"}
 ITEMS = [{"product_id": ID, "quantity": 2}]
 PAGE = {"items": [], "next_cursor": None}
 STOCK = {"product_id": ID, "product_sku": "A-1", "quantity": 5}
+ADDRESS = {"name": "Ayşe", "line1": "Bağdat Caddesi 1", "city": "İstanbul", "country": "TR"}
 CREDENTIALS = {"email": "a@example.com", "password": "a long password"}
 
 # method, path, body, role (None: no token) -> service.method, its arguments; ACTOR stands for the caller
@@ -59,18 +60,28 @@ CALLS = [
      {"items": ITEMS, "total_amount": "19.80", "actor": ACTOR, "idempotency_key": "k"}),
     ("GET", "/orders?status=CREATED", None, "customer", "orders.list_orders", {"status": "CREATED", "actor": ACTOR}),
     ("GET", f"/orders/all?user_id={ID}", None, "admin", "orders.list_orders", {"user_id": ID, "actor": ACTOR}),
+    ("POST", "/orders", {"items": ITEMS, "shipping_address": ADDRESS}, "customer", "orders.create_order",
+     {"items": ITEMS, "shipping_address": ADDRESS, "actor": ACTOR, "idempotency_key": "k"}),
     ("GET", f"/orders/{ID}", None, "customer", "orders.get_order", {"order_id": ID, "actor": ACTOR}),
     ("GET", f"/orders/{ID}/timeline", None, "customer", "orders.get_timeline", {"order_id": ID, "actor": ACTOR}),
     ("POST", f"/orders/{ID}/cancel", None, "customer", "orders.cancel_order",
      {"order_id": ID, "actor": ACTOR, "idempotency_key": "k"}),
     ("POST", f"/orders/{ID}/ship", {}, "admin", "orders.ship_order",
      {"order_id": ID, "actor": ACTOR, "idempotency_key": "k"}),
+    ("POST", f"/orders/{ID}/ship", None, "admin", "orders.ship_order",
+     {"order_id": ID, "actor": ACTOR, "idempotency_key": "k"}),
+    ("POST", f"/orders/{ID}/ship", {"carrier": "PTT", "tracking_number": None}, "admin", "orders.ship_order",
+     {"order_id": ID, "carrier": "PTT", "actor": ACTOR, "idempotency_key": "k"}),
     ("POST", f"/orders/{ID}/deliver", None, "admin", "orders.deliver_order",
      {"order_id": ID, "actor": ACTOR, "idempotency_key": "k"}),
     ("GET", "/inventory", None, "admin", "inventory.list_stock", {"actor": ACTOR}),
     ("GET", f"/inventory/{ID}", None, "admin", "inventory.get_stock", {"product_id": ID, "actor": ACTOR}),
     ("PUT", f"/inventory/{ID}", {"quantity": 7}, "admin", "inventory.change_stock_level",
      {"product_id": ID, "quantity": 7, "actor": ACTOR}),
+    ("PUT", f"/inventory/{ID}/threshold", {"low_stock": 5}, "admin", "inventory.set_threshold",
+     {"product_id": ID, "low_stock": 5, "actor": ACTOR}),
+    ("PUT", f"/inventory/{ID}/threshold", {"low_stock": None}, "admin", "inventory.set_threshold",
+     {"product_id": ID, "low_stock": None, "actor": ACTOR}),
     ("POST", f"/inventory/{ID}/adjustments", {"delta": -1, "reason": "broken"}, "admin", "inventory.adjust_stock",
      {"product_id": ID, "delta": -1, "reason": "broken", "actor": ACTOR, "idempotency_key": "k"}),
     ("GET", f"/inventory/{ID}/movements?limit=2", None, "admin", "inventory.list_movements",
@@ -79,11 +90,19 @@ CALLS = [
     ("GET", f"/payments/{ID}", None, "customer", "payments.get_payment", {"payment_id": ID, "actor": ACTOR}),
     ("GET", f"/payments/order/{ID}", None, "customer", "payments.get_payment_of_order",
      {"order_id": ID, "actor": ACTOR}),
+    ("POST", f"/payments/{ID}/refund", {"amount": "5.00", "reason": "torn"}, "admin", "payments.refund_payment",
+     {"payment_id": ID, "amount": "5.00", "reason": "torn", "actor": ACTOR, "idempotency_key": "k"}),
+    ("POST", f"/payments/{ID}/refund", {"amount": None, "reason": "torn"}, "admin", "payments.refund_payment",
+     {"payment_id": ID, "reason": "torn", "actor": ACTOR, "idempotency_key": "k"}),
+    ("GET", f"/payments/{ID}/refunds", None, "admin", "payments.list_refunds", {"payment_id": ID, "actor": ACTOR}),
+    ("GET", f"/payments/{ID}/attempts?limit=5", None, "admin", "payments.list_attempts",
+     {"payment_id": ID, "limit": 5, "actor": ACTOR}),
     ("GET", "/notifications", None, "customer", "notifications.list_notifications", {"actor": ACTOR}),
     ("POST", f"/notifications/{ID}/read", None, "customer", "notifications.mark_read",
      {"notification_id": ID, "actor": ACTOR, "idempotency_key": "k"}),
 ]  # fmt: skip
 STATUS = {"register": 201, "logout": 204, "create_product": 201, "create_order": 201, "cancel_order": 202,
+          "refund_payment": 202,
           "adjust_stock": 201, "mark_read": 204}  # fmt: skip
 
 

@@ -17,15 +17,25 @@ from hypothesis.stateful import (
     rule,
 )
 
-from contracts.base import OPERATOR
+from contracts.base import OPERATOR, StoredCause
 from contracts.ids import new_id
-from contracts.inventory import AdjustStock, SetStock, SetStockLevel, StockIsReserved, StockNotFound
+from contracts.inventory import (
+    AdjustStock,
+    SetStock,
+    SetStockLevel,
+    SetThreshold,
+    StockIsReserved,
+    StockLow,
+    StockNotFound,
+)
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated, OrderLine
 from inventory import queries, rules, use_cases
 from inventory.rules import ReservationMissing
 from tests.service.stateful import Transactions, hunt, received, run_until_seen
 
 USER = new_id()
+ABSENT = object()
+CAUSE = StoredCause(new_id(), "request", "trace")
 WITH_STOCK, PRODUCTS, ORDERS = 2, 3, 4
 # The lines of each order: (product, units) as the client sent them. A product can be on two lines.
 lines = st.lists(st.tuples(st.integers(0, PRODUCTS - 1), st.integers(1, 4)), min_size=1, max_size=4)
@@ -45,9 +55,22 @@ class Shop:
         self.held = {}
         self.status = {}
         self.published = []
+        self.thresholds, self.low, self.announced = {}, set(), []
+
+    def notice(self, products):
+        """After a transaction: announce the products whose stock has become low."""
+        for product in products:
+            on_hand, reserved = self.stock.get(product, [0, 0])
+            threshold = self.thresholds.get(product)
+            if threshold is None or on_hand - reserved >= threshold:
+                self.low.discard(product)
+            elif product not in self.low:
+                self.low.add(product)
+                self.announced.append((product, on_hand - reserved, threshold))
 
     def copy(self):
         other = Shop()
+        other.thresholds, other.low, other.announced = dict(self.thresholds), set(self.low), list(self.announced)
         other.stock = {product: list(levels) for product, levels in self.stock.items()}
         other.people, other.held = Counter(self.people), dict(self.held)
         other.status, other.published = dict(self.status), list(self.published)
@@ -160,6 +183,7 @@ class Inventory(RuleBasedStateMachine):
         if not crash:
             for what, order in news:
                 getattr(self.shop, what)(order, self.asked.get(order))
+            self.shop.notice(self.shop.stock)
 
     def created(self, order):
         items = tuple(
@@ -186,7 +210,10 @@ class Inventory(RuleBasedStateMachine):
         known = [SimpleNamespace(id=self.products[product], sku="SKU", version=1)]
         levels = self.shop.stock.get(product, [0, 0])
         self.change(
-            product, quantity - levels[0], crash, lambda session: use_cases.set_stock(session, request, OPERATOR, known)
+            product,
+            quantity - levels[0],
+            crash,
+            lambda session, call: use_cases.set_stock(session, request, OPERATOR, call, known),
         )
 
     @rule(product=products, quantity=st.integers(0, 9), crash=crashes)
@@ -197,7 +224,9 @@ class Inventory(RuleBasedStateMachine):
             product,
             change,
             crash,
-            lambda session: use_cases.change_stock_level(session, self.products[product], request, OPERATOR),
+            lambda session, call: use_cases.change_stock_level(
+                session, self.products[product], request, OPERATOR, call
+            ),
             exists=True,
         )
 
@@ -208,12 +237,23 @@ class Inventory(RuleBasedStateMachine):
             product,
             delta,
             crash,
-            lambda session: use_cases.adjust_stock(session, self.products[product], request, OPERATOR),
+            lambda session, call: use_cases.adjust_stock(session, self.products[product], request, OPERATOR, call),
             exists=True,
         )
 
-    def change(self, product, delta, crash, call, *, exists=False):
+    @rule(product=products, low_stock=st.sampled_from([None, 0, 1, 3, 5, 8]), crash=crashes)
+    def set_threshold(self, product, low_stock, crash):
+        request = SetThreshold(low_stock=low_stock)
+
+        def call(session, call):
+            use_cases.set_threshold(session, self.products[product], request, OPERATOR, call)
+
+        self.change(product, 0, crash, call, exists=True, threshold=low_stock)
+
+    def change(self, product, delta, crash, call, *, exists=False, threshold=ABSENT):
         after = self.shop.copy()
+        if threshold is not ABSENT:
+            after.thresholds[product] = threshold
         after.stock.setdefault(product, [0, 0])[0] += delta
         after.people[product] += delta
         refused = None
@@ -222,12 +262,13 @@ class Inventory(RuleBasedStateMachine):
         elif after.stock[product][0] < after.stock[product][1]:
             refused = StockIsReserved
         if refused:
-            with pytest.raises(refused), self.transactions.open(self.published) as (session, _):
-                call(session)
+            with pytest.raises(refused), self.transactions.open(self.published) as (session, publish):
+                call(session, use_cases.Call(CAUSE, publish))
             return
-        with self.transactions.open(self.published, crash=crash) as (session, _):
-            call(session)
+        with self.transactions.open(self.published, crash=crash) as (session, publish):
+            call(session, use_cases.Call(CAUSE, publish))
         if not crash:
+            after.notice([product])
             self.shop = after
 
     # Invariants after each step
@@ -272,9 +313,20 @@ class Inventory(RuleBasedStateMachine):
 
     @invariant()
     def events_are_published_once_and_in_order(self):
-        assert [
-            (event.event_type, self.orders.index(event.order_id)) for event in self.published
-        ] == self.shop.published
+        about_orders = [event for event in self.published if not isinstance(event, StockLow)]
+        assert [(event.event_type, self.orders.index(event.order_id)) for event in about_orders] == self.shop.published
+
+    @invariant()
+    def low_stock_is_announced_once(self):
+        low = [event for event in self.published if isinstance(event, StockLow)]
+        found = [(self.products.index(event.product_id), event.available, event.threshold) for event in low]
+        assert sorted(found) == sorted(self.shop.announced)
+        assert {event.product_sku for event in low} <= {"SKU"}
+        rows = self.read("SELECT product_id, low_stock, is_low FROM stock WHERE product_id = ANY(:products)")
+        stored = {self.products.index(product): (low_stock, is_low) for product, low_stock, is_low in rows}
+        assert stored == {
+            product: (self.shop.thresholds.get(product), product in self.shop.low) for product in self.shop.stock
+        }
 
     def read(self, statement):
         return self.transactions.read(statement, products=self.products, orders=self.orders)
@@ -298,13 +350,27 @@ MUTANTS = {
     ),
     "the reserved lines are not read": (queries, "lines_of", lambda *_: {}),
     "the ledger is not written": (use_cases.Ledger, "write", lambda *_: None),
+    "each change below the threshold is announced": (
+        queries,
+        "lock_stock",
+        lambda session, ids: {
+            product: each._replace(threshold=rules.Threshold(each.threshold.low_stock))
+            for product, each in _LOCK_STOCK(session, ids).items()
+        },
+    ),
+    "low stock is not announced": (use_cases.Ledger, "_announce", lambda *_: None),
+    "the threshold itself counts as low": (
+        rules.Threshold,
+        "is_crossed",
+        lambda self, balance: self.low_stock is not None and balance.available <= self.low_stock,
+    ),
     "a new level is used as a difference": (
         rules,
         "set_level",
         rules.adjust,
     ),
 }
-_DECIDE = rules.decide
+_DECIDE, _LOCK_STOCK = rules.decide, queries.lock_stock
 
 
 @pytest.fixture

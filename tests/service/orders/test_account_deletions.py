@@ -13,6 +13,7 @@ from extensions.storage.periodic import PeriodicMethods
 from orders import account_deletions
 from orders.models import Base
 from orders.service import OrdersService
+from tests.service.orders.test_addresses import ADDRESS
 from tests.service.orders.test_service import (
     ADMIN,
     ALICE,
@@ -62,6 +63,20 @@ def confirm(orders, bus, order):
     return reaches(orders, order, "CONFIRMED")
 
 
+def test_addresses_are_removed_from_all_orders_of_the_user(orders, bus, monkeypatch):
+    monkeypatch.setattr(account_deletions, "BATCH", 2)
+    shipped = orders.create_order([line()], actor=ALICE, shipping_address=ADDRESS)
+    confirm(orders, bus, shipped)
+    orders.ship_order(shipped["id"], actor=ADMIN)
+    mine = [shipped, *(orders.create_order([line()], actor=ALICE, shipping_address=ADDRESS) for _ in range(4))]
+    other = orders.create_order([line()], actor=BOB, shipping_address=ADDRESS)
+    bus.publish(deleted())
+    for order in mine:
+        eventually(lambda order=order: orders.get_order(order["id"])["shipping_address"] is None)
+    assert orders.get_order(other["id"])["shipping_address"] == ADDRESS
+    assert waiting() == 0
+
+
 def test_open_orders_are_cancelled_and_others_stay(orders, bus):
     created, confirmed, shipped = (orders.create_order([line()], actor=ALICE) for _ in range(3))
     for order in (confirmed, shipped):
@@ -103,7 +118,7 @@ def test_an_order_that_was_placed_meanwhile_is_cancelled_too(orders, bus, contai
 
 
 def test_more_orders_than_one_transaction_takes(orders, bus, monkeypatch):
-    monkeypatch.setattr(account_deletions, "CANCEL_BATCH", 2)
+    monkeypatch.setattr(account_deletions, "BATCH", 2)
     monkeypatch.setattr(deleted_users, "CHECKS", (timedelta(hours=1),))  # a later check does not help
     made = [orders.create_order([line()], actor=ALICE) for _ in range(5)]
     bus.publish(deleted())

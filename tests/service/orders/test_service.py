@@ -29,7 +29,7 @@ from tests.support import database, eventually
 
 STATUSES = (
     ("PENDING", "RESERVED", "FAILED", "COMMITTED", "RELEASED", "RETURNED"),
-    ("PENDING", "AUTHORIZED", "FAILED", "CAPTURED", "VOIDED", "REFUNDED"),
+    ("PENDING", "AUTHORIZED", "FAILED", "CAPTURED", "VOIDED", "PARTIALLY_REFUNDED", "REFUNDED"),
 )
 ALICE = {"user_id": str(new_id()), "roles": ["customer"]}
 BOB = {"user_id": str(new_id()), "roles": ["customer"]}

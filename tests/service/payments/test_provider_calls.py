@@ -167,6 +167,28 @@ class TestOnePaymentDelaysNoOther:
             assert payment_of(rows, stuck).status == "PENDING"
         bus.wait_for("payment.authorized", stuck.order_id)
 
+    def test_a_locked_work_item_of_a_call_that_failed(self, start, bus, rows, provider):
+        """The next attempt comes soon after the lock has ended, and not only after the lease of 64 s."""
+        door, failures = eventlet.Event(), []
+
+        def fail_once(_):
+            door.wait()
+            if not failures:
+                failures.append(True)
+                raise ProviderUnavailable
+
+        provider.before = fail_once
+        start(provider, PATIENT)
+        bus.publish(stuck := created())
+        eventually(lambda: provider.asked)
+        began = time.monotonic()
+        with locked("SELECT FROM work_items FOR UPDATE"):
+            door.send()
+            bus.publish(other := created())
+            bus.wait_for("payment.authorized", other.order_id)
+        bus.wait_for("payment.authorized", stuck.order_id)
+        assert time.monotonic() - began < 60
+
     def test_payments_that_hang(self, start, bus, rows, provider):
         start(provider, QUICK | {"PAYMENT_PROVIDER_CALLS": 2})
         stuck = [created("pm_hangs") for _ in range(3)]
@@ -274,6 +296,26 @@ class TestEveryMethod:
         said = Counter((event.event_type, event.order_id) for event in bus.events() if event.producer == "payments")
         assert set(said.values()) == {1}
         assert len(said) == 3 * len(good) + 3
+        eventually(lambda: rows("SELECT FROM work_items") == [])
+
+    def test_refunds_in_parts(self, settings, run_service, caller, bus, rows):
+        with config.patch(QUICK | settings):
+            run_service(PaymentsService)
+        orders = [created(method) for method in ("pm_ok", "pm_answer_lost", "pm_duplicate_answer", "pm_refund_fails_2")]
+        for order in orders:
+            bus.publish(order)
+            [event] = bus.wait_for("payment.authorized", order.order_id)
+            bus.publish(confirmed(order))
+            bus.wait_for("payment.captured", order.order_id)
+            for amount in ("100.00", "40.00"):
+                caller.payments.refund_payment(str(event.payment_id), amount, "a complaint")
+        for order in orders:
+            bus.wait_for("payment.partially_refunded", order.order_id, count=2)
+            bus.publish(cancelled(order))
+            [event] = bus.wait_for("payment.refunded", order.order_id)
+            assert event.amount == Decimal("9.90")
+        made = rows("SELECT amount, count(*) FROM refunds WHERE status = 'SUCCEEDED' GROUP BY amount ORDER BY amount")
+        assert made == [(Decimal(amount), len(orders)) for amount in ("9.90", "40.00", "100.00")]
         eventually(lambda: rows("SELECT FROM work_items") == [])
 
     def test_the_settings_choose_the_provider(self, settings):

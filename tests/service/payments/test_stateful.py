@@ -5,6 +5,8 @@ simpler model of the contract. The provider is asked under leases, which may end
 only the outcome of the latest lease is recorded, at any later time.
 """
 
+import copy
+from collections import defaultdict
 from decimal import Decimal
 
 import pytest
@@ -18,10 +20,13 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import text
 
+from contracts.base import OPERATOR, StoredCause
+from contracts.errors import InvalidState
 from contracts.ids import new_id
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated
+from contracts.payments import RefundPayment
 from extensions.storage import work_items
-from payments import rules, use_cases
+from payments import refunds, rules, use_cases
 from payments.models import Payment
 from payments.provider import Approved, SimulatedProvider
 from payments.rules import Kind, PaymentMissing
@@ -29,8 +34,10 @@ from payments.simulated_provider import MemoryLedger
 from tests.service.stateful import Transactions, hunt, received, run_until_seen
 
 USER, ORDERS = new_id(), 4
+CAUSE = StoredCause(new_id(), "request", "trace")
 LIMIT = Decimal("10000.00")
 amounts = st.sampled_from([Decimal("0.00"), Decimal("149.90"), LIMIT, LIMIT + Decimal("0.01")])
+refunds_asked = st.sampled_from([None, Decimal("0.01"), Decimal("50.00"), Decimal("149.90"), LIMIT])
 batches = st.lists(st.integers(0, ORDERS - 1), min_size=1, max_size=6)
 crashes = st.sampled_from([False, False, False, True])
 kinds = st.sampled_from(["created", "confirmed", "cancelled"])
@@ -43,6 +50,7 @@ ASKS = {
     "capturing, cancelled": "capture",
     "voiding": "void",
     "refunding": "refund",
+    "refund requested": "refund",
 }
 """What the provider is asked in each state of the model."""
 
@@ -50,9 +58,12 @@ ASKS = {
 class Till:
     """A minimal model of payments as the contract describes them."""
 
-    def __init__(self):
+    def __init__(self, amounts):
+        self.amounts = amounts
         self.status = {}
         self.published = []
+        # By order: the amounts of refunds that were requested and not made yet, and of those that were made.
+        self.waiting, self.made = defaultdict(list), defaultdict(list)
 
     def created(self, order):
         self.status.setdefault(order, "PENDING")
@@ -68,10 +79,37 @@ class Till:
             "AUTHORIZED": "voiding",
             "capturing": "capturing, cancelled",
             "CAPTURED": "refunding",
+            "PARTIALLY_REFUNDED": "refunding",
+            "refund requested": "refunding",
         }
         was = self.status.get(order)
         if was in becomes:
             self.status[order] = becomes[was]
+
+    def left(self, order):
+        """What can still be refunded of an order."""
+        return self.amounts[order] - sum(self.waiting[order]) - sum(self.made[order])
+
+    def requested(self, order, amount):
+        """Return whether the refund is possible; None stands for all that is left."""
+        amount = self.left(order) if amount is None else amount
+        is_captured = self.status.get(order) in {"CAPTURED", "PARTIALLY_REFUNDED", "refund requested"}
+        if not is_captured or not 0 < amount <= self.left(order):
+            return False
+        self.status[order] = "refund requested"
+        self.waiting[order].append(amount)
+        return True
+
+    def refunded(self, order):
+        """The provider has made the oldest refund, or the one of all that is left."""
+        amount = self.waiting[order].pop(0) if self.waiting[order] else self.left(order)
+        self.made[order].append(amount)
+        if sum(self.made[order]) == self.amounts[order]:
+            self._become(order, "REFUNDED", "payment.refunded")
+            return
+        if self.status[order] == "refund requested" and not self.waiting[order]:
+            self.status[order] = "PARTIALLY_REFUNDED"
+        self.published.append(("payment.partially_refunded", order))
 
     def answered(self, order, operation, approved):
         was = self.status[order]
@@ -85,7 +123,7 @@ class Till:
         elif operation == "void":
             self._become(order, "VOIDED", "payment.voided")
         else:
-            self._become(order, "REFUNDED", "payment.refunded")
+            self.refunded(order)
 
     def _become(self, order, status, event):
         self.status[order] = status
@@ -104,12 +142,19 @@ STATES = {
     ("AUTHORIZED", True, True): "capturing, cancelled",
     ("AUTHORIZED", False, True): "voiding",
     ("CAPTURED", True, True): "refunding",
+    ("PARTIALLY_REFUNDED", True, True): "refunding",
 }
-STATUSES = {"PENDING", "AUTHORIZED", "FAILED", "CAPTURED", "VOIDED", "REFUNDED", "CANCELLED_BEFORE", *STATES.values()}
+STATUSES = {
+    *("PENDING", "AUTHORIZED", "FAILED", "CAPTURED", "VOIDED", "PARTIALLY_REFUNDED", "REFUNDED", "CANCELLED_BEFORE"),
+    *STATES.values(),
+    "refund requested",
+}
 DONE = {
     "capturing": {"authorise"},
     "CAPTURED": {"authorise", "capture"},
     "refunding": {"authorise", "capture"},
+    "refund requested": {"authorise", "capture"},
+    "PARTIALLY_REFUNDED": {"authorise", "capture", "refund"},
     "REFUNDED": {"authorise", "capture", "refund"},
     "VOIDED": {"void"},
 }
@@ -125,7 +170,7 @@ class Payments(RuleBasedStateMachine):
     @initialize(amounts=st.lists(amounts, min_size=ORDERS, max_size=ORDERS))
     def open_till(self, amounts):
         self.orders = [new_id() for _ in range(ORDERS)]
-        self.amounts, self.till, self.published = amounts, Till(), []
+        self.amounts, self.till, self.published = amounts, Till(amounts), []
         self.ledger = MemoryLedger()
         self.calls = use_cases.ProviderCalls(SimulatedProvider(LIMIT, self.ledger))
         self.results = []  # (order, operation, item, outcome)
@@ -162,6 +207,13 @@ class Payments(RuleBasedStateMachine):
         self.orders_are_created([order], crash=False)
         self.everything_is_asked_and_recorded()
 
+    @rule(order=st.integers(0, ORDERS - 1))
+    def an_order_is_captured(self, order):
+        """The same, one step further."""
+        self.an_order_is_paid(order)
+        self.orders_are_confirmed([order], crash=False)
+        self.everything_is_asked_and_recorded()
+
     @precondition(lambda self: "AUTHORIZED" in self.till.status.values())
     @rule(data=st.data())
     def an_authorised_order_is_confirmed(self, data):
@@ -191,6 +243,30 @@ class Payments(RuleBasedStateMachine):
             for what, order in news:
                 getattr(self.till, what)(order)
             assert has_calls or self.till.asks == before
+
+    # Requests of administrators
+
+    @precondition(lambda self: {"CAPTURED", "PARTIALLY_REFUNDED", "refund requested"} & {*self.till.status.values()})
+    @rule(data=st.data(), amount=refunds_asked, crash=crashes)
+    def a_captured_payment_is_refunded(self, data, amount, crash):
+        captured = {"CAPTURED", "PARTIALLY_REFUNDED", "refund requested"}
+        possible = sorted(order for order, status in self.till.status.items() if status in captured)
+        self.refund(data.draw(st.sampled_from(possible), label="order"), amount, crash)
+
+    def refund(self, order, amount, crash):
+        [(payment_id,)] = self.transactions.read(
+            "SELECT id FROM payments WHERE order_id = ANY(:orders)", orders=[self.orders[order]]
+        )
+        before = copy.deepcopy(self.till)
+        wanted = RefundPayment.model_validate({"amount": amount, "reason": "a complaint"})
+        if not self.till.requested(order, amount):
+            with pytest.raises(InvalidState), self.transactions.open(self.published) as (session, _):
+                refunds.request_refund(session, payment_id, wanted, OPERATOR, CAUSE)
+            return
+        with self.transactions.open(self.published, crash=crash) as (session, _):
+            refunds.request_refund(session, payment_id, wanted, OPERATOR, CAUSE)
+        if crash:
+            self.till = before
 
     # The provider
 
@@ -269,7 +345,9 @@ class Payments(RuleBasedStateMachine):
     def payments_match_the_model(self):
         rows = self.transactions.read(
             """
-            SELECT order_id, status, capture_requested, cancel_requested, amount, transaction_reference IS NOT NULL,
+            SELECT order_id, CASE WHEN refunded_amount < refund_requested_amount AND NOT cancel_requested
+                             THEN 'refund requested' ELSE status END AS status,
+                   capture_requested, cancel_requested, amount, transaction_reference IS NOT NULL,
                    failure_reason IS NOT NULL
             FROM payments WHERE order_id = ANY(:orders)
             """,
@@ -283,6 +361,27 @@ class Payments(RuleBasedStateMachine):
             assert amount == total
             assert has_reference or status not in {"AUTHORIZED", "CAPTURED", "REFUNDED"}
             assert has_reason == (status == "FAILED")
+
+    @invariant()
+    def refunds_are_at_most_what_was_captured(self):
+        rows = self.transactions.read(
+            """
+            SELECT order_id, payments.amount, refund_requested_amount, refunded_amount,
+                   coalesce(sum(refunds.amount), 0),
+                   coalesce(sum(refunds.amount) FILTER (WHERE refunds.status = 'SUCCEEDED'), 0)
+            FROM payments LEFT JOIN refunds ON payment_id = payments.id
+            WHERE order_id = ANY(:orders) AND payments.amount IS NOT NULL GROUP BY payments.id
+            """,
+            orders=self.orders,
+        )
+        for order_id, amount, requested, made, sum_requested, sum_made in rows:
+            order = self.orders.index(order_id)
+            given_back = sum(self.ledger.refunded(f"{order_id}:authorise"))
+            assert (requested, made) == (sum_requested, sum_made)
+            assert made == sum(self.till.made[order])
+            assert requested == made + sum(self.till.waiting[order])
+            assert made <= given_back <= amount
+            assert requested <= amount
 
     @invariant()
     def there_is_a_work_item_for_each_call(self):
@@ -314,6 +413,8 @@ class Payments(RuleBasedStateMachine):
             assert not {"capture", "void"} <= done
 
 
+_STEP_FOR = rules.step_for
+
 MUTANTS = {
     "a second event of the batch for the same order is handled like the first": (
         use_cases,
@@ -327,6 +428,9 @@ MUTANTS = {
         "step_for",
         lambda state, trigger: _STEP_FOR(rules.State.PENDING if trigger is Approved else state, trigger),
     ),
+    "every refund counts as a full one": (rules, "refund_made", lambda *_: rules.FullyRefunded),
+    "all refunds of an order have the same key": (refunds, "key_of", lambda order_id, _: f"{order_id}:refund"),
+    "the sums of the refunds are not stored": (refunds, "sums_after", lambda *_: {}),
     "the calls are not scheduled": (work_items, "schedule", lambda *_: None),
     "the next step is forgotten": (work_items, "continue_with", lambda *_: None),
     "the result of a lost lease is recorded": (
@@ -335,7 +439,6 @@ MUTANTS = {
         lambda _, items: ({item.key for item in items}, set()),
     ),
 }
-_STEP_FOR = rules.step_for
 
 
 @pytest.fixture

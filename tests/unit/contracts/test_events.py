@@ -25,6 +25,13 @@ SAMPLES = {
     "order_id": new_id(),
     "user_id": new_id(),
     "payment_id": new_id(),
+    "product_id": new_id(),
+    "product_sku": "PEN",
+    "available": 4,
+    "threshold": 5,
+    "remaining": Decimal("75.00"),
+    "carrier": "Posta",
+    "tracking_number": "TR-1",
     "total_amount": Decimal("25.00"),
     "amount": Decimal("25.00"),
     "price": Decimal("12.5"),
@@ -101,7 +108,7 @@ def test_a_newer_producer_may_add_a_field_but_none_may_be_missing(kind):
 @by_kind
 def test_it_is_correlated_with_its_order_or_with_what_it_is_about(kind):
     event = sample(kind)
-    about = "order_id" if "order_id" in kind.model_fields else "user_id" if "user_id" in kind.model_fields else "id"
+    about = next(name for name in ("order_id", "user_id", "product_id", "id") if name in kind.model_fields)
     assert event.correlation_id == str(SAMPLES[about])
 
 

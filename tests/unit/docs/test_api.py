@@ -90,11 +90,17 @@ BREAKING = {
     "POST /orders: 409.code": lambda d: d["components"]["responses"]["IdempotencyKeyInUseOrPriceChangedOrItAgain"][
         "content"
     ]["application/problem+json"]["schema"]["properties"]["code"]["enum"].remove("PRICE_CHANGED"),
-    "POST /orders/{order_id}/ship: body": lambda d: operation(d, "post", "/orders/{order_id}/ship").update(
+    "POST /orders/{order_id}/deliver: body": lambda d: operation(d, "post", "/orders/{order_id}/deliver").update(
         requestBody=operation(d)["requestBody"]
     ),
+    "POST /orders/{order_id}/ship: body": lambda d: operation(d, "post", "/orders/{order_id}/ship")[
+        "requestBody"
+    ].update(required=True),
 }
 HARMLESS = {
+    "a body that may be left out": lambda d: operation(d, "post", "/orders/{order_id}/deliver").update(
+        requestBody=operation(d)["requestBody"] | {"required": False}
+    ),
     "a new path": lambda d: d["paths"].update({"/parcels": d["paths"]["/orders"]}),
     "a new field of an answer": lambda d: (
         schema(d, "OrderView")["properties"].update(weight={"type": "integer"}),

@@ -227,6 +227,8 @@ def test_headers_of_error_responses_are_documented():
         ("ship_order", "409"),
         ("deliver_order", "404"),
         ("deliver_order", "409"),
+        ("refund_payment", "404"),
+        ("refund_payment", "409"),
         ("mark_read", "404"),
         ("replay_dead_letter", "404"),
         ("replay_dead_letter", "409"),

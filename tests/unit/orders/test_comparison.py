@@ -32,6 +32,8 @@ def broken(order, reservation, payment, timeline="complete"):
 
 SOUND = [
     (order("CONFIRMED", "COMMITTED", "CAPTURED"), stock("COMMITTED"), paid("CAPTURED")),
+    (order("CONFIRMED", "COMMITTED", "PARTIALLY_REFUNDED"), stock("COMMITTED"), paid("PARTIALLY_REFUNDED")),
+    (order("CONFIRMED", "COMMITTED", "REFUNDED"), stock("COMMITTED"), paid("REFUNDED")),
     (order("CANCELLED", "FAILED", "VOIDED"), stock("FAILED"), paid("VOIDED")),
     (order("CANCELLED", "RELEASED", "FAILED"), stock("RELEASED"), paid("FAILED")),
     (order("CANCELLED", "RETURNED", "REFUNDED"), stock("RETURNED"), paid("REFUNDED")),
@@ -60,6 +62,11 @@ def test_consistent_rows_violate_no_invariant(order, reservation, payment):
          {"confirmed_is_paid", "order_knows_payment"}),
         ((order("CONFIRMED", "RESERVED", "AUTHORIZED"), stock("RESERVED"), paid("AUTHORIZED")),
          {"confirmed_has_stock", "confirmed_is_paid"}),
+        ((order("CONFIRMED", "COMMITTED", "CAPTURED"), stock("COMMITTED"), paid("PARTIALLY_REFUNDED")),
+         {"order_knows_payment"}),
+        ((order("CONFIRMED", "COMMITTED", "VOIDED"), stock("COMMITTED"), paid("VOIDED")), {"confirmed_is_paid"}),
+        ((order("CANCELLED", "RETURNED", "PARTIALLY_REFUNDED"), stock("RETURNED"), paid("PARTIALLY_REFUNDED")),
+         {"cancelled_holds_no_money"}),
         ((order("CANCELLED", "FAILED", "AUTHORIZED"), stock("FAILED"), paid("AUTHORIZED")),
          {"cancelled_holds_no_money"}),
         ((order("CANCELLED", "RESERVED", "FAILED"), stock("RESERVED"), paid("FAILED")),

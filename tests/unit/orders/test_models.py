@@ -2,7 +2,10 @@
 
 import re
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock, patch
 
 import pytest
 
@@ -39,10 +42,13 @@ def test_a_locked_order_has_the_column_types_of_the_model(field):
 
 
 def test_the_conditions_match_the_partial_indexes_of_the_migration():
-    migration = (ROOT / "orders/migrations/0001_orders.py").read_text()
-    literals = "".join(re.findall(r'"([^"]*)"', migration))
-    assert UNDECIDED.text in literals
-    assert UNSETTLED.text.removeprefix("(").removesuffix(")") in literals
+    undecided = (ROOT / "orders/migrations/0001_orders.py").read_text()
+    assert UNDECIDED.text in "".join(re.findall(r'"([^"]*)"', undecided))
+    migration = import_module("orders.migrations.0008_addresses_and_shipments")
+    with patch.object(migration, "op", SimpleNamespace(drop_index=Mock(), create_index=Mock())) as op:
+        migration._index_unsettled(migration.UNRETURNED, migration.SETTLED)
+        unsettled = [call.kwargs["postgresql_where"].text for call in op.create_index.call_args_list]
+    assert unsettled == [UNSETTLED.text.removeprefix("(").removesuffix(")")]
 
 
 def test_no_other_sql_of_orders_repeats_the_conditions():

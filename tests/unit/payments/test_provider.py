@@ -283,6 +283,24 @@ def test_the_server_refuses_what_it_cannot_read(server, body):
         assert connection.recv(65_536).startswith(b"HTTP/1.0 400")
 
 
+def test_refunds_in_parts_are_at_most_what_was_captured(provider):
+    call = authorisation()
+    [approved] = provider.ask(call)
+    provider.ask(following(call, Operation.CAPTURE, approved.reference))
+
+    def refund(key, amount):
+        step = following(call, Operation.REFUND, approved.reference)
+        [outcome] = provider.ask(replace(step, key=f"{step.key}:{key}", amount=Decimal(amount)))
+        return outcome
+
+    made = [refund(*each) for each in (("1", "100.00"), ("2", "49.00"), ("1", "100.00"), ("3", "0.90"))]
+    assert made[0] == made[2], "a repeated call has the same outcome"
+    assert len({each.reference for each in made}) == 3
+    for key, amount in (("4", "0.01"), ("1", "99.00")):
+        with pytest.raises(ProviderRefuses):
+            refund(key, amount)
+
+
 def test_the_memory_of_scripts_is_bounded(monkeypatch):
     monkeypatch.setattr("payments.provider.MAX_REMEMBERED", 3)
     provider = SimulatedProvider(LIMIT)

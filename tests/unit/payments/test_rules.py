@@ -1,5 +1,6 @@
 """The state table of a payment: every state, every event and outcome, every sequence of arrival."""
 
+from decimal import Decimal
 from itertools import permutations, product
 
 import pytest
@@ -9,16 +10,19 @@ from contracts.payments import (
     PaymentAuthorized,
     PaymentCaptured,
     PaymentFailed,
+    PaymentPartiallyRefunded,
     PaymentRefunded,
     PaymentStatus,
     PaymentVoided,
 )
 from payments import rules
-from payments.provider import Approved, Captured, Declined, Operation, Refunded, Voided
-from payments.rules import Kind, State, Step
+from payments.provider import Approved, Captured, Declined, Operation, Voided
+from payments.rules import FullyRefunded, Kind, PartiallyRefunded, PartOfRefundsMade, RefundRequested, State, Step
 
-OUTCOMES = (Approved, Declined, Captured, Voided, Refunded)
-TRIGGERS = (OrderCreated, OrderConfirmed, OrderCancelled, *OUTCOMES)
+REFUNDS_MADE = (FullyRefunded, PartiallyRefunded, PartOfRefundsMade)
+OUTCOMES = (Approved, Declined, Captured, Voided, *REFUNDS_MADE)
+TRIGGERS = (OrderCreated, OrderConfirmed, OrderCancelled, RefundRequested, *OUTCOMES)
+REFUNDED = Step(State.REFUNDED, PaymentRefunded)
 LEADS_TO = {
     (None, OrderCreated): Step(State.PENDING),
     (None, OrderCancelled): Step(State.CANCELLED_BEFORE),
@@ -35,13 +39,36 @@ LEADS_TO = {
     (State.CAPTURING, OrderCancelled): Step(State.CAPTURING_TO_REFUND),
     (State.CAPTURING_TO_REFUND, Captured): Step(State.REFUNDING, PaymentCaptured),
     (State.CAPTURED, OrderCancelled): Step(State.REFUNDING),
-    (State.REFUNDING, Refunded): Step(State.REFUNDED, PaymentRefunded),
+    (State.CAPTURED, RefundRequested): Step(State.REFUNDING_PART),
+    (State.REFUNDING_PART, RefundRequested): Step(State.REFUNDING_PART),
+    (State.PARTIALLY_REFUNDED, RefundRequested): Step(State.REFUNDING_MORE),
+    (State.REFUNDING_MORE, RefundRequested): Step(State.REFUNDING_MORE),
+    (State.REFUNDING_PART, OrderCancelled): Step(State.REFUNDING),
+    (State.PARTIALLY_REFUNDED, OrderCancelled): Step(State.REFUNDING_REST),
+    (State.REFUNDING_MORE, OrderCancelled): Step(State.REFUNDING_REST),
+    **{
+        (state, made): Step(becomes, PaymentPartiallyRefunded)
+        for state in (State.REFUNDING_PART, State.REFUNDING_MORE)
+        for made, becomes in (
+            (PartiallyRefunded, State.PARTIALLY_REFUNDED),
+            (PartOfRefundsMade, State.REFUNDING_MORE),
+        )
+    },
+    **{
+        (state, made): Step(State.REFUNDING_REST, PaymentPartiallyRefunded)
+        for state in (State.REFUNDING, State.REFUNDING_REST)
+        for made in (PartiallyRefunded, PartOfRefundsMade)
+    },
+    **{
+        (state, FullyRefunded): REFUNDED
+        for state in (State.REFUNDING_PART, State.REFUNDING_MORE, State.REFUNDING, State.REFUNDING_REST)
+    },
 }
 OUTCOME_OF = {
     Operation.AUTHORISE: Approved,
     Operation.CAPTURE: Captured,
     Operation.VOID: Voided,
-    Operation.REFUND: Refunded,
+    Operation.REFUND: FullyRefunded,
 }
 
 
@@ -66,8 +93,34 @@ def test_a_confirmation_without_a_payment_is_an_error():
 @pytest.mark.parametrize("state", State)
 def test_a_state_is_stored_in_columns_and_read_from_them(state):
     status, capture, cancel = rules.STORED[state]
-    assert rules.state_of(status, capture_requested=capture, cancel_requested=cancel) is state
+    pending = state in rules.REFUND_PENDING.values()
+    found = rules.state_of(status, capture_requested=capture, cancel_requested=cancel, is_refund_pending=pending)
+    assert found is state
     assert status in {*PaymentStatus, State.CANCELLED_BEFORE}
+
+
+@pytest.mark.parametrize(("status", "state"), [("CAPTURED", State.REFUNDING), ("PARTIALLY_REFUNDED", "REFUNDING_REST")])
+@pytest.mark.parametrize("pending", [False, True])
+def test_a_cancelled_order_is_refunded_whether_or_not_a_refund_was_requested_before(status, state, pending):
+    found = rules.state_of(status, capture_requested=True, cancel_requested=True, is_refund_pending=pending)
+    assert found == state
+
+
+@pytest.mark.parametrize(
+    ("requested", "refunded", "made"),
+    [
+        ("20.00", "20.00", FullyRefunded),
+        ("20.00", "5.00", PartOfRefundsMade),
+        ("5.00", "5.00", PartiallyRefunded),
+        ("5.01", "5.00", PartOfRefundsMade),
+    ],
+)
+def test_the_sums_say_what_a_refund_was(requested, refunded, made):
+    assert rules.refund_made(Decimal("20.00"), Decimal(requested), Decimal(refunded)) is made
+
+
+def test_an_order_that_costs_nothing_is_refunded_in_full():
+    assert rules.refund_made(Decimal(0), Decimal(0), Decimal(0)) is FullyRefunded
 
 
 @pytest.mark.parametrize(
@@ -101,31 +154,43 @@ def possible(arrival):
     return OrderConfirmed not in arrival or OrderCreated in arrival[: arrival.index(OrderConfirmed)]
 
 
+EVENTS = [OrderCreated, OrderConfirmed, OrderCancelled, OrderCreated, OrderCancelled]
+WITH_REFUNDS = [OrderCreated, OrderConfirmed, OrderCancelled, RefundRequested, RefundRequested]
 ARRIVALS = [
     arrival
+    for triggers in (EVENTS, WITH_REFUNDS)
     for length in range(1, 6)
-    for arrival in dict.fromkeys(
-        permutations([OrderCreated, OrderConfirmed, OrderCancelled, OrderCreated, OrderCancelled], length)
-    )
+    for arrival in dict.fromkeys(permutations(triggers, length))
     if possible(arrival)
 ]
+AMOUNT = 3
 
 
 class Money:
-    """Follows one payment: the provider answers after some of the events, as `answers` says, and always at the end."""
+    """Follows one payment: the provider answers after some of the events, as `answers` says, and always at the end.
+
+    Every refund that is requested is one of the AMOUNT units.
+    """
 
     def __init__(self):
         self.state, self.done, self.said = None, [], []
+        self.pending, self.refunded = 0, 0
 
     def hear(self, trigger):
         step = rules.step_for(self.state, trigger)
         if step is not None:
             self.state = step.becomes
             self.said += [step.publishes] if step.publishes else []
+            self.pending += trigger is RefundRequested
 
     def answer(self):
         operation = rules.OPERATIONS.get(self.state)
-        if operation is not None:
+        if operation is Operation.REFUND:
+            units = 1 if self.pending else AMOUNT - self.refunded
+            self.pending -= 1 if self.pending else 0
+            self.refunded += units
+            self.hear(rules.refund_made(AMOUNT, self.refunded + self.pending, self.refunded))
+        elif operation is not None:
             self.done.append(operation)
             self.hear(OUTCOME_OF[operation])
 
@@ -135,7 +200,7 @@ class Money:
 
     @property
     def is_taken(self):
-        return Operation.CAPTURE in self.done and Operation.REFUND not in self.done
+        return Operation.CAPTURE in self.done and self.refunded < AMOUNT
 
 
 @pytest.mark.parametrize("arrival", ARRIVALS, ids=lambda arrival: "-".join(each.__name__ for each in arrival))
@@ -146,11 +211,15 @@ def test_money_moves_once_and_a_cancelled_order_holds_none(arrival):
             payment.hear(trigger)
             if answered:
                 payment.answer()
-        for _ in range(4):
+        for _ in range(6):
             payment.answer()
         assert payment.state not in rules.OPERATIONS, "the provider was asked everything"
         assert len(payment.done) == len(set(payment.done))
-        assert len(payment.said) == len(set(payment.said))
+        assert payment.refunded <= AMOUNT
+        assert payment.refunded == 0 or Operation.CAPTURE in payment.done
+        said = [each for each in payment.said if each is not PaymentPartiallyRefunded]
+        assert len(said) == len(set(said))
+        assert (PaymentRefunded in said) == (payment.state is State.REFUNDED)
         if OrderCancelled in arrival:
             assert not payment.is_held
             assert not payment.is_taken

@@ -18,6 +18,7 @@ def test_the_lane_of_a_failed_item_is_woken_after_its_pause():
 
     def in_transaction(_step):
         postponed.append(len(postponed))
+        return set()
 
     recorder = Recorder(in_transaction, woken.append)
     running = eventlet.spawn(recorder.run)
