@@ -112,6 +112,7 @@ class Launcher:
             "JWT_PRIVATE_KEY_FILE": str(keys / "jwt-private.pem"),
             "JWT_PUBLIC_KEY_FILE": str(keys / "jwt-public.pem"),
             "ENVIRONMENT": "development",
+            "OUTBOUND_ALLOW_LOOPBACK": "no" if is_production(given) else "yes",
             **ports.metrics_addresses(VAR, PROCESSES),
         }
         return {

@@ -188,7 +188,9 @@ class WorkItemInstruments:
             metrics.gauge("work_items", "Work items not finished, counted to 10000.", self._reader(kind, 0), kind=kind)
             metrics.gauge("work_items_failing", "Those that failed over and over.", self._reader(kind, 1), kind=kind)
             metrics.gauge("work_oldest_seconds", "The age of the oldest work item.", self._reader(kind, 2), kind=kind)
-        metrics.gauge("work_breaker_open", "Whether the circuit breaker of the work items is open.", is_open)
+            metrics.gauge(
+                "work_breaker_open", "Whether the circuit breaker of the work items is open.", is_open, kind=kind
+            )
 
     def attempted(self, kind: str, seconds: float, error: BaseException | None) -> None:
         """Record one execution."""

@@ -30,3 +30,11 @@ def listed(setting: Any) -> list[str]:
     """Return a setting as a list; it may be a list or a comma-separated string."""
     parts = setting.split(",") if isinstance(setting, str) else setting or []
     return [part.strip() for part in parts if part.strip()]
+
+
+def switched_on(setting: Any) -> bool:
+    """Tell whether a setting is on: `true`, `yes`, `on` or `1`. Raises ValueError for what is neither on nor off."""
+    text = str(setting).strip().lower()
+    if text not in {"true", "yes", "on", "1", "false", "no", "off", "0", "", "none"}:
+        raise ValueError(f"{setting!r} is neither on nor off")
+    return text in {"true", "yes", "on", "1"}

@@ -14,7 +14,7 @@ from extensions.runtime.addresses import (
     redis_variable,
     uri_variable,
 )
-from extensions.runtime.parsed_settings import is_production
+from extensions.runtime.parsed_settings import is_production, switched_on
 
 COMMON_PASSWORDS = frozenset({"", "guest", "suite", "postgres", "redis", "rabbitmq", "admin", "password", "secret"})
 
@@ -43,6 +43,8 @@ def require_own_secrets(config: Mapping[str, Any], service: str, *, redis: bool 
     ]
     if service == "users" and not redis and _is_readable(Path(config["JWT_PRIVATE_KEY_FILE"])):
         problems.append("the file of JWT_PRIVATE_KEY_FILE can be read by every user of the machine")
+    if not redis and switched_on(config.get("OUTBOUND_ALLOW_LOOPBACK", "no")):
+        problems.append("OUTBOUND_ALLOW_LOOPBACK lets webhooks reach this machine")
     if problems:
         raise UnfitForProduction(f"ENVIRONMENT is production, and {service} does not start: {'; '.join(problems)}")
 

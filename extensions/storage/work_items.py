@@ -65,6 +65,14 @@ class FailedExecution:
 
 
 @dataclass(frozen=True, slots=True)
+class Later:
+    """A step of an item that is due after `seconds`. A plain kind instead of it means now."""
+
+    kind: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """A failed attempt. The next one is due after `pause` seconds; if the item is `abandoned`, there is none."""
 
@@ -118,9 +126,13 @@ def create_table(op: Any) -> None:
 # With arrays as parameters, the text of a statement is the same for any number of items, so it is compiled once.
 _SCHEDULE = text(
     """
-    INSERT INTO work_items (key, kind) SELECT * FROM unnest(CAST(:keys AS text[]), CAST(:kinds AS text[]))
+    INSERT INTO work_items (key, kind, next_attempt_at)
+    SELECT key, kind, clock_timestamp() + make_interval(secs => pause)
+    FROM unnest(CAST(:keys AS text[]), CAST(:kinds AS text[]), CAST(:pauses AS double precision[]))
+      AS next (key, kind, pause)
     ON CONFLICT (key) DO UPDATE
-    SET kind = excluded.kind, state = 'WAITING', attempts = 0, next_attempt_at = clock_timestamp()
+    SET kind = excluded.kind, state = 'WAITING', attempts = 0,
+        next_attempt_at = LEAST(work_items.next_attempt_at, excluded.next_attempt_at)
     WHERE work_items.lease IS NULL
     """
 )
@@ -156,9 +168,11 @@ _FINISH = text("DELETE FROM work_items WHERE key = ANY(CAST(:keys AS text[]))")
 _CONTINUE = text(
     """
     UPDATE work_items
-    SET kind = next.kind, attempts = 0, next_attempt_at = clock_timestamp(), lease = NULL, lease_owner = NULL,
-        last_error = NULL
-    FROM unnest(CAST(:keys AS text[]), CAST(:kinds AS text[])) AS next (key, kind) WHERE work_items.key = next.key
+    SET kind = next.kind, attempts = 0, lease = NULL, lease_owner = NULL, last_error = NULL,
+        next_attempt_at = clock_timestamp() + make_interval(secs => next.pause)
+    FROM unnest(CAST(:keys AS text[]), CAST(:kinds AS text[]), CAST(:pauses AS double precision[]))
+      AS next (key, kind, pause)
+    WHERE work_items.key = next.key
     """
 )
 _POSTPONE = text(
@@ -181,15 +195,15 @@ _RELEASE = text(
 )
 
 
-def schedule(session: Session, kinds: Mapping[str, str]) -> None:
-    """Insert an item for each key, due now; `kinds` maps each key to a kind.
+def schedule(session: Session, steps: Mapping[str, str | Later]) -> None:
+    """Insert an item for each key; `steps` maps each key to a kind, due now, or to a Later.
 
-    An item that exists already becomes due now. If it is being executed it is left unchanged: whoever records its
-    result also decides its next step (`continue_with`).
+    An item that exists already becomes due then, if it is not due sooner. If it is being executed it is left unchanged:
+    whoever records its result also decides its next step (`continue_with`). That transaction and this one cannot both
+    miss what the other writes, because each locks the item's row first.
     """
-    if kinds:
-        keys = sorted(kinds)
-        session.execute(_SCHEDULE, {"keys": keys, "kinds": [kinds[key] for key in keys]})
+    if steps:
+        session.execute(_SCHEDULE, _steps({key: steps[key] for key in sorted(steps)}))
 
 
 def claim(
@@ -225,10 +239,10 @@ def finish(session: Session, keys: Iterable[str]) -> None:
         session.execute(_FINISH, {"keys": done})
 
 
-def continue_with(session: Session, kinds: Mapping[str, str]) -> None:
-    """Give items the kind of their next step, due now. The caller holds their leases."""
-    if kinds:
-        session.execute(_CONTINUE, {"keys": list(kinds), "kinds": list(kinds.values())})
+def continue_with(session: Session, steps: Mapping[str, str | Later]) -> None:
+    """Give items their next step: a kind, due now, or a Later. The caller holds their leases."""
+    if steps:
+        session.execute(_CONTINUE, _steps(steps))
 
 
 def postpone(session: Session, failures: Sequence[Failure]) -> None:
@@ -258,6 +272,15 @@ def backlog(session: Session, table: Table) -> dict[str, tuple[int, int, float]]
     age = func.extract("epoch", func.clock_timestamp() - func.min(waiting.c.created_at))
     rows = session.execute(select(waiting.c.kind, func.count(), failing, age).group_by(waiting.c.kind))
     return {kind: (count, failed, max(0.0, float(oldest))) for kind, count, failed, oldest in rows}
+
+
+def _steps(steps: Mapping[str, str | Later]) -> dict[str, list[Any]]:
+    found = [step if isinstance(step, Later) else Later(step, 0.0) for step in steps.values()]
+    return {
+        "keys": list(steps),
+        "kinds": [step.kind for step in found],
+        "pauses": [step.seconds for step in found],
+    }
 
 
 def _keys_and_leases(items: Sequence[Item]) -> dict[str, list[Any]]:

@@ -16,7 +16,7 @@ from extensions.runtime.backoff import Backoff
 from extensions.runtime.progress import Loop
 from extensions.storage import work_items
 from extensions.storage.engine import LockTimeout, is_general_outage, is_outage
-from extensions.storage.work_items import Failure, Item
+from extensions.storage.work_items import Failure, Item, Later
 
 log = logging.getLogger(__name__)
 
@@ -144,12 +144,14 @@ class Recorder:
         self.progress.report_progress()
         results = {result.item.key: result for result in batch}
 
-        def step(work: Any, handler: Any) -> tuple[dict[str, str | None], set[str]]:
+        def step(work: Any, handler: Any) -> tuple[dict[str, str | Later | None], set[str]]:
             held, locked = work_items.lock_held(work.session, [result.item for result in batch])
             outcomes = {key: result.outcome for key, result in results.items() if key in held}
             decided = handler.record(work.session, outcomes, work.publish) if outcomes else {}
-            work_items.finish(work.session, (key for key, kind in decided.items() if kind is None))
-            work_items.continue_with(work.session, {key: kind for key, kind in decided.items() if kind is not None})
+            work_items.finish(work.session, (key for key, following in decided.items() if following is None))
+            work_items.continue_with(
+                work.session, {key: following for key, following in decided.items() if following is not None}
+            )
             return decided, locked | held - decided.keys()
 
         try:
@@ -160,8 +162,8 @@ class Recorder:
             self._after_failure(batch, error)
             return
         self._put_off(results[key] for key in locked)
-        for kind in {kind for kind in decided.values() if kind is not None}:
-            self._wake_lane(kind)
+        for kind in {following for following in decided.values() if isinstance(following, str)}:
+            self._wake_lane(kind)  # one that is due later is found by the poll of its lane
 
     def _after_failure(self, batch: Sequence[Result], error: Exception) -> None:
         if is_general_outage(error):

@@ -41,7 +41,7 @@ from extensions.storage import work_items
 from extensions.storage.database_access import DatabaseAccess
 from extensions.storage.engine import is_outage
 from extensions.storage.periodic import PeriodicMethods
-from extensions.storage.work_items import FailedExecution, Failure, Item
+from extensions.storage.work_items import FailedExecution, Failure, Item, Later
 from extensions.storage.work_items_breaker import WorkItemBreaker
 from extensions.storage.work_items_recorder import Recorder, Result
 
@@ -71,8 +71,12 @@ class Handler(Protocol):
     def is_outage(self, error: BaseException) -> bool:
         """Tell whether this error of `execute` means that the called system does not work. A refusal does not."""
 
-    def record(self, session: Session, outcomes: Mapping[str, Any], publish: Publish) -> Mapping[str, str | None]:
+    def record(
+        self, session: Session, outcomes: Mapping[str, Any], publish: Publish
+    ) -> Mapping[str, str | Later | None]:
         """Record the outcome of each item, by its key. Returns the kind of its next step; None if it is finished.
+
+        The next step is due now, or later: `Later(kind, seconds)`, with at most `Limits.longest_pause` seconds.
 
         An item whose rows another transaction has locked is left out of the result: it is recorded later. An outcome
         may be passed twice.

@@ -54,6 +54,15 @@ def test_a_service_with_its_own_secrets_starts(service, key_file):
         require_own_secrets(OWN | {"JWT_PRIVATE_KEY_FILE": str(key_file)}, service, redis=redis)
 
 
+@pytest.mark.parametrize("setting", ["yes", "true", "1", True])
+def test_webhooks_to_this_machine_are_refused_in_production(setting, key_file):
+    settings = OWN | {"JWT_PRIVATE_KEY_FILE": str(key_file), "OUTBOUND_ALLOW_LOOPBACK": setting}
+    with pytest.raises(UnfitForProduction, match="OUTBOUND_ALLOW_LOOPBACK"):
+        require_own_secrets(settings, "notifications")
+    require_own_secrets(settings | {"ENVIRONMENT": "development"}, "notifications")
+    require_own_secrets(settings | {"OUTBOUND_ALLOW_LOOPBACK": "no"}, "notifications")
+
+
 def test_other_environments_need_no_secrets():
     for environment in ({"ENVIRONMENT": "development"}, {"ENVIRONMENT": "test"}, {}):
         require_own_secrets(environment, "users")
