@@ -57,6 +57,8 @@ def servers():
         "REDIS_TIMEOUT_MS": str(1000 * deadline_factor(limits)),
         # A gateway in the process of the tests. The default is a port that all programs of the machine share.
         "GATEWAY_ADDRESS": "127.0.0.1:0",
+        # Receivers of webhooks are on this machine.
+        "OUTBOUND_ALLOW_LOOPBACK": "yes",
         # It would end the process of the tests.
         "RESTART_STUCK_SECONDS": "0",
     }

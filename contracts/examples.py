@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from contracts import account_exports, catalog, inventory, notifications, operations, orders, payments, users
+from contracts import account_exports, catalog, inventory, notifications, operations, orders, payments, users, webhooks
 from contracts.events import queue_name
 from contracts.services import SERVICES
 
@@ -34,6 +34,18 @@ _USER: dict[str, Any] = {
     "language": "tr",
     "created_at": EARLIER,
     "updated_at": EARLIER,
+}
+_WEBHOOK: dict[str, Any] = {
+    "id": "019aac60-39c2-7e4b-b5a1-0c9f3d7742e8",
+    "url": "https://example.com/hooks/orders",
+    "events": ["order.*", "payment.refunded"],
+    "scope": "OWN",
+    "is_enabled": True,
+    "disabled_reason": None,
+    "failing_since": None,
+    "old_secret_expires_at": None,
+    "created_at": "2026-11-22T09:14:25.020000Z",
+    "updated_at": "2026-11-22T09:14:25.020000Z",
 }
 _PRODUCT: dict[str, Any] = {
     "id": COFFEE,
@@ -232,6 +244,28 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "created_at": NOW,
         "read_at": None,
     },
+    # webhooks
+    webhooks.CreateWebhook: {"url": "https://example.com/hooks/orders", "events": ["order.*", "payment.refunded"]},
+    webhooks.UpdateWebhook: {"is_enabled": True},
+    webhooks.ReplayEvents: {"since": "2026-11-21T00:00:00Z", "until": "2026-11-22T00:00:00Z"},
+    webhooks.WebhookView: _WEBHOOK,
+    webhooks.WebhookSecretView: _WEBHOOK | {"secret": "whsec_bm90IGEgc2VjcmV0LCBvbmx5IGFuIGV4YW1wbGUh"},
+    webhooks.DeliveryView: {
+        "id": "019aac60-3a54-7cc1-8d0f-2b7e6a915c40",
+        "webhook_id": _WEBHOOK["id"],
+        "event_id": EVENT,
+        "event": orders.OrderConfirmed.event_type,
+        "state": "DELIVERED",
+        "attempts": 1,
+        "next_attempt_at": None,
+        "last_attempt_at": NOW,
+        "response_status": 204,
+        "response_body": "",
+        "duration_ms": 87,
+        "error": None,
+        "created_at": NOW,
+    },
+    webhooks.ReplayView: {"scheduled": 12, "continue_since": None},
     # operations
     operations.DeadLetterView: {
         "id": "019aac61-0d3c-7f58-93a1-b64c8e2075fd",

@@ -85,6 +85,7 @@ class StockLow(Event):
 
     event_type: ClassVar[str] = "inventory.stock_low"
     producer: ClassVar[str] = "inventory"
+    consumers: ClassVar[tuple[str, ...]] = ("notifications",)
 
     product_id: UUID
     product_sku: str

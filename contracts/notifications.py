@@ -1,11 +1,25 @@
-"""The contract of the notifications service: its requests, views, RPC interface and errors. It publishes no events."""
+"""The contract of the notifications service: its requests, views, RPC interface and errors. It publishes no events.
 
+The requests and views of webhooks are in contracts/webhooks.py.
+"""
+
+from collections.abc import Sequence
 from typing import Literal, Protocol
 from uuid import UUID
 
 from contracts.base import OPERATOR, Actor, Instant, Json, Page, PageRequest, View
 from contracts.errors import NotFound
 from contracts.operations import ParticipantRpc
+from contracts.webhooks import (
+    CreateWebhook,
+    DeliveryFilter,
+    DeliveryView,
+    ReplayEvents,
+    ReplayView,
+    UpdateWebhook,
+    WebhookSecretView,
+    WebhookView,
+)
 
 
 class NotificationFilter(PageRequest):
@@ -36,6 +50,69 @@ class NotificationsRpc(ParticipantRpc, Protocol):
 
     def mark_read(self, notification_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None) -> None:
         """Mark a notification as read. A repeated call changes nothing. Raises NotificationNotFound."""
+
+    def create_webhook(
+        self, webhook: CreateWebhook, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[WebhookSecretView]:
+        """Register an endpoint of the actor, and return it with its secret.
+
+        Raises ValidationFailed for a URL that no request may go to, PermissionDenied, TooManyWebhooks.
+        """
+
+    def list_webhooks(self, wanted: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[WebhookView]]:
+        """List the actor's endpoints, newest first. The operator gets those of all users."""
+
+    def get_webhook(self, webhook_id: UUID, *, actor: Actor = OPERATOR) -> Json[WebhookView]:
+        """Return an endpoint of the actor. Raises WebhookNotFound."""
+
+    def update_webhook(
+        self,
+        webhook_id: UUID,
+        changes: UpdateWebhook,
+        *,
+        actor: Actor = OPERATOR,
+        if_match: Sequence[str] | None = None,
+    ) -> Json[WebhookView]:
+        """Change an endpoint, or switch it on or off. Raises WebhookNotFound, and as create_webhook."""
+
+    def delete_webhook(self, webhook_id: UUID, *, actor: Actor = OPERATOR) -> None:
+        """Delete an endpoint with its deliveries. Raises WebhookNotFound."""
+
+    def rotate_webhook_secret(
+        self, webhook_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[WebhookSecretView]:
+        """Give an endpoint a new secret. For a day, deliveries are signed with both. Raises WebhookNotFound."""
+
+    def test_webhook(
+        self, webhook_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[DeliveryView]:
+        """Send a ping to an endpoint. Raises WebhookNotFound, WebhookDisabled."""
+
+    def replay_events(
+        self,
+        webhook_id: UUID,
+        replay: ReplayEvents,
+        *,
+        actor: Actor = OPERATOR,
+        idempotency_key: str | None = None,
+    ) -> Json[ReplayView]:
+        """Deliver the events of a time range again, also those that were delivered.
+
+        Raises WebhookNotFound, WebhookDisabled.
+        """
+
+    def list_deliveries(
+        self, webhook_id: UUID, wanted: DeliveryFilter, *, actor: Actor = OPERATOR
+    ) -> Json[Page[DeliveryView]]:
+        """List the deliveries to an endpoint, newest first. Raises WebhookNotFound."""
+
+    def get_delivery(self, delivery_id: UUID, *, actor: Actor = OPERATOR) -> Json[DeliveryView]:
+        """Return a delivery. Raises DeliveryNotFound."""
+
+    def retry_delivery(
+        self, delivery_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+    ) -> Json[DeliveryView]:
+        """Attempt a delivery now, and as often as a new one. Raises DeliveryNotFound, WebhookDisabled."""
 
 
 class NotificationNotFound(NotFound):

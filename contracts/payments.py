@@ -142,7 +142,7 @@ class PaymentPartiallyRefunded(Event):
 
     event_type: ClassVar[str] = "payment.partially_refunded"
     producer: ClassVar[str] = "payments"
-    consumers: ClassVar[tuple[str, ...]] = ("orders",)
+    consumers: ClassVar[tuple[str, ...]] = ("orders", "notifications")
 
     order_id: UUID
     payment_id: UUID
@@ -161,7 +161,7 @@ class PaymentRefunded(Event):
 
     event_type: ClassVar[str] = "payment.refunded"
     producer: ClassVar[str] = "payments"
-    consumers: ClassVar[tuple[str, ...]] = ("orders",)
+    consumers: ClassVar[tuple[str, ...]] = ("orders", "notifications")
 
     order_id: UUID
     payment_id: UUID

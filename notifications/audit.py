@@ -8,8 +8,10 @@ from sqlalchemy.orm import Session
 
 from extensions.operations.audits import Fingerprints, Range, Span, fingerprints, seconds_since, within
 from notifications.models import Notification
+from notifications.use_cases import ONCE
 
-ABOUT_ORDERS = Notification.order_id.is_not(None)
+# Other notifications about an order, such as that of a refund, are no part of the comparison.
+ABOUT_ORDERS = Notification.kind.in_([event.event_type for event in ONCE])
 
 
 def held(session: Session, span: Span) -> dict[str, Fingerprints]:

@@ -4,8 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from contracts.base import Event
+from contracts.inventory import StockLow
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated, OrderDelivered, OrderShipped
-from contracts.users import UserRegistered
+from contracts.payments import PaymentPartiallyRefunded, PaymentRefunded
+from contracts.users import (
+    UserDeleted,
+    UserEmailVerificationRequested,
+    UserPasswordResetRequested,
+    UserRegistered,
+    UserUpdated,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +43,28 @@ TEMPLATES: Mapping[type[Event], Message] = {
     ),
     OrderShipped: Message(
         "Your order is on its way",
-        "Your order {order_id} has left our warehouse.",
+        "Your order {order_id} has left our warehouse.{tracking}",
     ),
     OrderDelivered: Message(
         "Your order has arrived",
         "Your order {order_id} was delivered. Enjoy it.",
     ),
+    PaymentRefunded: Message(
+        "You get your money back",
+        "We have refunded your order {order_id}. Your bank needs a few days to show it.",
+    ),
+    PaymentPartiallyRefunded: Message(
+        "You get a part of your money back",
+        "We have refunded {amount} {currency} of your order {order_id}. Your bank needs a few days to show it.",
+    ),
+    StockLow: Message(
+        "{product_sku} is running out",
+        "Only {available} of {product_sku} are available; the threshold is {threshold}.",
+    ),
 }
+
+NOT_TOLD = (UserUpdated, UserDeleted, UserPasswordResetRequested, UserEmailVerificationRequested)
+"""Events that notifications consumes, and that have no text in the list of the user."""
 
 REASONS: Mapping[CancelReason, str] = {
     CancelReason.OUT_OF_STOCK: "we do not have enough of it in stock, and /orders/{order_id}/timeline says of what",
@@ -58,4 +81,14 @@ def message_for(event: Event) -> Message:
     fields = event.model_dump(mode="json")
     if isinstance(event, OrderCancelled):
         fields["reason_in_words"] = REASONS[event.reason].format(**fields)
+    if isinstance(event, OrderShipped):
+        fields["tracking"] = _tracking(event)
     return Message(template.subject.format(**fields), template.body.format(**fields))
+
+
+def _tracking(event: OrderShipped) -> str:
+    """Return a sentence about the parcel, "" if nothing is known."""
+    number = f", tracking number {event.tracking_number}" if event.tracking_number else ""
+    if event.carrier:
+        return f" It comes with {event.carrier}{number}."
+    return f" Its tracking number is {event.tracking_number}." if number else ""

@@ -13,19 +13,19 @@ is closed.
 import io
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
-from typing import Any
+from typing import Any, TypeVar
 
 import eventlet
 
 from extensions.outbound.addresses import Address, parse
+from extensions.outbound.parallel import call_each
 from extensions.outbound.resolver import DnsResolver, Resolve
+from extensions.outbound.results import TOTAL_SECONDS, RequestFailed, RequestTimeout, Response
 from extensions.outbound.targets import LOCALHOST, Target, check_address, parse_target
 
-TOTAL_SECONDS = 15.0
 CONNECT_SECONDS = 5.0
 """For each address; the next one is tried then."""
 HANDSHAKE_SECONDS = 5.0
@@ -41,25 +41,9 @@ MAX_INTERIM = 4
 """How many interim responses (1xx) are skipped."""
 USER_AGENT = "order-suite/1"
 
+T = TypeVar("T")
+
 LOCAL_ADDRESSES: tuple[Address, ...] = tuple(one for one in map(parse, ("127.0.0.1", "::1")) if one)
-
-
-class RequestFailed(Exception):
-    """There was no response. The text says why, in words for the owner of the target."""
-
-
-class RequestTimeout(RequestFailed):
-    """A step took longer than its deadline."""
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """The beginning of a response."""
-
-    status: int
-    body: bytes
-    retry_after: str | None = None
-    """The header, as it was sent."""
 
 
 class Outbound:
@@ -77,14 +61,20 @@ class Outbound:
         """Raise TargetRefused unless requests may go to this URL now, or HostUnknown if its name has no address."""
         self._addresses(parse_target(url, allow_loopback=self._allow_loopback))
 
-    def post(self, url: str, headers: Mapping[str, str], body: bytes, seconds: float = TOTAL_SECONDS) -> Response:
+    def post(self, url: str, headers: Mapping[str, str], body: bytes, seconds: float | None = None) -> Response:
         """Send `body`, and return the response, also a redirect or an error.
 
-        Raises TargetRefused, HostUnknown, and RequestFailed if there is no response within `seconds`.
+        Raises TargetRefused, HostUnknown, and RequestFailed if there is no response within `seconds`, by default
+        TOTAL_SECONDS.
         """
+        seconds = TOTAL_SECONDS if seconds is None else seconds
         target = parse_target(url, allow_loopback=self._allow_loopback)
         with eventlet.Timeout(seconds, RequestTimeout(f"no response within {seconds:g} s")):
             return self._exchange(target, _head(target, headers, len(body)) + body)
+
+    def call_each(self, items: Iterable[T], call: Callable[[T], bool], *, places: int, seconds: float) -> None:
+        """Call `call(item)` for each item, `places` at a time; no further one after a False, and after `seconds`."""
+        call_each(items, call, places=places, seconds=seconds)
 
     def _addresses(self, target: Target) -> Sequence[Address]:
         """Return the addresses of the target. One that is not allowed refuses all: the others may be a lure."""

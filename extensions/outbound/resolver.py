@@ -12,6 +12,7 @@ from typing import Any
 import eventlet
 
 from extensions.outbound.addresses import Address, parse
+from extensions.outbound.results import HostUnknown
 from extensions.outbound.targets import TargetRefused
 
 LOOKUP_SECONDS = 2.5
@@ -23,10 +24,6 @@ RELOAD_SECONDS = 60.0
 
 Resolve = Callable[[str], Sequence[Address]]
 """Returns all addresses of a name. Raises HostUnknown."""
-
-
-class HostUnknown(Exception):
-    """The name has no address, or the name servers do not respond."""
 
 
 class DnsResolver:

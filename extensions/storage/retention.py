@@ -41,12 +41,13 @@ def delete_expired(work: Any) -> None:
 def _delete_expired(work: Any, name: str) -> None:
     column, setting, default = RETENTION[name]
     age = timedelta(hours=float(config.get(setting, default)))
-    deleted = _delete_older(work, work.table(name), column, age)
+    deleted = delete_older(work, work.table(name), column, age)
     if deleted:
         log.info("deleted %d rows of %s that were older than %s", deleted, name, age)
 
 
-def _delete_older(work: Any, table: Table, column: str, age: timedelta) -> int:
+def delete_older(work: Any, table: Table, column: str, age: timedelta) -> int:
+    """Delete the rows of which `column`, which has an index, is older than `age`, in batches. Returns their number."""
     # Neither query reads the rows that are kept: statement_timestamp() is the same for all rows, so the index on
     # `column` is used, and the locked rows are deleted by their physical position.
     position: ColumnElement[Any] = literal_column("ctid")

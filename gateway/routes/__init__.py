@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 # In the OpenAPI document these resources come first, in the order in which a client meets them. The others follow.
-FIRST = ("users", "products", "orders", "inventory", "payments", "notifications", "admin", "health", "docs")
+FIRST = ("users", "products", "orders", "inventory", "payments", "notifications", "webhooks", "admin", "health", "docs")
 
 
 class RoutesError(Exception):

@@ -24,10 +24,12 @@ def walk(url, customer, admin, order, product):
     `product` is a product that can be ordered.
     """
     user_id, paid = customer.must("GET", "/users/me")["id"], customer.must("GET", f"/payments/order/{order[0]}")["id"]
+    webhook, delivery = _life_of_a_webhook(customer)
     ids = {"order_id": order[0], "product_id": product["id"], "payment_id": paid, "user_id": user_id}
+    ids |= {"webhook_id": webhook["id"], "delivery_id": delivery["id"]}
     for path, access in _documented_reads(admin.must("GET", "/openapi.json"), ids):
         (admin if access == "admin" else customer).must("GET", path)
-    for path in _reads(order, product):
+    for path in (*_reads(order, product), f"/webhooks/{webhook['id']}/deliveries?state=PENDING"):
         customer.must("GET", path)
     page = customer.must("GET", "/orders?limit=1")
     if page["next_cursor"]:
@@ -39,6 +41,7 @@ def walk(url, customer, admin, order, product):
     admin.must("POST", f"/inventory/{product['id']}/adjustments", {"delta": 1, "reason": "found one"})
     admin.must("PUT", f"/inventory/{product['id']}/threshold", {"low_stock": 1})
     _life_of_a_session(url)
+    customer.must("DELETE", f"/webhooks/{webhook['id']}")
 
 
 def _documented_reads(document, ids):
@@ -68,6 +71,18 @@ def _administrators_reads(order, user_id):
     day = f"created_after={_time(at - timedelta(days=1))}&created_before={_time(at + timedelta(days=1))}"
     yield from ("/orders", "/orders?status=CREATED", "/orders?status=DELIVERED", f"/orders?user_id={user_id}")
     yield from (f"/orders?{day}", "/admin/sagas?stuck=true", "/payments", "/payments?status=CAPTURED")
+
+
+def _life_of_a_webhook(customer):
+    """Return an endpoint that refuses connections, and a delivery to it. It also receives the orders that follow."""
+    webhook = customer.must("POST", "/webhooks", {"url": "http://127.0.0.77:9999/"})
+    path = f"/webhooks/{webhook['id']}"
+    customer.must("PATCH", path, {"events": ["*"]})
+    customer.must("POST", f"{path}/rotate-secret")
+    delivery = customer.must("POST", f"{path}/test")
+    customer.must("POST", f"{path}/replay", {"since": "2026-01-01T00:00:00Z"})
+    customer.must("POST", f"/webhooks/deliveries/{delivery['id']}/retry")
+    return webhook, delivery
 
 
 def _life_of_orders(customer, admin, product):

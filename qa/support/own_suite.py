@@ -20,6 +20,7 @@ def set_up(folder: Path, servers: Mapping[str, str]) -> dict[str, str]:
         "JWT_PRIVATE_KEY_FILE": str(private),
         "JWT_PUBLIC_KEY_FILE": str(public),
         "GATEWAY_ADDRESS": free_address(),
+        "OUTBOUND_ALLOW_LOOPBACK": "yes",
     }
     os.environ.update(variables)
     return variables

@@ -198,6 +198,17 @@ class World:
         client = self.shop.client(self.token(owner))
         return eventually(lambda: client.must("GET", "/notifications")["items"])[0]["id"]
 
+    def webhook(self, owner):
+        """The id of a new endpoint of this user, which refuses connections. Older ones are deleted."""
+        client = self.shop.client(self.token(owner))
+        for old in client.must("GET", "/webhooks")["items"][3:]:
+            client.must("DELETE", f"/webhooks/{old['id']}")
+        return client.must("POST", "/webhooks", _webhook(self))["id"]
+
+    def delivery(self, owner):
+        """The id of a delivery to an endpoint of this user."""
+        return self.shop.client(self.token(owner)).must("POST", f"/webhooks/{self.webhook(owner)}/test")["id"]
+
     def dead_letter(self, _owner):
         """The id of a new dead letter."""
         message_id = str(new_id())
@@ -220,6 +231,10 @@ def _stock(world):
 
 def _basket(world):
     return {"items": [{"product_id": world.tea["id"], "quantity": 1}]}
+
+
+def _webhook(_world):
+    return {"url": "http://127.0.0.77:9999/"}
 
 
 def _credentials(world):
@@ -307,6 +322,17 @@ CASES = {
     "list_attempts": Case(of_admins, World.payment),
     "list_notifications": Case(of_users),
     "mark_read": Case(private, World.notification),
+    "create_webhook": Case(of_users, body=_webhook),
+    "list_webhooks": Case(of_users),
+    "get_webhook": Case(private, World.webhook),
+    "update_webhook": Case(private, World.webhook, body=lambda _: {"events": ["*"]}),
+    "delete_webhook": Case(private, World.webhook),
+    "rotate_webhook_secret": Case(private, World.webhook),
+    "test_webhook": Case(private, World.webhook),
+    "replay_events": Case(private, World.webhook, body=lambda _: {"since": "2026-01-01T00:00:00Z"}),
+    "list_deliveries": Case(private, World.webhook),
+    "get_delivery": Case(private, World.delivery),
+    "retry_delivery": Case(private, World.delivery),
     "list_sagas": Case(of_admins),
     "list_dead_letters": Case(of_admins),
     "replay_dead_letter": Case(of_admins, World.dead_letter),

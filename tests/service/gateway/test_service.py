@@ -100,10 +100,31 @@ CALLS = [
     ("GET", "/notifications", None, "customer", "notifications.list_notifications", {"actor": ACTOR}),
     ("POST", f"/notifications/{ID}/read", None, "customer", "notifications.mark_read",
      {"notification_id": ID, "actor": ACTOR, "idempotency_key": "k"}),
+    ("POST", "/webhooks", {"url": "https://example.com/"}, "customer", "notifications.create_webhook",
+     {"url": "https://example.com/", "actor": ACTOR, "idempotency_key": "k"}),
+    ("GET", "/webhooks?limit=2", None, "customer", "notifications.list_webhooks", {"limit": 2, "actor": ACTOR}),
+    ("GET", f"/webhooks/{ID}", None, "customer", "notifications.get_webhook", {"webhook_id": ID, "actor": ACTOR}),
+    ("PATCH", f"/webhooks/{ID}", {"is_enabled": False}, "customer", "notifications.update_webhook",
+     {"webhook_id": ID, "is_enabled": False, "actor": ACTOR}),
+    ("DELETE", f"/webhooks/{ID}", None, "customer", "notifications.delete_webhook",
+     {"webhook_id": ID, "actor": ACTOR}),
+    ("POST", f"/webhooks/{ID}/rotate-secret", None, "customer", "notifications.rotate_webhook_secret",
+     {"webhook_id": ID, "actor": ACTOR, "idempotency_key": "k"}),
+    ("POST", f"/webhooks/{ID}/test", None, "customer", "notifications.test_webhook",
+     {"webhook_id": ID, "actor": ACTOR, "idempotency_key": "k"}),
+    ("POST", f"/webhooks/{ID}/replay", {"since": "2026-01-01T00:00:00Z"}, "customer", "notifications.replay_events",
+     {"webhook_id": ID, "since": "2026-01-01T00:00:00.000000Z", "actor": ACTOR, "idempotency_key": "k"}),
+    ("GET", f"/webhooks/{ID}/deliveries?state=FAILED", None, "customer", "notifications.list_deliveries",
+     {"webhook_id": ID, "state": "FAILED", "actor": ACTOR}),
+    ("GET", f"/webhooks/deliveries/{ID}", None, "customer", "notifications.get_delivery",
+     {"delivery_id": ID, "actor": ACTOR}),
+    ("POST", f"/webhooks/deliveries/{ID}/retry", None, "customer", "notifications.retry_delivery",
+     {"delivery_id": ID, "actor": ACTOR, "idempotency_key": "k"}),
 ]  # fmt: skip
 STATUS = {"register": 201, "logout": 204, "create_product": 201, "create_order": 201, "cancel_order": 202,
           "refund_payment": 202,
-          "adjust_stock": 201, "mark_read": 204}  # fmt: skip
+          "adjust_stock": 201, "mark_read": 204, "create_webhook": 201, "delete_webhook": 204, "test_webhook": 202,
+          "replay_events": 202, "retry_delivery": 202}  # fmt: skip
 
 
 def roles_of(role):

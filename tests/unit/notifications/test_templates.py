@@ -6,15 +6,30 @@ from uuid import UUID
 import pytest
 
 from contracts.events import EVENTS
-from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed
+from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderShipped
 from contracts.users import UserRegistered
-from notifications.templates import REASONS, TEMPLATES, message_for
+from notifications.templates import NOT_TOLD, REASONS, TEMPLATES, message_for
 
 ORDER, USER = UUID(int=1), UUID(int=2)
 
 
 def test_every_event_that_notifications_consumes_has_a_text():
-    assert set(TEMPLATES) == {event for event in EVENTS.values() if "notifications" in event.consumers}
+    consumed = {event for event in EVENTS.values() if "notifications" in event.consumers}
+    assert set(TEMPLATES) | set(NOT_TOLD) == consumed
+
+
+@pytest.mark.parametrize(
+    ("carrier", "number", "told"),
+    [
+        (None, None, "warehouse."),
+        ("PTT", None, "warehouse. It comes with PTT."),
+        (None, "RR12", "warehouse. Its tracking number is RR12."),
+        ("PTT", "RR12", "warehouse. It comes with PTT, tracking number RR12."),
+    ],
+)
+def test_the_parcel_is_described(carrier, number, told):
+    event = OrderShipped(order_id=ORDER, user_id=USER, carrier=carrier, tracking_number=number)
+    assert message_for(event).body.endswith(told)
 
 
 def test_the_fields_of_the_event_are_filled_in():

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from extensions.outbound import client
-from extensions.outbound.client import MAX_KEPT, Outbound, RequestFailed, RequestTimeout
-from extensions.outbound.resolver import DnsResolver, HostUnknown
+from extensions.outbound.client import MAX_KEPT, Outbound
+from extensions.outbound.resolver import DnsResolver
+from extensions.outbound.results import HostUnknown, RequestFailed, RequestTimeout
 from extensions.outbound.targets import TargetRefused
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
