@@ -244,6 +244,10 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "created_at": NOW,
         "read_at": None,
     },
+    notifications.SetPreferences: {"items": [{"kind": "order.created", "email": True}]},
+    notifications.PreferencesView: {
+        "items": [{"kind": "order.created", "in_app": True, "email": True, "webhook": True}],
+    },
     # webhooks
     webhooks.CreateWebhook: {"url": "https://example.com/hooks/orders", "events": ["order.*", "payment.refunded"]},
     webhooks.UpdateWebhook: {"is_enabled": True},

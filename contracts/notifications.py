@@ -4,10 +4,12 @@ The requests and views of webhooks are in contracts/webhooks.py.
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol, get_args
 from uuid import UUID
 
-from contracts.base import OPERATOR, Actor, Instant, Json, Page, PageRequest, View
+from pydantic import Field, StrictBool
+
+from contracts.base import ABSENT, OPERATOR, Actor, Instant, Json, Page, PageRequest, Request, View, at_most
 from contracts.errors import NotFound
 from contracts.operations import ParticipantRpc
 from contracts.webhooks import (
@@ -20,6 +22,21 @@ from contracts.webhooks import (
     WebhookSecretView,
     WebhookView,
 )
+
+MAX_STATED = 50
+Kind = Literal[
+    "user.registered",
+    "order.created",
+    "order.confirmed",
+    "order.cancelled",
+    "order.shipped",
+    "order.delivered",
+    "payment.refunded",
+    "payment.partially_refunded",
+    "inventory.stock_low",
+]
+"""The kinds of messages: the events that users are told about."""
+KINDS: tuple[str, ...] = get_args(Kind)
 
 
 class NotificationFilter(PageRequest):
@@ -40,6 +57,36 @@ class NotificationView(View):
     read_at: Instant | None
 
 
+class ChannelsOfKind(Request):
+    """The channels of one kind of message. A channel that is left out has its default."""
+
+    kind: Kind
+    in_app: StrictBool = ABSENT
+    email: StrictBool = ABSENT
+    webhook: StrictBool = ABSENT
+
+
+class SetPreferences(Request):
+    """The body of PUT /users/me/notification-preferences. Kinds that are left out have their defaults."""
+
+    items: Annotated[tuple[ChannelsOfKind, ...], at_most(MAX_STATED), Field(max_length=MAX_STATED)]
+
+
+class PreferenceItem(View):
+    """The channels of one kind of message. `webhook` also needs an endpoint that subscribes to the kind."""
+
+    kind: str
+    in_app: bool
+    email: bool
+    webhook: bool
+
+
+class PreferencesView(View):
+    """What a user wants to be told, and how. Mails that the user asks for, such as for a password, are always sent."""
+
+    items: tuple[PreferenceItem, ...]
+
+
 class NotificationsRpc(ParticipantRpc, Protocol):
     """RPC methods of the notifications service."""
 
@@ -50,6 +97,19 @@ class NotificationsRpc(ParticipantRpc, Protocol):
 
     def mark_read(self, notification_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None) -> None:
         """Mark a notification as read. A repeated call changes nothing. Raises NotificationNotFound."""
+
+    def get_preferences(self, user_id: UUID, *, actor: Actor = OPERATOR) -> Json[PreferencesView]:
+        """Return the preferences of a user. Raises PreferencesNotFound if the actor is another user."""
+
+    def set_preferences(
+        self,
+        user_id: UUID,
+        wanted: SetPreferences,
+        *,
+        actor: Actor = OPERATOR,
+        if_match: Sequence[str] | None = None,
+    ) -> Json[PreferencesView]:
+        """Replace the preferences of a user. Raises PreferencesNotFound."""
 
     def create_webhook(
         self, webhook: CreateWebhook, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
@@ -119,3 +179,9 @@ class NotificationNotFound(NotFound):
     """The notification does not exist, or belongs to another user."""
 
     code, status, detail = "NOTIFICATION_NOT_FOUND", 404, "There is no notification with this id."
+
+
+class PreferencesNotFound(NotFound):
+    """The user does not exist any more, or is another one."""
+
+    code, status, detail = "PREFERENCES_NOT_FOUND", 404, "There are no preferences of this user."

@@ -180,8 +180,9 @@ def delivery_row(webhook_id: UUID, event: Mapping[str, Any]) -> dict[str, Any]:
 class WebhookDeliveries:
     """The work items of endpoints."""
 
-    def __init__(self, sender: Sender) -> None:
-        self._sender = sender
+    def __init__(self, sender: Sender, *, with_mails: bool) -> None:
+        """`with_mails`: the owner of an endpoint that is disabled gets a mail, too."""
+        self._sender, self._with_mails = sender, with_mails
 
     def prepare(self, session: Session, items: Sequence[Item]) -> Mapping[str, Sending]:
         """Return the due deliveries of each endpoint that is enabled and does not rest."""
@@ -228,7 +229,7 @@ class WebhookDeliveries:
         _record_attempts(session, [attempt for webhook_id in locked for attempt in wanted[webhook_id]])
         judged = [_judged(one, wanted[webhook_id]) for webhook_id, one in locked.items()]
         _store_judgements(session, [one for one in judged if one["has_changed"]])
-        tell_disabled(session, [one for one in judged if one["is_newly_disabled"]])
+        tell_disabled(session, [one for one in judged if one["is_newly_disabled"]], with_mails=self._with_mails)
         return following | _next_steps(session, judged)
 
     def _attempt(self, request: Sending, due: Due) -> Attempt:

@@ -181,3 +181,32 @@ class WebhookDelivery(Base):
     error: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class Mail(Base):
+    """A mail to a user. What is personal in it is removed when it is sent, or given up."""
+
+    __tablename__ = "mails"
+    __table_args__ = (
+        CheckConstraint("state IN ('PENDING', 'SENT', 'FAILED')", name="state"),
+        Index(None, "user_id"),
+        Index(None, "created_at"),
+        {"info": DELETABLE},
+    )
+
+    # Derived from what it is about and its kind. It is a part of the Message-ID.
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID]
+    kind: Mapped[str]
+    # NULL: not known yet, or removed.
+    recipient: Mapped[str | None]
+    language: Mapped[str | None]
+    fields: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    state: Mapped[str] = mapped_column(server_default=text("'PENDING'"))
+    # Attempts that have begun, and of which no result is recorded.
+    unsettled: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    error: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    sent_at: Mapped[datetime | None]

@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid5
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from contracts.ids import new_id
 from contracts.webhooks import DisabledReason
 from extensions.storage.bulk import insert_rows
-from notifications.models import Base
+from notifications import mails
+from notifications.mail_texts import WEBHOOK_DISABLED
+from notifications.models import Base, Recipient
 
-KIND = "webhook.disabled"
 REASONS: Mapping[str, str] = {
     DisabledReason.GONE: "it responded that it is gone (410)",
     DisabledReason.FAILING: "all deliveries of the last five days failed",
@@ -20,9 +22,9 @@ REASONS: Mapping[str, str] = {
 }
 
 
-def tell_disabled(session: Session, webhooks: Sequence[Mapping[str, Any]]) -> None:
-    """Store a notification for the owner of each endpoint (`id`, `user_id`, `url`, `disabled_reason`)."""
-    rows = []
+def tell_disabled(session: Session, webhooks: Sequence[Mapping[str, Any]], *, with_mails: bool) -> None:
+    """Tell the owner of each endpoint (`id`, `user_id`, `url`, `disabled_reason`), in the list and by mail."""
+    rows: list[dict[str, Any]] = []
     for webhook in webhooks:
         notice_id = new_id()
         rows.append(
@@ -31,7 +33,7 @@ def tell_disabled(session: Session, webhooks: Sequence[Mapping[str, Any]]) -> No
                 "user_id": webhook["user_id"],
                 "about_id": uuid5(webhook["id"], str(notice_id)),
                 "order_id": None,
-                "kind": KIND,
+                "kind": WEBHOOK_DISABLED,
                 "subject": "A webhook is disabled",
                 "body": (
                     f"Your webhook {webhook['url']} receives nothing any more: {REASONS[webhook['disabled_reason']]}."
@@ -42,3 +44,22 @@ def tell_disabled(session: Session, webhooks: Sequence[Mapping[str, Any]]) -> No
             }
         )
     insert_rows(session, Base.metadata.tables["notifications"], rows)
+    if rows and with_mails:
+        _mail(session, webhooks, rows)
+
+
+def _mail(session: Session, webhooks: Sequence[Mapping[str, Any]], notices: Sequence[Mapping[str, Any]]) -> None:
+    owners = {webhook["user_id"] for webhook in webhooks}
+    found = session.execute(
+        select(Recipient.user_id, Recipient.email, Recipient.language).where(Recipient.user_id.in_(owners))
+    )
+    known = {row.user_id: row for row in found}
+    rows = []
+    for webhook, notice in zip(webhooks, notices, strict=True):
+        owner = known.get(webhook["user_id"])
+        fields = {"id": str(webhook["id"]), "url": webhook["url"], "disabled_reason": str(webhook["disabled_reason"])}
+        recipient, language = (owner.email, owner.language) if owner else (None, None)
+        rows.append(
+            mails.mail_row(WEBHOOK_DISABLED, notice["about_id"], webhook["user_id"], recipient, language, fields)
+        )
+    mails.store(session, rows)

@@ -4,12 +4,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, text, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
-from contracts.base import Received
+from contracts.base import Actor, Received
+from contracts.etags import require_match
+from contracts.notifications import PreferencesNotFound, PreferencesView, SetPreferences
 from contracts.users import Role, UserDeleted, UserRegistered, UserUpdated
+from notifications import mails
 from notifications.models import Notification, Recipient
+from notifications.preferences import stored, view_of
 from notifications.webhooks import delete_webhooks_of, disable_shop_webhooks
 
 _REGISTER = text(
@@ -43,8 +47,10 @@ _DELETE = text(
     """
 )
 
+_INTRODUCE = text("INSERT INTO recipients (user_id) VALUES (:user) ON CONFLICT DO NOTHING")
 
-def apply_user_events(session: Session, events: Sequence[Received[Any]]) -> None:
+
+def apply_user_events(session: Session, events: Sequence[Received[Any]], *, with_mails: bool) -> None:
     """Record registrations, changes and deletions of accounts. A deletion is final, whatever comes after it."""
     registered = {one.event.user_id: one.event for one in events if isinstance(one.event, UserRegistered)}
     updated = _latest(one.event for one in events if isinstance(one.event, UserUpdated))
@@ -58,7 +64,7 @@ def apply_user_events(session: Session, events: Sequence[Received[Any]]) -> None
         }
         session.execute(_REGISTER, values)
     if updated:
-        _apply_updates(session, updated)
+        _apply_updates(session, updated, with_mails=with_mails)
     if deleted:
         _forget(session, deleted)
 
@@ -93,7 +99,7 @@ def _latest(events: Iterable[UserUpdated]) -> Mapping[UUID, UserUpdated]:
     return latest
 
 
-def _apply_updates(session: Session, updated: Mapping[UUID, UserUpdated]) -> None:
+def _apply_updates(session: Session, updated: Mapping[UUID, UserUpdated], *, with_mails: bool) -> None:
     users = sorted(updated)
     events = [updated[user_id] for user_id in users]
     values = {
@@ -106,7 +112,7 @@ def _apply_updates(session: Session, updated: Mapping[UUID, UserUpdated]) -> Non
     if others := [event.user_id for event in events if Role.ADMIN not in event.roles]:
         # Of the replica, not of the event, which may be older than what is known.
         demoted = select(Recipient.user_id).where(Recipient.user_id.in_(others), ~Recipient.is_admin)
-        disable_shop_webhooks(session, list(session.scalars(demoted)))
+        disable_shop_webhooks(session, list(session.scalars(demoted)), with_mails=with_mails)
 
 
 def _forget(session: Session, user_ids: Sequence[UUID]) -> None:
@@ -116,3 +122,32 @@ def _forget(session: Session, user_ids: Sequence[UUID]) -> None:
         update(Notification).where(Notification.user_id.in_(user_ids)).values(subject="", body="", in_app=False)
     )
     delete_webhooks_of(session, user_ids)
+    mails.forget(session, user_ids)
+
+
+def get_preferences(session: Session, user_id: UUID, actor: Actor) -> PreferencesView:
+    """Return the preferences of a user. Raises PreferencesNotFound."""
+    _require_self(user_id, actor)
+    known = recipients(session, [user_id]).get(user_id)
+    return view_of(None if known is None else known.preferences)
+
+
+def set_preferences(
+    session: Session, user_id: UUID, wanted: SetPreferences, actor: Actor, if_match: Sequence[str] | None
+) -> PreferencesView:
+    """Replace the preferences of a user. Raises PreferencesNotFound."""
+    _require_self(user_id, actor)
+    session.execute(_INTRODUCE, {"user": user_id})
+    recipient = session.get(Recipient, user_id, with_for_update=True)
+    if recipient is None or recipient.deleted_at is not None:
+        raise PreferencesNotFound
+    require_match(view_of(recipient.preferences), if_match)
+    recipient.preferences = stored(wanted)
+    recipient.updated_at = func.clock_timestamp()
+    session.flush()
+    return view_of(recipient.preferences)
+
+
+def _require_self(user_id: UUID, actor: Actor) -> None:
+    if actor.user_id not in {None, user_id}:
+        raise PreferencesNotFound

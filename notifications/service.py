@@ -15,7 +15,13 @@ from sqlalchemy.orm import Session
 from contracts.base import OPERATOR, Actor, Json, Page, PageRequest, Received
 from contracts.errors import ValidationFailed
 from contracts.inventory import StockLow
-from contracts.notifications import NotificationFilter, NotificationsRpc, NotificationView
+from contracts.notifications import (
+    NotificationFilter,
+    NotificationsRpc,
+    NotificationView,
+    PreferencesView,
+    SetPreferences,
+)
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated, OrderDelivered, OrderShipped
 from contracts.payments import PaymentPartiallyRefunded, PaymentRefunded
 from contracts.users import (
@@ -39,6 +45,7 @@ from extensions.idempotency.calls import run_once
 from extensions.idempotency.stored_results import has_stored_result
 from extensions.messaging.event_handler import handles
 from extensions.operations import audits, operations
+from extensions.outbound import smtp
 from extensions.outbound.client import Outbound
 from extensions.outbound.results import HostUnknown
 from extensions.outbound.targets import TargetRefused
@@ -48,11 +55,13 @@ from extensions.storage.periodic import periodic
 from extensions.storage.retention import delete_older
 from extensions.storage.unit_of_work import UnitOfWork, Work
 from extensions.storage.work_items_runner import Limits, executes
-from notifications import audit, deliveries, queries, use_cases, webhooks
+from notifications import audit, deliveries, mails, queries, recipients, use_cases, webhooks
 from notifications.models import Base
-from notifications.providers import OutboundRequests
+from notifications.providers import Mails, MailSettings, OutboundRequests
 
 NOTHING_ARRIVED = WireArguments()
+MAILS_KEPT = timedelta(days=30)
+"""How long the rows of mails are kept: what was sent when, without what is personal."""
 
 
 def read_webhook_limits(config: Mapping[str, Any]) -> Limits:
@@ -69,6 +78,19 @@ def read_webhook_limits(config: Mapping[str, Any]) -> Limits:
     )
 
 
+def read_mail_limits(config: Mapping[str, Any]) -> Limits:
+    """Return the limits of the mails. Raises ValueError for a setting that is no positive number."""
+    concurrency = int(config.get("SMTP_CONNECTIONS", 4))
+    if concurrency <= 0:
+        raise ValueError("SMTP_CONNECTIONS must be positive")
+    return Limits(
+        concurrency=concurrency,
+        deadline=smtp.TOTAL_SECONDS + 3.0,
+        first_pause=5.0,
+        longest_pause=max(mails.RETRY_SECONDS),
+    )
+
+
 @final
 class NotificationsService(operations.Operations, NotificationsRpc):
     """Messages to the users about their orders and their accounts, and webhooks."""
@@ -76,6 +98,7 @@ class NotificationsService(operations.Operations, NotificationsRpc):
     name = "notifications"
     work: UnitOfWork = Work(Base)
     outbound: Outbound = OutboundRequests()
+    mail: MailSettings = Mails()
 
     @rpc
     def list_notifications(
@@ -86,6 +109,21 @@ class NotificationsService(operations.Operations, NotificationsRpc):
     @rpc(idempotent=True)
     def mark_read(self, notification_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None) -> None:
         use_cases.mark_read(self.work.session, notification_id, actor)
+
+    @rpc
+    def get_preferences(self, user_id: UUID, *, actor: Actor = OPERATOR) -> Json[PreferencesView]:
+        return recipients.get_preferences(self.work.session, user_id, actor).to_dict()
+
+    @rpc
+    def set_preferences(
+        self,
+        user_id: UUID,
+        wanted: SetPreferences,
+        *,
+        actor: Actor = OPERATOR,
+        if_match: Sequence[str] | None = None,
+    ) -> Json[PreferencesView]:
+        return recipients.set_preferences(self.work.session, user_id, wanted, actor, if_match).to_dict()
 
     # The name of the URL is resolved before the transaction, so that no connection is held meanwhile.
     @rpc(transaction=False)
@@ -203,25 +241,34 @@ class NotificationsService(operations.Operations, NotificationsRpc):
     )
     def on_events(self, events: Sequence[Received[Any]]) -> None:
         """Tell users about their accounts, their orders and the stock, in the list and by webhooks."""
-        if kinds := use_cases.notify(self.work.session, events):
-            self.work.trigger(self.webhook_deliveries, *kinds)
+        kinds = use_cases.notify(self.work.session, events, with_mails=self.mail.is_on)
+        if webhook_kinds := kinds & set(deliveries.KINDS):
+            self.work.trigger(self.webhook_deliveries, *webhook_kinds)
+        if mails.KIND in kinds:
+            self.work.trigger(self.mail_deliveries)
 
     @executes(*deliveries.KINDS, limits=read_webhook_limits)
     def webhook_deliveries(self) -> deliveries.WebhookDeliveries:
         """Send the deliveries to the endpoints, outside of any transaction."""
-        return deliveries.WebhookDeliveries(self.outbound)
+        return deliveries.WebhookDeliveries(self.outbound, with_mails=self.mail.is_on)
+
+    @executes(mails.KIND, limits=read_mail_limits)
+    def mail_deliveries(self) -> mails.MailDeliveries:
+        """Send the mails, outside of any transaction."""
+        return mails.MailDeliveries(self.mail.client, self.mail.sender, self.mail.shop_url)
 
     @periodic(seconds=60.0)
     def disable_backlogs(self) -> None:
         """Disable the endpoints for which too many deliveries wait."""
-        webhooks.disable_backlogs(self.work.session)
+        webhooks.disable_backlogs(self.work.session, with_mails=self.mail.is_on)
 
     @periodic(seconds=3600.0, transaction=False)
     def forget_old_deliveries(self) -> None:
-        """Delete the deliveries and events that are older than WEBHOOK_RETENTION_DAYS."""
+        """Delete the deliveries and events that are older than WEBHOOK_RETENTION_DAYS, and old mails."""
         age = timedelta(days=float(config.get("WEBHOOK_RETENTION_DAYS", 30)))
         for table in ("webhook_deliveries", "webhook_events"):  # first what needs the other
             delete_older(self.work, Base.metadata.tables[table], "occurred_at", age)
+        delete_older(self.work, Base.metadata.tables["mails"], "created_at", MAILS_KEPT)
 
     def _check(self, url: str) -> None:
         """Raise ValidationFailed unless requests may go to this URL."""

@@ -16,7 +16,9 @@ from contracts.inventory import StockLow
 from contracts.notifications import NotificationNotFound
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated, OrderDelivered, OrderShipped
 from contracts.payments import PaymentPartiallyRefunded
+from contracts.users import UserRegistered
 from extensions.storage.bulk import insert_rows
+from notifications import mails
 from notifications.deliveries import deliver_events
 from notifications.models import Base, Notification
 from notifications.preferences import Channel, wants
@@ -27,17 +29,28 @@ ONCE = (OrderCreated, OrderConfirmed, OrderCancelled, OrderShipped, OrderDeliver
 """Events that happen once to an order. The consistency check compares their notifications with the orders."""
 
 
-def notify(session: Session, events: Sequence[Received[Any]]) -> set[str]:
+def notify(session: Session, events: Sequence[Received[Any]], *, with_mails: bool) -> set[str]:
     """Tell the users about events, on the channels that they want. A duplicate of an event tells nothing again.
 
     Returns the kinds of the work items that are due.
     """
-    apply_user_events(session, events)
+    apply_user_events(session, events, with_mails=with_mails)
     told = list(_told(session, events))
     known = recipients(session, (user_id for _, user_id in told))
-    rows = [_row(received, user_id, known.get(user_id)) for received, user_id in told]
+    rows = [_row(received, user_id, known.get(user_id)) for received, user_id in told if _is_listed(received)]
     insert_rows(session, Base.metadata.tables["notifications"], rows, on_conflict="(about_id, kind) DO NOTHING")
-    return deliver_events(session, events)
+    kinds = deliver_events(session, events)
+    if with_mails:
+        written = [
+            row
+            for received, user_id in told
+            for row in mails.rows_about(received, user_id, _about(received, user_id), known.get(user_id))
+        ]
+        kinds |= mails.store(session, written)
+        kinds |= mails.address_waiting(
+            session, (one.event.user_id for one in events if isinstance(one.event, UserRegistered))
+        )
+    return kinds
 
 
 def mark_read(session: Session, notification_id: UUID, actor: Actor) -> None:
@@ -50,15 +63,19 @@ def mark_read(session: Session, notification_id: UUID, actor: Actor) -> None:
 
 
 def _told(session: Session, events: Sequence[Received[Any]]) -> Iterator[tuple[Received[Any], UUID]]:
-    """Yield each event that has a text, with each user whom it is told."""
+    """Yield each event that a user is told in some way, with each of these users."""
     for received in events:
         event = received.event
-        if type(event) not in TEMPLATES:
+        if not _is_listed(received) and not isinstance(event, mails.ALWAYS):
             continue
         if isinstance(event, StockLow):
             yield from ((received, user_id) for user_id in administrators(session))
         elif event.user_id is not None:
             yield received, event.user_id
+
+
+def _is_listed(received: Received[Any]) -> bool:
+    return type(received.event) in TEMPLATES
 
 
 def _row(received: Received[Any], user_id: UUID, recipient: Any) -> dict[str, Any]:

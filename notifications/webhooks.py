@@ -188,15 +188,15 @@ def retry_delivery(session: Session, delivery_id: UUID, actor: Actor) -> Deliver
     return queries.delivery_view(delivery)
 
 
-def disable_backlogs(session: Session) -> int:
+def disable_backlogs(session: Session, *, with_mails: bool) -> int:
     """Disable the endpoints for which too many deliveries wait, and tell their owners. Returns how many."""
     rows = session.execute(_DISABLE_BACKLOGS, {"most": MAX_WAITING, "kinds": list(KINDS)}).mappings()
     found = [dict(row) for row in rows]
-    tell_disabled(session, found)
+    tell_disabled(session, found, with_mails=with_mails)
     return len(found)
 
 
-def disable_shop_webhooks(session: Session, user_ids: Sequence[UUID]) -> None:
+def disable_shop_webhooks(session: Session, user_ids: Sequence[UUID], *, with_mails: bool) -> None:
     """Disable what these users, who are no administrators any more, have for the events of the whole shop."""
     disabled = session.execute(
         update(Webhook)
@@ -204,7 +204,7 @@ def disable_shop_webhooks(session: Session, user_ids: Sequence[UUID]) -> None:
         .values(disabled_reason=DisabledReason.NOT_ADMIN, updated_at=func.clock_timestamp())
         .returning(Webhook.id, Webhook.user_id, Webhook.url, Webhook.disabled_reason)
     )
-    tell_disabled(session, [row._asdict() for row in disabled])
+    tell_disabled(session, [row._asdict() for row in disabled], with_mails=with_mails)
 
 
 def delete_webhooks_of(session: Session, user_ids: Sequence[UUID]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -26,6 +27,8 @@ REQUESTS_FILE = VAR / "api.http"
 PID_FILE = VAR / "launcher.pid"
 # On loopback by default, because `make run` prints demo passwords. GATEWAY_HOST opens it to the network.
 GATEWAY_HOST, GATEWAY_PORT = "127.0.0.1", 8000
+# The mailbox of this run, which shows the mails instead of sending them.
+OURS_MAIL, SMTP_PORT, MAILBOX_PORT = "127.0.0.1", 1025, 8025
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -41,6 +44,7 @@ class Launcher:
         self.env: dict[str, str] = {}
         self.servers: Servers | None = None
         self.suite: Suite | None = None
+        self._mailbox: subprocess.Popen[bytes] | None = None
         self._stop = threading.Event()
 
     def say(self, text: str) -> None:
@@ -62,6 +66,7 @@ class Launcher:
             pid_file.write(os.getpid())
             addresses = servers.launch()
             self.env = self._settings(addresses)
+            self._start_mailbox()
             environment.write(ENV_FILE, self.env)
             self._write_requests()
             self._task("preparing keys and tables", "deploy.prepare")
@@ -107,20 +112,42 @@ class Launcher:
                 self.say(f"port {GATEWAY_PORT} is taken, so the gateway listens on {port}")
             address = f"{host}:{port}"
         reachable_host, reachable_port = ports.reachable(address)
+        url = f"http://{reachable_host}:{reachable_port}"
         keys = VAR / "keys"
         defaults = {
             "JWT_PRIVATE_KEY_FILE": str(keys / "jwt-private.pem"),
             "JWT_PUBLIC_KEY_FILE": str(keys / "jwt-public.pem"),
             "ENVIRONMENT": "development",
             "OUTBOUND_ALLOW_LOOPBACK": "no" if is_production(given) else "yes",
+            "SHOP_URL": url,
             **ports.metrics_addresses(VAR, PROCESSES),
         }
+        if not is_production(given) and not given.get("SMTP_HOST"):
+            defaults |= {
+                "SMTP_HOST": OURS_MAIL,
+                "SMTP_PORT": str(ports.first_free(SMTP_PORT)),
+                "MAILBOX_URL": f"http://127.0.0.1:{ports.first_free(MAILBOX_PORT)}",
+            }
         return {
             **addresses,
             "GATEWAY_ADDRESS": address,
-            "GATEWAY_URL": f"http://{reachable_host}:{reachable_port}",
+            "GATEWAY_URL": url,
             **{name: given.get(name) or value for name, value in defaults.items()},
         }
+
+    def _start_mailbox(self) -> None:
+        """Start the mailbox that receives the mails of this run, unless a mail server is given."""
+        if is_production(self.env) or "MAILBOX_URL" not in self.env:
+            return
+        page = self.env["MAILBOX_URL"].removeprefix("http://")
+        smtp = f"127.0.0.1:{self.env['SMTP_PORT']}"
+        self._mailbox = spawn(
+            [sys.executable, "-m", "deploy.mailbox", "--smtp", smtp, "--page", page],
+            env=dict(os.environ),
+            log=VAR / "log/mailbox.log",
+            cwd=ROOT,
+            on_launcher_death=signal.SIGKILL,
+        )
 
     def _service_users(self, servers: Servers) -> ServiceUsers | None:
         """Return the users that the services run as, if this process is root."""
@@ -182,6 +209,9 @@ class Launcher:
         if self.suite is not None:
             self.suite.stop()
         servers.stop()
+        if self._mailbox is not None:
+            self._mailbox.kill()
+            self._mailbox.wait(timeout=10)
         if pid_file.read() == os.getpid():
             pid_file.remove()
             self.say("stopped")

@@ -15,6 +15,7 @@ The order suite is running.
   Redis       {redis}
   PostgreSQL  {postgres}
   Metrics     {metrics}
+  Mails       {mails}
   Logs        var/log/<service>.log
   Addresses   var/env, with users and passwords
   Requests    var/api.http, for the HTTP client of an editor
@@ -45,6 +46,7 @@ def render(env: Mapping[str, str]) -> str:
     return REPORT.format(
         url=env["GATEWAY_URL"],
         reach=_reach(env["GATEWAY_ADDRESS"]),
+        mails=_mails(env),
         amqp=_without_login(env["AMQP_URI"]),
         redis=_without_login(env["REDIS_URL"]),
         postgres=f"{_without_login(env['ORDERS_DATABASE_URL'])} (one database for each service)",
@@ -70,3 +72,9 @@ def _without_login(address: str) -> str:
 def _pick(field: str) -> str:
     """Return a command that prints the first value of a JSON field, without jq, which is often not installed."""
     return f"""grep -o '"{field}":"[^"]*"' | head -n 1 | cut -d '"' -f 4"""
+
+
+def _mails(env: Mapping[str, str]) -> str:
+    if mailbox := env.get("MAILBOX_URL"):
+        return f"{mailbox} shows them; nothing is sent"
+    return f"are sent to {env['SMTP_HOST']}" if env.get("SMTP_HOST") else "none are sent, because SMTP_HOST is not set"

@@ -26,3 +26,15 @@ class Response:
     body: bytes
     retry_after: str | None = None
     """The header, as it was sent."""
+
+
+class MailRefused(Exception):
+    """The mail server refuses the mail for good."""
+
+
+class MailDeferred(Exception):
+    """The mail was not taken; a later attempt may succeed."""
+
+
+class MailUncertain(Exception):
+    """The connection ended after the content was sent: the server may have taken the mail."""

@@ -19,6 +19,10 @@ from extensions.runtime.parsed_settings import is_production, switched_on
 COMMON_PASSWORDS = frozenset({"", "guest", "suite", "postgres", "redis", "rabbitmq", "admin", "password", "secret"})
 
 
+DEVELOPMENT_MAILBOX = "mailbox"
+"""The host of the mailbox in compose (deploy/mailbox.py), which sends nothing on."""
+
+
 class UnfitForProduction(RuntimeError):
     """A service in production has settings for development; the text names them."""
 
@@ -45,6 +49,8 @@ def require_own_secrets(config: Mapping[str, Any], service: str, *, redis: bool 
         problems.append("the file of JWT_PRIVATE_KEY_FILE can be read by every user of the machine")
     if not redis and switched_on(config.get("OUTBOUND_ALLOW_LOOPBACK", "no")):
         problems.append("OUTBOUND_ALLOW_LOOPBACK lets webhooks reach this machine")
+    if service == "notifications" and not redis and config.get("SMTP_HOST") == DEVELOPMENT_MAILBOX:
+        problems.append("SMTP_HOST is the mailbox for development: name your server, or set it to none")
     if problems:
         raise UnfitForProduction(f"ENVIRONMENT is production, and {service} does not start: {'; '.join(problems)}")
 

@@ -322,6 +322,8 @@ CASES = {
     "list_attempts": Case(of_admins, World.payment),
     "list_notifications": Case(of_users),
     "mark_read": Case(private, World.notification),
+    "get_preferences": Case(of_users),
+    "set_preferences": Case(of_users, body=lambda _: {"items": []}),
     "create_webhook": Case(of_users, body=_webhook),
     "list_webhooks": Case(of_users),
     "get_webhook": Case(private, World.webhook),

@@ -14,6 +14,7 @@ from contracts.call_permissions import bus_services
 from contracts.services import GATEWAY, PROCESSES, SERVICES
 from deploy.local import install
 from deploy.local.redis import Redis
+from deploy.local.service_environment import ONLY_FOR
 from deploy.seed import DEFAULT_PASSWORD
 from deploy.server_users import ADMINISTRATOR_DATABASE, OPERATOR
 from extensions.runtime.addresses import (
@@ -256,7 +257,7 @@ def test_the_code_reads_every_variable(name):
 @pytest.mark.parametrize("setting", sorted(name for name in config_variables() if not PLACES.search(name)))
 def test_every_setting_of_config_can_be_set_for_every_service(setting):
     """In the environment of compose or in .env: a variable without a value is passed on only if it is set."""
-    for service in PROCESSES:
+    for service in ONLY_FOR.get(setting, PROCESSES):
         environment = PARTS[service]["environment"]
         assert setting in environment, f"{service} does not receive {setting}: add it to x-environment"
         assert environment[setting] is None or f"${{{setting}:-" in environment[setting]
@@ -369,7 +370,8 @@ def test_the_demo_password_is_the_documented_one():
 
 def test_only_the_api_is_published_and_the_brokers_web_pages_on_loopback():
     published = {name: [default(port) for port in part["ports"]] for name, part in PARTS.items() if "ports" in part}
-    assert published == {"gateway": ["8000:8000"], "rabbitmq": ["127.0.0.1:15672:15672"]}
+    pages = {"rabbitmq": ["127.0.0.1:15672:15672"], "mailbox": ["127.0.0.1:8025:8025"]}
+    assert published == {"gateway": ["8000:8000"], **pages}
     container_port = PARTS["gateway"]["environment"]["GATEWAY_ADDRESS"].rpartition(":")[2]
     assert published["gateway"] == [f"8000:{container_port}"]
     assert f"EXPOSE {container_port}" in (ROOT / "deploy" / "Dockerfile").read_text()

@@ -42,8 +42,10 @@ def test_only_who_uses_a_key_learns_where_it_is(variable, services):
 def test_every_setting_that_config_yml_names_can_be_set():
     settings = service_environment.settings(CONFIG)
     assert {"LOG_LEVEL", "RETRY_DELAYS_MS", "GATEWAY_ADDRESS"} <= settings
-    allowed = service_environment.of("users", dict.fromkeys(settings, "x"), CONFIG)
-    assert allowed.keys() == settings
+    for service in PROCESSES:
+        allowed = service_environment.of(service, dict.fromkeys(settings, "x"), CONFIG)
+        others = {name for name, services in service_environment.ONLY_FOR.items() if service not in services}
+        assert allowed.keys() == settings - others
 
 
 def test_a_test_may_name_further_variables():

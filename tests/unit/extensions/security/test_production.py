@@ -63,6 +63,14 @@ def test_webhooks_to_this_machine_are_refused_in_production(setting, key_file):
     require_own_secrets(settings | {"OUTBOUND_ALLOW_LOOPBACK": "no"}, "notifications")
 
 
+def test_the_mailbox_for_development_is_refused_in_production(key_file):
+    settings = OWN | {"JWT_PRIVATE_KEY_FILE": str(key_file), "SMTP_HOST": "mailbox"}
+    with pytest.raises(UnfitForProduction, match="SMTP_HOST"):
+        require_own_secrets(settings, "notifications")
+    for other in ({"SMTP_HOST": "none"}, {"SMTP_HOST": "mail.example.com"}, {"ENVIRONMENT": "development"}):
+        require_own_secrets(settings | other, "notifications")
+
+
 def test_other_environments_need_no_secrets():
     for environment in ({"ENVIRONMENT": "development"}, {"ENVIRONMENT": "test"}, {}):
         require_own_secrets(environment, "users")
