@@ -21,6 +21,7 @@ from tests.service.payments.test_provider_calls import (  # noqa: F401  (the fix
 from tests.support import database, empty_database, eventually
 
 LEASE_SECONDS = 60.0
+HOURS = 10_000.0
 LONG_TRANSACTIONS = """
     SELECT query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
     AND state LIKE 'idle in transaction%'
@@ -38,8 +39,8 @@ def items(servers):
     empty_database("payments")
 
 
-def claim(session):
-    values = {"fresh": 10, "again": 10, "seconds": LEASE_SECONDS, "longest_pause": LEASE_SECONDS}
+def claim(session, longest_pause=LEASE_SECONDS):
+    values = {"fresh": 10, "again": 10, "seconds": LEASE_SECONDS, "longest_pause": longest_pause}
     return {item.key for item in work_items.claim(session, "authorisation", "a test", **values)}
 
 
@@ -56,6 +57,22 @@ def test_concurrent_claims_share_the_items_and_claim_none_twice(items):
         assert (claim(one), claim(other)) == ({"a", "b"}, set())
         one.commit()
         assert claim(other) == set()
+
+
+def test_a_step_that_is_due_later_waits_until_it_is_scheduled_sooner(items):
+    later = work_items.Later("authorisation", 3600.0)
+    with Session(database("payments")) as session:
+        assert claim(session, HOURS) == {"a", "b"}
+        work_items.continue_with(session, {"a": later, "b": "authorisation"})
+        assert claim(session, HOURS) == {"b"}
+        work_items.continue_with(session, {"b": later})
+        work_items.schedule(session, {"a": work_items.Later("authorisation", 7200.0), "c": later})
+        assert claim(session, HOURS) == set()
+        hours = text("SELECT key, round(extract(epoch FROM next_attempt_at - now()) / 3600)::integer FROM work_items")
+        assert dict(session.execute(hours).all()) == {"a": 1, "b": 1, "c": 1}
+        work_items.schedule(session, {"a": "authorisation"})
+        assert claim(session, HOURS) == {"a"}
+        session.rollback()
 
 
 def test_a_call_that_takes_long_holds_no_transaction(start, bus, rows, provider, monkeypatch):  # noqa: F811
