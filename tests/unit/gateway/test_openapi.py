@@ -214,7 +214,6 @@ def test_headers_of_error_responses_are_documented():
     assert repeated == {
         ("register", "409"),
         ("register", "422"),
-        ("create_webhook", "403"),
         ("create_webhook", "409"),
         *((name, status) for name in ("test_webhook", "replay_events", "retry_delivery") for status in ("404", "409")),
         ("rotate_webhook_secret", "404"),
