@@ -1,10 +1,11 @@
 """The body of GET /users/me/export, which the gateway gathers from the services."""
 
 from contracts.base import Cursor, Request, View
-from contracts.notifications import NotificationView
+from contracts.notifications import NotificationView, PreferenceItem
 from contracts.orders import ExportedOrder
 from contracts.payments import ExportedPayment
 from contracts.users import LoginView, UserView
+from contracts.webhooks import WebhookView
 
 
 class ExportQuery(Request):
@@ -20,8 +21,10 @@ class AccountExport(View):
     """
 
     user: UserView
+    notification_preferences: tuple[PreferenceItem, ...]
     sessions: tuple[LoginView, ...]
     orders: tuple[ExportedOrder, ...]
     payments: tuple[ExportedPayment, ...]
     notifications: tuple[NotificationView, ...]
+    webhooks: tuple[WebhookView, ...]
     next_cursor: str | None

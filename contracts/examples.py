@@ -343,5 +343,7 @@ EXAMPLES[account_exports.AccountExport] = {
     "orders": [{**EXAMPLES[orders.OrderView], "payment_method": "pm_ok", "timeline": [_TIMELINE_ENTRY]}],
     "payments": [{**EXAMPLES[payments.PaymentView], "payment_method": "pm_ok"}],
     "notifications": [EXAMPLES[notifications.NotificationView]],
+    "notification_preferences": EXAMPLES[notifications.PreferencesView]["items"],
+    "webhooks": [EXAMPLES[webhooks.WebhookView]],
     "next_cursor": None,
 }

@@ -11,7 +11,7 @@ from contracts.notifications import NotificationFilter
 from contracts.services import Services
 
 MAX_RECORDS = 500
-"""Records of one response: about a megabyte, and at most nine calls."""
+"""Records of one response: about a megabyte, and at most eleven calls."""
 
 ListPage = Callable[[int, str | None], Mapping[str, Any]]
 """Returns a page of a list: (limit, cursor) -> {items, next_cursor}."""
@@ -23,6 +23,7 @@ def gather(services: Services, user_id: UUID, actor: Actor, cursor: str | None) 
     first, position = _parse(cursor, tuple(lists))
     found: dict[str, Any] = {
         "user": services.users.get_user(user_id, actor=actor),
+        "notification_preferences": services.notifications.get_preferences(user_id, actor=actor)["items"],
         **{name: [] for name in lists},
         "next_cursor": None,
     }
@@ -55,6 +56,7 @@ def _lists(services: Services, user_id: UUID, actor: Actor) -> dict[str, ListPag
         "notifications": lambda limit, cursor: services.notifications.list_notifications(
             NotificationFilter(limit=limit, cursor=cursor), actor=actor
         ),
+        "webhooks": lambda *at: services.notifications.list_webhooks(page(*at), actor=actor),
     }
 
 

@@ -40,6 +40,7 @@ ENDS = {
     "extensions/rpc/server.py: RpcServer._store_dead_letter",
     "extensions/rpc/server.py: RpcServer.finish",
     "extensions/storage/engine.py: _wait",
+    "extensions/storage/work_items_recorder.py: Recorder.fail",
     "extensions/storage/work_items_runner.py: Lane._execute",
     "extensions/storage/work_items_runner.py: WorkItems.stop",
     "gateway/account_export.py: gather",

@@ -108,12 +108,16 @@ class TestProfile:
         assert ok(api.post("/users/register", json=account), 201)["user"]["language"] == "tr"
 
 
+LISTS = ("sessions", "orders", "payments", "notifications", "webhooks")
+
+
 class TestExport:
     def test_has_the_records_of_all_services(self, api, session, product, admin):
         me = bearer(session)
         placed = ok(order(api, session, product), 201)
         eventually(lambda: ok(api.get(f"/orders/{placed['id']}", headers=me))["payment_status"] == "CAPTURED")
         told = eventually(lambda: ok(api.get("/notifications", headers=me))["items"])
+        preferences = ok(api.get("/users/me/notification-preferences", headers=me))
         response = api.get("/users/me/export", headers=me)
         assert response.headers["cache-control"] == "no-store"
         export = ok(response)
@@ -125,6 +129,8 @@ class TestExport:
         assert exported["timeline"] == ok(api.get(f"/orders/{placed['id']}/timeline", headers=me))["items"]
         assert [one["order_id"] for one in export["payments"]] == [placed["id"]]
         assert {one["id"] for one in export["notifications"]} >= {one["id"] for one in told}
+        assert export["notification_preferences"] == preferences["items"]
+        assert export["webhooks"] == ok(api.get("/webhooks", headers=me))["items"]
         assert export["next_cursor"] is None
         # The export of an administrator has no records of others.
         assert ok(api.get("/users/me/export", headers=admin))["orders"] == []
@@ -135,7 +141,7 @@ class TestExport:
         placed = [ok(order(api, session, product), 201)["id"] for _ in range(4)]
         for made in placed:
             eventually(lambda made=made: ok(api.get(f"/orders/{made}", headers=me))["payment_status"] == "CAPTURED")
-        whole, cursor, responses = {"sessions": [], "orders": [], "payments": [], "notifications": []}, None, 0
+        whole, cursor, responses = {name: [] for name in LISTS}, None, 0
         while cursor is not None or not responses:
             params = {"cursor": cursor} if cursor else {}
             page = ok(api.get("/users/me/export", params=params, headers=me))
