@@ -1,0 +1,85 @@
+"""Server-sent events of the gateway, with all services and the real broker behind it."""
+
+import pytest
+
+from tests.event_source import EventSource
+from tests.service.gateway.responses import bearer, ok
+
+CONFIRMED = ["order.created", "order.confirmed"]
+
+
+@pytest.fixture
+def customer(session):
+    return bearer(session)
+
+
+@pytest.fixture
+def place(api, product, customer):
+    """A function that places an order of one unit."""
+
+    def order():
+        return ok(
+            api.post("/orders", json={"items": [{"product_id": product["id"], "quantity": 1}]}, headers=customer), 201
+        )
+
+    return order
+
+
+@pytest.fixture
+def listen(api):
+    """A function that opens a stream: `listen("/admin/events", headers)`."""
+    sources = []
+
+    def connect(path, headers, last_event_id=None):
+        source = EventSource(f"{api.base_url}{path}", headers, last_event_id)
+        sources.append(source)
+        return source.__enter__()
+
+    yield connect
+    for source in sources:
+        source.close()
+
+
+def names(source):
+    return [entry["event"] for entry in source.data]
+
+
+def test_an_order_is_followed_from_its_beginning(api, listen, place, customer):
+    order = place()
+    source = listen(f"/orders/{order['id']}/events", customer)
+    source.wait_for(lambda s: "payment.captured" in names(s) and "inventory.stock_committed" in names(s))
+    timeline = ok(api.get(f"/orders/{order['id']}/timeline", headers=customer))["items"]
+    assert source.data == timeline
+    assert source.ids == [str(number) for number in range(1, len(timeline) + 1)]
+    statuses = [data["status"] for name, _, data in source.events if name == "status"]
+    assert statuses == ["CREATED", "CONFIRMED"]
+    headers = source.response.headers
+    assert headers["content-type"] == "text/event-stream"
+    assert headers["x-accel-buffering"] == "no"
+    assert "no-store" in headers["cache-control"]
+
+
+def test_a_stream_continues_after_the_last_event(api, listen, place, customer):
+    order = place()
+    first = listen(f"/orders/{order['id']}/events", customer)
+    first.wait_for(lambda s: "payment.captured" in names(s) and "inventory.stock_committed" in names(s))
+    seen = first.ids
+    second = listen(f"/orders/{order['id']}/events", customer, last_event_id=seen[1])
+    second.wait_for(lambda s: len(s.ids) == len(seen) - 2)
+    assert second.ids == seen[2:]
+
+
+def test_an_administrator_sees_the_events_of_all_services(listen, place, admin):
+    source = listen("/admin/events", admin)
+    source.wait_for(lambda s: s.last_event_id)
+    order = place()
+    source.wait_for(lambda s: {"payment.captured", "inventory.stock_committed"} <= set(names(s)))
+    created = next(entry for entry in source.data if entry["event"] == "order.created")
+    assert created["order_id"] == order["id"]
+    assert created["service"] == "orders"
+    confirmed = next(entry for entry in source.data if entry["event"] == "order.confirmed")
+    assert confirmed["causation_id"] in {entry["event_id"] for entry in source.data}
+    assert len(set(source.ids)) == len(source.ids)
+    again = listen("/admin/events", admin, last_event_id=source.ids[0])
+    again.wait_for(lambda s: len(s.ids) >= len(source.ids) - 1)
+    assert again.ids == source.ids[1:]
