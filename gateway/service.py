@@ -21,7 +21,7 @@ class GatewayService(routes.AllRoutes):
     orders_cache, catalog_cache = Cache("orders"), Cache("catalog")  # of other services; only read here
     tokens = AccessTokensProvider()
     http = HttpServerProvider()
-    live = LiveProvider()
+    streams = LiveProvider()
 
     @on_broadcast(UserUpdated)
     def on_user_updated(self, event: UserUpdated) -> None:

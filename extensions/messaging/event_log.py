@@ -6,7 +6,7 @@ for readers. extensions/messaging/event_log_reader.py reads it.
 The log is not bound to the exchange `events`: the broker returns a `mandatory` event only if no queue at all takes it,
 and a log that takes every event would hide the missing queue of a consumer. So the relay writes one more message for
 each batch of events: a line of JSON for each event
-(docs/architecture/decisions/0019-live-streams-and-the-event-log.md).
+(docs/architecture/decisions/0020-live-streams-and-the-event-log.md).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Gives the gateway its streams: `live: Live = LiveProvider()`. Nothing runs before the first stream is opened."""
+"""Gives the gateway its streams: `streams: Live = LiveProvider()`. Nothing runs before the first stream is opened."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

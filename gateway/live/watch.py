@@ -116,6 +116,7 @@ class Watch:
             try:
                 self._ask()
                 backoff.reset()
+                eventlet.sleep(GATHER_SECONDS)
             except ServiceError as error:
                 pause = backoff.next_pause()
                 log.warning("streams wait for %s: %s", self.name, error)

@@ -54,7 +54,7 @@ class Routes:
     """The routes of operators."""
 
     services: Services
-    live: Live
+    streams: Live
 
     @route("GET", "/admin/events", access=Access.ADMIN, produces=EVENT_STREAM, example=STREAM_EXAMPLE)
     def stream_events(self, request: HttpRequest) -> StreamResponse:
@@ -65,7 +65,7 @@ class Routes:
         data are left out. After a fault an event may come twice, with the same `event_id`. The stream ends, with
         `event: end`, before the access token expires: connect again with a new one.
         """
-        return self.live.events(request)
+        return self.streams.events(request)
 
     @route("GET", "/admin/sagas", access=Access.ADMIN, service="orders", query=SagaFilter, response=SagaView)
     def list_sagas(self, request: HttpRequest[None, SagaFilter]) -> Json[Page[SagaView]]:

@@ -57,7 +57,7 @@ class Routes:
 
     services: Services
     orders_cache: VersionedCache
-    live: Live
+    streams: Live
 
     @route(
         "POST",
@@ -120,7 +120,7 @@ class Routes:
         form of an item of the timeline. Before an event that changes the status of the order comes `event: status`.
         The stream ends, with `event: end`, before the access token expires: connect again with a new one.
         """
-        return self.live.order(self.services, request, order_id)
+        return self.streams.order(self.services, request, order_id)
 
     @route(
         "GET",

@@ -2,6 +2,8 @@
 
 import pytest
 
+from extensions.messaging.event_log_reader import EventLogReader
+from gateway.service import GatewayService
 from tests.event_source import EventSource
 from tests.service.gateway.responses import bearer, ok
 
@@ -83,3 +85,61 @@ def test_an_administrator_sees_the_events_of_all_services(listen, place, admin):
     again = listen("/admin/events", admin, last_event_id=source.ids[0])
     again.wait_for(lambda s: len(s.ids) >= len(source.ids) - 1)
     assert again.ids == source.ids[1:]
+
+
+@pytest.fixture
+def reader(shared_services):
+    """The gateway's reader of the event log."""
+    (gateway,) = [one for one in shared_services.containers.values() if one.service_cls is GatewayService]
+    return gateway.shared_extensions[EventLogReader]
+
+
+def test_an_old_position_is_read_from_the_broker(listen, place, admin, reader):
+    source = listen("/admin/events", admin)
+    source.wait_for(lambda s: s.last_event_id)
+    place()
+    source.wait_for(lambda s: {"payment.captured", "inventory.stock_committed"} <= set(names(s)))
+    reader._recent.clear()
+    again = listen("/admin/events", admin, last_event_id=source.ids[1])
+    again.wait_for(lambda s: len(s.ids) >= len(source.ids) - 2)
+    place()
+    again.wait_for(lambda s: names(s).count("payment.captured") == 2)
+    source.wait_for(lambda s: len(s.ids) == len(again.ids) + 2)
+    assert again.ids == source.ids[2:]
+    assert "gap" not in again.names
+
+
+def test_a_position_of_a_log_that_was_deleted_is_a_gap(listen, place, admin):
+    source = listen("/admin/events", admin, last_event_id="999999999-0")
+    source.wait_for(lambda s: "gap" in s.names)
+    place()
+    source.wait_for(lambda s: "order.created" in names(s))
+
+
+def test_invalid_positions_are_refused(api, admin, place, customer):
+    order = place()
+    for path, headers in (("/admin/events", admin), (f"/orders/{order['id']}/events", customer)):
+        response = api.get(path, headers={**headers, "Last-Event-ID": "x"})
+        assert response.status_code == 400
+        assert response.json()["errors"][0]["field"] == "Last-Event-ID"
+
+
+def test_only_the_owner_and_administrators_may_listen(api, place, customer, admin, listen, login):
+    order = place()
+    path = f"/orders/{order['id']}/events"
+    assert api.get("/admin/events", headers=customer).status_code == 403
+    assert api.get(path).status_code == 401
+    assert api.get(path, headers=login("customer")).status_code == 404
+    assert listen(path, admin).response.status_code == 200
+    assert api.get(path, headers={**customer, "Accept": "application/json"}).status_code == 406
+
+
+def test_many_streams_of_one_order_get_the_same(listen, place, customer, api, admin):
+    order = place()
+    sources = [listen(f"/orders/{order['id']}/events", customer) for _ in range(5)]
+    for source in sources:
+        source.wait_for(lambda s: "payment.captured" in names(s) and "inventory.stock_committed" in names(s))
+    ok(api.post(f"/orders/{order['id']}/ship", headers=admin))
+    for source in sources:
+        source.wait_for(lambda s: names(s)[-1] == "order.shipped")
+    assert len({tuple(source.ids) for source in sources}) == 1
