@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import DateTime, Index, Text, UniqueConstraint, Uuid, func
+from sqlalchemy import BigInteger, DateTime, Index, Text, UniqueConstraint, Uuid, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from contracts.ids import new_id
@@ -31,6 +31,7 @@ class Notification(Base):
         # Each kind of event happens once to an order or an account, so duplicates of an event add no notification.
         UniqueConstraint("about_id", "kind"),
         Index(None, "user_id", "id"),
+        Index("ix_notifications_stream", "user_id", "xact", "id", postgresql_where=text("xact IS NOT NULL")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -44,6 +45,8 @@ class Notification(Base):
     body: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     read_at: Mapped[datetime | None]
+    # The transaction that wrote it, for stream_queries.py. Notifications of earlier versions have none.
+    xact: Mapped[int | None] = mapped_column(BigInteger, server_default=text("(pg_current_xact_id()::text)::bigint"))
 
     @property
     def channel(self) -> Literal["IN_APP"]:

@@ -11,14 +11,20 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from contracts.base import OPERATOR, Actor, Json, Page, Received
-from contracts.notifications import NotificationFilter, NotificationsRpc, NotificationView
+from contracts.notifications import (
+    NewNotifications,
+    NotificationFilter,
+    NotificationPositions,
+    NotificationsRpc,
+    NotificationView,
+)
 from contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated, OrderDelivered, OrderShipped
 from contracts.users import UserRegistered
 from extensions.messaging.event_handler import handles
 from extensions.operations import audits, operations
 from extensions.rpc.server import rpc
 from extensions.storage.unit_of_work import UnitOfWork, Work
-from notifications import audit, queries, use_cases
+from notifications import audit, queries, stream_queries, use_cases
 from notifications.models import Base
 
 
@@ -34,6 +40,10 @@ class NotificationsService(operations.Operations, NotificationsRpc):
         self, wanted: NotificationFilter, *, actor: Actor = OPERATOR
     ) -> Json[Page[NotificationView]]:
         return queries.list_notifications(self.work.session, wanted, actor)
+
+    @rpc(admin=True)
+    def list_new(self, wanted: NotificationPositions, *, actor: Actor = OPERATOR) -> Json[NewNotifications]:
+        return stream_queries.list_new(self.work.session, wanted).to_dict()
 
     @rpc(idempotent=True)
     def mark_read(self, notification_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None) -> None:

@@ -13,7 +13,7 @@ class EventSource:
 
     def __init__(self, url, headers, last_event_id=None):
         self.events, self.comments, self.last_event_id = [], 0, last_event_id
-        self.is_closed, self.response = False, None
+        self.is_closed, self.is_counted, self.response = False, False, None
         more = {"Last-Event-ID": last_event_id} if last_event_id else {}
         self._client = httpx.Client(timeout=TEST_TIMEOUT_SECONDS)
         self._request = self._client.build_request("GET", url, headers={**headers, **more})

@@ -7,13 +7,15 @@ from uuid import UUID
 
 from nameko.extensions import DependencyProvider
 
+from contracts.events import EVENTS
 from contracts.services import Services
 from extensions.http.message.request import HttpRequest
 from extensions.http.routing.streams import StreamResponse, Streams
+from extensions.http.streams.encoding import position_only
 from extensions.http.streams.stream import Stream
 from extensions.messaging.event_log_reader import EventLogReader, LogEntry
 from extensions.runtime.progress import loops_of
-from gateway.live import events, orders
+from gateway.live import events, notifications, orders
 from gateway.live.watch import Watch, show
 
 
@@ -24,9 +26,14 @@ class Live:
         self._streams, self._reader, self._container = streams, reader, container
         self._services: Services | None = None
         self._orders = Watch("orders", lambda positions: orders.fetch(self._required(), positions), orders.BATCH)
+        self._notifications = Watch(
+            "notifications",
+            lambda positions: notifications.fetch(self._required(), positions),
+            notifications.BATCH,
+        )
         self._feed = events.EventFeed(reader, container.spawn_managed_thread)
         self._runs: set[str] = set()
-        reader.subscribe(self._on_entries, self._orders.expect_all)
+        reader.subscribe(self._on_entries, self._on_connected)
 
     def order(self, services: Services, request: HttpRequest, order_id: UUID) -> StreamResponse:
         """Open the stream of an order. Raises OrderNotFound, TooManyStreams, TooManyAtOnce, ValidationFailed."""
@@ -41,6 +48,20 @@ class Live:
             self._run_watch(self._orders)
 
         return self._open("order", request, begin)
+
+    def notifications(self, services: Services, request: HttpRequest) -> StreamResponse:
+        """Open the stream of the caller's notifications. Raises TooManyStreams, TooManyAtOnce, ValidationFailed."""
+        after = notifications.position_of(request.headers.get("last-event-id"))
+        self._services = services
+
+        def begin(stream: Stream) -> None:
+            stream.position = after or notifications.present(services)
+            if after is None:
+                stream.send(position_only(str(stream.position)))
+            self._notifications.add(request.user_id, stream)
+            self._run_watch(self._notifications)
+
+        return self._open("notifications", request, begin)
 
     def events(self, request: HttpRequest) -> StreamResponse:
         """Open the stream of all events. Raises TooManyStreams, TooManyAtOnce, ValidationFailed."""
@@ -74,9 +95,17 @@ class Live:
         assert self._services is not None
         return self._services
 
+    def _on_connected(self) -> None:
+        self._orders.expect_all()
+        self._notifications.expect_all()
+
     def _on_entries(self, entries: Sequence[LogEntry]) -> None:
         for entry in entries:
             self._orders.expect(entry.order_id, entry.event_id)
+            kind = EVENTS.get(entry.event)
+            if entry.user_id is not None and kind is not None and "notifications" in kind.consumers:
+                subject = notifications.subject_of(entry.event, entry.order_id, entry.user_id)
+                self._notifications.expect(entry.user_id, subject)
         self._feed.on_entries(entries)
 
 

@@ -294,6 +294,7 @@ CASES = {
     "get_payment": Case(of_owners, World.payment),
     "get_payment_of_order": Case(of_owners, _order),
     "list_notifications": Case(of_users),
+    "stream_notifications": Case(of_users),
     "mark_read": Case(private, World.notification),
     "list_sagas": Case(of_admins),
     "stream_events": Case(of_admins),

@@ -68,7 +68,7 @@ LAST_EVENT_ID = {
     "name": "Last-Event-ID",
     "in": "header",
     "description": "The `id` of the last event that you have: the stream continues after it.",
-    "schema": {"type": "string", "maxLength": 30, "pattern": "^[0-9]+(-[0-9]+)?$"},
+    "schema": {"type": "string", "maxLength": 64, "pattern": "^[0-9]+(-[0-9a-f-]+)?$"},
 }
 
 

@@ -118,7 +118,8 @@ def test_a_position_of_a_log_that_was_deleted_is_a_gap(listen, place, admin):
 
 def test_invalid_positions_are_refused(api, admin, place, customer):
     order = place()
-    for path, headers in (("/admin/events", admin), (f"/orders/{order['id']}/events", customer)):
+    paths = {"/admin/events": admin, f"/orders/{order['id']}/events": customer, "/notifications/stream": customer}
+    for path, headers in paths.items():
         response = api.get(path, headers={**headers, "Last-Event-ID": "x"})
         assert response.status_code == 400
         assert response.json()["errors"][0]["field"] == "Last-Event-ID"
@@ -143,3 +144,20 @@ def test_many_streams_of_one_order_get_the_same(listen, place, customer, api, ad
     for source in sources:
         source.wait_for(lambda s: names(s)[-1] == "order.shipped")
     assert len({tuple(source.ids) for source in sources}) == 1
+
+
+def test_a_user_follows_the_own_notifications(api, listen, place, customer, admin):
+    source, of_admin = listen("/notifications/stream", customer), listen("/notifications/stream", admin)
+    source.wait_for(lambda s: s.last_event_id)
+    order = place()
+    source.wait_for(lambda s: {"order.created", "order.confirmed"} <= {one["kind"] for one in s.data})
+    listed = ok(api.get("/notifications", headers=customer))["items"]
+    by_id = {one["id"]: one for one in listed if one["order_id"] == order["id"]}
+    assert {one["id"]: one for one in source.data} == by_id
+    again = listen("/notifications/stream", customer, last_event_id=source.ids[0])
+    again.wait_for(lambda s: s.ids)
+    assert again.ids == source.ids[1:]
+    assert of_admin.data == []
+    ok(api.post(f"/orders/{order['id']}/ship", headers=admin))
+    for one in (source, again):
+        one.wait_for(lambda s: "order.shipped" in {each["kind"] for each in s.data})
