@@ -140,7 +140,7 @@ class OutboxRelay(SharedExtension):
             entries = self._log.messages(rows)
             outcome = self.publisher.publish([*entries, *map(self._to_message, rows)])
             is_logged = self._log.record(entries, outcome)
-            delivered = [row for row in rows if is_logged and str(row.message_id) in outcome.confirmed]
+            delivered = [row for row in rows if str(row.message_id) in outcome.confirmed] if is_logged else []
             delete_rows(session, outbox, delivered)
             postponed = [(row, outcome.refused[key]) for row in rows if (key := str(row.message_id)) in outcome.refused]
             _log_refused(postponed)
