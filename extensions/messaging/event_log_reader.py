@@ -235,7 +235,7 @@ class EventLogReader(SharedExtension):
     def _open(self) -> None:
         self._positioned = Signal()
         self._connection = ReconnectingConnection(
-            "reading the event log",
+            "event_log",
             self.container.service_name,
             self._set_up,
             lambda _error: None,
@@ -244,6 +244,8 @@ class EventLogReader(SharedExtension):
         self._reader = self.container.spawn_managed_thread(self._connection.run, identifier="broker.event_log")
 
     def _close(self) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
         self._closing = None
         connection, self._connection = self._connection, None
         if connection is None:

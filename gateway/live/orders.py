@@ -24,6 +24,11 @@ def position_of(header: str | None) -> int:
     return int(header)
 
 
+def is_owner(timeline: Mapping[str, Any], user_id: UUID) -> bool:
+    """Tell whether an order belongs to this user, by its timeline, as get_timeline returns it."""
+    return any(entry["data"].get("user_id") == str(user_id) for entry in timeline["items"][:1])
+
+
 def items_of(order_id: UUID, timeline: Mapping[str, Any]) -> list[Item]:
     """Return the items of a whole timeline, as get_timeline returns it."""
     return [item_of(order_id, number, entry) for number, entry in enumerate(timeline["items"], start=1)]

@@ -43,6 +43,7 @@ class Live:
         def begin(stream: Stream) -> None:
             timeline = services.orders.get_timeline(order_id, actor=request.actor)
             stream.position = seen
+            stream.needs_admin = not orders.is_owner(timeline, request.user_id)
             show(stream, orders.items_of(order_id, timeline))
             self._orders.add(order_id, stream)
             self._run_watch(self._orders)

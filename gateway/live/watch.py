@@ -16,7 +16,7 @@ from uuid import UUID
 import eventlet
 from eventlet.event import Event as Signal
 
-from contracts.errors import ServiceError
+from contracts.errors import ServiceUnavailable, UpstreamTimeout
 from extensions.http.streams.stream import Stream
 from extensions.observability.traces import Trace, use_trace
 from extensions.runtime.backoff import Backoff
@@ -61,6 +61,10 @@ class _List:
         """How often it was asked for in vain since an event was awaited."""
         self.due = due
 
+    def is_due(self, now: float) -> bool:
+        """Tell whether to ask for it in a call that is made now. A re-check that is due soon joins the call."""
+        return self.due <= (now if self.awaited else now + AHEAD_SECONDS)
+
 
 class Watch:
     """The lists of one kind, by the id of their subject. One greenlet runs run()."""
@@ -68,6 +72,7 @@ class Watch:
     def __init__(self, name: str, fetch: Callable[[dict[UUID, Any]], Found], batch: int) -> None:
         """`fetch` returns what at most `batch` lists have after a position of each; it raises ServiceError."""
         self.name, self._fetch, self._batch = name, fetch, batch
+        self._size = batch
         self._lists: dict[UUID, _List] = {}
         self._work = Signal()
 
@@ -117,18 +122,18 @@ class Watch:
                 self._ask()
                 backoff.reset()
                 eventlet.sleep(GATHER_SECONDS)
-            except ServiceError as error:
+            except (ServiceUnavailable, UpstreamTimeout) as error:
                 pause = backoff.next_pause()
                 log.warning("streams wait for %s: %s", self.name, error)
                 loop.report_idle(pause)
                 eventlet.sleep(pause)
             except Exception:
-                log.exception("streams of %s could not be served", self.name)
-                eventlet.sleep(backoff.next_pause())
+                log.exception("streams of %s could not be served, %d lists at a time", self.name, self._size)
+                eventlet.sleep(GATHER_SECONDS)
 
     def _ask(self) -> None:
-        soon = time.monotonic() + AHEAD_SECONDS
-        due = sorted((each.due, key) for key, each in self._lists.items() if each.due <= soon)[: self._batch]
+        now = time.monotonic()
+        due = sorted((each.due, key) for key, each in self._lists.items() if each.is_due(now))[: self._size]
         asked = {key: self._lists[key] for _, key in due}
         awaited = {key: set(each.awaited) for key, each in asked.items()}
         marker = time.monotonic() + RECHECK_SECONDS  # who wants an earlier time during the call sets another
@@ -138,10 +143,10 @@ class Watch:
         try:
             with use_trace(Trace(service="gateway")):
                 found = self._fetch(positions)
-        except BaseException:
-            for each in asked.values():
-                each.due = 0.0
+        except BaseException as error:
+            self._postpone(list(asked.values()), error)
             raise
+        self._size = min(2 * self._size, self._batch)
         for key, each in asked.items():
             items = list(found.items.get(key, ()))
             each.awaited -= {item.event_id for item in items}
@@ -149,6 +154,20 @@ class Watch:
             each.due = min(earlier, self._next_time(each, awaited[key], is_complete=found.is_complete))
             for stream in list(each.streams):
                 show(stream, items)
+
+    def _postpone(self, lists: list[_List], error: BaseException) -> None:
+        """Have lists asked for again after a failure. One that fails whenever it is asked for delays only itself.
+
+        So after a defect fewer lists are asked for together, in the end each by itself.
+        """
+        is_defect = not isinstance(error, ServiceUnavailable | UpstreamTimeout)
+        due = 0.0
+        if is_defect and len(lists) == 1:
+            due = time.monotonic() + RECHECK_SECONDS
+        elif is_defect:
+            self._size = max(1, len(lists) // 2)
+        for each in lists:
+            each.due = due
 
     def _next_time(self, watched: _List, awaited: set[str], *, is_complete: bool) -> float:
         """Return when to ask for a list again, after a call that began when these events were awaited."""

@@ -154,6 +154,39 @@ def test_streams_survive_a_service_that_fails(watch, lists):
     assert not stream.ended
 
 
+def test_one_list_that_fails_delays_no_other(watch, lists, monkeypatch):
+    monkeypatch.setattr(module, "GATHER_SECONDS", 0.001)
+    bad, keys, fetch = uuid4(), [uuid4() for _ in range(20)], lists.fetch
+
+    def fail(positions):
+        if bad in positions:
+            raise KeyError("wrong")
+        return fetch(positions)
+
+    watch._fetch = fail
+    streams = [make_stream() for _ in keys]
+    watch.add(bad, make_stream())
+    for key, stream in zip(keys, streams, strict=True):
+        lists.add(key, "a")
+        watch.add(key, stream)
+    eventually(lambda: all(stream.position == 1 for stream in streams))
+    assert watch._lists[bad].due > time.monotonic() + 5
+
+
+def test_a_pause_before_the_next_try_is_not_cut_by_the_calls_for_other_lists(watch, lists, monkeypatch):
+    monkeypatch.setattr(module, "PAUSES", (0.2,) * 7)
+    slow, busy = uuid4(), uuid4()
+    for key in (slow, busy):
+        watch.add(key, make_stream())
+    settled(watch, lists)
+    watch.expect(slow, "slow")
+    for number in range(10):
+        lists.add(busy, str(number))
+        watch.expect(busy, str(number))
+        eventlet.sleep(0.04)
+    assert sum(slow in call for call in lists.calls) <= 4
+
+
 def test_an_incomplete_result_is_continued_at_once(watch, lists):
     key, stream = uuid4(), make_stream()
     lists.is_complete = False
