@@ -31,6 +31,17 @@ AT_ONCE = 50
 RETRY_AFTER = re.compile(rb"\r\nRetry-After: ([0-9]+)\r\n")
 
 
+def read_head(sock):
+    """Return the head of a response, and what has arrived with it."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        piece = sock.recv(65536)
+        if not piece:
+            raise SystemExit("the gateway closed a connection without a response")
+        head += piece
+    return head
+
+
 def hold(url, path, token, count):
     """Open streams, print the number of each kind of response, and keep reading until the input ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -46,9 +57,7 @@ def hold(url, path, token, count):
         for sock in batch:
             sock.sendall(request)
         for sock in batch:
-            head = sock.recv(65536)
-            while b"\r\n\r\n" not in head:
-                head += sock.recv(65536)
+            head = read_head(sock)
             kind = head.split(b" ", 2)[1].decode()
             if kind != "200":
                 kind += " with Retry-After" if RETRY_AFTER.search(head) else " without Retry-After"
@@ -126,6 +135,11 @@ def run(arguments):
         with_streams += other
     change = 100 * (percentile(with_streams, 0.99) / percentile(without, 0.99) - 1)
     print(f"all rounds: no stream {shown(without)}; {arguments.streams} idle streams {shown(with_streams)}")
+    half = len(without) // 2
+    noise = 100 * abs(percentile(without[:half], 0.99) / percentile(without[half:], 0.99) - 1)
+    print(
+        f"the p99 of the first and the second half without streams differs by {noise:.1f} %: the noise of this machine"
+    )
     print(f"the p99 changes by {change:+.1f} %; {arguments.allowed:.0f} % are allowed")
     with held(url, f"{path}/events", customer.token, arguments.beyond) as found:
         print(f"{arguments.beyond} streams: {found}")
@@ -141,8 +155,8 @@ def main():
     parser.add_argument("--url", default=os.environ.get("GATEWAY_URL", "http://127.0.0.1:8000"))
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--beyond", type=int, default=2000, help="how many streams to open at the end")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
     parser.add_argument("--allowed", type=float, default=5.0, help="percent by which the p99 may rise")
     parser.add_argument("--hold", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
