@@ -1,7 +1,7 @@
 """All streams of a process: how many there may be, their heartbeats, and their end before their access token expires.
 
-One greenlet, `http.streams`, serves all of them. Each second it visits a fifteenth of the streams, so the heartbeats of
-a thousand streams are spread over 15 s.
+One greenlet, `http.streams`, serves all of them. In each tenth of a second it visits some of the streams, so the
+heartbeats of a thousand streams are spread over 15 s: seven at a time.
 """
 
 import random
@@ -31,6 +31,7 @@ from extensions.runtime.progress import LOCAL_SECONDS, loops_of
 
 MAX_STREAMS = 1500
 HEARTBEAT_SECONDS = 15
+TICK_SECONDS = 0.1
 # A stream ends after this time, randomly shortened by up to SPREAD, so that streams move to a new gateway.
 MAX_SECONDS, SPREAD = 600.0, 0.2
 # It ends this long before the access token expires; randomly, so that streams do not all come back together.
@@ -118,7 +119,7 @@ class Streams(SharedExtension):
             raise TooManyStreams(retry_after=RETRY_SECONDS)
         if self._max_of_user and self._of_user[token.user_id] >= self._max_of_user:
             raise TooManyAtOnce.over(self._max_of_user)
-        self._slot = (self._slot + 1) % HEARTBEAT_SECONDS
+        self._slot = (self._slot + 1) % _slots()
         ends_at = _end_time(token.expires_at.timestamp() - time.time())
         stream = Stream(kind, token, ends_at, self._slot, needs_admin=needs_admin)
         stream.on_end(self._forget)
@@ -152,9 +153,9 @@ class Streams(SharedExtension):
                     loop.report_idle()
                     self._work.wait()
                 loop.report_progress()
-                slot = (slot + 1) % HEARTBEAT_SECONDS
+                slot = (slot + 1) % _slots()
                 self._visit_all(slot)
-                eventlet.sleep(1.0)
+                eventlet.sleep(TICK_SECONDS)
 
     def _visit_all(self, slot: int) -> None:
         now, visits = time.monotonic(), 0
@@ -189,6 +190,11 @@ class Streams(SharedExtension):
         except ServiceError:
             return False
         return not stream.needs_admin or Role.ADMIN in token.roles
+
+
+def _slots() -> int:
+    """Return the number of ticks in which each stream is visited once."""
+    return round(HEARTBEAT_SECONDS / TICK_SECONDS)
 
 
 def _end_time(valid_for: float) -> float:

@@ -202,19 +202,20 @@ def test_an_idle_stream_gets_comments(serve, monkeypatch):
 
 
 def test_heartbeats_are_spread(serve, monkeypatch):
-    """In each second a fifteenth of the streams gets a comment."""
+    """In each tenth of a second as many streams get a comment, and in 15 s all of them."""
     serve()
     token = AccessToken(USER, (Role.CUSTOMER,), datetime.now(UTC), datetime.now(UTC) + timedelta(hours=1))
     request = SimpleNamespace(token=token)
-    made = [serve.streams.create("order", request) for _ in range(150)]
+    made = [serve.streams.create("order", request) for _ in range(300)]
     visited = []
     monkeypatch.setattr(serve.streams, "_visit", lambda stream, _now: visited.append(stream))
-    per_second = []
-    for slot in range(module.HEARTBEAT_SECONDS):
+    per_tick = []
+    for slot in range(150):
         visited.clear()
         serve.streams._visit_all(slot)
-        per_second.append(len(visited))
-    assert per_second == [10] * module.HEARTBEAT_SECONDS
+        per_tick.append(len(visited))
+    assert per_tick == [2] * 150
+    assert module.TICK_SECONDS * 150 == module.HEARTBEAT_SECONDS
     for stream in made:
         stream.end("client")
 
