@@ -147,6 +147,8 @@ class Event(BaseModel):
     secret_for: ClassVar[timedelta | None] = None
     """How long its body holds a valid secret, such as the token of a mail. No view and no log shows such a body. A
     message that could not be handled by then is deleted."""
+    private_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields with personal data, which the event log leaves out."""
 
     @property
     def correlation_id(self) -> str:

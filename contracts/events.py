@@ -51,6 +51,11 @@ def queue_name(service: str, event: type[Event]) -> str:
     return f"{service}.{handler_name(event)}"
 
 
+def is_logged(event: type[Event]) -> bool:
+    """Tell whether an event enters the event log, which administrators read. One with a secret does not."""
+    return event.secret_for is None and "token" not in event.model_fields
+
+
 def schemas() -> dict[str, dict[str, Any]]:
     """Return the JSON Schema of every event's body, by routing key."""
     return {name: event.model_json_schema(mode="serialization") for name, event in EVENTS.items()}

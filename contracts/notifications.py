@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool
 
-from contracts.base import ABSENT, OPERATOR, Actor, Instant, Json, Page, PageRequest, Request, View, at_most
+from contracts.base import ABSENT, OPERATOR, Actor, Id, Instant, Json, Page, PageRequest, Request, View, at_most
 from contracts.errors import NotFound
 from contracts.operations import ParticipantRpc
 from contracts.webhooks import (
@@ -37,6 +37,8 @@ Kind = Literal[
 ]
 """The kinds of messages: the events that users are told about."""
 KINDS: tuple[str, ...] = get_args(Kind)
+
+MAX_STREAM_USERS = 100
 
 
 class NotificationFilter(PageRequest):
@@ -87,6 +89,37 @@ class PreferencesView(View):
     items: tuple[PreferenceItem, ...]
 
 
+class NotificationPosition(Request):
+    """A user, and the last notification that the caller knows: the transaction that wrote it, and its id."""
+
+    user_id: Id
+    xact: Annotated[int, Field(ge=0)]
+    id: Id
+
+
+class NotificationPositions(Request):
+    """What the caller knows of several users. Without any it learns the present position."""
+
+    users: Annotated[tuple[NotificationPosition, ...], Field(max_length=MAX_STREAM_USERS)]
+
+
+class NewNotification(View):
+    """A notification, its user, and the transaction that wrote it."""
+
+    user_id: UUID
+    xact: int
+    notification: NotificationView
+
+
+class NewNotifications(View):
+    """New notifications, those of a user in their order. `xact` and `id` are the present position."""
+
+    items: tuple[NewNotification, ...]
+    xact: int
+    id: UUID
+    is_complete: bool
+
+
 class NotificationsRpc(ParticipantRpc, Protocol):
     """RPC methods of the notifications service."""
 
@@ -94,6 +127,9 @@ class NotificationsRpc(ParticipantRpc, Protocol):
         self, wanted: NotificationFilter, *, actor: Actor = OPERATOR
     ) -> Json[Page[NotificationView]]:
         """List the actor's own notifications, newest first. The operator gets those of all users."""
+
+    def list_new(self, wanted: NotificationPositions, *, actor: Actor = OPERATOR) -> Json[NewNotifications]:
+        """Return what several users have got since a position of each (admin)."""
 
     def mark_read(self, notification_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None) -> None:
         """Mark a notification as read. A repeated call changes nothing. Raises NotificationNotFound."""

@@ -1,5 +1,6 @@
 """The contract of the orders service: its events, requests, views, RPC interface and errors."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 from uuid import UUID
@@ -31,6 +32,7 @@ from contracts.payments import DEFAULT_PAYMENT_METHOD, PaymentMethod
 from contracts.text import Line
 
 MAX_LINES = 100
+MAX_TIMELINES = 100
 
 
 class OrderStatus(StrEnum):
@@ -134,6 +136,16 @@ class OrderDelivered(Event):
     user_id: UUID
 
 
+STATUS_EVENTS: Mapping[str, OrderStatus] = {
+    OrderCreated.event_type: OrderStatus.CREATED,
+    OrderConfirmed.event_type: OrderStatus.CONFIRMED,
+    OrderCancelled.event_type: OrderStatus.CANCELLED,
+    OrderShipped.event_type: OrderStatus.SHIPPED,
+    OrderDelivered.event_type: OrderStatus.DELIVERED,
+}
+"""The status that an order has after each event that changes it."""
+
+
 # Requests
 
 
@@ -176,6 +188,19 @@ class SagaFilter(PageRequest):
     """The query of GET /admin/sagas. `stuck`: only orders that have not changed for longer than the deadline."""
 
     stuck: StrictBool = False
+
+
+class TimelinePosition(Request):
+    """An order, and how many events of its timeline the caller knows."""
+
+    order_id: Id
+    known: Annotated[int, Field(ge=0)] = 0
+
+
+class TimelinePositions(Request):
+    """What the caller knows of several timelines."""
+
+    orders: Annotated[tuple[TimelinePosition, ...], Field(min_length=1, max_length=MAX_TIMELINES)]
 
 
 # Views
@@ -234,6 +259,20 @@ class ExportedOrder(OrderView):
     timeline: tuple[TimelineEntry, ...]
 
 
+class PositionedEntry(TimelineEntry):
+    """An event of an order's saga with its position in the timeline of the order: 1 for the first, without gaps."""
+
+    order_id: UUID
+    position: int
+
+
+class TimelinesView(View):
+    """Events of the sagas of several orders, those of an order oldest first. `is_complete`: there are no others."""
+
+    items: tuple[PositionedEntry, ...]
+    is_complete: bool
+
+
 class SagaView(View):
     """An order that waits for a service. `awaits` says for which and for what, `since` when it changed last."""
 
@@ -273,6 +312,9 @@ class OrdersRpc(OperatedRpc, Protocol):
 
     def export_orders(self, user_id: UUID, page: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[ExportedOrder]]:
         """List all that is kept about the orders of a user, newest first. Raises PermissionDenied for another user."""
+
+    def get_timelines(self, wanted: TimelinePositions, *, actor: Actor = OPERATOR) -> Json[TimelinesView]:
+        """Return what several timelines have beyond the known events (admin). An unknown order has nothing."""
 
     def cancel_order(
         self, order_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None

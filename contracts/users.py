@@ -102,6 +102,7 @@ class UserRegistered(Event):
     event_type: ClassVar[str] = "user.registered"
     producer: ClassVar[str] = "users"
     consumers: ClassVar[tuple[str, ...]] = ("notifications",)
+    private_fields: ClassVar[tuple[str, ...]] = ("email",)
 
     user_id: UUID
     email: str

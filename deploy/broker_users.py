@@ -1,9 +1,9 @@
 """The broker's users and their permissions, derived from the contracts.
 
-A service may consume its own queues, publish the events that it produces, call the methods that
-contracts/call_permissions.py names, send replies, and retry messages through its own queues. It may declare only queues
-that end with its process: for calls, for replies, and for broadcasts. All other queues and exchanges are in the
-definitions.
+A service may consume its own queues, publish the events that it produces, log them under its own name, call the methods
+that contracts/call_permissions.py names, send replies, and retry messages through its own queues. It may declare only
+queues that end with its process: for calls, for replies, and for broadcasts. All other queues and exchanges are in the
+definitions. Only the gateway reads the event log.
 """
 
 import re
@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 
 from contracts.call_permissions import CALLS, bus_services
 from contracts.events import EVENTS, EXCHANGE, queue_name
+from contracts.services import GATEWAY
 from deploy.server_users import OPERATOR
 from extensions.messaging import topology
 
 UUID = "[0-9a-f-]{36}"
 REPLY_KEY = "[^.#*]+"  # the routing key of a reply has no dot; the routing key of a call has one
 NOTHING, EVERYTHING = "^$", ".*"
+PUBLISHING = [EXCHANGE, topology.LOGGED_EVENTS]
+"""The exchanges to which a producer of events writes."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,12 @@ def _service(name: str, delays: list[int]) -> User:
     if produced or broadcasts:
         keys = [re.escape(event.event_type) for event in broadcasts]
         topics[EXCHANGE] = (_any(map(re.escape, produced)), _any(keys))
+    if produced:
+        topics[topology.LOGGED_EVENTS] = (_any([re.escape(name)]), NOTHING)
     return User(
         name,
         configure=_any(own),
-        write=_any([*own, *map(re.escape, [topology.RPC_EXCHANGE, *exchanges, *([EXCHANGE] if produced else [])])]),
+        write=_any([*own, *map(re.escape, [topology.RPC_EXCHANGE, *exchanges, *(PUBLISHING if produced else [])])]),
         read=_any(
             [
                 *own,
@@ -68,6 +73,7 @@ def _service(name: str, delays: list[int]) -> User:
                 *map(re.escape, consumed),
                 *([re.escape(topology.dead_letter_queue(name))] if consumed else []),
                 *([EXCHANGE] if broadcasts else []),
+                *([re.escape(topology.EVENT_LOG)] if name == GATEWAY else []),
             ]
         ),
         topics=topics,

@@ -10,6 +10,7 @@ from extensions.rpc.client import RpcClient
 from extensions.runtime.progress import report_current_progress
 from extensions.storage.periodic import periodic
 from gateway import routes
+from gateway.live.provider import LiveProvider
 
 
 class GatewayService(routes.AllRoutes):
@@ -20,6 +21,7 @@ class GatewayService(routes.AllRoutes):
     orders_cache, catalog_cache = Cache("orders"), Cache("catalog")  # of other services; only read here
     tokens = AccessTokensProvider()
     http = HttpServerProvider()
+    streams = LiveProvider()
 
     @on_broadcast(UserUpdated)
     def on_user_updated(self, event: UserUpdated) -> None:

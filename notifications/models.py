@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     CheckConstraint,
     DateTime,
     Index,
@@ -53,6 +54,7 @@ class Notification(Base):
         # Each kind of event happens once to an order or an account, so duplicates of an event add no notification.
         UniqueConstraint("about_id", "kind"),
         Index(None, "user_id", "id"),
+        Index("ix_notifications_stream", "user_id", "xact", "id", postgresql_where=text("xact IS NOT NULL")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -68,6 +70,8 @@ class Notification(Base):
     read_at: Mapped[datetime | None]
     # False: the user wants no such messages in the list. The row stays, because the consistency check counts it.
     in_app: Mapped[bool] = mapped_column(server_default=true())
+    # The transaction that wrote it, for stream_queries.py. Notifications of earlier versions have none.
+    xact: Mapped[int | None] = mapped_column(BigInteger, server_default=text("(pg_current_xact_id()::text)::bigint"))
 
     @property
     def channel(self) -> Literal["IN_APP"]:

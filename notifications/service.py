@@ -16,7 +16,9 @@ from contracts.base import OPERATOR, Actor, Json, Page, PageRequest, Received
 from contracts.errors import ValidationFailed
 from contracts.inventory import StockLow
 from contracts.notifications import (
+    NewNotifications,
     NotificationFilter,
+    NotificationPositions,
     NotificationsRpc,
     NotificationView,
     PreferencesView,
@@ -55,7 +57,7 @@ from extensions.storage.periodic import periodic
 from extensions.storage.retention import delete_older
 from extensions.storage.unit_of_work import UnitOfWork, Work
 from extensions.storage.work_items_runner import Limits, executes
-from notifications import audit, deliveries, mails, queries, recipients, use_cases, webhooks
+from notifications import audit, deliveries, mails, queries, recipients, stream_queries, use_cases, webhooks
 from notifications.models import Base
 from notifications.providers import Mails, MailSettings, OutboundRequests
 
@@ -105,6 +107,10 @@ class NotificationsService(operations.Operations, NotificationsRpc):
         self, wanted: NotificationFilter, *, actor: Actor = OPERATOR
     ) -> Json[Page[NotificationView]]:
         return queries.list_notifications(self.work.session, wanted, actor)
+
+    @rpc(admin=True)
+    def list_new(self, wanted: NotificationPositions, *, actor: Actor = OPERATOR) -> Json[NewNotifications]:
+        return stream_queries.list_new(self.work.session, wanted).to_dict()
 
     @rpc(idempotent=True)
     def mark_read(self, notification_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None) -> None:

@@ -5,8 +5,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
+from sqlalchemy import case, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, selectinload
 
 from contracts.base import Actor, Json, Page, PageRequest, page_of
 from contracts.errors import PermissionDenied
@@ -16,15 +16,21 @@ from contracts.orders import (
     OrderNotFound,
     OrderStatus,
     OrderView,
+    PositionedEntry,
     SagaFilter,
     SagaView,
     TimelineEntry,
+    TimelinePositions,
+    TimelinesView,
     TimelineView,
 )
 from extensions.storage.pagination import equal_in_order, fetch_page
 from orders import saga
 from orders.admission import Waiting
 from orders.models import UNDECIDED, UNSETTLED, Order, ProductReplica, TimelineEvent
+
+# The most events that get_timelines returns.
+MAX_ENTRIES = 1000
 
 
 def get_order(session: Session, order_id: UUID) -> OrderView:
@@ -96,6 +102,30 @@ def get_timeline(session: Session, order_id: UUID, actor: Actor) -> TimelineView
     require_visible(session, order_id, actor)
     events = session.scalars(select(TimelineEvent).where(TimelineEvent.order_id == order_id).order_by(TimelineEvent.id))
     return TimelineView(items=tuple(TimelineEntry.model_validate(event) for event in events))
+
+
+def get_timelines(session: Session, wanted: TimelinePositions) -> TimelinesView:
+    """Return what the timelines of some orders have beyond the known events, at most MAX_ENTRIES events.
+
+    The position of an event is its number in the timeline of its order. It never changes: an order's row is locked
+    while an event is recorded, so ids that are committed later are higher, and no event is deleted.
+    """
+    known = {each.order_id: each.known for each in wanted.orders}
+    position = func.row_number().over(partition_by=TimelineEvent.order_id, order_by=TimelineEvent.id).label("position")
+    numbered = select(TimelineEvent, position).where(TimelineEvent.order_id.in_(known)).subquery()
+    entry, passed = aliased(TimelineEvent, numbered), case(known, value=numbered.c.order_id)
+    rows = session.execute(
+        select(entry, numbered.c.position)
+        .where(numbered.c.position > passed)
+        .order_by(numbered.c.order_id, numbered.c.id)
+        .limit(MAX_ENTRIES)
+    ).all()
+    fields = TimelineEntry.model_fields
+    items = [
+        PositionedEntry(order_id=each.order_id, position=number, **{name: getattr(each, name) for name in fields})
+        for each, number in rows
+    ]
+    return TimelinesView(items=tuple(items), is_complete=len(rows) < MAX_ENTRIES)
 
 
 def count_waiting(session: Session, deadline: timedelta, late_after: timedelta) -> Waiting:

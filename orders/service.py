@@ -25,6 +25,8 @@ from contracts.orders import (
     SagaFilter,
     SagaView,
     ShipOrder,
+    TimelinePositions,
+    TimelinesView,
     TimelineView,
 )
 from contracts.payments import (
@@ -166,6 +168,10 @@ class OrdersService(operations.Operations, OrdersRpc):
     @rpc
     def export_orders(self, user_id: UUID, page: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[ExportedOrder]]:
         return queries.export_orders(self.work.session, user_id, page, actor)
+
+    @rpc(admin=True)
+    def get_timelines(self, wanted: TimelinePositions, *, actor: Actor = OPERATOR) -> Json[TimelinesView]:
+        return queries.get_timelines(self.work.session, wanted).to_dict()
 
     @rpc(idempotent=True)
     def cancel_order(

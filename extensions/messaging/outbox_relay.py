@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from contracts.events import EVENTS, EXCHANGE
 from extensions.messaging.connection import BrokerUnavailable
+from extensions.messaging.event_log import EventLogWriter
 from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
 from extensions.observability.instruments import UNKNOWN, OutboxInstruments
 from extensions.observability.metrics import Metrics
@@ -52,6 +53,7 @@ class OutboxRelay(SharedExtension):
         super().__init__()
         self._select_due: Any = None
         self._instruments: Any = None
+        self._log: Any = None
         self._wakeup = Signal()
         self._relay: Any = None
         self._watch: Any = None
@@ -71,6 +73,7 @@ class OutboxRelay(SharedExtension):
         """Create the instruments, and register for commits."""
         self.storage.on_outbox_commit = self.wake
         self._instruments = OutboxInstruments(self.metrics, self.container.service_name)
+        self._log = EventLogWriter(self.container.service_name)
 
     @property
     def broker_problem(self) -> str:
@@ -134,8 +137,10 @@ class OutboxRelay(SharedExtension):
             rows = session.execute(self._select_due, {"paused": self.publisher.refusals.paused(EXCHANGE)}).all()
             if not rows:
                 return 0
-            outcome = self.publisher.publish([self._to_message(row) for row in rows])
-            delivered = [row for row in rows if str(row.message_id) in outcome.confirmed]
+            entries = self._log.messages(rows)
+            outcome = self.publisher.publish([*entries, *map(self._to_message, rows)])
+            is_logged = self._log.record(entries, outcome)
+            delivered = [row for row in rows if str(row.message_id) in outcome.confirmed] if is_logged else []
             delete_rows(session, outbox, delivered)
             postponed = [(row, outcome.refused[key]) for row in rows if (key := str(row.message_id)) in outcome.refused]
             _log_refused(postponed)

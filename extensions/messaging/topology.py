@@ -4,6 +4,7 @@
     again (topic) --<queue>--> <service>.on_<event>            a redelivery to this one consumer
     again.<n>ms (topic) --> again.<n>ms --after n ms--> again  a redelivery after a delay
     dead-letters (direct) --<service>--> <service>.dead_letters    messages that exceeded their queue's delivery limit
+    logged-events (topic) --<service>--> event-log             what services have published, for administrators
     nameko-rpc (topic) --<service>.*--> rpc-<service>          calls; and results, to an address without a dot
     nameko-rpc (topic) --<service>.health--> rpc-<service>-health-<id>    health checks, one queue for each process
 
@@ -29,6 +30,14 @@ from extensions.messaging.connection import BrokerUnavailable, has_own_user
 AGAIN = "again"
 RPC_EXCHANGE = "nameko-rpc"
 DEAD_LETTERS = "dead-letters"
+LOGGED_EVENTS, EVENT_LOG = "logged-events", "event-log"
+# Not settings: the broker refuses to change the arguments of an existing queue. Old segments are deleted as a whole.
+EVENT_LOG_BOUNDS = {
+    "x-queue-type": "stream",
+    "x-max-age": "7D",
+    "x-max-length-bytes": 512 * 1024 * 1024,
+    "x-stream-max-segment-size-bytes": 16 * 1024 * 1024,
+}
 # Not a setting: the broker refuses to change the limit of an existing queue.
 DELIVERY_LIMIT = 20
 
@@ -81,6 +90,9 @@ def declare(channel: amqp.Channel | Plan) -> None:
     channel.exchange_declare(RPC_EXCHANGE, "topic", durable=True, auto_delete=False)
     channel.exchange_declare(DEAD_LETTERS, "direct", durable=True, auto_delete=False)
     channel.exchange_declare(AGAIN, "topic", durable=True, auto_delete=False)
+    channel.exchange_declare(LOGGED_EVENTS, "topic", durable=True, auto_delete=False)
+    channel.queue_declare(EVENT_LOG, durable=True, auto_delete=False, arguments=dict(EVENT_LOG_BOUNDS))
+    channel.queue_bind(EVENT_LOG, LOGGED_EVENTS, "#")
     for delay in retry_delays():
         _declare_retry(channel, delay)
     for service in sorted({consumer for event in EVENTS.values() for consumer in event.consumers}):

@@ -30,14 +30,42 @@ from contracts.operations import (
 from contracts.orders import SagaFilter, SagaView
 from contracts.services import SERVICES, Services
 from extensions.http.message.request import Access, HttpRequest
+from extensions.http.routing.declaration import EVENT_STREAM
 from extensions.http.routing.route import route
+from extensions.http.routing.streams import StreamResponse
 from extensions.rpc.scatter_gather import call_each
+from gateway.live.provider import Live
+
+STREAM_EXAMPLE = """\
+retry: 2000
+
+:
+
+id: 1024-0
+data: {"event":"order.confirmed","event_id":"0192d4e1-7c1b-7000-8000-000000000003","service":"orders",\
+"at":"2026-11-22T09:30:01.000000Z","order_id":"0192d4e1-7c1b-7000-8000-000000000001","request_id":"c4f1",\
+"causation_id":"0192d4e1-7c1b-7000-8000-000000000002","data":{"order_id":"0192d4e1-7c1b-7000-8000-000000000001",\
+"user_id":"0192d4e1-7c1b-7000-8000-000000000009","total_amount":"149.90","currency":"TRY"}}
+
+"""
 
 
 class Routes:
     """The routes of operators."""
 
     services: Services
+    streams: Live
+
+    @route("GET", "/admin/events", access=Access.ADMIN, produces=EVENT_STREAM, example=STREAM_EXAMPLE)
+    def stream_events(self, request: HttpRequest) -> StreamResponse:
+        """Follow all events of the suite as they pass, as server-sent events.
+
+        The `id` of an event is its position in the event log, which keeps events for seven days at most;
+        `Last-Event-ID` continues after it, and `event: gap` says that events after it are gone. Secrets and personal
+        data are left out. After a fault an event may come twice, with the same `event_id`. The stream ends, with
+        `event: end`, before the access token expires: connect again with a new one.
+        """
+        return self.streams.events(request)
 
     @route("GET", "/admin/sagas", access=Access.ADMIN, service="orders", query=SagaFilter, response=SagaView)
     def list_sagas(self, request: HttpRequest[None, SagaFilter]) -> Json[Page[SagaView]]:

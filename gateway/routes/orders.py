@@ -21,7 +21,25 @@ from contracts.services import Services
 from contracts.users import EmailNotVerified
 from extensions.cache.versioned_cache import VersionedCache
 from extensions.http.message.request import Access, HttpRequest
+from extensions.http.routing.declaration import EVENT_STREAM
 from extensions.http.routing.route import route
+from extensions.http.routing.streams import StreamResponse
+from gateway.live.provider import Live
+
+STREAM_EXAMPLE = """\
+retry: 2000
+
+:
+
+event: status
+data: {"order_id":"0192d4e1-7c1b-7000-8000-000000000001","status":"CREATED","cancel_reason":null,\
+"at":"2026-11-22T09:30:00.000000Z"}
+
+id: 1
+data: {"event":"order.created","event_id":"0192d4e1-7c1b-7000-8000-000000000002","service":"orders",\
+"at":"2026-11-22T09:30:00.000000Z","data":{"order_id":"0192d4e1-7c1b-7000-8000-000000000001"}}
+
+"""
 
 
 def require_verified_email(request: HttpRequest, services: Services) -> None:
@@ -40,6 +58,7 @@ class Routes:
 
     services: Services
     orders_cache: VersionedCache
+    streams: Live
 
     @route(
         "POST",
@@ -85,6 +104,24 @@ class Routes:
         if order is None or not request.may_access(order.get("user_id")):
             return self.services.orders.get_order(order_id, actor=request.actor)
         return cast("Json[OrderView]", order)
+
+    @route(
+        "GET",
+        "/orders/{order_id}/events",
+        access=Access.USER,
+        service="orders",
+        produces=EVENT_STREAM,
+        example=STREAM_EXAMPLE,
+        errors=(OrderNotFound,),
+    )
+    def stream_order(self, request: HttpRequest, order_id: UUID) -> StreamResponse:
+        """Follow one order: the events of its saga so far, then each new one, as server-sent events.
+
+        The `id` of an event is its position in the timeline; `Last-Event-ID` continues after it. Each event has the
+        form of an item of the timeline. Before an event that changes the status of the order comes `event: status`.
+        The stream ends, with `event: end`, before the access token expires: connect again with a new one.
+        """
+        return self.streams.order(self.services, request, order_id)
 
     @route(
         "GET",

@@ -9,6 +9,7 @@ from datetime import timedelta
 from urllib.parse import quote
 from uuid import uuid4
 
+from extensions.http.routing.declaration import EVENT_STREAM
 from qa.support.client import Client, place
 
 PARAMETER = re.compile(r"\{(\w+)\}")
@@ -27,8 +28,11 @@ def walk(url, customer, admin, order, product):
     webhook, delivery = _life_of_a_webhook(customer)
     ids = {"order_id": order[0], "product_id": product["id"], "payment_id": paid, "user_id": user_id}
     ids |= {"webhook_id": webhook["id"], "delivery_id": delivery["id"]}
-    for path, access in _documented_reads(admin.must("GET", "/openapi.json"), ids):
+    document = admin.must("GET", "/openapi.json")
+    for path, access in _documented_reads(document, ids):
         (admin if access == "admin" else customer).must("GET", path)
+    for path, access in _documented_reads(document, ids, streams=True):
+        (admin if access == "admin" else customer).first_line(path)
     for path in (*_reads(order, product), f"/webhooks/{webhook['id']}/deliveries?state=PENDING"):
         customer.must("GET", path)
     page = customer.must("GET", "/orders?limit=1")
@@ -44,11 +48,16 @@ def walk(url, customer, admin, order, product):
     customer.must("DELETE", f"/webhooks/{webhook['id']}")
 
 
-def _documented_reads(document, ids):
-    """Yield (path, access) of each GET operation that identifies its caller, with the ids of these path parameters."""
+def _documented_reads(document, ids, *, streams=False):
+    """Yield (path, access) of each GET operation that identifies its caller, with the ids of these path parameters.
+
+    `streams`: only those whose response has no end, else only the others.
+    """
     for template, operations in document["paths"].items():
         operation = operations.get("get", {"x-access": "anyone"})
         if operation["x-access"] == "anyone" or "x-alias-of" in operation or template in READ_WHOLE_TABLES:
+            continue
+        if streams != (EVENT_STREAM in operation["responses"]["200"].get("content", {})):
             continue
         unknown = [name for name in PARAMETER.findall(template) if name not in ids]
         if unknown:

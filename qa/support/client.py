@@ -1,5 +1,6 @@
 """A client of the REST API that repeats a request until it gets a final response, as a good client does."""
 
+import contextlib
 import http.client
 import json
 import time
@@ -70,6 +71,20 @@ class Client:
             if status not in {0, 409, 503, 504} or time.monotonic() > deadline:
                 raise RuntimeError(f"{method} {path}: {status} {content}")
             time.sleep(0.1)
+
+    def first_line(self, path):
+        """Return the first line of a response without an end, from a connection of its own that stays open a moment.
+
+        In that time the gateway asks the owning service for what is new.
+        """
+        with contextlib.closing(http.client.HTTPConnection(self._address, timeout=self.response_seconds)) as connection:
+            connection.request("GET", path, headers={"Authorization": f"Bearer {self.token}"})
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                raise RuntimeError(f"GET {path}: {response.status}")
+            line = response.readline()
+            time.sleep(0.3)
+            return line
 
     def close(self):
         """Close the connection."""

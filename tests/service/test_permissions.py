@@ -14,11 +14,11 @@ from amqp.exceptions import AccessRefused
 from contracts.call_permissions import CALLS, bus_services
 from contracts.events import EVENTS, EXCHANGE, queue_name
 from contracts.ids import new_id
-from contracts.services import GATEWAY, SERVICES
+from contracts.services import GATEWAY, PROCESSES, SERVICES
 from deploy.server_users import OPERATOR
 from extensions.messaging import topology
 from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
-from extensions.messaging.topology import AGAIN, DEAD_LETTERS, RPC_EXCHANGE
+from extensions.messaging.topology import AGAIN, DEAD_LETTERS, EVENT_LOG, LOGGED_EVENTS, RPC_EXCHANGE
 from extensions.runtime.addresses import uri_variable
 from tests.support import connect, eventually, purge_queues
 
@@ -63,6 +63,28 @@ def test_only_the_producer_of_an_event_may_publish_it(mine, me):
     sent = {name for name in EVENTS if sends(mine, EXCHANGE, name)}
     assert sent == {name for name, event in EVENTS.items() if event.producer == me}
     assert not sends(mine, EXCHANGE, "an.event.of.nobody")
+
+
+def test_a_producer_may_log_events_under_its_own_name(mine, me):
+    logged = {name for name in PROCESSES if sends(mine, LOGGED_EVENTS, name)}
+    assert logged == ({me} if any(event.producer == me for event in EVENTS.values()) else set())
+
+
+def test_only_the_gateway_may_read_the_event_log(mine, me):
+    def read(channel):
+        channel.basic_qos(0, 1, False)
+        channel.basic_consume(EVENT_LOG, arguments={"x-stream-offset": "first"})
+
+    if me == GATEWAY:
+        with mine.channel() as channel:
+            read(channel)
+    else:
+        is_refused(mine, read)
+    is_refused(mine, lambda channel: channel.queue_delete(EVENT_LOG))
+    is_refused(mine, lambda channel: channel.queue_bind(EVENT_LOG, EXCHANGE, "#"))
+    own = f"{topology.reply_queue(me, str(new_id()))}"
+    mine.channel().queue_declare(own, exclusive=True)
+    is_refused(mine, lambda channel: channel.queue_bind(own, LOGGED_EVENTS, "#"))
 
 
 def test_a_service_may_call_only_the_methods_that_it_calls(mine, me):

@@ -26,6 +26,8 @@ class Response:
         if isinstance(body, Replayed):
             self.headers |= REPLAYED
         self.content = b""
+        self.stream: Any = None
+        """What goes on after `content` (extensions/http/streams), None for a response that ends with it."""
         self._encoded: bytes | None = None
 
     @classmethod

@@ -64,6 +64,12 @@ IF_NONE_MATCH = {
     "description": "The `ETag` of the version you have: if it is still current, the response is 304, without a body.",
     "schema": {"type": "string", "pattern": TAG_PATTERN},
 }
+LAST_EVENT_ID = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "The `id` of the last event that you have: the stream continues after it.",
+    "schema": {"type": "string", "maxLength": 64, "pattern": "^[0-9]+(-[0-9a-f-]+)?$"},
+}
 
 
 def document(service: type, info: Schema) -> Schema:
@@ -124,6 +130,8 @@ class _Operation:
             yield {"name": name, "in": "query", "schema": schema}
         if self.route.idempotent:
             yield {"$ref": "#/components/parameters/IdempotencyKey"}
+        if self.route.is_stream:
+            yield {"$ref": "#/components/parameters/LastEventId"}
         if self.route.conditional:
             name = "IfNoneMatch" if self.route.method == "GET" else "IfMatch"
             yield {"$ref": f"#/components/parameters/{name}"}
@@ -195,7 +203,12 @@ def _components(routes: list[RouteDeclaration]) -> Schema:
             "Problem": problem_schema(sorted(codes)),
         },
         "responses": dict(sorted(problems.items())),
-        "parameters": {"IdempotencyKey": IDEMPOTENCY_KEY, "IfMatch": IF_MATCH, "IfNoneMatch": IF_NONE_MATCH},
+        "parameters": {
+            "IdempotencyKey": IDEMPOTENCY_KEY,
+            "IfMatch": IF_MATCH,
+            "IfNoneMatch": IF_NONE_MATCH,
+            **({"LastEventId": LAST_EVENT_ID} if any(route.is_stream for route in routes) else {}),
+        },
         "headers": {name: {"description": text, "schema": schema} for name, (text, schema) in HEADERS.items()},
         "securitySchemes": {
             "bearer": {
@@ -230,7 +243,8 @@ def _not_modified(route: RouteDeclaration) -> Schema:
 
 def _content(route: RouteDeclaration) -> Schema:
     if route.response is None:
-        return {"schema": {"type": "object" if route.produces == "application/json" else "string"}}
+        schema = {"schema": {"type": "object" if route.produces == "application/json" else "string"}}
+        return schema | ({"example": route.example} if route.example else {})
     example = _example_of(route.response)
     if not route.paged:
         return {"schema": reference(route.response), **example}
@@ -247,6 +261,8 @@ def _example_of(model: type[BaseModel]) -> Schema:
 
 
 def _description(route: RouteDeclaration) -> str:
+    if route.is_stream:
+        return "Server-sent events (WHATWG HTML, section 9.2). The response goes on until the connection ends."
     if route.response is None:
         return "The requested resource."
     text = (route.response.__doc__ or "").strip().partition("\n")[0]

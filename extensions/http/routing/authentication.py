@@ -52,7 +52,7 @@ class VerifiedTokens:
             verified = self._verified[token] = access_tokens.verify(token, keys)
             if len(self._verified) > self._size:
                 self._verified.popitem(last=False)
-        return self._with_updates(verified)
+        return self.current(verified)
 
     def update(self, update: UserUpdated) -> None:
         """Apply a change of an account, or the end of a session, to the tokens that were issued before it."""
@@ -67,7 +67,8 @@ class VerifiedTokens:
         while self._updates and next(iter(self._updates.values())).at.timestamp() < horizon:
             self._updates.popitem(last=False)
 
-    def _with_updates(self, token: AccessToken) -> AccessToken:
+    def current(self, token: AccessToken) -> AccessToken:
+        """Return a verified token with the current roles of its user. Raises TokenRevoked, UserInactive."""
         update = self._updates.get(token.user_id)
         # issued_at is in whole seconds, so a token of the same second may be older than the update: apply it.
         if update is not None and token.issued_at > update.at:

@@ -8,6 +8,8 @@ from contracts.base import PageRequest, Request, View
 from contracts.errors import ServiceError
 from extensions.http.message.request import Access
 
+EVENT_STREAM = "text/event-stream"
+
 
 class NoFields(Request):
     """The query or body of a route that takes none."""
@@ -39,7 +41,9 @@ class RouteDeclaration:
     errors: tuple[type[ServiceError], ...] = ()
     """The errors that do not follow from the rest of the declaration."""
     produces: str = "application/json"
-    """The media type of a response whose body is bytes."""
+    """The media type of a response whose body is bytes. For text/event-stream the handler returns a StreamResponse."""
+    example: str = ""
+    """An example of a response that is not JSON, for the OpenAPI document."""
     idempotent: bool = False
     """Takes an Idempotency-Key."""
     shared_for: float = 0
@@ -81,9 +85,14 @@ class RouteDeclaration:
 
         The handler passes If-Match to the owning service, with `**request.precondition`.
         """
-        return self.method in {"GET", "PUT", "PATCH"} and self.sheds_load and not self.paged
+        return self.method in {"GET", "PUT", "PATCH"} and self.sheds_load and not self.paged and not self.is_stream
 
     @property
     def sends_etag(self) -> bool:
         """True where the response is that resource. A 204 has no body that an ETag could identify."""
         return self.conditional and self.status != HTTPStatus.NO_CONTENT
+
+    @property
+    def is_stream(self) -> bool:
+        """True where the response consists of server-sent events and goes on."""
+        return self.produces == EVENT_STREAM

@@ -24,6 +24,7 @@ from extensions.http.routing.declaration import RouteDeclaration
 from extensions.http.routing.endpoint import Endpoint
 from extensions.http.routing.instruments import HttpInstruments
 from extensions.http.routing.route_table import RouteTable
+from extensions.http.routing.streams import Streams
 from extensions.http.server.listener import MAX_BUFFERED_BYTES, HttpListener
 from extensions.messaging.listener import Listener
 from extensions.observability.metrics import Metrics
@@ -51,6 +52,7 @@ class HttpServer(SharedExtension):
     guards = ServiceGuards()
     metrics = Metrics()
     tokens = AccessTokens()
+    streams = Streams()
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,6 +131,7 @@ class HttpServer(SharedExtension):
     def finish(self) -> None:
         """Stop listening, and wait for the requests in flight."""
         self.is_draining = True
+        self.streams.close()
         for endpoint in self._endpoints.values():
             endpoint.forget_shared()
         if self._listener is not None:

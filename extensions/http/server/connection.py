@@ -7,11 +7,13 @@ as plain text.
 import io
 import random
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from socket import SHUT_RD, SHUT_RDWR, SHUT_WR, socket
+from typing import Any
 
 from extensions.http.message.errors import MalformedRequest, PayloadTooLarge, RequestTimeout
 from extensions.http.server import timed_socket
@@ -51,6 +53,7 @@ class Connection:
         """Size of the partial body, or of the response, that this process holds for the client."""
         self._position_unknown = False
         """True after an error within a body: the start of the next request cannot be found."""
+        self._stream: Any = None
 
     def read_head(self, wait: float) -> RequestHead | None:
         """Wait up to `wait` seconds for a request, then read its head. None where the client closed or sent nothing.
@@ -116,7 +119,24 @@ class Connection:
 
     def held_bytes(self) -> int:
         """Return how much memory the slowness of the client costs, in this process and in the kernel."""
-        return self._own_bytes + queued_bytes(self._sock)
+        own = self._own_bytes if self._stream is None else self._stream.buffered
+        return own + queued_bytes(self._sock)
+
+    @property
+    def is_streaming(self) -> bool:
+        """True from hand_over() on: the stream closes the connection."""
+        return self._stream is not None
+
+    def hand_over(self, stream: Any, on_close: Callable[[], None]) -> None:
+        """Leave the socket to `stream`, which closes the connection and then calls `on_close`."""
+        self._stream = stream
+        del self._reader, self._timed_reader  # their buffers
+
+        def close() -> None:
+            self.close(linger=False)
+            on_close()
+
+        stream.open(self._sock, close)
 
     def send(
         self, status: int, headers: dict[str, str], body: bytes, *, keep_alive: bool, is_shared: bool = False

@@ -22,6 +22,8 @@ class Phase(Enum):
     """For the client to send a body or to read a response."""
     SERVER = auto()
     """For us to process the request."""
+    STREAM = auto()
+    """For nothing: the response goes on. It is closed for another connection only where nothing else can be."""
 
 
 class ConnectionTable:
@@ -89,10 +91,11 @@ class ConnectionTable:
         return closed
 
     def evict_slowest(self) -> bool:
-        """Close the connection that has waited longest for its client. False where none waits for a client."""
-        for connection, phase in self._phases.items():
-            if phase is not Phase.SERVER:
-                self._phases.pop(connection)
-                connection.evict()
-                return True
+        """Close the connection that has waited longest for its client, else the oldest stream. False without both."""
+        for wanted in ({Phase.IDLE, Phase.CLIENT}, {Phase.STREAM}):
+            for connection, phase in self._phases.items():
+                if phase in wanted:
+                    self._phases.pop(connection)
+                    connection.evict()
+                    return True
         return False

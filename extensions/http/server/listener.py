@@ -196,10 +196,11 @@ class HttpListener:
         except Exception:
             log.exception("a connection ended with a defect")
         finally:
-            # The connection counts until its socket is closed. It can be evicted while it lingers.
-            self.open.enter(connection, Phase.CLIENT)
-            connection.close(linger=linger)
-            self.open.remove(connection)
+            if not connection.is_streaming:
+                # The connection counts until its socket is closed. It can be evicted while it lingers.
+                self.open.enter(connection, Phase.CLIENT)
+                connection.close(linger=linger)
+                self.open.remove(connection)
 
     def _serve_one(self, connection: Connection, wait: float) -> bool:
         """Serve one request. False where the connection is finished."""
@@ -211,7 +212,7 @@ class HttpListener:
         if head is None:
             return False
         self.open.enter(connection, Phase.SERVER)
-        if not self._serve_request(connection, head, None):
+        if not self._serve_request(connection, head, None) or connection.is_streaming:
             return False
         if not connection.unread:
             return True
@@ -230,13 +231,19 @@ class HttpListener:
         request.peer = connection.peer
         response = self._respond(request, partial(self._read_body, connection, head), error)
         body = b"" if head.method == "HEAD" else response.content
-        keep_alive = head.keep_alive and not self._stopping and connection.reusable(head)
+        stream = response.stream
+        keep_alive = head.keep_alive and not self._stopping and connection.reusable(head) and stream is None
         try:
             with self.open.waiting_for_client(connection):
                 connection.send(
                     response.status, response.headers, body, keep_alive=keep_alive, is_shared=response.is_shared
                 )
+            if stream is not None and head.method != "HEAD":
+                self.open.enter(connection, Phase.STREAM)
+                connection.hand_over(stream, partial(self.open.remove, connection))
         finally:
+            if stream is not None and not connection.is_streaming:
+                stream.end("client")
             spent = (time.monotonic() - started) * 1000
             access_log.info("%s %s %d %.1f ms %d bytes", head.method, head.path, response.status, spent, len(body))
         return keep_alive

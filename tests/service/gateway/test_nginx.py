@@ -14,6 +14,7 @@ import pytest
 from nameko import config
 
 from catalog.service import CatalogService
+from contracts.ids import new_id
 from deploy.local import install
 from deploy.local.process import StartError, kill_tree, spawn
 from extensions.http.server import connection
@@ -214,3 +215,16 @@ def streaming():
     finally:
         server.kill()
         listener.close()
+
+
+def test_events_of_a_stream_pass_at_once(shop, services, login):
+    entry = {"event": "order.created", "event_id": str(new_id()), "service": "orders", "at": "2026-11-22T09:30:00Z"}
+    services.orders.get_timeline = lambda **_asked: {"items": [entry | {"data": {}}]}
+    services.orders.get_timelines = lambda **_asked: {"items": [], "is_complete": True}
+    client, seen = shop()(CLIENT), []
+    with client.stream("GET", f"/orders/{new_id()}/events", headers=login("customer")) as response:
+        for line in response.iter_lines():
+            seen.append(line)
+            if line.startswith("data: ") and "order.created" in line:
+                break
+    assert "id: 1" in seen

@@ -78,8 +78,18 @@ def test_a_retry_returns_to_its_queue_after_its_delay(channel):
         assert (queue_name(service, event), topology.AGAIN, queue_name(service, event)) in channel.bindings
 
 
+def test_the_event_log_is_bounded_and_sees_only_what_is_logged(channel):
+    bounds = channel.queues[topology.EVENT_LOG]
+    assert (bounds["x-queue-type"], bounds["x-max-age"]) == ("stream", "7D")
+    assert bounds["x-stream-max-segment-size-bytes"] * 4 < bounds["x-max-length-bytes"] < 2**30
+    # Bound to `events`, it would hide from the broker that a consumer has no queue: see decision 0020.
+    assert {exchange for queue, exchange, _ in channel.bindings if queue == topology.EVENT_LOG} == {"logged-events"}
+
+
 def test_no_queue_drops_messages(channel):
-    for arguments in channel.queues.values():
+    for name, arguments in channel.queues.items():
+        if name == topology.EVENT_LOG:
+            continue
         assert not {"x-max-length", "x-max-length-bytes", "x-expires"} & set(arguments)
         if "x-dead-letter-exchange" in arguments:
             assert arguments["x-dead-letter-strategy"] == "at-least-once"
