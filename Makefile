@@ -14,7 +14,7 @@ WITH_ENV := set -a; [ ! -f var/env ] || . var/env; set +a;
 # The operator's user of the broker may call services and do nothing else.
 AS_OPERATOR := $(WITH_ENV) [ -z "$$OPERATOR_AMQP_URI" ] || export AMQP_URI="$$OPERATOR_AMQP_URI";
 
-.PHONY: help run demo docs image-digests release-api fuzz stop test test-unit test-service test-e2e test-plain lint load bench bench-quick profile overload remedies chaos chaos-quick hot-product bench-streams bench-webhooks migrate shell clean requirements audit sbom clients venv model check-consistency
+.PHONY: help run demo docs image-digests release-api fuzz stop test test-unit test-service test-e2e test-plain lint load bench bench-quick profile overload search-speed remedies chaos chaos-quick hot-product bench-streams bench-webhooks migrate shell clean requirements audit sbom clients venv model check-consistency
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -108,6 +108,9 @@ bench-webhooks: $(STAMP) ## measure how many webhooks a second one notifications
 
 bench-streams: $(STAMP) ## the latency of GET /orders/{id} with 0 and with 1,000 idle streams, in turns, on the running suite (options: ARGS="--help")
 	@$(WITH_ENV) exec $(BIN)/python -m qa.streams $(ARGS)
+
+search-speed: $(STAMP) ## p50 and p99 of searches among 100,000 products, in a PostgreSQL of its own (options: ARGS="--help")
+	@exec $(BIN)/python -W ignore -m qa.search_speed $(ARGS)
 
 overload: $(STAMP) ## send twice the load that the running suite can carry, then measure recovery (options: ARGS="--help")
 	@$(WITH_ENV) exec $(BIN)/python -m qa.overload $(ARGS)

@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, Computed, DateTime, Index, Numeric, Text, func, text
+from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from contracts.ids import new_id
 from extensions.storage.collations import KEY_COLLATION
-from extensions.storage.tables import service_metadata
+from extensions.storage.tables import APPEND_ONLY, service_metadata
 
 
 class Base(DeclarativeBase):
@@ -44,6 +45,11 @@ class Product(Base):
         Text(collation=KEY_COLLATION), Computed("fold_product(name, sku, description)", persisted=True), deferred=True
     )
 
+    # Their words, by the functions of migration 0007.
+    search_vector: Mapped[Any] = mapped_column(
+        TSVECTOR, Computed("search_vector(name, sku, description)", persisted=True), deferred=True
+    )
+
     __table_args__ = (
         CheckConstraint("price >= 0", name="price"),
         CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
@@ -54,6 +60,21 @@ class Product(Base):
         Index(None, "price", "id"),
         Index(None, "name", "id"),
         Index(None, "sku", "id"),
-        # For substring search. The migration omits it if PostgreSQL lacks pg_trgm.
+        # For the search: by words, by the beginning of the name, and by a part of the text. The migration
+        # omits the last one if PostgreSQL lacks pg_trgm.
+        Index(None, "search_vector", postgresql_using="gin"),
+        Index("ix_products_name_start", text("left(search_text, 64)"), "id"),
         Index(None, "search_text", postgresql_using="gin", postgresql_ops={"search_text": "gin_trgm_ops"}),
     )
+
+
+class ProductWord(Base):
+    """A folded word of letters that a product has, or had. A trigger adds them; the search looks for similar ones."""
+
+    __tablename__ = "product_words"
+    __table_args__ = (
+        Index(None, "word", postgresql_using="gin", postgresql_ops={"word": "gin_trgm_ops"}),
+        {"info": APPEND_ONLY},
+    )
+
+    word: Mapped[str] = mapped_column(Text(collation=KEY_COLLATION), primary_key=True)

@@ -1,16 +1,19 @@
 """The queries of the catalog service."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, literal, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from catalog import search
 from catalog.models import Product
 from contracts.base import Actor, Json, Page, page_of
 from contracts.catalog import ProductFilter, ProductLookup, ProductNotFound, ProductsView, ProductView
 from extensions.storage.pagination import fetch_page
 
+DEFAULT_SORT = "-created_at"
 _SORT_KEYS: dict[str, InstrumentedAttribute[Any]] = {
     "created_at": Product.created_at,
     "price": Product.price,
@@ -44,23 +47,31 @@ def list_products(session: Session, wanted: ProductFilter, actor: Actor) -> Json
     """Return a page of the products. Raises PermissionDenied if a customer asks for inactive ones."""
     if not wanted.only_active:
         actor.require_admin()
-    products, cursor = fetch_page(
-        session,
-        _matching(wanted),
-        keys=[_SORT_KEYS[wanted.sort.removeprefix("-")], Product.id],
-        descending=wanted.sort.startswith("-"),
-        limit=wanted.limit,
-        cursor=wanted.cursor,
-    )
+    sort = wanted.sort or DEFAULT_SORT
+    keys, descending = (_SORT_KEYS[sort.removeprefix("-")], Product.id), sort.startswith("-")
+    products: Sequence[Product]
+    if wanted.search is None:
+        products, cursor = fetch_page(
+            session, _filtered(wanted), keys=keys, descending=descending, limit=wanted.limit, cursor=wanted.cursor
+        )
+    else:
+        products, cursor = search.find_page(
+            session,
+            _filtered(wanted),
+            wanted.search,
+            keys if wanted.sort else None,
+            descending=descending,
+            limit=wanted.limit,
+            cursor=wanted.cursor,
+        )
     return page_of([ProductView.model_validate(product) for product in products], cursor)
 
 
-def _matching(wanted: ProductFilter) -> Select[Product]:
+def _filtered(wanted: ProductFilter) -> Select[Product]:
+    """Return the products that pass all filters except the search."""
     statement = select(Product)
     if wanted.only_active:
         statement = statement.where(Product.is_active)
-    if wanted.search is not None:
-        statement = statement.where(_contains(wanted.search))
     if wanted.sku is not None:
         statement = statement.where(func.lower(Product.sku) == wanted.sku.lower())
     if wanted.min_price is not None:
@@ -68,11 +79,3 @@ def _matching(wanted: ProductFilter) -> Select[Product]:
     if wanted.max_price is not None:
         statement = statement.where(Product.price <= wanted.max_price)
     return statement
-
-
-def _contains(text: str) -> ColumnElement[bool]:
-    # Folded as the column is. % and _ in the folded text are not wildcards.
-    pattern: ColumnElement[str] = func.fold_text(text)
-    for special in ("\\", "%", "_"):
-        pattern = func.replace(pattern, special, f"\\{special}")
-    return Product.search_text.like(literal("%").concat(pattern).concat("%"), escape="\\")

@@ -116,8 +116,11 @@ class UpdateProduct(Request):
 class ProductFilter(PageRequest):
     """The query of GET /products. Only administrators may ask for inactive products.
 
-    `search` finds a part of a name, a sku or a description. Case, accents, dotted and dotless i, and the normal form of
-    Unicode make no difference.
+    `search` finds products: each of its words begins a word of the name, the sku or the description. If there are none,
+    it finds those with the whole text as a part of one of these, and if there are none, those with similar words. Case,
+    accents, dotted and dotless i, and the normal form of Unicode make no difference.
+
+    Without `sort`, a search lists the best matches first, and any other list the newest products.
     """
 
     search: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
@@ -125,7 +128,7 @@ class ProductFilter(PageRequest):
     min_price: Money | None = None
     max_price: Money | None = None
     only_active: StrictBool = True
-    sort: Literal["created_at", "-created_at", "price", "-price", "name", "-name", "sku", "-sku"] = "-created_at"
+    sort: Literal["created_at", "-created_at", "price", "-price", "name", "-name", "sku", "-sku"] | None = None
 
 
 class ProductLookup(Request):

@@ -31,17 +31,18 @@ def fetch_page(
     `keys` are the columns to sort by; together they must be unique. Raises ValidationFailed for a cursor that
     does not belong to this list.
     """
-    mark = _mark(keys, descending)
+    mark = mark_of(keys, descending)
     if cursor is not None:
         given, _, position = cursor.partition(".")
-        after = tuple_(*_decode(position if given == mark else "", keys))
+        types = [key.type.python_type for key in keys]
+        after = tuple_(*decode_position(position if given == mark else "", types))
         statement = statement.where(tuple_(*keys) < after if descending else tuple_(*keys) > after)
     order = [key.desc() if descending else key.asc() for key in keys]
     rows = list(session.scalars(statement.order_by(*order).limit(limit + 1)))
     if len(rows) <= limit:
         return rows, None
     rows.pop()
-    return rows, f"{mark}.{_encode([getattr(rows[-1], key.key) for key in keys])}"
+    return rows, f"{mark}.{encode_position([getattr(rows[-1], key.key) for key in keys])}"
 
 
 def equal_in_order(column: InstrumentedAttribute[Any], value: Any) -> ColumnElement[bool]:
@@ -54,26 +55,33 @@ def equal_in_order(column: InstrumentedAttribute[Any], value: Any) -> ColumnElem
     return column.between(value, value)
 
 
-def _mark(keys: Sequence[InstrumentedAttribute[Any]], descending: bool) -> str:
+def mark_of(keys: Sequence[InstrumentedAttribute[Any]], descending: bool) -> str:
     """Return a short hash of the keys and the direction. A cursor of another list has another hash."""
     name = f"{[str(key) for key in keys]} {descending}"
     return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
-def _encode(values: Sequence[Any]) -> str:
+def encode_position(values: Sequence[Any]) -> str:
+    """Return the values of a row's keys as a part of a cursor."""
     plain = [value.isoformat() if isinstance(value, datetime) else str(value) for value in values]
     text = json.dumps(plain, ensure_ascii=False)  # short, because it becomes part of a URL
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _decode(cursor: str, keys: Sequence[InstrumentedAttribute[Any]]) -> list[Any]:
+def decode_position(position: str, types: Sequence[type]) -> list[Any]:
+    """Return the values of `encode_position`. Raises ValidationFailed if it is not a position with these types."""
     try:
-        values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if not isinstance(values, list) or len(values) != len(keys):
-            raise ValueError(cursor)
-        return [_PARSERS[key.type.python_type](str(value)) for key, value in zip(keys, values, strict=True)]
+        values = json.loads(base64.urlsafe_b64decode(position + "=" * (-len(position) % 4)))
+        if not isinstance(values, list) or len(values) != len(types):
+            raise ValueError(position)
+        return [_PARSERS[kind](str(value)) for kind, value in zip(types, values, strict=True)]
     except (ValueError, ArithmeticError, RecursionError):
-        raise ValidationFailed.field("cursor", "is not a cursor that this list gave out") from None
+        raise invalid_cursor() from None
+
+
+def invalid_cursor() -> ValidationFailed:
+    """Return the error for a cursor that does not belong to the list."""
+    return ValidationFailed.field("cursor", "is not a cursor that this list gave out")
 
 
 def _instant(text: str) -> datetime:
