@@ -14,7 +14,7 @@ WITH_ENV := set -a; [ ! -f var/env ] || . var/env; set +a;
 # The operator's user of the broker may call services and do nothing else.
 AS_OPERATOR := $(WITH_ENV) [ -z "$$OPERATOR_AMQP_URI" ] || export AMQP_URI="$$OPERATOR_AMQP_URI";
 
-.PHONY: help run demo docs image-digests release-api fuzz stop test test-unit test-service test-e2e test-plain lint load bench bench-quick profile overload search-speed remedies chaos chaos-quick hot-product bench-streams bench-webhooks migrate shell clean requirements audit sbom clients venv model check-consistency
+.PHONY: help run demo docs image-digests release-api fuzz stop test test-unit test-service test-e2e test-plain lint load bench bench-quick profile overload search-speed import-speed staleness import remedies chaos chaos-quick hot-product bench-streams bench-webhooks migrate shell clean requirements audit sbom clients venv model check-consistency
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -111,6 +111,15 @@ bench-streams: $(STAMP) ## the latency of GET /orders/{id} with 0 and with 1,000
 
 search-speed: $(STAMP) ## p50 and p99 of searches among 100,000 products, in a PostgreSQL of its own (options: ARGS="--help")
 	@exec $(BIN)/python -W ignore -m qa.search_speed $(ARGS)
+
+import-speed: $(STAMP) ## time and memory of an import of 100,000 products, on its own suite (options: ARGS="--help")
+	@exec $(BIN)/python -W ignore -m qa.import_speed $(ARGS)
+
+staleness: $(STAMP) ## readers and writers of products race for a minute; print how old a read can be
+	@STALENESS_SECONDS=60 $(TESTS) tests/service/gateway/test_cached_products.py -k race -s
+
+import: $(STAMP) ## import a file of products into the running suite: make import FILE=products.csv (options: ARGS="--help")
+	@$(WITH_ENV) exec $(BIN)/python docs/examples/import_file.py $(FILE) $(ARGS)
 
 overload: $(STAMP) ## send twice the load that the running suite can carry, then measure recovery (options: ARGS="--help")
 	@$(WITH_ENV) exec $(BIN)/python -m qa.overload $(ARGS)

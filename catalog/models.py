@@ -11,6 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from contracts.ids import new_id
 from extensions.storage.collations import KEY_COLLATION
+from extensions.storage.import_tables import add_import_tables
 from extensions.storage.tables import APPEND_ONLY, service_metadata
 
 
@@ -18,6 +19,7 @@ class Base(DeclarativeBase):
     """All tables of catalog."""
 
     metadata = service_metadata()
+    add_import_tables(metadata)
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         str: Text,
         datetime: DateTime(timezone=True),

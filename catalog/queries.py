@@ -10,7 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from catalog import search
 from catalog.models import Product
 from contracts.base import Actor, Json, Page, page_of
-from contracts.catalog import ProductFilter, ProductLookup, ProductNotFound, ProductsView, ProductView
+from contracts.catalog import EXPORT_PAGE, ProductFilter, ProductLookup, ProductNotFound, ProductsView, ProductView
 from extensions.storage.pagination import fetch_page
 
 DEFAULT_SORT = "-created_at"
@@ -41,6 +41,15 @@ def get_products(session: Session, lookup: ProductLookup) -> ProductsView:
     """Return the products that exist, active or not, in any order."""
     products = session.scalars(select(Product).where(Product.id.in_(lookup.product_ids)))
     return ProductsView(items=tuple(ProductView.model_validate(product) for product in products))
+
+
+def export_products(session: Session, after: UUID | None, actor: Actor) -> ProductsView:
+    """Return the products that follow the id `after`, in the order of their ids; EXPORT_PAGE at most."""
+    actor.require_admin()
+    statement = select(Product).order_by(Product.id).limit(EXPORT_PAGE)
+    if after is not None:
+        statement = statement.where(Product.id > after)
+    return ProductsView(items=tuple(ProductView.model_validate(product) for product in session.scalars(statement)))
 
 
 def list_products(session: Session, wanted: ProductFilter, actor: Actor) -> Json[Page[ProductView]]:

@@ -23,11 +23,12 @@ from contracts.base import (
     at_most,
 )
 from contracts.errors import NotFound, ServiceError
-from contracts.operations import OperatedRpc
+from contracts.imports import ImportingRpc
 from contracts.text import Line, Text
 
 Description = Annotated[Text, Field(max_length=5000)]
 MAX_PRODUCTS_PER_LOOKUP = 100
+EXPORT_PAGE = 500
 
 # Views and events
 
@@ -131,6 +132,12 @@ class ProductFilter(PageRequest):
     sort: Literal["created_at", "-created_at", "price", "-price", "name", "-name", "sku", "-sku"] | None = None
 
 
+class ExportOptions(Request):
+    """The query of GET /products/export. Without `format`, the Accept header chooses."""
+
+    format: Literal["csv", "json_lines"] | None = None
+
+
 class ProductLookup(Request):
     """The products that the orders service needs for pricing."""
 
@@ -142,7 +149,7 @@ class ProductLookup(Request):
 # RPC
 
 
-class CatalogRpc(OperatedRpc, Protocol):
+class CatalogRpc(ImportingRpc, Protocol):
     """RPC methods of catalog."""
 
     def list_products(self, wanted: ProductFilter, *, actor: Actor = OPERATOR) -> Json[Page[ProductView]]:
@@ -153,6 +160,9 @@ class CatalogRpc(OperatedRpc, Protocol):
 
     def get_products(self, wanted: ProductLookup) -> Json[ProductsView]:
         """Return the products with these ids, active or not. Ids that do not exist are left out."""
+
+    def export_products(self, after: UUID | None = None, *, actor: Actor = OPERATOR) -> Json[ProductsView]:
+        """Return the next products in the order of their ids, active or not, at most EXPORT_PAGE (admin)."""
 
     def create_product(
         self, product: CreateProduct, *, actor: Actor = OPERATOR, idempotency_key: str | None = None

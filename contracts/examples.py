@@ -8,7 +8,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from contracts import account_exports, catalog, inventory, notifications, operations, orders, payments, users, webhooks
+from contracts import (
+    account_exports,
+    catalog,
+    imports,
+    inventory,
+    notifications,
+    operations,
+    orders,
+    payments,
+    users,
+    webhooks,
+)
 from contracts.events import queue_name
 from contracts.services import SERVICES
 
@@ -122,6 +133,20 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
     },
     catalog.UpdateProduct: {"price": "159.90"},
     catalog.ProductView: _PRODUCT,
+    imports.ImportView: {
+        "id": EVENT,
+        "status": "DONE",
+        "mode": "skip_bad",
+        "staged": 3,
+        "merged": 3,
+        "created": 1,
+        "updated": 1,
+        "unchanged": 1,
+        "failed": 1,
+        "errors": [{"line": 4, "field": "name", "message": "must have at least 1 character"}],
+        "created_at": EARLIER,
+        "updated_at": NOW,
+    },
     # orders
     orders.CreateOrder: {
         "items": [{"product_id": COFFEE, "quantity": 2, "price_snapshot": "149.90"}],
@@ -347,3 +372,17 @@ EXAMPLES[account_exports.AccountExport] = {
     "webhooks": [EXAMPLES[webhooks.WebhookView]],
     "next_cursor": None,
 }
+
+_PRODUCTS_FILE = {
+    imports.CSV: "sku,name,price,description,is_active\r\nCOFFEE-TURK-250,Turkish Coffee,149.90,Fresh.,true\r\n",
+    imports.JSON_LINES: '{"sku": "COFFEE-TURK-250", "name": "Turkish Coffee", "price": "149.90"}\n',
+}
+FILES: dict[str, dict[str, str]] = {
+    "import_products": _PRODUCTS_FILE,
+    "export_products": _PRODUCTS_FILE,
+    "import_stock": {
+        imports.CSV: "product_sku,quantity\r\nCOFFEE-TURK-250,1000\r\n",
+        imports.JSON_LINES: '{"product_sku": "COFFEE-TURK-250", "quantity": 1000}\n',
+    },
+}
+"""The files of operations that take or send one, by the name of the operation and the media type."""

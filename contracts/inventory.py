@@ -1,10 +1,10 @@
 """The contract of the inventory service: its events, requests, views, RPC interface and errors."""
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, ClassVar, Protocol, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from contracts.base import (
     MAX_STOCK,
@@ -23,6 +23,7 @@ from contracts.base import (
     View,
 )
 from contracts.errors import NotFound, ServiceError
+from contracts.imports import ImportingRpc
 from contracts.operations import ParticipantRpc
 from contracts.text import Line
 
@@ -138,6 +139,21 @@ class SetThreshold(Request):
     low_stock: StockLevel | None
 
 
+class ImportStock(Request):
+    """A row of an import of stock: sets `on_hand` of a product, which is stated by its id, by its sku, or by both."""
+
+    product_id: Id | None = None
+    product_sku: Sku | None = None
+    quantity: StockLevel
+
+    @model_validator(mode="after")
+    def _states_a_product(self) -> Self:
+        if self.product_id is None and self.product_sku is None:
+            message = "must state product_id or product_sku"
+            raise ValueError(message)
+        return self
+
+
 class StockFilter(PageRequest):
     """The query of GET /inventory."""
 
@@ -193,7 +209,7 @@ class SetStockView(StockView):
 # RPC
 
 
-class InventoryRpc(ParticipantRpc, Protocol):
+class InventoryRpc(ImportingRpc, ParticipantRpc, Protocol):
     """RPC methods of inventory, all for administrators."""
 
     def list_stock(self, wanted: StockFilter, *, actor: Actor = OPERATOR) -> Json[Page[StockView]]:

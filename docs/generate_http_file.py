@@ -43,21 +43,25 @@ def _operation(method: str, path: str, operation: Schema) -> str:
     headers = [f"Authorization: Bearer {token}"] if token else []
     if {"$ref": "#/components/parameters/IdempotencyKey"} in operation.get("parameters", ()):
         headers.append("Idempotency-Key: {{$guid}}")
-    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    kind, content = next(iter(operation.get("requestBody", {}).get("content", {}).items()), ("", {}))
     target = re.sub(r"\{(\w+)\}", r"{{\1}}", path)
-    return _request(operation["operationId"], operation["summary"], method, target, headers, content.get("example"))
+    return _request(
+        operation["operationId"], operation["summary"], method, target, headers, content.get("example"), kind
+    )
 
 
-def _request(name: str, title: str, method: str, target: str, headers: list[str], body: Any) -> str:
-    return "\n".join(_lines(name, title, f"{method.upper()} {{{{host}}}}{target}", headers, body)) + "\n"
+def _request(
+    name: str, title: str, method: str, target: str, headers: list[str], body: Any, kind: str = "application/json"
+) -> str:
+    return "\n".join(_lines(name, title, f"{method.upper()} {{{{host}}}}{target}", headers, body, kind)) + "\n"
 
 
-def _lines(name: str, title: str, line: str, headers: list[str], body: Any) -> Iterator[str]:
+def _lines(name: str, title: str, line: str, headers: list[str], body: Any, kind: str) -> Iterator[str]:
     yield f"### {title}"
     yield f"# @name {name}"
     yield line
     yield from headers
     if body is not None:
-        yield "Content-Type: application/json"
+        yield f"Content-Type: {kind}"
         yield ""
-        yield json.dumps(body, indent=2, ensure_ascii=False)
+        yield body.replace("\r\n", "\n") if isinstance(body, str) else json.dumps(body, indent=2, ensure_ascii=False)

@@ -7,6 +7,7 @@ from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identi
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from contracts.ids import new_id
+from extensions.storage.import_tables import add_import_tables
 from extensions.storage.tables import APPEND_ONLY, service_metadata
 from inventory.rules import Status
 
@@ -15,6 +16,7 @@ class Base(DeclarativeBase):
     """All tables of inventory, and those of its messaging."""
 
     metadata = service_metadata()
+    add_import_tables(metadata)
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way
         str: Text,
         int: BigInteger,
@@ -53,6 +55,7 @@ class ProductReplica(Base):
     """The sku of a product, as catalog had it in this version. A higher version is never overwritten."""
 
     __tablename__ = "product_replicas"
+    __table_args__ = (Index("ix_product_replicas_sku", text("lower(sku)")),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     sku: Mapped[str]

@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from contracts.base import Json, Page, PageRequest
+from contracts.imports import CSV, JSON_LINES, ImportNotFound, ImportOptions, ImportView
 from contracts.inventory import (
     AdjustStock,
     MovementView,
@@ -19,6 +20,7 @@ from contracts.services import Services
 from extensions.http.message.request import Access, HttpRequest
 from extensions.http.message.response import Response
 from extensions.http.routing.route import route
+from gateway import uploads
 
 
 class Routes:
@@ -38,6 +40,40 @@ class Routes:
     def list_stock(self, request: HttpRequest[None, StockFilter]) -> Json[Page[StockView]]:
         """List the stock of every product."""
         return self.services.inventory.list_stock(request.query, actor=request.actor)
+
+    @route(
+        "POST",
+        "/inventory/import",
+        access=Access.ADMIN,
+        service="inventory",
+        query=ImportOptions,
+        consumes=(CSV, JSON_LINES),
+        seconds=uploads.UPLOAD_SECONDS + 2 * uploads.RESULT_SECONDS,
+        max_concurrent=4,
+        response=ImportView,
+        other_statuses=(202,),
+        idempotent=True,
+    )
+    def import_stock(self, request: HttpRequest[None, ImportOptions]) -> Response:
+        """Set the quantity on hand of many products by a file.
+
+        The file is CSV with a header line, or JSON lines, with the fields `product_id` or `product_sku`, and
+        `quantity`. With `all_or_nothing`, at most 10,000 rows are accepted. A large file is worked on after the
+        response, which is 202 then: `Location` shows the progress and the result.
+        """
+        return uploads.import_file(request, self.services.inventory, "/inventory/imports/{id}")
+
+    @route(
+        "GET",
+        "/inventory/imports/{import_id}",
+        access=Access.ADMIN,
+        service="inventory",
+        response=ImportView,
+        errors=(ImportNotFound,),
+    )
+    def get_stock_import(self, request: HttpRequest, import_id: UUID) -> Json[ImportView]:
+        """Show the progress and the result of an import."""
+        return self.services.inventory.get_import(import_id, actor=request.actor)
 
     @route(
         "GET",

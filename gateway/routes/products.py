@@ -6,6 +6,7 @@ from uuid import UUID
 from contracts.base import Json, Page
 from contracts.catalog import (
     CreateProduct,
+    ExportOptions,
     ProductFilter,
     ProductNotFound,
     ProductView,
@@ -13,10 +14,15 @@ from contracts.catalog import (
     UpdateProduct,
 )
 from contracts.errors import NotAuthenticated, PermissionDenied
+from contracts.imports import CSV, JSON_LINES, ImportNotFound, ImportOptions, ImportView
 from contracts.services import Services
 from extensions.cache.versioned_cache import VersionedCache
+from extensions.http.message import media_types
 from extensions.http.message.request import Access, HttpRequest
+from extensions.http.message.response import Response
 from extensions.http.routing.route import route
+from gateway import uploads
+from gateway.product_export import ProductExport
 
 _CHANGE: dict[str, Any] = {
     "access": Access.ADMIN,
@@ -25,6 +31,12 @@ _CHANGE: dict[str, Any] = {
     "response": ProductView,
     "errors": (ProductNotFound, SkuAlreadyExists),
 }
+
+
+def _wanted_type(request: HttpRequest[None, ExportOptions]) -> str:
+    if request.query.format is not None:
+        return CSV if request.query.format == "csv" else JSON_LINES
+    return CSV if media_types.accepts(request.headers.get("accept", ""), CSV) else JSON_LINES
 
 
 class Routes:
@@ -48,6 +60,60 @@ class Routes:
         if not request.query.only_active:
             request.require_admin()
         return self.services.catalog.list_products(request.query, actor=request.actor)
+
+    @route(
+        "POST",
+        "/products/import",
+        access=Access.ADMIN,
+        service="catalog",
+        query=ImportOptions,
+        consumes=(CSV, JSON_LINES),
+        seconds=uploads.UPLOAD_SECONDS + 2 * uploads.RESULT_SECONDS,
+        max_concurrent=4,
+        response=ImportView,
+        other_statuses=(202,),
+        idempotent=True,
+    )
+    def import_products(self, request: HttpRequest[None, ImportOptions]) -> Response:
+        """Create and change many products by a file.
+
+        The file is CSV with a header line, or JSON lines, with the fields of `POST /products`. A product is found by
+        its sku; a field that a row does not state stays as it is. A large file is worked on after the response, which
+        is 202 then: `Location` shows the progress and the result.
+        """
+        return uploads.import_file(request, self.services.catalog, "/products/imports/{id}")
+
+    @route(
+        "GET",
+        "/products/imports/{import_id}",
+        access=Access.ADMIN,
+        service="catalog",
+        response=ImportView,
+        errors=(ImportNotFound,),
+    )
+    def get_product_import(self, request: HttpRequest, import_id: UUID) -> Json[ImportView]:
+        """Show the progress and the result of an import."""
+        return self.services.catalog.get_import(import_id, actor=request.actor)
+
+    @route(
+        "GET",
+        "/products/export",
+        access=Access.ADMIN,
+        service="catalog",
+        query=ExportOptions,
+        produces=CSV,
+        also_produces=(JSON_LINES,),
+        streamed=True,
+    )
+    def export_products(self, request: HttpRequest[None, ExportOptions]) -> Response:
+        """Send all products as a file that can be imported again.
+
+        It is CSV, or JSON lines if `format` or `Accept` says so.
+        """
+        media_type = _wanted_type(request)
+        response = Response(headers={"Content-Type": media_type})
+        response.pieces = ProductExport(self.services.catalog, request.actor, media_type)
+        return response
 
     @route("GET", "/products/{product_id}", access=Access.OPTIONAL, response=ProductView, errors=(ProductNotFound,))
     def get_product(self, request: HttpRequest, product_id: UUID) -> Json[ProductView]:

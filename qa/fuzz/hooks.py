@@ -51,6 +51,12 @@ class Session:
         case.headers = {**(case.headers or {}), "Authorization": f"Bearer {token}"}
 
 
+@schemathesis.serializer("text/csv", "application/x-ndjson")
+def serialize_file(_context, value):
+    """Send any text as the file of an import."""
+    return str(value).encode(errors="replace")
+
+
 @schemathesis.hook
 def before_call(_context, case, _kwargs):
     """Replace random product ids in orders by existing ones. Redirect changes of seed rows to other ids.

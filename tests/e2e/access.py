@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contracts.ids import new_id
-from tests.support import eventually
+from tests.support import Caller, eventually
 
 CALLERS = ("anonymous", "ayse", "burak", "admin", "logged_out")
 CUSTOMERS = ("ayse", "burak")
@@ -96,6 +96,8 @@ class Case:
     rule: Callable[[str, str], Any]
     thing: Callable[[Any, str], str] | None = None
     body: Callable[[Any], dict[str, Any]] | None = None
+    file: str = ""
+    """The CSV file that an operation takes instead of JSON."""
     missing: Callable[[], str] = field(default=lambda: str(new_id()))
 
     def expected(self, caller, whose):
@@ -167,6 +169,14 @@ class World:
         body = {"items": [{"product_id": self.tea["id"], "quantity": 1}]}
         client = self.shop.client(self.token(owner))
         return client.must("POST", "/orders", body)["id"]
+
+    def product_import(self, _owner):
+        """The id of an import of products."""
+        return Caller().catalog.begin_import(mode="skip_bad", format="csv")["id"]
+
+    def stock_import(self, _owner):
+        """The id of an import of stock."""
+        return Caller().inventory.begin_import(mode="skip_bad", format="csv")["id"]
 
     def confirmed(self, owner):
         """The id of an order that can be shipped."""
@@ -297,6 +307,11 @@ CASES = {
     "get_jwks": Case(public),
     "list_products": Case(browsed),
     "get_product": Case(active_or_admin, _product_of),
+    "import_products": Case(of_admins, file="sku,name,price\n"),
+    "get_product_import": Case(of_admins, World.product_import),
+    "export_products": Case(of_admins),
+    "import_stock": Case(of_admins, file="product_sku,quantity\n"),
+    "get_stock_import": Case(of_admins, World.stock_import),
     "create_product": Case(of_admins, body=_product),
     "replace_product": Case(of_admins, _product_of, body=lambda _: {"description": "Better."}),
     "update_product": Case(of_admins, _product_of, body=lambda _: {"description": "Best."}),

@@ -21,7 +21,11 @@ OPERATIONS = {
     for path, methods in DOCUMENT["paths"].items()
     for method, operation in methods.items()
 }
-WITH_BODY = [name for name, (_, _, operation) in OPERATIONS.items() if "requestBody" in operation]
+WITH_BODY = [
+    name
+    for name, (_, _, operation) in OPERATIONS.items()
+    if "application/json" in operation.get("requestBody", {}).get("content", ())
+]
 # Fields that a client must not be able to set.
 FORBIDDEN_FIELDS = {
     "id": "0190a6b2-0000-7000-8000-000000000001",
@@ -104,7 +108,10 @@ def send(http, world, case, method, path, caller, whose, *, fresh):
     url = re.sub(r"\{\w+\}", str(thing), path)
     # If the path has no parameter, the body contains the resource.
     body = case.body(thing if thing and url == path else world) if case.body else None
-    with http.stream(method, url, json=body, headers=world.headers(caller)) as response:
+    headers, content = world.headers(caller), {"json": body}
+    if case.file:
+        headers, content = headers | {"Content-Type": "text/csv"}, {"content": case.file}
+    with http.stream(method, url, headers=headers, **content) as response:
         if response.headers.get("content-type") != EVENT_STREAM:  # which has no end
             response.read()
     return response

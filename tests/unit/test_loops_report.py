@@ -15,8 +15,12 @@ REPORTS = {"report_progress", "report_idle", "running", "report_current_progress
 # They end by themselves, and nothing waits longer: the reasons are the bounds in docs/reliability/bounds.md.
 ENDS = {
     "extensions/cache/connection.py: RedisConnection.attempt",
+    "extensions/cache/single_flight.py: SingleFlight._lead",
+    "extensions/cache/single_flight.py: SingleFlight.get",
     "extensions/cache/pending_invalidations.py: PendingInvalidations.send",
     "extensions/http/routing/dispatcher.py: HttpServer._await_readiness",
+    "extensions/http/server/body_stream.py: Body.pieces",
+    "extensions/http/server/body_stream.py: _chunk_lengths",
     "extensions/http/server/listener.py: HttpListener._accept_backlog",
     "extensions/http/server/listener.py: HttpListener._serve",
     "extensions/http/server/listener.py: HttpListener.stop",
@@ -44,6 +48,8 @@ ENDS = {
     "extensions/rpc/server.py: RpcServer._store_dead_letter",
     "extensions/rpc/server.py: RpcServer.finish",
     "extensions/storage/engine.py: _wait",
+    "extensions/storage/import_stage.py: Stage._chunks",
+    "extensions/storage/import_stage.py: main",
     "extensions/storage/work_items_recorder.py: Recorder.fail",
     "extensions/storage/work_items_runner.py: Lane._execute",
     "extensions/storage/work_items_runner.py: WorkItems.stop",
@@ -51,6 +57,8 @@ ENDS = {
     "gateway/live/events.py: EventFeed._catch_up",
     "gateway/live/events.py: EventFeed._join_all",
     "gateway/live/events.py: _await_room",
+    "gateway/product_export.py: ProductExport.__iter__",
+    "gateway/uploads.py: _result",
     "orders/providers.py: AdmissionQueue._open",
     "orders/providers.py: AdmissionQueue._wait",
     "orders/reconciliation.py: Reconciliation._compare",
@@ -60,6 +68,9 @@ ENDS = {
 }
 # Another loop reports for them, or they only start one.
 REPORTED = {
+    "extensions/storage/imports.py: Imports._merge_all": "each of its transactions is progress of its timer",
+    "extensions/storage/imports.py: Imports._stage": "each of its transactions is progress of its timer",
+    "extensions/storage/imports.py: Imports.work_on": "each of its transactions is progress of its timer",
     "extensions/messaging/broadcast.py: Broadcast.on_message": "starts Broadcast._run",
     "extensions/messaging/reconnecting_connection.py: ReconnectingConnection._read": "its heartbeats, _send_heartbeats",
     "extensions/messaging/event_log_reader.py: EventLogReader._open": "starts ReconnectingConnection.run",

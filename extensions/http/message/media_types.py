@@ -30,9 +30,15 @@ def accepts(accept: str, produced: str) -> bool:
 @lru_cache(maxsize=256)
 def is_json(content_type: str) -> bool:
     """Tell whether a Content-Type is JSON in UTF-8; `application/vnd.example+json` is JSON too."""
-    kind, *parameters = (part.strip().lower() for part in content_type.split(";", MAX_PARTS))
+    kind = content_type.partition(";")[0].strip().lower()
+    return bool(_JSON_TYPE.fullmatch(kind)) and is_utf8(content_type)
+
+
+def is_utf8(content_type: str) -> bool:
+    """Tell whether a Content-Type states no other charset than UTF-8."""
+    _, *parameters = (part.strip().lower() for part in content_type.split(";", MAX_PARTS))
     charsets = [value.strip(' "') for name, _, value in map(_split, parameters) if name == "charset"]
-    return bool(_JSON_TYPE.fullmatch(kind)) and set(charsets) <= {"utf-8", "utf8"}
+    return set(charsets) <= {"utf-8", "utf8"}
 
 
 def _specificity(kind: str, produced: str) -> int:

@@ -2,10 +2,10 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Generic, cast, get_args
+from typing import Any, Generic, Protocol, cast, get_args
 from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
 
@@ -48,6 +48,17 @@ Body = TypeVar("Body", default=Any)
 Query = TypeVar("Query", default=Any)
 
 
+class StreamedBody(Protocol):
+    """A body that can be read in pieces."""
+
+    def pieces(self, max_bytes: int, deadline: float) -> Iterator[bytes]:
+        """Yield the body. Raises PayloadTooLarge, RequestTimeout, MalformedRequest."""
+
+
+def _no_pieces(_max_bytes: int, _deadline: float) -> Iterator[bytes]:
+    return iter(())
+
+
 class HttpRequest(Generic[Body, Query]):
     """The request that a handler receives. `body` and `query` are objects of the models that the route declares."""
 
@@ -60,6 +71,8 @@ class HttpRequest(Generic[Body, Query]):
         """Valid once the route has read it."""
         self.body: Body
         """As `query`. A route without a body has none."""
+        self.pieces: Callable[[int, float], Iterator[bytes]] = _no_pieces
+        """Yields a streamed body in pieces: `pieces(max_bytes, deadline)`, a time of time.monotonic()."""
         self.idempotency_key: str | None = None
         self.precondition: dict[str, Any] = {}
         """`{"if_match": [...]}` of a PUT or PATCH, in the form of the RPC methods; empty without If-Match."""
@@ -120,15 +133,29 @@ class HttpRequest(Generic[Body, Query]):
         if access is Access.ADMIN:
             self.require_admin()
 
-    def check_accept(self, produces: str = media.JSON) -> None:
-        """Raise NotAcceptable where the Accept header excludes the media type `produces`."""
-        if not media.accepts(self.headers.get("accept", ""), produces):
-            raise NotAcceptable.of(produces)
+    def check_accept(self, produces: str = media.JSON, *others: str) -> None:
+        """Raise NotAcceptable where the Accept header excludes the media type `produces` and all others."""
+        if not any(media.accepts(self.headers.get("accept", ""), one) for one in (produces, *others)):
+            raise NotAcceptable.of(" or ".join((produces, *others)))
+
+    def check_streamed_type(self, consumes: Sequence[str]) -> None:
+        """Raise UnsupportedMediaType unless the Content-Type is one of `consumes`, in UTF-8 and not compressed."""
+        if self.content_type not in consumes or not media.is_utf8(self.headers.get("content-type", "")):
+            raise UnsupportedMediaType(f"Send {' or '.join(consumes)} in UTF-8, and say so in the Content-Type.")
+        self._check_encoding()
+
+    @property
+    def content_type(self) -> str:
+        """The media type of the body, without parameters."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def check_body_type(self) -> None:
         """Raise UnsupportedMediaType unless the Content-Type is JSON in UTF-8 and the body is not compressed."""
         if not media.is_json(self.headers.get("content-type", "")):
             raise UnsupportedMediaType
+        self._check_encoding()
+
+    def _check_encoding(self) -> None:
         if self.headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}:
             raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding.")
 

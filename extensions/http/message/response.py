@@ -1,6 +1,7 @@
 """The response that a handler returns and the server sends."""
 
-from typing import Any, Self
+from collections.abc import Iterator
+from typing import Any, Protocol, Self
 
 from contracts.base import Replayed
 from contracts.errors import ServiceError
@@ -11,6 +12,16 @@ from extensions.http.message.strict_json import dump
 
 DELETE = b"\x7f"  # the one ASCII character that `etag` escapes and `dump` does not
 BODILESS = frozenset({204, NOT_MODIFIED})
+
+
+class StreamedBytes(Protocol):
+    """What a streamed response sends: pieces that are made while it is sent."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the pieces."""
+
+    def close(self) -> None:
+        """Called in the end, whether the response was sent completely or not."""
 
 
 class Response:
@@ -28,6 +39,8 @@ class Response:
         self.content = b""
         self.stream: Any = None
         """What goes on after `content` (extensions/http/streams), None for a response that ends with it."""
+        self.pieces: StreamedBytes | None = None
+        """Set for a response that is sent in chunks while it is made; `body` is None then."""
         self._encoded: bytes | None = None
 
     @classmethod
@@ -46,6 +59,8 @@ class Response:
         """Add the headers that depend on the request, and encode the body into `content`."""
         self.headers["X-Request-ID"] = request.trace.request_id
         self.headers |= request.limit_headers
+        if self.pieces is not None:
+            return self
         if self.status not in BODILESS:
             self.content = self._encode()
             self.headers.setdefault("Content-Type", "application/json")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
-from contracts.examples import EXAMPLES
+from contracts.examples import EXAMPLES, FILES
 from extensions.http.message.conditional import NOT_MODIFIED
 from extensions.http.message.request import Access
 from extensions.http.openapi.problems import (
@@ -121,6 +121,9 @@ class _Operation:
                 "required": not route.body_optional,
                 "content": {"application/json": {"schema": reference(route.body), **_example_of(route.body)}},
             }
+        if route.consumes:
+            content = {kind: {"schema": {"type": "string"}, **_file_of(self.name, kind)} for kind in route.consumes}
+            operation["requestBody"] = {"required": True, "content": content}
         return {key: value for key, value in operation.items() if value or key == "security"}
 
     def _parameters(self, path: str) -> Iterator[Schema]:
@@ -155,7 +158,10 @@ class _Operation:
             "headers": header_references(_headers_of(route)),
         }
         if status != HTTP_NO_CONTENT:
-            response["content"] = {route.produces: _content(route)}
+            response["content"] = {
+                kind: _content(route, kind) | _file_of(self.name, kind)
+                for kind in (route.produces, *route.also_produces)
+            }
         links = dict(self._links())
         return response | ({"links": links} if links else {})
 
@@ -241,9 +247,9 @@ def _not_modified(route: RouteDeclaration) -> Schema:
     }
 
 
-def _content(route: RouteDeclaration) -> Schema:
+def _content(route: RouteDeclaration, kind: str) -> Schema:
     if route.response is None:
-        schema = {"schema": {"type": "object" if route.produces == "application/json" else "string"}}
+        schema = {"schema": {"type": "object" if kind == "application/json" else "string"}}
         return schema | ({"example": route.example} if route.example else {})
     example = _example_of(route.response)
     if not route.paged:
@@ -258,6 +264,12 @@ def _example_of(model: type[BaseModel]) -> Schema:
         log.warning("contracts/examples.py has no example of %s.%s", model.__module__, model.__qualname__)
         return {}
     return {"example": EXAMPLES[model]}
+
+
+def _file_of(name: str, kind: str) -> Schema:
+    """Return the `example` of a file that an operation takes or sends; empty if it is about none."""
+    example = FILES.get(name, {}).get(kind)
+    return {} if example is None else {"example": example}
 
 
 def _description(route: RouteDeclaration) -> str:

@@ -1,10 +1,11 @@
 """The checks before a handler runs, in order: rate limits, authentication, then path, query, headers and body."""
 
 from collections.abc import Callable
+from typing import cast
 
 from extensions.http.limits.rate_limits import RequestLimits
 from extensions.http.message.conditional import precondition
-from extensions.http.message.request import HttpRequest
+from extensions.http.message.request import HttpRequest, StreamedBody
 from extensions.http.routing.authentication import VerifiedTokens
 from extensions.http.routing.declaration import NoFields, RouteDeclaration
 
@@ -27,7 +28,7 @@ def validate(
     read_body: Callable[[], bytes],
 ) -> None:
     """Validate an admitted request; `raw_arguments` are the path's parameters. Raises ServiceError."""
-    request.check_accept(declaration.produces)
+    request.check_accept(declaration.produces, *declaration.also_produces)
     request.read_arguments(raw_arguments)
     request.read_query(declaration.query)
     if declaration.idempotent:
@@ -35,7 +36,10 @@ def validate(
         request.instance = declaration.path.format(**request.arguments)
     if declaration.conditional and declaration.method != "GET":
         request.precondition = precondition(request.headers)
-    if declaration.reads_body:
+    if declaration.consumes:
+        request.check_streamed_type(declaration.consumes)
+        request.pieces = cast("StreamedBody", read_body).pieces
+    elif declaration.reads_body:
         _validate_body(declaration, request, read_body)
 
 

@@ -44,6 +44,16 @@ class RouteDeclaration:
     """The media type of a response whose body is bytes. For text/event-stream the handler returns a StreamResponse."""
     example: str = ""
     """An example of a response that is not JSON, for the OpenAPI document."""
+    also_produces: tuple[str, ...] = ()
+    """Other media types that the handler can choose for the response."""
+    consumes: tuple[str, ...] = ()
+    """The media types of a body that is streamed: the handler reads it in pieces, from `request.pieces`."""
+    seconds: float = 0
+    """The deadline of the handler, if it is not that of all requests."""
+    streamed: bool = False
+    """The response is sent in chunks while it is made, and ends: Response.pieces. For endless ones see `is_stream`."""
+    max_concurrent: int = 0
+    """How many of these requests a gateway handles at the same time; 0: as many as all together."""
     idempotent: bool = False
     """Takes an Idempotency-Key."""
     shared_for: float = 0
@@ -85,7 +95,11 @@ class RouteDeclaration:
 
         The handler passes If-Match to the owning service, with `**request.precondition`.
         """
-        return self.method in {"GET", "PUT", "PATCH"} and self.sheds_load and not self.paged and not self.is_stream
+        return (
+            self.method in {"GET", "PUT", "PATCH"}
+            and self.sheds_load
+            and not (self.paged or self.is_stream or self.streamed)
+        )
 
     @property
     def sends_etag(self) -> bool:

@@ -109,11 +109,14 @@ class HttpServer(SharedExtension):
         compute_heavy = Bulkhead(COMPUTE_HEAVY_WORKERS, workers, gateway_overloaded)
         shared = Bulkhead(SHARED_RESPONSE_WORKERS, SHARED_RESPONSE_WORKERS, gateway_overloaded)
         others = COMPUTE_HEAVY_WORKERS + SHARED_RESPONSE_WORKERS + SPARE_WORKERS
+        others += sum(declaration.max_concurrent for declaration in self._entrypoints)
         self.container._worker_pool.resize(workers + others)  # noqa: SLF001
         for declaration, entrypoint in self._entrypoints.items():
             bulkhead = compute_heavy if declaration.compute_heavy else usual
             if declaration.shared_for:
                 bulkhead = shared
+            if declaration.max_concurrent:
+                bulkhead = Bulkhead(declaration.max_concurrent, declaration.max_concurrent, gateway_overloaded)
             guard = self.guards.of(declaration.service) if declaration.service else None
             self._endpoints[declaration] = Endpoint(declaration, entrypoint, bulkhead, guard)
         self._instruments.watch_bulkheads(usual=usual, costly=compute_heavy, probe=shared)
@@ -188,7 +191,7 @@ class HttpServer(SharedExtension):
         checks.admit(declaration, request, self.limits, self.tokens.verified)
         checks.validate(declaration, request, raw_arguments, read_body)
         # The deadline starts after the body was read, so a slow client does not use up the time of the services.
-        request.deadline = time.monotonic() + self._budget
+        request.deadline = time.monotonic() + (declaration.seconds or self._budget)
         result = self._run(endpoint, request)
         return result if isinstance(result, ServiceError) else _complete(result, declaration, request)
 

@@ -7,7 +7,7 @@ as plain text.
 import io
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
@@ -16,7 +16,7 @@ from socket import SHUT_RD, SHUT_RDWR, SHUT_WR, socket
 from typing import Any
 
 from extensions.http.message.errors import MalformedRequest, PayloadTooLarge, RequestTimeout
-from extensions.http.server import timed_socket
+from extensions.http.server import body_stream, timed_socket
 from extensions.http.server.kernel import discard_at_close, queued_bytes
 from extensions.http.server.parser import MAX_LINE_BYTES, RequestHead, parse_head, read_chunked, read_exactly
 
@@ -103,6 +103,42 @@ class Connection:
     def _read_body_bytes(self, length: int | None) -> bytes:
         return read_chunked(self._reader, self._max_body) if length is None else read_exactly(self._reader, length)
 
+    def read_pieces(self, head: RequestHead, max_bytes: int, deadline: float) -> Iterator[bytes]:
+        """Yield the body in pieces of at most PIECE_BYTES, until `deadline`; each must arrive within REQUEST_SECONDS.
+
+        Raises PayloadTooLarge, RequestTimeout, MalformedRequest; ConnectionError where the client disconnects.
+        """
+        if not self.unread:
+            return
+        if head.length is not None and head.length > max_bytes:
+            raise PayloadTooLarge.over(max_bytes)
+        self._position_unknown = True
+        if self._expects_continue:
+            self._expects_continue = False
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        yield from body_stream.pieces(self._reader, self._timed_reader, head.length, max_bytes, deadline)
+        self.unread = self._position_unknown = False
+
+    def send_stream(
+        self, status: int, headers: dict[str, str], pieces: Iterable[bytes] | None, *, keep_alive: bool, chunked: bool
+    ) -> int:
+        """Write a response whose pieces are made meanwhile; each must be written within WRITE_SECONDS.
+
+        Without `chunked`, for clients of HTTP/1.0, the end of the connection is the end of the body. Returns the number
+        of bytes. If `pieces` raises, the body stays incomplete. None for `pieces` sends no body.
+        """
+        framing = {"Transfer-Encoding": "chunked"} if chunked else {}
+        self._write(self._head(status, headers | framing, keep_alive=keep_alive))
+        sent = 0
+        if pieces is None:
+            return sent
+        for piece in pieces:
+            self._write(body_stream.chunk(piece) if chunked else piece)
+            sent += len(piece)
+        if chunked:
+            self._write(body_stream.LAST_CHUNK)
+        return sent
+
     def reusable(self, head: RequestHead) -> bool:
         """True where another request can follow, after `skip_body` if the body was not read."""
         if self._position_unknown or not self.unread:
@@ -145,9 +181,7 @@ class Connection:
 
         A body that `is_shared` is kept in memory anyway. No body of more than a piece is copied.
         """
-        lines = [f"HTTP/1.1 {_status_line(status)}", *(f"{name}: {value}" for name, value in headers.items())]
-        lines += [f"Date: {_date(int(time.time()))}", f"Connection: {'keep-alive' if keep_alive else 'close'}", "", ""]
-        head = "\r\n".join(lines).encode("latin-1")
+        head = self._head(status, headers, keep_alive=keep_alive)
         if len(body) <= PIECE_BYTES:
             self._write(head + body)
             return
@@ -157,6 +191,11 @@ class Connection:
             self._write(body)
         finally:
             self._own_bytes = 0
+
+    def _head(self, status: int, headers: dict[str, str], *, keep_alive: bool) -> bytes:
+        lines = [f"HTTP/1.1 {_status_line(status)}", *(f"{name}: {value}" for name, value in headers.items())]
+        lines += [f"Date: {_date(int(time.time()))}", f"Connection: {'keep-alive' if keep_alive else 'close'}", "", ""]
+        return "\r\n".join(lines).encode("latin-1")
 
     def stop_reading(self) -> None:
         """Receive nothing more. Data that has arrived already can still be read."""

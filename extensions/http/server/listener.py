@@ -3,7 +3,7 @@
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from nameko.web.server import parse_address
 from contracts.errors import ServiceError
 from extensions.http.message.errors import MalformedRequest, RequestTimeout
 from extensions.http.message.request import HttpRequest
+from extensions.http.server.body_stream import Body
 from extensions.http.server.connection import IDLE_SECONDS, REQUEST_SECONDS, Connection
 from extensions.http.server.connection_table import ConnectionTable, Phase
 from extensions.http.server.kernel import allow_connections, drop_new_connections
@@ -219,9 +220,30 @@ class HttpListener:
         with self.open.waiting_for_client(connection):
             return connection.skip_body(head)
 
-    def _read_body(self, connection: Connection, head: RequestHead) -> bytes:
-        with self.open.waiting_for_client(connection):
-            return connection.read_body(head)
+    def _send_pieces(self, connection: Connection, head: RequestHead, response: Any) -> bool:
+        """Send a response while it is made. False where the connection cannot take another request."""
+        started, sent = time.monotonic(), 0
+        chunked = not head.is_http_1_0
+        keep_alive = chunked and head.keep_alive and not self._stopping and connection.reusable(head)
+        try:
+            pieces = None if head.method == "HEAD" else self._counted(connection, response.pieces)
+            sent = connection.send_stream(
+                response.status, response.headers, pieces, keep_alive=keep_alive, chunked=chunked
+            )
+        except ServiceError as error:  # the client sees that the body is incomplete
+            log.warning("%s %s was cut off: %s", head.method, head.path, error)
+            keep_alive = False
+        finally:
+            response.pieces.close()
+            spent = (time.monotonic() - started) * 1000
+            access_log.info("%s %s %d %.1f ms %d bytes", head.method, head.path, response.status, spent, sent)
+        return keep_alive
+
+    def _counted(self, connection: Connection, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the pieces; while one is written, the connection waits for its client."""
+        for piece in pieces:
+            with self.open.waiting_for_client(connection):
+                yield piece
 
     def _serve_request(self, connection: Connection, head: RequestHead, error: ServiceError | None) -> bool:
         """Send the response to one request and log it. False where the connection cannot take another request."""
@@ -229,7 +251,9 @@ class HttpListener:
         trace = start_trace(head.headers, "gateway", redis_wait=RedisWait())
         request = HttpRequest(head.method, head.path, head.query, head.headers, trace)
         request.peer = connection.peer
-        response = self._respond(request, partial(self._read_body, connection, head), error)
+        response = self._respond(request, Body(connection, head, self.open.waiting_for_client), error)
+        if response.pieces is not None:
+            return self._send_pieces(connection, head, response)
         body = b"" if head.method == "HEAD" else response.content
         stream = response.stream
         keep_alive = head.keep_alive and not self._stopping and connection.reusable(head) and stream is None

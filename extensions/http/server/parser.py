@@ -35,6 +35,7 @@ class RequestHead:
     keep_alive: bool
     length: int | None
     """The length of the body in bytes; None for a chunked body."""
+    is_http_1_0: bool = False
     expects_continue: bool = False
     """True where the client waits for 100 Continue before it sends the body."""
 
@@ -62,6 +63,7 @@ def parse_head(reader: BinaryIO) -> RequestHead:
         headers=headers,
         keep_alive=_keep_alive(headers, is_http_1_0),
         length=_body_length(headers, is_http_1_0),
+        is_http_1_0=is_http_1_0,
         expects_continue=not is_http_1_0 and headers.get("expect", "").lower() == "100-continue",
     )
 
@@ -80,13 +82,13 @@ def read_chunked(reader: BinaryIO, max_bytes: int) -> bytes:
     Raises PayloadTooLarge for more than `max_bytes`, MalformedRequest, ConnectionError.
     """
     body = bytearray()
-    while size := _read_chunk_size(reader):
+    while size := read_chunk_size(reader):
         if len(body) + size > max_bytes:
             raise PayloadTooLarge.over(max_bytes)
         body += read_exactly(reader, size)
         if reader.read(2) != b"\r\n":
             raise MalformedRequest("A chunk of the body is longer than its stated size.")
-    _read_headers(reader)
+    read_trailers(reader)
     return bytes(body)
 
 
@@ -120,7 +122,13 @@ def _read_headers(reader: BinaryIO) -> dict[str, str]:
     return headers
 
 
-def _read_chunk_size(reader: BinaryIO) -> int:
+def read_trailers(reader: BinaryIO) -> None:
+    """Read the trailers of a chunked body, and ignore them. Raises MalformedRequest, ConnectionError."""
+    _read_headers(reader)
+
+
+def read_chunk_size(reader: BinaryIO) -> int:
+    """Read the line before a chunk, and return its size; 0 for the last one. Raises MalformedRequest."""
     match = _CHUNK_SIZE.fullmatch(reader.readline(MAX_CHUNK_LINE_BYTES))
     if not match:
         raise MalformedRequest("A chunk of the body does not begin with its size.")
