@@ -46,18 +46,24 @@ class CatalogService(operations.Operations, CatalogRpc):
         # Only lists of active products are cached, because every user may see them.
         key = f"{generation}:{wanted.model_dump_json(exclude_defaults=True)}"
         page = cast("Json[Page[ProductView]] | None", self.cache.get("products", key))
-        if page is None:
-            page = queries.list_products(self.work.session, wanted, actor)
-            self.cache.store("products", key, page, version=0)
+        return self.cache.load("products", key, lambda: self._load_page(key, wanted, actor)) if page is None else page
+
+    def _load_page(self, key: str, wanted: ProductFilter, actor: Actor) -> Json[Page[ProductView]]:
+        page = queries.list_products(self.work.session, wanted, actor)
+        self.cache.store("products", key, page, version=0)
         return page
 
     @rpc
     def get_product(self, product_id: UUID, *, actor: Actor = OPERATOR) -> Json[ProductView]:
         product = cast("Json[ProductView] | None", self.cache.get("product", product_id))
         if product is None:
-            product = queries.get_product(self.work.session, product_id).to_dict()
-            self.cache.store("product", product_id, product, product["version"])
+            product = self.cache.load("product", product_id, lambda: self._load_product(product_id))
         return queries.require_visible(product, actor)
+
+    def _load_product(self, product_id: UUID) -> Json[ProductView]:
+        product = queries.get_product(self.work.session, product_id).to_dict()
+        self.cache.store("product", product_id, product, product["version"])
+        return product
 
     @rpc
     def get_products(self, wanted: ProductLookup) -> Json[ProductsView]:

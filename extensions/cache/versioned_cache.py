@@ -1,13 +1,18 @@
 """A cache of versioned values: a value is stored only if the entry has no newer version."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
+import random
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
 from nameko import config
 from nameko.extensions import DependencyProvider
 
 from extensions.cache.connection import RedisConnection
+from extensions.cache.single_flight import SingleFlight
+
+V = TypeVar("V")
+JITTER = 0.1
 
 
 class VersionedCache:
@@ -15,6 +20,7 @@ class VersionedCache:
 
     def __init__(self, connection: RedisConnection, service: str, seconds: int) -> None:
         self._connection, self._service, self._seconds = connection, service, seconds
+        self._flights = SingleFlight()
 
     def get(self, kind: str, key: object) -> dict[str, Any] | None:
         """Return the cached value, or None."""
@@ -22,9 +28,25 @@ class VersionedCache:
         self._connection.instruments.read(kind, hit=found is not None)
         return found
 
+    def load(self, kind: str, key: object, load: Callable[[], V], *, read: Callable[[], V | None] | None = None) -> V:
+        """Return `load()`, which concurrent calls for this key share. Call it after a miss.
+
+        `load` is not executed if `read()` then finds the value; by default that is `get(kind, key)`.
+        """
+        default = cast("Callable[[], V | None]", lambda: self.find(kind, key))
+        return self._flights.get((kind, str(key)), read or default, load)
+
+    def find(self, kind: str, key: object) -> dict[str, Any] | None:
+        """Return the cached value. It counts as no read: the caller has missed already."""
+        return self._connection.entry(self._key(kind, key))
+
     def store(self, kind: str, key: object, value: dict[str, Any], version: int) -> None:
-        """Store `value` unless the entry has a version newer than `version`."""
-        self._connection.store(self._key(kind, key), json.dumps(value), version, self._seconds)
+        """Store `value` unless the entry has a version newer than `version`.
+
+        It expires after up to `CACHE_SECONDS`, a random tenth less: entries that were stored together expire apart.
+        """
+        seconds = max(1, round(self._seconds * (1 - JITTER * random.random())))  # noqa: S311  (not for security)
+        self._connection.store(self._key(kind, key), json.dumps(value), version, seconds)
 
     def invalidate(self, kind: str, versions: Mapping[Any, int]) -> None:
         """Remove values that are older than these versions, and store none of them later. Call it around the commit."""
