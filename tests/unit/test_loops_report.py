@@ -15,7 +15,6 @@ REPORTS = {"report_progress", "report_idle", "running", "report_current_progress
 # They end by themselves, and nothing waits longer: the reasons are the bounds in docs/reliability/bounds.md.
 ENDS = {
     "extensions/cache/connection.py: RedisConnection.attempt",
-    "extensions/cache/single_flight.py: SingleFlight._lead",
     "extensions/cache/single_flight.py: SingleFlight.get",
     "extensions/cache/pending_invalidations.py: PendingInvalidations.send",
     "extensions/http/routing/dispatcher.py: HttpServer._await_readiness",
@@ -49,7 +48,6 @@ ENDS = {
     "extensions/rpc/server.py: RpcServer.finish",
     "extensions/storage/engine.py: _wait",
     "extensions/storage/import_stage.py: Stage._chunks",
-    "extensions/storage/import_stage.py: main",
     "extensions/storage/work_items_recorder.py: Recorder.fail",
     "extensions/storage/work_items_runner.py: Lane._execute",
     "extensions/storage/work_items_runner.py: WorkItems.stop",
