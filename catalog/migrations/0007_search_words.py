@@ -52,10 +52,7 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN
 # transactions wait for each other's new words in the same order.
 ADD_WORDS = """
     INSERT INTO product_words (word)
-    SELECT word FROM (
-        SELECT DISTINCT word FROM {products}, unnest(tsvector_to_array(search_vector)) AS word WHERE word ~ '^[^0-9]+$'
-    ) AS words
-    WHERE NOT EXISTS (SELECT FROM product_words AS known WHERE known.word = words.word)
+    SELECT DISTINCT word FROM {products}, unnest(tsvector_to_array(search_vector)) AS word WHERE word ~ '^[^0-9]+$'
     ORDER BY word ON CONFLICT DO NOTHING
 """
 ADD_PRODUCT_WORDS = f"""
@@ -69,8 +66,10 @@ TRIGGER = """
 CREATE TRIGGER {event}_words AFTER {event} ON products REFERENCING NEW TABLE AS changed
 FOR EACH STATEMENT EXECUTE FUNCTION add_product_words()
 """
+# Only a bitmap scan uses the trigram index. PostgreSQL would read all words by another one while they are few.
 SIMILAR_WORDS = """
-CREATE FUNCTION similar_words(misspelt text, most integer) RETURNS SETOF text LANGUAGE sql STABLE STRICT AS $$
+CREATE FUNCTION similar_words(misspelt text, most integer) RETURNS SETOF text LANGUAGE sql STABLE STRICT
+SET enable_seqscan = off SET enable_indexscan = off SET enable_indexonlyscan = off AS $$
     SELECT word FROM product_words WHERE {condition} LIMIT most
 $$
 """

@@ -9,12 +9,13 @@ from datetime import timedelta
 from urllib.parse import quote
 from uuid import uuid4
 
+from docs.examples import import_file
 from extensions.http.routing.declaration import EVENT_STREAM
 from qa.support.client import Client, place
 
 PARAMETER = re.compile(r"\{(\w+)\}")
 # Operations that read whole tables on purpose, when an administrator asks.
-READ_WHOLE_TABLES = {"/admin/consistency"}
+READ_WHOLE_TABLES = {"/admin/consistency", "/products/export"}
 PASSWORD = "correct horse 7 battery"
 
 
@@ -28,10 +29,11 @@ def walk(url, customer, admin, order, product):
     webhook, delivery = _life_of_a_webhook(customer)
     ids = {"order_id": order[0], "product_id": product["id"], "payment_id": paid, "user_id": user_id}
     ids |= {"webhook_id": webhook["id"], "delivery_id": delivery["id"]}
+    imports = _imports(url, admin, product)
     document = admin.must("GET", "/openapi.json")
-    for path, access in _documented_reads(document, ids):
+    for path, access in _documented_reads(document, ids, imports):
         (admin if access == "admin" else customer).must("GET", path)
-    for path, access in _documented_reads(document, ids, streams=True):
+    for path, access in _documented_reads(document, ids, imports, streams=True):
         (admin if access == "admin" else customer).first_line(path)
     for path in (*_reads(order, product), f"/webhooks/{webhook['id']}/deliveries?state=PENDING"):
         customer.must("GET", path)
@@ -48,10 +50,26 @@ def walk(url, customer, admin, order, product):
     customer.must("DELETE", f"/webhooks/{webhook['id']}")
 
 
-def _documented_reads(document, ids, *, streams=False):
+def _imports(url, admin, product):
+    """Import a product and its stock. Returns the ids of the imports by the path that shows one."""
+    files = {
+        "/products/import": f"sku,name,price\nIMPORTED-{uuid4().hex[:8]},Imported,1.00\n",
+        "/inventory/import": f"product_id,quantity\n{product['id']},1000\n",
+    }
+    found = {}
+    for path, file in files.items():
+        headers = {"Authorization": f"Bearer {admin.token}", "Content-Type": "text/csv"}
+        connection = import_file.connect(url)
+        _, imported = import_file.call(connection, "POST", path, file, headers)
+        connection.close()
+        found[f"{path}s/{{import_id}}"] = {"import_id": imported["id"]}
+    return found
+
+
+def _documented_reads(document, ids, own_ids, *, streams=False):
     """Yield (path, access) of each GET operation that identifies its caller, with the ids of these path parameters.
 
-    `streams`: only those whose response has no end, else only the others.
+    `own_ids` are the ids for single paths. `streams`: only those whose response has no end, else only the others.
     """
     for template, operations in document["paths"].items():
         operation = operations.get("get", {"x-access": "anyone"})
@@ -59,11 +77,12 @@ def _documented_reads(document, ids, *, streams=False):
             continue
         if streams != (EVENT_STREAM in operation["responses"]["200"].get("content", {})):
             continue
-        unknown = [name for name in PARAMETER.findall(template) if name not in ids]
+        known = ids | own_ids.get(template, {})
+        unknown = [name for name in PARAMETER.findall(template) if name not in known]
         if unknown:
             message = f"GET {template}: add an id for {', '.join(unknown)} to `ids` in qa/bench/paths.py"
             raise KeyError(message)
-        yield template.format(**ids), operation["x-access"]
+        yield template.format(**known), operation["x-access"]
 
 
 def _reads(order, product):
@@ -72,6 +91,12 @@ def _reads(order, product):
     yield from ("/orders?status=DELIVERED", f"/orders?{day}", "/payments?status=CAPTURED")
     yield from (f"/payments?order_id={order_id}", "/products?sort=price", "/products?sort=-name", "/products?sort=sku")
     yield from (f"/products?sku={product['sku']}", f"/products?search={quote(product['name'])}")
+    yield from (
+        "/products?search=stor&sort=price",
+        "/products?search=s",
+        "/products?search=stroed",
+        "/products?search=tored",
+    )
     yield "/products?min_price=20&max_price=21&sort=price"
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from deploy.local.postgres import SUPERUSER
 
 # Tables that stay small, because handled rows are deleted. All others may grow with customers, products or orders.
-SMALL = {"outbox", "dead_letters", "timers", "work_items"}
+SMALL = {"outbox", "dead_letters", "timers", "work_items", "imports", "import_chunks", "import_rows"}
 SETTINGS = {
     "session_preload_libraries": "auto_explain",
     "auto_explain.log_min_duration": "0",
