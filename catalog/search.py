@@ -11,7 +11,7 @@ search come first, in the order of their names, then the others, the newest firs
 and the part of the order, so that later pages continue in the same one, whatever is added meanwhile.
 
 Every statement reads at most MOST_SORTED matching rows, or walks along the index of its order, on which a match is then
-frequent.
+frequent. Which one it is, a sample of the table tells: to count the matches of a frequent word takes too long.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,24 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, Select, Text, case, cast, func, literal, not_, select, text, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    Text,
+    case,
+    cast,
+    func,
+    literal,
+    not_,
+    select,
+    tablesample,
+    text,
+    tuple_,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
 from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.sql.util import ClauseAdapter
 
 from catalog import spelling
 from catalog.models import Product, ProductWord
@@ -32,13 +47,17 @@ MOST_WORDS = 8
 MOST_SCORED, MOST_SORTED = 1_000, 3_000
 NAME_START_LETTERS = 64
 MOST_REPLACED, MOST_SIMILAR = 3, 30
-SHORTEST_PART = 3  # no trigram index finds shorter ones
+# No trigram index finds shorter ones, and it reads a list for each letter of longer ones.
+SHORTEST_PART, LONGEST_PART = 3, 64
+# The rows of a sample of the table. If it says that more than MANY products match, they are not counted.
+SAMPLED, MANY = 500, 2_000
 
 # For this transaction. The estimates of matches are too inaccurate to let PostgreSQL choose to read the whole table.
 PREPARE = text(
     "SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true),"
     " fold_words(:text), fold_text(:text)"
 )
+TABLE_ROWS = text("SELECT reltuples FROM pg_class WHERE oid = 'products'::regclass")
 WALK = text("SELECT set_config('enable_bitmapscan', 'off', true)")
 
 Keys = tuple[InstrumentedAttribute[Any], ...]
@@ -148,7 +167,8 @@ def _search(session: Session, how: How, whole: str, words: str) -> Search | None
     if not kept:
         return None
     if how is How.TEXT:
-        return Search(whole, (), how) if any(len(word) >= SHORTEST_PART for word in kept) else None
+        is_findable = len(whole) <= LONGEST_PART and any(len(word) >= SHORTEST_PART for word in kept)
+        return Search(whole, (), how) if is_findable else None
     if how is How.WORDS:
         return Search(whole, tuple((word,) for word in kept), how)
     return _meant(session, whole, kept)
@@ -163,13 +183,13 @@ def _essential(words: Sequence[str]) -> list[str]:
 
 
 def _meant(session: Session, whole: str, words: Sequence[str]) -> Search | None:
-    """Replace the words that begin no word of a product, or all of them if each begins one, by similar words."""
+    """Replace the words that begin no word of a product by similar words; None if there are no such words."""
     is_known = {
         word: session.scalar(select(ProductWord.word).where(ProductWord.word.like(_escaped(word) + "%")).limit(1))
         is not None
         for word in words
     }
-    replaced = [word for word in words if not is_known[word]] or words
+    replaced = [word for word in words if not is_known[word]]
     if len(replaced) > MOST_REPLACED:
         return None
     groups = []
@@ -197,11 +217,13 @@ class _Page:
     ) -> None:
         self._session, self._filtered, self._limit = session, filtered, limit
         self._keys, self._descending = keys, descending
+        self._are_many = False
 
     def find(self, search: Search, part: Part | None, position: str) -> Found:
         """Return the page that begins after `position`; the first one, of the part that fits, if `part` is None."""
         if part is not None and (part is Part.SORTED) != (self._keys is not None):
             raise invalid_cursor()
+        self._are_many = self._seem_many(search)
         if self._keys is not None:
             return self._find_sorted(search, self._keys, position)
         found = self._find_scored(search, position) if part in {None, Part.SCORED} else None
@@ -209,6 +231,8 @@ class _Page:
 
     def _find_scored(self, search: Search, position: str) -> Found | None:
         """Return a page of the best matches first; None if these are too many, and the page is the first one."""
+        if self._are_many and not position:
+            return None
         most = MOST_SORTED if position else MOST_SCORED + 1  # there may be more of them meanwhile
         matching = self._filtered.where(search.condition)
         score = search.score.label("score")
@@ -234,6 +258,8 @@ class _Page:
 
     def _find_unscored(self, search: Search, part: Part, position: str) -> Found:
         """Return a page of many matches: names that begin with the search, then the rest."""
+        if self._are_many:
+            self._session.execute(WALK)
         has_start = len(search.text) <= NAME_START_LETTERS
         products: list[Product] = []
         if part is Part.NAME and has_start:
@@ -272,6 +298,8 @@ class _Page:
     ) -> list[Product]:
         """Return the rows of a page and one more: by sorting all matches, or if they are many, along the index."""
         matching = filtered.where(search.condition)
+        if self._are_many:
+            return self._walk(matching, keys, position, descending=descending)
         few = matching.with_only_columns(*keys).limit(MOST_SORTED + 1).cte("few")
         count = select(func.count()).select_from(few).scalar_subquery().label("found")
         columns = [few.c[key.key] for key in keys]
@@ -286,8 +314,23 @@ class _Page:
             found = self._session.scalar(select(count)) or 0
         if found <= MOST_SORTED:
             return [row.Product for row in rows]
+        return self._walk(matching, keys, position, descending=descending)
+
+    def _walk(self, matching: Select[Product], keys: Keys, position: str, *, descending: bool) -> list[Product]:
+        """Return the rows of a page and one more, along the index of their order."""
         self._session.execute(WALK)
         return list(self._session.scalars(self._ordered(matching, keys, keys, position, descending=descending)))
+
+    def _seem_many(self, search: Search) -> bool:
+        """Tell whether many products match, by a sample; False in a small table."""
+        rows = self._session.scalar(TABLE_ROWS) or 0
+        if rows <= MANY:
+            return False
+        sample = tablesample(Product.__table__, func.system(min(100, 100 * SAMPLED / rows)), name="sample")
+        matches: Any = ClauseAdapter(sample).traverse(self._filtered.where(search.condition).whereclause)
+        counts = select(func.count(), func.count().filter(matches)).select_from(sample)
+        sampled, found = self._session.execute(counts).one()
+        return bool(found * rows > MANY * max(sampled, SAMPLED // 5))
 
     def _ordered(
         self, statement: Select[Any], columns: Sequence[Any], keys: Keys, position: str, *, descending: bool

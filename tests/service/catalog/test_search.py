@@ -135,11 +135,13 @@ def test_a_sku_is_found_with_and_without_its_punctuation(catalog):
 
 @pytest.mark.parametrize("sort", [None, "price", "-name", "sku", "-created_at"])
 @pytest.mark.parametrize("typed", ["bardak", "b", "ardak", "bardka"])
-@pytest.mark.parametrize("most", [1000, 3], ids=["few", "many"])
-def test_pages_contain_each_match_once(catalog, monkeypatch, sort, typed, most):
+@pytest.mark.parametrize(("most", "seem_many"), [(1000, False), (3, False), (3, True)], ids=["few", "many", "sampled"])
+def test_pages_contain_each_match_once(catalog, monkeypatch, sort, typed, most, seem_many):
     """Also while products are added, and where there are too many matches to score or to sort."""
     monkeypatch.setattr(search_module, "MOST_SCORED", most)
     monkeypatch.setattr(search_module, "MOST_SORTED", most)
+    if seem_many:
+        monkeypatch.setattr(search_module._Page, "_seem_many", lambda *_: True)
     names = ["Bardak", "Mavi Bardak", "Bardaklık", "Çift Bardak", "Bardak Seti", "Kilim", "Bardak"]
     expected = {f"N{number}" for number, name in enumerate(names) if name != "Kilim"}
     for number, name in enumerate(names):
@@ -200,6 +202,10 @@ def test_a_search_reads_the_indexes(servers):
             connection.exec_driver_sql(f"SELECT gin_clean_pending_list('{index}')")
         connection.exec_driver_sql("ANALYZE products")
         connection.exec_driver_sql("ANALYZE product_words")
+        with Session(connection) as session:
+            page = search_module._Page(session, sqlalchemy.select(Product), None, limit=20, descending=True)
+            for typed, are_many in (("bardağı", True), ("bardağı 4711", False), ("n-4711", False)):
+                assert page._seem_many(search_module._search(session, search_module.How.WORDS, "", fold(typed))) == are_many
         with explained(connection, plans), Session(connection) as session:
             for typed in searches:
                 for sort in (None, "price", "-name"):
