@@ -70,8 +70,11 @@ class Stream:
         self._received = 0
 
     def on_end(self, call: Callable[["Stream", str], None]) -> None:
-        """Call `call(stream, reason)` once when the stream ends. It must not block."""
-        self._on_end.append(call)
+        """Call `call(stream, reason)` once when the stream ends, at once if it has ended. It must not block."""
+        if self.ended:
+            call(self, self.ended)
+        else:
+            self._on_end.append(call)
 
     @property
     def is_open(self) -> bool:
