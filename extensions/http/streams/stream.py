@@ -43,6 +43,7 @@ class Stream:
         "ended",
         "ends_at",
         "kind",
+        "may_be_queued",
         "needs_admin",
         "position",
         "slot",
@@ -61,6 +62,8 @@ class Stream:
         """How many bytes wait for the client."""
         self.behind_since = 0.0
         """Since when the client takes none of the bytes that wait for it (time.monotonic()), 0 if none wait."""
+        self.may_be_queued = True
+        """False if the kernel holds nothing for the client: it held nothing, and nothing was written since."""
         self._waiting: deque[bytes] = deque()
         self._sock: socket | None = None
         self._close: Callable[[], None] = _nothing
@@ -152,6 +155,7 @@ class Stream:
     def _write(self, data: bytes) -> bytes:
         """Write what the socket takes now. Returns the rest."""
         assert self._sock is not None
+        self.may_be_queued = True
         try:
             return data[self._sock.send(data) :]
         except BlockingIOError:
