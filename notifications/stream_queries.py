@@ -29,6 +29,7 @@ _NEW = text(
     CROSS JOIN LATERAL (
         SELECT id FROM notifications
         WHERE user_id = known.user_id AND xact IS NOT NULL AND (xact, id) > (known.xact, known.id) AND xact < {_HORIZON}
+            AND in_app
         ORDER BY xact, id LIMIT {MAX_OF_USER}
     ) AS new
     """  # noqa: S608  (constants of this file)

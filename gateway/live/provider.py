@@ -32,7 +32,7 @@ class Live:
             notifications.BATCH,
         )
         self._feed = events.EventFeed(reader, container.spawn_managed_thread)
-        self._runs: set[str] = set()
+        self._runs: dict[str, Any] = {}
         reader.subscribe(self._on_entries, self._on_connected)
 
     def order(self, services: Services, request: HttpRequest, order_id: UUID) -> StreamResponse:
@@ -85,8 +85,13 @@ class Live:
     def _run_watch(self, watch: Watch) -> None:
         name = f"live.{watch.name}"
         if name not in self._runs:
-            self._runs.add(name)
-            self._container.spawn_managed_thread(partial(self._run, name, watch), identifier=name)
+            spawn = self._container.spawn_managed_thread
+            self._runs[name] = spawn(partial(self._run, name, watch), identifier=name)
+
+    def stop(self) -> None:
+        """End the greenlets of the watches."""
+        for greenlet in self._runs.values():
+            greenlet.kill()
 
     def _run(self, name: str, watch: Watch) -> None:
         with loops_of(self._container).running(name) as loop:
@@ -119,6 +124,10 @@ class LiveProvider(DependencyProvider):
     def setup(self) -> None:
         """Make it."""
         self._live = Live(self.streams, self.reader, self.container)
+
+    def stop(self) -> None:
+        """End what runs for streams."""
+        self._live.stop()
 
     def get_dependency(self, _worker_ctx: Any) -> Live:
         """Return it; all workers share it."""

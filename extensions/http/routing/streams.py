@@ -87,6 +87,7 @@ class Streams(SharedExtension):
         self._work = Signal()
         self._ended: dict[str, Any] = {}  # counters by reason
         self._is_closed = False
+        self._visitor: Any = None
 
     def setup(self) -> None:
         """Read the settings, and create the metrics."""
@@ -102,7 +103,13 @@ class Streams(SharedExtension):
 
     def start(self) -> None:
         """Start the greenlet that serves all streams."""
-        self.container.spawn_managed_thread(self._run, identifier="http.streams")
+        if self._visitor is None:
+            self._visitor = self.container.spawn_managed_thread(self._run, identifier="http.streams")
+
+    def stop(self) -> None:
+        """End the greenlet. The server has ended the streams before."""
+        if self._visitor is not None:
+            self._visitor.kill()
 
     def count(self, kind: str) -> int:
         """Return the number of streams of a kind."""

@@ -43,6 +43,7 @@ class Stream:
         "ended",
         "ends_at",
         "kind",
+        "may_be_queued",
         "needs_admin",
         "position",
         "slot",
@@ -61,6 +62,8 @@ class Stream:
         """How many bytes wait for the client."""
         self.behind_since = 0.0
         """Since when the client takes none of the bytes that wait for it (time.monotonic()), 0 if none wait."""
+        self.may_be_queued = True
+        """False if the kernel holds nothing for the client: it held nothing, and nothing was written since."""
         self._waiting: deque[bytes] = deque()
         self._sock: socket | None = None
         self._close: Callable[[], None] = _nothing
@@ -70,8 +73,11 @@ class Stream:
         self._received = 0
 
     def on_end(self, call: Callable[["Stream", str], None]) -> None:
-        """Call `call(stream, reason)` once when the stream ends. It must not block."""
-        self._on_end.append(call)
+        """Call `call(stream, reason)` once when the stream ends, at once if it has ended. It must not block."""
+        if self.ended:
+            call(self, self.ended)
+        else:
+            self._on_end.append(call)
 
     @property
     def is_open(self) -> bool:
@@ -149,6 +155,7 @@ class Stream:
     def _write(self, data: bytes) -> bytes:
         """Write what the socket takes now. Returns the rest."""
         assert self._sock is not None
+        self.may_be_queued = True
         try:
             return data[self._sock.send(data) :]
         except BlockingIOError:

@@ -17,8 +17,8 @@ def clean(servers):
     empty_database("notifications")
 
 
-def add(session, user_id=USER):
-    row = Notification(user_id=user_id, about_id=new_id(), kind="order.created", subject="s", body="b")
+def add(session, user_id=USER, *, in_app=True):
+    row = Notification(user_id=user_id, about_id=new_id(), kind="order.created", subject="s", body="b", in_app=in_app)
     session.add(row)
     session.flush()
     return row.id
@@ -62,6 +62,7 @@ def test_each_user_gets_the_own_and_nothing_from_before():
         session.commit()
         start = new_since(None)
         mine, theirs = add(session), add(session, other)
+        add(session, in_app=False)  # the user wants no such messages in the list
         session.commit()
     assert set(ids(new_since(start, USER, other))) == {mine, theirs}
     assert ids(new_since(start, USER)) == [mine]

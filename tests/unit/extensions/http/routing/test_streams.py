@@ -19,6 +19,7 @@ from extensions.http.routing.declaration import EVENT_STREAM
 from extensions.http.routing.dispatcher import HttpServer
 from extensions.http.routing.route import route
 from extensions.http.routing.streams import StreamResponse, Streams, _end_time
+from extensions.http.server import connection as connection_module
 from extensions.http.server.connection_table import Phase
 from extensions.http.streams.stream import BUFFER_BYTES
 from extensions.security.access_tokens import AccessToken
@@ -271,6 +272,25 @@ def test_memory_that_slow_streams_hold_counts_among_all_connections(serve):
         while stream.buffered < 150_000:
             stream.send(b"x" * 50_000)
     eventually(lambda: sum(bool(stream.ended) for stream in Streaming.opened) >= 1)
+    for sock in socks:
+        sock.close()
+
+
+def test_the_kernel_is_not_asked_about_idle_streams(serve, monkeypatch):
+    container = serve(HTTP_MAX_BUFFERED_BYTES=1)  # so that the memory is checked
+    socks = [ask(container) for _ in range(10)]
+    for sock in socks:
+        read_until(sock, b"data: 1")
+    eventually(lambda: not any(stream.may_be_queued for stream in Streaming.opened))
+    asked, queued_bytes = [], connection_module.queued_bytes
+    monkeypatch.setattr(connection_module, "queued_bytes", lambda sock: asked.append(sock) or queued_bytes(sock))
+    for connection in serve.table:
+        assert connection.held_bytes() == 0
+    assert asked == []
+    Streaming.opened[0].send(b"data: 2\n\n")
+    for connection in serve.table:
+        connection.held_bytes()
+    assert len(asked) == 1
     for sock in socks:
         sock.close()
 

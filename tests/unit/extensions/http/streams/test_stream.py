@@ -142,6 +142,13 @@ def test_a_stream_that_ended_before_its_head_is_closed_when_it_opens(stream):
         assert closed == [True]
 
 
+def test_who_asks_after_the_end_is_told_at_once(stream):
+    stream.end("shutdown")
+    told = []
+    stream.on_end(lambda _stream, reason: told.append(reason))
+    assert told == ["shutdown"]
+
+
 def test_one_failing_callback_does_not_keep_the_others_from_running(stream, ends):
     later = []
 
