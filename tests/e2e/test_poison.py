@@ -5,8 +5,9 @@ No process ends or stops handling other messages, and each invalid message becom
 
 import sqlalchemy
 
-from contracts.events import EVENTS, queue_name
+from contracts.events import EVENTS, EXCHANGE, queue_name
 from contracts.services import PROCESSES, SERVICES
+from contracts.users import UserUpdated
 from extensions.messaging.topology import RPC_EXCHANGE, dead_letter_queue
 from tests import poison
 from tests.support import connect, database, eventually
@@ -33,7 +34,10 @@ def poison_everything(channel):
                 one.publish(channel, "", queue)
                 expected[service] += 1
     for one in poison.ANYWHERE:
-        one.publish(channel, "events", "user.updated")  # the gateway's queue; the gateway stores no dead letters
+        # Also into the gateway's queue. The gateway stores no dead letters.
+        one.publish(channel, EXCHANGE, UserUpdated.event_type)
+        for service in UserUpdated.consumers:
+            expected[service] += 1
     return expected
 
 

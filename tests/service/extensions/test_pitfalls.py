@@ -231,6 +231,7 @@ def test_pitfall_14_calls_declare_no_queues_and_leave_none(subject, caller, serv
     known = {queue_name(service, event) for event in EVENTS.values() for service in event.consumers}
     known |= {topology.dead_letter_queue(queue.partition(".")[0]) for queue in known}
     known |= {name for name in before if name.startswith(f"{topology.AGAIN}.")}  # retry queues of other tests too
+    known.add(topology.EVENT_LOG)
     reply_queues = {name for name in before if name.startswith("rpc.reply-notifications-")}
     assert len(reply_queues) == 1
     assert {name for name in before - known - reply_queues if not name.startswith("rpc-")} == set()

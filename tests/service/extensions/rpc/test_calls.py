@@ -43,7 +43,7 @@ def test_a_call_returns_a_result(calls):
 
 def test_a_late_result_after_a_timeout_is_ignored(calls):
     began = Stopwatch()
-    with pytest.raises(UpstreamTimeout, match="toy"):
+    with pytest.raises(UpstreamTimeout):  # NoReply, or on a busy machine before the call is sent
         calls.call("toy", "sleep", (0.5,), {}, 0.2)
     assert began.seconds < 0.45
     eventlet.sleep(0.6)  # the late result has no pending call
