@@ -12,7 +12,8 @@ from uuid import UUID, uuid4
 
 import httpx
 import schemathesis
-from schemathesis.openapi.checks import AcceptedNegativeData, RejectedPositiveData
+from schemathesis.core.failures import AcceptedNegativeData
+from schemathesis.openapi.checks import RejectedPositiveData
 
 URL = os.environ["FUZZ_URL"]
 LOGIN = {"email": os.environ["FUZZ_EMAIL"], "password": os.environ["FUZZ_PASSWORD"]}

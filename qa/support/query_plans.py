@@ -25,8 +25,9 @@ SETTINGS = {
     "auto_explain.log_nested_statements": "on",  # the look-ups of foreign keys
 }
 # The size of these partial indexes does not grow with the stored data: MAX_UNDECIDED_ORDERS limits the first,
-# and the second contains only unsettled orders.
-BOUNDED = {"ix_orders_undecided", "ix_orders_unsettled"}
+# the second contains only unsettled orders, and the third only payments whose refund is not made yet.
+BOUNDED = {"ix_orders_undecided", "ix_orders_unsettled", "ix_payments_refund_pending"}
+SAMPLE = "Sample Scan"  # TABLESAMPLE: the statement states how much it reads
 FEW = 100  # a scan under a LIMIT may discard at most this many rows
 BEGIN = re.compile(r" (\S+)@(\S+) LOG:  duration: [0-9.]+ ms  plan:$")
 # psycopg2 writes values into the statement. Statements that differ only in values, or in their number, count as one.
@@ -121,6 +122,8 @@ def _reads_whole(node, above):
         return False
     if node["Node Type"] == "Seq Scan":
         return True
+    if node["Node Type"] == SAMPLE:
+        return False
     if node["Node Type"] in {"Bitmap Heap Scan", "Tid Scan"} or "Index Cond" in node or _is_bounded(node):
         return False
     return not _is_limited(above) or node.get("Rows Removed by Filter", 0) > FEW

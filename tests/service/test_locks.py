@@ -5,7 +5,7 @@ passes by chance. qa/model shows the effect of each missing lock on the whole sa
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
 
@@ -21,6 +21,7 @@ from contracts.ids import new_id
 from contracts.inventory import AdjustStock, SetStock, StockIsReserved, StockReserved
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated, OrderLine
 from contracts.payments import PaymentAuthorized
+from extensions.observability.traces import Trace
 from inventory import queries as inventory_queries
 from inventory import use_cases as inventory
 from orders import use_cases as orders
@@ -28,6 +29,7 @@ from orders.pricing import PricedOrder
 from orders.saga import Command
 from payments import queries as payment_queries
 from payments import use_cases as payments
+from payments.attempts import Answer
 from payments.provider import Approved
 from tests.service.stateful import Transactions, received
 from tests.support import eventually
@@ -91,9 +93,10 @@ class InventoryRace(Race):
     service = "inventory"
 
     def prepare(self):
-        with self.transactions.open([]) as (session, _):
+        with self.transactions.open([]) as (session, publish):
             product = SimpleNamespace(id=self.product, sku="SKU", version=1)
-            inventory.set_stock(session, SetStock(product_id=self.product, quantity=1), OPERATOR, [product])
+            call = inventory.Call(Trace(), publish)
+            inventory.set_stock(session, SetStock(product_id=self.product, quantity=1), OPERATOR, call, [product])
 
     def first(self, session, publish):
         inventory.apply_order_events(session, [self.created(self.order)], publish)
@@ -121,8 +124,9 @@ class TheLastUnitIsReservedAndRemoved(InventoryRace):
     right = ((1, 1), ["RESERVED"])
 
     def second(self, session, publish):
+        request, call = AdjustStock(delta=-1, reason="broken"), inventory.Call(Trace(), publish)
         with pytest.raises(StockIsReserved):
-            inventory.adjust_stock(session, self.product, AdjustStock(delta=-1, reason="broken"), OPERATOR)
+            inventory.adjust_stock(session, self.product, request, OPERATOR, call)
 
     wrong = (pytest.fail.Exception,)
 
@@ -142,7 +146,8 @@ class ASkuChangesWhileStockIsSet(InventoryRace):
             inventory.replicate_products(session, [self.version(1)])
 
     def first(self, session, publish):
-        inventory.set_stock(session, SetStock(product_id=self.product, quantity=1), OPERATOR)
+        call = inventory.Call(Trace(), publish)
+        inventory.set_stock(session, SetStock(product_id=self.product, quantity=1), OPERATOR, call)
 
     def second(self, session, publish):
         inventory.replicate_products(session, [self.version(2)])
@@ -185,7 +190,9 @@ class AnOutcomeIsRecordedAndTheOrderCancelled(PaymentsRace):
         [(self.payment,)] = self.transactions.read("SELECT id FROM payments WHERE order_id = :order", order=self.order)
 
     def first(self, session, publish):
-        payments.record_outcomes(session, {self.payment: Approved("auth_1")}, publish)
+        call = payment_queries.calls_of(session, [self.payment])[self.payment]
+        answer = Answer(call, Approved("auth_1"), datetime.now(UTC), timedelta(seconds=1))
+        payments.record_outcomes(session, {self.payment: answer}, publish)
 
 
 class OrdersRace(Race):

@@ -36,7 +36,10 @@ def received(method, *args, **kwargs):
 @pytest.mark.parametrize(
     ("method", "wire"),
     [
-        (OrdersRpc.create_order, "(items, total_amount=None, payment_method=None, actor=None, idempotency_key=None)"),
+        (
+            OrdersRpc.create_order,
+            "(items, total_amount=None, payment_method=None, shipping_address=None, actor=None, idempotency_key=None)",
+        ),
         (
             OrdersRpc.list_orders,
             "(status=None, created_after=None, created_before=None, user_id=None, limit=None, cursor=None, actor=None)",
@@ -53,7 +56,7 @@ def received(method, *args, **kwargs):
             "(product_id, product_sku=None, quantity=None, actor=None, idempotency_key=None)",
         ),
         (Toys.untyped, "(first, second=None, *others, **more)"),
-        (Toys.with_arrived, "(items, total_amount=None, payment_method=None)"),
+        (Toys.with_arrived, "(items, total_amount=None, payment_method=None, shipping_address=None)"),
     ],
 )
 def test_the_fields_of_a_request_stand_in_its_place(method, wire):
