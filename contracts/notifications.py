@@ -71,7 +71,7 @@ class ChannelsOfKind(Request):
 class SetPreferences(Request):
     """The body of PUT /users/me/notification-preferences. Kinds that are left out have their defaults."""
 
-    items: Annotated[tuple[ChannelsOfKind, ...], at_most(MAX_STATED), Field(max_length=MAX_STATED)]
+    items: Annotated[tuple[ChannelsOfKind, ...], Field(max_length=MAX_STATED), at_most(MAX_STATED)]
 
 
 class PreferenceItem(View):

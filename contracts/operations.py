@@ -77,7 +77,7 @@ class DeadLetterOwner(Request):
 class DeadLetterSelection(Request):
     """The dead letters to replay or discard: these, or the oldest 100 of a group that were not replayed yet."""
 
-    ids: Annotated[tuple[Id, ...], at_most(MAX_SELECTED), Field(min_length=1, max_length=MAX_SELECTED)] | None = None
+    ids: Annotated[tuple[Id, ...], Field(min_length=1, max_length=MAX_SELECTED), at_most(MAX_SELECTED)] | None = None
     group: Name | None = None
 
     @model_validator(mode="after")

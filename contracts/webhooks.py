@@ -51,7 +51,7 @@ EventName = Literal[
 ]
 """What an endpoint can subscribe to; `*`, `order.*` and `payment.*` include events that a later version adds."""
 
-Events = Annotated[tuple[EventName, ...], at_most(MAX_SUBSCRIBED), Field(min_length=1, max_length=MAX_SUBSCRIBED)]
+Events = Annotated[tuple[EventName, ...], Field(min_length=1, max_length=MAX_SUBSCRIBED), at_most(MAX_SUBSCRIBED)]
 # The address is checked by the service, which resolves it.
 Url = Annotated[str, Field(min_length=1, max_length=MAX_URL, json_schema_extra={"format": "uri"})]
 

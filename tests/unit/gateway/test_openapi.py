@@ -248,3 +248,18 @@ def test_every_error_code_is_in_the_list():
         INTERNAL_ERROR SERVICE_UNAVAILABLE UPSTREAM_TIMEOUT ALREADY_COMPLETED EMAIL_NOT_VERIFIED"""
     assert set(contract.split()) <= documented
     assert {code for code in documented - set(contract.split()) if not code.endswith("_NOT_FOUND")} == set()
+
+
+def schemas_within(part):
+    """Yield every JSON object within a part of the document."""
+    if isinstance(part, dict):
+        yield part
+    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from schemas_within(inner)
+
+
+def test_the_bounds_of_a_list_are_those_of_its_items():
+    """With at_most() before the Field in an annotation, Pydantic does not know that it is a list."""
+    lists = [one for one in schemas_within(DOCUMENT) if one.get("type") == "array"]
+    assert len(lists) > 10
+    assert not [one for one in lists if one.keys() & {"minLength", "maxLength"}]
