@@ -1,6 +1,7 @@
 """Four orders over HTTP, from start to end, with checks of their stock and payments."""
 
 from qa.support.client import Client
+from tests.support import eventually
 
 
 def events_of(shop, order):
@@ -68,12 +69,14 @@ def test_a_confirmed_order_that_its_owner_cancels_is_returned_and_refunded(shop)
     shop.has_stock(pen, 10)
     shop.has_payment(order, "REFUNDED")
     shop.assert_sound()
-    kinds = {
-        note["kind"]
-        for note in shop.get("/notifications?limit=100", shop.customer)["items"]
-        if note["order_id"] == order["id"]
-    }
-    assert kinds == {"order.created", "order.confirmed", "order.cancelled"}
+    told = {"order.created", "order.confirmed", "order.cancelled", "payment.refunded"}
+    eventually(lambda: kinds_told(shop, order) == told)
+
+
+def kinds_told(shop, order):
+    """The kinds of the notifications about an order."""
+    notes = shop.get("/notifications?limit=100", shop.customer)["items"]
+    return {note["kind"] for note in notes if note["order_id"] == order["id"]}
 
 
 def test_a_user_cannot_read_or_cancel_the_orders_of_another_user(shop):
