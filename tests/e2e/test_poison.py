@@ -46,6 +46,11 @@ def dead(service):
         return connection.scalar(sqlalchemy.text("SELECT count(*) FROM dead_letters WHERE replayed_at IS NULL"))
 
 
+def are_dead(expected):
+    assert {service: dead(service) for service in SERVICES} == expected
+    return True
+
+
 def discard_all(rpc):
     while letters := rpc.list_dead_letters()["items"]:
         assert all(letter["error"] for letter in letters)
@@ -60,7 +65,7 @@ def test_no_invalid_message_ends_or_blocks_a_process(shop, caller):
         expected = poison_everything(connection.channel())
     try:
         shop.reaches(shop.order((pen, 1)), "CONFIRMED")
-        eventually(lambda: {service: dead(service) for service in SERVICES} == expected, timeout=60)
+        eventually(lambda: are_dead(expected))
         assert {service: shop.suite.restart_count(service) for service in restarts} == restarts
         assert not poison.TRAP.exists()
     finally:
