@@ -37,7 +37,7 @@ def memory_alarm(rabbitmq):
 def topic_permission(rabbitmq, user, exchange, write):
     """`user` may publish to `exchange` what the regular expression `write` matches; afterwards what it might before.
 
-    By rabbitmqctl, which takes two seconds: a channel of the broker forgets a checked permission once it is idle.
+    A channel of the broker forgets a checked permission only once it is idle for a second or more: await the effect.
     """
     written, read = topic_permissions(rabbitmq, user, exchange)
     rabbitmqctl(rabbitmq, "set_topic_permissions", user, exchange, write, read)
