@@ -153,6 +153,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "total_amount": "299.80",
         "shipping_address": _ADDRESS,
     },
+    orders.CancelOrder: {"reason": "I ordered the wrong size"},
     orders.ShipOrder: {"carrier": "PTT Kargo", "tracking_number": "KP0129384756"},
     orders.OrderView: {
         "id": ORDER,

@@ -175,6 +175,16 @@ class ShipOrder(NullIsAbsent):
     tracking_number: Annotated[Line, Field(max_length=100)] | None = None
 
 
+class CancelOrder(NullIsAbsent):
+    """The body of POST /orders/{order_id}/cancel, which may be left out.
+
+    The timeline shows `reason` as the `note` of the cancellation. It may be personal data: only the orders service
+    stores it, and no event contains it.
+    """
+
+    reason: Line | None = None
+
+
 class OrderFilter(PageRequest):
     """The query of GET /orders. `user_id` is for administrators."""
 
@@ -237,7 +247,10 @@ class OrderView(View):
 
 
 class TimelineEntry(View):
-    """One event of an order's saga, as the orders service recorded it."""
+    """One event of an order's saga, as the orders service recorded it.
+
+    `data` is the body of the event. That of `order.cancelled` also has the `note` of who cancelled the order.
+    """
 
     event: str
     event_id: UUID
@@ -317,7 +330,12 @@ class OrdersRpc(OperatedRpc, Protocol):
         """Return what several timelines have beyond the known events (admin). An unknown order has nothing."""
 
     def cancel_order(
-        self, order_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+        self,
+        order_id: UUID,
+        cancellation: CancelOrder,
+        *,
+        actor: Actor = OPERATOR,
+        idempotency_key: str | None = None,
     ) -> Json[OrderView]:
         """Cancel an order that has not been shipped. Raises OrderNotFound, InvalidState."""
 

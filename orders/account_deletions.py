@@ -1,4 +1,6 @@
-"""What happens to the orders of users who delete their accounts: open ones are cancelled, all lose their address."""
+"""What happens to the orders of users who delete their accounts: open ones are cancelled, and all lose
+their personal data.
+"""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -29,16 +31,16 @@ def lock_deleted_users(
 def cancel_orders(
     session: Session, users: Sequence[deleted_users.DeletedUser], publish: Publish
 ) -> tuple[dict[UUID, int], bool]:
-    """Cancel open orders of users that `lock_deleted_users` returned, or else remove addresses: of BATCH orders.
+    """Cancel open orders of users that `lock_deleted_users` returned, or else remove personal data: of BATCH orders.
 
     Returns the new versions of the orders that changed, and whether there may be more.
     """
     user_ids = [user.id for user in users]
     cancelled = use_cases.cancel_orders_of_users(session, user_ids, BATCH, publish)
-    if cancelled:  # addresses in a later transaction: each locks its orders in one order
+    if cancelled:  # personal data in a later transaction: each locks its orders in one order
         return {order.id: order.version for order in cancelled}, True
-    without_address = personal_data.remove_addresses(session, user_ids, BATCH)
-    is_full = len(without_address) == BATCH
+    changed = personal_data.remove(session, user_ids, BATCH)
+    is_full = len(changed) == BATCH
     if not is_full:
         deleted_users.postpone(session, Base.deleted_users, user_ids)
-    return without_address, is_full
+    return changed, is_full

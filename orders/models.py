@@ -88,6 +88,8 @@ class Order(Base):
     shipping_address: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     carrier: Mapped[str | None] = mapped_column(Text)
     tracking_number: Mapped[str | None] = mapped_column(Text)
+    # What the one who cancelled wrote. Personal data, too, so it is no part of the timeline, which never changes.
+    cancel_note: Mapped[str | None] = mapped_column(Text)
     version: Mapped[int] = mapped_column(Integer)
     deadline_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())

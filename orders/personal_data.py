@@ -7,13 +7,15 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 # Sorted by id, as all transactions lock orders.
-_REMOVE_ADDRESSES = text(
+_REMOVE = text(
     """
     WITH locked AS (
-        SELECT id FROM orders WHERE user_id = ANY(:user_ids) AND shipping_address IS NOT NULL
+        SELECT id FROM orders
+        WHERE user_id = ANY(:user_ids) AND (shipping_address IS NOT NULL OR cancel_note IS NOT NULL)
         ORDER BY id LIMIT :most FOR UPDATE
     )
-    UPDATE orders SET shipping_address = NULL, version = version + 1, updated_at = clock_timestamp()
+    UPDATE orders
+    SET shipping_address = NULL, cancel_note = NULL, version = version + 1, updated_at = clock_timestamp()
     FROM locked WHERE orders.id = locked.id
     RETURNING orders.id, orders.version
     """
@@ -22,13 +24,13 @@ _REMOVE_ADDRESSES = text(
 _REMOVE_RESULTS = text("DELETE FROM idempotency_keys WHERE actor = ANY(:actors)")
 
 
-def remove_addresses(session: Session, user_ids: Sequence[UUID], most: int) -> dict[UUID, int]:
-    """Remove the addresses from at most `most` orders of these users, and the stored results of the users' calls.
+def remove(session: Session, user_ids: Sequence[UUID], most: int) -> dict[UUID, int]:
+    """Remove it from at most `most` orders of these users, and the stored results of the users' calls.
 
     Returns the new version of each order that changed, by id, so that the caller can invalidate the cached ones. A
     repetition changes nothing.
     """
-    found = session.execute(_REMOVE_ADDRESSES, {"user_ids": list(user_ids), "most": most})
+    found = session.execute(_REMOVE, {"user_ids": list(user_ids), "most": most})
     changed = {row.id: row.version for row in found}
     session.execute(_REMOVE_RESULTS, {"actors": [str(user_id) for user_id in user_ids]})
     return changed

@@ -1,6 +1,6 @@
 """The queries of the orders service."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from contracts.base import Actor, Json, Page, PageRequest, page_of
 from contracts.errors import PermissionDenied
 from contracts.orders import (
     ExportedOrder,
+    OrderCancelled,
     OrderFilter,
     OrderNotFound,
     OrderStatus,
@@ -85,9 +86,10 @@ def export_orders(session: Session, user_id: UUID, page: PageRequest, actor: Act
     mine = select(Order).options(selectinload(Order.items)).where(Order.user_id == user_id)
     orders, cursor = fetch_page(session, mine, keys=[Order.id], limit=page.limit, cursor=page.cursor)
     timelines: dict[UUID, list[TimelineEntry]] = {order.id: [] for order in orders}
+    notes = {order.id: order.cancel_note for order in orders}
     events = select(TimelineEvent).where(TimelineEvent.order_id.in_(timelines)).order_by(TimelineEvent.id)
     for event in session.scalars(events):
-        timelines[event.order_id].append(TimelineEntry.model_validate(event))
+        timelines[event.order_id].append(TimelineEntry(**_shown(event, notes)))
     exported = [
         ExportedOrder.model_validate(
             {**dict(view(order)), "payment_method": order.payment_method, "timeline": timelines[order.id]}
@@ -100,8 +102,10 @@ def export_orders(session: Session, user_id: UUID, page: PageRequest, actor: Act
 def get_timeline(session: Session, order_id: UUID, actor: Actor) -> TimelineView:
     """Return every event of the order's saga, oldest first."""
     require_visible(session, order_id, actor)
-    events = session.scalars(select(TimelineEvent).where(TimelineEvent.order_id == order_id).order_by(TimelineEvent.id))
-    return TimelineView(items=tuple(TimelineEntry.model_validate(event) for event in events))
+    events = select(TimelineEvent).where(TimelineEvent.order_id == order_id).order_by(TimelineEvent.id)
+    found = session.scalars(events).all()
+    notes = _notes(session, found)
+    return TimelineView(items=tuple(TimelineEntry(**_shown(event, notes)) for event in found))
 
 
 def get_timelines(session: Session, wanted: TimelinePositions) -> TimelinesView:
@@ -120,12 +124,27 @@ def get_timelines(session: Session, wanted: TimelinePositions) -> TimelinesView:
         .order_by(numbered.c.order_id, numbered.c.id)
         .limit(MAX_ENTRIES)
     ).all()
-    fields = TimelineEntry.model_fields
-    items = [
-        PositionedEntry(order_id=each.order_id, position=number, **{name: getattr(each, name) for name in fields})
-        for each, number in rows
-    ]
+    notes = _notes(session, (each for each, _ in rows))
+    items = [PositionedEntry(order_id=each.order_id, position=number, **_shown(each, notes)) for each, number in rows]
     return TimelinesView(items=tuple(items), is_complete=len(rows) < MAX_ENTRIES)
+
+
+def _notes(session: Session, events: Iterable[TimelineEvent]) -> Mapping[UUID, str | None]:
+    """Return the notes of the orders whose cancellation is among these events."""
+    cancelled = {event.order_id for event in events if event.event == OrderCancelled.event_type}
+    if not cancelled:
+        return {}
+    return {
+        row.id: row.cancel_note
+        for row in session.execute(select(Order.id, Order.cancel_note).where(Order.id.in_(cancelled)))
+    }
+
+
+def _shown(event: TimelineEvent, notes: Mapping[UUID, str | None]) -> dict[str, Any]:
+    """Return the fields of a TimelineEntry. A cancellation has the note of its order, if there is one."""
+    fields = {name: getattr(event, name) for name in TimelineEntry.model_fields}
+    note = notes.get(event.order_id) if event.event == OrderCancelled.event_type else None
+    return fields if note is None else fields | {"data": event.data | {"note": note}}
 
 
 def count_waiting(session: Session, deadline: timedelta, late_after: timedelta) -> Waiting:

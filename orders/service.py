@@ -16,6 +16,7 @@ from contracts.ids import parse_id
 from contracts.inventory import StockCommitted, StockFailed, StockReleased, StockReserved
 from contracts.operations import ConsistencyRequest, ConsistencyView
 from contracts.orders import (
+    CancelOrder,
     CreateOrder,
     ExportedOrder,
     OrderFilter,
@@ -175,9 +176,15 @@ class OrdersService(operations.Operations, OrdersRpc):
 
     @rpc(idempotent=True)
     def cancel_order(
-        self, order_id: UUID, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
+        self,
+        order_id: UUID,
+        cancellation: CancelOrder,
+        *,
+        actor: Actor = OPERATOR,
+        idempotency_key: str | None = None,
     ) -> Json[OrderView]:
-        return self._command(order_id, use_cases.cancel_command(self.work.session, order_id, actor))
+        command = use_cases.cancel_command(self.work.session, order_id, actor)
+        return self._command(order_id, command, note=cancellation.reason)
 
     @rpc(idempotent=True, admin=True)
     def ship_order(
@@ -312,8 +319,10 @@ class OrdersService(operations.Operations, OrdersRpc):
         with self.work.transaction() as session:
             return queries.count_waiting(session, deadline(), self.admission_queue.admission.limit.late_after)
 
-    def _command(self, order_id: UUID, command: Command, shipment: ShipOrder | None = None) -> Json[OrderView]:
-        order = use_cases.command_order(self.work.session, order_id, command, self._publish, shipment)
+    def _command(
+        self, order_id: UUID, command: Command, shipment: ShipOrder | None = None, note: str | None = None
+    ) -> Json[OrderView]:
+        order = use_cases.command_order(self.work.session, order_id, command, self._publish, shipment, note)
         self._forget([order])
         return queries.get_order(self.work.session, order_id).to_dict()
 

@@ -131,11 +131,16 @@ def apply_replies(session: Session, replies: Sequence[Received[Any]], publish: P
 
 
 def command_order(
-    session: Session, order_id: UUID, command: Command, publish: Publish, shipment: ShipOrder | None = None
+    session: Session,
+    order_id: UUID,
+    command: Command,
+    publish: Publish,
+    shipment: ShipOrder | None = None,
+    note: str | None = None,
 ) -> LockedOrder:
     """Cancel, ship or deliver an order. Raises OrderNotFound, and InvalidState if its status does not allow that.
 
-    `shipment` is stored with an order that is shipped.
+    `shipment` is stored with an order that is shipped, `note` with one that is cancelled.
     """
     order = _lock(session, {order_id}).get(order_id)
     if order is None:
@@ -146,7 +151,7 @@ def command_order(
         raise InvalidState(f"This order is {order.status}: it is not possible to {verb} it.")
     entries: list[dict[str, Any]] = []
     _apply(order, after, entries, publish, shipment)
-    _write(session, [order], None if shipment is None else dict(shipment))
+    _write(session, [order], dict(shipment or {}) | ({} if note is None else {"cancel_note": note}))
     _record(session, entries)
     return order
 

@@ -8,6 +8,7 @@ from nameko import config
 from contracts.base import Json, Page
 from contracts.errors import InvalidState, PermissionDenied
 from contracts.orders import (
+    CancelOrder,
     CreateOrder,
     OrderFilter,
     OrderNotFound,
@@ -140,14 +141,18 @@ class Routes:
         "/orders/{order_id}/cancel",
         access=Access.USER,
         service="orders",
+        body=CancelOrder,
+        body_optional=True,
         response=OrderView,
         status=202,
         errors=(OrderNotFound, InvalidState),
         idempotent=True,
     )
-    def cancel_order(self, request: HttpRequest, order_id: UUID) -> Json[OrderView]:
-        """Cancel an order that has not been shipped."""
-        return self.services.orders.cancel_order(order_id, actor=request.actor, idempotency_key=request.idempotency_key)
+    def cancel_order(self, request: HttpRequest[CancelOrder], order_id: UUID) -> Json[OrderView]:
+        """Cancel an order that has not been shipped. The timeline shows the `reason` as `note`."""
+        return self.services.orders.cancel_order(
+            order_id, request.body, actor=request.actor, idempotency_key=request.idempotency_key
+        )
 
     @route(
         "POST",

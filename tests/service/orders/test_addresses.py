@@ -108,7 +108,7 @@ class TestAnAddress:
             for address, key in ((ADDRESS, "one"), (ADDRESS, None), (None, None))
         ]
         with sqlalchemy.orm.Session(database("orders")) as session, session.begin():
-            changed = personal_data.remove_addresses(session, [UUID(ALICE["user_id"])], 10)
+            changed = personal_data.remove(session, [UUID(ALICE["user_id"])], 10)
         assert {str(order_id): version for order_id, version in changed.items()} == {
             order["id"]: order["version"] + 1 for order in made[:2]
         }
@@ -118,7 +118,7 @@ class TestAnAddress:
             stored = sqlalchemy.text("SELECT count(*) FROM idempotency_keys WHERE CAST(answer AS text) LIKE '%Ba%dat%'")
             assert connection.scalar(stored) == 0
         with sqlalchemy.orm.Session(database("orders")) as session, session.begin():
-            assert personal_data.remove_addresses(session, [UUID(ALICE["user_id"])], 10) == {}
+            assert personal_data.remove(session, [UUID(ALICE["user_id"])], 10) == {}
 
 
 class TestShipping:
