@@ -5,6 +5,7 @@ import subprocess
 from contextlib import contextmanager
 
 from deploy.local import install
+from extensions.messaging.topology import EVENT_LOG
 from qa.chaos.broker_control import control, topic_permissions
 
 
@@ -31,6 +32,18 @@ def memory_alarm(rabbitmq):
         yield
     finally:
         control(rabbitmq, "set_vm_memory_high_watermark", "absolute", "1GB")
+
+
+@contextmanager
+def silent_event_log(rabbitmq):
+    """The event log confirms nothing: the process of the broker that writes it is suspended."""
+    name = f'rabbit_misc:r(<<"/">>, queue, <<"{EVENT_LOG}">>)'
+    leader = f"{{{{ok, Q}}}} = rabbit_amqqueue:lookup({name}), sys:{{}}(amqqueue:get_pid(Q))."
+    rabbitmqctl(rabbitmq, "eval", leader.format("suspend"))
+    try:
+        yield
+    finally:
+        rabbitmqctl(rabbitmq, "eval", leader.format("resume"))
 
 
 @contextmanager

@@ -21,12 +21,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from contracts.events import EVENTS, EXCHANGE
 from extensions.messaging.connection import BrokerUnavailable
 from extensions.messaging.event_log import EventLogWriter
+from extensions.messaging.event_log_catch_up import EventLogCatchUp
 from extensions.messaging.publisher import ConfirmedPublisher, OutgoingMessage
 from extensions.observability.instruments import UNKNOWN, OutboxInstruments
 from extensions.observability.metrics import Metrics
 from extensions.runtime.backoff import Backoff
 from extensions.runtime.progress import Loop, loops_of
-from extensions.storage import timers
+from extensions.storage import timers, unlogged_events
 from extensions.storage.database_access import DatabaseAccess
 from extensions.storage.outbox import backlog, delete_rows, make_due, pause_after, postpone_rows, select_due
 
@@ -54,6 +55,7 @@ class OutboxRelay(SharedExtension):
         self._select_due: Any = None
         self._instruments: Any = None
         self._log: Any = None
+        self._catch_up: Any = None
         self._wakeup = Signal()
         self._relay: Any = None
         self._watch: Any = None
@@ -67,6 +69,7 @@ class OutboxRelay(SharedExtension):
         self._select_due = select_due(self.storage.table("outbox"), BATCH)
         if self.metrics.is_served:
             self._watch = self.container.spawn_managed_thread(self._watch_backlog, identifier="outbox.backlog")
+        self._catch_up.start()
         self._relay = self.container.spawn_managed_thread(self._run, identifier="outbox.relay")
 
     def setup(self) -> None:
@@ -74,6 +77,9 @@ class OutboxRelay(SharedExtension):
         self.storage.on_outbox_commit = self.wake
         self._instruments = OutboxInstruments(self.metrics, self.container.service_name)
         self._log = EventLogWriter(self.container.service_name)
+        self._catch_up = EventLogCatchUp(self._log, self.storage, self.container)
+        text = "Whether events are published without the event log, which did not confirm: 0 or 1."
+        self.metrics.gauge("event_log_behind", text, lambda: float(self._log.is_behind))
 
     @property
     def broker_problem(self) -> str:
@@ -95,6 +101,8 @@ class OutboxRelay(SharedExtension):
             self._relay.kill()
         if self._watch is not None:
             self._watch.kill()
+        if self._catch_up is not None:
+            self._catch_up.stop()
 
     def _run(self) -> None:
         with loops_of(self.container).running("outbox.relay") as self._progress:
@@ -138,14 +146,17 @@ class OutboxRelay(SharedExtension):
             if not rows:
                 return 0
             entries = self._log.messages(rows)
-            outcome = self.publisher.publish([*entries, *map(self._to_message, rows)])
-            is_logged = self._log.record(entries, outcome)
-            delivered = [row for row in rows if str(row.message_id) in outcome.confirmed] if is_logged else []
+            outcome = self.publisher.publish([*map(self._to_message, rows), *entries])
+            delivered = [row for row in rows if str(row.message_id) in outcome.confirmed]
             delete_rows(session, outbox, delivered)
             postponed = [(row, outcome.refused[key]) for row in rows if (key := str(row.message_id)) in outcome.refused]
             _log_refused(postponed)
             postpone_rows(session, outbox, postponed)
+            unlogged = self._log.unlogged(entries, outcome, [*delivered, *(row for row, _ in postponed)])
+            unlogged_events.add(session, self.storage.table(unlogged_events.NAME), unlogged)
             make_due(session, outbox, [key for exchange, key in outcome.accepted_again if exchange == EXCHANGE])
+        if unlogged:
+            self._catch_up.wake()
         self._instruments.relayed((row.event_type for row in delivered), (row.event_type for row, _ in postponed))
         if outcome.failure is not None:
             raise outcome.failure

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 LOCK_SECONDS = 10.0
 OPEN_SECONDS = 5.0
 PUBLISH_SECONDS = 10.0
+# The confirm of an optional message is awaited for this long after those of the others.
+OPTIONAL_SECONDS = 1.0
 # After this time a batch begins no further part: the rest is left to the next call. With the waits for others, for a
 # connection and for the last part, a call takes at most LOCK_SECONDS + START_SECONDS + OPEN_SECONDS + PUBLISH_SECONDS.
 START_SECONDS = 2.0
@@ -64,6 +66,8 @@ class OutgoingMessage:
     app_id: str | None = None
     correlation_id: str | None = None
     headers: dict[str, Any] = field(default_factory=dict)
+    is_optional: bool = False
+    """The other messages of its batch do not wait for its confirm, except for OPTIONAL_SECONDS."""
 
     @property
     def address(self) -> Address:
@@ -132,13 +136,15 @@ class Outcome:
 class Part:
     """Messages that were published together: the delivery tags without a confirm, and the outcome of the others."""
 
-    def __init__(self) -> None:
+    def __init__(self, optional: Collection[str] = ()) -> None:
+        """`optional` are the ids of the messages that may stay without a confirm."""
         self.unconfirmed: dict[int, str] = {}
         self.confirmed: set[str] = set()
         self.refused: dict[str, str] = {}
         self.error: Exception | None = None
         self.is_written = False
-        self._ended = Signal()
+        self._optional = frozenset(optional)
+        self._required_ended, self._ended = Signal(), Signal()
 
     def settle(self, tag: int, multiple: bool, refusal: str = "") -> None:
         """Record a confirm of one message, or of all up to `tag`. A tag of an earlier part changes nothing."""
@@ -153,9 +159,11 @@ class Part:
         self.end_if_complete()
 
     def end_if_complete(self) -> None:
-        """End the wait for confirms if none is missing."""
+        """End the wait for confirms if none is missing, or none but those of optional messages."""
         if self.is_written and not self.unconfirmed:
             self._end()
+        elif self.is_written and self._optional.issuperset(self.unconfirmed.values()):
+            _send_once(self._required_ended)
 
     def fail(self, error: Exception) -> None:
         """End the wait for confirms: none will come."""
@@ -163,12 +171,20 @@ class Part:
         self._end()
 
     def wait(self) -> None:
-        """Wait for the end."""
-        self._ended.wait()
+        """Wait for the end; where only optional messages are left, for OPTIONAL_SECONDS more."""
+        self._required_ended.wait()
+        if not self._ended.ready():
+            with eventlet.Timeout(OPTIONAL_SECONDS, False):
+                self._ended.wait()
 
     def _end(self) -> None:
-        if not self._ended.ready():
-            self._ended.send()
+        _send_once(self._required_ended)
+        _send_once(self._ended)
+
+
+def _send_once(signal: Signal) -> None:
+    if not signal.ready():
+        signal.send()
 
 
 class ConfirmedPublisher(SharedExtension):
@@ -259,7 +275,7 @@ class ConfirmedPublisher(SharedExtension):
     def _publish_part(self, messages: Sequence[OutgoingMessage], outcome: Outcome) -> Exception | None:
         """Publish these messages together. Returns the error of the broker that one of them caused, if there is one."""
         channel = self._open_channel()
-        part = self._part = Part()
+        part = self._part = Part({message.message_id for message in messages if message.is_optional})
         try:
             with eventlet.Timeout(PUBLISH_SECONDS, TimeoutError("the broker did not confirm in time")):
                 self._write(channel, messages, part)

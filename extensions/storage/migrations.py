@@ -137,7 +137,7 @@ def grant(connection: Connection, metadata: MetaData, role: str) -> None:
 
 
 def create_service_tables(op: Any, *, version: int) -> None:
-    """Create the tables of every service: outbox, inbox, dead letters, idempotency keys and timers.
+    """Create the tables of every service: those of extensions/storage/tables.py.
 
     Part of the first revision of a new service. A revision always creates the same: `version` states which of the
     changes in STEPS it includes. A later change is a step at the end of STEPS. It is called by a new revision of each
@@ -272,11 +272,28 @@ def drop_collations(op: Any) -> None:
         set_collation(op, table, columns, DEFAULT_COLLATION)
 
 
+def create_unlogged_events(op: Any) -> None:
+    """Create the table of what the event log lacks."""
+    op.create_table(
+        "unlogged_events",
+        sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
+        sa.Column("body", sa.Text, nullable=False),
+        _now("created_at"),
+        sa.PrimaryKeyConstraint("id", name="pk_unlogged_events"),
+    )
+
+
+def drop_unlogged_events(op: Any) -> None:
+    """Undo create_unlogged_events."""
+    op.drop_table("unlogged_events")
+
+
 STEPS: tuple[tuple[Step, Step], ...] = (
     (create_messaging_tables, drop_messaging_tables),
     (create_timers, drop_timers),
     (add_refusals, drop_refusals),
     (state_collations, drop_collations),
+    (create_unlogged_events, drop_unlogged_events),
 )
 """The functions that create and change the tables of every service, each with the one that undoes it."""
 

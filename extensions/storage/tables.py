@@ -1,4 +1,5 @@
-"""The tables that every service with a database has: outbox, inbox, dead letters, idempotency keys and timers.
+"""The tables that every service with a database has: outbox, inbox, dead letters, idempotency keys, timers, and what
+the event log lacks.
 
 They are Core tables because they are written and read in bulk only.
 
@@ -52,6 +53,7 @@ def service_metadata() -> MetaData:
     _dead_letters(metadata)
     _idempotency_keys(metadata)
     _timers(metadata)
+    _unlogged_events(metadata)
     return metadata
 
 
@@ -138,4 +140,16 @@ def _timers(metadata: MetaData) -> None:
         metadata,
         Column("name", Text(collation=KEY_COLLATION), primary_key=True),
         Column("due_at", DateTime(timezone=True), nullable=False),
+    )
+
+
+def _unlogged_events(metadata: MetaData) -> None:
+    """Pieces of the event log that wait to be written (unlogged_events.py)."""
+    Table(
+        "unlogged_events",
+        metadata,
+        Column("id", BigInteger, Identity(always=True), primary_key=True),
+        Column("body", Text, nullable=False),
+        _now(),
+        info=DELETABLE,
     )

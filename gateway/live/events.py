@@ -12,6 +12,7 @@ from contracts.errors import ValidationFailed
 from extensions.http.streams.encoding import encode, position_only
 from extensions.http.streams.stream import BUFFER_BYTES, Stream
 from extensions.messaging.connection import CONNECTION_ERRORS
+from extensions.messaging.event_log import GAP
 from extensions.messaging.event_log_reader import EventLogReader, Gap, LogEntry, Position
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ def position_of(header: str | None) -> Position | None:
 
 def item_of(entry: LogEntry) -> bytes:
     """Return an entry as an event of the stream."""
+    if entry.event == GAP:
+        return encode(json.dumps(json.loads(entry.text)["data"]), event=GAP, event_id=str(entry.position))
     return encode(entry.text, event_id=str(entry.position))
 
 
@@ -175,4 +178,4 @@ def _send_after(stream: Stream, entries: Iterable[LogEntry]) -> None:
 
 def _gap(gap: Gap) -> bytes:
     """Return the event that tells a client that events between two positions are gone."""
-    return encode(json.dumps({"after": str(gap.after), "before": str(gap.before)}), event="gap")
+    return encode(json.dumps({"after": str(gap.after), "before": str(gap.before)}), event=GAP)

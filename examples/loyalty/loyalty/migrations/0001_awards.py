@@ -13,7 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Create everything."""
-    create_service_tables(op, version=4)
+    create_service_tables(op, version=5)
     op.create_table(
         "awards",
         sa.Column("order_id", sa.Uuid(), nullable=False),
@@ -27,4 +27,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop everything."""
     op.drop_table("awards")
-    drop_service_tables(op, version=4)
+    drop_service_tables(op, version=5)

@@ -88,7 +88,8 @@ def test_no_event_that_is_logged_has_a_field_that_looks_personal():
 def test_a_batch_is_one_message_unless_it_is_large(monkeypatch):
     rows = [row() for _ in range(10)]
     (message,) = EventLogWriter("orders").messages(rows)
-    assert (message.exchange, message.routing_key, message.mandatory) == ("logged-events", "orders", False)
+    assert (message.exchange, message.routing_key) == ("logged-events", "orders")
+    assert (message.mandatory, message.is_optional) == (True, True)
     assert [json.loads(line)["event_id"] for line in message.body.split("\n")] == [str(one.message_id) for one in rows]
     monkeypatch.setattr(event_log, "MESSAGE_BYTES", 2 * len(entry_of(rows[0], "orders")))
     assert [message.body.count("\n") for message in EventLogWriter("orders").messages(rows)] == [1] * 5
@@ -98,22 +99,53 @@ def test_an_event_that_was_refused_before_is_not_logged_again():
     assert EventLogWriter("orders").messages([row(attempts=1)]) == []
 
 
-def test_a_log_that_refuses_does_not_hold_up_events():
-    writer = EventLogWriter("orders")
-    messages = writer.messages([row()])
-    assert writer.record(messages, Outcome(refused={messages[0].message_id: "no queue"}))
-    assert writer.messages([row()])
+def ids(messages):
+    return {message.message_id for message in messages}
 
 
-def test_events_are_published_again_if_it_is_unknown_whether_the_log_has_them_but_then_without_it(monkeypatch):
-    writer = EventLogWriter("orders")
-    messages = writer.messages([row()])
-    assert not writer.record(messages, Outcome(unknown={messages[0].message_id}))
-    assert writer.messages([row()]) == []
-    assert writer.record([], Outcome(unknown={"another"}))
-    monkeypatch.setattr(event_log, "PAUSE_SECONDS", -1.0)
-    writer.record(messages, Outcome(unknown={messages[0].message_id}))
-    assert writer.messages([row()])
+def test_what_the_log_has_confirmed_is_done_with():
+    writer, rows = EventLogWriter("orders"), [row(), row()]
+    messages = writer.messages(rows)
+    assert writer.unlogged(messages, Outcome(confirmed=ids(messages)), rows) == []
+    assert writer.messages(rows)
+
+
+@pytest.mark.parametrize("kind", ["refused", "unknown"])
+def test_what_the_log_has_not_confirmed_is_kept_and_the_next_events_do_not_wait_for_it(kind):
+    writer, rows = EventLogWriter("orders"), [row(), row(), row(attempts=1)]
+    messages = writer.messages(rows)
+    outcome = Outcome(**{kind: dict.fromkeys(ids(messages), "no queue") if kind == "refused" else ids(messages)})
+    (body,) = writer.unlogged(messages, outcome, rows)
+    assert body == messages[0].body
+    assert writer.is_behind
+    assert writer.messages(rows) == []
+    assert writer.unlogged([], Outcome(), rows) == [body]
+
+
+def test_a_message_that_was_not_sent_does_not_make_the_next_events_go_without_the_log():
+    """The connection failed after some of the events: those are deleted from the outbox, the others come again."""
+    writer, sent, waiting = EventLogWriter("orders"), row(), row()
+    messages = writer.messages([sent, waiting])
+    assert writer.unlogged(messages, Outcome(confirmed={str(sent.message_id)}), [sent]) == [entry_of(sent, "orders")]
+    assert not writer.is_behind
+
+
+def test_an_event_that_is_not_logged_leaves_nothing_to_write():
+    writer = EventLogWriter("users")
+    rows = [row("user.unknown", "{}")]
+    assert writer.messages(rows) == []
+    assert writer.unlogged([], Outcome(), rows) == []
+
+
+def test_a_gap_is_an_entry():
+    since, until = (datetime(2026, 11, 22, 9, minute, tzinfo=UTC) for minute in (30, 45))
+    (entry,) = entries_of(received(event_log.gap_of("orders", since, until)))
+    assert (entry.event, entry.order_id) == (event_log.GAP, None)
+    assert json.loads(entry.text)["data"] == {
+        "service": "orders",
+        "since": "2026-11-22T09:30:00.000000Z",
+        "until": "2026-11-22T09:45:00.000000Z",
+    }
 
 
 def test_entries_are_read_with_their_positions():
