@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -39,6 +40,8 @@ MAX_RECENT, MAX_RECENT_BYTES = 5_000, 8 * 1024 * 1024
 CATCH_UP_SECONDS = 120.0
 QUIET_SECONDS = 1.0
 OFFSET = "x-stream-offset"
+# The wait for the message at a position that the end of the log has not reached yet.
+FOUND_SECONDS = 5.0
 # A single event has at most 1 MB (inbound.MAX_BODY_BYTES).
 MAX_MESSAGE_BYTES = MESSAGE_BYTES + 1024 * 1024
 
@@ -177,6 +180,23 @@ class EventLogReader(SharedExtension):
         if not self._recent or self._recent[0].position > after:
             return None
         return [entry for entry in self._recent if entry.position > after]
+
+    def exists(self, position: Position) -> bool:
+        """Ask the broker for the message at this position.
+
+        A live reader may know only the beginning of the latest messages: of the last chunk of the stream, the broker
+        sends one after the other. Raises CONNECTION_ERRORS.
+        """
+        connection = connect(0, self.container.service_name, purpose="catching up")
+        try:
+            channel, found = connection.channel(), list[amqp.Message]()
+            channel.basic_qos(0, 1, False)
+            channel.basic_consume(EVENT_LOG, callback=found.append, arguments={OFFSET: position.offset})
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=FOUND_SECONDS)
+            return bool(found) and found[0].headers[OFFSET] == position.offset
+        finally:
+            close_quietly(connection)
 
     def read_after(self, after: Position) -> Iterator[list[LogEntry] | Gap]:
         """Yield the entries after `after` up to the latest one, from the broker, in pieces.

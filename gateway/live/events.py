@@ -104,7 +104,7 @@ class EventFeed:
             self._begin_at_end(stream)
             return True
         stream.position = after
-        if after.offset > last.offset:  # the log was deleted as a whole, and begins anew
+        if after.offset > last.offset and not self._reader.exists(after):  # the log was deleted, and begins anew
             stream.send(_gap(Gap(after, last)))
             self._begin_at_end(stream)
             return True

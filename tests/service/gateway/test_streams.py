@@ -1,11 +1,18 @@
 """Server-sent events of the gateway, with all services and the real broker behind it."""
 
+import amqp
 import pytest
 
+from contracts.ids import new_id
+from extensions.http.message.strict_json import dump
+from extensions.messaging import event_log_reader
 from extensions.messaging.event_log_reader import EventLogReader
+from extensions.messaging.topology import LOGGED_EVENTS
 from gateway.service import GatewayService
+from tests.broker_control import silent_event_log
 from tests.event_source import EventSource
 from tests.service.gateway.responses import bearer, ok
+from tests.support import connect, eventually
 
 CONFIRMED = ["order.created", "order.confirmed"]
 
@@ -109,7 +116,43 @@ def test_an_old_position_is_read_from_the_broker(listen, place, admin, reader):
     assert "gap" not in again.names
 
 
-def test_a_position_of_a_log_that_was_deleted_is_a_gap(listen, place, admin):
+def test_while_the_log_is_silent_no_event_is_delayed_and_afterwards_none_is_missing(
+    servers, listen, place, api, admin, customer
+):
+    source = listen("/admin/events", admin)
+    source.wait_for(lambda s: s.last_event_id)
+    with silent_event_log(servers.rabbitmq):
+        order = place()
+        path = f"/orders/{order['id']}/timeline"
+        expected = {"payment.captured", "inventory.stock_committed"}
+        eventually(lambda: expected <= {one["event"] for one in ok(api.get(path, headers=customer))["items"]})
+        timeline = {one["event_id"] for one in ok(api.get(path, headers=customer))["items"]}
+    source.wait_for(lambda s: {entry["event_id"] for entry in s.data} >= timeline)
+    assert "gap" not in source.names
+
+
+def test_a_client_that_knows_more_than_the_reader_gets_neither_a_gap_nor_anything_twice(listen, admin, reader):
+    """A burst is one chunk of the log, of which a new reader gets one message after the other."""
+    source = listen("/admin/events", admin)
+    source.wait_for(lambda s: s.last_event_id)
+    with connect() as connection:
+        channel = connection.channel()
+        for number in range(200):
+            entry = {"event": "order.test", "event_id": str(new_id()), "service": "orders", "order_id": None}
+            text = dump(entry | {"data": {"number": number}})
+            channel.basic_publish(amqp.Message(text), LOGGED_EVENTS, "orders")
+        source.wait_for(lambda s: any(one["data"].get("number") == 199 for one in s.data))
+    source.close()
+    eventually(lambda: reader._users == 0)
+    reader._close()
+    again = listen("/admin/events", admin, last_event_id=source.ids[-10])
+    again.wait_for(lambda s: any(one["data"].get("number") == 199 for one in s.data))
+    assert again.ids == source.ids[-9:]
+    assert again.names == ["message"] * 9
+
+
+def test_a_position_of_a_log_that_was_deleted_is_a_gap(listen, place, admin, monkeypatch):
+    monkeypatch.setattr(event_log_reader, "FOUND_SECONDS", 0.5)
     source = listen("/admin/events", admin, last_event_id="999999999-0")
     source.wait_for(lambda s: "gap" in s.names)
     place()
