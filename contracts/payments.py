@@ -40,10 +40,12 @@ class PaymentStatus(StrEnum):
 
 
 class RefundStatus(StrEnum):
-    """The life of a refund. It is tried again until the provider has made it."""
+    """The life of a refund."""
 
     PENDING = "PENDING"
     SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    """The provider has refused it too often. Nothing was given back, and it can be asked for again."""
 
 
 class AttemptOutcome(StrEnum):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import func, text, update
 from sqlalchemy.orm import Session
 
 from contracts.payments import AttemptOutcome
@@ -85,6 +85,18 @@ def record_failures(session: Session, failures: Sequence[Failure]) -> None:
     ]
     insert_rows(session, ATTEMPTS, rows)
     _delete_oldest(session, (row for row in rows if row["attempt"] > MAX_FAILED))
+
+
+def note_end(session: Session, payment_id: UUID, call: Call, note: str) -> None:
+    """Add to what is recorded of an attempt that no other one follows."""
+    columns = ATTEMPTS.c
+    this = (
+        columns.payment_id == payment_id,
+        columns.refund_id == call.refund_id,
+        columns.attempt == call.attempt,
+    )
+    detail = func.left(func.concat(note, ": ", columns.detail), MAX_DETAIL)
+    session.execute(update(ATTEMPTS).where(*this).values(detail=detail))
 
 
 def _row(

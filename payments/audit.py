@@ -17,7 +17,8 @@ UNANNOUNCED = (State.PENDING, State.CANCELLED_BEFORE)
 SUMS_DIFFER = """
     SELECT payments.id
     FROM payments LEFT JOIN (
-        SELECT payment_id, sum(amount) AS requested, sum(amount) FILTER (WHERE status = 'SUCCEEDED') AS made
+        SELECT payment_id, sum(amount) FILTER (WHERE status <> 'FAILED') AS requested,
+               sum(amount) FILTER (WHERE status = 'SUCCEEDED') AS made
         FROM refunds GROUP BY payment_id
     ) AS refunds ON refunds.payment_id = payments.id
     WHERE refund_requested_amount <> coalesce(requested, 0) OR refunded_amount <> coalesce(made, 0)

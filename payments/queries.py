@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, Select, Table, Text, cast, exists, literal_column, select, text
+from sqlalchemy import Boolean, Select, Table, Text, cast, exists, func, literal_column, select, text
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -16,6 +16,7 @@ from contracts.base import Actor, Json, Page, PageRequest, page_of
 from contracts.errors import PermissionDenied
 from contracts.ids import parse_id
 from contracts.payments import (
+    AttemptOutcome,
     AttemptView,
     ExportedPayment,
     PaymentFilter,
@@ -186,6 +187,22 @@ def refunds_by_key(session: Session, keys: Sequence[str]) -> dict[str, Refund]:
         return {}
     refunds = select(Refund).where(Refund.provider_key.in_(keys)).execution_options(populate_existing=True)
     return {refund.provider_key: refund for refund in session.scalars(refunds)}
+
+
+def refused_refunds(session: Session, refund_ids: Iterable[UUID], times: int) -> Sequence[Refund]:
+    """Return those of these refunds that are pending and that the provider has refused so often, or more often."""
+    attempts = ProviderAttempt
+    refusals = (
+        select(func.count())
+        .where(
+            attempts.payment_id == Refund.payment_id,
+            attempts.refund_id == Refund.id,
+            attempts.outcome == AttemptOutcome.REFUSED,
+        )
+        .scalar_subquery()
+    )
+    pending = select(Refund).where(Refund.id.in_(list(refund_ids)), Refund.status == RefundStatus.PENDING)
+    return session.scalars(pending.where(refusals >= times).execution_options(populate_existing=True)).all()
 
 
 def lock_payment(session: Session, payment_id: UUID) -> Payment | None:

@@ -2,9 +2,13 @@
 
 A payment stores the sums of its refunds, and a CHECK constraint compares them with what was captured. So no refund can
 be requested that would be more than what is left, whatever else happens to the payment at the same time.
+
+A refund that the provider refuses again and again is given up. It is then no part of these sums any more. The refund of
+a cancelled order is never given up, like a capture or a void: the customer must get the money.
 """
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -16,11 +20,18 @@ from contracts.errors import InvalidState
 from contracts.ids import new_id
 from contracts.payments import PaymentNotFound, RefundPayment, RefundStatus, RefundView
 from extensions.storage import work_items
-from payments import queries, rules
+from extensions.storage.work_items import Failure
+from payments import attempts, queries, rules
 from payments.attempts import Answer
 from payments.models import RECORD_REFUNDS, Payment, Refund
-from payments.provider import Call, Operation
+from payments.provider import Call, Operation, ProviderRefuses
 from payments.rules import Kind, RefundRequested, State
+
+log = logging.getLogger(__name__)
+
+MOST_REFUSALS = 20
+"""So often is a refund tried that the provider refuses. Other failures do not count: the provider may have acted, or
+will be able to."""
 
 
 def request_refund(
@@ -67,6 +78,32 @@ def record_made(session: Session, made: Iterable[tuple[Payment, Answer]], known:
     rows = [_made(payment, answer, known.get(answer.call.key)) for payment, answer in made]
     if rows:
         session.execute(RECORD_REFUNDS, {name: [row[name] for row in rows] for name in rows[0]})
+
+
+def give_up_refused(session: Session, failures: Sequence[Failure]) -> None:
+    """Give up refunds that administrators asked for, if one of these failures is the last refusal of MOST_REFUSALS.
+
+    One whose payment is locked is given up after its next refusal.
+    """
+    refused: dict[UUID, Call] = {
+        call.refund_id: call
+        for each in failures
+        if each.attempt is not None
+        and isinstance(each.attempt.error, ProviderRefuses)
+        and (call := each.attempt.request).refund_id is not None
+    }
+    hopeless = queries.refused_refunds(session, refused, MOST_REFUSALS) if refused else []
+    if not hopeless:
+        return
+    payments = {each.id: each for each in queries.lock_payments(session, {each.payment_id for each in hopeless})}
+    for refund in hopeless:
+        payment = payments.get(refund.payment_id)
+        if payment is not None:
+            refund.status = RefundStatus.FAILED
+            payment.refund_requested_amount -= refund.amount
+            attempts.note_end(session, payment.id, refused[refund.id], "the refund is given up")
+            log.error("the refund %s of the payment %s is given up: the provider refuses it", refund.id, payment.id)
+    session.flush()
 
 
 def _made(payment: Payment, answer: Answer, requested: Refund | None) -> dict[str, Any]:

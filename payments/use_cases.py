@@ -138,8 +138,9 @@ class ProviderCalls:
         return {str(payment_id): kind for payment_id, kind in found.items()}
 
     def record_failures(self, session: Session, failures: Sequence[Failure]) -> None:
-        """Record the calls that failed."""
+        """Record the calls that failed, and give up refunds that the provider refuses again and again."""
         attempts.record_failures(session, failures)
+        refunds.give_up_refused(session, failures)
 
 
 def _advance(states: dict[UUID, State], received: Received[OrderEvent]) -> Step | None:

@@ -16,7 +16,7 @@ from contracts.ids import new_id
 from contracts.orders import CancelReason, OrderCancelled, OrderConfirmed, OrderCreated
 from contracts.payments import PaymentNotFound, RefundPayment
 from payments import attempts, audit, refunds, use_cases
-from payments.provider import Operation, SimulatedProvider
+from payments.provider import Operation, ProviderRefuses, SimulatedProvider
 from payments.service import PaymentsService
 from payments.simulated_provider import MemoryLedger
 from tests.support import database, eventually
@@ -36,11 +36,14 @@ class Provider(SimulatedProvider):
         super().__init__(Decimal("10000.00"), self.memory)
         self.asked = []
         self.door = None
+        self.refuses = lambda _call: False
 
     def ask(self, call):
         self.asked.append(call)
         if self.door:
             self.door.wait()
+        if self.refuses(call):
+            raise ProviderRefuses("not this one")
         return super().ask(call)
 
     @contextmanager
@@ -436,6 +439,69 @@ class TestAttempts:
         bus.publish(order)
         bus.wait_for("payment.authorized", order.order_id)
         assert [tuple(row) for row in rows("SELECT attempt, outcome FROM provider_attempts")] == [(3, "APPROVED")]
+
+
+class TestRefusals:
+    @pytest.fixture(autouse=True)
+    def few(self, monkeypatch):
+        monkeypatch.setattr(refunds, "MOST_REFUSALS", 3)
+
+    def test_a_refund_that_is_refused_again_and_again_is_given_up(self, payments, captured, provider, rows, servers):
+        order, payment_id = captured()
+        provider.refuses = lambda call: call.amount == Decimal("50.00")
+        refused = refund(payments, payment_id, "50.00")
+        made = refund(payments, payment_id, "20.00")
+        eventually(lambda: is_settled(rows))
+        by_id = {each["id"]: each["status"] for each in payments.list_refunds(payment_id, actor=ADMIN)["items"]}
+        assert by_id == {refused["id"]: "FAILED", made["id"]: "SUCCEEDED"}
+        attempts = payments.list_attempts(payment_id, actor=ADMIN)["items"]
+        told = [each["detail"] for each in attempts if each["refund_id"] == refused["id"]]
+        assert told == ["the refund is given up: not this one", "not this one", "not this one"]
+        assert {each["outcome"] for each in attempts if each["refund_id"] == refused["id"]} == {"REFUSED"}
+        assert payments.get_payment(payment_id)["status"] == "PARTIALLY_REFUNDED"
+        assert checks(servers) == SOUND
+        provider.refuses = lambda _: False
+        assert refund(payments, payment_id)["amount"] == "129.90"
+        eventually(lambda: provider.refunded(order) == ["20.00", "129.90"])
+
+    def test_a_cancellation_then_gives_back_everything(self, payments, bus, captured, provider, rows, servers):
+        order, payment_id = captured()
+        provider.refuses = lambda call: call.refund_id is not None
+        with provider.held():
+            refund(payments, payment_id, "50.00")
+            bus.publish(cancelled(order))
+            eventually(lambda: rows("SELECT FROM payments WHERE cancel_requested"))
+        [event] = bus.wait_for("payment.refunded", order.order_id)
+        assert event.amount == TOTAL
+        assert provider.refunded(order) == ["149.90"]
+        eventually(lambda: is_settled(rows))
+        assert checks(servers) == SOUND
+
+    def test_the_refund_of_a_cancelled_order_is_never_given_up(self, bus, captured, provider, rows, servers):
+        order, _ = captured()
+        refusals = iter(range(6))
+        provider.refuses = lambda call: call.operation is Operation.REFUND and next(refusals, None) is not None
+        bus.publish(cancelled(order))
+        bus.wait_for("payment.refunded", order.order_id)
+        assert provider.refunded(order) == ["149.90"]
+        assert len(rows("SELECT FROM provider_attempts WHERE outcome = 'REFUSED'")) == 6
+        assert checks(servers) == SOUND
+
+    def test_an_outage_is_no_refusal(self, payments, captured, provider, rows):
+        order, payment_id = captured("pm_refund_fails_6")
+        refund(payments, payment_id, "50.00")
+        eventually(lambda: is_settled(rows))
+        assert provider.refunded(order) == ["50.00"]
+
+    def test_while_the_payment_is_locked_it_waits_for_another_refusal(self, payments, captured, provider, rows):
+        _, payment_id = captured()
+        provider.refuses = lambda call: call.refund_id is not None
+        with database("payments").begin() as other:
+            refund(payments, payment_id, "50.00")
+            other.execute(text("SELECT FROM payments FOR UPDATE"))
+            eventually(lambda: len(rows("SELECT FROM provider_attempts WHERE outcome = 'REFUSED'")) > 3)
+            assert rows("SELECT FROM refunds WHERE status = 'FAILED'") == []
+        eventually(lambda: rows("SELECT FROM refunds WHERE status = 'FAILED'"))
 
 
 def test_a_refund_whose_work_item_is_lost_is_found(payments, captured, provider, rows):
