@@ -107,7 +107,7 @@ class Launcher:
         address = given.get("GATEWAY_ADDRESS")
         if not address:
             host = given.get("GATEWAY_HOST") or GATEWAY_HOST
-            port = ports.first_free(GATEWAY_PORT, host=host)
+            port = ports.claim_free(GATEWAY_PORT, VAR, host=host)
             if port != GATEWAY_PORT:
                 self.say(f"port {GATEWAY_PORT} is taken, so the gateway listens on {port}")
             address = f"{host}:{port}"
@@ -125,8 +125,8 @@ class Launcher:
         if not is_production(given) and not given.get("SMTP_HOST"):
             defaults |= {
                 "SMTP_HOST": OURS_MAIL,
-                "SMTP_PORT": str(ports.first_free(SMTP_PORT)),
-                "MAILBOX_URL": f"http://127.0.0.1:{ports.first_free(MAILBOX_PORT)}",
+                "SMTP_PORT": str(ports.claim_free(SMTP_PORT, VAR)),
+                "MAILBOX_URL": f"http://127.0.0.1:{ports.claim_free(MAILBOX_PORT, VAR)}",
             }
         return {
             **addresses,

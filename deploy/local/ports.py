@@ -1,4 +1,4 @@
-"""The TCP ports of the private servers and of the gateway."""
+"""The TCP ports of the private servers, of the gateway and of the mailbox."""
 
 import json
 import socket
@@ -80,12 +80,20 @@ def choose(root: Path) -> dict[str, int]:
         pass  # the first start, or a file truncated by a crash: use the preferred ports
     chosen: dict[str, int] = {}
     for name, port in wanted.items():
-        taken = frozenset(chosen.values())
-        while not _claim(free := first_free(port, taken=taken), root):
-            taken |= {free}
-        chosen[name] = free
+        chosen[name] = _claim_free(port, root, frozenset(chosen.values()))
     memory.write_text(json.dumps(chosen))
     return chosen
+
+
+def claim_free(start: int, root: Path, *, host: str = "127.0.0.1") -> int:
+    """Return the first free port from `start` on that nobody has claimed, and claim it for `root`, as choose() does."""
+    return _claim_free(start, root, frozenset(_claims), host)
+
+
+def _claim_free(start: int, root: Path, taken: frozenset[int], host: str = "127.0.0.1") -> int:
+    while not _claim(free := first_free(start, host=host, taken=taken), root):
+        taken |= {free}
+    return free
 
 
 def _claim(port: int, root: Path) -> bool:

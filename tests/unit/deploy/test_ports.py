@@ -85,6 +85,16 @@ def test_suites_that_start_at_once_choose_different_ports(tmp_path, monkeypatch)
     assert len(set(chosen)) == len(chosen) == 3 * len(ports.NAMES)
 
 
+def test_suites_that_start_at_once_choose_different_ports_for_their_mailboxes(tmp_path):
+    """Nothing listens yet when the others choose. This process is two suites, and another process is one."""
+    start = 27_000
+    chosen = [ports.claim_free(start, tmp_path / name) for name in "ab" for _ in ("smtp", "page")]
+    program = f"import pathlib; from deploy.local import ports; print(ports.claim_free({start}, pathlib.Path()))"
+    printed = subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True).stdout
+    assert len({*chosen, int(printed)}) == 5
+    assert min(chosen) >= start
+
+
 def test_no_two_clones_share_a_preferred_port(monkeypatch):
     found = set()
     for clone in range(ports.CLONES):

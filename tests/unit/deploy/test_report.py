@@ -57,7 +57,7 @@ def settings(monkeypatch):
             monkeypatch.delenv(name, raising=False)
         for name, value in environ.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(ports, "first_free", lambda start, **_: start)
+        monkeypatch.setattr(ports, "claim_free", lambda start, *_, **__: start)
         return launcher.Launcher()._settings({})
 
     return chosen
