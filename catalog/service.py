@@ -20,7 +20,15 @@ from contracts.catalog import (
     ProductView,
     UpdateProduct,
 )
-from contracts.imports import BeginImport, BegunImport, EndOfImport, ImportChunk, ImportView
+from contracts.imports import (
+    BeginImport,
+    BegunImport,
+    EndOfImport,
+    ImportChunk,
+    ImportLookup,
+    ImportsProgress,
+    ImportView,
+)
 from extensions.cache.versioned_cache import Cache, VersionedCache
 from extensions.operations import operations
 from extensions.rpc.server import rpc
@@ -91,6 +99,10 @@ class CatalogService(operations.Operations, CatalogRpc):
     @rpc(admin=True)
     def get_import(self, import_id: UUID, *, actor: Actor = OPERATOR) -> Json[ImportView]:
         return self._imports.get(import_id)
+
+    @rpc(admin=True)
+    def get_imports(self, wanted: ImportLookup, *, actor: Actor = OPERATOR) -> Json[ImportsProgress]:
+        return self._imports.get_progress(wanted)
 
     @periodic(seconds=5, transaction=False)
     def run_imports(self) -> None:

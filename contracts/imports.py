@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from contracts.base import OPERATOR, Actor, Instant, Json, Request, View
+from contracts.base import OPERATOR, Actor, Id, Instant, Json, Request, View, at_most
 from contracts.errors import InvalidState, NotFound
 from contracts.operations import OperatedRpc
 
@@ -13,9 +13,13 @@ CSV, JSON_LINES = "text/csv", "application/x-ndjson"
 MAX_CHUNK_LETTERS = 256 * 1024
 MAX_ERRORS = 1_000
 """The most errors that an import lists. `failed` counts all rows."""
+MAX_WATCHED = 100
+"""The most imports whose progress one call returns."""
 
 Mode = Literal["all_or_nothing", "skip_bad"]
 Status = Literal["RECEIVING", "QUEUED", "VALIDATING", "MERGING", "DONE", "REJECTED", "FAILED"]
+OVER = frozenset({"DONE", "REJECTED", "FAILED"})
+"""The statuses of an import that has ended."""
 
 
 class ImportOptions(Request):
@@ -47,12 +51,43 @@ class EndOfImport(Request):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
+class ImportLookup(Request):
+    """The imports whose progress is asked for."""
+
+    import_ids: Annotated[tuple[Id, ...], Field(min_length=1, max_length=MAX_WATCHED), at_most(MAX_WATCHED)]
+
+
 class RowError(View):
     """What is wrong with a row. `line` is the line of the file in which the row begins, the first is 1."""
 
     line: int
     field: str
     message: str
+
+
+class ImportProgress(View):
+    """An import and its progress.
+
+    The status is QUEUED, VALIDATING or MERGING while the service works on it. In the end it is DONE; or REJECTED if
+    nothing was changed because of bad rows; or FAILED if the service could not process it.
+    """
+
+    id: UUID
+    status: Status
+    mode: Mode
+    staged: int
+    merged: int
+    created: int
+    updated: int
+    unchanged: int
+    failed: int
+    updated_at: Instant
+
+
+class ImportsProgress(View):
+    """The progress of several imports. One that does not exist is left out."""
+
+    items: tuple[ImportProgress, ...]
 
 
 class ImportView(View):
@@ -99,6 +134,9 @@ class ImportingRpc(OperatedRpc, Protocol):
 
     def get_import(self, import_id: UUID, *, actor: Actor = OPERATOR) -> Json[ImportView]:
         """Return an import. Raises ImportNotFound."""
+
+    def get_imports(self, wanted: ImportLookup, *, actor: Actor = OPERATOR) -> Json[ImportsProgress]:
+        """Return the progress of several imports."""
 
 
 class ImportNotFound(NotFound):

@@ -14,6 +14,7 @@ from contracts.base import Json, Replayed
 from contracts.errors import IdempotencyKeyReused, ValidationFailed
 from contracts.imports import (
     CSV,
+    OVER,
     BeginImport,
     EndOfImport,
     ImportChunk,
@@ -29,8 +30,20 @@ MAX_BYTES = 64 * 1024 * 1024
 UPLOAD_SECONDS, RESULT_SECONDS = 300.0, 4.0
 # So many letters are sent in one call; a piece of the body has fewer.
 CHUNK_LETTERS = 128 * 1024
+STREAM_EXAMPLE = """\
+retry: 2000
+
+:
+
+id: 3-1763803800000000
+data: {"id":"0192d4e1-7c1b-7000-8000-000000000001","status":"MERGING","mode":"skip_bad","staged":100000,\
+"merged":2500,"created":2500,"updated":0,"unchanged":0,"failed":3,"updated_at":"2025-11-22T09:30:00.000000Z"}
+
+event: end
+data: {"reason":"complete"}
+
+"""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 0.25
-OVER = {"DONE", "REJECTED", "FAILED"}
 
 
 def import_file(request: HttpRequest[None, ImportOptions], service: ImportingRpc, location: str) -> Response:

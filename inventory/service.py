@@ -10,7 +10,15 @@ from sqlalchemy.orm import Session
 from contracts.base import OPERATOR, Actor, Json, Page, PageRequest, Received
 from contracts.catalog import ProductCreated, ProductLookup, ProductUpdated, ProductView
 from contracts.errors import ServiceUnavailable, UpstreamTimeout
-from contracts.imports import BeginImport, BegunImport, EndOfImport, ImportChunk, ImportView
+from contracts.imports import (
+    BeginImport,
+    BegunImport,
+    EndOfImport,
+    ImportChunk,
+    ImportLookup,
+    ImportsProgress,
+    ImportView,
+)
 from contracts.inventory import (
     AdjustStock,
     InventoryRpc,
@@ -79,6 +87,10 @@ class InventoryService(operations.Operations, InventoryRpc):
     @rpc(admin=True)
     def get_import(self, import_id: UUID, *, actor: Actor = OPERATOR) -> Json[ImportView]:
         return self._imports.get(import_id)
+
+    @rpc(admin=True)
+    def get_imports(self, wanted: ImportLookup, *, actor: Actor = OPERATOR) -> Json[ImportsProgress]:
+        return self._imports.get_progress(wanted)
 
     @periodic(seconds=5, transaction=False)
     def run_imports(self) -> None:

@@ -33,7 +33,10 @@ from contracts.imports import (
     EndOfImport,
     ImportChunk,
     ImportComplete,
+    ImportLookup,
     ImportNotFound,
+    ImportProgress,
+    ImportsProgress,
     ImportView,
 )
 from extensions.observability.traces import current_trace
@@ -145,6 +148,12 @@ class Imports:
         if found is None:
             raise ImportNotFound
         return ImportView.model_validate(found).to_dict()
+
+    def get_progress(self, wanted: ImportLookup) -> Json[ImportsProgress]:
+        """Return the progress of several imports."""
+        fields = [self._imports.c[name] for name in ImportProgress.model_fields]
+        found = self._work.session.execute(select(*fields).where(self._imports.c.id.in_(wanted.import_ids)))
+        return ImportsProgress(items=tuple(ImportProgress.model_validate(row) for row in found)).to_dict()
 
     def _require_receiving(self, import_id: UUID) -> None:
         now = func.clock_timestamp()

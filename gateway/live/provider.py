@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from nameko.extensions import DependencyProvider
 
 from contracts.events import EVENTS
+from contracts.imports import ImportingRpc
 from contracts.services import Services
 from extensions.http.message.request import HttpRequest
 from extensions.http.routing.streams import StreamResponse, Streams
@@ -15,7 +16,7 @@ from extensions.http.streams.encoding import position_only
 from extensions.http.streams.stream import Stream
 from extensions.messaging.event_log_reader import EventLogReader, LogEntry
 from extensions.runtime.progress import loops_of
-from gateway.live import events, notifications, orders
+from gateway.live import events, imports, notifications, orders
 from gateway.live.watch import Watch, show
 
 
@@ -31,6 +32,15 @@ class Live:
             lambda positions: notifications.fetch(self._required(), positions),
             notifications.BATCH,
         )
+        self._imports = {
+            service: Watch(
+                f"{service}_imports",
+                lambda positions, service=service: imports.fetch(getattr(self._required(), service), positions),  # type: ignore[misc]
+                imports.BATCH,
+                imports.RECHECK_SECONDS,
+            )
+            for service in ("catalog", "inventory")
+        }
         self._feed = events.EventFeed(reader, container.spawn_managed_thread)
         self._runs: dict[str, Any] = {}
         reader.subscribe(self._on_entries, self._on_connected)
@@ -64,18 +74,46 @@ class Live:
 
         return self._open("notifications", request, begin)
 
+    def imported(
+        self, services: Services, request: HttpRequest, service: Literal["catalog", "inventory"], import_id: UUID
+    ) -> StreamResponse:
+        """Open the stream of an import of a service.
+
+        Raises ImportNotFound, TooManyStreams, TooManyAtOnce, ValidationFailed.
+        """
+        seen = imports.position_of(request.headers.get("last-event-id"))
+        self._services = services
+        importing: ImportingRpc = getattr(services, service)
+
+        def begin(stream: Stream) -> None:
+            found = importing.get_import(import_id, actor=request.actor)
+            stream.position = seen
+            show(stream, [imports.item_of(found)])
+            if not stream.ended:
+                self._imports[service].add(import_id, stream)
+                self._run_watch(self._imports[service])
+
+        return self._open("import", request, begin, needs_admin=True, reads_log=False)
+
     def events(self, request: HttpRequest) -> StreamResponse:
         """Open the stream of all events. Raises TooManyStreams, TooManyAtOnce, ValidationFailed."""
         after = events.position_of(request.headers.get("last-event-id"))
         return self._open("admin", request, lambda stream: self._feed.add(stream, after), needs_admin=True)
 
     def _open(
-        self, kind: str, request: HttpRequest, begin: Callable[[Stream], None], *, needs_admin: bool = False
+        self,
+        kind: str,
+        request: HttpRequest,
+        begin: Callable[[Stream], None],
+        *,
+        needs_admin: bool = False,
+        reads_log: bool = True,
     ) -> StreamResponse:
         stream = self._streams.create(kind, request, needs_admin=needs_admin)
         try:
-            self._reader.enter()
-            stream.on_end(lambda _stream, _reason: self._reader.leave())
+            if reads_log:
+                self._reader.enter()
+                stream.on_end(lambda _stream, _reason: self._reader.leave())
             begin(stream)
         except BaseException:
             stream.end("client")

@@ -9,7 +9,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -40,6 +40,8 @@ class Item(NamedTuple):
     position: Any
     event_id: str
     data: bytes
+    is_last: bool = False
+    """Nothing can be added to the list any more."""
 
 
 class Found(NamedTuple):
@@ -69,9 +71,15 @@ class _List:
 class Watch:
     """The lists of one kind, by the id of their subject. One greenlet runs run()."""
 
-    def __init__(self, name: str, fetch: Callable[[dict[UUID, Any]], Found], batch: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        fetch: Callable[[dict[UUID, Any]], Found],
+        batch: int,
+        recheck_seconds: float = RECHECK_SECONDS,
+    ) -> None:
         """`fetch` returns what at most `batch` lists have after a position of each; it raises ServiceError."""
-        self.name, self._fetch, self._batch = name, fetch, batch
+        self.name, self._fetch, self._batch, self._recheck_seconds = name, fetch, batch, recheck_seconds
         self._size = batch
         self._lists: dict[UUID, _List] = {}
         self._work = Signal()
@@ -179,7 +187,7 @@ class Watch:
                 watched.asked += 1
                 return now + PAUSES[watched.asked - 1]
             watched.awaited -= awaited
-        return now + RECHECK_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311  (not for security)
+        return now + self._recheck_seconds * random.uniform(0.8, 1.2)  # noqa: S311  (not for security)
 
     def _remove(self, key: UUID, stream: Stream) -> None:
         watched = self._lists.get(key)
@@ -194,9 +202,11 @@ class Watch:
             self._work.send()
 
 
-def show(stream: Stream, items: Iterable[Item]) -> None:
-    """Send the items after the position of a stream, in one piece."""
+def show(stream: Stream, items: Sequence[Item]) -> None:
+    """Send the items after the position of a stream, in one piece. Ends the stream after the last one of its list."""
     new = [item for item in items if item.position > stream.position]
     if new:
         stream.position = new[-1].position
         stream.send(b"".join(item.data for item in new))
+    if any(item.is_last for item in items):
+        stream.end("complete")

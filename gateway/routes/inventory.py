@@ -19,14 +19,18 @@ from contracts.orders import ProductUnavailable
 from contracts.services import Services
 from extensions.http.message.request import Access, HttpRequest
 from extensions.http.message.response import Response
+from extensions.http.routing.declaration import EVENT_STREAM
 from extensions.http.routing.route import route
+from extensions.http.routing.streams import StreamResponse
 from gateway import uploads
+from gateway.live.provider import Live
 
 
 class Routes:
     """The routes of inventory."""
 
     services: Services
+    streams: Live
 
     @route(
         "GET",
@@ -74,6 +78,24 @@ class Routes:
     def get_stock_import(self, request: HttpRequest, import_id: UUID) -> Json[ImportView]:
         """Show the progress and the result of an import."""
         return self.services.inventory.get_import(import_id, actor=request.actor)
+
+    @route(
+        "GET",
+        "/inventory/imports/{import_id}/events",
+        access=Access.ADMIN,
+        service="inventory",
+        produces=EVENT_STREAM,
+        example=uploads.STREAM_EXAMPLE,
+        errors=(ImportNotFound,),
+    )
+    def stream_stock_import(self, request: HttpRequest, import_id: UUID) -> StreamResponse:
+        """Follow an import: its progress now, and then whenever it changes, as server-sent events.
+
+        The form is that of the import, without its errors. `Last-Event-ID` leaves out what the client has seen. After
+        the status `DONE`, `REJECTED` or `FAILED` comes `event: end` with the reason `complete`. After another reason,
+        connect again.
+        """
+        return self.streams.imported(self.services, request, "inventory", import_id)
 
     @route(
         "GET",

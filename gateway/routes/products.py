@@ -20,8 +20,11 @@ from extensions.cache.versioned_cache import VersionedCache
 from extensions.http.message import media_types
 from extensions.http.message.request import Access, HttpRequest
 from extensions.http.message.response import Response
+from extensions.http.routing.declaration import EVENT_STREAM
 from extensions.http.routing.route import route
+from extensions.http.routing.streams import StreamResponse
 from gateway import uploads
+from gateway.live.provider import Live
 from gateway.product_export import ProductExport
 
 _CHANGE: dict[str, Any] = {
@@ -49,6 +52,7 @@ class Routes:
 
     services: Services
     catalog_cache: VersionedCache
+    streams: Live
 
     @route(
         "GET",
@@ -99,6 +103,24 @@ class Routes:
     def get_product_import(self, request: HttpRequest, import_id: UUID) -> Json[ImportView]:
         """Show the progress and the result of an import."""
         return self.services.catalog.get_import(import_id, actor=request.actor)
+
+    @route(
+        "GET",
+        "/products/imports/{import_id}/events",
+        access=Access.ADMIN,
+        service="catalog",
+        produces=EVENT_STREAM,
+        example=uploads.STREAM_EXAMPLE,
+        errors=(ImportNotFound,),
+    )
+    def stream_product_import(self, request: HttpRequest, import_id: UUID) -> StreamResponse:
+        """Follow an import: its progress now, and then whenever it changes, as server-sent events.
+
+        The form is that of the import, without its errors. `Last-Event-ID` leaves out what the client has seen. After
+        the status `DONE`, `REJECTED` or `FAILED` comes `event: end` with the reason `complete`. After another reason,
+        connect again.
+        """
+        return self.streams.imported(self.services, request, "catalog", import_id)
 
     @route(
         "GET",

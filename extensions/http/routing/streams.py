@@ -41,8 +41,8 @@ STUCK_SECONDS = 30.0
 # A stream whose response was never sent (its request ended first) is given up after this time.
 UNOPENED_SECONDS = 30.0
 # Why streams end: the client closed, it was slow, its time was over, the session ended or lost the role, this process
-# stops, what the stream shows could not be read.
-REASONS = ("client", "slow", "rotation", "revoked", "shutdown", "unavailable")
+# stops, what the stream shows could not be read, or is complete.
+REASONS = ("client", "slow", "rotation", "revoked", "shutdown", "unavailable", "complete")
 RETRY_MS = 2000
 RETRY_SECONDS = 5
 # So many streams are visited before other greenlets run.
@@ -94,7 +94,7 @@ class Streams(SharedExtension):
         self._max = int(config.get("HTTP_MAX_STREAMS", MAX_STREAMS))
         of_user = by_environment("HTTP_MAX_STREAMS_PER_USER")
         self._max_of_user = 0 if of_user in {None, False, "off"} else int(of_user)
-        for kind in ("order", "admin", "notifications"):
+        for kind in ("order", "admin", "notifications", "import"):
             self.metrics.gauge("http_streams", "Open streams.", partial(self.count, kind), kind=kind)
         ended = "Streams that have ended, by reason."
         self._ended = {why: self.metrics.counter("http_streams_ended_total", ended, reason=why) for why in REASONS}

@@ -125,9 +125,12 @@ class Stream:
         """End the stream. A client that is still connected is told the reason, if it takes the bytes at once."""
         if self.ended:
             return
-        if self._sock is not None and not self._waiting and reason != "client":
+        last = encode(f'{{"reason":"{reason}"}}', event="end")
+        if self._sock is None:
+            self._waiting.append(last)  # it is sent with the head
+        elif not self._waiting and reason != "client":
             with suppress(OSError):
-                self._sock.send(encode(f'{{"reason":"{reason}"}}', event="end"))
+                self._sock.send(last)
         self.ended = reason
         calls, self._on_end = self._on_end, []
         for call in calls:

@@ -9,8 +9,11 @@ import pytest
 from nameko import config
 
 from catalog import queries
+from contracts.ids import new_id
+from extensions.storage import imports
 from gateway import product_export, uploads
-from tests.service.gateway.responses import ok
+from tests.event_source import EventSource
+from tests.service.gateway.responses import bearer, ok
 from tests.support import eventually
 
 HEADER = "sku,name,price,description,is_active\n"
@@ -143,3 +146,70 @@ def test_an_export_to_a_client_of_http_1_0_ends_with_the_connection(api, admin):
     head, _, body = response.partition(b"\r\n\r\n")
     assert b"chunked" not in head
     assert body.decode() == "sku,name,price,description,is_active\r\nH-1,a,1.00,,true\r\n"
+
+
+class TestProgress:
+    @pytest.fixture
+    def listen(self, api):
+        """A function that opens a stream: `listen(path, headers)`."""
+        sources = []
+
+        def connect(path, headers, last_event_id=None):
+            source = EventSource(f"{api.base_url}{path}", headers, last_event_id)
+            sources.append(source)
+            return source.__enter__()
+
+        yield connect
+        for source in sources:
+            source.close()
+
+    @pytest.fixture
+    def begun(self, api, admin, monkeypatch):
+        """The path of an import that is worked on after the response."""
+        monkeypatch.setattr(uploads, "RESULT_SECONDS", -1)
+        monkeypatch.setattr(imports, "ROWS_PER_MERGE", 50)
+        content = HEADER + "".join(f"E-{number},a,1.00,,\n" for number in range(400)) + "bad one,a,1.00,,\n"
+        response = api.post("/products/import?mode=skip_bad", content=content, headers=admin | CSV)
+        assert response.status_code == 202
+        return response.headers["Location"]
+
+    def test_is_followed_to_the_end(self, api, admin, begun, listen):
+        source = listen(f"{begun}/events", admin)
+        source.wait_for(lambda s: s.is_closed)
+        assert source.events[-1] == ("end", None, {"reason": "complete"})
+        last = source.data[-1]
+        assert (last["status"], counts(last)) == ("DONE", (400, 0, 0, 1))
+        done = ok(api.get(begun, headers=admin))
+        assert last == {name: done[name] for name in last}
+        assert "errors" not in last
+        merged = [one["merged"] for one in source.data]
+        assert merged == sorted(merged)
+
+    def test_continues_after_the_last_event(self, api, admin, begun, listen):
+        first = listen(f"{begun}/events", admin)
+        first.wait_for(lambda s: s.is_closed)
+        again = listen(f"{begun}/events", admin, last_event_id=first.ids[-1])
+        again.wait_for(lambda s: s.is_closed)
+        assert again.events == [("end", None, {"reason": "complete"})]
+        late = listen(f"{begun}/events", admin)
+        late.wait_for(lambda s: s.is_closed)
+        assert late.events == first.events[-2:]
+
+    def test_of_stock(self, api, admin, product, listen):
+        content = f"product_sku,quantity\n{product['sku']},7\n"
+
+        def done():
+            response = api.post("/inventory/import", content=content, headers=admin | CSV)
+            return response.status_code == 200 and response.json()["status"] == "DONE" and response.json()
+
+        source = listen(f"/inventory/imports/{eventually(done)['id']}/events", admin)
+        source.wait_for(lambda s: s.is_closed)
+        assert [name for name, _, _ in source.events] == ["message", "end"]
+
+    def test_is_for_administrators(self, api, admin, session, begun):
+        path = f"{begun}/events"
+        assert api.get(path, headers=bearer(session)).status_code == 403
+        assert api.get(path).status_code == 401
+        assert api.get(f"/products/imports/{new_id()}/events", headers=admin).json()["code"] == "IMPORT_NOT_FOUND"
+        refused = api.get(path, headers={**admin, "Last-Event-ID": "7"})
+        assert refused.json()["errors"][0]["field"] == "Last-Event-ID"
