@@ -21,29 +21,35 @@ from contracts.webhooks import (
 )
 from extensions.storage.pagination import equal_in_order, fetch_page
 from notifications.models import Notification, Webhook, WebhookDelivery, WebhookEvent
+from notifications.rules import LONGEST_PAUSE_SECONDS
 
 SHOWN_IN_LISTS = 1000
 """Characters of a response."""
 
+# Times beyond the longest pause were stored before the clock of the database was set back: they have passed.
+_PAUSE = f"""
+    CASE WHEN webhooks.paused_until > clock_timestamp() + interval '{LONGEST_PAUSE_SECONDS} s' THEN 0
+         ELSE greatest(0, extract(epoch FROM webhooks.paused_until - clock_timestamp())) END::double precision
+"""
 _RECEIVERS = text(
-    """
+    f"""
     SELECT webhooks.id, webhooks.user_id, webhooks.events, webhooks.scope, webhooks.failures,
-           webhooks.disabled_reason IS NULL AS is_enabled,
-           greatest(0, extract(epoch FROM webhooks.paused_until - clock_timestamp()))::double precision AS pause,
+           webhooks.disabled_reason IS NULL AS is_enabled, {_PAUSE} AS pause,
            (SELECT preferences FROM recipients WHERE recipients.user_id = webhooks.user_id) AS preferences
     FROM (SELECT * FROM webhooks WHERE user_id = ANY(CAST(:owners AS uuid[]))
           UNION SELECT * FROM webhooks WHERE scope = 'SHOP') AS webhooks
-    """
+    """  # noqa: S608  (our own names)
 )
-_ENDPOINTS = """
+_ENDPOINTS = f"""
     SELECT id, user_id, url, failures, disabled_reason, disabled_reason IS NULL AS is_enabled, secret,
            CASE WHEN old_secret_expires_at > clock_timestamp() THEN old_secret END AS old_secret,
-           greatest(0, extract(epoch FROM paused_until - clock_timestamp()))::double precision AS pause,
+           {_PAUSE} AS pause,
            coalesce(extract(epoch FROM clock_timestamp() - failing_since), 0)::double precision AS failing_seconds
     FROM webhooks WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id
-"""
+"""  # noqa: S608  (our own names)
 _READ_ENDPOINTS = text(_ENDPOINTS)
 _LOCK_ENDPOINTS = text(f"{_ENDPOINTS} FOR UPDATE SKIP LOCKED")
+# A first attempt is due at once, whatever the clock was when it was stored.
 _DUE = text(
     """
     SELECT due.id, due.webhook_id, due.event_id, due.attempts,
@@ -51,7 +57,8 @@ _DUE = text(
     FROM unnest(CAST(:ids AS uuid[]), CAST(:limits AS integer[])) AS wanted (id, most)
     CROSS JOIN LATERAL (
         SELECT * FROM webhook_deliveries
-        WHERE webhook_id = wanted.id AND state = 'PENDING' AND next_attempt_at <= statement_timestamp()
+        WHERE webhook_id = wanted.id AND state = 'PENDING'
+          AND (attempts = 0 OR next_attempt_at <= statement_timestamp())
         ORDER BY next_attempt_at LIMIT wanted.most
     ) AS due
     ORDER BY due.next_attempt_at, due.id
@@ -59,10 +66,12 @@ _DUE = text(
 )
 _NEXT_DUE = text(
     """
-    SELECT wanted.id, extract(epoch FROM next.next_attempt_at - clock_timestamp())::double precision AS seconds
+    SELECT wanted.id, CASE WHEN next.attempts = 0 THEN 0
+                           ELSE extract(epoch FROM next.next_attempt_at - clock_timestamp()) END::double precision
+           AS seconds
     FROM unnest(CAST(:ids AS uuid[])) AS wanted (id)
     CROSS JOIN LATERAL (
-        SELECT next_attempt_at FROM webhook_deliveries
+        SELECT attempts, next_attempt_at FROM webhook_deliveries
         WHERE webhook_id = wanted.id AND state = 'PENDING' ORDER BY next_attempt_at LIMIT 1
     ) AS next
     """
