@@ -456,6 +456,19 @@ class TestFailures:
         rows(f"INSERT INTO work_items (key, kind, next_attempt_at) SELECT id, 'webhooks', {later} FROM webhooks")
         eventually(lambda: len(hook.received) == 2)
 
+    def test_a_clock_that_was_set_back_by_a_day_delays_no_repetition(self, service, receiver, bus, rows):
+        statuses = [500, 200]
+        actor, hook = customer(), receiver(lambda _: statuses.pop(0))
+        webhook = service.create_webhook(url=hook.url, actor=actor)
+        bus.publish(confirmed(actor))
+        attempted(service, webhook, actor, 1)
+        later = "clock_timestamp() + interval '1 day'"
+        rows(f"UPDATE webhooks SET paused_until = {later}")
+        rows(f"UPDATE webhook_deliveries SET next_attempt_at = {later}")
+        rows(f"UPDATE work_items SET next_attempt_at = {later} WHERE lease IS NULL")
+        [delivery] = settled(service, webhook, actor)
+        assert delivery["state"] == "DELIVERED"
+
     def test_a_large_response_is_kept_up_to_its_bound(self, service, receiver, bus):
         actor, hook = customer(), receiver(lambda _: (200, {}, b"\x00\xff" + b"x" * 100_000))
         webhook = service.create_webhook(url=hook.url, actor=actor)
