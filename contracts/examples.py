@@ -20,6 +20,7 @@ from contracts import (
     users,
     webhooks,
 )
+from contracts.base import Event
 from contracts.events import queue_name
 from contracts.services import SERVICES
 
@@ -373,6 +374,33 @@ EXAMPLES[account_exports.AccountExport] = {
     "webhooks": [EXAMPLES[webhooks.WebhookView]],
     "next_cursor": None,
 }
+
+_OF_ORDER = {"order_id": ORDER, "user_id": AYSE}
+SENT: dict[type[Event], dict[str, Any]] = {
+    orders.OrderCreated: {
+        **_OF_ORDER,
+        "total_amount": "299.80",
+        "currency": "TRY",
+        "items": [
+            {"product_id": COFFEE, "product_sku": "COFFEE-TURK-250", "quantity": 2, "price_snapshot": "149.90"},
+        ],
+        "payment_method": "pm_ok",
+    },
+    orders.OrderConfirmed: {**_OF_ORDER, "total_amount": "299.80", "currency": "TRY"},
+    orders.OrderCancelled: {**_OF_ORDER, "reason": "OUT_OF_STOCK"},
+    orders.OrderShipped: {**_OF_ORDER, "carrier": "PTT Kargo", "tracking_number": "KP0129384756"},
+    orders.OrderDelivered: _OF_ORDER,
+    payments.PaymentRefunded: {**_OF_ORDER, "payment_id": PAYMENT, "amount": "299.80", "currency": "TRY"},
+    payments.PaymentPartiallyRefunded: {
+        **_OF_ORDER,
+        "payment_id": PAYMENT,
+        "amount": "149.90",
+        "remaining": "149.90",
+        "currency": "TRY",
+    },
+    inventory.StockLow: {"product_id": COFFEE, "product_sku": "COFFEE-TURK-250", "available": 4, "threshold": 10},
+}
+"""The `data` of each event that is sent to webhooks."""
 
 _PRODUCTS_FILE = {
     imports.CSV: "sku,name,price,description,is_active\r\nCOFFEE-TURK-250,Turkish Coffee,149.90,Fresh.,true\r\n",

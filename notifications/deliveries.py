@@ -41,7 +41,7 @@ BEGIN_SECONDS = 2.0
 """How long one execution begins further requests. The last one may take as long as a request may."""
 REQUEST_SECONDS = TOTAL_SECONDS
 """How long a request may take."""
-LONGEST_WAIT_SECONDS = 3600.0
+LONGEST_WAIT_SECONDS = 600.0
 """After which an item is looked at again, although its next delivery is due later."""
 DELIVERED_EVENTS = (*OWNED_EVENTS, *SHOP_EVENTS)
 

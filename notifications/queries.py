@@ -20,30 +20,37 @@ from contracts.webhooks import (
     WebhookView,
 )
 from extensions.storage.pagination import equal_in_order, fetch_page
+from notifications import rules
 from notifications.models import Notification, Webhook, WebhookDelivery, WebhookEvent
 
 SHOWN_IN_LISTS = 1000
 """Characters of a response."""
 
+# Times beyond the longest pause were stored before the clock of the database was set back: they have passed.
+_PAUSE = f"""
+    CASE WHEN webhooks.paused_until > clock_timestamp() + interval '{rules.LONGEST_PAUSE_SECONDS} s' THEN 0
+         ELSE greatest(0, extract(epoch FROM webhooks.paused_until - clock_timestamp())) END::double precision
+"""
 _RECEIVERS = text(
-    """
+    f"""
     SELECT webhooks.id, webhooks.user_id, webhooks.events, webhooks.scope, webhooks.failures,
-           webhooks.disabled_reason IS NULL AS is_enabled,
-           greatest(0, extract(epoch FROM webhooks.paused_until - clock_timestamp()))::double precision AS pause,
+           webhooks.disabled_reason IS NULL AS is_enabled, {_PAUSE} AS pause,
            (SELECT preferences FROM recipients WHERE recipients.user_id = webhooks.user_id) AS preferences
     FROM (SELECT * FROM webhooks WHERE user_id = ANY(CAST(:owners AS uuid[]))
           UNION SELECT * FROM webhooks WHERE scope = 'SHOP') AS webhooks
-    """
+    """  # noqa: S608  (our own names)
 )
-_ENDPOINTS = """
+_ENDPOINTS = f"""
     SELECT id, user_id, url, failures, disabled_reason, disabled_reason IS NULL AS is_enabled, secret,
            CASE WHEN old_secret_expires_at > clock_timestamp() THEN old_secret END AS old_secret,
-           greatest(0, extract(epoch FROM paused_until - clock_timestamp()))::double precision AS pause,
+           {_PAUSE} AS pause,
            coalesce(extract(epoch FROM clock_timestamp() - failing_since), 0)::double precision AS failing_seconds
     FROM webhooks WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id
-"""
+"""  # noqa: S608  (our own names)
 _READ_ENDPOINTS = text(_ENDPOINTS)
 _LOCK_ENDPOINTS = text(f"{_ENDPOINTS} FOR UPDATE SKIP LOCKED")
+# A first attempt is due at once. A time beyond the longest pause was stored before the clock of the database was set
+# back: it has passed, too.
 _DUE = text(
     """
     SELECT due.id, due.webhook_id, due.event_id, due.attempts,
@@ -51,7 +58,9 @@ _DUE = text(
     FROM unnest(CAST(:ids AS uuid[]), CAST(:limits AS integer[])) AS wanted (id, most)
     CROSS JOIN LATERAL (
         SELECT * FROM webhook_deliveries
-        WHERE webhook_id = wanted.id AND state = 'PENDING' AND next_attempt_at <= statement_timestamp()
+        WHERE webhook_id = wanted.id AND state = 'PENDING'
+          AND (attempts = 0 OR next_attempt_at <= statement_timestamp()
+               OR next_attempt_at > statement_timestamp() + make_interval(secs => :horizon))
         ORDER BY next_attempt_at LIMIT wanted.most
     ) AS due
     ORDER BY due.next_attempt_at, due.id
@@ -59,10 +68,13 @@ _DUE = text(
 )
 _NEXT_DUE = text(
     """
-    SELECT wanted.id, extract(epoch FROM next.next_attempt_at - clock_timestamp())::double precision AS seconds
+    SELECT wanted.id, CASE WHEN next.attempts = 0
+                             OR next.next_attempt_at > clock_timestamp() + make_interval(secs => :horizon) THEN 0
+                           ELSE extract(epoch FROM next.next_attempt_at - clock_timestamp()) END::double precision
+           AS seconds
     FROM unnest(CAST(:ids AS uuid[])) AS wanted (id)
     CROSS JOIN LATERAL (
-        SELECT next_attempt_at FROM webhook_deliveries
+        SELECT attempts, next_attempt_at FROM webhook_deliveries
         WHERE webhook_id = wanted.id AND state = 'PENDING' ORDER BY next_attempt_at LIMIT 1
     ) AS next
     """
@@ -179,14 +191,16 @@ def due_deliveries(session: Session, limits: Mapping[UUID, int]) -> Sequence[Row
     """Return the deliveries that are due, the longest due first: up to a limit for each endpoint."""
     if not limits:
         return []
-    return session.execute(_DUE, {"ids": list(limits), "limits": list(limits.values())}).all()
+    values = {"ids": list(limits), "limits": list(limits.values()), "horizon": rules.longest_pause()}
+    return session.execute(_DUE, values).all()
 
 
 def seconds_until_due(session: Session, webhook_ids: Collection[UUID]) -> dict[UUID, float]:
     """Return when the next delivery of each endpoint is due; those without one are left out. Negative: it is due."""
     if not webhook_ids:
         return {}
-    return {row.id: row.seconds for row in session.execute(_NEXT_DUE, {"ids": list(webhook_ids)})}
+    values = {"ids": list(webhook_ids), "horizon": rules.longest_pause()}
+    return {row.id: row.seconds for row in session.execute(_NEXT_DUE, values)}
 
 
 def _endpoints(session: Session, statement: Any, webhook_ids: Iterable[UUID]) -> list[dict[str, Any]]:

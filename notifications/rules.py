@@ -86,6 +86,11 @@ def retry_pause(attempts: int, retry_after: float | None = None) -> float | None
     return max(pause, min(retry_after or 0.0, longest))
 
 
+def longest_pause() -> float:
+    """Return the longest pause between two attempts, in seconds."""
+    return max(RETRY_SECONDS) * (1.0 + JITTER)
+
+
 def endpoint_pause(failures: int, attempts: Collection[Attempt]) -> float:
     """Return for how many seconds an endpoint rests after so many failures in a row. `attempts` are the latest."""
     pause = min(FIRST_PAUSE_SECONDS * float(2 ** min(failures - 1, 30)), LONGEST_PAUSE_SECONDS)

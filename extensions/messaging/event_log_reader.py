@@ -289,8 +289,11 @@ class EventLogReader(SharedExtension):
             on_connected()
 
     def _end_if_empty(self, channel: amqp.Channel) -> None:
-        """Learn that the log is empty: no last message will come."""
-        if channel.queue_declare(EVENT_LOG, passive=True).message_count == 0:
+        """Learn that the log is empty: no last message will come.
+
+        The broker's count is up to some seconds old, and the last message may come before it.
+        """
+        if channel.queue_declare(EVENT_LOG, passive=True).message_count == 0 and self.last is None:
             self._place(START)
 
     def _receive(self, channel: amqp.Channel, message: amqp.Message) -> None:

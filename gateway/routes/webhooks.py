@@ -7,6 +7,8 @@ from contracts.base import Json, Page, PageRequest
 from contracts.errors import PermissionDenied
 from contracts.services import Services
 from contracts.webhooks import (
+    OWNED_EVENTS,
+    SHOP_EVENTS,
     CreateWebhook,
     DeliveryFilter,
     DeliveryNotFound,
@@ -29,6 +31,8 @@ class Routes:
     """The routes of webhooks."""
 
     services: Services
+    sent_events = (*OWNED_EVENTS, *SHOP_EVENTS)
+    """The events that are sent to endpoints, for the OpenAPI document."""
 
     @route(
         "POST",

@@ -17,12 +17,13 @@ from pathlib import Path
 
 from deploy.local.suite import ROOT
 from qa.chaos import clock_faults, disk_faults, duplicate_event_faults, network_faults, process_faults, slow_kinds
+from qa.chaos.audience import Audience
 from qa.chaos.cpu_quota import describe_way
 from qa.chaos.hot_product import BUYERS, sell
 from qa.chaos.hot_product import table as sale_table
 from qa.chaos.load import Load
 from qa.chaos.probes import Probes
-from qa.chaos.report import append, failure, markdown, write_json
+from qa.chaos.report import append, failure, markdown, told_table, write_json
 from qa.chaos.run import DECIDED_WITHIN, Plan, Run
 from qa.chaos.sandbox import ORDER_DEADLINE_SECONDS, sandbox
 from qa.chaos.watch import LEAST_LIMIT_SECONDS, Watch
@@ -63,8 +64,10 @@ def main():
         sandbox(options.folder, small_disk=_needs_small_disk(crash)) as running,
     ):
         chance = random.Random(options.seed + 1)
-        load = Load(running.customer, running.admin, clients=options.clients, rate=options.rate, chance=chance)
+        running.audience = audience = Audience(running, options.seed)
+        load = Load(audience.users, running.admin, clients=options.clients, rate=options.rate, chance=chance)
         running.load = load
+        audience.start(load)
         load.start()
         try:
             if crash:
@@ -73,10 +76,12 @@ def main():
                 outcomes["slow"] = _inject_slowness(running, load, slow, options, workers)
         finally:
             load.stop()
+            audience.stop()
+        told = audience.counts()
         sale = []
         if options.hot_product:
             sale = sell(running, options.hot_product, options.seed, buyers=options.buyers, say=_say)
-    return _report([one for one in outcomes.values() if one], outcomes, sale, options)
+    return _report([one for one in outcomes.values() if one], outcomes, told, sale, options)
 
 
 def _wanted(options):
@@ -143,13 +148,13 @@ def _inject_slowness(running, load, kinds, options, workers):
     return outcome
 
 
-def _report(done, outcomes, sale, options):
+def _report(done, outcomes, told, sale, options):
     """Print and store the results; returns the exit code."""
     if sale and done:
         done[0].problems += [problem for one in sale for problem in one.problems]
-    table = "\n".join([*map(markdown, done), *([sale_table(sale)] if sale else [])])
+    table = "\n".join([*map(markdown, done), told_table(told), *([sale_table(sale)] if sale else [])])
     append(options.folder / "result.md", table)
-    write_json(options.folder / "result.json", outcomes, sale, (options.slowness + slowness()) / 2)
+    write_json(options.folder / "result.json", outcomes, told, sale, (options.slowness + slowness()) / 2)
     print(table)
     for one in done:
         if not one.sound:

@@ -5,15 +5,17 @@ requested orders exist, and how often. Responses are counted by status.
 """
 
 import http.client
+import itertools
 import threading
 import time
 from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import uuid4
 
 from qa.chaos.payment_methods import PaymentMethods
-from qa.chaos.user import RETRY_SECONDS
+from qa.chaos.user import RETRY_SECONDS, User
 from qa.support.client import make_products, place
 
 STOP_SECONDS = 30.0
@@ -35,6 +37,7 @@ class OrderRequest:
     order_id: str | None = None
     tries: int = 0
     responded: float = 0.0
+    customer: User | None = None
     done: set = field(default_factory=set)  # commands that were acknowledged
 
 
@@ -71,16 +74,16 @@ def make_product(admin, name, price, stock):
 
 
 class Load:
-    """Places orders over `clients` connections, at most `rate` per second, chosen by `chance`."""
+    """Places orders of all customers over `clients` connections, at most `rate` per second, chosen by `chance`."""
 
-    def __init__(self, customer, admin, *, clients, rate, chance):
+    def __init__(self, customers, admin, *, clients, rate, chance):
         self.catalogue = make_catalogue(admin)
         self.responses, self.requests = Counter(), []
         self.restocked = Counter()  # product id: units whose addition was acknowledged
         self.unexpected = []  # responses that no client should get
         self.rate, self.payment_methods = rate, PaymentMethods()
-        self._customer, self._admin, self._chance = customer, admin, chance
-        self._clients = clients
+        self._admin, self._chance = admin, chance
+        self._clients = [customer for customer, _ in zip(itertools.cycle(customers), range(clients), strict=False)]
         self._lock, self._go, self._ended = threading.Lock(), threading.Event(), threading.Event()
         self._follow_ups = deque()  # (due, command, OrderRequest), in no particular order of time
         self._busy = 0
@@ -89,7 +92,8 @@ class Load:
     def start(self):
         """Start the clients' threads."""
         self._began, self._handed_out = time.monotonic(), 0
-        jobs = [self._order] * self._clients + [self._do_follow_ups] * 3 + [self._restock]
+        jobs = [partial(self._order, customer) for customer in self._clients]
+        jobs += [self._do_follow_ups] * 3 + [self._restock]
         self._threads = [threading.Thread(target=self._guard, args=[job], daemon=True) for job in jobs]
         for thread in self._threads:
             thread.start()
@@ -131,11 +135,12 @@ class Load:
 
     # Orders
 
-    def _order(self):
-        client = self._customer.new_connection(self.responses)
+    def _order(self, customer):
+        client = customer.new_connection(self.responses)
         while self._await_rate():
             with self._working():
                 order, body, plans = self._draw()
+                order.customer = customer
                 self._place(client, order, body)
                 if order.order_id:
                     self._plan(order, plans)
@@ -189,6 +194,7 @@ class Load:
         there is one try."""
         with self._lock:
             order = self._record()
+        order.customer = client
         body = self._body(order, products, payment_method)
         order.status, content, order.tries, _ = place(client, body, order.key, retry_seconds)
         order.responded = time.time()
@@ -226,14 +232,15 @@ class Load:
     # Follow-ups
 
     def _do_follow_ups(self):
-        admin, customer = self._admin.new_connection(self.responses), self._customer.new_connection(self.responses)
+        admin = self._admin.new_connection(self.responses)
+        owners = {one: one.new_connection(self.responses) for one in set(self._clients)}
         while not self._ended.is_set():
             self._go.wait()
             with self._working():
                 follow_up = self._next_follow_up()
                 if follow_up:
                     _, command, order = follow_up
-                    self._command(customer if command == "cancel" else admin, command, order)
+                    self._command(owners[order.customer] if command == "cancel" else admin, command, order)
             if not follow_up:
                 time.sleep(0.05)
 

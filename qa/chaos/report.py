@@ -76,13 +76,18 @@ def append(path, table):
         file.write(table + "\n")
 
 
-def write_json(path, outcomes, sale, slowness):
-    """Write the complete result as JSON: {"crash": ..., "slow": ..., "hot_product": ..., "slowness": ...}.
+def told_table(told):
+    """Return what the customers and administrators were told in the whole run, as a Markdown table."""
+    return "\n".join(["| received | |", "|---|---|", *(f"| {name} | {text} |" for name, text in told.items())]) + "\n"
+
+
+def write_json(path, outcomes, told, sale, slowness):
+    """Write the complete result as JSON: {"crash": ..., "slow": ..., "told": ..., "hot_product": ..., "slowness": ...}.
 
     Parts that did not run are null. `slowness`: how many times slower than a fast machine this one was.
     """
     parts = {name: _facts(outcome) if outcome else None for name, outcome in outcomes.items()}
-    parts |= {"hot_product": [vars(one) for one in sale], "slowness": slowness}
+    parts |= {"told": told, "hot_product": [vars(one) for one in sale], "slowness": slowness}
     path.write_text(json.dumps(parts, indent=1, default=str))
 
 

@@ -27,6 +27,7 @@ DECIDED_WITHIN = 30.0  # after the last fault has healed
 ANSWERED_WITHIN = 90.0  # the requests that are open then
 READY_WITHIN = 60.0
 AT_REST_WITHIN = 90.0
+TOLD_WITHIN = 40.0  # then: longer than the lease of a webhook or a mail whose process was killed
 LONGEST_FAULT = 150.0  # including its waits for servers that other faults hold
 # Errors of a fault whose target is down because of another fault.
 UNREACHABLE = (FaultNotInjected, OSError, AMQPError, psycopg2.Error, DBAPIError, TimeoutError)
@@ -240,7 +241,7 @@ class Run:
             self._sandbox.wait_ready(self._limit(READY_WITHIN))
         except Exception as error:  # noqa: BLE001 - reported with the other problems
             self.outcome.problems.append(f"the suite is not ready again: {error}")
-        checks = judge(self._sandbox, self._load, self._limit(AT_REST_WITHIN))
+        checks = judge(self._sandbox, self._load, self._limit(AT_REST_WITHIN), self._limit(TOLD_WITHIN))
         at_rest = time.monotonic() - healed_at
         for check in checks:
             self.outcome.checks[check.name] = check.ids

@@ -26,6 +26,7 @@ from qa.chaos import disk_faults, duplicate_event_faults
 from qa.chaos.clock_faults import Clock
 from qa.chaos.crash_points import CRASHABLE, FOLDER
 from qa.chaos.proxy import Proxies
+from qa.chaos.receivers import Receivers
 from qa.chaos.superuser import superuser
 from qa.chaos.user import Account, User
 from qa.support.client import ADMIN, CUSTOMER, Client
@@ -79,7 +80,9 @@ class Sandbox:
     customer: User
     proxies: Proxies
     clock: Clock | None  # None without libfaketime
+    receivers: Receivers  # of the webhooks and mails
     load: Any = None  # of the run
+    audience: Any = None  # everybody who is told about the orders; None: nobody is asked what they were told
     watch: Any = None  # judges the probes while slow faults are active
     slow_seconds: tuple[float, float] = (4.0, 9.0)  # how long a slow fault is active
     preferred: tuple[str, ...] = ()  # the targets of slow faults that can have one of them
@@ -165,6 +168,9 @@ def sandbox(folder: Path, *, small_disk: bool = False, say=lambda text: print(te
         environment = proxies.start(direct) | {FOLDER: str(folder)}
         if clock is not None:
             environment |= clock.environment()
+        receivers = Receivers()
+        stack.callback(receivers.stop)
+        environment |= receivers.start(clock.environment() if clock is not None else {})
         crashable = {"command": CRASHABLE, "more_variables": [FOLDER]}
         suite = Suite(environment, log_dir=folder / "log", say=_logger(folder, "suite"), **crashable)
         second = Suite(
@@ -190,6 +196,7 @@ def sandbox(folder: Path, *, small_disk: bool = False, say=lambda text: print(te
             User(url, Account(CUSTOMER, PASSWORD)),
             proxies,
             clock,
+            receivers,
         )
         duplicate_event_faults.start_recording(running)
         yield running

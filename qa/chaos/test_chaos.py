@@ -6,6 +6,7 @@ CHAOS_SEED chooses another plan.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,16 @@ def test_all_invariants_hold_after_a_minute_of_faults(outcome):
     assert outcome.crash["sound"], outcome.output[-20_000:]
     assert sum(outcome.crash["faults"].values()) >= 10
     assert outcome.crash["orders"] >= 100
+
+
+def test_the_run_had_webhooks_mails_and_streams_in_its_load(outcome):
+    """Whether each was received is an invariant of the runs."""
+    for name, text in outcome.told.items():
+        assert int(re.match(r"[0-9]+", text)[0]) > 0, f"{name}: {text}"
+    assert re.search(r"[1-9][0-9]* of them repeated", outcome.told["webhooks"]), outcome.told
+    for name in ("streams of notifications", "streams of all events"):
+        streams, connections = map(int, re.match(r"([0-9]+), ([0-9]+) connections", outcome.told[name]).groups())
+        assert connections > streams, outcome.told
 
 
 def test_all_invariants_hold_after_each_slow_fault(outcome):

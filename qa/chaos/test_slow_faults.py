@@ -31,9 +31,8 @@ from qa.chaos.superuser import superuser
 @pytest.fixture
 def sandbox(servers):
     """A sandbox without a suite."""
-    nothing = dict.fromkeys(
-        ("folder", "suite", "second", "environment", "url", "admin", "customer", "proxies", "clock")
-    )
+    names = ("folder", "suite", "second", "environment", "url", "admin", "customer", "proxies", "clock", "receivers")
+    nothing = dict.fromkeys(names)
     return Sandbox(servers=servers, direct=servers.addresses(), slow_seconds=(0.0, 0.01), **nothing)
 
 

@@ -33,8 +33,11 @@ def await_decided(sandbox, healed_at, seconds):
     return time.monotonic() - healed_at
 
 
-def judge(sandbox, load, timeout):
-    """Return all checks when the suite is at rest, or after `timeout` seconds."""
+def judge(sandbox, load, timeout, told_within=0.0):
+    """Return all checks when the suite is at rest, or after `timeout` seconds.
+
+    Webhooks, mails and streams may be `told_within` seconds late.
+    """
     checks = await_rest(sandbox.database_urls, timeout, pause=1.0)
     orders_url = sandbox.database_urls["orders"]
     orders = {str(row["id"]): row for row in read(orders_url, ORDERS)}
@@ -51,6 +54,7 @@ def judge(sandbox, load, timeout):
         *_money(orders, Memory(sandbox.folder).accounts()),
         Check("no status above 499 except 503 and 504", [key for key in load.responses if _is_wrong(key)]),
         Check("no response that a client should not get", list(load.unexpected)),
+        *(sandbox.audience.checks(told_within) if sandbox.audience else ()),
     ]
 
 

@@ -21,7 +21,8 @@ FORWARD = {
     "PENDING": 0,
     **dict.fromkeys(("RESERVED", "AUTHORIZED"), 1),
     **dict.fromkeys(("COMMITTED", "CAPTURED"), 2),
-    **dict.fromkeys(("FAILED", "RELEASED", "RETURNED", "VOIDED", "REFUNDED"), 3),
+    "PARTIALLY_REFUNDED": 3,
+    **dict.fromkeys(("FAILED", "RELEASED", "RETURNED", "VOIDED", "REFUNDED"), 4),
 }
 # The events that a reservation or a payment has published in each of its statuses.
 STOCK_EVENTS = {
@@ -43,6 +44,7 @@ PAYMENT_EVENTS = {
     "FAILED": PAYMENT_EVENT_SETS[:1],
     "AUTHORIZED": PAYMENT_EVENT_SETS[1:2],
     "CAPTURED": PAYMENT_EVENT_SETS[2:3],
+    "PARTIALLY_REFUNDED": PAYMENT_EVENT_SETS[2:3],
     "VOIDED": PAYMENT_EVENT_SETS[3:5],
     "REFUNDED": PAYMENT_EVENT_SETS[5:],
 }
@@ -52,9 +54,12 @@ MONEY_IS_FREE = {"FAILED": "FAILED", "VOIDED": "VOIDED", "REFUNDED": "REFUNDED",
 MONEY_AFTER = {
     "FAILED": {words.DECLINED, words.DECLINED | words.VOIDED},
     "VOIDED": {words.VOIDED, words.AUTHORIZED | words.VOIDED, words.DECLINED | words.VOIDED},
-    "REFUNDED": {words.AUTHORIZED | words.CAPTURED | words.REFUNDED},
+    "REFUNDED": {words.AUTHORIZED | words.CAPTURED},
     "CANCELLED_BEFORE": {0},
 }
+
+
+PARTIAL = "payment.partially_refunded"
 
 
 class Invariants:
@@ -123,7 +128,9 @@ class Invariants:
 
     def _order(self, number, it):
         status, held = it.reservation or (None, ())
-        published = {_name(message) for message, (written, _, _) in enumerate(words.STAGES) if it.bits & written}
+        published = {
+            words.name_of(message) for message, (written, _, _) in enumerate(words.STAGES) if it.bits & written
+        }
         lines = _merged(self._world.scenario.orders[number].lines)
         _require(
             "all lines or none are reserved",
@@ -136,13 +143,15 @@ class Invariants:
             stock_events == STOCK_EVENTS.get(status, set()),
             f"{status}, published: {stock_events}",
         )
-        payment = it.payment and it.payment[0]
+        payment = it.payment and it.payment.status
         payment_events = {name for name in published if name.startswith("payment.")}
+        partial = {name for name in payment_events if name.startswith(PARTIAL)}
         _require(
             "the published events match the payment's status",
-            payment_events in PAYMENT_EVENTS.get(payment, (set(),)),
+            payment_events - partial in PAYMENT_EVENTS.get(payment, (set(),)),
             f"{payment}, published: {payment_events}",
         )
+        self._refunds(it, partial)
         _require(
             "no payment is both captured and voided",
             not (it.money & words.CAPTURED and it.money & words.VOIDED),
@@ -150,6 +159,33 @@ class Invariants:
         )
         if it.saga:
             self._decision(it, published)
+
+    def _refunds(self, it, partial):
+        """The sums of a payment are those of its refunds, at most what was captured; each was published once."""
+        row = it.payment or words.PaymentRow("none")
+        made = [refund for refund in row.refunds if refund.is_made]
+        sums = sum(refund.units for refund in row.refunds), sum(refund.units for refund in made)
+        _require("the sums are those of the refunds", (row.requested, row.refunded) == sums, f"{row}")
+        _require("refunds are at most what was captured", row.refunded <= row.requested <= words.UNITS, f"{row}")
+        _require(
+            "a payment has the status of its refunds",
+            {"REFUNDED": row.refunded == words.UNITS, "PARTIALLY_REFUNDED": 0 < row.refunded < words.UNITS}.get(
+                row.status, not row.refunded
+            ),
+            f"{row}",
+        )
+        named = {f"{PARTIAL}, refund {refund.number}" for refund in made}
+        _require(
+            "the published events match the payment's refunds",
+            partial <= named and len(partial) == len(made) - (row.status == "REFUNDED"),
+            f"{row}, published: {partial}",
+        )
+        _require(
+            "the provider has made every refund that is recorded",
+            all(words.given_back(it.money, refund.number) == refund.units for refund in made)
+            and words.all_given_back(it.money) <= words.UNITS,
+            f"{row}, provider: {it.money:b}",
+        )
 
     def _decision(self, it, published):
         order = it.saga
@@ -236,7 +272,12 @@ class Invariants:
         _require("no settled order counts as stuck", not saga_rules.is_unsettled(it.saga), f"{it.saga}")
 
     def _end(self, it):
-        order, reservation, payment = it.saga, it.reservation and it.reservation[0], it.payment and it.payment[0]
+        order, reservation, payment = it.saga, it.reservation and it.reservation[0], it.payment and it.payment.status
+        _require(
+            "every refund that was requested is made",
+            it.payment is None or it.payment.requested == it.payment.refunded == words.all_given_back(it.money),
+            f"{it.payment}, provider: {it.money:b}",
+        )
         _require("every accepted order is decided", order.status is not OrderStatus.CREATED, "still CREATED")
         if order.status in CONFIRMED_OR_LATER:
             _require(
@@ -245,11 +286,13 @@ class Invariants:
                 f"{order.status}, {reservation}",
             )
             _require(
-                "the payment of a confirmed order is CAPTURED", payment == "CAPTURED", f"{order.status}, {payment}"
+                "the payment of a confirmed order is CAPTURED, unless an administrator has refunded",
+                payment == "CAPTURED" or (payment in {"PARTIALLY_REFUNDED", "REFUNDED"} and it.payment.refunds),
+                f"{order.status}, {payment}",
             )
             _require(
                 "the provider has captured the payment of a confirmed order",
-                it.money == words.AUTHORIZED | words.CAPTURED,
+                words.without_refunds(it.money) == words.AUTHORIZED | words.CAPTURED,
                 f"provider: {it.money:b}",
             )
             _require(
@@ -262,7 +305,8 @@ class Invariants:
         _require("a cancelled order holds no money", payment in MONEY_IS_FREE, f"its payment is {payment}")
         _require(
             "the provider holds no money of a cancelled order",
-            it.money in MONEY_AFTER[payment],
+            words.without_refunds(it.money) in MONEY_AFTER[payment]
+            and words.all_given_back(it.money) == (words.UNITS if payment == "REFUNDED" else 0),
             f"{payment}, provider: {it.money:b}",
         )
         _require(
@@ -278,12 +322,7 @@ def _require(invariant, holds, seen):
 
 
 def _rank(it):
-    return words.payment_rank(services.payment_state(it.payment))
-
-
-def _name(message):
-    event, returned = words.MESSAGES[message]
-    return event + ", returned" * returned
+    return services.rank_of(it.payment)
 
 
 def _merged(lines):

@@ -21,6 +21,7 @@ from qa.model.patches import (
     apply_stale_replies,
     confirm_after_cancellation,
     confirm_on,
+    forget_refunds,
     ignore_when,
     publish_times,
     reserve_available_lines,
@@ -32,7 +33,7 @@ from qa.model.patches import (
     without_lock,
     without_row,
 )
-from qa.model.scenario import Scenario
+from qa.model.scenario import ALL_LEFT, Scenario
 from qa.model.scenarios import ALL, EITHER, EXPIRE, RELAY, SHIP, USER, order_of
 
 A, TWO = ((0, 1),), ((0, 1), (1, 1))
@@ -42,6 +43,12 @@ ANYTHING = Scenario("one order, every command", (order_of(*A, may=ALL, provider=
 TWO_PRODUCTS = Scenario("one order, one product missing", (order_of(*TWO),), stock=(1, 0))
 RIVALS = Scenario("two orders, stock for one", (order_of(*A), order_of(*A)), stock=(1,))
 PLENTY = Scenario("two orders, stock for both", (order_of(*A), order_of(*A)), stock=(2,))
+MAY_REFUND = Scenario(
+    "one order, an administrator refunds two parts, the user cancels",
+    (order_of(*A, may=(USER,), refunds=(1, 1)),),
+    stock=(1,),
+)
+REFUND_ALL = Scenario("one order, an administrator refunds all", (order_of(*A, refunds=(ALL_LEFT,)),), stock=(1,))
 PERSON = Scenario("one order, an adjustment removes the stock", (order_of(*A),), stock=(1,), adjustments=((0, -1),))
 
 
@@ -68,6 +75,8 @@ _VOIDED = payment.Step(_P.VOIDED, payment_events.PaymentVoided)
 _REFUNDED = payment.Step(_P.REFUNDED, payment_events.PaymentRefunded)
 _AUTHORISED = payment.Step(_P.AUTHORIZED, payment_events.PaymentAuthorized)
 _CAPTURES_NOTHING = {state: asked for state, asked in payment.OPERATIONS.items() if asked is not Operation.CAPTURE}
+_PARTLY = payment.Step(_P.PARTIALLY_REFUNDED, payment_events.PaymentPartiallyRefunded)
+_REFUNDS_NO_PART = {state: asked for state, asked in payment.OPERATIONS.items() if state is not _P.REFUNDING_PART}
 _CONFIRM, _CANCEL, _CREATE = OrderConfirmed, OrderCancelled, OrderCreated
 
 MUTANTS = (
@@ -205,6 +214,37 @@ MUTANTS = (
         MAY_CANCEL,
         with_row(payment, (_P.VOIDED, Approved), _AUTHORISED),
     ),
+    # Refunds
+    Mutant("the rest is not refunded after a part", MAY_REFUND, without_row(payment, (_P.PARTIALLY_REFUNDED, _CANCEL))),
+    Mutant(
+        "a cancellation during a refund is forgotten", MAY_REFUND, without_row(payment, (_P.REFUNDING_PART, _CANCEL))
+    ),
+    Mutant(
+        "a cancellation during a second refund is forgotten",
+        MAY_REFUND,
+        without_row(payment, (_P.REFUNDING_MORE, _CANCEL)),
+    ),
+    Mutant(
+        "a refund can be requested while all that is left is refunded",
+        MAY_REFUND,
+        with_row(payment, (_P.REFUNDING, payment.RefundRequested), payment.Step(_P.REFUNDING)),
+    ),
+    Mutant(
+        "a refund can be requested before the capture",
+        MAY_REFUND,
+        with_row(payment, (_P.AUTHORIZED, payment.RefundRequested), payment.Step(_P.AUTHORIZED)),
+    ),
+    Mutant(
+        "the last refund is published as a part",
+        REFUND_ALL,
+        with_row(payment, (_P.REFUNDING_PART, payment.FullyRefunded), _PARTLY),
+    ),
+    Mutant(
+        "a refund is not requested from the provider",
+        MAY_REFUND,
+        with_replacement(payment, "OPERATIONS", _REFUNDS_NO_PART),
+    ),
+    Mutant("the outcome of a refund that comes again is recorded again", MAY_REFUND, forget_refunds()),
     # Orders
     Mutant("the stock alone confirms", PLAIN, confirm_on(lambda it: it.stock == "RESERVED")),
     Mutant("the payment alone confirms", PLAIN, confirm_on(lambda it: it.payment == "AUTHORIZED")),

@@ -7,15 +7,21 @@ from orders.saga import Command
 USER, ADMIN, EXPIRE = Command.CANCEL_BY_USER, Command.CANCEL_BY_ADMIN, Command.EXPIRE
 SHIP, DELIVER = Command.SHIP, Command.DELIVER
 APPROVED, DECLINED = "approved", "declined"
+ALL_LEFT = 0
 
 
 @dataclass(frozen=True)
 class OrderSpec:
-    """One order: its lines as (product, quantity), the possible commands, and the possible outcomes of the provider."""
+    """One order: its lines as (product, quantity), the possible commands, and the possible outcomes of the provider.
+
+    The total of every order has vocabulary.UNITS units of money.
+    """
 
     lines: tuple[tuple[int, int], ...]
     commands: frozenset = frozenset()
     outcomes: tuple[str, ...] = (APPROVED,)
+    refunds: tuple[int, ...] = ()
+    """The refunds that an administrator may ask for, each once and at any time: units, or ALL_LEFT."""
     foreign: bool = False
     """The order does not exist in orders: its events are foreign, so they may also contradict each other."""
 

@@ -7,7 +7,7 @@ only states that the one without an inbox also sees, so they are not counted.)
 from dataclasses import replace
 
 from orders.saga import Command
-from qa.model.scenario import APPROVED, DECLINED, OrderSpec, Scenario
+from qa.model.scenario import ALL_LEFT, APPROVED, DECLINED, OrderSpec, Scenario
 
 USER, ADMIN, EXPIRE = Command.CANCEL_BY_USER, Command.CANCEL_BY_ADMIN, Command.EXPIRE
 SHIP, DELIVER = Command.SHIP, Command.DELIVER
@@ -16,9 +16,9 @@ EITHER = (APPROVED, DECLINED)
 ONE_A, TWO_A = ((0, 1),), ((0, 2),)
 
 
-def order_of(*lines, may=(), provider=(APPROVED,)):
-    """Return an order of these lines, with the commands `may` and the outcomes `provider`."""
-    return OrderSpec(tuple(lines), frozenset(may), tuple(provider))
+def order_of(*lines, may=(), provider=(APPROVED,), refunds=()):
+    """Return an order of these lines, with the commands `may`, the outcomes `provider`, and the refunds."""
+    return OrderSpec(tuple(lines), frozenset(may), tuple(provider), tuple(refunds))
 
 
 def _scarce(one, two):
@@ -60,7 +60,13 @@ PEOPLE = Scenario(
 SCARCE = Scenario("two orders, two products, scarce", **_scarce({"may": (USER,)}, {"provider": EITHER}))
 TWINS = Scenario("two equal orders, stock for one", orders=(order_of((0, 1)),) * 2, stock=(1,))
 
-SHORT = (STRANGER, NOTHING_THERE, ONE_ORDER, RELAY, PEOPLE, SCARCE, TWINS, _with_inbox(TWINS))
+REFUNDS = Scenario(
+    "one order, an administrator refunds parts and the rest, the user cancels",
+    orders=(order_of((0, 1), may=(USER,), refunds=(1, 2, ALL_LEFT)),),
+    stock=(1,),
+)
+
+SHORT = (STRANGER, NOTHING_THERE, ONE_ORDER, RELAY, PEOPLE, SCARCE, TWINS, REFUNDS, _with_inbox(TWINS))
 
 LONG = (
     STRANGER,
@@ -87,6 +93,7 @@ LONG = (
         orders=(order_of((0, 1), may=(USER,), provider=EITHER),) * 2,
     ),
     Scenario("three equal orders, stock for two", orders=(order_of((0, 1)),) * 3, stock=(2,)),
+    REFUNDS,
 )
 """Millions of states: they take minutes and gigabytes."""
 

@@ -15,8 +15,7 @@ def describe(scenario, label):
         product, delta = scenario.adjustments[what]
         return f"{verb} {PRODUCTS[product]} by {delta:+d}"
     if isinstance(what, int):
-        event, returned = words.MESSAGES[what]
-        what = event + " (returned)" * returned
+        what = words.name_of(what)
     return f"order {number + 1}: {verb} {what}" + "".join(f" -> {_plain(each)}" for each in write)
 
 
@@ -24,7 +23,7 @@ def _plain(write):
     """Format what a transaction of orders, inventory or payments writes."""
     if isinstance(write, str):
         return write
-    if not isinstance(write[0], tuple):  # a payment's status, and whether its capture or its end is requested
+    if isinstance(write, words.PaymentRow):
         return words.payment_words(write)
     if len(write) == 2 and isinstance(write[0][1], tuple):  # a reservation, and stock levels
         (status, _), balances = write

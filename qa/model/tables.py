@@ -45,6 +45,9 @@ RESERVATION = Table(
 
 REMEMBERED, CAPTURING, VOIDING = "PENDING, cancelled", "AUTHORIZED, confirmed", "AUTHORIZED, cancelled"
 CAPTURING_TO_REFUND, REFUNDING = "AUTHORIZED, confirmed, cancelled", "CAPTURED, cancelled"
+REFUNDING_PART, REFUNDING_MORE = "CAPTURED, refund requested", "PARTIALLY_REFUNDED, refund requested"
+REFUNDING_REST = "PARTIALLY_REFUNDED, cancelled"
+PARTLY, FULLY = ("payment.partially_refunded",), ("payment.refunded",)
 _PAYMENT = {
     (None, "order.created"): {("PENDING", ())},
     ("PENDING", "approved"): {("AUTHORIZED", ("payment.authorized",))},
@@ -55,7 +58,24 @@ _PAYMENT = {
     ("AUTHORIZED", "order.cancelled"): {(VOIDING, ())},
     (VOIDING, "voided"): {("VOIDED", ("payment.voided",))},
     ("CAPTURED", "order.cancelled"): {(REFUNDING, ())},
-    (REFUNDING, "refunded"): {("REFUNDED", ("payment.refunded",))},
+    (REFUNDING, "refunded"): {("REFUNDED", FULLY), (REFUNDING_REST, PARTLY)},
+    # What an administrator asks for. A refund of which the outcome comes again changes nothing.
+    ("CAPTURED", "refund requested"): {(REFUNDING_PART, ())},
+    (REFUNDING_PART, "refund requested"): {(REFUNDING_PART, ())},
+    (REFUNDING_PART, "refunded"): {("REFUNDED", FULLY), ("PARTIALLY_REFUNDED", PARTLY), (REFUNDING_MORE, PARTLY)},
+    (REFUNDING_PART, "order.cancelled"): {(REFUNDING, ())},
+    ("PARTIALLY_REFUNDED", "refund requested"): {(REFUNDING_MORE, ())},
+    ("PARTIALLY_REFUNDED", "refunded"): {UNCHANGED},
+    ("PARTIALLY_REFUNDED", "order.cancelled"): {(REFUNDING_REST, ())},
+    (REFUNDING_MORE, "refund requested"): {(REFUNDING_MORE, ())},
+    (REFUNDING_MORE, "refunded"): {
+        UNCHANGED,
+        ("REFUNDED", FULLY),
+        ("PARTIALLY_REFUNDED", PARTLY),
+        (REFUNDING_MORE, PARTLY),
+    },
+    (REFUNDING_MORE, "order.cancelled"): {(REFUNDING_REST, ())},
+    (REFUNDING_REST, "refunded"): {UNCHANGED, ("REFUNDED", FULLY), (REFUNDING_REST, PARTLY)},
     (CAPTURING, "order.cancelled"): {(CAPTURING_TO_REFUND, ())},
     (CAPTURING_TO_REFUND, "captured"): {(REFUNDING, ("payment.captured",))},
     ("PENDING", "order.cancelled"): {(REMEMBERED, ())},
@@ -65,7 +85,8 @@ _PAYMENT = {
     (None, "order.cancelled"): {("a tombstone", ())},
     (None, "order.confirmed"): {ERROR},
 }
-_AUTHORISED = ("AUTHORIZED", CAPTURING, VOIDING, CAPTURING_TO_REFUND, "CAPTURED", REFUNDING, "VOIDED", "REFUNDED")
+_CAPTURED = ("CAPTURED", REFUNDING, REFUNDING_PART, "PARTIALLY_REFUNDED", REFUNDING_MORE, REFUNDING_REST, "REFUNDED")
+_AUTHORISED = ("AUTHORIZED", CAPTURING, VOIDING, CAPTURING_TO_REFUND, "VOIDED", *_CAPTURED)
 _PAYMENT_STATUSES = ("PENDING", REMEMBERED, *_AUTHORISED, "FAILED", "a tombstone")
 PAYMENT = Table(
     "payment",
@@ -74,7 +95,7 @@ PAYMENT = Table(
         *_others(_PAYMENT, _PAYMENT_STATUSES, ORDER_EVENTS),
         # The provider's outcome again, from another instance. A repeated request has the same outcome.
         *((status, "approved") for status in _AUTHORISED),
-        *((status, "captured") for status in ("CAPTURED", REFUNDING, "REFUNDED")),
+        *((status, "captured") for status in _CAPTURED),
         *((status, "voided") for status in ("VOIDED", "FAILED")),
         *((status, "declined") for status in ("VOIDED", "FAILED")),
         ("REFUNDED", "refunded"),

@@ -99,7 +99,7 @@ class World:
     def _is_progress(self, order, after):
         """Whether something irreversible was done: more bits are set, or a payment has moved forward."""
         before, then = Order(*self.orders.values[order]), Order(*self.orders.values[after])
-        ranks = [words.payment_rank(services.payment_state(self.payments.values[it.payment])) for it in (before, then)]
+        ranks = [services.rank_of(self.payments.values[it.payment]) for it in (before, then)]
         return then.bits != before.bits or ranks[0] < ranks[1]
 
     # Steps of one order
@@ -108,7 +108,12 @@ class World:
         """Return all possible steps of an order, given the stock."""
         key = number, order, stock
         if key not in self._steps:
-            found = (*self._deliveries(*key), *self._provider_outcomes(number, order), *self._commands(number, order))
+            found = (
+                *self._deliveries(*key),
+                *self._provider_outcomes(number, order),
+                *self._commands(number, order),
+                *self._refund_requests(number, order),
+            )
             self._steps[key] = tuple(step for step in found if step.opens is not None or step.after != order)
         return self._steps[key]
 
@@ -189,9 +194,9 @@ class World:
         key = number, result, order.payment, order.money
         if key not in self._handled:
             row = self.payments.values[order.payment]
-            hit = self._hits("payment", row, result)
+            hit = self._hits("payment", row, result.partition(" ")[0])
             try:
-                money = services.ask_provider(order.money, result)
+                money = services.ask_provider(row, order.money, result)
             except services.ProviderRefuses as error:
                 raise Broken("the provider is asked nothing that it refuses", f"{result}, {row}") from error
             outcome = services.record_outcome(number, row, result, money)
@@ -217,11 +222,11 @@ class World:
 
         An authorisation may also be asked for by a process that has lost its lease, while another one voids.
         """
-        operation = services.operation_of(self.payments.values[order.payment])
-        known = {result for result, (done, _, _) in services.CALLS.items() if order.money & done}
-        if operation in services.RESULTS:
-            known.add(services.RESULTS[operation])
-        waits = self.payments.values[order.payment][0] == "PENDING" or operation is Operation.AUTHORISE
+        row = self.payments.values[order.payment]
+        known = services.results_of(order.money)
+        if result := services.result_of(row):
+            known.add(result)
+        waits = row.status == "PENDING" or services.operation_of(row) is Operation.AUTHORISE
         if waits and not order.money & (words.AUTHORIZED | words.DECLINED | words.VOIDED):
             known.update(self.scenario.orders[number].outcomes)
         return sorted(known)
@@ -236,6 +241,22 @@ class World:
             if outcome is not None:
                 needs = self._locks.row("orders", number)
                 yield self._begin(("orders is told to", number, str(command)), it, "orders", 0, outcome, needs, False)
+
+    def _refund_requests(self, number, order):
+        """What an administrator asks payments for."""
+        it = Order(*self.orders.values[order])
+        row = self.payments.values[it.payment]
+        asked = {refund.number for refund in row.refunds} if row else set()
+        for which, units in enumerate(self.scenario.orders[number].refunds if row else ()):
+            key = number, "refund", which, it.payment, it.money
+            if which not in asked and key not in self._handled:
+                outcome = self._handled[key] = services.request_refund(number, row, which, units, it.money)
+                if outcome is not None:
+                    self._hits("payment", row, "refund requested")(outcome, outcome.write)
+            if which not in asked and self._handled[key] is not None:
+                label = "payments is told to", number, f"refund {which}"
+                needs = self._locks.row("payments", number)
+                yield self._begin(label, it, "payments", 0, self._handled[key], needs, False)
 
     def _begin(self, label, order, service, handled, outcome, holds, progress):
         """Begin a transaction. Its calls to the provider take effect at once, and a rollback does not undo them."""

@@ -15,13 +15,13 @@ import time
 from pathlib import Path
 
 from deploy.local.servers import Servers
-from qa.remedies import hazards, outside_calls, pitfalls
+from qa.remedies import customers, hazards, outside_calls, pitfalls
 from qa.remedies.remedy import apply_all
 from qa.remedies.table import put_into_docs, table_in_docs
 from qa.support.machine_speed import slowness
 
 ROOT = Path(__file__).parent.parent.parent
-MODULES = (hazards, pitfalls, outside_calls)
+MODULES = (hazards, pitfalls, outside_calls, customers)
 TIMEOUT_SECONDS = 240
 # How long a test waits for something that a removed remedy prevents. The unchanged tree must pass with it.
 WAIT_SECONDS = 15.0
@@ -29,7 +29,7 @@ WAIT_SECONDS = 15.0
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("only", nargs="*", help="hazards (H7), pitfalls (15) and calls outside (W1)")
+    arguments.add_argument("only", nargs="*", help="hazards (H7), pitfalls (15), calls outside (W1) and customers (C1)")
     only = set(arguments.parse_args().only)
     chosen = [
         (module, remedy) for module in MODULES for remedy in module.REMEDIES if not only or remedy.against in only

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from qa.remedies import hazards, outside_calls, pitfalls
+from qa.remedies import customers, hazards, outside_calls, pitfalls
 from qa.remedies.remedy import Patch, Remedy, apply_all
 from qa.remedies.table import outcomes, render_table, table_in_docs, without_times
 
 ROOT = Path(__file__).parent.parent.parent
-MODULES = (hazards, pitfalls, outside_calls)
+MODULES = (hazards, pitfalls, outside_calls, customers)
 REMEDIES = [remedy for module in MODULES for remedy in module.REMEDIES]
 
 

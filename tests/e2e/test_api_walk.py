@@ -17,6 +17,7 @@ from tests.support import TEST_TIMEOUT_SECONDS, eventually
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
+EXAMPLES = {"js", "http", "python"}  # which are not run here
 END = "-- end of block --"
 SECONDS = 900  # on a slow machine; normally a few
 
@@ -25,7 +26,7 @@ def steps():
     """Return [commands, shown output] for each block of docs/api.md; None if the document shows no output."""
     found = []
     for kind, text in BLOCK.findall((ROOT / "docs/api.md").read_text()):
-        if kind == "js":  # an example for web pages
+        if kind in EXAMPLES:
             continue
         if kind == "sh":
             found.append([text, None])

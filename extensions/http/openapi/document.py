@@ -6,11 +6,12 @@ problems.py describes the errors of a route, schemas.py the bodies of requests a
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import BaseModel
 
-from contracts.examples import EXAMPLES, FILES
+from contracts.base import Event
+from contracts.examples import EXAMPLES, FILES, SENT
 from extensions.http.message.conditional import NOT_MODIFIED
 from extensions.http.message.request import Access
 from extensions.http.openapi.problems import (
@@ -22,6 +23,7 @@ from extensions.http.openapi.problems import (
     problems_of,
 )
 from extensions.http.openapi.schemas import Schema, page, page_name, query_fields, reference, schemas
+from extensions.http.openapi.webhooks import parameters, webhooks
 from extensions.http.routing.declaration import RouteDeclaration
 from extensions.http.routing.route import routes_of
 
@@ -73,8 +75,11 @@ LAST_EVENT_ID = {
 
 
 def document(service: type, info: Schema) -> Schema:
-    """Describe all routes of a service class; `info` is OpenAPI's Info Object."""
-    routes = routes_of(service)
+    """Describe all routes of a service class; `info` is OpenAPI's Info Object.
+
+    A service that sends events to endpoints of users names their classes as `sent_events`.
+    """
+    routes, sent = routes_of(service), getattr(service, "sent_events", ())
     paths: dict[str, Schema] = {}
     for name, route in routes.items():
         operation = _Operation(service, name, route, routes)
@@ -86,7 +91,8 @@ def document(service: type, info: Schema) -> Schema:
         "servers": [{"url": "/", "description": "The gateway that served this document."}],
         "tags": _tags(service, routes),
         "paths": paths,
-        "components": _components(list(routes.values())),
+        **({"webhooks": webhooks(sent, SENT)} if sent else {}),
+        "components": _components(list(routes.values()), sent),
     }
 
 
@@ -195,7 +201,7 @@ def _about(module: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _components(routes: list[RouteDeclaration]) -> Schema:
+def _components(routes: list[RouteDeclaration], sent: Sequence[type[Event]]) -> Schema:
     bodies = {route.body for route in routes if route.body}
     views = {route.response for route in routes if route.response}
     pages = {page_name(route.response): page(route.response) for route in routes if route.paged and route.response}
@@ -204,7 +210,7 @@ def _components(routes: list[RouteDeclaration]) -> Schema:
     problems = dict(problem for route in routes for problem in problems_of(route).values())
     return {
         "schemas": {
-            **schemas(bodies, views),
+            **schemas(bodies, {*views, *sent}),
             **pages,
             "Problem": problem_schema(sorted(codes)),
         },
@@ -214,6 +220,7 @@ def _components(routes: list[RouteDeclaration]) -> Schema:
             "IfMatch": IF_MATCH,
             "IfNoneMatch": IF_NONE_MATCH,
             **({"LastEventId": LAST_EVENT_ID} if any(route.is_stream for route in routes) else {}),
+            **parameters(sent),
         },
         "headers": {name: {"description": text, "schema": schema} for name, (text, schema) in HEADERS.items()},
         "securitySchemes": {

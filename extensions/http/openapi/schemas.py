@@ -37,7 +37,7 @@ def page(view: type[View]) -> Schema:
     }
 
 
-def schemas(bodies: Iterable[type[Request]], views: Iterable[type[View]]) -> Schema:
+def schemas(bodies: Iterable[type[Request]], views: Iterable[type[BaseModel]]) -> Schema:
     """Return the schemas of all these models and of the models that they contain, by name."""
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in bodies]
     models += [(model, "serialization") for model in views]

@@ -444,6 +444,31 @@ class TestFailures:
         read = service.get_webhook(webhook["id"], actor=actor)
         assert (read["is_enabled"], read["failing_since"]) == (True, None)
 
+    def test_a_clock_that_was_set_back_delays_no_first_attempt(self, service, receiver, bus, rows):
+        """The delivery and its work item were stored while the clock of the database was an hour ahead."""
+        actor, hook = customer(), receiver()
+        webhook = service.create_webhook(url=hook.url, actor=actor)
+        bus.publish(confirmed(actor))
+        settled(service, webhook, actor)
+        later = "clock_timestamp() + interval '1 hour'"
+        rows(f"UPDATE webhooks SET paused_until = {later}")
+        rows(f"UPDATE webhook_deliveries SET state = 'PENDING', attempts = 0, next_attempt_at = {later}")
+        rows(f"INSERT INTO work_items (key, kind, next_attempt_at) SELECT id, 'webhooks', {later} FROM webhooks")
+        eventually(lambda: len(hook.received) == 2)
+
+    def test_a_clock_that_was_set_back_by_a_day_delays_no_repetition(self, service, receiver, bus, rows):
+        statuses = [500, 200]
+        actor, hook = customer(), receiver(lambda _: statuses.pop(0))
+        webhook = service.create_webhook(url=hook.url, actor=actor)
+        bus.publish(confirmed(actor))
+        attempted(service, webhook, actor, 1)
+        later = "clock_timestamp() + interval '1 day'"
+        rows(f"UPDATE webhooks SET paused_until = {later}")
+        rows(f"UPDATE webhook_deliveries SET next_attempt_at = {later}")
+        rows(f"UPDATE work_items SET next_attempt_at = {later} WHERE lease IS NULL")
+        [delivery] = settled(service, webhook, actor)
+        assert delivery["state"] == "DELIVERED"
+
     def test_a_large_response_is_kept_up_to_its_bound(self, service, receiver, bus):
         actor, hook = customer(), receiver(lambda _: (200, {}, b"\x00\xff" + b"x" * 100_000))
         webhook = service.create_webhook(url=hook.url, actor=actor)
@@ -585,6 +610,26 @@ class TestIsolation:
         hook.respond = lambda _: 200
         rows("UPDATE work_items SET next_attempt_at = clock_timestamp() WHERE lease IS NULL")
         eventually(lambda: len(rows("SELECT FROM webhook_deliveries WHERE state = 'DELIVERED'")) >= 20)
+
+    def test_a_locked_endpoint_delays_only_itself(self, service, receiver, bus, rows):
+        locked, other, hook, waiting = customer(), customer(), receiver(), []
+        webhook = service.create_webhook(url=hook.url, actor=locked)
+        unlocked = service.create_webhook(url=receiver().url, actor=other)
+
+        def is_settled():
+            waiting.extend(rows("SELECT query FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+            [delivery] = service.list_deliveries(unlocked["id"], actor=other)["items"] or [{"state": "none"}]
+            return delivery["state"] == "DELIVERED"
+
+        with database("notifications").begin() as connection:
+            connection.execute(text("SELECT FROM webhooks WHERE id = :id FOR UPDATE"), {"id": webhook["id"]})
+            bus.publish(created(locked))
+            eventually(lambda: hook.received)
+            bus.publish(created(other))
+            eventually(is_settled)
+        assert waiting == []
+        settled(service, webhook, locked)
+        assert len(hook.received) == 1
 
     def test_requests_to_one_endpoint_are_bounded(self, service, receiver, bus):
         actor, hook = customer(), receiver(lambda _: eventlet.sleep(0.2) or 200)

@@ -9,6 +9,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from contracts.base import Request
+from contracts.events import EVENTS
 from contracts.examples import EXAMPLES
 from extensions.http.message.request import Access
 from extensions.http.openapi.document import document
@@ -165,6 +166,17 @@ def test_lists_are_paginated_and_document_the_link_header():
     assert answer["content"]["application/json"]["schema"]["$ref"].endswith("/OrderPage")
     assert "Link" in answer["headers"]
     assert SCHEMAS["OrderPage"]["required"] == ["items", "next_cursor"]
+
+
+def test_every_event_that_an_endpoint_can_receive_is_described():
+    names = SCHEMAS["CreateWebhook"]["properties"]["events"]["items"]["enum"]
+    assert set(DOCUMENT["webhooks"]) == {name for name in names if "*" not in name}
+    for name, item in DOCUMENT["webhooks"].items():
+        content = item["post"]["requestBody"]["content"]["application/json"]
+        assert content["example"]["type"] == name
+        Draft202012Validator({**content["schema"], "components": {"schemas": SCHEMAS}}).validate(content["example"])
+        event = EVENTS[name].model_validate(content["example"]["data"])
+        assert event.model_dump(mode="json", exclude_none=True) == content["example"]["data"]
 
 
 def test_created_resources_link_to_their_operations():

@@ -53,6 +53,20 @@ def test_a_message_that_comes_again_is_dropped(reader):
     assert positions(seen) == ["5-0", "6-0", "7-0"]
 
 
+@pytest.mark.parametrize("arrives", [False, True])
+def test_a_count_of_no_messages_means_nothing_once_one_has_arrived(reader, arrives):
+    """The count is old, or the message came between the subscription and the response with the count."""
+
+    def declare(_queue, passive):
+        assert passive
+        if arrives:
+            take(reader, 5)
+        return SimpleNamespace(message_count=0)
+
+    reader._end_if_empty(SimpleNamespace(queue_declare=declare))
+    assert reader.last == (Position(5, 0) if arrives else START)
+
+
 def test_the_memory_is_bounded(reader, monkeypatch):
     monkeypatch.setattr(module, "MAX_RECENT", 3)
     for offset in range(10):
