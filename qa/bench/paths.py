@@ -51,7 +51,7 @@ def walk(url, customer, admin, order, product):
 
 
 def _imports(url, admin, product):
-    """Import a product and its stock. Returns the ids of the imports by the path that shows one."""
+    """Import a product and its stock. Returns the ids of the imports by the paths that show one."""
     files = {
         "/products/import": f"sku,name,price\nIMPORTED-{uuid4().hex[:8]},Imported,1.00\n",
         "/inventory/import": f"product_id,quantity\n{product['id']},1000\n",
@@ -62,7 +62,8 @@ def _imports(url, admin, product):
         connection = import_file.connect(url)
         _, imported = import_file.call(connection, "POST", path, file, headers)
         connection.close()
-        found[f"{path}s/{{import_id}}"] = {"import_id": imported["id"]}
+        for shown in (f"{path}s/{{import_id}}", f"{path}s/{{import_id}}/events"):
+            found[shown] = {"import_id": imported["id"]}
     return found
 
 
