@@ -39,6 +39,7 @@ from extensions.rpc.call_format import budget_of, decode_call, encode_reply
 from extensions.rpc.call_slots import CallSlots
 from extensions.rpc.health_calls import HEALTH, HealthCalls
 from extensions.rpc.signature import WireSignature, rpc_methods
+from extensions.runtime.backoff import Backoff
 from extensions.runtime.interruptions import INTERRUPTIONS
 from extensions.runtime.progress import Loop, loops_of
 from extensions.storage.engine import is_outage, is_statement_timeout
@@ -54,6 +55,8 @@ STOP_SECONDS = 6.0
 CALLS_OVER_LIMIT = 48
 # How long a reply waits for the connection to be opened again.
 REPLY_SECONDS = 1.0
+# How long an outage of the database may last until a message that is not a call is only logged.
+DEAD_LETTER_SECONDS = 30.0
 # While calls are under way, one of them ends within this time. It is more than the longest deadline, that of an audit.
 CALLS_SECONDS = 330.0
 WAITED = "The call waited behind other calls for too long. Nothing was done."
@@ -314,13 +317,21 @@ class RpcServer(SharedExtension):
         self.sender.send(channel, reply, REPLY_SECONDS)
 
     def _store_dead_letter(self, channel: Any, message: amqp.Message, error: Exception) -> None:
+        """Store a message that is not a call. During an outage of the database, try again for DEAD_LETTER_SECONDS."""
         reason = str(error) if isinstance(error, Undecodable) else f"{type(error).__name__}: {error}"
         is_forged = isinstance(error, Forged)
-        try:
-            self.dead_letters.store(self.queue, message, reason, attempts=0, with_body=False, is_forged=is_forged)
-        except Exception:
-            log.exception("a message that is not a call could not be stored as a dead letter: %s", reason)
-        ack(channel, message.delivery_tag)
+        backoff, last_try = Backoff(), time.monotonic() + DEAD_LETTER_SECONDS
+        while self._is_open(channel):  # otherwise it is delivered again
+            try:
+                self.dead_letters.store(self.queue, message, reason, attempts=0, with_body=False, is_forged=is_forged)
+            except Exception as failure:
+                pause = backoff.next_pause()
+                if is_outage(failure) and time.monotonic() + pause < last_try:
+                    eventlet.sleep(pause)
+                    continue
+                log.exception("a message that is not a call could not be stored as a dead letter: %s", reason)
+            ack(channel, message.delivery_tag)
+            return
 
 
 class Rpc(Entrypoint):

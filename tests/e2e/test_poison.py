@@ -47,7 +47,9 @@ def dead(service):
 
 
 def are_dead(expected):
-    assert {service: dead(service) for service in SERVICES} == expected
+    found = {service: dead(service) for service in SERVICES}
+    wrong = {name: (found[name], count) for name, count in expected.items() if found[name] != count}
+    assert wrong == {}, "found and expected"
     return True
 
 

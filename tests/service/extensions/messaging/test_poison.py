@@ -18,12 +18,13 @@ from contracts.ids import new_id
 from contracts.orders import OrderShipped
 from contracts.users import UserUpdated
 from extensions.messaging import listener, sender, topology
-from extensions.messaging.dead_letters import MAX_REQUEUES, REQUEUES_HEADER
+from extensions.messaging.dead_letters import MAX_REQUEUES, REQUEUES_HEADER, DeadLetters
 from extensions.messaging.event_handler import handles
 from extensions.messaging.retries import attempts_of
 from extensions.messaging.topology import DEAD_LETTERS, RPC_EXCHANGE
 from extensions.operations import operations
 from extensions.rpc.server import rpc
+from extensions.storage.engine import DatabaseUnavailable
 from extensions.storage.unit_of_work import Work
 from gateway.service import GatewayService
 from notifications.models import Base
@@ -277,6 +278,22 @@ def test_pitfall_05_a_thousand_invalid_calls_delay_the_next_call_only_briefly(vi
     assert Caller(timeout=30).notifications.echo(1) == [[1], {}]
     eventually(lambda: len(letters()) == 1000)
     assert_well(victim, bus, caller)
+
+
+def test_an_invalid_call_during_an_outage_of_the_database_becomes_a_dead_letter(victim, bus, caller, monkeypatch):
+    tries, store = [], DeadLetters._insert_together
+
+    def fail_twice(self, rows):
+        tries.append(rows)
+        if len(tries) <= 2:
+            raise DatabaseUnavailable
+        store(self, rows)
+
+    monkeypatch.setattr(DeadLetters, "_insert_together", fail_twice)
+    bus.publish_raw("notifications.echo", "[]", RPC_EXCHANGE, reply_to="nowhere")
+    assert "no call" in the_letter().error
+    assert_well(victim, bus, caller)
+    assert len(letters()) == 1
 
 
 @pytest.mark.parametrize("interruption", [eventlet.Timeout, GreenletExit, SystemExit], ids=lambda kind: kind.__name__)
