@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from contracts.base import Json, Page, PageRequest
-from contracts.imports import CSV, JSON_LINES, ImportNotFound, ImportOptions, ImportView
+from contracts.imports import ImportOptions, ImportView
 from contracts.inventory import (
     AdjustStock,
     MovementView,
@@ -41,19 +41,7 @@ class Routes:
         """List the stock of every product."""
         return self.services.inventory.list_stock(request.query, actor=request.actor)
 
-    @route(
-        "POST",
-        "/inventory/import",
-        access=Access.ADMIN,
-        service="inventory",
-        query=ImportOptions,
-        consumes=(CSV, JSON_LINES),
-        seconds=uploads.UPLOAD_SECONDS + 2 * uploads.RESULT_SECONDS,
-        max_concurrent=4,
-        response=ImportView,
-        other_statuses=(202,),
-        idempotent=True,
-    )
+    @route("POST", "/inventory/import", service="inventory", **uploads.IMPORT)
     def import_stock(self, request: HttpRequest[None, ImportOptions]) -> Response:
         """Set the quantity on hand of many products by a file.
 
@@ -63,14 +51,7 @@ class Routes:
         """
         return uploads.import_file(request, self.services.inventory, "/inventory/imports/{id}")
 
-    @route(
-        "GET",
-        "/inventory/imports/{import_id}",
-        access=Access.ADMIN,
-        service="inventory",
-        response=ImportView,
-        errors=(ImportNotFound,),
-    )
+    @route("GET", "/inventory/imports/{import_id}", service="inventory", **uploads.GET_IMPORT)
     def get_stock_import(self, request: HttpRequest, import_id: UUID) -> Json[ImportView]:
         """Show the progress and the result of an import."""
         return self.services.inventory.get_import(import_id, actor=request.actor)

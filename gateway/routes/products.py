@@ -14,7 +14,7 @@ from contracts.catalog import (
     UpdateProduct,
 )
 from contracts.errors import NotAuthenticated, PermissionDenied
-from contracts.imports import CSV, JSON_LINES, ImportNotFound, ImportOptions, ImportView
+from contracts.imports import CSV, JSON_LINES, ImportOptions, ImportView
 from contracts.services import Services
 from extensions.cache.versioned_cache import VersionedCache
 from extensions.http.message import media_types
@@ -66,19 +66,7 @@ class Routes:
             request.require_admin()
         return self.services.catalog.list_products(request.query, actor=request.actor)
 
-    @route(
-        "POST",
-        "/products/import",
-        access=Access.ADMIN,
-        service="catalog",
-        query=ImportOptions,
-        consumes=(CSV, JSON_LINES),
-        seconds=uploads.UPLOAD_SECONDS + 2 * uploads.RESULT_SECONDS,
-        max_concurrent=4,
-        response=ImportView,
-        other_statuses=(202,),
-        idempotent=True,
-    )
+    @route("POST", "/products/import", service="catalog", **uploads.IMPORT)
     def import_products(self, request: HttpRequest[None, ImportOptions]) -> Response:
         """Create and change many products by a file.
 
@@ -88,14 +76,7 @@ class Routes:
         """
         return uploads.import_file(request, self.services.catalog, "/products/imports/{id}")
 
-    @route(
-        "GET",
-        "/products/imports/{import_id}",
-        access=Access.ADMIN,
-        service="catalog",
-        response=ImportView,
-        errors=(ImportNotFound,),
-    )
+    @route("GET", "/products/imports/{import_id}", service="catalog", **uploads.GET_IMPORT)
     def get_product_import(self, request: HttpRequest, import_id: UUID) -> Json[ImportView]:
         """Show the progress and the result of an import."""
         return self.services.catalog.get_import(import_id, actor=request.actor)
