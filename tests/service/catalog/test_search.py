@@ -9,9 +9,8 @@ import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session
 
-from catalog import queries
+from catalog import matching, queries
 from catalog import search as search_module
-from catalog.models import Product
 from catalog.service import CatalogService
 from contracts.base import OPERATOR
 from contracts.catalog import ProductFilter
@@ -90,6 +89,31 @@ def test_a_part_of_the_text_does_not_continue_in_the_next_one(catalog):
         assert catalog.list_products(search=search)["items"] == [], search
 
 
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("rmızı bardağı", ["N1"]),  # it ends a word, then follows a word
+        ("ardağı 47", ["N1"]),
+        ("711", ["N1"]),
+        ("876", ["XY-98765"]),
+        ("ardağı", ["N1", "N2"]),
+        ("ki bardağı çok", ["N2"]),  # the first word is too short to be looked for
+        ("ardağı 71", []),  # the last word must begin one
+        ("rmızı 4711", []),  # not one after the other
+        ("zı ba", []),  # too short
+    ],
+)
+def test_a_part_of_the_text_is_found(catalog, typed, expected):
+    add(catalog, **{"N1": "Kırmızı Bardağı 4711", "N2": "Eski Bardağı Çok", "XY-98765": "Kilim"})
+    assert sorted(skus(catalog.list_products(search=typed))) == expected
+
+
+def test_of_many_words_with_a_part_the_shortest_ones_count(catalog, monkeypatch):
+    monkeypatch.setattr(matching, "MOST_WITH_PART", 2)
+    add(catalog, N1="Xardak", N2="Yyardak", N3="Zzzardak")
+    assert sorted(skus(catalog.list_products(search="ardak"))) == ["N1", "N2"]
+
+
 def add(catalog, **names):
     """Create products with these names, by sku; the later ones are newer."""
     return {sku: catalog.create_product(sku, name, "1.00")["id"] for sku, name in names.items()}
@@ -142,7 +166,7 @@ def test_pages_contain_each_match_once(catalog, monkeypatch, sort, typed, most, 
     monkeypatch.setattr(search_module, "MOST_SCORED", most)
     monkeypatch.setattr(search_module, "MOST_SORTED", most)
     if seem_many:
-        monkeypatch.setattr(search_module._Page, "_seem_many", lambda *_: True)
+        monkeypatch.setattr(search_module.Page, "seem_many", lambda *_: True)
     names = ["Bardak", "Mavi Bardak", "Bardaklık", "Çift Bardak", "Bardak Seti", "Kilim", "Bardak"]
     expected = {f"N{number}" for number, name in enumerate(names) if name != "Kilim"}
     for number, name in enumerate(names):
@@ -199,15 +223,16 @@ def test_a_search_reads_the_indexes(servers):
             {"products": PRODUCTS},
         )
         # What autovacuum does in production.
-        for index in ("ix_products_search_text", "ix_products_search_vector", "ix_product_words_word"):
+        for index in ("ix_products_search_vector", "ix_product_words_word"):
             connection.exec_driver_sql(f"SELECT gin_clean_pending_list('{index}')")
         connection.exec_driver_sql("ANALYZE products")
         connection.exec_driver_sql("ANALYZE product_words")
         with Session(connection) as session:
-            page = search_module._Page(session, sqlalchemy.select(Product), None, limit=20, descending=True)
             for words, are_many in (("bardagi", True), ("bardagi 4711", False), ("n 4711", False)):
-                search = search_module._search(session, search_module.How.WORDS, words, words)
-                assert page._seem_many(search) == are_many, words
+                typed, blocks = search_module.read(session, words)
+                search = matching.search_for(session, matching.How.WORDS, typed)
+                page = search_module.Page(session, lambda _: [], None, limit=20, descending=True, blocks=blocks)
+                assert page.seem_many(search) == are_many, words
         with explained(connection, plans), Session(connection) as session:
             for typed in searches:
                 for sort in (None, "price", "-name"):
