@@ -217,7 +217,7 @@ def test_a_search_reads_the_indexes(servers):
         connection.execute(
             sqlalchemy.text(
                 "INSERT INTO products (id, sku, name, description, price, currency, is_active, version)"
-                " SELECT gen_random_uuid(), 'N-' || n, 'Çay bardağı ' || n, '', 1, 'TRY', true, 1"
+                " SELECT gen_random_uuid(), 'N-' || n, 'Çay bardağı ' || n, '', n, 'TRY', true, 1"
                 " FROM generate_series(1, :products) AS n"
             ),
             {"products": PRODUCTS},
@@ -233,15 +233,35 @@ def test_a_search_reads_the_indexes(servers):
                 search = matching.search_for(session, matching.How.WORDS, typed)
                 page = search_module.Page(session, lambda _: [], None, limit=20, descending=True, blocks=blocks)
                 assert page.seem_many(search) == are_many, words
+        for wanted, used, unused in (
+            ({"search": "bardağı", "min_price": "10.00", "max_price": "12.00"}, "price_id", "search_vector"),
+            ({"search": "4711", "min_price": "10.00"}, "search_vector", "price_id"),
+        ):
+            with (
+                explained(connection, chosen := {}),
+                Session(connection) as session,
+                session.begin_nested() as settings,
+            ):
+                assert queries.list_products(session, ProductFilter.parse(wanted), OPERATOR)["items"]
+                settings.rollback()
+            names = {node.get("Index Name") for plan in chosen.values() for node, _ in query_plans.nodes(plan)}
+            assert f"ix_products_{used}" in names
+            assert f"ix_products_{unused}" not in names
         with explained(connection, plans), Session(connection) as session:
             for typed in searches:
                 for sort in (None, "price", "-name"):
-                    with session.begin_nested() as settings:
-                        queries.list_products(session, ProductFilter(search=typed, sort=sort), OPERATOR)
-                        settings.rollback()
+                    found(session, search=typed, sort=sort)
     assert len(plans) > len(searches)
     whole = {statement: read for statement, plan in plans.items() if (read := read_whole(plan))}
     assert whole == {}
+
+
+def found(session, **wanted):
+    """Return the products that a list has, without its settings of the transaction afterwards."""
+    with session.begin_nested() as settings:
+        items = queries.list_products(session, ProductFilter.parse(wanted), OPERATOR)["items"]
+        settings.rollback()
+    return items
 
 
 @contextmanager

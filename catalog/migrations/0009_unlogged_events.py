@@ -4,8 +4,8 @@ from alembic import op
 
 from extensions.storage.migrations import create_unlogged_events, drop_unlogged_events
 
-revision = "0010"
-down_revision = "0009"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
