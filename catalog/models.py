@@ -14,6 +14,14 @@ from extensions.storage.collations import KEY_COLLATION
 from extensions.storage.import_tables import add_import_tables
 from extensions.storage.tables import APPEND_ONLY, service_metadata
 
+PENDING = {"gin_pending_list_limit": 256}
+"""KiB of entries that wait for their place in a GIN index. Every search reads all of them; the default is 4 MiB."""
+TRIGRAMS: dict[str, Any] = {
+    "postgresql_using": "gin",
+    "postgresql_ops": {"word": "gin_trgm_ops"},
+    "postgresql_with": PENDING,
+}
+
 
 class Base(DeclarativeBase):
     """All tables of catalog."""
@@ -62,20 +70,20 @@ class Product(Base):
         Index(None, "price", "id"),
         Index(None, "name", "id"),
         Index(None, "sku", "id"),
-        # For the search: by words, by the beginning of the name, and by a part of the text. The migration
-        # omits the last one if PostgreSQL lacks pg_trgm.
-        Index(None, "search_vector", postgresql_using="gin"),
+        # For the search: by words, and by the beginning of the name.
+        Index(None, "search_vector", postgresql_using="gin", postgresql_with=PENDING),
         Index("ix_products_name_start", text("left(search_text, 64)"), "id"),
-        Index(None, "search_text", postgresql_using="gin", postgresql_ops={"search_text": "gin_trgm_ops"}),
     )
 
 
 class ProductWord(Base):
-    """A folded word of letters that a product has, or had. A trigger adds them; the search looks for similar ones."""
+    """A folded word that a product has, or had. A trigger adds them; the search looks for words that are meant."""
 
     __tablename__ = "product_words"
     __table_args__ = (
-        Index(None, "word", postgresql_using="gin", postgresql_ops={"word": "gin_trgm_ops"}),
+        # For parts of words, and for similar words of letters. The migrations omit them if PostgreSQL lacks pg_trgm.
+        Index(None, "word", **TRIGRAMS),
+        Index("ix_product_words_letters", "word", **TRIGRAMS, postgresql_where=text("NOT word ~ '[0-9]'")),
         {"info": APPEND_ONLY},
     )
 

@@ -1,10 +1,11 @@
 """The queries of the catalog service."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from catalog import search
@@ -58,15 +59,17 @@ def list_products(session: Session, wanted: ProductFilter, actor: Actor) -> Json
         actor.require_admin()
     sort = wanted.sort or DEFAULT_SORT
     keys, descending = (_SORT_KEYS[sort.removeprefix("-")], Product.id), sort.startswith("-")
+    filters = partial(_filters, wanted)
     products: Sequence[Product]
     if wanted.search is None:
+        statement = select(Product).where(*filters(Product))
         products, cursor = fetch_page(
-            session, _filtered(wanted), keys=keys, descending=descending, limit=wanted.limit, cursor=wanted.cursor
+            session, statement, keys=keys, descending=descending, limit=wanted.limit, cursor=wanted.cursor
         )
     else:
         products, cursor = search.find_page(
             session,
-            _filtered(wanted),
+            filters,
             wanted.search,
             keys if wanted.sort else None,
             descending=descending,
@@ -76,15 +79,15 @@ def list_products(session: Session, wanted: ProductFilter, actor: Actor) -> Json
     return page_of([ProductView.model_validate(product) for product in products], cursor)
 
 
-def _filtered(wanted: ProductFilter) -> Select[Product]:
-    """Return the products that pass all filters except the search."""
-    statement = select(Product)
+def _filters(wanted: ProductFilter, product: Any) -> list[ColumnElement[bool]]:
+    """Return the SQL conditions of all filters except the search, for `Product` or an alias of it."""
+    conditions: list[ColumnElement[bool]] = []
     if wanted.only_active:
-        statement = statement.where(Product.is_active)
+        conditions.append(product.is_active)
     if wanted.sku is not None:
-        statement = statement.where(func.lower(Product.sku) == wanted.sku.lower())
+        conditions.append(func.lower(product.sku) == wanted.sku.lower())
     if wanted.min_price is not None:
-        statement = statement.where(Product.price >= wanted.min_price)
+        conditions.append(product.price >= wanted.min_price)
     if wanted.max_price is not None:
-        statement = statement.where(Product.price <= wanted.max_price)
-    return statement
+        conditions.append(product.price <= wanted.max_price)
+    return conditions

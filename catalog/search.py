@@ -1,78 +1,83 @@
-"""The search of products: which of them match what was typed, and in which order, within a bounded time.
+"""The search of products: the pages of those that match what was typed, in a stated order, within a bounded time.
 
-What matches, the first of these that finds anything with the given filters:
-
-* words: every word of the search begins a word of the name, the sku or the description;
-* text: the search, as a whole, is a part of one of these texts;
-* meant words: as words, with misspelt words replaced by similar ones that products have.
+What matches, catalog/matching.py says.
 
 The order is by score if at most MOST_SCORED products match. More are not scored: products whose name begins with the
 search come first, in the order of their names, then the others, the newest first. A cursor names the way of matching
 and the part of the order, so that later pages continue in the same one, whatever is added meanwhile.
 
 Every statement reads at most MOST_SORTED matching rows, or walks along the index of its order, on which a match is then
-frequent. Which one it is, a sample of the table tells: to count the matches of a frequent word takes too long.
+frequent. Which one it is, a sample of the table tells: to count the matches of a frequent word takes too long. The same
+blocks are read each time, so the same search gets the same order.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Sequence
+from enum import Enum, StrEnum
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
-    Integer,
     Select,
-    Text,
-    case,
-    cast,
+    Subquery,
+    and_,
     func,
     literal,
     not_,
     select,
     tablesample,
     text,
+    true,
     tuple_,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
-from sqlalchemy.orm import InstrumentedAttribute, Session
-from sqlalchemy.sql.util import ClauseAdapter
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from catalog import spelling
-from catalog.models import Product, ProductWord
+from catalog.matching import NAME_START, NAME_START_LETTERS, How, Search, Typed, search_for
+from catalog.models import Product
 from extensions.storage.pagination import decode_position, encode_position, invalid_cursor, mark_of
 
-MOST_WORDS = 8
 MOST_SCORED, MOST_SORTED = 1_000, 3_000
-NAME_START_LETTERS = 64
-MOST_REPLACED, MOST_SIMILAR = 3, 30
-# No trigram index finds shorter ones, and it reads a list for each letter of longer ones.
-SHORTEST_PART, LONGEST_PART = 3, 64
-# The rows of a sample of the table. If it says that more than MANY products match, they are not counted.
-SAMPLED, MANY = 500, 2_000
+# The blocks of a sample of the table, some hundred rows. If they say that more than MANY products match, these are not
+# counted.
+SAMPLED_BLOCKS, MANY = 50, 2_000
+# If neither the words nor the filters alone are found in fewer products, the page is read in its order, if that takes
+# fewer rows.
+MOST_READ = 6_000
 
-# For this transaction. The estimates of matches are too inaccurate to let PostgreSQL choose to read the whole table.
-PREPARE = text(
-    "SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true),"
-    " fold_words(:text), fold_text(:text)"
-)
-TABLE_ROWS = text("SELECT reltuples FROM pg_class WHERE oid = 'products'::regclass")
+# The settings are for this transaction. The estimates of matches are too inaccurate to let PostgreSQL choose to read a
+# whole table.
+PREPARE = text("""
+    WITH typed AS MATERIALIZED (SELECT fold_text(:text) AS whole, fold_words(:text) AS words)
+    SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true),
+        pg_relation_size('products') / CAST(current_setting('block_size') AS integer) AS blocks, whole,
+        string_to_array(words, ' ') AS words,
+        ARRAY(
+            SELECT (
+                SELECT known.word FROM product_words AS known
+                WHERE known.word >= one.word COLLATE "C" ORDER BY known.word LIMIT 1
+            )
+            FROM unnest(string_to_array(words, ' ')) WITH ORDINALITY AS one (word, place) ORDER BY place
+        ) AS following
+    FROM typed
+""")
 WALK = text("SELECT set_config('enable_bitmapscan', 'off', true)")
 
+Filters = Callable[[Any], Sequence[ColumnElement[bool]]]
+"""Returns the SQL conditions of all filters except the search, for `Product` or an alias of it."""
 Keys = tuple[InstrumentedAttribute[Any], ...]
 Found = tuple[Sequence[Product], str | None]
 """The products of a page, and the cursor of the next one."""
 NEWEST: Keys = (Product.created_at, Product.id)
-_NAME_START: ColumnElement[str] = func.left(Product.search_text, NAME_START_LETTERS)
+_SCORED = (Product.id, Product.created_at, Product.name, Product.sku, Product.search_text, Product.search_vector)
 
 
-class How(StrEnum):
-    """How products match; the first letter of a cursor."""
+class Index(Enum):
+    """Which index finds the matches if they are few."""
 
-    WORDS = "w"
-    TEXT = "t"
-    MEANT = "m"
+    ANY = "any"
+    WORDS = "words"
+    FILTERS = "filters"
 
 
 class Part(StrEnum):
@@ -84,177 +89,122 @@ class Part(StrEnum):
     REST = "l"
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
-    """What was typed, folded. Each item of `groups` is a word that must match, as its alternatives."""
-
-    text: str
-    groups: tuple[tuple[str, ...], ...]
-    how: How
-
-    @property
-    def condition(self) -> ColumnElement[bool]:
-        """The SQL condition of a match."""
-        if self.how is How.TEXT:
-            return Product.search_text.like("%" + _escaped(self.text) + "%", escape="\\")
-        return Product.search_vector.bool_op("@@")(
-            _query(" & ".join(f"({_any_of(self.groups, n)})" for n in self._each))
-        )
-
-    @property
-    def begins_name(self) -> ColumnElement[bool]:
-        """The SQL condition that the name begins with the search."""
-        return _NAME_START.like(_escaped(self.text) + "%", escape="\\")
-
-    @property
-    def score(self) -> ColumnElement[int]:
-        """The score, from the row alone: the sku, the beginning of the name, then each word and where it is."""
-        is_sku = func.lower(Product.sku) == self.text
-        is_name = Product.search_text.like(_escaped(self.text) + "\n%", escape="\\")
-        score: Any = case((is_sku, 40_000), (is_name, 30_000), (self.begins_name, 20_000), else_=0)
-        score += 50 - func.least(func.length(Product.name), 50)
-        if self.how is not How.TEXT:
-            for number in self._each:
-                score += 100 * self._score_of_word(number)
-        return cast(score, Integer)
-
-    @property
-    def _each(self) -> range:
-        return range(len(self.groups))
-
-    def _score_of_word(self, number: int) -> ColumnElement[int]:
-        """A whole word counts more than the beginning of one, and the name more than sku and description."""
-        places = [("A", False), ("A", True), ("B", False), ("B", True), ("", False)]
-        found = [
-            (Product.search_vector.bool_op("@@")(_query(_any_of(self.groups, number, weight, starts=starts))), points)
-            for (weight, starts), points in zip(places, (9, 7, 6, 5, 3), strict=True)
-        ]
-        return case(*found, else_=1)
-
-
 def find_page(
     session: Session,
-    filtered: Select[Product],
+    filters: Filters,
     typed: str,
     keys: Keys | None,
     *,
     descending: bool,
     limit: int,
     cursor: str | None,
-) -> tuple[Sequence[Product], str | None]:
-    """Return a page of the products of `filtered` that match `typed`, and the cursor of the next one.
+) -> Found:
+    """Return a page of the products that pass `filters` and match `typed`, and the cursor of the next one.
 
     `keys` are the columns to sort by, None for the best match first. Raises ValidationFailed for a cursor that does not
     belong to this list.
     """
-    *_, words, whole = session.execute(PREPARE, {"text": typed}).one()
-    page = _Page(session, filtered, keys, limit=limit, descending=descending)
-    if cursor is not None:
-        how, part, position = _parse(cursor)
-        search = _search(session, how, whole, words)
+    given = _parse(cursor) if cursor is not None else None
+    what, blocks = read(session, typed)
+    page = Page(session, filters, keys, limit=limit, descending=descending, blocks=blocks)
+    if given is not None:
+        how, part, position = given
+        search = search_for(session, how, what)
         return page.find(search, part, position) if search else ((), None)
     for how in How:
-        search = _search(session, how, whole, words)
+        search = search_for(session, how, what)
         found = page.find(search, None, "") if search else ((), None)
         if found[0]:
             return found
     return (), None
 
 
-def _search(session: Session, how: How, whole: str, words: str) -> Search | None:
-    """Return the search for one way of matching; None if it cannot match anything."""
-    kept = _essential(words.split())
-    if not kept:
-        return None
-    if how is How.TEXT:
-        is_findable = len(whole) <= LONGEST_PART and any(len(word) >= SHORTEST_PART for word in kept)
-        return Search(whole, (), how) if is_findable else None
-    if how is How.WORDS:
-        return Search(whole, tuple((word,) for word in kept), how)
-    return _meant(session, whole, kept)
+def read(session: Session, typed: str) -> tuple[Typed, int]:
+    """Prepare the transaction for a search. Returns what was typed, and how many blocks the table of products has."""
+    row = session.execute(PREPARE, {"text": typed}).one()
+    following = dict(zip(row.words, row.following, strict=True))
+    return Typed(row.whole, tuple(row.words), following), row.blocks
 
 
-def _essential(words: Sequence[str]) -> list[str]:
-    """Return the distinct words, without those that begin another one, at most MOST_WORDS, the longest ones."""
-    distinct = list(dict.fromkeys(words))
-    needed = [word for word in distinct if not any(other != word and other.startswith(word) for other in distinct)]
-    longest = sorted(needed, key=len, reverse=True)[:MOST_WORDS]
-    return [word for word in needed if word in longest]
-
-
-def _meant(session: Session, whole: str, words: Sequence[str]) -> Search | None:
-    """Replace the words that begin no word of a product by similar words; None if there are no such words."""
-    is_known = {
-        word: session.scalar(select(ProductWord.word).where(ProductWord.word.like(_escaped(word) + "%")).limit(1))
-        is not None
-        for word in words
-    }
-    replaced = [word for word in words if not is_known[word]]
-    if len(replaced) > MOST_REPLACED:
-        return None
-    groups = []
-    for word in words:
-        meant = _similar(session, word) if word in replaced and spelling.allowed_edits(word) else []
-        groups.append((word, *meant))
-    if all(len(group) == 1 for group in groups):
-        return None
-    return Search(whole, tuple(groups), How.MEANT)
-
-
-def _similar(session: Session, word: str) -> list[str]:
-    found = set(session.scalars(select(func.similar_words(word, MOST_SIMILAR))))
-    if len(word) <= spelling.MOST_EDITED_LETTERS:
-        edits = cast(sorted(spelling.single_edits(word)), ARRAY(Text))
-        found |= set(session.scalars(select(ProductWord.word).where(ProductWord.word == func.any(edits))))
-    return spelling.closest(word, found)
-
-
-class _Page:
+class Page:
     """One page of a search, and its statements. `keys` are None for the best match first."""
 
     def __init__(
-        self, session: Session, filtered: Select[Product], keys: Keys | None, *, limit: int, descending: bool
+        self, session: Session, filters: Filters, keys: Keys | None, *, limit: int, descending: bool, blocks: int
     ) -> None:
-        self._session, self._filtered, self._limit = session, filtered, limit
-        self._keys, self._descending = keys, descending
+        self._session, self._filters, self._limit = session, filters, limit
+        self._keys, self._descending, self._blocks = keys, descending, blocks
         self._are_many = False
+        self._index = Index.ANY
 
     def find(self, search: Search, part: Part | None, position: str) -> Found:
         """Return the page that begins after `position`; the first one, of the part that fits, if `part` is None."""
         if part is not None and (part is Part.SORTED) != (self._keys is not None):
             raise invalid_cursor()
-        self._are_many = self._seem_many(search)
+        self._are_many = part is not Part.SCORED and self.seem_many(search)
         if self._keys is not None:
             return self._find_sorted(search, self._keys, position)
         found = self._find_scored(search, position) if part in {None, Part.SCORED} else None
         return self._find_unscored(search, part or Part.NAME, position) if found is None else found
 
+    def seem_many(self, search: Search) -> bool:
+        """Tell by a sample whether many products match, or can be read faster in their order; False in a small table.
+
+        It also chooses the index for few matches: that of the words, or, if many products have these, that of a filter.
+        PostgreSQL cannot choose well, because it estimates all beginnings of words to be equally frequent.
+        """
+        if self._blocks <= SAMPLED_BLOCKS:
+            return False
+        share = SAMPLED_BLOCKS / self._blocks
+        blocks = tablesample(Product.__table__, func.system(100 * share), name="sample", seed=literal(0))
+        sample = aliased(Product, blocks)
+        filters, matches = and_(true(), *self._filters(sample)), search.matches(sample)
+        conditions = (true(), filters, matches, and_(filters, matches))
+        counts = select(*(func.count().filter(condition) for condition in conditions)).select_from(sample)
+        rows, filtered, matching, found = (count / share for count in self._session.execute(counts).one())
+        self._index = Index.WORDS if matching <= filtered else Index.FILTERS
+        fewest = min(filtered, matching)
+        return bool(found > MANY or (fewest > MOST_READ and found * fewest > self._limit * rows))
+
+    def _matching(self, search: Search) -> Select[Product]:
+        """Return the products that match and pass the filters, without those indexes that are not to be used."""
+        filters, matches = list(self._filters(Product)), search.matches(Product)
+        if not self._are_many and self._index is Index.WORDS:
+            filters = [condition.is_(True) for condition in filters]
+        elif not self._are_many and self._index is Index.FILTERS:
+            matches = matches.is_(True)
+        return select(Product).where(*filters, matches)
+
     def _find_scored(self, search: Search, position: str) -> Found | None:
         """Return a page of the best matches first; None if these are too many, and the page is the first one."""
         if self._are_many and not position:
             return None
-        most = MOST_SORTED if position else MOST_SCORED + 1  # there may be more of them meanwhile
-        matching = self._filtered.where(search.condition)
-        score = search.score.label("score")
-        few = matching.with_only_columns(Product.id, Product.created_at, score).limit(most).cte("few")
-        order = (few.c.score, few.c.created_at, few.c.id)
-        count = select(func.count()).select_from(few).scalar_subquery().label("found")
-        page = select(few.c.id, few.c.score, count)
+        most = MOST_SORTED if position else MOST_SCORED  # there may be more of them meanwhile
+        few = self._matching(search).with_only_columns(*_SCORED).limit(most + 1).cte("few")
+        counted = _count(few)
+        score = search.score(few.c)
+        ordered = (score, few.c.created_at, few.c.id)
+        scored = select(few.c.id, score.label("score"))
         if position:
-            page = page.where(tuple_(*order) < tuple_(*decode_position(position, (int, *_types(NEWEST)))))
-        chosen = page.order_by(*(key.desc() for key in order)).limit(self._limit + 1).subquery()
+            scored = scored.where(tuple_(*ordered) < tuple_(*decode_position(position, (int, *_types(NEWEST)))))
+        else:
+            scored = scored.join(counted, counted.c.found <= most)
+        chosen = scored.order_by(*(key.desc() for key in ordered)).limit(self._limit + 1).subquery("chosen")
         rows = self._session.execute(
-            select(Product, chosen.c.score, chosen.c.found)
-            .join(chosen, Product.id == chosen.c.id)
+            select(counted.c.found, Product, chosen.c.score)
+            .select_from(counted)
+            .outerjoin(chosen, true())
+            .outerjoin(Product, Product.id == chosen.c.id)
             .order_by(chosen.c.score.desc(), Product.created_at.desc(), Product.id.desc())
         ).all()
-        if rows and rows[0].found > MOST_SCORED and not position:
+        if rows[0].found > most and not position:
             return None
-        products = [row.Product for row in rows[: self._limit]]
-        if len(rows) <= self._limit:
+        products = [row.Product for row in rows if row.Product is not None]
+        if len(products) <= self._limit:
             return products, None
-        last = products[-1]
-        return products, _cursor(search, Part.SCORED, [rows[self._limit - 1].score, last.created_at, last.id])
+        last = products[self._limit - 1]
+        after = [rows[self._limit - 1].score, last.created_at, last.id]
+        return products[: self._limit], _cursor(search, Part.SCORED, after)
 
     def _find_unscored(self, search: Search, part: Part, position: str) -> Found:
         """Return a page of many matches: names that begin with the search, then the rest."""
@@ -266,71 +216,58 @@ class _Page:
             products, position = self._names(search, position), ""
         names = len(products)
         if names <= self._limit:
-            others = self._filtered.where(not_(search.begins_name)) if has_start else self._filtered
-            products += self._sorted(others, search, NEWEST, position, descending=True)
+            others = self._matching(search).where(not_(search.begins_name)) if has_start else self._matching(search)
+            products += self._sorted(others, NEWEST, position, descending=True)
         if len(products) <= self._limit:
             return products, None
         last = products[self._limit - 1]
         if names >= self._limit:
-            start = self._session.scalar(select(_NAME_START).where(Product.id == last.id))
+            start = self._session.scalar(select(NAME_START).where(Product.id == last.id))
             return products[: self._limit], _cursor(search, Part.NAME, [start, last.id])
         return products[: self._limit], _cursor(search, Part.REST, [last.created_at, last.id])
 
     def _names(self, search: Search, position: str) -> list[Product]:
-        matching = self._filtered.where(search.begins_name, search.condition)
+        matching = self._matching(search).where(search.begins_name)
         if position:
             after = tuple_(*decode_position(position, (str, UUID)))
-            matching = matching.where(tuple_(_NAME_START, Product.id) > after)
-        return list(self._session.scalars(matching.order_by(_NAME_START, Product.id).limit(self._limit + 1)))
+            matching = matching.where(tuple_(NAME_START, Product.id) > after)
+        return list(self._session.scalars(matching.order_by(NAME_START, Product.id).limit(self._limit + 1)))
 
     def _find_sorted(self, search: Search, keys: Keys, position: str) -> Found:
         mark = mark_of(keys, self._descending)
         if position and not position.startswith(mark):
             raise invalid_cursor()
-        rows = self._sorted(self._filtered, search, keys, position.removeprefix(mark), descending=self._descending)
+        matching, after = self._matching(search), position.removeprefix(mark)
+        rows = self._sorted(matching, keys, after, descending=self._descending)
         if len(rows) <= self._limit:
             return rows, None
         shown = rows[: self._limit]
         return shown, _cursor(search, Part.SORTED, [getattr(shown[-1], key.key) for key in keys], mark)
 
-    def _sorted(
-        self, filtered: Select[Product], search: Search, keys: Keys, position: str, *, descending: bool
-    ) -> list[Product]:
+    def _sorted(self, matching: Select[Product], keys: Keys, position: str, *, descending: bool) -> list[Product]:
         """Return the rows of a page and one more: by sorting all matches, or if they are many, along the index."""
-        matching = filtered.where(search.condition)
         if self._are_many:
             return self._walk(matching, keys, position, descending=descending)
         few = matching.with_only_columns(*keys).limit(MOST_SORTED + 1).cte("few")
-        count = select(func.count()).select_from(few).scalar_subquery().label("found")
+        counted = _count(few)
         columns = [few.c[key.key] for key in keys]
-        chosen = self._ordered(select(few.c.id, count), columns, keys, position, descending=descending).subquery()
+        sorted_few = select(few.c.id).join(counted, counted.c.found <= MOST_SORTED)
+        chosen = self._ordered(sorted_few, columns, keys, position, descending=descending).subquery("chosen")
         rows = self._session.execute(
-            select(Product, chosen.c.found)
-            .join(chosen, Product.id == chosen.c.id)
+            select(counted.c.found, Product)
+            .select_from(counted)
+            .outerjoin(chosen, true())
+            .outerjoin(Product, Product.id == chosen.c.id)
             .order_by(*_direction(keys, descending=descending))
         ).all()
-        found = rows[0].found if rows else 0
-        if not rows and position:  # the rows after the position may be missing among those that were read
-            found = self._session.scalar(select(count)) or 0
-        if found <= MOST_SORTED:
-            return [row.Product for row in rows]
-        return self._walk(matching, keys, position, descending=descending)
+        if rows[0].found > MOST_SORTED:
+            return self._walk(matching, keys, position, descending=descending)
+        return [row.Product for row in rows if row.Product is not None]
 
     def _walk(self, matching: Select[Product], keys: Keys, position: str, *, descending: bool) -> list[Product]:
         """Return the rows of a page and one more, along the index of their order."""
         self._session.execute(WALK)
         return list(self._session.scalars(self._ordered(matching, keys, keys, position, descending=descending)))
-
-    def _seem_many(self, search: Search) -> bool:
-        """Tell whether many products match, by a sample; False in a small table."""
-        rows = self._session.scalar(TABLE_ROWS) or 0
-        if rows <= MANY:
-            return False
-        sample = tablesample(Product.__table__, func.system(min(100, 100 * SAMPLED / rows)), name="sample")
-        matches: Any = ClauseAdapter(sample).traverse(self._filtered.where(search.condition).whereclause)
-        counts = select(func.count(), func.count().filter(matches)).select_from(sample)
-        sampled, found = self._session.execute(counts).one()
-        return bool(found * rows > MANY * max(sampled, SAMPLED // 5))
 
     def _ordered(
         self, statement: Select[Any], columns: Sequence[Any], keys: Keys, position: str, *, descending: bool
@@ -339,6 +276,10 @@ class _Page:
             after = tuple_(*decode_position(position, _types(keys)))
             statement = statement.where(tuple_(*columns) < after if descending else tuple_(*columns) > after)
         return statement.order_by(*_direction(columns, descending=descending)).limit(self._limit + 1)
+
+
+def _count(few: CTE) -> Subquery:
+    return select(func.count().label("found")).select_from(few).subquery("counted")
 
 
 def _direction(columns: Sequence[Any], *, descending: bool) -> list[Any]:
@@ -360,26 +301,3 @@ def _parse(cursor: str) -> tuple[How, Part, str]:
         return How(cursor[0]), Part(cursor[1]), cursor[3:]
     except ValueError:
         raise invalid_cursor() from None
-
-
-def _any_of(groups: Sequence[Sequence[str]], number: int, weight: str = "", *, starts: bool = True) -> str:
-    """Return the text of a tsquery for one group; with `starts`, its words may begin longer ones.
-
-    A single letter that is not the last word is found as a word only: it begins a large share of all words.
-    """
-    is_last = number == len(groups) - 1
-    return " | ".join(
-        f"'{word}':{'*' if starts and (is_last or len(word) > 1) else ''}{weight}".removesuffix(":")
-        for word in groups[number]
-    )
-
-
-def _query(words: str) -> ColumnElement[Any]:
-    return cast(literal(words, Text), TSQUERY)
-
-
-def _escaped(folded: str) -> str:
-    """Return the text for a LIKE, in which % and _ are no wildcards."""
-    for special in ("\\", "%", "_"):
-        folded = folded.replace(special, f"\\{special}")
-    return folded

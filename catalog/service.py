@@ -20,29 +20,20 @@ from contracts.catalog import (
     ProductView,
     UpdateProduct,
 )
-from contracts.imports import (
-    BeginImport,
-    BegunImport,
-    EndOfImport,
-    ImportChunk,
-    ImportLookup,
-    ImportsProgress,
-    ImportView,
-)
 from extensions.cache.versioned_cache import Cache, VersionedCache
 from extensions.operations import operations
+from extensions.operations.importing import Importing
 from extensions.rpc.server import rpc
-from extensions.runtime.addresses import database_url
-from extensions.storage import imports
-from extensions.storage.periodic import periodic
+from extensions.storage.imports import Claimed, Merged
 from extensions.storage.unit_of_work import UnitOfWork, Work
 
 
 @final
-class CatalogService(operations.Operations, CatalogRpc):
+class CatalogService(operations.Operations, Importing, CatalogRpc):
     """Products and their prices."""
 
     name = "catalog"
+    row_model, row_keys = "contracts.catalog:CreateProduct", ("sku",)
     work: UnitOfWork = Work(Base)
     cache: VersionedCache = Cache()
 
@@ -81,44 +72,7 @@ class CatalogService(operations.Operations, CatalogRpc):
     def export_products(self, after: UUID | None = None, *, actor: Actor = OPERATOR) -> Json[ProductsView]:
         return queries.export_products(self.work.session, after, actor).to_dict()
 
-    @rpc(admin=True)
-    def begin_import(
-        self, wanted: BeginImport, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
-    ) -> Json[BegunImport]:
-        return self._imports.begin(wanted, actor, idempotency_key)
-
-    @rpc(admin=True)
-    def add_import_chunk(self, import_id: UUID, chunk: ImportChunk, *, actor: Actor = OPERATOR) -> None:
-        self._imports.add_chunk(import_id, chunk)
-
-    @rpc(admin=True)
-    def finish_import(self, import_id: UUID, end: EndOfImport, *, actor: Actor = OPERATOR) -> Json[ImportView]:
-        self.work.trigger(self.run_imports)
-        return self._imports.finish(import_id, end)
-
-    @rpc(admin=True)
-    def get_import(self, import_id: UUID, *, actor: Actor = OPERATOR) -> Json[ImportView]:
-        return self._imports.get(import_id)
-
-    @rpc(admin=True)
-    def get_imports(self, wanted: ImportLookup, *, actor: Actor = OPERATOR) -> Json[ImportsProgress]:
-        return self._imports.get_progress(wanted)
-
-    @periodic(seconds=5, transaction=False)
-    def run_imports(self) -> None:
-        """Work through the queued imports."""
-        self._imports.work_on(self._merge, database_url(config, self.name))
-
-    @periodic(seconds=imports.SWEEP_SECONDS)
-    def sweep_imports(self) -> None:
-        """Delete imports that nobody finished, and old ones."""
-        self._imports.sweep()
-
-    @property
-    def _imports(self) -> imports.Imports:
-        return imports.Imports(self.work, "contracts.catalog:CreateProduct", ["sku"])
-
-    def _merge(self, session: Session, claimed: imports.Claimed, rows: Sequence[Any]) -> imports.Merged:
+    def merge_rows(self, session: Session, claimed: Claimed, rows: Sequence[Any]) -> Merged:
         merged = merge_products(
             session, [row.data for row in rows], config["CURRENCY"], self.work.publish, claimed.cause
         )
@@ -126,7 +80,7 @@ class CatalogService(operations.Operations, CatalogRpc):
             self.work.around_commit(self.cache.invalidate, "product", merged.versions)
         if merged.created or merged.versions:
             self.work.around_commit(self.cache.next_generation, "products")
-        return imports.Merged(merged.created, len(merged.versions), merged.unchanged)
+        return Merged(merged.created, len(merged.versions), merged.unchanged)
 
     @rpc(idempotent=True, admin=True)
     def create_product(

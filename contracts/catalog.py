@@ -121,7 +121,8 @@ class ProductFilter(PageRequest):
     it finds those with the whole text as a part of one of these, and if there are none, those with similar words. Case,
     accents, dotted and dotless i, and the normal form of Unicode make no difference.
 
-    Without `sort`, a search lists the best matches first, and any other list the newest products.
+    Without `sort`, a search lists the best matches first, and any other list the newest products. If there are more
+    than 1,000 matches, those whose names begin with the search come first, then the newest.
     """
 
     search: Annotated[Text, Field(min_length=1, max_length=200)] | None = None

@@ -4,7 +4,7 @@ import codecs
 import hashlib
 import time
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import eventlet
@@ -14,16 +14,19 @@ from contracts.base import Json, Replayed
 from contracts.errors import IdempotencyKeyReused, ValidationFailed
 from contracts.imports import (
     CSV,
+    JSON_LINES,
     OVER,
     BeginImport,
     EndOfImport,
     ImportChunk,
     ImportingRpc,
+    ImportNotFound,
     ImportOptions,
     ImportView,
 )
-from extensions.http.message.request import HttpRequest
+from extensions.http.message.request import Access, HttpRequest
 from extensions.http.message.response import Response
+from extensions.http.routing.declaration import EVENT_STREAM
 
 MAX_BYTES = 64 * 1024 * 1024
 # Of a file that arrives slowly. A whole request may take UPLOAD_SECONDS + RESULT_SECONDS.
@@ -44,6 +47,24 @@ data: {"reason":"complete"}
 
 """
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 0.25
+# The declarations of the routes of a service that takes imports.
+IMPORT: dict[str, Any] = {
+    "access": Access.ADMIN,
+    "query": ImportOptions,
+    "consumes": (CSV, JSON_LINES),
+    "seconds": UPLOAD_SECONDS + 2 * RESULT_SECONDS,
+    "max_concurrent": 4,
+    "response": ImportView,
+    "other_statuses": (202,),
+    "idempotent": True,
+}
+GET_IMPORT: dict[str, Any] = {"access": Access.ADMIN, "response": ImportView, "errors": (ImportNotFound,)}
+FOLLOW_IMPORT: dict[str, Any] = {
+    "access": Access.ADMIN,
+    "produces": EVENT_STREAM,
+    "example": STREAM_EXAMPLE,
+    "errors": (ImportNotFound,),
+}
 
 
 def import_file(request: HttpRequest[None, ImportOptions], service: ImportingRpc, location: str) -> Response:

@@ -10,15 +10,6 @@ from sqlalchemy.orm import Session
 from contracts.base import OPERATOR, Actor, Json, Page, PageRequest, Received
 from contracts.catalog import ProductCreated, ProductLookup, ProductUpdated, ProductView
 from contracts.errors import ServiceUnavailable, UpstreamTimeout
-from contracts.imports import (
-    BeginImport,
-    BegunImport,
-    EndOfImport,
-    ImportChunk,
-    ImportLookup,
-    ImportsProgress,
-    ImportView,
-)
 from contracts.inventory import (
     AdjustStock,
     InventoryRpc,
@@ -37,13 +28,12 @@ from extensions.idempotency.stored_results import has_stored_result
 from extensions.messaging.event_handler import handles
 from extensions.observability.traces import current_trace
 from extensions.operations import audits, operations
+from extensions.operations.importing import Importing
 from extensions.rpc.client import RpcClient
 from extensions.rpc.server import rpc
 from extensions.rpc.signature import WireArguments
-from extensions.runtime.addresses import database_url
 from extensions.runtime.bulkhead import Bulkhead
-from extensions.storage import imports
-from extensions.storage.periodic import periodic
+from extensions.storage.imports import Claimed, Merged
 from extensions.storage.unit_of_work import UnitOfWork, Work
 from inventory import audit, queries, use_cases
 from inventory.imports import merge_stock
@@ -62,51 +52,16 @@ _catalog_calls = Bulkhead(CATALOG_CALLS, CATALOG_CALLS, lambda: ServiceUnavailab
 
 
 @final
-class InventoryService(operations.Operations, InventoryRpc):
+class InventoryService(operations.Operations, Importing, InventoryRpc):
     """Stock of the products, and what orders reserve of it."""
 
     name = "inventory"
+    row_model, row_keys = "contracts.inventory:ImportStock", ("product_id", "product_sku")
+    merges_at_once = True  # orders can change what is reserved between two transactions
     work: UnitOfWork = Work(Base)
     services: Services = RpcClient()
 
-    @rpc(admin=True)
-    def begin_import(
-        self, wanted: BeginImport, *, actor: Actor = OPERATOR, idempotency_key: str | None = None
-    ) -> Json[BegunImport]:
-        return self._imports.begin(wanted, actor, idempotency_key)
-
-    @rpc(admin=True)
-    def add_import_chunk(self, import_id: UUID, chunk: ImportChunk, *, actor: Actor = OPERATOR) -> None:
-        self._imports.add_chunk(import_id, chunk)
-
-    @rpc(admin=True)
-    def finish_import(self, import_id: UUID, end: EndOfImport, *, actor: Actor = OPERATOR) -> Json[ImportView]:
-        self.work.trigger(self.run_imports)
-        return self._imports.finish(import_id, end)
-
-    @rpc(admin=True)
-    def get_import(self, import_id: UUID, *, actor: Actor = OPERATOR) -> Json[ImportView]:
-        return self._imports.get(import_id)
-
-    @rpc(admin=True)
-    def get_imports(self, wanted: ImportLookup, *, actor: Actor = OPERATOR) -> Json[ImportsProgress]:
-        return self._imports.get_progress(wanted)
-
-    @periodic(seconds=5, transaction=False)
-    def run_imports(self) -> None:
-        """Work through the queued imports. Other orders can change what is reserved, so one is merged at once."""
-        self._imports.work_on(self._merge, database_url(config, self.name), at_once=True)
-
-    @periodic(seconds=imports.SWEEP_SECONDS)
-    def sweep_imports(self) -> None:
-        """Delete imports that nobody finished, and old ones."""
-        self._imports.sweep()
-
-    @property
-    def _imports(self) -> imports.Imports:
-        return imports.Imports(self.work, "contracts.inventory:ImportStock", ["product_id", "product_sku"])
-
-    def _merge(self, session: Session, claimed: imports.Claimed, rows: Sequence[Any]) -> imports.Merged:
+    def merge_rows(self, session: Session, claimed: Claimed, rows: Sequence[Any]) -> Merged:
         by_line = {row.line: row.data for row in rows}
         merged = merge_stock(
             session,
@@ -116,7 +71,7 @@ class InventoryService(operations.Operations, InventoryRpc):
             actor_id=UUID(claimed.actor) if claimed.actor else None,
             all_or_nothing=claimed.mode == "all_or_nothing",
         )
-        return imports.Merged(merged.created, merged.updated, merged.unchanged, merged.errors)
+        return Merged(merged.created, merged.updated, merged.unchanged, merged.errors)
 
     @rpc
     def list_stock(self, wanted: StockFilter, *, actor: Actor = OPERATOR) -> Json[Page[StockView]]:

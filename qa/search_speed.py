@@ -32,6 +32,7 @@ from qa import products as generated
 
 GOAL_MS = 30.0
 WARM_UP = 5  # a service compiles each form of a statement once
+COPIED = 1_000  # at once, as an import does
 COLUMNS = "id, sku, name, price, description, is_active, currency, version"
 
 
@@ -41,6 +42,10 @@ def main(arguments=None) -> int:
     parser.add_argument("--products", type=int, default=100_000)
     parser.add_argument("--calls", type=int, default=100, help="calls of each kind of search")
     parser.add_argument("--keep", action="store_true", help="use the products of the last run, and keep them")
+    parser.add_argument(
+        "--fresh", action="store_true", help="as just after an import: PostgreSQL has not yet vacuumed and analysed"
+    )
+    parser.add_argument("--only", default="", help="only the kinds of searches whose names contain this text")
     options = parser.parse_args(arguments)
     folder = ROOT / "var/search-speed"
     if not options.keep:
@@ -49,24 +54,27 @@ def main(arguments=None) -> int:
     servers = Servers(Path(folder), environ=unused)
     try:
         os.environ.update(servers.start())
-        return measure(servers, options.products, options.calls)
+        return measure(servers, options)
     finally:
         servers.stop()
 
 
-def measure(servers, count, calls) -> int:
+def measure(servers, options) -> int:
     """Fill the database and measure. Returns the exit code."""
     with (ROOT / "config.yml").open("rb") as file:
         setup_config(file)
     from nameko import config
 
     migrate(["catalog"], say=lambda _: None)
-    fill(servers.postgres.administrator_url(), count)
+    count, calls = options.products, options.calls
+    fill(servers.postgres.administrator_url(), count, is_fresh=options.fresh)
     engine = make_engine(database_url(config, "catalog"))
     slow = 0
     print(f"{count} products, {calls} calls of each kind; milliseconds")
     print(f"  {'':34} {'p50':>8} {'p99':>8}   {'p50 cpu':>8} {'p99 cpu':>8}   found")
     for kind, searches in kinds(count).items():
+        if options.only not in kind:
+            continue
         times, spent, pages = [], [], 0
         for number in range(-WARM_UP, calls):
             fields = searches(random.Random(number))
@@ -100,7 +108,7 @@ def processor_seconds(backend):
     return time.process_time() + int(Path(f"/proc/{backend}/schedstat").read_text().split()[0]) / 1e9
 
 
-def fill(administrator, count):
+def fill(administrator, count, *, is_fresh):
     """Store generated products, unless there are so many."""
     with closing(
         psycopg2.connect(administrator.replace("+psycopg2", "").rpartition("/")[0] + "/catalog")
@@ -112,12 +120,13 @@ def fill(administrator, count):
                 return
             began = time.monotonic()
             cursor.execute("TRUNCATE products, product_words")
-            rows = "".join(
-                "\t".join([str(new_id()), *one.values(), "TRY", "1"]) + "\n" for one in generated.products(count)
-            )
-            cursor.copy_expert(f"COPY products ({COLUMNS}) FROM STDIN", io.StringIO(rows))
-            cursor.execute("VACUUM ANALYZE products")
-            cursor.execute("VACUUM ANALYZE product_words")
+            rows = ["\t".join([str(new_id()), *one.values(), "TRY", "1"]) + "\n" for one in generated.products(count)]
+            for start in range(0, count, COPIED):
+                copied = io.StringIO("".join(rows[start : start + COPIED]))
+                cursor.copy_expert(f"COPY products ({COLUMNS}) FROM STDIN", copied)
+            if not is_fresh:
+                cursor.execute("VACUUM ANALYZE products")
+                cursor.execute("VACUUM ANALYZE product_words")
             print(f"stored {count} products in {time.monotonic() - began:.0f} s")
 
 

@@ -8,30 +8,48 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import JSON, String, Table, TextClause, text
+from sqlalchemy import JSON, Row, String, Table, TextClause, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
 
-def insert_rows(session: Session, table: Table, rows: Sequence[Mapping[str, Any]], *, on_conflict: str = "") -> None:
+def insert_rows(
+    session: Session,
+    table: Table,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    on_conflict: str = "",
+    returning: tuple[str, ...] = (),
+) -> Sequence[Row[Any]]:
     """Insert `rows` in their order; all have the same columns. `on_conflict` is the SQL after ON CONFLICT.
 
-    The server defaults of the table apply, the Python defaults of the model do not.
+    The server defaults of the table apply, the Python defaults of the model do not. Returns the columns `returning` of
+    the inserted rows.
     """
-    if rows:
-        columns = tuple(rows[0])
-        session.execute(_insertion(table, columns, on_conflict), _arrays(table, columns, rows))
+    if not rows:
+        return ()
+    columns = tuple(rows[0])
+    return _executed(session, _insertion(table, columns, on_conflict), table, columns, rows, returning)
 
 
-def update_rows(session: Session, table: Table, rows: Sequence[Mapping[str, Any]], *, key: str = "id") -> None:
+def update_rows(
+    session: Session,
+    table: Table,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    key: str = "id",
+    returning: tuple[str, ...] = (),
+) -> Sequence[Row[Any]]:
     """Update the rows of `table` that have the `key` of a row in `rows`; sets updated_at too.
 
-    All rows have the same columns. Objects that the session has loaded before are not refreshed.
+    All rows have the same columns. Objects that the session has loaded before are not refreshed. Returns the columns
+    `returning` of the updated rows, in no particular order.
     """
-    if rows:
-        columns = tuple(rows[0])
-        session.execute(_update(table, key, columns), _arrays(table, columns, rows))
+    if not rows:
+        return ()
+    columns = tuple(rows[0])
+    return _executed(session, _update(table, key, columns), table, columns, rows, returning)
 
 
 def update_and_insert(
@@ -54,6 +72,21 @@ def update_and_insert(
     updated, inserted = tuple(rows[0]), tuple(others[0])
     values = _arrays(table, updated, rows) | _arrays(other, inserted, others)
     session.execute(_update_and_insertion(table, key, updated, other, inserted), values)
+
+
+def _executed(
+    session: Session,
+    statement: TextClause,
+    table: Table,
+    columns: tuple[str, ...],
+    rows: Sequence[Mapping[str, Any]],
+    returning: tuple[str, ...],
+) -> Sequence[Row[Any]]:
+    values = _arrays(table, columns, rows)
+    if not returning:
+        session.execute(statement, values)
+        return ()
+    return session.execute(_returning(statement, table, returning), values).all()
 
 
 def _arrays(table: Table, columns: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -90,6 +123,12 @@ def _update_and_insertion(
         message = f"both {table.name} and {other.name} have {', '.join(sorted(both))}: the parameters would be the same"
         raise ValueError(message)
     return text(f"WITH inserted AS ({_insertion(other, inserted, '').text}) {_update(table, key, updated).text}")
+
+
+@lru_cache
+def _returning(statement: TextClause, table: Table, columns: tuple[str, ...]) -> Any:
+    names = ", ".join(f"{table.name}.{column}" for column in columns)
+    return text(f"{statement.text} RETURNING {names}").columns(*(table.c[column] for column in columns))
 
 
 def _unnested(table: Table, columns: tuple[str, ...]) -> str:

@@ -44,7 +44,7 @@ from extensions.storage.import_tables import CHUNKS, IMPORTS, ROWS
 
 log = logging.getLogger(__name__)
 
-ROWS_PER_MERGE = 250
+ROWS_PER_MERGE = 500
 # Rows that are merged in one transaction, whose locks delay others.
 MOST_AT_ONCE = 10_000
 LEASE_SECONDS, RENEW_SECONDS, POLL_SECONDS = 60.0, 5.0, 0.05
@@ -252,7 +252,9 @@ class Imports:
             raise ImportFailed(f"the stage of {claimed.id} ended with {process.returncode}")
 
     def _merge_all(self, claimed: Claimed, merge: Merge, *, at_once: bool) -> None:
-        while self._merge_some(claimed, merge, None if at_once else ROWS_PER_MERGE):
+        line: int | None = 0
+        while line is not None:
+            line = self._merge_some(claimed, merge, line, None if at_once else ROWS_PER_MERGE)
             while self._waiting_events() > MOST_WAITING_EVENTS:
                 eventlet.sleep(PAUSE_SECONDS)
 
@@ -262,32 +264,35 @@ class Imports:
         with self._work.transaction() as session:
             return int(session.scalar(select(func.count()).select_from(some)) or 0)
 
-    def _merge_some(self, claimed: Claimed, merge: Merge, most: int | None) -> bool:
-        """Merge the next rows in one transaction. Returns whether there may be more."""
+    def _merge_some(self, claimed: Claimed, merge: Merge, line: int, most: int | None) -> int | None:
+        """Merge the next rows after `line`, in one transaction. Returns the line of the last; None if it is over.
+
+        No earlier row is left. The line keeps PostgreSQL from reading over the entries of deleted rows.
+        """
         rows, table = self._rows, self._imports
         with self._work.transaction() as session:
             current = session.execute(select(table).where(table.c.id == claimed.id).with_for_update()).one()
             if current.status != "MERGING":  # it is rejected
                 session.execute(delete(rows).where(rows.c.import_id == claimed.id))
-                return False
-            of_import = select(rows).where(rows.c.import_id == claimed.id)
+                return None
+            of_import = select(rows).where(rows.c.import_id == claimed.id, rows.c.line > line)
             if most is None and current.staged > MOST_AT_ONCE:
                 too_many = f"has {current.staged} rows, and at most {MOST_AT_ONCE} can be merged at once: use skip_bad"
                 self._reject(session, current, Merged(errors=[(0, "", too_many)]))
-                return False
+                return None
             batch = session.execute(of_import.order_by(rows.c.line).limit(most)).all()
             if not batch:
                 self._set(session, claimed.id, status="DONE")
-                return False
+                return None
             merged = merge(session, claimed, batch)
             if merged.errors and most is None:
                 # Nothing was written: `merge` checks all rows first. So the import is rejected.
                 self._reject(session, current, merged)
-                return False
-            lines = [row.line for row in batch]
-            session.execute(delete(rows).where(rows.c.import_id == claimed.id, rows.c.line.in_(lines)))
+                return None
+            last = int(batch[-1].line)
+            session.execute(delete(rows).where(rows.c.import_id == claimed.id, rows.c.line.between(line + 1, last)))
             self._renew(session, claimed, attempts=1, **_counts(current, merged, len(batch)))
-        return True
+        return last
 
     def _reject(self, session: Session, current: Any, merged: Merged) -> None:
         counts = _counts(current, Merged(errors=merged.errors), 0)

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from contracts.base import Json, Page, PageRequest
-from contracts.imports import CSV, JSON_LINES, ImportNotFound, ImportOptions, ImportView
+from contracts.imports import ImportOptions, ImportView
 from contracts.inventory import (
     AdjustStock,
     MovementView,
@@ -19,7 +19,6 @@ from contracts.orders import ProductUnavailable
 from contracts.services import Services
 from extensions.http.message.request import Access, HttpRequest
 from extensions.http.message.response import Response
-from extensions.http.routing.declaration import EVENT_STREAM
 from extensions.http.routing.route import route
 from extensions.http.routing.streams import StreamResponse
 from gateway import uploads
@@ -45,19 +44,7 @@ class Routes:
         """List the stock of every product."""
         return self.services.inventory.list_stock(request.query, actor=request.actor)
 
-    @route(
-        "POST",
-        "/inventory/import",
-        access=Access.ADMIN,
-        service="inventory",
-        query=ImportOptions,
-        consumes=(CSV, JSON_LINES),
-        seconds=uploads.UPLOAD_SECONDS + 2 * uploads.RESULT_SECONDS,
-        max_concurrent=4,
-        response=ImportView,
-        other_statuses=(202,),
-        idempotent=True,
-    )
+    @route("POST", "/inventory/import", service="inventory", **uploads.IMPORT)
     def import_stock(self, request: HttpRequest[None, ImportOptions]) -> Response:
         """Set the quantity on hand of many products by a file.
 
@@ -67,27 +54,12 @@ class Routes:
         """
         return uploads.import_file(request, self.services.inventory, "/inventory/imports/{id}")
 
-    @route(
-        "GET",
-        "/inventory/imports/{import_id}",
-        access=Access.ADMIN,
-        service="inventory",
-        response=ImportView,
-        errors=(ImportNotFound,),
-    )
+    @route("GET", "/inventory/imports/{import_id}", service="inventory", **uploads.GET_IMPORT)
     def get_stock_import(self, request: HttpRequest, import_id: UUID) -> Json[ImportView]:
         """Show the progress and the result of an import."""
         return self.services.inventory.get_import(import_id, actor=request.actor)
 
-    @route(
-        "GET",
-        "/inventory/imports/{import_id}/events",
-        access=Access.ADMIN,
-        service="inventory",
-        produces=EVENT_STREAM,
-        example=uploads.STREAM_EXAMPLE,
-        errors=(ImportNotFound,),
-    )
+    @route("GET", "/inventory/imports/{import_id}/events", service="inventory", **uploads.FOLLOW_IMPORT)
     def stream_stock_import(self, request: HttpRequest, import_id: UUID) -> StreamResponse:
         """Follow an import: its progress now, and then whenever it changes, as server-sent events.
 

@@ -14,13 +14,12 @@ from contracts.catalog import (
     UpdateProduct,
 )
 from contracts.errors import NotAuthenticated, PermissionDenied
-from contracts.imports import CSV, JSON_LINES, ImportNotFound, ImportOptions, ImportView
+from contracts.imports import CSV, JSON_LINES, ImportOptions, ImportView
 from contracts.services import Services
 from extensions.cache.versioned_cache import VersionedCache
 from extensions.http.message import media_types
 from extensions.http.message.request import Access, HttpRequest
 from extensions.http.message.response import Response
-from extensions.http.routing.declaration import EVENT_STREAM
 from extensions.http.routing.route import route
 from extensions.http.routing.streams import StreamResponse
 from gateway import uploads
@@ -70,19 +69,7 @@ class Routes:
             request.require_admin()
         return self.services.catalog.list_products(request.query, actor=request.actor)
 
-    @route(
-        "POST",
-        "/products/import",
-        access=Access.ADMIN,
-        service="catalog",
-        query=ImportOptions,
-        consumes=(CSV, JSON_LINES),
-        seconds=uploads.UPLOAD_SECONDS + 2 * uploads.RESULT_SECONDS,
-        max_concurrent=4,
-        response=ImportView,
-        other_statuses=(202,),
-        idempotent=True,
-    )
+    @route("POST", "/products/import", service="catalog", **uploads.IMPORT)
     def import_products(self, request: HttpRequest[None, ImportOptions]) -> Response:
         """Create and change many products by a file.
 
@@ -92,27 +79,12 @@ class Routes:
         """
         return uploads.import_file(request, self.services.catalog, "/products/imports/{id}")
 
-    @route(
-        "GET",
-        "/products/imports/{import_id}",
-        access=Access.ADMIN,
-        service="catalog",
-        response=ImportView,
-        errors=(ImportNotFound,),
-    )
+    @route("GET", "/products/imports/{import_id}", service="catalog", **uploads.GET_IMPORT)
     def get_product_import(self, request: HttpRequest, import_id: UUID) -> Json[ImportView]:
         """Show the progress and the result of an import."""
         return self.services.catalog.get_import(import_id, actor=request.actor)
 
-    @route(
-        "GET",
-        "/products/imports/{import_id}/events",
-        access=Access.ADMIN,
-        service="catalog",
-        produces=EVENT_STREAM,
-        example=uploads.STREAM_EXAMPLE,
-        errors=(ImportNotFound,),
-    )
+    @route("GET", "/products/imports/{import_id}/events", service="catalog", **uploads.FOLLOW_IMPORT)
     def stream_product_import(self, request: HttpRequest, import_id: UUID) -> StreamResponse:
         """Follow an import: its progress now, and then whenever it changes, as server-sent events.
 

@@ -74,6 +74,17 @@ def test_a_csv_file_creates_changes_and_leaves(catalog):
     assert rows_left("import_rows") == rows_left("import_chunks") == 0
 
 
+def test_new_and_changed_products_are_published_as_they_are(catalog, bus):
+    changed = catalog.create_product("E-1", "Old", "1.00", "stays")["id"]
+    catalog.create_product("E-2", "Same", "2.00")
+    run(catalog, "sku,name,price\nE-1,New,1.5\nE-2,Same,2.00\nE-3,Çay,3\n")
+    found = products(catalog)
+    for event_type, sku in (("product.updated", "E-1"), ("product.created", "E-3")):
+        (event,) = bus.wait_for(event_type, found[sku]["id"])
+        assert event.model_dump(mode="json") == found[sku]
+    assert [str(event.id) for event in bus.events("product.updated")] == [changed]
+
+
 def test_json_lines(catalog):
     rows = [
         {"sku": "J-1", "name": "ş", "price": "1.00"},
@@ -210,9 +221,7 @@ def test_an_import_is_continued_after_a_crash(catalog, status):
 
 def test_a_file_that_ends_its_process_is_given_up(catalog, monkeypatch):
     monkeypatch.setattr(imports, "MOST_ATTEMPTS", 1)
-    monkeypatch.setattr(
-        CatalogService, "_imports", property(lambda self: imports.Imports(self.work, "no.module:X", []))
-    )
+    monkeypatch.setattr(CatalogService, "row_model", "no.module:X")
     done = run(catalog, HEADER)
     assert (done["status"], len(done["errors"])) == ("FAILED", 1)
 

@@ -9,9 +9,8 @@ import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session
 
-from catalog import queries
+from catalog import matching, queries
 from catalog import search as search_module
-from catalog.models import Product
 from catalog.service import CatalogService
 from contracts.base import OPERATOR
 from contracts.catalog import ProductFilter
@@ -90,6 +89,31 @@ def test_a_part_of_the_text_does_not_continue_in_the_next_one(catalog):
         assert catalog.list_products(search=search)["items"] == [], search
 
 
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("rmızı bardağı", ["N1"]),  # it ends a word, then follows a word
+        ("ardağı 47", ["N1"]),
+        ("711", ["N1"]),
+        ("876", ["XY-98765"]),
+        ("ardağı", ["N1", "N2"]),
+        ("ki bardağı çok", ["N2"]),  # the first word is too short to be looked for
+        ("ardağı 71", []),  # the last word must begin one
+        ("rmızı 4711", []),  # not one after the other
+        ("zı ba", []),  # too short
+    ],
+)
+def test_a_part_of_the_text_is_found(catalog, typed, expected):
+    add(catalog, **{"N1": "Kırmızı Bardağı 4711", "N2": "Eski Bardağı Çok", "XY-98765": "Kilim"})
+    assert sorted(skus(catalog.list_products(search=typed))) == expected
+
+
+def test_of_many_words_with_a_part_the_shortest_ones_count(catalog, monkeypatch):
+    monkeypatch.setattr(matching, "MOST_WITH_PART", 2)
+    add(catalog, N1="Xardak", N2="Yyardak", N3="Zzzardak")
+    assert sorted(skus(catalog.list_products(search="ardak"))) == ["N1", "N2"]
+
+
 def add(catalog, **names):
     """Create products with these names, by sku; the later ones are newer."""
     return {sku: catalog.create_product(sku, name, "1.00")["id"] for sku, name in names.items()}
@@ -142,7 +166,7 @@ def test_pages_contain_each_match_once(catalog, monkeypatch, sort, typed, most, 
     monkeypatch.setattr(search_module, "MOST_SCORED", most)
     monkeypatch.setattr(search_module, "MOST_SORTED", most)
     if seem_many:
-        monkeypatch.setattr(search_module._Page, "_seem_many", lambda *_: True)
+        monkeypatch.setattr(search_module.Page, "seem_many", lambda *_: True)
     names = ["Bardak", "Mavi Bardak", "Bardaklık", "Çift Bardak", "Bardak Seti", "Kilim", "Bardak"]
     expected = {f"N{number}" for number, name in enumerate(names) if name != "Kilim"}
     for number, name in enumerate(names):
@@ -193,30 +217,51 @@ def test_a_search_reads_the_indexes(servers):
         connection.execute(
             sqlalchemy.text(
                 "INSERT INTO products (id, sku, name, description, price, currency, is_active, version)"
-                " SELECT gen_random_uuid(), 'N-' || n, 'Çay bardağı ' || n, '', 1, 'TRY', true, 1"
+                " SELECT gen_random_uuid(), 'N-' || n, 'Çay bardağı ' || n, '', n, 'TRY', true, 1"
                 " FROM generate_series(1, :products) AS n"
             ),
             {"products": PRODUCTS},
         )
         # What autovacuum does in production.
-        for index in ("ix_products_search_text", "ix_products_search_vector", "ix_product_words_word"):
+        for index in ("ix_products_search_vector", "ix_product_words_word"):
             connection.exec_driver_sql(f"SELECT gin_clean_pending_list('{index}')")
         connection.exec_driver_sql("ANALYZE products")
         connection.exec_driver_sql("ANALYZE product_words")
         with Session(connection) as session:
-            page = search_module._Page(session, sqlalchemy.select(Product), None, limit=20, descending=True)
             for words, are_many in (("bardagi", True), ("bardagi 4711", False), ("n 4711", False)):
-                search = search_module._search(session, search_module.How.WORDS, words, words)
-                assert page._seem_many(search) == are_many, words
+                typed, blocks = search_module.read(session, words)
+                search = matching.search_for(session, matching.How.WORDS, typed)
+                page = search_module.Page(session, lambda _: [], None, limit=20, descending=True, blocks=blocks)
+                assert page.seem_many(search) == are_many, words
+        for wanted, used, unused in (
+            ({"search": "bardağı", "min_price": "10.00", "max_price": "12.00"}, "price_id", "search_vector"),
+            ({"search": "4711", "min_price": "10.00"}, "search_vector", "price_id"),
+        ):
+            with (
+                explained(connection, chosen := {}),
+                Session(connection) as session,
+                session.begin_nested() as settings,
+            ):
+                assert queries.list_products(session, ProductFilter.parse(wanted), OPERATOR)["items"]
+                settings.rollback()
+            names = {node.get("Index Name") for plan in chosen.values() for node, _ in query_plans.nodes(plan)}
+            assert f"ix_products_{used}" in names
+            assert f"ix_products_{unused}" not in names
         with explained(connection, plans), Session(connection) as session:
             for typed in searches:
                 for sort in (None, "price", "-name"):
-                    with session.begin_nested() as settings:
-                        queries.list_products(session, ProductFilter(search=typed, sort=sort), OPERATOR)
-                        settings.rollback()
+                    found(session, search=typed, sort=sort)
     assert len(plans) > len(searches)
     whole = {statement: read for statement, plan in plans.items() if (read := read_whole(plan))}
     assert whole == {}
+
+
+def found(session, **wanted):
+    """Return the products that a list has, without its settings of the transaction afterwards."""
+    with session.begin_nested() as settings:
+        items = queries.list_products(session, ProductFilter.parse(wanted), OPERATOR)["items"]
+        settings.rollback()
+    return items
 
 
 @contextmanager
