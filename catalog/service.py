@@ -21,15 +21,14 @@ from contracts.catalog import (
     UpdateProduct,
 )
 from extensions.cache.versioned_cache import Cache, VersionedCache
-from extensions.operations import operations
-from extensions.operations.importing import Importing
+from extensions.operations import importing, operations
 from extensions.rpc.server import rpc
 from extensions.storage.imports import Claimed, Merged
 from extensions.storage.unit_of_work import UnitOfWork, Work
 
 
 @final
-class CatalogService(operations.Operations, Importing, CatalogRpc):
+class CatalogService(operations.Operations, importing.Importing, CatalogRpc):
     """Products and their prices."""
 
     name = "catalog"

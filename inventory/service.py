@@ -27,8 +27,7 @@ from extensions.idempotency.calls import run_once
 from extensions.idempotency.stored_results import has_stored_result
 from extensions.messaging.event_handler import handles
 from extensions.observability.traces import current_trace
-from extensions.operations import audits, operations
-from extensions.operations.importing import Importing
+from extensions.operations import audits, importing, operations
 from extensions.rpc.client import RpcClient
 from extensions.rpc.server import rpc
 from extensions.rpc.signature import WireArguments
@@ -52,7 +51,7 @@ _catalog_calls = Bulkhead(CATALOG_CALLS, CATALOG_CALLS, lambda: ServiceUnavailab
 
 
 @final
-class InventoryService(operations.Operations, Importing, InventoryRpc):
+class InventoryService(operations.Operations, importing.Importing, InventoryRpc):
     """Stock of the products, and what orders reserve of it."""
 
     name = "inventory"
