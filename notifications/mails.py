@@ -1,11 +1,12 @@
 """The mails: stored with what they are about, then sent as work items.
 
-Before a mail is given to the server, the transaction that claims its item counts it as `unsettled`. A result that is
+Just before the server can take a mail, a transaction of its own counts the attempt as `unsettled`. A result that is
 known settles it. After a crash the count remains, and a mail with two unsettled attempts is not sent again: so nobody
-gets more than two of one mail, and both have the same Message-ID.
+gets more than two of one mail, and both have the same Message-ID. A crash before that moment counts nothing: no mail is
+given up because processes ended while they waited for the server.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ from contracts.users import UserEmailVerificationRequested, UserPasswordResetReq
 from extensions.outbound.results import MailDeferred, MailRefused, MailUncertain
 from extensions.storage import work_items
 from extensions.storage.bulk import insert_rows
+from extensions.storage.engine import CommitUnknown, DatabaseUnavailable
+from extensions.storage.unit_of_work import UnitOfWork
 from extensions.storage.work_items import Item, Later
 from notifications.mail_rendering import render
 from notifications.mail_texts import ENGLISH
@@ -33,11 +36,17 @@ MAX_ERROR = 300
 ALWAYS = (UserPasswordResetRequested, UserEmailVerificationRequested)
 """Mails that the user has just asked for: no preference holds them back."""
 
-_BEGIN = text(
+_READ = text(
+    """
+    SELECT id, kind, language, recipient, fields FROM mails
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'PENDING' AND recipient IS NOT NULL AND unsettled < :most
+    """
+)
+_COUNT = text(
     """
     UPDATE mails SET unsettled = unsettled + 1, updated_at = clock_timestamp()
-    WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'PENDING' AND recipient IS NOT NULL AND unsettled < :most
-    RETURNING id, kind, language, recipient, fields
+    WHERE id = CAST(:id AS uuid) AND state = 'PENDING' AND recipient = :recipient AND unsettled < :most
+    RETURNING id
     """
 )
 _LOCK = text(
@@ -74,17 +83,25 @@ _ADDRESS = text(
 class MailClient(Protocol):
     """Sends mails. In a service it is extensions/outbound/smtp.py."""
 
-    def send(self, sender: str, recipient: str, message: EmailMessage) -> None:
-        """Send a mail. Raises MailRefused, MailDeferred, MailUncertain."""
+    def send(self, sender: str, recipient: str, message: EmailMessage, *, before_data: Callable[[], object]) -> None:
+        """Send a mail. Raises MailRefused, MailDeferred, MailUncertain.
+
+        The server cannot take it before the call of `before_data`.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The result of an attempt: how many attempts it settles, whether it is the last, and what went wrong."""
+    """The result of an attempt."""
 
-    is_settled: bool = True
+    settles: bool = False
+    """Whether the attempt was counted as unsettled, and its end is known."""
     is_final: bool = False
     error: str | None = None
+
+
+class NotWanted(Exception):
+    """The mail was sent, changed or given up since its item was claimed."""
 
 
 def mail_row(
@@ -136,15 +153,15 @@ def forget(session: Session, user_ids: Sequence[UUID]) -> None:
 class MailDeliveries:
     """The work items of mails, with the mails' ids as keys."""
 
-    def __init__(self, client: MailClient | None, sender: str, shop_url: str) -> None:
-        self._client, self._sender, self._shop_url = client, sender, shop_url
+    def __init__(self, client: MailClient | None, sender: str, shop_url: str, work: UnitOfWork) -> None:
+        self._client, self._sender, self._shop_url, self._work = client, sender, shop_url, work
 
     def prepare(self, session: Session, items: Sequence[Item]) -> Mapping[str, Any]:
-        """Count an attempt of each mail, and return what it needs. A mail that may have been sent twice gets none."""
+        """Return what each mail needs. A mail that may have been sent twice gets nothing."""
         if self._client is None:
             return {}
         values = {"ids": [UUID(item.key) for item in items], "most": MAX_UNSETTLED}
-        return {str(row.id): row for row in session.execute(_BEGIN, values)}
+        return {str(row.id): row for row in session.execute(_READ, values)}
 
     def execute(self, request: Any) -> Sequence[Sent]:
         """Send a mail."""
@@ -161,15 +178,29 @@ class MailDeliveries:
             )
         except Exception as error:  # noqa: BLE001  (a mail that cannot be made never will be; it concerns only itself)
             return [Sent(is_final=True, error=f"it cannot be made: {type(error).__name__}: {error}")]
+        is_counted = False
+
+        def count() -> None:
+            nonlocal is_counted
+            self._count(request)
+            is_counted = True
+
         try:
-            self._client.send(self._sender, request.recipient, message)
+            self._client.send(self._sender, request.recipient, message, before_data=count)
         except MailRefused as error:
-            return [Sent(is_final=True, error=str(error))]
-        except MailDeferred as error:
+            return [Sent(settles=is_counted, is_final=True, error=str(error))]
+        except (MailDeferred, DatabaseUnavailable, NotWanted) as error:
+            return [Sent(settles=is_counted, error=str(error))]
+        except (MailUncertain, CommitUnknown) as error:
             return [Sent(error=str(error))]
-        except MailUncertain as error:
-            return [Sent(is_settled=False, error=str(error))]
-        return [Sent(is_final=True)]
+        return [Sent(settles=True, is_final=True)]
+
+    def _count(self, request: Any) -> None:
+        """Count the attempt as unsettled, and commit."""
+        values = {"id": request.id, "recipient": request.recipient, "most": MAX_UNSETTLED}
+        with self._work.new().transaction() as session:
+            if session.scalar(_COUNT, values) is None:
+                raise NotWanted("it was sent, changed or given up meanwhile")
 
     def is_outage(self, _error: BaseException) -> bool:
         """Return True: whatever ends an attempt in an unknown way is a problem of the server."""
@@ -198,10 +229,10 @@ class MailDeliveries:
     def _next(self, mail: Any, outcome: Sent | None) -> tuple[dict[str, Any], str | Later | None]:
         """Return the values of _RECORD for a mail after an attempt, and its next step."""
         if outcome is None and self._client is None:
-            outcome = Sent(is_settled=False, is_final=True, error="mails are switched off")
+            outcome = Sent(is_final=True, error="mails are switched off")
         elif outcome is None:
-            outcome = Sent(is_settled=False, is_final=True, error="it may have been sent twice already")
-        unsettled = max(0, mail.unsettled - outcome.is_settled)
+            outcome = Sent(is_final=True, error="it may have been sent twice already")
+        unsettled = max(0, mail.unsettled - outcome.settles)
         attempts = mail.attempts + 1
         is_sent = outcome.is_final and outcome.error is None
         is_last = outcome.is_final or attempts > len(RETRY_SECONDS) or unsettled >= MAX_UNSETTLED

@@ -10,7 +10,7 @@ The sockets are green, and each step has a deadline. A name is resolved in one o
 import smtplib
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from typing import Any
@@ -73,8 +73,13 @@ class SmtpClient:
         self._settings = settings
         self._tls = ssl.create_default_context()
 
-    def send(self, sender: str, recipient: str, message: EmailMessage) -> None:
-        """Send a mail. Raises MailRefused, MailDeferred, or MailUncertain if the server may have taken it."""
+    def send(
+        self, sender: str, recipient: str, message: EmailMessage, *, before_data: Callable[[], object] = lambda: None
+    ) -> None:
+        """Send a mail. Raises MailRefused, MailDeferred, or MailUncertain if the server may have taken it.
+
+        Until `before_data()` is called, the server cannot have taken it. What it raises ends the attempt.
+        """
         content = message.as_bytes()
         is_handed_over = False
         try:
@@ -83,6 +88,7 @@ class SmtpClient:
                 try:
                     _expect(client.mail(sender))
                     _expect(client.rcpt(recipient))
+                    before_data()
                     is_handed_over = True
                     reply = client.data(content)
                     is_handed_over = False

@@ -123,6 +123,10 @@ class UnitOfWork:
         """Call `call(*arguments)` once the transaction is committed. A failure of the call is only logged."""
         self._after_commit.append((call, arguments))
 
+    def new(self) -> "UnitOfWork":
+        """Return another unit of work on the same database, for a greenlet that outlives the worker of this one."""
+        return UnitOfWork(self._provider)
+
     def is_healthy(self) -> bool:
         """Return True if the database responds. Raises DatabaseUnavailable otherwise."""
         with self.transaction() as session:

@@ -1,5 +1,6 @@
 """Mails in a real container, sent to a real SMTP server, and the preferences of the users."""
 
+import socket
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -205,6 +206,20 @@ def test_after_two_crashes_it_is_not_sent_again(service, server, bus, registered
     rows("UPDATE work_items SET next_attempt_at = clock_timestamp() WHERE lease IS NULL")
     eventually(lambda: rows("SELECT FROM mails WHERE state = 'FAILED'"))
     assert server.to(f"x{address}") == []
+
+
+def test_an_attempt_that_ends_before_the_mail_is_handed_over_is_not_counted(server, run_service, bus, rows):
+    """Otherwise two crashes of processes that wait for the server would lose the mail."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, config.patch({"SMTP_PORT": silent.getsockname()[1]}):
+        container = run_service(NotificationsService)
+        user_id, address = new_id(), f"ayse@{new_id().hex}.example.com"
+        bus.publish(UserRegistered(user_id=user_id, email=address, language="en"))
+        bus.publish(confirmed(user_id))
+        eventually(lambda: rows("SELECT FROM work_items WHERE lease IS NOT NULL"))
+        silent.accept()[0].close()
+        assert rows("SELECT unsettled FROM mails") == [(0,)]
+        container.kill()
+    assert rows("SELECT state, unsettled FROM mails") == [("PENDING", 0)]
 
 
 def test_a_disabled_webhook_is_mailed(service, server, bus, registered):
