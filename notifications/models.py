@@ -1,7 +1,7 @@
 """The tables of the notifications service."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -132,6 +132,8 @@ class Webhook(Base):
     failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     # Nothing is sent before.
     paused_until: Mapped[datetime | None]
+    # Until then it has not shown that it responds promptly: it is new, or it was slow lately.
+    slow_until: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
@@ -139,6 +141,11 @@ class Webhook(Base):
     def is_enabled(self) -> bool:
         """Whether deliveries are made."""
         return self.disabled_reason is None
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it is served in the places for slow endpoints."""
+        return self.slow_until is not None and self.slow_until > datetime.now(UTC)
 
 
 class WebhookEvent(Base):

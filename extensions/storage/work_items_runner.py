@@ -5,8 +5,10 @@
 
 Each kind has a lane. A lane claims due items with one statement, and executes each item in a greenlet with a deadline.
 At most `Limits.concurrency` first attempts are executed at a time. Further attempts have a limit of their own, so that
-failing items do not delay new ones. A recorder records all results that are due in one transaction. It skips rows that
-another transaction has locked, and records those later. So an item that hangs, fails or is locked delays only itself.
+failing items do not delay new ones. A first attempt that takes longer than `Limits.prompt` continues in one of the
+places for slow ones, and its own place is free for another item. A recorder records all results that are due in one
+transaction. It skips rows that another transaction has locked, and records those later. So an item that is slow, hangs,
+fails or is locked delays only itself.
 
 A method that has stored items calls `self.work.trigger(self.provider_calls, kind)`. The commit then wakes the lane of
 that kind. Each lane also polls once every POLL_SECONDS, for items whose pause or lease has ended.
@@ -52,6 +54,8 @@ POLL_SECONDS = 1.0
 CLAIM_INTERVAL_SECONDS = 0.03
 # From the deadline of an execution to the end of the lease. The result is recorded in this time.
 LEASE_MARGIN_SECONDS = 4.0
+# How many first attempts that have become slow are executed for each one that has not.
+SLOW_TO_PROMPT = 3
 STOP_SECONDS = 3.0
 BACKLOG_SECONDS = 5.0
 
@@ -94,6 +98,13 @@ class Limits:
     longest_pause: float = 30.0
     max_attempts: int | None = None
     """None: attempts never run out."""
+    prompt: float | None = None
+    """A first attempt that takes longer is slow, and gives its place to another item. None: it keeps its place."""
+
+    @property
+    def places_slow(self) -> int:
+        """How many slow first attempts are executed besides `concurrency`. Further ones keep their places."""
+        return 0 if self.prompt is None else SLOW_TO_PROMPT * self.concurrency
 
     @property
     def places_again(self) -> int:
@@ -111,13 +122,21 @@ class Limits:
         return Failure(item, error, backoff.next_pause(), abandoned=item.attempts == self.max_attempts)
 
 
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """An item that is executed since `began` (time.monotonic())."""
+
+    item: Item
+    began: float
+
+
 class Lane:
     """Claims and executes the items of one kind."""
 
     def __init__(self, kind: str, limits: Limits, runner: "WorkItems") -> None:
         self.kind, self.limits, self._runner = kind, limits, runner
-        self.executing: dict[Any, Item] = {}
-        """The items being executed, by greenlet."""
+        self.executing: dict[Any, Execution] = {}
+        """The executions, by greenlet."""
         self._wakeup = Signal()
         self._may_be_more = False
         # After an error of a statement, which ends the transaction: the next claim prepares each item by itself.
@@ -156,9 +175,7 @@ class Lane:
 
     def _claim(self) -> None:
         """Claim as many due items as the limits permit, and start to execute them."""
-        retried = sum(item.attempts > 1 for item in self.executing.values())
-        fresh = self.limits.concurrency - (len(self.executing) - retried)
-        again = self.limits.places_again - retried
+        fresh, again = self._free_places()
         breaker = self._runner.breaker
         if not breaker.permits():
             return
@@ -176,9 +193,17 @@ class Lane:
         for item in items:
             if item.key in requests:
                 greenlet = eventlet.spawn(self._execute, item, requests[item.key], handler, expires)
-                self.executing[greenlet] = item
+                self.executing[greenlet] = Execution(item, time.monotonic())
             else:
                 self._runner.recorder.add(Result(item, None, expires, self.limits))
+
+    def _free_places(self) -> tuple[int, int]:
+        """Return how many first attempts, and how many further ones, may begin."""
+        limits, now = self.limits, time.monotonic()
+        first = [each for each in self.executing.values() if each.item.attempts == 1]
+        slow = 0 if limits.prompt is None else sum(now - each.began > limits.prompt for each in first)
+        fresh = limits.concurrency - (len(first) - min(slow, limits.places_slow))
+        return fresh, limits.places_again - (len(self.executing) - len(first))
 
     def _claim_rows(self, fresh: int, again: int, work: Any, handler: Handler) -> tuple[list[Item], Any, Handler]:
         items = work_items.claim(
@@ -339,7 +364,7 @@ class WorkItems(Entrypoint):
         executing = [pair for lane in self.lanes.values() for pair in lane.executing.items()]
         for greenlet, _ in executing:
             greenlet.kill()
-        return [item for _, item in executing]
+        return [execution.item for _, execution in executing]
 
     def _release(self, items: Sequence[Item]) -> None:
         try:

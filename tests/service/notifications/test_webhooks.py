@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -27,6 +28,8 @@ from contracts.webhooks import (
     WebhookNotFound,
 )
 from extensions.outbound import client
+from extensions.storage import work_items_runner
+from extensions.storage.work_items_runner import WorkItems
 from notifications import deliveries, rules, webhooks
 from notifications.service import NotificationsService
 from tests.receiver import Receiver
@@ -594,6 +597,47 @@ class TestIsolation:
         eventually(lambda: len(hook.received) == 2)
         ended = rows("SELECT FROM webhook_deliveries WHERE last_attempt_at > :since AND state = 'PENDING'", since=since)
         assert ended == [], "it waited until one of the others ended"
+
+    def test_slow_endpoints_delay_no_other(self, service, shared_services, receiver, bus, rows, monkeypatch):
+        """They are more than there are places, and each responds in the end: none of them fails."""
+        monkeypatch.setattr(client, "TOTAL_SECONDS", 600.0)
+        entrypoints = shared_services.containers["notifications"].entrypoints
+        runner = next(one for one in entrypoints if isinstance(one, WorkItems) and deliveries.SLOW in one.lanes)
+        for lane in runner.lanes.values():
+            monkeypatch.setattr(lane, "limits", replace(lane.limits, concurrency=2, deadline=600.0, prompt=0.1))
+        places = 2 * (1 + work_items_runner.SLOW_TO_PROMPT)
+        door = eventlet.Event()
+        hanging, hook = receiver(lambda _: door.wait() or 200), receiver()
+        slow, actor = [customer() for _ in range(places + 2)], customer()
+        for one in slow:
+            service.create_webhook(url=hanging.url, actor=one)
+        service.create_webhook(url=hook.url, actor=actor)
+        rows("UPDATE webhooks SET slow_until = NULL WHERE url = :url", url=hook.url)
+        for one in slow:
+            bus.publish(created(one))
+        eventually(lambda: hanging.running == places)
+        bus.publish(created(actor))
+        eventually(lambda: hook.received)
+        assert hanging.running == places, "it waited for the others"
+        door.send()
+        eventually(lambda: len(rows("SELECT FROM webhook_deliveries WHERE state = 'DELIVERED'")) == places + 3)
+
+    def test_a_slow_endpoint_has_a_place_of_its_own_for_a_while(self, service, receiver, bus, rows, monkeypatch):
+        """Whatever it does in between: else one that is slow now and then would hold a place of the others again."""
+        monkeypatch.setattr(deliveries, "PROMPT_SECONDS", 0.05)
+        actor, hook = customer(), receiver(lambda _: eventlet.sleep(0.2) or 200)
+        webhook = service.create_webhook(url=hook.url, actor=actor)
+        kind = "SELECT slow_until > clock_timestamp() + interval '9 minutes' FROM webhooks"
+        assert rows(kind) == [(True,)], "a new one is not known"
+        rows("UPDATE webhooks SET slow_until = NULL")
+        bus.publish(created(actor))
+        eventually(lambda: rows(kind) == [(True,)])
+        hook.respond = lambda _: 200
+        bus.publish(created(actor))
+        settled(service, webhook, actor, 2)
+        assert rows(kind) == [(True,)]
+        service.update_webhook(webhook["id"], is_enabled=True, actor=actor)
+        assert rows(kind) == [(True,)], "its owner cannot end it"
 
     def test_a_failing_endpoint_rests_between_single_attempts(self, service, receiver, bus, rows):
         actor, hook = customer(), receiver(lambda _: 500)

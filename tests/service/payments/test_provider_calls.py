@@ -22,6 +22,7 @@ from extensions.storage import work_items_breaker, work_items_runner
 from extensions.storage.work_items_recorder import Recorder
 from extensions.storage.work_items_runner import WorkItems
 from payments import queries, use_cases
+from payments import service as payments_service
 from payments.http_provider import HttpProvider
 from payments.provider import Operation, OutcomeUnknown, ProviderRefuses, ProviderUnavailable, SimulatedProvider
 from payments.service import PaymentsService, make_provider, read_limits
@@ -204,6 +205,40 @@ class TestOnePaymentDelaysNoOther:
             bus.publish(cancelled(order))
             bus.wait_for("payment.voided", order.order_id)
         eventually(lambda: rows("SELECT FROM work_items") == [])
+
+    def test_payments_that_take_long(self, start, bus, provider, monkeypatch):
+        """They have more time than the test, and are more than there are places for first attempts."""
+        monkeypatch.setattr(payments_service, "PROMPT_SECONDS", 0.2)
+        slow = [created() for _ in range(4)]
+        ids, door = {str(order.order_id) for order in slow}, eventlet.Event()
+        provider.before = lambda call: door.wait() if call.key.partition(":")[0] in ids else None
+        start(provider, PATIENT | {"PAYMENT_PROVIDER_CALLS": 2})
+        for order in slow:
+            bus.publish(order)
+        eventually(lambda: all(provider.count(order) for order in slow))
+        others = [created() for _ in range(20)]
+        for order in others:
+            bus.publish(order)
+        for order in others:
+            bus.wait_for("payment.authorized", order.order_id)
+        door.send()
+        for order in slow:
+            bus.wait_for("payment.authorized", order.order_id)
+            assert provider.count(order) == 1, "a slow call was repeated"
+
+    def test_slow_calls_are_bounded(self, start, bus, provider, monkeypatch):
+        monkeypatch.setattr(payments_service, "PROMPT_SECONDS", 0.05)
+        door = eventlet.Event()
+        provider.before = lambda _: door.wait()
+        container = start(provider, PATIENT | {"PAYMENT_PROVIDER_CALLS": 1})
+        for order in (orders := [created() for _ in range(8)]):
+            bus.publish(order)
+        eventually(lambda: len(provider.asked) == 1 + work_items_runner.SLOW_TO_PROMPT)
+        lane = runner_of(container).lanes["authorisation"]
+        eventually(lambda: lane._free_places()[0] == 0)
+        door.send()
+        for order in orders:
+            bus.wait_for("payment.authorized", order.order_id)
 
     def test_a_work_item_that_cannot_be_prepared(self, start, bus, rows, provider):
         start(provider, PATIENT)
