@@ -135,6 +135,8 @@ class Lane:
 
     def __init__(self, kind: str, limits: Limits, runner: "WorkItems") -> None:
         self.kind, self.limits, self._runner = kind, limits, runner
+        # One for each kind: a provider that refunds nothing may authorise payments as ever.
+        self.breaker = WorkItemBreaker()
         self.executing: dict[Any, Execution] = {}
         """The executions, by greenlet."""
         self._wakeup = Signal()
@@ -176,7 +178,7 @@ class Lane:
     def _claim(self) -> None:
         """Claim as many due items as the limits permit, and start to execute them."""
         fresh, again = self._free_places()
-        breaker = self._runner.breaker
+        breaker = self.breaker
         if not breaker.permits():
             return
         if is_probe := breaker.is_open:
@@ -262,7 +264,7 @@ class Lane:
         try:
             with eventlet.Timeout(self.limits.deadline):
                 outcomes = handler.execute(request)
-            runner.breaker.succeeded(item.key)
+            self.breaker.succeeded(item.key)
             for outcome in outcomes:
                 runner.recorder.add(Result(item, outcome, expires, self.limits))
         except eventlet.Timeout:
@@ -272,7 +274,7 @@ class Lane:
         else:
             return None
         is_outage_of_it = isinstance(error, TimeoutError) or handler.is_outage(error)
-        (runner.breaker.failed if is_outage_of_it else runner.breaker.succeeded)(item.key)
+        (self.breaker.failed if is_outage_of_it else self.breaker.succeeded)(item.key)
         attempt = FailedExecution(request, error, began_at, timedelta(seconds=time.monotonic() - began))
         failed = replace(self.limits.failure(item, f"{type(error).__name__}: {error}"), attempt=attempt)
         log.warning("attempt %d of %s %s failed: %s", item.attempts, self.kind, item.key, failed.error)
@@ -291,7 +293,6 @@ class WorkItems(Entrypoint):
         super().__init__()
         self._kinds, self._read_limits = kinds, limits
         self.owner = f"{socket.gethostname()}:{os.getpid()}"
-        self.breaker = WorkItemBreaker()
         self.stopping = False
         self.lanes: dict[str, Lane] = {}
         self.recorder: Any = None
@@ -305,7 +306,7 @@ class WorkItems(Entrypoint):
         limits = self._read_limits(config)
         self.lanes = {kind: Lane(kind, limits, self) for kind in self._kinds}
         self.recorder = Recorder(self.in_transaction, self._wake)
-        self.instruments = WorkItemInstruments(self.metrics, self._kinds, lambda: self.breaker.is_open)
+        self.instruments = WorkItemInstruments(self.metrics, self._kinds, lambda kind: self.lanes[kind].breaker.is_open)
 
     def start(self) -> None:
         """Start the lanes and the recorder. The lanes first claim the items that an earlier process left."""

@@ -445,7 +445,7 @@ class TestTheCircuitBreaker:
                 raise ProviderUnavailable("down")
 
         provider.before = fail
-        breaker = runner_of(start(provider, QUICK)).breaker
+        breaker = runner_of(start(provider, QUICK)).lanes["authorisation"].breaker
         orders = [created() for _ in range(40)]
         for order in orders:
             bus.publish(order)
@@ -459,13 +459,33 @@ class TestTheCircuitBreaker:
         bus.wait_for("payment.authorized", count=40)
         assert not breaker.is_open
 
+    def test_captures_that_fail_delay_no_authorisation(self, start, bus, provider, monkeypatch):
+        monkeypatch.setattr(work_items_breaker, "FIRST_PROBE_SECONDS", 600.0)
+
+        def fail(call):
+            if call.operation is Operation.CAPTURE:
+                raise ProviderUnavailable("down")
+
+        provider.before = fail
+        lanes = runner_of(start(provider, QUICK)).lanes
+        orders = [created() for _ in range(20)]
+        for order in orders:
+            bus.publish(order)
+        for order in orders:
+            bus.wait_for("payment.authorized", order.order_id)
+            bus.publish(confirmed(order))
+        eventually(lambda: lanes["settlement"].breaker.is_open)
+        bus.publish(other := created())
+        bus.wait_for("payment.authorized", other.order_id)
+        assert not lanes["authorisation"].breaker.is_open
+
     def test_a_refusal_is_no_outage(self, start, bus, rows, provider):
         def refuse(call):
             if call.operation is Operation.CAPTURE:
                 raise ProviderRefuses("contradiction")
 
         provider.before = refuse
-        breaker = runner_of(start(provider)).breaker
+        breaker = runner_of(start(provider)).lanes["settlement"].breaker
         orders = [created() for _ in range(15)]
         for order in orders:
             bus.publish(order)
