@@ -568,21 +568,31 @@ class TestRetention:
 
 
 class TestIsolation:
+    @pytest.fixture
+    def places(self, service, shared_services, monkeypatch):
+        """How many endpoints of each kind have a place: few."""
+        entrypoints = shared_services.containers["notifications"].entrypoints
+        runner = next(one for one in entrypoints if isinstance(one, WorkItems) and deliveries.SLOW in one.lanes)
+        for lane in runner.lanes.values():
+            monkeypatch.setattr(lane, "limits", replace(lane.limits, concurrency=2, deadline=600.0, prompt=0.1))
+        return 2 * (1 + work_items_runner.SLOW_TO_PROMPT)
+
     def test_a_dead_endpoint_with_many_deliveries_delays_no_other(
-        self, service, receiver, bus, rows, make_due, monkeypatch
+        self, service, places, receiver, bus, rows, make_due, monkeypatch
     ):
-        """Forty endpoints hang, each with many deliveries; that is more than have a place."""
+        """More endpoints hang than have a place, each with many deliveries."""
         monkeypatch.setattr(client, "TOTAL_SECONDS", 3.0)
         hanging = receiver(lambda _: eventlet.sleep(600))
-        slow = [customer() for _ in range(40)]
+        slow = [customer() for _ in range(places + 4)]
         for actor in slow:
             service.create_webhook(url=hanging.url, actor=actor)
         for _ in range(5):
             for actor in slow:
                 bus.publish(created(actor))
-        eventually(lambda: hanging.running >= 32)
+        eventually(lambda: hanging.running >= places)
         actor, hook = customer(), receiver()
         service.create_webhook(url=hook.url, actor=actor)
+        rows("UPDATE webhooks SET slow_until = NULL")
         began = time.monotonic()
         bus.publish(confirmed(actor))
         eventually(lambda: hook.received)
@@ -591,21 +601,17 @@ class TestIsolation:
         eventually(lambda: len(rows("SELECT FROM webhooks WHERE failures > 0")) == len(slow))
         monkeypatch.setattr(client, "TOTAL_SECONDS", 600.0)
         [(since,)] = rows("SELECT clock_timestamp()")
+        rows("UPDATE webhooks SET slow_until = NULL")
         make_due()
-        eventually(lambda: len(rows("SELECT FROM work_items WHERE lease IS NOT NULL")) >= 32)
+        eventually(lambda: len(rows("SELECT FROM work_items WHERE lease IS NOT NULL")) >= places)
         bus.publish(confirmed(actor))
         eventually(lambda: len(hook.received) == 2)
         ended = rows("SELECT FROM webhook_deliveries WHERE last_attempt_at > :since AND state = 'PENDING'", since=since)
         assert ended == [], "it waited until one of the others ended"
 
-    def test_slow_endpoints_delay_no_other(self, service, shared_services, receiver, bus, rows, monkeypatch):
+    def test_slow_endpoints_delay_no_other(self, service, places, receiver, bus, rows, monkeypatch):
         """They are more than there are places, and each responds in the end: none of them fails."""
         monkeypatch.setattr(client, "TOTAL_SECONDS", 600.0)
-        entrypoints = shared_services.containers["notifications"].entrypoints
-        runner = next(one for one in entrypoints if isinstance(one, WorkItems) and deliveries.SLOW in one.lanes)
-        for lane in runner.lanes.values():
-            monkeypatch.setattr(lane, "limits", replace(lane.limits, concurrency=2, deadline=600.0, prompt=0.1))
-        places = 2 * (1 + work_items_runner.SLOW_TO_PROMPT)
         door = eventlet.Event()
         hanging, hook = receiver(lambda _: door.wait() or 200), receiver()
         slow, actor = [customer() for _ in range(places + 2)], customer()
