@@ -66,11 +66,7 @@ class RowError(View):
 
 
 class ImportProgress(View):
-    """An import and its progress.
-
-    The status is QUEUED, VALIDATING or MERGING while the service works on it. In the end it is DONE; or REJECTED if
-    nothing was changed because of bad rows; or FAILED if the service could not process it.
-    """
+    """An import and its progress."""
 
     id: UUID
     status: Status
@@ -90,25 +86,15 @@ class ImportsProgress(View):
     items: tuple[ImportProgress, ...]
 
 
-class ImportView(View):
+class ImportView(ImportProgress):
     """An import, its progress and its result.
 
     The status is QUEUED, VALIDATING or MERGING while the service works on it. In the end it is DONE; or REJECTED if
     nothing was changed because of bad rows; or FAILED if the service could not process it.
     """
 
-    id: UUID
-    status: Status
-    mode: Mode
-    staged: int
-    merged: int
-    created: int
-    updated: int
-    unchanged: int
-    failed: int
     errors: tuple[RowError, ...]
     created_at: Instant
-    updated_at: Instant
 
 
 class BegunImport(View):

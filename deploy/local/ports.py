@@ -86,7 +86,7 @@ def choose(root: Path) -> dict[str, int]:
 
 
 def claim_free(start: int, root: Path, *, host: str = "127.0.0.1") -> int:
-    """Return the first free port from `start` on that nobody has claimed, and claim it for `root`, as choose() does."""
+    """Claim the first port from `start` on that is free and not claimed. `root` owns the claim. Returns the port."""
     return _claim_free(start, root, frozenset(_claims), host)
 
 

@@ -1,7 +1,7 @@
 """Events that were published, but that the event log has not confirmed: pieces of the log that wait to be written.
 
 The relay inserts them in the transaction that deletes the events from the outbox
-(extensions/messaging/outbox_relay.py). Whoever has written a piece into the log deletes it.
+(extensions/messaging/outbox_relay.py). A process that has written a piece into the log deletes it.
 """
 
 from collections.abc import Iterable, Sequence

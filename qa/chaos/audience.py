@@ -1,4 +1,4 @@
-"""Everybody who is told about the orders of a run: customers with mails and webhooks, and clients of the streams.
+"""The receivers of news about the orders of a run: customers with mails and webhooks, and clients of the streams.
 
 audience = Audience(sandbox, seed)      # registers the customers, who place the orders of the load
 audience.start(load)                    # the streams
@@ -16,6 +16,7 @@ from functools import partial
 from operator import itemgetter
 from uuid import uuid4
 
+from deploy.local.process import wait_until
 from qa.chaos import told
 from qa.chaos.event_stream import EventStream
 from qa.chaos.told import Customer, OrderEvent
@@ -91,11 +92,8 @@ class Audience:
         self._threads = [threading.Thread(target=self._guard, args=[job], daemon=True) for job in jobs]
         for thread in self._threads:
             thread.start()
-        deadline = time.monotonic() + BEGIN_SECONDS
-        while not all(stream.first_id for stream in constant):
-            if time.monotonic() > deadline:
-                raise TimeoutError("the streams have not begun")
-            time.sleep(0.02)
+        if not wait_until(lambda: all(stream.first_id for stream in constant), seconds=BEGIN_SECONDS):
+            raise TimeoutError("the streams have not begun")
 
     def stop(self):
         """End all clients."""
@@ -130,7 +128,7 @@ class Audience:
         return time.monotonic() > until or self._ended.is_set() or self._resting.is_set()
 
     def _next_order(self):
-        """The stream of the latest order that nobody has followed yet, or None."""
+        """The stream of the latest order, None if a client has followed it already."""
         with self._lock:
             for order in reversed(self._load.requests):
                 if order.order_id in self._orders:
@@ -144,7 +142,7 @@ class Audience:
     # The verdict
 
     def checks(self, seconds):
-        """Compare what everybody was told with the orders; wait for what is missing, for at most so many seconds."""
+        """Compare what was received with the orders; wait for what is missing, for at most so many seconds."""
         deadline = time.monotonic() + seconds
         self._resting.set()
         try:

@@ -82,7 +82,7 @@ class Sandbox:
     clock: Clock | None  # None without libfaketime
     receivers: Receivers  # of the webhooks and mails
     load: Any = None  # of the run
-    audience: Any = None  # everybody who is told about the orders; None: nobody is asked what they were told
+    audience: Any = None  # the receivers of news about the orders; None: what they received is not checked
     watch: Any = None  # judges the probes while slow faults are active
     slow_seconds: tuple[float, float] = (4.0, 9.0)  # how long a slow fault is active
     preferred: tuple[str, ...] = ()  # the targets of slow faults that can have one of them

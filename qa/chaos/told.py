@@ -1,7 +1,7 @@
 """What the customers and administrators of a run were told about its orders, compared with the orders' timelines.
 
-Pure functions. An event that a fault has copied under a new id (duplicate_event_faults.py) is a new fact for whoever
-receives it: nobody has to be told of it, and everybody may be.
+Pure functions. An event that a fault has copied under a new id (duplicate_event_faults.py) is a new event for its
+receivers: messages about it may arrive, and none is required.
 """
 
 from collections import Counter, defaultdict

@@ -1,18 +1,19 @@
 """Server-sent events of the gateway, with all services and the real broker behind it."""
 
 import amqp
+import eventlet
 import pytest
 
 from contracts.ids import new_id
 from extensions.http.message.strict_json import dump
 from extensions.messaging import event_log_reader
-from extensions.messaging.event_log_reader import EventLogReader
-from extensions.messaging.topology import LOGGED_EVENTS
+from extensions.messaging.event_log_reader import OFFSET, EventLogReader, Position
+from extensions.messaging.topology import EVENT_LOG, LOGGED_EVENTS
 from gateway.service import GatewayService
 from tests.broker_control import silent_event_log
 from tests.event_source import EventSource
 from tests.service.gateway.responses import bearer, ok
-from tests.support import connect, eventually
+from tests.support import TEST_TIMEOUT_SECONDS, connect, eventually
 
 CONFIRMED = ["order.created", "order.confirmed"]
 
@@ -131,24 +132,56 @@ def test_while_the_log_is_silent_no_event_is_delayed_and_afterwards_none_is_miss
     assert "gap" not in source.names
 
 
-def test_a_client_that_knows_more_than_the_reader_gets_neither_a_gap_nor_anything_twice(listen, admin, reader):
-    """A burst is one chunk of the log, of which a new reader gets one message after the other."""
+def first_of_last_chunk(connection):
+    """The offset at which the broker begins if it is asked for the last message."""
+    found, channel = [], connection.channel()
+    channel.basic_qos(0, 1, False)
+    channel.basic_consume(EVENT_LOG, callback=found.append, arguments={OFFSET: "last"})
+    eventually(lambda: connection.drain_events(timeout=TEST_TIMEOUT_SECONDS) or found)
+    channel.close()
+    return found[0].headers[OFFSET]
+
+
+def test_a_client_that_knows_more_than_the_reader_gets_neither_a_gap_nor_anything_twice(
+    listen, admin, reader, monkeypatch
+):
+    """A burst is a chunk of the log, of which a new reader gets one message after the other. It has got the first."""
     source = listen("/admin/events", admin)
     source.wait_for(lambda s: s.last_event_id)
     with connect() as connection:
-        channel = connection.channel()
-        for number in range(200):
-            entry = {"event": "order.test", "event_id": str(new_id()), "service": "orders", "order_id": None}
-            text = dump(entry | {"data": {"number": number}})
-            channel.basic_publish(amqp.Message(text), LOGGED_EVENTS, "orders")
-        source.wait_for(lambda s: any(one["data"].get("number") == 199 for one in s.data))
+
+        def publish_burst(number):
+            channel = connection.channel()
+            for _ in range(200):
+                entry = {"event": "order.test", "event_id": str(new_id()), "service": "orders", "order_id": None}
+                channel.basic_publish(amqp.Message(dump(entry | {"data": {"of": number}})), LOGGED_EVENTS, "orders")
+            source.wait_for(lambda s: sum(one["data"].get("of") == number for one in s.data) == 200)
+            return first_of_last_chunk(connection)
+
+        bursts = ((publish_burst(number), Position.parse(source.ids[-1]).offset) for number in range(20))
+        begin = next(first for first, last in bursts if last - first >= 5)
     source.close()
     eventually(lambda: reader._users == 0)
     reader._close()
-    again = listen("/admin/events", admin, last_event_id=source.ids[-10])
-    again.wait_for(lambda s: any(one["data"].get("number") == 199 for one in s.data))
-    assert again.ids == source.ids[-9:]
-    assert again.names == ["message"] * 9
+    asked, receive, exists = eventlet.Event(), EventLogReader._receive, EventLogReader.exists
+
+    def receive_late(self, channel, message):
+        if self.last is not None and not asked.ready():
+            asked.wait()
+        receive(self, channel, message)
+
+    def ask(self, position):
+        found = exists(self, position)
+        asked.send()
+        return found
+
+    monkeypatch.setattr(EventLogReader, "_receive", receive_late)
+    monkeypatch.setattr(EventLogReader, "exists", ask)
+    known = next(index for index, one in enumerate(source.ids) if Position.parse(one).offset == begin + 2)
+    again = listen("/admin/events", admin, last_event_id=source.ids[known])
+    again.wait_for(lambda s: s.ids and s.ids[-1] == source.ids[-1])
+    assert again.ids == source.ids[known + 1 :]
+    assert set(again.names) == {"message"}
 
 
 def test_a_position_of_a_log_that_was_deleted_is_a_gap(listen, place, admin, monkeypatch):
