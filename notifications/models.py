@@ -1,7 +1,7 @@
 """The tables of the notifications service."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -141,11 +141,6 @@ class Webhook(Base):
     def is_enabled(self) -> bool:
         """Whether deliveries are made."""
         return self.disabled_reason is None
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether it is served in the places for slow endpoints."""
-        return self.slow_until is not None and self.slow_until > datetime.now(UTC)
 
 
 class WebhookEvent(Base):

@@ -227,7 +227,7 @@ def _enabled(session: Session, webhook_id: UUID, actor: Actor) -> Webhook:
 
 
 def _schedule(session: Session, webhook: Webhook) -> None:
-    schedule(session, [{"id": webhook.id, "failures": webhook.failures, "is_slow": webhook.is_slow, "pause": 0.0}])
+    schedule(session, [one | {"pause": 0.0} for one in queries.endpoints(session, [webhook.id])])
 
 
 def _unproven() -> Any:

@@ -51,10 +51,10 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0
 # After a lock timeout, a shorter timeout is used for a while. Otherwise each message that needs the locked row would
-# delay all others by the full timeout. Only a full timeout begins it: in that time, others may well hold a row longer.
+# delay all others by the full timeout. A short timeout does not prolong it: a row may be locked for that long, in passing.
 SHORT_LOCK_TIMEOUT, SHORT_LOCK_TIMEOUT_SECONDS = "100ms", 60.0
-# If a batch needs a locked row, its messages are handled by themselves, so many at a time. One after the other, those
-# that need the row would delay the others by a timeout each, and many orders of one product would stop all orders.
+# If a batch needs a locked row, each of its messages is handled by itself, so many at a time. One after the other, the
+# messages that need the row would delay the others by a timeout each: many orders of one product would stop all orders.
 LOCKED_AT_ONCE = 8
 # The least time between the starts of two batches, unless a batch is full. A transaction for many messages costs hardly
 # more than one for a single message. A message that arrives after an idle period is handled immediately.

@@ -35,8 +35,8 @@ TELLING_SECONDS = 1.0
 # These calls may wait long in the service, so each has a guard of its own. The other calls of the service do not wait
 # behind them.
 WAITING_CALLS = frozenset({"orders.create_order"})
-# These calls need much of the service's processor, and anybody may repeat them. So a process makes one of each at a
-# time, and the others wait for it: many of them at once would delay all other calls of the service.
+# These calls need much of the service's processor. A process makes one of each at a time, and the others wait for it:
+# many of them at once would delay all other calls of the service.
 COSTLY_CALLS = frozenset({"orders.check_consistency", "orders.export_orders", "payments.export_payments"})
 MAX_WAITING_COSTLY = 20
 # A health check always passes. If it gets a reply, the next call is the probe.

@@ -4,9 +4,9 @@
     def provider_calls(self) -> Handler: ...
 
 Each kind has a lane. A lane claims due items with one statement, and executes each item in a greenlet with a deadline.
-At most `Limits.concurrency` first attempts are executed at a time. Further attempts have a limit of their own, so that
-failing items do not delay new ones. A first attempt that takes longer than `Limits.prompt` continues in one of the
-places for slow ones, and its own place is free for another item. A recorder records all results that are due in one
+At most `Limits.concurrency` first attempts are executed at a time. Further attempts have places of their own, so that
+failing items do not delay new ones. An execution that takes longer than `Limits.prompt` is slow: it gives its place to
+another item, and continues in one of the places for slow ones. A recorder records all results that are due in one
 transaction. It skips rows that another transaction has locked, and records those later. So an item that is slow, hangs,
 fails or is locked delays only itself.
 
@@ -54,7 +54,7 @@ POLL_SECONDS = 1.0
 CLAIM_INTERVAL_SECONDS = 0.03
 # From the deadline of an execution to the end of the lease. The result is recorded in this time.
 LEASE_MARGIN_SECONDS = 4.0
-# How many first attempts that have become slow are executed for each one that has not.
+# How many executions that have become slow may continue for each place.
 SLOW_TO_PROMPT = 3
 STOP_SECONDS = 3.0
 BACKLOG_SECONDS = 5.0
@@ -99,12 +99,7 @@ class Limits:
     max_attempts: int | None = None
     """None: attempts never run out."""
     prompt: float | None = None
-    """A first attempt that takes longer is slow, and gives its place to another item. None: it keeps its place."""
-
-    @property
-    def places_slow(self) -> int:
-        """How many slow first attempts are executed besides `concurrency`. Further ones keep their places."""
-        return 0 if self.prompt is None else SLOW_TO_PROMPT * self.concurrency
+    """An execution that takes longer is slow, and gives its place to another item. None: it keeps its place."""
 
     @property
     def places_again(self) -> int:
@@ -201,11 +196,16 @@ class Lane:
 
     def _free_places(self) -> tuple[int, int]:
         """Return how many first attempts, and how many further ones, may begin."""
-        limits, now = self.limits, time.monotonic()
-        first = [each for each in self.executing.values() if each.item.attempts == 1]
-        slow = 0 if limits.prompt is None else sum(now - each.began > limits.prompt for each in first)
-        fresh = limits.concurrency - (len(first) - min(slow, limits.places_slow))
-        return fresh, limits.places_again - (len(self.executing) - len(first))
+        executing = self.executing.values()
+        first = [each for each in executing if each.item.attempts == 1]
+        again = [each for each in executing if each.item.attempts > 1]
+        return self._free(first, self.limits.concurrency), self._free(again, self.limits.places_again)
+
+    def _free(self, executing: Sequence[Execution], places: int) -> int:
+        """Return how many of `places` are free. Executions that have become slow hold none, up to a limit."""
+        prompt, now = self.limits.prompt, time.monotonic()
+        slow = 0 if prompt is None else sum(now - each.began > prompt for each in executing)
+        return places - len(executing) + min(slow, SLOW_TO_PROMPT * places)
 
     def _claim_rows(self, fresh: int, again: int, work: Any, handler: Handler) -> tuple[list[Item], Any, Handler]:
         items = work_items.claim(

@@ -1,5 +1,6 @@
 """Mails in a real container, sent to a real SMTP server, and the preferences of the users."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -22,7 +23,9 @@ from contracts.users import (
     UserRegistered,
     UserUpdated,
 )
-from notifications import providers
+from extensions.storage import work_items_runner
+from extensions.storage.work_items_runner import WorkItems
+from notifications import mails, providers
 from notifications.service import NotificationsService
 from tests.mail_server import mail_server
 from tests.receiver import Receiver
@@ -205,6 +208,23 @@ def test_after_two_crashes_it_is_not_sent_again(service, server, bus, registered
     rows("UPDATE work_items SET next_attempt_at = clock_timestamp() WHERE lease IS NULL")
     eventually(lambda: rows("SELECT FROM mails WHERE state = 'FAILED'"))
     assert server.to(f"x{address}") == []
+
+
+def test_slow_mails_delay_no_other(service, shared_services, server, bus, registered, rows, monkeypatch):
+    """There is one place for a mail, and the server takes long for two."""
+    entrypoints = shared_services.containers["notifications"].entrypoints
+    lane = next(one.lanes[mails.KIND] for one in entrypoints if isinstance(one, WorkItems) and mails.KIND in one.lanes)
+    monkeypatch.setattr(lane, "limits", replace(lane.limits, concurrency=1, prompt=lane.limits.prompt / 20))
+    monkeypatch.setattr(work_items_runner, "POLL_SECONDS", 0.1)
+    slow = [registered("slow") for _ in range(2)]
+    for user_id, _ in slow:
+        bus.publish(confirmed(user_id))
+    eventually(lambda: len(rows("SELECT FROM work_items WHERE lease IS NOT NULL")) == 2)
+    user_id, address = registered()
+    bus.publish(confirmed(user_id))
+    eventually(lambda: server.to(address))
+    assert [server.to(one) for _, one in slow] == [[], []], "it waited for the others"
+    eventually(lambda: rows("SELECT FROM work_items") == [])
 
 
 def test_a_disabled_webhook_is_mailed(service, server, bus, registered):

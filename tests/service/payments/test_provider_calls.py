@@ -226,6 +226,29 @@ class TestOnePaymentDelaysNoOther:
             bus.wait_for("payment.authorized", order.order_id)
             assert provider.count(order) == 1, "a slow call was repeated"
 
+    def test_further_attempts_that_take_long(self, start, bus, provider, monkeypatch):
+        """They hold the places for further attempts; a payment whose first attempt has failed needs one, too."""
+        monkeypatch.setattr(payments_service, "PROMPT_SECONDS", 0.2)
+        slow, other, door = [created() for _ in range(3)], created(), eventlet.Event()
+        ids = {str(order.order_id) for order in slow}
+
+        def fail_once(call):
+            if provider.asked.count(call.key) == 1:
+                raise ProviderUnavailable
+            if call.key.partition(":")[0] in ids:
+                door.wait()
+
+        provider.before = fail_once
+        start(provider, PATIENT | {"PAYMENT_PROVIDER_CALLS": 4})
+        for order in slow:
+            bus.publish(order)
+        eventually(lambda: all(provider.count(order) == 2 for order in slow))
+        bus.publish(other)
+        bus.wait_for("payment.authorized", other.order_id)
+        door.send()
+        for order in slow:
+            bus.wait_for("payment.authorized", order.order_id)
+
     def test_slow_calls_are_bounded(self, start, bus, provider, monkeypatch):
         monkeypatch.setattr(payments_service, "PROMPT_SECONDS", 0.05)
         door = eventlet.Event()
