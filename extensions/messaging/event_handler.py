@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0
 # After a lock timeout, a shorter timeout is used for a while. Otherwise each message that needs the locked row would
-# delay all others by the full timeout. A short timeout does not prolong it: a row may be locked for that long, in passing.
+# delay all others by the full timeout. The shorter one does not prolong this time: a row may be locked briefly.
 SHORT_LOCK_TIMEOUT, SHORT_LOCK_TIMEOUT_SECONDS = "100ms", 60.0
 # If a batch needs a locked row, each of its messages is handled by itself, so many at a time. One after the other, the
 # messages that need the row would delay the others by a timeout each: many orders of one product would stop all orders.

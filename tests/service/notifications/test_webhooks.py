@@ -634,9 +634,10 @@ class TestIsolation:
         rows("UPDATE webhooks SET slow_until = NULL")
         bus.publish(created(actor))
         eventually(lambda: rows(kind) == [(True,)])
-        hook.respond = lambda _: 200
+        settled(service, webhook, actor)
+        hook.respond = lambda _: 500
         bus.publish(created(actor))
-        settled(service, webhook, actor, 2)
+        eventually(lambda: rows("SELECT FROM webhooks WHERE failures = 1"))
         assert rows(kind) == [(True,)]
         service.update_webhook(webhook["id"], is_enabled=True, actor=actor)
         assert rows(kind) == [(True,)], "its owner cannot end it"

@@ -256,9 +256,14 @@ class TestOnePaymentDelaysNoOther:
         container = start(provider, PATIENT | {"PAYMENT_PROVIDER_CALLS": 1})
         for order in (orders := [created() for _ in range(8)]):
             bus.publish(order)
-        eventually(lambda: len(provider.asked) == 1 + work_items_runner.SLOW_TO_PROMPT)
-        lane = runner_of(container).lanes["authorisation"]
-        eventually(lambda: lane._free_places()[0] == 0)
+        lane, most = runner_of(container).lanes["authorisation"], 1 + work_items_runner.SLOW_TO_PROMPT
+
+        def are_slow():
+            began = [each.began for each in lane.executing.values()]
+            return len(began) == most and time.monotonic() - max(began) > payments_service.PROMPT_SECONDS
+
+        eventually(are_slow)
+        assert lane._free_places()[0] == 0
         door.send()
         for order in orders:
             bus.wait_for("payment.authorized", order.order_id)

@@ -9,7 +9,7 @@ from contracts.errors import InvalidState
 from contracts.events import queue_name
 from contracts.ids import new_id
 from contracts.orders import OrderDelivered, OrderShipped
-from extensions.messaging import retries, topology
+from extensions.messaging import event_handler, retries, topology
 from extensions.messaging.event_handler import handles
 from extensions.messaging.publisher import ConfirmedPublisher
 from extensions.operations import operations
@@ -17,7 +17,6 @@ from extensions.rpc.server import rpc
 from extensions.storage import engine as postgres
 from extensions.storage.unit_of_work import Work
 from notifications.models import Base
-from tests.stopwatch import Stopwatch
 from tests.support import database, eventually
 
 QUEUE, OTHER_QUEUE = (queue_name("notifications", event) for event in (OrderShipped, OrderDelivered))
@@ -206,25 +205,26 @@ def test_a_locked_row_delays_only_the_events_that_need_it(recorder, bus, caller,
 
 
 def test_many_events_that_need_a_locked_row_delay_no_others(recorder, bus, caller, monkeypatch):
-    """As many orders of one product whose stock is locked: before, each delayed all other orders by 0.5 s."""
-    monkeypatch.setattr(postgres, "SESSION_SETTINGS", postgres.SESSION_SETTINGS | {"lock_timeout": "1s"})
-    monkeypatch.setattr(retries, "LOCKED_DELAY_MS", 1000)
-    blocked, free = [shipped() for _ in range(60)], [shipped() for _ in range(10)]
-    NEEDS_ROW.update(str(event.order_id) for event in blocked)
+    """As many orders of one product whose stock is locked: one after the other, they would stop all other orders."""
+    monkeypatch.setattr(postgres, "SESSION_SETTINGS", postgres.SESSION_SETTINGS | {"lock_timeout": "2s"})
+    monkeypatch.setattr(event_handler, "SHORT_LOCK_TIMEOUT", "4s")
+    delayed, delay = [], retries.Retries._delay
+    monkeypatch.setattr(retries.Retries, "_delay", lambda *given: delayed.append(given) or delay(*given))
+    first, *blocked = [shipped() for _ in range(event_handler.LOCKED_AT_ONCE)]
+    NEEDS_ROW.update(str(event.order_id) for event in (first, *blocked))
     engine = database("notifications")
     with engine.begin() as setup:
         setup.execute(sqlalchemy.text("INSERT INTO timers VALUES ('held', now()) ON CONFLICT DO NOTHING"))
     with engine.begin() as holder:
         holder.execute(ROW)
-        for event in blocked:
+        bus.publish(first)
+        eventually(lambda: times_seen(first))
+        for event in (*blocked, free := shipped()):  # they are a batch, while the first one waits for the row
             bus.publish(event)
-        eventually(lambda: all(map(times_seen, blocked)))
-        began = Stopwatch()
-        for event in free:
-            bus.publish(event)
-        eventually(lambda: count("inbox") == len(free))
-        assert began.seconds < 12  # 60 x 0.5 s for each of the returns
-    eventually(lambda: count("inbox") == len(blocked) + len(free))
+        eventually(lambda: count("inbox") == 1)
+        assert times_seen(free) == 2, "it was handled alone"
+        assert len(delayed) == 1, "it waited until others had given up"
+    eventually(lambda: count("inbox") == 2 + len(blocked))
     assert dead_letters(caller) == []
 
 
