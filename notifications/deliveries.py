@@ -30,9 +30,11 @@ from notifications.notices import tell_disabled
 from notifications.preferences import Channel, wants
 from notifications.rules import Attempt
 
-WORKING, FAILING = "webhooks", "failing_webhooks"
-"""The kinds of work items: endpoints whose latest attempt succeeded, and others."""
-KINDS = (WORKING, FAILING)
+WORKING, SLOW, FAILING = "webhooks", "slow_webhooks", "failing_webhooks"
+"""The kinds of work items: endpoints that work, those that were slow lately or are new, and those that failed last."""
+KINDS = (WORKING, SLOW, FAILING)
+PROMPT_SECONDS = 2.0
+"""A response that takes longer is slow."""
 MAX_DUE = 64
 """How many deliveries to one endpoint one execution makes at most."""
 PLACES = 16
@@ -67,9 +69,12 @@ _JUDGE = text(
                              ELSE coalesce(webhooks.failing_since, clock_timestamp()) END,
         paused_until = CASE WHEN judged.failures = 0 THEN NULL
                             ELSE clock_timestamp() + make_interval(secs => judged.pause) END,
+        slow_until = CASE WHEN judged.was_slow THEN clock_timestamp() + make_interval(secs => :slow)
+                          ELSE webhooks.slow_until END,
         updated_at = CASE WHEN judged.reason IS NULL THEN webhooks.updated_at ELSE clock_timestamp() END
     FROM unnest(CAST(:ids AS uuid[]), CAST(:failures AS integer[]), CAST(:pauses AS double precision[]),
-                CAST(:reasons AS text[])) AS judged (id, failures, pause, reason)
+                CAST(:reasons AS text[]), CAST(:were_slow AS boolean[]))
+      AS judged (id, failures, pause, reason, was_slow)
     WHERE webhooks.id = judged.id
     """
 )
@@ -136,15 +141,17 @@ def deliver_events(session: Session, events: Sequence[Received[Any]]) -> set[str
 
 
 def schedule(session: Session, webhooks: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Schedule the work of endpoints (`id`, `failures`, `pause` in seconds). Returns the kinds of the work items."""
-    steps = {str(one["id"]): Later(kind_of(one["failures"]), one["pause"]) for one in webhooks}
+    """Schedule the work of endpoints (`id`, `failures`, `is_slow`, `pause` in seconds). Returns the kinds of items."""
+    steps = {str(one["id"]): Later(kind_of(one), one["pause"]) for one in webhooks}
     work_items.schedule(session, steps)
     return {step.kind for step in steps.values()}
 
 
-def kind_of(failures: int) -> str:
-    """Return the kind of work item of an endpoint with so many failures in a row."""
-    return FAILING if failures else WORKING
+def kind_of(webhook: Mapping[str, Any]) -> str:
+    """Return the kind of work item of an endpoint (`failures`, `is_slow`)."""
+    if webhook["failures"]:
+        return FAILING
+    return SLOW if webhook["is_slow"] else WORKING
 
 
 def event_row(event_id: UUID, user_id: UUID | None, event: Event) -> dict[str, Any]:
@@ -305,12 +312,15 @@ def _judged(webhook: Mapping[str, Any], attempts: Sequence[Attempt]) -> dict[str
         reason = reason or DisabledReason.GONE
     elif failures and webhook["failing_seconds"] >= rules.DISABLED_AFTER.total_seconds() and attempts:
         reason = reason or DisabledReason.FAILING
+    was_slow = any(one.duration_ms > 1000 * PROMPT_SECONDS for one in attempts)
     return {
         **webhook,
         "failures": failures,
         "pause": pause,
         "disabled_reason": reason,
-        "has_changed": (failures, reason) != (webhook["failures"], webhook["disabled_reason"]),
+        "was_slow": was_slow,
+        "is_slow": webhook["is_slow"] or was_slow,
+        "has_changed": was_slow or (failures, reason) != (webhook["failures"], webhook["disabled_reason"]),
         "is_newly_disabled": reason != webhook["disabled_reason"],
     }
 
@@ -322,6 +332,8 @@ def _store_judgements(session: Session, judged: Sequence[Mapping[str, Any]]) -> 
             "failures": [one["failures"] for one in judged],
             "pauses": [one["pause"] for one in judged],
             "reasons": [one["disabled_reason"] for one in judged],
+            "were_slow": [one["was_slow"] for one in judged],
+            "slow": rules.SLOW_SECONDS,
         }
         session.execute(_JUDGE, values)
 
@@ -331,7 +343,7 @@ def _next_steps(session: Session, webhooks: Sequence[Mapping[str, Any]]) -> dict
     due = queries.seconds_until_due(session, [one["id"] for one in webhooks if one["disabled_reason"] is None])
     steps: dict[str, str | Later | None] = {}
     for one in webhooks:
-        kind, key = kind_of(one["failures"]), str(one["id"])
+        kind, key = kind_of(one), str(one["id"])
         if one["id"] not in due:
             steps[key] = None
             continue

@@ -31,6 +31,8 @@ from notifications.preferences import Channel, wants
 KIND = "mails"
 RETRY_SECONDS = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14_400.0, 28_800.0, 28_800.0)
 """The pauses after the first, second, ... attempt that the server did not take: 24 hours in all."""
+PROMPT_SECONDS = 2.0
+"""A mail that takes longer gives its place to another one."""
 MAX_UNSETTLED = 2
 MAX_ERROR = 300
 ALWAYS = (UserPasswordResetRequested, UserEmailVerificationRequested)

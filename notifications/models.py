@@ -132,6 +132,8 @@ class Webhook(Base):
     failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     # Nothing is sent before.
     paused_until: Mapped[datetime | None]
+    # Until then it has not shown that it responds promptly: it is new, or it was slow lately.
+    slow_until: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 

@@ -31,10 +31,14 @@ _PAUSE = f"""
     CASE WHEN webhooks.paused_until > clock_timestamp() + interval '{rules.LONGEST_PAUSE_SECONDS} s' THEN 0
          ELSE greatest(0, extract(epoch FROM webhooks.paused_until - clock_timestamp())) END::double precision
 """
+_IS_SLOW = f"""
+    coalesce(webhooks.slow_until > clock_timestamp()
+             AND webhooks.slow_until <= clock_timestamp() + interval '{rules.SLOW_SECONDS} s', false)
+"""
 _RECEIVERS = text(
     f"""
     SELECT webhooks.id, webhooks.user_id, webhooks.events, webhooks.scope, webhooks.failures,
-           webhooks.disabled_reason IS NULL AS is_enabled, {_PAUSE} AS pause,
+           webhooks.disabled_reason IS NULL AS is_enabled, {_PAUSE} AS pause, {_IS_SLOW} AS is_slow,
            (SELECT preferences FROM recipients WHERE recipients.user_id = webhooks.user_id) AS preferences
     FROM (SELECT * FROM webhooks WHERE user_id = ANY(CAST(:owners AS uuid[]))
           UNION SELECT * FROM webhooks WHERE scope = 'SHOP') AS webhooks
@@ -42,6 +46,7 @@ _RECEIVERS = text(
 )
 _ENDPOINTS = f"""
     SELECT id, user_id, url, failures, disabled_reason, disabled_reason IS NULL AS is_enabled, secret,
+           {_IS_SLOW} AS is_slow,
            CASE WHEN old_secret_expires_at > clock_timestamp() THEN old_secret END AS old_secret,
            {_PAUSE} AS pause,
            coalesce(extract(epoch FROM clock_timestamp() - failing_since), 0)::double precision AS failing_seconds

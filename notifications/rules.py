@@ -21,6 +21,8 @@ DISABLED_AFTER = timedelta(hours=120)
 """An endpoint is disabled after a failure that comes so long after the first one, without a success in between."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 300.0
 """How long an endpoint rests after its first failure, and at most. Then a single delivery is attempted."""
+SLOW_SECONDS = 600.0
+"""How long an endpoint counts as slow after a slow response, and after its registration or a change of its URL."""
 GONE = 410
 THROTTLING = frozenset({429, 502, 503, 504})
 """The endpoint has too much to do: its Retry-After holds for all of its deliveries."""

@@ -77,6 +77,7 @@ def read_webhook_limits(config: Mapping[str, Any]) -> Limits:
         deadline=deliveries.BEGIN_SECONDS + deliveries.REQUEST_SECONDS + 2.0,
         first_pause=1.0,
         longest_pause=deliveries.LONGEST_WAIT_SECONDS,
+        prompt=deliveries.PROMPT_SECONDS,
     )
 
 
@@ -90,6 +91,7 @@ def read_mail_limits(config: Mapping[str, Any]) -> Limits:
         deadline=smtp.TOTAL_SECONDS + 3.0,
         first_pause=5.0,
         longest_pause=max(mails.RETRY_SECONDS),
+        prompt=mails.PROMPT_SECONDS,
     )
 
 

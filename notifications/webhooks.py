@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import delete, func, select, text, update
@@ -78,6 +79,7 @@ def create_webhook(session: Session, wanted: CreateWebhook, actor: Actor) -> Web
         events=list(wanted.events),
         scope=scope,
         secret=signatures.new_secret(),
+        slow_until=_unproven(),
     )
     session.add(webhook)
     session.flush()
@@ -96,7 +98,7 @@ def update_webhook(
         _require_allowed(Scope(webhook.scope), changes.events, actor)
         webhook.events = list(changes.events)
     if "url" in stated:
-        webhook.url = changes.url
+        webhook.url, webhook.slow_until = changes.url, _unproven()
     if "is_enabled" in stated and changes.is_enabled:
         _require_allowed(Scope(webhook.scope), webhook.events, actor)
         webhook.disabled_reason, webhook.failing_since, webhook.failures, webhook.paused_until = None, None, 0, None
@@ -225,7 +227,12 @@ def _enabled(session: Session, webhook_id: UUID, actor: Actor) -> Webhook:
 
 
 def _schedule(session: Session, webhook: Webhook) -> None:
-    schedule(session, [{"id": webhook.id, "failures": webhook.failures, "pause": 0.0}])
+    schedule(session, [one | {"pause": 0.0} for one in queries.endpoints(session, [webhook.id])])
+
+
+def _unproven() -> Any:
+    """Return until when a new URL counts as slow: otherwise a user could always have new ones, which are not known."""
+    return func.clock_timestamp() + timedelta(seconds=rules.SLOW_SECONDS)
 
 
 def _require_allowed(scope: Scope, events: Sequence[str], actor: Actor) -> None:

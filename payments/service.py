@@ -38,6 +38,9 @@ from payments.models import Base
 from payments.provider import PaymentProvider, SimulatedProvider
 from payments.rules import Kind
 
+PROMPT_SECONDS = 1.0
+"""A call of the provider that takes longer gives its place to another one."""
+
 
 def read_limits(config: Mapping[str, Any]) -> Limits:
     """Return the limits of the calls of the provider. Raises ValueError for a setting that is no positive number."""
@@ -46,6 +49,7 @@ def read_limits(config: Mapping[str, Any]) -> Limits:
         deadline=float(config.get("PAYMENT_PROVIDER_DEADLINE_SECONDS", 6)),
         first_pause=float(config.get("PAYMENT_RETRY_SECONDS", 0.5)),
         longest_pause=float(config.get("PAYMENT_MAX_RETRY_SECONDS", 30)),
+        prompt=PROMPT_SECONDS,
     )
     if min(limits.concurrency, limits.deadline, limits.first_pause, limits.longest_pause) <= 0:
         raise ValueError("the settings of the payment provider must be positive")

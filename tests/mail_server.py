@@ -1,9 +1,10 @@
 """An SMTP server for tests: `python -m tests.mail_server`. It prints its port, then each mail as a line of JSON.
 
 The local part of a recipient says what becomes of a mail: `refused` 550, `deferred` 451, `lost` is taken, but the
-connection ends without a reply.
+connection ends without a reply, `slow` is taken after some seconds.
 """
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from contextlib import contextmanager
 from email import message_from_bytes
 from email.policy import default
 
-LOST = "lost"
+LOST, SLOW = "lost", "slow"
+SLOW_SECONDS = 4
 REPLIES = {"refused": "550 5.1.1 no such mailbox", "deferred": "451 4.7.1 greylisted"}
 
 
@@ -25,6 +27,8 @@ class Handler:
         return "250 OK"
 
     async def handle_DATA(self, server, session, envelope):  # noqa: N802  (aiosmtpd's name)
+        if envelope.rcpt_tos[0].startswith(SLOW):
+            await asyncio.sleep(SLOW_SECONDS)
         content = envelope.content.decode("utf-8", "surrogateescape")
         print(json.dumps({"from": envelope.mail_from, "to": envelope.rcpt_tos, "content": content}), flush=True)
         if envelope.rcpt_tos[0].startswith(LOST):
@@ -33,8 +37,6 @@ class Handler:
 
 
 def main():
-    import asyncio
-
     from aiosmtpd.smtp import SMTP
 
     async def serve():

@@ -4,7 +4,8 @@ How it handles failures:
 
 * The database or the broker is unavailable, or there is a deadlock: the same messages are handled again until it
   succeeds.
-* Another transaction locks a row that a message needs: the message goes to a retry queue, and the others are handled.
+* Another transaction locks a row that a message needs: the message goes to a retry queue, and the others are handled,
+  LOCKED_AT_ONCE messages of the batch at a time.
 * A batch fails: its messages are handled one by one, so that only the faulty one fails.
 * A single message fails: it goes to a retry queue, for a longer time after each attempt. After the last attempt it
   becomes a dead letter.
@@ -50,8 +51,11 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0
 # After a lock timeout, a shorter timeout is used for a while. Otherwise each message that needs the locked row would
-# delay all others by the full timeout.
-SHORT_LOCK_TIMEOUT, SHORT_LOCK_TIMEOUT_SECONDS = "500ms", 60.0
+# delay all others by the full timeout. The shorter one does not prolong this time: a row may be locked briefly.
+SHORT_LOCK_TIMEOUT, SHORT_LOCK_TIMEOUT_SECONDS = "100ms", 60.0
+# If a batch needs a locked row, each of its messages is handled by itself, so many at a time. One after the other, the
+# messages that need the row would delay the others by a timeout each: many orders of one product would stop all orders.
+LOCKED_AT_ONCE = 8
 # The least time between the starts of two batches, unless a batch is full. A transaction for many messages costs hardly
 # more than one for a single message. A message that arrives after an idle period is handled immediately.
 BATCH_INTERVAL_SECONDS = 0.06
@@ -232,7 +236,29 @@ class EventHandler(Entrypoint):
             start_trace(delivery.message.headers or {}, self.container.service_name)
             self._retry(delivery, self._retries.after(delivery.source.queue, delivery.message, failure))
             return True
-        return all(self._handle([delivery]) for delivery, _ in events)
+        at_once = LOCKED_AT_ONCE if isinstance(failure, LockTimeout) else 1
+        return self._handle_each([delivery for delivery, _ in events], at_once)
+
+    def _handle_each(self, batch: list[Delivery], at_once: int) -> bool:
+        """Handle each delivery by itself, `at_once` at a time. Returns False when the service stops first."""
+        remaining, has_stopped = iter(batch), False
+
+        def work() -> None:
+            nonlocal has_stopped
+            for delivery in remaining:
+                if not self._handle([delivery]):
+                    has_stopped = True
+                if has_stopped:
+                    return
+
+        workers = [eventlet.spawn(work) for _ in range(min(at_once, len(batch)))]
+        try:
+            for worker in workers:
+                worker.wait()
+        finally:
+            for worker in workers:
+                worker.kill()
+        return not has_stopped
 
     def _retry(self, delivery: Delivery, action: Callable[[], None]) -> None:
         """Hand a failed event over to its retry queue or the dead letters; during an outage, later in a greenlet."""
@@ -262,7 +288,7 @@ class EventHandler(Entrypoint):
         def attempt() -> None:
             failure = self._run_method(events)
             if isinstance(failure, LockTimeout):
-                self._short_lock_timeout_until = time.monotonic() + SHORT_LOCK_TIMEOUT_SECONDS
+                self._note_lock_timeout()
             elif failure is not None and is_outage(failure):
                 raise failure
             failures.append(failure)
@@ -297,6 +323,13 @@ class EventHandler(Entrypoint):
                 return True
         return False
 
+    def _expects_locks(self) -> bool:
+        return time.monotonic() < self._short_lock_timeout_until
+
+    def _note_lock_timeout(self) -> None:
+        if not self._expects_locks():
+            self._short_lock_timeout_until = time.monotonic() + SHORT_LOCK_TIMEOUT_SECONDS
+
     def _run_method(self, events: list[Received[Any]]) -> BaseException | None:
         """Run the service method in a worker. Returns its exception, None when it succeeded."""
         finished = Signal()
@@ -305,7 +338,7 @@ class EventHandler(Entrypoint):
             finished.send(exc_info[1] if exc_info else None)
             return result, None  # handled here: retried, or stored as a dead letter with its reason
 
-        lock_timeout = SHORT_LOCK_TIMEOUT if time.monotonic() < self._short_lock_timeout_until else ""
+        lock_timeout = SHORT_LOCK_TIMEOUT if self._expects_locks() else ""
         self.container.spawn_worker(self, (events, lock_timeout), {}, handle_result=handle_result)
         return finished.wait()
 

@@ -7,6 +7,7 @@ import math
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -176,7 +177,7 @@ class OutboxInstruments:
 class WorkItemInstruments:
     """Attempts of work items by kind and outcome, and items that are not finished."""
 
-    def __init__(self, metrics: Metrics, kinds: Iterable[str], is_open: Callable[[], bool]) -> None:
+    def __init__(self, metrics: Metrics, kinds: Iterable[str], is_open: Callable[[str], bool]) -> None:
         self._attempts: dict[tuple[str, str], Any] = {}
         self.backlog: dict[str, tuple[int, int, float]] | None = {}
         """By kind: the items, those that fail, the age of the oldest in seconds. None during an outage."""
@@ -189,7 +190,10 @@ class WorkItemInstruments:
             metrics.gauge("work_items_failing", "Those that failed over and over.", self._reader(kind, 1), kind=kind)
             metrics.gauge("work_oldest_seconds", "The age of the oldest work item.", self._reader(kind, 2), kind=kind)
             metrics.gauge(
-                "work_breaker_open", "Whether the circuit breaker of the work items is open.", is_open, kind=kind
+                "work_breaker_open",
+                "Whether the circuit breaker of the work items is open.",
+                partial(is_open, kind),
+                kind=kind,
             )
 
     def attempted(self, kind: str, seconds: float, error: BaseException | None) -> None:

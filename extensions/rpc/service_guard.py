@@ -35,6 +35,10 @@ TELLING_SECONDS = 1.0
 # These calls may wait long in the service, so each has a guard of its own. The other calls of the service do not wait
 # behind them.
 WAITING_CALLS = frozenset({"orders.create_order"})
+# These calls need much of the service's processor. A process makes one of each at a time, and the others wait for it:
+# many of them at once would delay all other calls of the service.
+COSTLY_CALLS = frozenset({"orders.check_consistency", "orders.export_orders", "payments.export_payments"})
+MAX_WAITING_COSTLY = 20
 # A health check always passes. If it gets a reply, the next call is the probe.
 HEALTH = "health"
 
@@ -71,7 +75,7 @@ class Workers:
 
 
 class ServiceGuard:
-    """Bulkhead and circuit breaker of one service, or one of WAITING_CALLS: `with guard.call(method, timeout): ...`."""
+    """Bulkhead and circuit breaker of one service or one call with its own: `with guard.call(method, timeout): ...`."""
 
     def __init__(
         self, service: str, max_calls: int, max_waiting: int, instruments: GuardInstruments, workers: Workers
@@ -199,21 +203,25 @@ class ServiceGuards(SharedExtension):
         for called in CALLS.get(self.container.service_name, ()):
             service, _, method = called.partition(".")
             self.of(service)
-            for name in WAITING_CALLS:
+            for name in WAITING_CALLS | COSTLY_CALLS:
                 if name == called or (method == "*" and name.startswith(f"{service}.")):
                     self.of(name)
 
     def of_call(self, service: str, method: str) -> ServiceGuard:
         """Return the guard of a call."""
         name = f"{service}.{method}"
-        return self.of(name if name in WAITING_CALLS else service)
+        return self.of(name if name in WAITING_CALLS or name in COSTLY_CALLS else service)
 
     def of(self, name: str) -> ServiceGuard:
-        """Return the guard of a service, or of one of WAITING_CALLS."""
+        """Return the guard of a service, or of one of WAITING_CALLS and COSTLY_CALLS."""
         guard = self._guards.get(name)
         if guard is None:
-            max_calls = self._max_waiting if name in WAITING_CALLS else self._max_calls
+            max_calls, max_waiting = self._max_calls, self._max_waiting
+            if name in WAITING_CALLS:
+                max_calls = max_waiting
+            elif name in COSTLY_CALLS:
+                max_calls, max_waiting = 1, min(max_waiting, MAX_WAITING_COSTLY)
             instruments = GuardInstruments(self.metrics, name)
-            guard = ServiceGuard(name, max_calls, self._max_waiting, instruments, self._workers)
+            guard = ServiceGuard(name, max_calls, max_waiting, instruments, self._workers)
             self._guards[name] = guard
         return guard

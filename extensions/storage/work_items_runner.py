@@ -4,9 +4,11 @@
     def provider_calls(self) -> Handler: ...
 
 Each kind has a lane. A lane claims due items with one statement, and executes each item in a greenlet with a deadline.
-At most `Limits.concurrency` first attempts are executed at a time. Further attempts have a limit of their own, so that
-failing items do not delay new ones. A recorder records all results that are due in one transaction. It skips rows that
-another transaction has locked, and records those later. So an item that hangs, fails or is locked delays only itself.
+At most `Limits.concurrency` first attempts are executed at a time. Further attempts have places of their own, so that
+failing items do not delay new ones. An execution that takes longer than `Limits.prompt` is slow: it gives its place to
+another item, and continues in one of the places for slow ones. A recorder records all results that are due in one
+transaction. It skips rows that another transaction has locked, and records those later. So an item that is slow, hangs,
+fails or is locked delays only itself.
 
 A method that has stored items calls `self.work.trigger(self.provider_calls, kind)`. The commit then wakes the lane of
 that kind. Each lane also polls once every POLL_SECONDS, for items whose pause or lease has ended.
@@ -52,6 +54,8 @@ POLL_SECONDS = 1.0
 CLAIM_INTERVAL_SECONDS = 0.03
 # From the deadline of an execution to the end of the lease. The result is recorded in this time.
 LEASE_MARGIN_SECONDS = 4.0
+# How many executions that have become slow may continue for each place.
+SLOW_TO_PROMPT = 3
 STOP_SECONDS = 3.0
 BACKLOG_SECONDS = 5.0
 
@@ -94,6 +98,8 @@ class Limits:
     longest_pause: float = 30.0
     max_attempts: int | None = None
     """None: attempts never run out."""
+    prompt: float | None = None
+    """An execution that takes longer is slow, and gives its place to another item. None: it keeps its place."""
 
     @property
     def places_again(self) -> int:
@@ -111,13 +117,23 @@ class Limits:
         return Failure(item, error, backoff.next_pause(), abandoned=item.attempts == self.max_attempts)
 
 
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """An item that is executed since `began` (time.monotonic())."""
+
+    item: Item
+    began: float
+
+
 class Lane:
     """Claims and executes the items of one kind."""
 
     def __init__(self, kind: str, limits: Limits, runner: "WorkItems") -> None:
         self.kind, self.limits, self._runner = kind, limits, runner
-        self.executing: dict[Any, Item] = {}
-        """The items being executed, by greenlet."""
+        # One for each kind: a provider that refunds nothing may authorise payments as ever.
+        self.breaker = WorkItemBreaker()
+        self.executing: dict[Any, Execution] = {}
+        """The executions, by greenlet."""
         self._wakeup = Signal()
         self._may_be_more = False
         # After an error of a statement, which ends the transaction: the next claim prepares each item by itself.
@@ -156,10 +172,8 @@ class Lane:
 
     def _claim(self) -> None:
         """Claim as many due items as the limits permit, and start to execute them."""
-        retried = sum(item.attempts > 1 for item in self.executing.values())
-        fresh = self.limits.concurrency - (len(self.executing) - retried)
-        again = self.limits.places_again - retried
-        breaker = self._runner.breaker
+        fresh, again = self._free_places()
+        breaker = self.breaker
         if not breaker.permits():
             return
         if is_probe := breaker.is_open:
@@ -176,9 +190,22 @@ class Lane:
         for item in items:
             if item.key in requests:
                 greenlet = eventlet.spawn(self._execute, item, requests[item.key], handler, expires)
-                self.executing[greenlet] = item
+                self.executing[greenlet] = Execution(item, time.monotonic())
             else:
                 self._runner.recorder.add(Result(item, None, expires, self.limits))
+
+    def _free_places(self) -> tuple[int, int]:
+        """Return how many first attempts, and how many further ones, may begin."""
+        executing = self.executing.values()
+        first = [each for each in executing if each.item.attempts == 1]
+        again = [each for each in executing if each.item.attempts > 1]
+        return self._free(first, self.limits.concurrency), self._free(again, self.limits.places_again)
+
+    def _free(self, executing: Sequence[Execution], places: int) -> int:
+        """Return how many of `places` are free. Executions that have become slow hold none, up to a limit."""
+        prompt, now = self.limits.prompt, time.monotonic()
+        slow = 0 if prompt is None else sum(now - each.began > prompt for each in executing)
+        return places - len(executing) + min(slow, SLOW_TO_PROMPT * places)
 
     def _claim_rows(self, fresh: int, again: int, work: Any, handler: Handler) -> tuple[list[Item], Any, Handler]:
         items = work_items.claim(
@@ -237,7 +264,7 @@ class Lane:
         try:
             with eventlet.Timeout(self.limits.deadline):
                 outcomes = handler.execute(request)
-            runner.breaker.succeeded(item.key)
+            self.breaker.succeeded(item.key)
             for outcome in outcomes:
                 runner.recorder.add(Result(item, outcome, expires, self.limits))
         except eventlet.Timeout:
@@ -247,7 +274,7 @@ class Lane:
         else:
             return None
         is_outage_of_it = isinstance(error, TimeoutError) or handler.is_outage(error)
-        (runner.breaker.failed if is_outage_of_it else runner.breaker.succeeded)(item.key)
+        (self.breaker.failed if is_outage_of_it else self.breaker.succeeded)(item.key)
         attempt = FailedExecution(request, error, began_at, timedelta(seconds=time.monotonic() - began))
         failed = replace(self.limits.failure(item, f"{type(error).__name__}: {error}"), attempt=attempt)
         log.warning("attempt %d of %s %s failed: %s", item.attempts, self.kind, item.key, failed.error)
@@ -266,7 +293,6 @@ class WorkItems(Entrypoint):
         super().__init__()
         self._kinds, self._read_limits = kinds, limits
         self.owner = f"{socket.gethostname()}:{os.getpid()}"
-        self.breaker = WorkItemBreaker()
         self.stopping = False
         self.lanes: dict[str, Lane] = {}
         self.recorder: Any = None
@@ -280,7 +306,7 @@ class WorkItems(Entrypoint):
         limits = self._read_limits(config)
         self.lanes = {kind: Lane(kind, limits, self) for kind in self._kinds}
         self.recorder = Recorder(self.in_transaction, self._wake)
-        self.instruments = WorkItemInstruments(self.metrics, self._kinds, lambda: self.breaker.is_open)
+        self.instruments = WorkItemInstruments(self.metrics, self._kinds, lambda kind: self.lanes[kind].breaker.is_open)
 
     def start(self) -> None:
         """Start the lanes and the recorder. The lanes first claim the items that an earlier process left."""
@@ -339,7 +365,7 @@ class WorkItems(Entrypoint):
         executing = [pair for lane in self.lanes.values() for pair in lane.executing.items()]
         for greenlet, _ in executing:
             greenlet.kill()
-        return [item for _, item in executing]
+        return [execution.item for _, execution in executing]
 
     def _release(self, items: Sequence[Item]) -> None:
         try:

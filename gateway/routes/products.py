@@ -1,5 +1,6 @@
 """/products: the catalog."""
 
+from contextlib import nullcontext
 from typing import Any, cast
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from extensions.http.message.request import Access, HttpRequest
 from extensions.http.message.response import Response
 from extensions.http.routing.route import route
 from extensions.http.routing.streams import StreamResponse
-from gateway import uploads
+from gateway import searches, uploads
 from gateway.live.provider import Live
 from gateway.product_export import ProductExport
 
@@ -67,7 +68,8 @@ class Routes:
         """Search and sort the products; only an administrator sees inactive ones."""
         if not request.query.only_active:
             request.require_admin()
-        return self.services.catalog.list_products(request.query, actor=request.actor)
+        with nullcontext() if request.query.search is None else searches.turn(request.remaining()):
+            return self.services.catalog.list_products(request.query, actor=request.actor)
 
     @route("POST", "/products/import", service="catalog", **uploads.IMPORT)
     def import_products(self, request: HttpRequest[None, ImportOptions]) -> Response:

@@ -39,8 +39,14 @@ REMEDIES = [
     Remedy(
         "C2",
         "endpoints that failed have places of their own",
-        [Patch("notifications/deliveries.py", "return FAILING if failures else WORKING", "return WORKING")],
+        [Patch("notifications/deliveries.py", "        return FAILING\n", "        return WORKING\n")],
         f"{WEBHOOKS}::TestIsolation::test_a_dead_endpoint_with_many_deliveries_delays_no_other",
+    ),
+    Remedy(
+        "C2",
+        "endpoints that are slow, or new, have places of their own",
+        [Patch("notifications/deliveries.py", 'return SLOW if webhook["is_slow"] else WORKING', "return WORKING")],
+        f"{WEBHOOKS}::TestIsolation::test_slow_endpoints_delay_no_other",
     ),
     Remedy(
         "C2",

@@ -55,6 +55,18 @@ REMEDIES = [
         f"{CALLS}::TestOnePaymentDelaysNoOther::test_payments_that_hang",
     ),
     Remedy(
+        "W1",
+        "a call that has become slow gives its place to another one",
+        [
+            Patch(
+                "extensions/storage/work_items_runner.py",
+                "slow = 0 if prompt is None else sum(now - each.began > prompt for each in executing)",
+                "slow = 0",
+            )
+        ],
+        f"{CALLS}::TestOnePaymentDelaysNoOther::test_payments_that_take_long",
+    ),
+    Remedy(
         "W2",
         "an item is claimed again when its lease has ended",
         [

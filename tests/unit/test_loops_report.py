@@ -70,6 +70,7 @@ REPORTED = {
     "extensions/storage/imports.py: Imports._stage": "each of its transactions is progress of its timer",
     "extensions/storage/imports.py: Imports.work_on": "each of its transactions is progress of its timer",
     "extensions/messaging/broadcast.py: Broadcast.on_message": "starts Broadcast._run",
+    "extensions/messaging/event_handler.py: EventHandler._handle_each": "each of its events is progress of _run",
     "extensions/messaging/reconnecting_connection.py: ReconnectingConnection._read": "its heartbeats, _send_heartbeats",
     "extensions/messaging/event_log_reader.py: EventLogReader._open": "starts ReconnectingConnection.run",
     "extensions/messaging/listener.py: Listener.start": "starts ReconnectingConnection.run",

@@ -12,12 +12,14 @@ import httpx
 import pytest
 from nameko import config
 
+from catalog import search
 from catalog.service import CatalogService
 from extensions.cache.connection import RedisConnection
 from extensions.messaging.topology import RPC_EXCHANGE
 from extensions.observability.metrics import Metrics
 from extensions.rpc.service_guard import ServiceGuards
 from extensions.runtime.circuit_breaker import MIN_FAILURES, State
+from gateway import searches
 from notifications.service import NotificationsService
 from tests.service.gateway.responses import ok
 from tests.stopwatch import Stopwatch
@@ -25,6 +27,7 @@ from tests.support import connect, eventually
 from users.service import UsersService
 
 POLLERS = 100
+SEARCHES = searches.MOST + 10
 EMPTY = {"items": [], "next_cursor": None}
 
 
@@ -141,6 +144,25 @@ def test_a_service_that_was_silent_is_not_called_until_a_probe_is_answered(
     run_service(NotificationsService)
     eventually(lambda: api.get("/notifications", headers=headers).status_code == 200)
     assert guard._breaker.state is State.CLOSED
+
+
+def test_many_expensive_searches_delay_no_other_call_of_catalog(gateway, front, monkeypatch):
+    door = eventlet.Event()
+    monkeypatch.setattr(search, "find_page", lambda *_, **__: door.wait() or ((), None))
+    api = front(RPC_TIMEOUT_SECONDS=100, HTTP_DEADLINE_SECONDS=100)
+    client = httpx.Client(
+        base_url=api.base_url, timeout=120, limits=httpx.Limits(max_connections=SEARCHES), verify=False
+    )
+    searching = [eventlet.spawn(client.get, f"/products?search=tea{number}") for number in range(SEARCHES)]
+    eventually(lambda: sum(one.dead for one in searching) == SEARCHES - searches.MOST)
+    refused = [one.wait() for one in searching if one.dead]
+    assert {(one.status_code, one.headers["retry-after"]) for one in refused} == {(503, "1")}
+    for number in range(10):
+        ok(api.get(f"/products?min_price={number}.00"))
+    assert searches._searches.in_flight == searches.MOST  # all this time they ran or waited
+    door.send()
+    assert {one.wait().status_code for one in searching} == {200, 503}
+    assert searches._searches.in_flight == 0
 
 
 def metrics(gateway):

@@ -1,6 +1,7 @@
 """Mails in a real container, sent to a real SMTP server, and the preferences of the users."""
 
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -23,7 +24,9 @@ from contracts.users import (
     UserRegistered,
     UserUpdated,
 )
-from notifications import providers
+from extensions.storage import work_items_runner
+from extensions.storage.work_items_runner import WorkItems
+from notifications import mails, providers
 from notifications.service import NotificationsService
 from tests.mail_server import mail_server
 from tests.receiver import Receiver
@@ -220,6 +223,23 @@ def test_an_attempt_that_ends_before_the_mail_is_handed_over_is_not_counted(serv
         assert rows("SELECT unsettled FROM mails") == [(0,)]
         container.kill()
     assert rows("SELECT state, unsettled FROM mails") == [("PENDING", 0)]
+
+
+def test_slow_mails_delay_no_other(service, shared_services, server, bus, registered, rows, monkeypatch):
+    """There is one place for a mail, and the server takes long for two."""
+    entrypoints = shared_services.containers["notifications"].entrypoints
+    lane = next(one.lanes[mails.KIND] for one in entrypoints if isinstance(one, WorkItems) and mails.KIND in one.lanes)
+    monkeypatch.setattr(lane, "limits", replace(lane.limits, concurrency=1, prompt=lane.limits.prompt / 20))
+    monkeypatch.setattr(work_items_runner, "POLL_SECONDS", 0.1)
+    slow = [registered("slow") for _ in range(2)]
+    for user_id, _ in slow:
+        bus.publish(confirmed(user_id))
+    eventually(lambda: len(rows("SELECT FROM work_items WHERE lease IS NOT NULL")) == 2)
+    user_id, address = registered()
+    bus.publish(confirmed(user_id))
+    eventually(lambda: server.to(address))
+    assert [server.to(one) for _, one in slow] == [[], []], "it waited for the others"
+    eventually(lambda: rows("SELECT FROM work_items") == [])
 
 
 def test_a_disabled_webhook_is_mailed(service, server, bus, registered):

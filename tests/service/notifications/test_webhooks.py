@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -27,6 +28,8 @@ from contracts.webhooks import (
     WebhookNotFound,
 )
 from extensions.outbound import client
+from extensions.storage import work_items_runner
+from extensions.storage.work_items_runner import WorkItems
 from notifications import deliveries, rules, webhooks
 from notifications.service import NotificationsService
 from tests.receiver import Receiver
@@ -565,35 +568,79 @@ class TestRetention:
 
 
 class TestIsolation:
+    @pytest.fixture
+    def places(self, service, shared_services, monkeypatch):
+        """How many endpoints of each kind have a place: few."""
+        entrypoints = shared_services.containers["notifications"].entrypoints
+        runner = next(one for one in entrypoints if isinstance(one, WorkItems) and deliveries.SLOW in one.lanes)
+        for lane in runner.lanes.values():
+            monkeypatch.setattr(lane, "limits", replace(lane.limits, concurrency=2, deadline=600.0, prompt=0.1))
+        return 2 * (1 + work_items_runner.SLOW_TO_PROMPT)
+
     def test_a_dead_endpoint_with_many_deliveries_delays_no_other(
-        self, service, receiver, bus, rows, make_due, monkeypatch
+        self, service, places, receiver, bus, rows, make_due, monkeypatch
     ):
-        """Forty endpoints hang, each with many deliveries; that is more than have a place."""
-        monkeypatch.setattr(client, "TOTAL_SECONDS", 3.0)
-        hanging = receiver(lambda _: eventlet.sleep(600))
-        slow = [customer() for _ in range(40)]
-        for actor in slow:
-            service.create_webhook(url=hanging.url, actor=actor)
-        for _ in range(5):
-            for actor in slow:
-                bus.publish(created(actor))
-        eventually(lambda: hanging.running >= 32)
-        actor, hook = customer(), receiver()
+        """More endpoints hang than have a place, each with many deliveries."""
+        monkeypatch.setattr(client, "TOTAL_SECONDS", 600.0)
+        first, second = eventlet.Event(), eventlet.Event()
+        dead, hook = receiver(lambda _: first.wait() or 500), receiver()
+        actors, actor = [customer() for _ in range(places + 4)], customer()
+        for one in actors:
+            service.create_webhook(url=dead.url, actor=one)
         service.create_webhook(url=hook.url, actor=actor)
-        began = time.monotonic()
+        rows("UPDATE webhooks SET slow_until = NULL")
+        for _ in range(5):
+            for one in actors:
+                bus.publish(created(one))
+        executing = "SELECT FROM work_items WHERE lease IS NOT NULL"
+        eventually(lambda: len(rows(executing)) == places)
+        first.send()
+        # After their first failure, they have places of their own.
+        eventually(lambda: len(rows("SELECT FROM webhooks WHERE failures > 0")) == len(actors))
+        dead.respond = lambda _: second.wait() or 500
+        make_due()
+        eventually(lambda: dead.running == places)
         bus.publish(confirmed(actor))
         eventually(lambda: hook.received)
-        assert time.monotonic() - began < 30
-        # After their first failure, these endpoints have places of their own.
-        eventually(lambda: len(rows("SELECT FROM webhooks WHERE failures > 0")) == len(slow))
+        assert dead.running == places, "it waited until one of the others ended"
+        second.send()
+
+    def test_slow_endpoints_delay_no_other(self, service, places, receiver, bus, rows, monkeypatch):
+        """They are more than there are places, and each responds in the end: none of them fails."""
         monkeypatch.setattr(client, "TOTAL_SECONDS", 600.0)
-        [(since,)] = rows("SELECT clock_timestamp()")
-        make_due()
-        eventually(lambda: len(rows("SELECT FROM work_items WHERE lease IS NOT NULL")) >= 32)
-        bus.publish(confirmed(actor))
-        eventually(lambda: len(hook.received) == 2)
-        ended = rows("SELECT FROM webhook_deliveries WHERE last_attempt_at > :since AND state = 'PENDING'", since=since)
-        assert ended == [], "it waited until one of the others ended"
+        door = eventlet.Event()
+        hanging, hook = receiver(lambda _: door.wait() or 200), receiver()
+        slow, actor = [customer() for _ in range(places + 2)], customer()
+        for one in slow:
+            service.create_webhook(url=hanging.url, actor=one)
+        service.create_webhook(url=hook.url, actor=actor)
+        rows("UPDATE webhooks SET slow_until = NULL WHERE url = :url", url=hook.url)
+        for one in slow:
+            bus.publish(created(one))
+        eventually(lambda: hanging.running == places)
+        bus.publish(created(actor))
+        eventually(lambda: hook.received)
+        assert hanging.running == places, "it waited for the others"
+        door.send()
+        eventually(lambda: len(rows("SELECT FROM webhook_deliveries WHERE state = 'DELIVERED'")) == places + 3)
+
+    def test_a_slow_endpoint_has_a_place_of_its_own_for_a_while(self, service, receiver, bus, rows, monkeypatch):
+        """Whatever it does in between: else one that is slow now and then would hold a place of the others again."""
+        monkeypatch.setattr(deliveries, "PROMPT_SECONDS", 0.05)
+        actor, hook = customer(), receiver(lambda _: eventlet.sleep(0.2) or 200)
+        webhook = service.create_webhook(url=hook.url, actor=actor)
+        kind = "SELECT slow_until > clock_timestamp() + interval '9 minutes' FROM webhooks"
+        assert rows(kind) == [(True,)], "a new one is not known"
+        rows("UPDATE webhooks SET slow_until = NULL")
+        bus.publish(created(actor))
+        eventually(lambda: rows(kind) == [(True,)])
+        settled(service, webhook, actor)
+        hook.respond = lambda _: 500
+        bus.publish(created(actor))
+        eventually(lambda: rows("SELECT FROM webhooks WHERE failures = 1"))
+        assert rows(kind) == [(True,)]
+        service.update_webhook(webhook["id"], is_enabled=True, actor=actor)
+        assert rows(kind) == [(True,)], "its owner cannot end it"
 
     def test_a_failing_endpoint_rests_between_single_attempts(self, service, receiver, bus, rows):
         actor, hook = customer(), receiver(lambda _: 500)

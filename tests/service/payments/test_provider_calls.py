@@ -22,6 +22,7 @@ from extensions.storage import work_items_breaker, work_items_runner
 from extensions.storage.work_items_recorder import Recorder
 from extensions.storage.work_items_runner import WorkItems
 from payments import queries, use_cases
+from payments import service as payments_service
 from payments.http_provider import HttpProvider
 from payments.provider import Operation, OutcomeUnknown, ProviderRefuses, ProviderUnavailable, SimulatedProvider
 from payments.service import PaymentsService, make_provider, read_limits
@@ -204,6 +205,68 @@ class TestOnePaymentDelaysNoOther:
             bus.publish(cancelled(order))
             bus.wait_for("payment.voided", order.order_id)
         eventually(lambda: rows("SELECT FROM work_items") == [])
+
+    def test_payments_that_take_long(self, start, bus, provider, monkeypatch):
+        """They have more time than the test, and are more than there are places for first attempts."""
+        monkeypatch.setattr(payments_service, "PROMPT_SECONDS", 0.2)
+        slow = [created() for _ in range(4)]
+        ids, door = {str(order.order_id) for order in slow}, eventlet.Event()
+        provider.before = lambda call: door.wait() if call.key.partition(":")[0] in ids else None
+        start(provider, PATIENT | {"PAYMENT_PROVIDER_CALLS": 2})
+        for order in slow:
+            bus.publish(order)
+        eventually(lambda: all(provider.count(order) for order in slow))
+        others = [created() for _ in range(20)]
+        for order in others:
+            bus.publish(order)
+        for order in others:
+            bus.wait_for("payment.authorized", order.order_id)
+        door.send()
+        for order in slow:
+            bus.wait_for("payment.authorized", order.order_id)
+            assert provider.count(order) == 1, "a slow call was repeated"
+
+    def test_further_attempts_that_take_long(self, start, bus, provider, monkeypatch):
+        """They hold the places for further attempts; a payment whose first attempt has failed needs one, too."""
+        monkeypatch.setattr(payments_service, "PROMPT_SECONDS", 0.2)
+        slow, other, door = [created() for _ in range(3)], created(), eventlet.Event()
+        ids = {str(order.order_id) for order in slow}
+
+        def fail_once(call):
+            if provider.asked.count(call.key) == 1:
+                raise ProviderUnavailable
+            if call.key.partition(":")[0] in ids:
+                door.wait()
+
+        provider.before = fail_once
+        start(provider, PATIENT | {"PAYMENT_PROVIDER_CALLS": 4})
+        for order in slow:
+            bus.publish(order)
+        eventually(lambda: all(provider.count(order) == 2 for order in slow))
+        bus.publish(other)
+        bus.wait_for("payment.authorized", other.order_id)
+        door.send()
+        for order in slow:
+            bus.wait_for("payment.authorized", order.order_id)
+
+    def test_slow_calls_are_bounded(self, start, bus, provider, monkeypatch):
+        monkeypatch.setattr(payments_service, "PROMPT_SECONDS", 0.05)
+        door = eventlet.Event()
+        provider.before = lambda _: door.wait()
+        container = start(provider, PATIENT | {"PAYMENT_PROVIDER_CALLS": 1})
+        for order in (orders := [created() for _ in range(8)]):
+            bus.publish(order)
+        lane, most = runner_of(container).lanes["authorisation"], 1 + work_items_runner.SLOW_TO_PROMPT
+
+        def are_slow():
+            began = [each.began for each in lane.executing.values()]
+            return len(began) == most and time.monotonic() - max(began) > payments_service.PROMPT_SECONDS
+
+        eventually(are_slow)
+        assert lane._free_places()[0] == 0
+        door.send()
+        for order in orders:
+            bus.wait_for("payment.authorized", order.order_id)
 
     def test_a_work_item_that_cannot_be_prepared(self, start, bus, rows, provider):
         start(provider, PATIENT)
@@ -410,7 +473,7 @@ class TestTheCircuitBreaker:
                 raise ProviderUnavailable("down")
 
         provider.before = fail
-        breaker = runner_of(start(provider, QUICK)).breaker
+        breaker = runner_of(start(provider, QUICK)).lanes["authorisation"].breaker
         orders = [created() for _ in range(40)]
         for order in orders:
             bus.publish(order)
@@ -424,13 +487,33 @@ class TestTheCircuitBreaker:
         bus.wait_for("payment.authorized", count=40)
         assert not breaker.is_open
 
+    def test_captures_that_fail_delay_no_authorisation(self, start, bus, provider, monkeypatch):
+        monkeypatch.setattr(work_items_breaker, "FIRST_PROBE_SECONDS", 600.0)
+
+        def fail(call):
+            if call.operation is Operation.CAPTURE:
+                raise ProviderUnavailable("down")
+
+        provider.before = fail
+        lanes = runner_of(start(provider, QUICK)).lanes
+        orders = [created() for _ in range(20)]
+        for order in orders:
+            bus.publish(order)
+        for order in orders:
+            bus.wait_for("payment.authorized", order.order_id)
+            bus.publish(confirmed(order))
+        eventually(lambda: lanes["settlement"].breaker.is_open)
+        bus.publish(other := created())
+        bus.wait_for("payment.authorized", other.order_id)
+        assert not lanes["authorisation"].breaker.is_open
+
     def test_a_refusal_is_no_outage(self, start, bus, rows, provider):
         def refuse(call):
             if call.operation is Operation.CAPTURE:
                 raise ProviderRefuses("contradiction")
 
         provider.before = refuse
-        breaker = runner_of(start(provider)).breaker
+        breaker = runner_of(start(provider)).lanes["settlement"].breaker
         orders = [created() for _ in range(15)]
         for order in orders:
             bus.publish(order)

@@ -9,7 +9,7 @@ from contracts.errors import InvalidState
 from contracts.events import queue_name
 from contracts.ids import new_id
 from contracts.orders import OrderDelivered, OrderShipped
-from extensions.messaging import topology
+from extensions.messaging import event_handler, retries, topology
 from extensions.messaging.event_handler import handles
 from extensions.messaging.publisher import ConfirmedPublisher
 from extensions.operations import operations
@@ -201,6 +201,30 @@ def test_a_locked_row_delays_only_the_events_that_need_it(recorder, bus, caller,
         eventually(lambda: min(map(times_seen, blocked)) > 2 * len(topology.retry_delays()), timeout=40)
     eventually(lambda: count("inbox") == 4, timeout=15)
     assert times_seen(free) <= 2  # twice if it was in one batch with the others
+    assert dead_letters(caller) == []
+
+
+def test_many_events_that_need_a_locked_row_delay_no_others(recorder, bus, caller, monkeypatch):
+    """As many orders of one product whose stock is locked: one after the other, they would stop all other orders."""
+    monkeypatch.setattr(postgres, "SESSION_SETTINGS", postgres.SESSION_SETTINGS | {"lock_timeout": "2s"})
+    monkeypatch.setattr(event_handler, "SHORT_LOCK_TIMEOUT", "4s")
+    delayed, delay = [], retries.Retries._delay
+    monkeypatch.setattr(retries.Retries, "_delay", lambda *given: delayed.append(given) or delay(*given))
+    first, *blocked = [shipped() for _ in range(event_handler.LOCKED_AT_ONCE)]
+    NEEDS_ROW.update(str(event.order_id) for event in (first, *blocked))
+    engine = database("notifications")
+    with engine.begin() as setup:
+        setup.execute(sqlalchemy.text("INSERT INTO timers VALUES ('held', now()) ON CONFLICT DO NOTHING"))
+    with engine.begin() as holder:
+        holder.execute(ROW)
+        bus.publish(first)
+        eventually(lambda: times_seen(first))
+        for event in (*blocked, free := shipped()):  # they are a batch, while the first one waits for the row
+            bus.publish(event)
+        eventually(lambda: count("inbox") == 1)
+        assert times_seen(free) == 2, "it was handled alone"
+        assert len(delayed) == 1, "it waited until others had given up"
+    eventually(lambda: count("inbox") == 2 + len(blocked))
     assert dead_letters(caller) == []
 
 

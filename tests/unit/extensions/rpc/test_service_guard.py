@@ -6,11 +6,12 @@ import eventlet
 import pytest
 
 from contracts.errors import Overloaded, ServiceUnavailable, UpstreamTimeout
-from contracts.orders import OrderNotFound
+from contracts.orders import OrderNotFound, OrdersRpc
+from contracts.payments import PaymentsRpc
 from extensions.observability.instruments import GuardInstruments
 from extensions.observability.metrics import Metrics
 from extensions.rpc import service_guard as module
-from extensions.rpc.service_guard import NoReply, ServiceBusy, ServiceGuard, ServiceSilent, Workers
+from extensions.rpc.service_guard import NoReply, ServiceBusy, ServiceGuard, ServiceGuards, ServiceSilent, Workers
 from extensions.runtime.circuit_breaker import MIN_FAILURES, State
 
 
@@ -152,3 +153,29 @@ def test_services_that_are_slow_at_the_same_time_leave_workers_to_the_others(mon
     for one in hanging:
         one.kill()
     end(placing)
+
+
+def test_a_costly_call_is_made_once_at_a_time_and_delays_no_other_call():
+    guards, running = ServiceGuards(), []
+    guards.metrics = Metrics()
+
+    def export():
+        with guards.of_call("orders", "export_orders").call("export_orders", 60.0):
+            running.append(True)
+            eventlet.sleep(60)
+
+    hanging = [eventlet.spawn(export) for _ in range(10)]
+    eventlet.sleep(0)
+    assert len(running) == 1
+    end(guards.of_call("orders", "get_order"))
+    hanging[0].kill()
+    eventlet.sleep(0)
+    assert len(running) == 2, "the next one had its turn"
+    for one in hanging:
+        one.kill()
+
+
+@pytest.mark.parametrize("name", sorted(module.COSTLY_CALLS | module.WAITING_CALLS))
+def test_calls_with_a_guard_of_their_own_exist(name):
+    service, _, method = name.partition(".")
+    assert callable(getattr({"orders": OrdersRpc, "payments": PaymentsRpc}[service], method))
