@@ -45,14 +45,14 @@ from extensions.observability.traces import start_trace
 from extensions.runtime.backoff import Backoff
 from extensions.runtime.interruptions import INTERRUPTIONS, Interrupted
 from extensions.runtime.progress import Loop, loops_of
-from extensions.storage.engine import LockTimeout, is_outage
+from extensions.storage.engine import LockTimeout, is_general_outage, is_outage
+from extensions.storage.lock_patience import LockPatience
 
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0
-# After a lock timeout, a shorter timeout is used for a while. Otherwise each message that needs the locked row would
-# delay all others by the full timeout. The shorter one does not prolong this time: a row may be locked briefly.
-SHORT_LOCK_TIMEOUT, SHORT_LOCK_TIMEOUT_SECONDS = "100ms", 60.0
+# After a lock timeout. Otherwise each message that needs the locked row would delay all others by the full timeout.
+SHORT_LOCK_TIMEOUT = "100ms"
 # If a batch needs a locked row, each of its messages is handled by itself, so many at a time. One after the other, the
 # messages that need the row would delay the others by a timeout each: many orders of one product would stop all orders.
 LOCKED_AT_ONCE = 8
@@ -84,7 +84,7 @@ class EventHandler(Entrypoint):
         self._progress = Loop("")
         self._stopping = False
         self._stop_by = 0.0
-        self._short_lock_timeout_until = 0.0
+        self._lock_patience: Any = None
         self._batch_started_at = 0.0
 
     def setup(self) -> None:
@@ -95,6 +95,7 @@ class EventHandler(Entrypoint):
             raise ConfigurationError(message)
         self._require_queues()
         self.batch = max(1, int(config.get("EVENT_BATCH", 50)))
+        self._lock_patience = LockPatience("", SHORT_LOCK_TIMEOUT)
         self._instruments = HandlerInstruments(self.metrics, self.method_name)
         self._retries = Retries(self.publisher, self.dead_letters, self._instruments)
         service, prefetch = self.container.service_name, 2 * self.batch
@@ -287,9 +288,7 @@ class EventHandler(Entrypoint):
 
         def attempt() -> None:
             failure = self._run_method(events)
-            if isinstance(failure, LockTimeout):
-                self._note_lock_timeout()
-            elif failure is not None and is_outage(failure):
+            if failure is not None and is_general_outage(failure):
                 raise failure
             failures.append(failure)
 
@@ -323,13 +322,6 @@ class EventHandler(Entrypoint):
                 return True
         return False
 
-    def _expects_locks(self) -> bool:
-        return time.monotonic() < self._short_lock_timeout_until
-
-    def _note_lock_timeout(self) -> None:
-        if not self._expects_locks():
-            self._short_lock_timeout_until = time.monotonic() + SHORT_LOCK_TIMEOUT_SECONDS
-
     def _run_method(self, events: list[Received[Any]]) -> BaseException | None:
         """Run the service method in a worker. Returns its exception, None when it succeeded."""
         finished = Signal()
@@ -338,8 +330,7 @@ class EventHandler(Entrypoint):
             finished.send(exc_info[1] if exc_info else None)
             return result, None  # handled here: retried, or stored as a dead letter with its reason
 
-        lock_timeout = SHORT_LOCK_TIMEOUT if self._expects_locks() else ""
-        self.container.spawn_worker(self, (events, lock_timeout), {}, handle_result=handle_result)
+        self.container.spawn_worker(self, (events, self._lock_patience), {}, handle_result=handle_result)
         return finished.wait()
 
 
@@ -352,11 +343,12 @@ def handles(event: type[Event], *more: type[Event]) -> Callable[[Callable[..., A
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
-        def run(self: Any, events: Sequence[Received[Any]], lock_timeout: str = "") -> None:
+        def run(self: Any, events: Sequence[Received[Any]], lock_patience: LockPatience) -> None:
             first = events[0]
             start_trace({"x-request-id": first.request_id, "traceparent": first.traceparent}, self.name)
+            self.work.lock_patience = lock_patience
             try:
-                with self.work.transaction(lock_timeout):
+                with self.work.transaction():
                     unseen = self.work.add_to_inbox(events)
                     if unseen:
                         method(self, unseen)

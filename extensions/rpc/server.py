@@ -43,6 +43,7 @@ from extensions.runtime.backoff import Backoff
 from extensions.runtime.interruptions import INTERRUPTIONS
 from extensions.runtime.progress import Loop, loops_of
 from extensions.storage.engine import is_outage, is_statement_timeout
+from extensions.storage.lock_patience import LockPatience
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,10 @@ REPLY_SECONDS = 1.0
 DEAD_LETTER_SECONDS = 30.0
 # While calls are under way, one of them ends within this time. It is more than the longest deadline, that of an audit.
 CALLS_SECONDS = 330.0
+# How long a call waits for a locked row: the first one, and those of the same method after it has waited in vain. Also
+# the second of two calls that wait for a row (engine.SESSION_SETTINGS) must be refused before its caller gives up: many
+# calls without a reply would open the circuit breaker of the caller.
+LOCK_TIMEOUT, SHORT_LOCK_TIMEOUT = "1500ms", "200ms"
 WAITED = "The call waited behind other calls for too long. Nothing was done."
 INTERRUPTED = "The service was interrupted during the call; whether it acted is unknown."
 
@@ -434,9 +439,12 @@ def _entrypoint(
         return run_once(self.work, method.__name__, key, stated, lambda: call(self, arguments))
 
     run = call_in_transaction if transaction else call
+    lock_patience = LockPatience(LOCK_TIMEOUT, SHORT_LOCK_TIMEOUT)
 
     @functools.wraps(method)
     def entry(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # `/`: a caller may send an argument named `self`
+        if (work := getattr(self, "work", None)) is not None:
+            work.lock_patience = lock_patience
         try:
             return run(self, signature.bind(args, kwargs))
         except ServiceError:

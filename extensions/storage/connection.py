@@ -13,6 +13,8 @@ class Connection(extensions.connection):
 
     begins = True
     """Whether the next statement begins a transaction, if there is none."""
+    lock_timeout = ""
+    """The lock_timeout of the next transaction ("500ms"). Empty: that of the session."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -23,6 +25,10 @@ class Connection(extensions.connection):
         """Tell whether a transaction has begun; it may have failed."""
         return bool(self.info.transaction_status != extensions.TRANSACTION_STATUS_IDLE)
 
+    def begin(self) -> str:
+        """Return the statements that begin a transaction."""
+        return f"BEGIN; SET LOCAL lock_timeout = '{self.lock_timeout}'" if self.lock_timeout else "BEGIN"
+
     def commit(self) -> None:
         """Commit, or do nothing if no statement was executed."""
         self._end("COMMIT", super().commit)
@@ -32,6 +38,7 @@ class Connection(extensions.connection):
         self._end("ROLLBACK", super().rollback)
 
     def _end(self, statement: str, check: Any) -> None:
+        self.lock_timeout = ""
         check()  # raises InterfaceError if the connection is closed
         if self.is_in_transaction():
             with extensions.connection.cursor(self, cursor_factory=extensions.cursor) as cursor:
@@ -45,7 +52,7 @@ class Cursor(extensions.cursor):
 
     def execute(self, query: Any, parameters: Any = None) -> None:
         """Execute a statement."""
-        super().execute(f"BEGIN; {query}" if self._must_begin() else query, parameters)
+        super().execute(f"{self.connection.begin()}; {query}" if self._must_begin() else query, parameters)
 
     def executemany(self, query: Any, parameters: Any) -> None:
         """Execute a statement with each of the parameters."""
@@ -63,4 +70,4 @@ class Cursor(extensions.cursor):
     def _begin(self) -> None:
         """Send BEGIN by itself: psycopg2 executes these calls without our `execute`."""
         if self._must_begin():
-            super().execute("BEGIN")
+            super().execute(self.connection.begin())

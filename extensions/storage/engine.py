@@ -57,6 +57,8 @@ class LockTimeout(DatabaseUnavailable):
     Like an outage it is repeated without a limit (is_outage). But it is no general outage: work on other rows goes on.
     """
 
+    detail = "Something that this needs is locked now. Nothing was changed. Try again shortly."
+
 
 class CommitUnknown(UpstreamTimeout):
     """The connection was lost during the commit; whether the commit took place is unknown."""

@@ -14,7 +14,7 @@ from uuid import UUID
 import psycopg2.extensions
 from nameko import config
 from nameko_sqlalchemy import Database
-from sqlalchemy import Table, text
+from sqlalchemy import Table, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
@@ -37,11 +37,12 @@ from extensions.storage.engine import (
     make_engine,
     sqlstate,
 )
+from extensions.storage.lock_patience import LockPatience
 from extensions.storage.periodic import PeriodicMethods
 
 log = logging.getLogger(__name__)
 
-SET_LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', :value, true)")
+LOCK_TIMEOUT = "lock_timeout"
 
 
 class UnitOfWork:
@@ -50,6 +51,8 @@ class UnitOfWork:
     def __init__(self, provider: "Work") -> None:
         self._provider = provider
         self._session: Session | None = None
+        self.lock_patience = LockPatience("", "")
+        """How long the transactions wait for locked rows. The entrypoint sets that of its method."""
         self._outbox: list[dict[str, Any]] = []
         self._before_commit: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self._after_commit: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
@@ -66,21 +69,21 @@ class UnitOfWork:
     def transaction(self, lock_timeout: str = "") -> Iterator[Session]:
         """Open a transaction: committed at the end of the block, rolled back by any exception.
 
-        `lock_timeout` ("500ms") overrides the default of the engine. Raises LockTimeout for a row that another
+        `lock_timeout` ("500ms") overrides that of `lock_patience`. Raises LockTimeout for a row that another
         transaction holds, DatabaseUnavailable or CommitUnknown for an outage of PostgreSQL.
         """
         if self._session is not None:
             message = "a transaction is open already"
             raise RuntimeError(message)
-        self._session = self._provider.Session()
+        self._session = self._provider.Session(info={LOCK_TIMEOUT: lock_timeout or self.lock_patience.lock_timeout})
         try:
-            if lock_timeout:
-                self._session.execute(SET_LOCK_TIMEOUT, {"value": lock_timeout})
             yield self._session
             self._commit()
             report_current_progress()
         except DBAPIError as error:
             if sqlstate(error) == LOCK_NOT_AVAILABLE:
+                if not lock_timeout:
+                    self.lock_patience.note_timeout()
                 raise LockTimeout from error
             if is_outage(error):
                 raise DatabaseUnavailable from error
@@ -176,6 +179,11 @@ class UnitOfWork:
         _call_all(self._after_commit)
 
 
+def _set_lock_timeout(session: Session, _transaction: Any, connection: Any) -> None:
+    """Set the lock_timeout of a transaction when it takes its connection. It is sent with the first statement."""
+    connection.connection.dbapi_connection.lock_timeout = session.info.get(LOCK_TIMEOUT, "")
+
+
 def _call_all(hooks: Sequence[tuple[Callable[..., object], tuple[Any, ...]]]) -> None:
     for call, arguments in hooks:
         try:
@@ -201,6 +209,7 @@ class Work(Database):
         pool: Any = self.engine.pool
         self.metrics.gauge("database_connections_in_use", "Connections lent out by the pool.", pool.checkedout)
         self.Session = sessionmaker(bind=self.engine, expire_on_commit=False)
+        event.listen(self.Session, "after_begin", _set_lock_timeout)
         self.storage.open(self.Session, self.declarative_base.metadata)
 
     def table(self, name: str) -> Table:

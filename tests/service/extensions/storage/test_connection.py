@@ -109,3 +109,18 @@ def test_engines_use_it(servers):
     with make_engine(servers.addresses()["ORDERS_DATABASE_URL"]).connect() as opened:
         opened.execute(text("SELECT 1"))
         assert isinstance(opened.connection.driver_connection, Connection)
+
+
+def test_a_lock_timeout_holds_for_one_transaction(connection):
+    with connection.cursor() as cursor:
+
+        def shown():
+            cursor.execute("SHOW lock_timeout")
+            return cursor.fetchone()[0]
+
+        usual = shown()
+        connection.commit()
+        connection.lock_timeout = "250ms"
+        assert [shown(), shown()] == ["250ms", "250ms"]
+        connection.rollback()
+        assert shown() == usual != "250ms"
