@@ -46,7 +46,7 @@ from extensions.runtime.backoff import Backoff
 from extensions.runtime.interruptions import INTERRUPTIONS, Interrupted
 from extensions.runtime.progress import Loop, loops_of
 from extensions.storage.engine import LockTimeout, is_general_outage, is_outage
-from extensions.storage.lock_patience import LockPatience
+from extensions.storage.lock_timeouts import LockTimeouts
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class EventHandler(Entrypoint):
         self._progress = Loop("")
         self._stopping = False
         self._stop_by = 0.0
-        self._lock_patience: Any = None
+        self._lock_timeouts: Any = None
         self._batch_started_at = 0.0
 
     def setup(self) -> None:
@@ -95,7 +95,7 @@ class EventHandler(Entrypoint):
             raise ConfigurationError(message)
         self._require_queues()
         self.batch = max(1, int(config.get("EVENT_BATCH", 50)))
-        self._lock_patience = LockPatience("", SHORT_LOCK_TIMEOUT)
+        self._lock_timeouts = LockTimeouts("", SHORT_LOCK_TIMEOUT)
         self._instruments = HandlerInstruments(self.metrics, self.method_name)
         self._retries = Retries(self.publisher, self.dead_letters, self._instruments)
         service, prefetch = self.container.service_name, 2 * self.batch
@@ -330,7 +330,7 @@ class EventHandler(Entrypoint):
             finished.send(exc_info[1] if exc_info else None)
             return result, None  # handled here: retried, or stored as a dead letter with its reason
 
-        self.container.spawn_worker(self, (events, self._lock_patience), {}, handle_result=handle_result)
+        self.container.spawn_worker(self, (events, self._lock_timeouts), {}, handle_result=handle_result)
         return finished.wait()
 
 
@@ -343,10 +343,10 @@ def handles(event: type[Event], *more: type[Event]) -> Callable[[Callable[..., A
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
-        def run(self: Any, events: Sequence[Received[Any]], lock_patience: LockPatience) -> None:
+        def run(self: Any, events: Sequence[Received[Any]], lock_timeouts: LockTimeouts) -> None:
             first = events[0]
             start_trace({"x-request-id": first.request_id, "traceparent": first.traceparent}, self.name)
-            self.work.lock_patience = lock_patience
+            self.work.lock_timeouts = lock_timeouts
             try:
                 with self.work.transaction():
                     unseen = self.work.add_to_inbox(events)

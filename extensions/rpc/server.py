@@ -43,7 +43,7 @@ from extensions.runtime.backoff import Backoff
 from extensions.runtime.interruptions import INTERRUPTIONS
 from extensions.runtime.progress import Loop, loops_of
 from extensions.storage.engine import is_outage, is_statement_timeout
-from extensions.storage.lock_patience import LockPatience
+from extensions.storage.lock_timeouts import LockTimeouts
 
 log = logging.getLogger(__name__)
 
@@ -439,12 +439,12 @@ def _entrypoint(
         return run_once(self.work, method.__name__, key, stated, lambda: call(self, arguments))
 
     run = call_in_transaction if transaction else call
-    lock_patience = LockPatience(LOCK_TIMEOUT, SHORT_LOCK_TIMEOUT)
+    lock_timeouts = LockTimeouts(LOCK_TIMEOUT, SHORT_LOCK_TIMEOUT)
 
     @functools.wraps(method)
     def entry(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # `/`: a caller may send an argument named `self`
         if (work := getattr(self, "work", None)) is not None:
-            work.lock_patience = lock_patience
+            work.lock_timeouts = lock_timeouts
         try:
             return run(self, signature.bind(args, kwargs))
         except ServiceError:

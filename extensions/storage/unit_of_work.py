@@ -37,7 +37,7 @@ from extensions.storage.engine import (
     make_engine,
     sqlstate,
 )
-from extensions.storage.lock_patience import LockPatience
+from extensions.storage.lock_timeouts import LockTimeouts
 from extensions.storage.periodic import PeriodicMethods
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class UnitOfWork:
     def __init__(self, provider: "Work") -> None:
         self._provider = provider
         self._session: Session | None = None
-        self.lock_patience = LockPatience("", "")
+        self.lock_timeouts = LockTimeouts("", "")
         """How long the transactions wait for locked rows. The entrypoint sets that of its method."""
         self._outbox: list[dict[str, Any]] = []
         self._before_commit: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
@@ -69,13 +69,13 @@ class UnitOfWork:
     def transaction(self, lock_timeout: str = "") -> Iterator[Session]:
         """Open a transaction: committed at the end of the block, rolled back by any exception.
 
-        `lock_timeout` ("500ms") overrides that of `lock_patience`. Raises LockTimeout for a row that another
+        `lock_timeout` ("500ms") overrides that of `lock_timeouts`. Raises LockTimeout for a row that another
         transaction holds, DatabaseUnavailable or CommitUnknown for an outage of PostgreSQL.
         """
         if self._session is not None:
             message = "a transaction is open already"
             raise RuntimeError(message)
-        self._session = self._provider.Session(info={LOCK_TIMEOUT: lock_timeout or self.lock_patience.lock_timeout})
+        self._session = self._provider.Session(info={LOCK_TIMEOUT: lock_timeout or self.lock_timeouts.current})
         try:
             yield self._session
             self._commit()
@@ -83,7 +83,7 @@ class UnitOfWork:
         except DBAPIError as error:
             if sqlstate(error) == LOCK_NOT_AVAILABLE:
                 if not lock_timeout:
-                    self.lock_patience.note_timeout()
+                    self.lock_timeouts.note_timeout()
                 raise LockTimeout from error
             if is_outage(error):
                 raise DatabaseUnavailable from error

@@ -14,7 +14,7 @@ from extensions.messaging.event_handler import handles
 from extensions.messaging.publisher import ConfirmedPublisher
 from extensions.operations import operations
 from extensions.rpc.server import rpc
-from extensions.storage.lock_patience import LockPatience
+from extensions.storage.lock_timeouts import LockTimeouts
 from extensions.storage.unit_of_work import Work
 from notifications.models import Base
 from tests.support import database, eventually
@@ -188,7 +188,7 @@ def test_an_outage_of_the_database_uses_no_retries(recorder, bus, servers):
 
 
 def test_a_locked_row_delays_only_the_events_that_need_it(recorder, bus, caller, monkeypatch):
-    monkeypatch.setattr(handler_of(recorder), "_lock_patience", LockPatience("1s", event_handler.SHORT_LOCK_TIMEOUT))
+    monkeypatch.setattr(handler_of(recorder), "_lock_timeouts", LockTimeouts("1s", event_handler.SHORT_LOCK_TIMEOUT))
     engine = database("notifications")
     blocked, free = [shipped() for _ in range(3)], shipped()
     NEEDS_ROW.update(str(event.order_id) for event in blocked)
@@ -210,7 +210,7 @@ def test_a_locked_row_delays_only_the_events_that_need_it(recorder, bus, caller,
 
 def test_many_events_that_need_a_locked_row_delay_no_others(recorder, bus, caller, monkeypatch):
     """As many orders of one product whose stock is locked: one after the other, they would stop all other orders."""
-    monkeypatch.setattr(handler_of(recorder), "_lock_patience", LockPatience("2s", "4s"))
+    monkeypatch.setattr(handler_of(recorder), "_lock_timeouts", LockTimeouts("2s", "4s"))
     delayed, delay = [], retries.Retries._delay
     monkeypatch.setattr(retries.Retries, "_delay", lambda *given: delayed.append(given) or delay(*given))
     first, *blocked = [shipped() for _ in range(event_handler.LOCKED_AT_ONCE)]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 SHORT_SECONDS = 60.0
 
 
-class LockPatience:
+class LockTimeouts:
     """After a transaction has waited in vain, the next ones wait for a shorter time only, for SHORT_SECONDS.
 
     Otherwise many that need the row would hold the places of others, each for the usual time. A timeout in the shorter
@@ -20,7 +20,7 @@ class LockPatience:
         self._short_until = -math.inf
 
     @property
-    def lock_timeout(self) -> str:
+    def current(self) -> str:
         """How long the next transaction waits."""
         return self._short if self._is_short() else self._usual
 
