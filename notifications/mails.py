@@ -7,6 +7,7 @@ given up because processes ended while they waited for the server.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import Any, Protocol
@@ -16,12 +17,11 @@ from sqlalchemy import delete, text
 from sqlalchemy.orm import Session
 
 from contracts.base import Publish, Received
+from contracts.errors import ServiceUnavailable, UpstreamTimeout
 from contracts.users import UserEmailVerificationRequested, UserPasswordResetRequested
 from extensions.outbound.results import MailDeferred, MailRefused, MailUncertain
 from extensions.storage import work_items
 from extensions.storage.bulk import insert_rows
-from extensions.storage.engine import CommitUnknown, DatabaseUnavailable
-from extensions.storage.unit_of_work import UnitOfWork
 from extensions.storage.work_items import Item, Later
 from notifications.mail_rendering import render
 from notifications.mail_texts import ENGLISH
@@ -80,6 +80,9 @@ _ADDRESS = text(
     RETURNING mails.id
     """
 )
+
+
+Transaction = Callable[[], AbstractContextManager[Session]]
 
 
 class MailClient(Protocol):
@@ -155,8 +158,9 @@ def forget(session: Session, user_ids: Sequence[UUID]) -> None:
 class MailDeliveries:
     """The work items of mails, with the mails' ids as keys."""
 
-    def __init__(self, client: MailClient | None, sender: str, shop_url: str, work: UnitOfWork) -> None:
-        self._client, self._sender, self._shop_url, self._work = client, sender, shop_url, work
+    def __init__(self, client: MailClient | None, sender: str, shop_url: str, transaction: Transaction) -> None:
+        """`transaction` opens one that no worker has open. It raises ServiceUnavailable or UpstreamTimeout."""
+        self._client, self._sender, self._shop_url, self._transaction = client, sender, shop_url, transaction
 
     def prepare(self, session: Session, items: Sequence[Item]) -> Mapping[str, Any]:
         """Return what each mail needs. A mail that may have been sent twice gets nothing."""
@@ -191,16 +195,16 @@ class MailDeliveries:
             self._client.send(self._sender, request.recipient, message, before_data=count)
         except MailRefused as error:
             return [Sent(settles=is_counted, is_final=True, error=str(error))]
-        except (MailDeferred, DatabaseUnavailable, NotWanted) as error:
+        except (MailDeferred, ServiceUnavailable, NotWanted) as error:
             return [Sent(settles=is_counted, error=str(error))]
-        except (MailUncertain, CommitUnknown) as error:
+        except (MailUncertain, UpstreamTimeout) as error:
             return [Sent(error=str(error))]
         return [Sent(settles=True, is_final=True)]
 
     def _count(self, request: Any) -> None:
         """Count the attempt as unsettled, and commit."""
         values = {"id": request.id, "recipient": request.recipient, "most": MAX_UNSETTLED}
-        with self._work.new().transaction() as session:
+        with self._transaction() as session:
             if session.scalar(_COUNT, values) is None:
                 raise NotWanted("it was sent, changed or given up meanwhile")
 

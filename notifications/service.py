@@ -263,7 +263,8 @@ class NotificationsService(operations.Operations, NotificationsRpc):
     @executes(mails.KIND, limits=read_mail_limits)
     def mail_deliveries(self) -> mails.MailDeliveries:
         """Send the mails, outside of any transaction."""
-        return mails.MailDeliveries(self.mail.client, self.mail.sender, self.mail.shop_url, self.work)
+        transaction = self.work.detached_transaction
+        return mails.MailDeliveries(self.mail.client, self.mail.sender, self.mail.shop_url, transaction)
 
     @periodic(seconds=60.0)
     def disable_backlogs(self) -> None:

@@ -7,7 +7,7 @@ visible to the outbox relay.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -126,9 +126,9 @@ class UnitOfWork:
         """Call `call(*arguments)` once the transaction is committed. A failure of the call is only logged."""
         self._after_commit.append((call, arguments))
 
-    def new(self) -> "UnitOfWork":
-        """Return another unit of work on the same database, for a greenlet that outlives the worker of this one."""
-        return UnitOfWork(self._provider)
+    def detached_transaction(self) -> AbstractContextManager[Session]:
+        """Open a transaction that is not of this worker, for a greenlet that outlives it. See `transaction`."""
+        return UnitOfWork(self._provider).transaction()
 
     def is_healthy(self) -> bool:
         """Return True if the database responds. Raises DatabaseUnavailable otherwise."""

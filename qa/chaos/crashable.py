@@ -141,7 +141,7 @@ def shorten_pauses():
 
 def _point_of(unit):
     """The point before the commit of this unit of work, or None."""
-    entrypoint = unit.entrypoint
+    entrypoint = getattr(unit, "entrypoint", None)  # a detached transaction has none
     if isinstance(entrypoint, events.EventHandler):
         return crash_points.HANDLER_BEFORE_COMMIT
     if isinstance(entrypoint, rpc.Rpc) and entrypoint.method_name in WRITING_METHODS:
