@@ -1,10 +1,10 @@
 """Mails in a real container, sent to a real SMTP server, and the preferences of the users."""
 
-import socket
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import eventlet
 import pytest
 from nameko import config
 from nameko.exceptions import ConfigurationError
@@ -24,6 +24,7 @@ from contracts.users import (
     UserRegistered,
     UserUpdated,
 )
+from extensions.outbound.smtp import SmtpClient
 from extensions.storage import work_items_runner
 from extensions.storage.work_items_runner import WorkItems
 from notifications import mails, providers
@@ -211,18 +212,30 @@ def test_after_two_crashes_it_is_not_sent_again(service, server, bus, registered
     assert server.to(f"x{address}") == []
 
 
-def test_an_attempt_that_ends_before_the_mail_is_handed_over_is_not_counted(server, run_service, bus, rows):
+def test_an_attempt_counts_from_the_moment_at_which_the_server_can_take_the_mail(
+    service, server, bus, registered, rows, monkeypatch
+):
     """Otherwise two crashes of processes that wait for the server would lose the mail."""
-    with socket.create_server(("127.0.0.1", 0)) as silent, config.patch({"SMTP_PORT": silent.getsockname()[1]}):
-        container = run_service(NotificationsService)
-        user_id, address = new_id(), f"ayse@{new_id().hex}.example.com"
-        bus.publish(UserRegistered(user_id=user_id, email=address, language="en"))
-        bus.publish(confirmed(user_id))
-        eventually(lambda: rows("SELECT FROM work_items WHERE lease IS NOT NULL"))
-        silent.accept()[0].close()
-        assert rows("SELECT unsettled FROM mails") == [(0,)]
-        container.kill()
-    assert rows("SELECT state, unsettled FROM mails") == [("PENDING", 0)]
+    send, door, counts = SmtpClient.send, eventlet.Event(), []
+
+    def send_later(*arguments, before_data):
+        door.wait()
+
+        def count():
+            before_data()
+            counts.extend(rows("SELECT unsettled FROM mails WHERE state = 'PENDING'"))
+
+        send(*arguments, before_data=count)
+
+    monkeypatch.setattr(SmtpClient, "send", send_later)
+    user_id, address = registered()
+    bus.publish(confirmed(user_id))
+    eventually(lambda: rows("SELECT FROM work_items WHERE lease IS NOT NULL"))
+    assert rows("SELECT unsettled FROM mails") == [(0,)]
+    door.send()
+    eventually(lambda: rows("SELECT FROM mails WHERE state = 'SENT' AND unsettled = 0"))
+    assert len(server.to(address)) == 1
+    assert counts == [(1,)]
 
 
 def test_slow_mails_delay_no_other(service, shared_services, server, bus, registered, rows, monkeypatch):
