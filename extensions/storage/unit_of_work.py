@@ -209,7 +209,7 @@ class Work(Database):
         pool: Any = self.engine.pool
         self.metrics.gauge("database_connections_in_use", "Connections lent out by the pool.", pool.checkedout)
         self.Session = sessionmaker(bind=self.engine, expire_on_commit=False)
-        event.listen(self.Session, "after_begin", _set_lock_timeout)
+        event.listens_for(self.Session, "after_begin")(_set_lock_timeout)
         self.storage.open(self.Session, self.declarative_base.metadata)
 
     def table(self, name: str) -> Table:

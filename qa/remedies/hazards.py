@@ -290,7 +290,7 @@ REMEDIES = [
         [
             Patch(
                 "extensions/messaging/event_handler.py",
-                "            elif failure is not None and is_outage(failure):\n                raise failure\n",
+                "            if failure is not None and is_general_outage(failure):\n                raise failure\n",
             )
         ],
         f"{DELIVERY}::test_an_outage_of_the_database_uses_no_retries",
