@@ -41,8 +41,8 @@ MOST_SCORED, MOST_SORTED = 1_000, 3_000
 # The blocks of a sample of the table, some hundred rows. If they say that more than MANY products match, these are not
 # counted.
 SAMPLED_BLOCKS, MANY = 50, 2_000
-# If neither the words nor the filters alone are found in fewer products, the page is read in its order, if that takes
-# fewer rows.
+# If more rows than this would be read, because neither the words nor the filters alone are found in few products, the
+# page is read in its order, if that takes fewer rows. An order without scores reads them twice, for each of its parts.
 MOST_READ = 6_000
 
 # The settings are for this transaction. The estimates of matches are too inaccurate to let PostgreSQL choose to read a
@@ -136,6 +136,8 @@ class Page:
         self._keys, self._descending, self._blocks = keys, descending, blocks
         self._are_many = False
         self._index = Index.ANY
+        # Estimates of a sample: the products, and those that the index for few matches finds. None of a small table.
+        self._rows = self._fewest = 0.0
 
     def find(self, search: Search, part: Part | None, position: str) -> Found:
         """Return the page that begins after `position`; the first one, of the part that fits, if `part` is None."""
@@ -145,7 +147,11 @@ class Page:
         if self._keys is not None:
             return self._find_sorted(search, self._keys, position)
         found = self._find_scored(search, position) if part in {None, Part.SCORED} else None
-        return self._find_unscored(search, part or Part.NAME, position) if found is None else found
+        if found is not None:
+            return found
+        if part is None:  # there are more than MOST_SCORED, whatever the sample says
+            self._are_many = self._are_many or self._is_order_faster(MOST_SCORED)
+        return self._find_unscored(search, part or Part.NAME, position)
 
     def seem_many(self, search: Search) -> bool:
         """Tell by a sample whether many products match, or can be read faster in their order; False in a small table.
@@ -163,8 +169,13 @@ class Page:
         counts = select(*(func.count().filter(condition) for condition in conditions)).select_from(sample)
         rows, filtered, matching, found = (count / share for count in self._session.execute(counts).one())
         self._index = Index.WORDS if matching <= filtered else Index.FILTERS
-        fewest = min(filtered, matching)
-        return bool(found > MANY or (fewest > MOST_READ and found * fewest > self._limit * rows))
+        self._rows, self._fewest = rows, min(filtered, matching)
+        read = self._fewest if self._keys is not None or found <= MOST_SCORED else 2 * self._fewest
+        return bool(found > MANY or (read > MOST_READ and self._is_order_faster(found)))
+
+    def _is_order_faster(self, found: float) -> bool:
+        """Tell whether a page of so many products takes fewer rows in its order than by the index for few matches."""
+        return found * self._fewest > self._limit * self._rows
 
     def _matching(self, search: Search) -> Select[Product]:
         """Return the products that match and pass the filters, without those indexes that are not to be used."""

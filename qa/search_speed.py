@@ -26,12 +26,13 @@ from contracts.ids import new_id
 from deploy.config_file import ROOT
 from deploy.local.servers import Servers, remove_data
 from deploy.migrate import migrate
+from extensions.runtime import garbage
 from extensions.runtime.addresses import database_url
 from extensions.storage.engine import make_engine
 from qa import products as generated
 
 GOAL_MS = 30.0
-WARM_UP = 5  # a service compiles each form of a statement once
+WARM_UP = 30  # a service compiles each form of a statement once, and kinds have several
 COPIED = 1_000  # at once, as an import does
 COLUMNS = "id, sku, name, price, description, is_active, currency, version"
 
@@ -69,7 +70,8 @@ def measure(servers, options) -> int:
     count, calls = options.products, options.calls
     fill(servers.postgres.administrator_url(), count, is_fresh=options.fresh)
     engine = make_engine(database_url(config, "catalog"))
-    slow = 0
+    garbage.end_start()  # as a service does: otherwise a collection looks at everything imported
+    slow, every = 0, []
     print(f"{count} products, {calls} calls of each kind; milliseconds")
     print(f"  {'':34} {'p50':>8} {'p99':>8}   {'p50 cpu':>8} {'p99 cpu':>8}   found")
     for kind, searches in kinds(count).items():
@@ -91,8 +93,11 @@ def measure(servers, options) -> int:
             pages += bool(page["items"])
         (p50, p99), (c50, c99) = percentiles(times), percentiles(spent)
         slow += p99 > GOAL_MS
+        every += times
         print(f"  {kind:34} {p50:8.1f} {p99:8.1f}   {c50:8.1f} {c99:8.1f}   {pages:5}")
     engine.dispose()
+    p50, p99 = percentiles(every)
+    print(f"  {'all of them':34} {p50:8.1f} {p99:8.1f}")
     print(f"{slow} kinds are over {GOAL_MS:.0f} ms" if slow else f"every p99 is at most {GOAL_MS:.0f} ms")
     return 1 if slow else 0
 
