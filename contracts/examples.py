@@ -112,6 +112,12 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "token_type": "Bearer",
         "expires_in": 900,
     },
+    users.BrowserSession: {"user": _USER, "access_token": ACCESS_TOKEN, "token_type": "Bearer", "expires_in": 900},
+    users.BrowserState: {
+        "is_signed_in": False,
+        "in_production": False,
+        "demo_accounts": [{"email": "demo@example.com", "password": "Demo-pass-2026!", "role": "customer"}],
+    },
     users.VerifiedToken: {"valid": True, "user_id": AYSE, "roles": ["customer"], "expires_at": NOW},
     users.KeySet: {
         "keys": [

@@ -10,6 +10,7 @@ from extensions.rpc.client import RpcClient
 from extensions.runtime.progress import report_current_progress
 from extensions.storage.periodic import periodic
 from gateway import routes
+from gateway.console import Console
 from gateway.live.provider import LiveProvider
 
 
@@ -22,6 +23,7 @@ class GatewayService(routes.AllRoutes):
     tokens = AccessTokensProvider()
     http = HttpServerProvider()
     streams = LiveProvider()
+    console = Console()
 
     @on_broadcast(UserUpdated)
     def on_user_updated(self, event: UserUpdated) -> None:
