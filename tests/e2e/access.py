@@ -372,6 +372,7 @@ CASES = {
     "replay_dead_letters": Case(of_admins, body=lambda _world: {"ids": [str(new_id())]}),
     "discard_dead_letters": Case(of_admins, body=lambda _world: {"ids": [str(new_id())]}),
     "list_refused_events": Case(of_admins),
+    "show_health": Case(of_admins),
     "check_consistency": Case(of_admins),
     "live": Case(public),
     "ready": Case(public),

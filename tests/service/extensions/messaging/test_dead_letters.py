@@ -275,6 +275,39 @@ def test_dead_letters_are_grouped_by_queue_and_reason_apart_from_ids_and_numbers
     assert {letter["id"] for letter in letters.list_dead_letters()["items"]} == {other, elsewhere}
 
 
+def test_a_group_is_listed_page_by_page(letters):
+    alike = [store(error=FAILED.format(new_id(), number)) for number in range(3)]
+    store(error="ValueError")
+    group = letters.group_dead_letters()[0]["group"]
+    first = letters.list_dead_letters(group=group, limit=2)
+    rest = letters.list_dead_letters(group=group, limit=2, cursor=first["next_cursor"])
+    assert [letter["id"] for letter in (*first["items"], *rest["items"])] == alike[::-1]
+    assert rest["next_cursor"] is None
+    assert letters.list_dead_letters(group=group.replace("notifications", "orders"))["items"] == []
+
+
+def test_one_that_was_replayed_before_is_marked_as_failed_again(letters):
+    message_id = str(new_id())
+    first = store(body=shipped().to_json(), message_id=message_id)
+    letters.replay_dead_letter(first)
+    again, new = store(message_id=message_id), store()
+    store(queue="notifications.on_nothing", message_id=message_id)  # the same event in another queue
+    marks = {letter["id"]: letter["has_failed_again"] for letter in letters.list_dead_letters(queue=QUEUE)["items"]}
+    assert marks == {again: True, new: False}
+    assert [letter["has_failed_again"] for letter in letters.list_dead_letters(replayed=True)["items"]] == [False]
+    counts = {group["queue"]: (group["count"], group["failed_again"]) for group in letters.group_dead_letters()}
+    assert counts == {QUEUE: (2, 1), "notifications.on_nothing": (1, 0)}
+
+
+def test_the_backlog_counts_what_waits(letters):
+    letters.replay_dead_letter(store(body=shipped().to_json()))
+    store()
+    backlog = letters.report_backlog(actor=ADMIN)
+    assert (backlog["dead_letters"], backlog["outbox"], backlog["refused_events"]) == (1, 0, 0)
+    with pytest.raises(PermissionDenied):
+        letters.report_backlog(actor=CUSTOMER)
+
+
 def test_a_large_group_is_handled_in_steps(letters, monkeypatch):
     monkeypatch.setattr(dead_letter_store, "MAX_SELECTED", 2)
     dead = [store() for _ in range(3)]
