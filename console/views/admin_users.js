@@ -1,0 +1,108 @@
+/** The accounts: roles, and switching them off and on. */
+import { html } from "../lib/html.js";
+import { word } from "../lib/admin.js";
+import { api } from "../lib/api.js";
+import { dateTime } from "../lib/format.js";
+import { dictionary } from "../lib/i18n.js";
+import { usePages } from "../lib/resource.js";
+import { link } from "../lib/router.js";
+import { session } from "../lib/session.js";
+import { Badge } from "../ui/badge.js";
+import { Button, ButtonLink } from "../ui/button.js";
+import { confirm } from "../ui/dialog.js";
+import { Page } from "../ui/page.js";
+import { Loaded } from "../ui/state.js";
+import { More, Table } from "../ui/table.js";
+import { toast } from "../ui/toast.js";
+
+const text = dictionary(
+  {
+    title: "Users",
+    email: "E-mail",
+    roles: "Roles",
+    customer: "Customer",
+    admin: "Administrator",
+    active: "Active",
+    inactive: "Switched off",
+    unverified: "Address not verified",
+    orders: "Orders",
+    promote: "Make administrator",
+    demote: "Take the role away",
+    deactivate: "Switch off",
+    activate: "Switch on",
+    promoteText: "{email} can then do everything here: refund payments, change stock, and switch off accounts.",
+    demoteText: "{email} can no longer open the pages of administrators. Open sessions lose the role at once.",
+    deactivateText: "{email} is signed out everywhere at once and can no longer sign in. Orders go on.",
+    you: "you",
+  },
+  {
+    title: "Kullanıcılar",
+    email: "E-posta",
+    roles: "Roller",
+    customer: "Müşteri",
+    admin: "Yönetici",
+    active: "Etkin",
+    inactive: "Kapalı",
+    unverified: "Adres doğrulanmadı",
+    orders: "Siparişler",
+    promote: "Yönetici yap",
+    demote: "Yöneticiliği al",
+    deactivate: "Kapat",
+    activate: "Aç",
+    promoteText: "{email} artık burada her şeyi yapabilir: ödemeleri iade etmek, stok değiştirmek, hesap kapatmak.",
+    demoteText: "{email} artık yönetici sayfalarını açamaz. Açık oturumlar rolü hemen yitirir.",
+    deactivateText: "{email} her yerde hemen çıkış yapar ve artık giriş yapamaz. Siparişler sürer.",
+    you: "siz",
+  },
+);
+
+export default function AdminUsers() {
+  const users = usePages("/users", { limit: 20 });
+  const change = async (/** @type {any} */ user, /** @type {"promote" | "demote" | "deactivate" | "activate"} */ what) => {
+    const isAllowed = what === "activate" || (await confirm({
+      title: text(what),
+      body: text(/** @type {"demoteText"} */ (`${what}Text`), { email: user.email }),
+      action: text(what),
+      isDestructive: what !== "promote",
+    }));
+    if (!isAllowed) return;
+    const body = { promote: { roles: ["customer", "admin"] }, demote: { roles: ["customer"] }, deactivate: { is_active: false }, activate: { is_active: true } }[what];
+    const changed = await api.patch(`/users/${user.id}`, body);
+    users.change((items) => items.map((one) => (one.id === changed.id ? changed : one)));
+    toast(word("saved"));
+  };
+  return html`<${Page} title=${text("title")}>
+    <${Loaded} resource=${users} lines=${10}>
+      ${(/** @type {any[]} */ rows) => html`<${Table} caption=${text("title")} rows=${rows} columns=${columns()} rowKey=${(/** @type {any} */ row) => row.id}
+        actions=${(/** @type {any} */ row) => html`<${Actions} user=${row} onChange=${change} />`} />`}
+    <//>
+    <${More} pages=${users} />
+  <//>`;
+}
+
+/** @param {any} user */
+const isAdmin = (user) => user.roles.includes("admin");
+/** @param {any} user */
+const isSelf = (user) => user.id === session.peek()?.user.id;
+
+/** @param {{user: any, onChange: (user: any, what: string) => Promise<void>}} props */
+function Actions({ user, onChange }) {
+  const role = isAdmin(user) ? "demote" : "promote";
+  const state = user.is_active ? "deactivate" : "activate";
+  const name = html`<span class="visually-hidden"> ${user.email}</span>`;
+  return html`<${ButtonLink} href=${link("/admin/orders", { user: user.id })}>${text("orders")}${name}<//>
+    <${Button} disabled=${isSelf(user)} onClick=${() => onChange(user, role)}>${text(role)}${name}<//>
+    <${Button} kind=${user.is_active ? "danger" : "plain"} disabled=${isSelf(user)} onClick=${() => onChange(user, state)}>${text(state)}${name}<//>`;
+}
+
+const columns = () =>
+  /** @type {import("../ui/table.js").Column<any>[]} */ ([
+    { label: text("email"), value: (row) => html`${row.email}${isSelf(row) && html` <span class="muted small">(${text("you")})</span>`}` },
+    { label: text("roles"), value: (row) => html`<${Badge} tone=${isAdmin(row) ? "info" : "neutral"}>${text(isAdmin(row) ? "admin" : "customer")}<//>` },
+    {
+      label: word("status"),
+      value: (row) => html`<span class="parts"><${Badge} tone=${row.is_active ? "good" : "bad"}>${text(row.is_active ? "active" : "inactive")}<//>
+        ${!row.email_verified && html`<${Badge}>${text("unverified")}<//>`}</span>`,
+    },
+    { label: word("created"), value: (row) => dateTime(row.created_at) },
+  ]);
