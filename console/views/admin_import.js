@@ -94,7 +94,8 @@ export default function AdminImport({ query }) {
     setSending(true);
     try {
       const { id } = await sendFile(kind, values.file, values.mode);
-      navigate(`${here}/import`, { id }, { replace: true });
+      const isStillHere = place.peek().path === `${here}/import`;
+      if (isStillHere) navigate(`${here}/import`, { id }, { replace: true });
     } finally {
       setSending(false);
     }

@@ -38,8 +38,6 @@ const text = dictionary(
     what: "What",
     change: "On hand",
     reservedChange: "Reserved",
-    balance: "Balance",
-    balanceText: "{onHand} on hand, {reserved} reserved",
     cause: "Cause",
     none: "No entry yet",
     noRecord: "This product has no stock record yet: it cannot be sold. Set its quantity.",
@@ -65,8 +63,6 @@ const text = dictionary(
     what: "Ne",
     change: "Eldeki",
     reservedChange: "Ayrılmış",
-    balance: "Bakiye",
-    balanceText: "{onHand} elde, {reserved} ayrılmış",
     cause: "Neden",
     none: "Henüz hareket yok",
     noRecord: "Bu ürünün henüz stok kaydı yok, satılamaz. Miktarını girin.",
@@ -177,16 +173,22 @@ function Ledger({ ledger }) {
     <${More} pages=${ledger} />`;
 }
 
-/** @param {number} value */
-const signed = (value) => (value > 0 ? `+${number(value)}` : value === 0 ? "–" : number(value));
+/**
+ * The change and the balance after it.
+ * @param {number} delta
+ * @param {number} balance
+ */
+function changed(delta, balance) {
+  const sign = delta > 0 ? "+" : "";
+  return html`${delta !== 0 && html`<strong>${sign}${number(delta)}</strong> <span aria-hidden="true">→</span> `}<span class="muted">${number(balance)}</span>`;
+}
 
 const columns = () =>
   /** @type {import("../ui/table.js").Column<any>[]} */ ([
-    { label: word("created"), value: (row) => dateTime(row.created_at) },
+    { label: word("created"), value: (row) => html`<span class="small">${dateTime(row.created_at)}</span>` },
     { label: text("what"), value: (row) => statusText(row.kind) },
-    { label: text("change"), align: "end", value: (row) => signed(row.on_hand_delta) },
-    { label: text("reservedChange"), align: "end", value: (row) => signed(row.reserved_delta) },
-    { label: text("balance"), value: (row) => html`<span class="small">${text("balanceText", { onHand: number(row.on_hand), reserved: number(row.reserved) })}</span>` },
+    { label: text("change"), align: "end", value: (row) => changed(row.on_hand_delta, row.on_hand) },
+    { label: text("reservedChange"), align: "end", value: (row) => changed(row.reserved_delta, row.reserved) },
     {
       label: text("cause"),
       value: (row) => html`${row.order_id && html`<a class="id" href=${link(`/admin/orders/${row.order_id}`)}>${shortId(row.order_id)}</a> `}${row.reason ? statusText(row.reason) : ""}`,

@@ -1,5 +1,6 @@
 /** The comparison of what all services store about the same orders. */
 import { html } from "../lib/html.js";
+import { word } from "../lib/admin.js";
 import { api } from "../lib/api.js";
 import { dateTime, number, shortId } from "../lib/format.js";
 import { dictionary } from "../lib/i18n.js";
@@ -126,7 +127,7 @@ const columns = () =>
 
 /** @param {{check: any}} props */
 function Examples({ check }) {
-  if (check.name === "no_dead_letters" && check.count) return html`<a href=${link("/admin/dead-letters")}>${text("no_dead_letters")}</a>`;
+  if (check.name === "no_dead_letters" && check.count) return html`<a href=${link("/admin/dead-letters")}>${word("open")}</a>`;
   return html`<span class="parts">${check.ids.slice(0, 5).map((/** @type {string} */ id) =>
     NOT_ABOUT_ORDERS.has(check.name)
       ? html`<span key=${id} class="id" title=${id}>${shortId(id)}</span>`

@@ -22,6 +22,7 @@ const text = dictionary(
     forged: "Forged: cannot be replayed",
     waiting: "Waiting",
     wasReplayed: "Replayed {at}",
+    cause: "Cause",
     message: "Message",
     when: "When",
     none: "No dead letters here",
@@ -50,6 +51,7 @@ const text = dictionary(
     forged: "Sahte: yeniden oynatılamaz",
     waiting: "Bekliyor",
     wasReplayed: "Yeniden oynatıldı: {at}",
+    cause: "Neden",
     message: "Mesaj",
     when: "Zaman",
     none: "Burada dead letter yok",
@@ -74,8 +76,14 @@ const text = dictionary(
 
 const MASK = "•".repeat(48);
 
-/** @param {"replay" | "discard"} action */
-export const letterText = (action) => text(action);
+/** @param {"replay" | "discard" | "cause"} key */
+export const letterText = (key) => text(key);
+
+/** Why, and where. @param {{letter: any}} props  a dead letter or a group of them */
+export function Cause({ letter }) {
+  return html`<div class="cause"><span class="error-text" title=${letter.error}>${letter.error}</span>
+    <code class="muted">${letter.queue}</code>${letter.event && html` <span class="muted small">${letter.event}</span>`}</div>`;
+}
 
 /** @param {{query: {service?: string, group?: string, replayed?: string}}} props */
 export function LetterList({ query }) {
@@ -114,13 +122,11 @@ const columns = (open) =>
     {
       label: text("message"),
       value: (row) => html`<button type="button" class="link-button id" onClick=${() => open(row.id)}>${shortId(row.id)}</button>
-        <div class="muted small">${row.event ?? ""}</div>`,
+        <div class="muted small" title=${dateTime(row.died_at)}>${ago(row.died_at)}</div>`,
     },
-    { label: word("queue"), value: (row) => html`<code>${row.queue}</code>` },
-    { label: word("error"), value: (row) => html`<span class="error-text wide" title=${row.error}>${row.error}</span>` },
+    { label: text("cause"), value: (row) => html`<${Cause} letter=${row} />` },
     { label: word("order"), value: (row) => html`<${OrderLink} letter=${row} />` },
     { label: word("tries"), align: "end", value: (row) => row.attempts },
-    { label: text("when"), value: (row) => html`<span title=${dateTime(row.died_at)}>${ago(row.died_at)}</span>` },
     { label: word("status"), value: (row) => html`<${State} letter=${row} />` },
   ]);
 

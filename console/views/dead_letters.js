@@ -16,7 +16,7 @@ import { Results } from "../ui/results.js";
 import { Empty, Loaded } from "../ui/state.js";
 import { Table } from "../ui/table.js";
 import { toastProblem } from "../ui/toast.js";
-import { LetterList, letterText } from "./dead_letter_list.js";
+import { Cause, LetterList, letterText } from "./dead_letter_list.js";
 
 const text = dictionary(
   {
@@ -59,7 +59,7 @@ const RENEWED_MS = 5_000;
 
 /** @param {{query: Record<string, string>}} props */
 export default function DeadLetters({ query }) {
-  const shown = query.group ? "" : (query.view ?? "causes");
+  const shown = query.view ?? "causes";
   const tabs = /** @type {const} */ (["causes", "all", "replayed"]);
   return html`<${Page} title=${text("title")} intro=${text("intro")}>
     <nav class="tabs" aria-label=${text("title")}>
@@ -67,7 +67,7 @@ export default function DeadLetters({ query }) {
         (tab) => html`<a key=${tab} href=${link("/admin/dead-letters", { view: tab === "causes" ? "" : tab })} aria-current=${shown === tab ? "page" : undefined}>${text(tab)}</a>`,
       )}
     </nav>
-    ${shown === "causes"
+    ${shown === "causes" && !query.group
       ? html`<${Groups} />`
       : html`<${LetterList} key=${`${shown} ${query.group}`} query=${{ service: query.service, group: query.group, replayed: shown === "replayed" ? "true" : undefined }} />`}
   <//>`;
@@ -105,8 +105,7 @@ const address = (group) => link("/admin/dead-letters", { group: group.group, ser
 const columns = () =>
   /** @type {import("../ui/table.js").Column<any>[]} */ ([
     { label: text("count"), align: "end", value: (row) => html`<a href=${address(row)}>${number(row.count)}</a>` },
-    { label: word("queue"), value: (row) => html`<code>${row.queue}</code><div class="muted small">${row.event ?? ""}</div>` },
-    { label: word("error"), value: (row) => html`<span class="error-text wide" title=${row.error}>${row.error}</span>` },
+    { label: letterText("cause"), value: (row) => html`<${Cause} letter=${row} />` },
     { label: text("again"), align: "end", value: (row) => (row.failed_again ? html`<${Badge} tone="bad">${number(row.failed_again)}<//>` : "–") },
     { label: text("newest"), value: (row) => html`<span title=${`${text("oldest")}: ${dateTime(row.oldest_at)}`}>${ago(row.newest_at)}</span>` },
   ]);

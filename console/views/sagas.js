@@ -84,7 +84,7 @@ const refusedColumns = () =>
   /** @type {import("../ui/table.js").Column<any>[]} */ ([
     { label: word("service"), value: (row) => row.service },
     { label: word("event"), value: (row) => html`<code>${row.event}</code>` },
-    { label: word("error"), value: (row) => html`<span class="error-text wide">${row.error}</span>` },
+    { label: word("error"), value: (row) => html`<span class="error-text">${row.error}</span>` },
     { label: word("tries"), align: "end", value: (row) => row.attempts },
     { label: text("next"), value: (row) => dateTime(row.next_try_at) },
   ]);
