@@ -25,6 +25,10 @@ const text = dictionary(
     cart: "Cart",
     orders: "My orders",
     order: "Order",
+    notifications: "Notifications",
+    preferences: "Notification settings",
+    webhooks: "Webhooks",
+    webhook: "Webhook endpoint",
     signIn: "Sign in",
     signUp: "Create an account",
   },
@@ -38,6 +42,10 @@ const text = dictionary(
     cart: "Sepet",
     orders: "Siparişlerim",
     order: "Sipariş",
+    notifications: "Bildirimler",
+    preferences: "Bildirim ayarları",
+    webhooks: "Webhook'lar",
+    webhook: "Webhook uç noktası",
     signIn: "Giriş yap",
     signUp: "Hesap aç",
   },
@@ -45,9 +53,15 @@ const text = dictionary(
 
 /** @type {View[]} */
 export const views = [
+  { path: "/live", title: () => text("start"), audience: "anyone", section: "shop", load: () => import("./views/live.js") },
   { path: "/products", title: () => text("products"), audience: "anyone", section: "shop", load: () => import("./views/products.js") },
   { path: "/cart", title: () => text("cart"), audience: "anyone", section: "shop", load: () => import("./views/cart.js") },
+  { path: "/orders", title: () => text("orders"), audience: "user", section: "account", load: () => import("./views/orders.js") },
   { path: "/orders/:id", title: () => text("order"), audience: "user", load: () => import("./views/order.js") },
+  { path: "/notifications", title: () => text("notifications"), audience: "user", section: "account", load: () => import("./views/notifications.js") },
+  { path: "/preferences", title: () => text("preferences"), audience: "user", section: "account", load: () => import("./views/preferences.js") },
+  { path: "/webhooks", title: () => text("webhooks"), audience: "user", section: "account", load: () => import("./views/webhooks.js") },
+  { path: "/webhooks/:id", title: () => text("webhook"), audience: "user", load: () => import("./views/webhook.js") },
   { path: "/sign-in", title: () => text("signIn"), audience: "anyone", load: () => import("./views/sign_in.js") },
   { path: "/sign-up", title: () => text("signUp"), audience: "anyone", load: () => import("./views/sign_up.js") },
 ];
@@ -55,7 +69,7 @@ export const views = [
 /** @type {Section[]} */
 const sections = ["shop", "account", "administration", "operation"];
 
-export const HOME = "/products";
+export const HOME = "/live";
 
 /**
  * The view at a path, with the parameters in it.
