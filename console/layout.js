@@ -60,7 +60,7 @@ export function Layout({ children }) {
     <header class="top">
       <${Button} kind="quiet" class="menu-button" icon="menu" label=${text("menu")} pressed=${isOpen} onClick=${() => setOpen(!isOpen)} />
       <a class="brand" href=${link("/")}>${text("name")}</a>
-      <button type="button" class="button plain palette-button" onClick=${openPalette} aria-keyshortcuts="Control+K">
+      <button type="button" class="button plain palette-button" onClick=${openPalette} aria-keyshortcuts="Control+K" aria-label=${text("search")}>
         <${Icon} name="search" /><span>${text("search")}</span><kbd>Ctrl K</kbd>
       </button>
       <div class="top-end">
