@@ -1,5 +1,5 @@
 /** The start of the console: the session, the layout, and the view of the present address. */
-import { html, render, useEffect, useErrorBoundary, useRef, useSignal, useState } from "./lib/html.js";
+import { html, render, useEffect, useErrorBoundary, useSignal, useState } from "./lib/html.js";
 import { asProblem } from "./lib/http.js";
 import { dictionary } from "./lib/i18n.js";
 import { applyPreferences, language } from "./lib/preferences.js";
@@ -82,20 +82,26 @@ function Closed({ isSignedIn }) {
   <//>`;
 }
 
+let hasShownView = false;
+
+/** After a change of the view, screen readers and the keyboard continue at its heading; a dialog has closed by then. */
+function focusHeading() {
+  requestAnimationFrame(() => document.querySelector(/** @type {"h1"} */ ("main h1"))?.focus({ preventScroll: true }));
+}
+
 /** @param {{view: import("./navigation.js").View, parameters: Record<string, string>, query: Record<string, string>}} props */
 function LoadedView({ view, parameters, query }) {
   const [View, setView] = useState(/** @type {ViewFunction | null} */ (null));
   const [isMissing, setMissing] = useState(false);
   const [error] = useErrorBoundary((problem) => console.error(problem));
-  const isFirst = useRef(document.activeElement === document.body);
   useEffect(() => {
     view.load().then((module) => setView(() => module.default), () => setMissing(true));
   }, []);
   useEffect(() => {
     document.title = `${view.title()} · ${text("name")}`;
-    // After a change of the view, screen readers and the keyboard continue at its heading.
-    if (View && !isFirst.current) document.querySelector(/** @type {"h1"} */ ("main h1"))?.focus({ preventScroll: true });
     if (View) scrollTo(0, 0);
+    if (View && hasShownView) focusHeading();
+    hasShownView ||= View !== null;
   }, [View]);
   if (error || isMissing) return html`<${Broken} error=${error} />`;
   if (!View) return html`<${Page} title=${view.title()}><${Loading} lines=${6} /><//>`;

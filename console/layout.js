@@ -5,6 +5,7 @@ import { chooseLanguage, chooseTheme, language, theme } from "./lib/preferences.
 import { link, navigate, place } from "./lib/router.js";
 import { isStarting, session, signOut } from "./lib/session.js";
 import { cartCount } from "./lib/cart.js";
+import { MOST_COUNTED, unread, watchInbox } from "./lib/inbox.js";
 import { menu, viewAt } from "./navigation.js";
 import { Button, ButtonLink } from "./ui/button.js";
 import { openPalette } from "./ui/palette.js";
@@ -25,6 +26,7 @@ const text = dictionary(
     language: "Language",
     signIn: "Sign in",
     signOut: "Sign out",
+    bell: { one: "Notifications, {count} unread", other: "Notifications, {count} unread" },
     cart: { one: "Cart, {count} unit", other: "Cart, {count} units" },
   },
   {
@@ -40,6 +42,7 @@ const text = dictionary(
     language: "Dil",
     signIn: "Giriş yap",
     signOut: "Çıkış yap",
+    bell: "Bildirimler, {count} okunmamış",
     cart: "Sepet, {count} adet",
   },
 );
@@ -57,10 +60,11 @@ export function Layout({ children }) {
     <header class="top">
       <${Button} kind="quiet" class="menu-button" icon="menu" label=${text("menu")} pressed=${isOpen} onClick=${() => setOpen(!isOpen)} />
       <a class="brand" href=${link("/")}>${text("name")}</a>
-      <button type="button" class="button plain palette-button" onClick=${openPalette} aria-keyshortcuts="Control+K">
+      <button type="button" class="button plain palette-button" onClick=${openPalette} aria-keyshortcuts="Control+K" aria-label=${text("search")}>
         <${Icon} name="search" /><span>${text("search")}</span><kbd>Ctrl K</kbd>
       </button>
       <div class="top-end">
+        <${Bell} />
         <${CartLink} />
         <${Account} />
       </div>
@@ -105,23 +109,37 @@ function CartLink() {
   </a>`;
 }
 
+function Bell() {
+  const current = useSignal(session);
+  const count = useSignal(unread);
+  useEffect(watchInbox, []);
+  if (!current) return null;
+  const shown = count >= MOST_COUNTED ? `${MOST_COUNTED}+` : count || "";
+  return html`<a class="button quiet cart-link" href=${link("/notifications")} aria-label=${text("bell", { count })}>
+    <${Icon} name="bell" /><span class="count" aria-hidden="true">${shown}</span>
+  </a>`;
+}
+
 function Account() {
   const current = useSignal(session);
   const starting = useSignal(isStarting);
   if (starting) return null;
   if (!current) return html`<${ButtonLink} href=${link("/sign-in")} kind="primary">${text("signIn")}<//>`;
-  const leave = async () => {
-    await signOut();
-    navigate("/");
-  };
   return html`<span class="account-name" title=${current.user.email}>${current.user.email}</span>
-    <${Button} kind="quiet" onClick=${leave}>${text("signOut")}<//>`;
+    <${Button} kind="quiet" class="wide-only" onClick=${leave}>${text("signOut")}<//>`;
+}
+
+async function leave() {
+  await signOut();
+  navigate("/");
 }
 
 function Choices() {
   const chosenTheme = useSignal(theme);
   const chosenLanguage = useSignal(language);
+  const current = useSignal(session);
   return html`<div class="choices">
+    ${current && html`<div class="narrow-only"><p class="muted small">${current.user.email}</p><${Button} onClick=${leave}>${text("signOut")}<//></div>`}
     <label>${text("language")}
       <select value=${chosenLanguage} onInput=${(/** @type {any} */ event) => chooseLanguage(event.target.value)}>
         <option value="en" lang="en">English</option>

@@ -1,4 +1,5 @@
 /** All views: where they are, who sees them, and in which part of the navigation they stand. */
+import { adminViews } from "./navigation_admin.js";
 import { dictionary } from "./lib/i18n.js";
 import { match } from "./lib/router.js";
 import { isAdmin } from "./lib/session.js";
@@ -25,19 +26,10 @@ const text = dictionary(
     cart: "Cart",
     orders: "My orders",
     order: "Order",
-    adminOrders: "All orders",
-    adminProducts: "Manage products",
-    adminProduct: "Product",
-    importProducts: "Import products",
-    adminStock: "Stock",
-    importStock: "Import stock",
-    adminPayments: "Payments",
-    adminPayment: "Payment",
-    adminUsers: "Users",
-    health: "Health",
-    sagas: "Stuck orders",
-    deadLetters: "Dead letters",
-    consistency: "Consistency",
+    notifications: "Notifications",
+    preferences: "Notification settings",
+    webhooks: "Webhooks",
+    webhook: "Webhook endpoint",
     signIn: "Sign in",
     signUp: "Create an account",
   },
@@ -51,19 +43,10 @@ const text = dictionary(
     cart: "Sepet",
     orders: "Siparişlerim",
     order: "Sipariş",
-    adminOrders: "Tüm siparişler",
-    adminProducts: "Ürünleri yönet",
-    adminProduct: "Ürün",
-    importProducts: "Ürünleri içe aktar",
-    adminStock: "Stok",
-    importStock: "Stok içe aktar",
-    adminPayments: "Ödemeler",
-    adminPayment: "Ödeme",
-    adminUsers: "Kullanıcılar",
-    health: "Sağlık",
-    sagas: "Takılan siparişler",
-    deadLetters: "Dead letter'lar",
-    consistency: "Tutarlılık",
+    notifications: "Bildirimler",
+    preferences: "Bildirim ayarları",
+    webhooks: "Webhook'lar",
+    webhook: "Webhook uç noktası",
     signIn: "Giriş yap",
     signUp: "Hesap aç",
   },
@@ -71,38 +54,24 @@ const text = dictionary(
 
 /** @type {View[]} */
 export const views = [
+  { path: "/live", title: () => text("start"), audience: "anyone", section: "shop", load: () => import("./views/live.js") },
   { path: "/products", title: () => text("products"), audience: "anyone", section: "shop", load: () => import("./views/products.js") },
   { path: "/cart", title: () => text("cart"), audience: "anyone", section: "shop", load: () => import("./views/cart.js") },
+  { path: "/orders", title: () => text("orders"), audience: "user", section: "account", load: () => import("./views/orders.js") },
   { path: "/orders/:id", title: () => text("order"), audience: "user", load: () => import("./views/order.js") },
+  { path: "/notifications", title: () => text("notifications"), audience: "user", section: "account", load: () => import("./views/notifications.js") },
+  { path: "/preferences", title: () => text("preferences"), audience: "user", section: "account", load: () => import("./views/preferences.js") },
+  { path: "/webhooks", title: () => text("webhooks"), audience: "user", section: "account", load: () => import("./views/webhooks.js") },
+  { path: "/webhooks/:id", title: () => text("webhook"), audience: "user", load: () => import("./views/webhook.js") },
   { path: "/sign-in", title: () => text("signIn"), audience: "anyone", load: () => import("./views/sign_in.js") },
   { path: "/sign-up", title: () => text("signUp"), audience: "anyone", load: () => import("./views/sign_up.js") },
+  ...adminViews,
 ];
-
-/** @type {View[]} */
-const adminViews = [
-  { path: "/admin/orders", title: () => text("adminOrders"), audience: "admin", section: "administration", load: () => import("./views/admin_orders.js") },
-  { path: "/admin/orders/:id", title: () => text("order"), audience: "admin", load: () => import("./views/admin_order.js") },
-  { path: "/admin/products", title: () => text("adminProducts"), audience: "admin", section: "administration", load: () => import("./views/admin_products.js") },
-  { path: "/admin/products/new", title: () => text("adminProduct"), audience: "admin", load: () => import("./views/admin_product.js") },
-  { path: "/admin/products/import", title: () => text("importProducts"), audience: "admin", load: () => import("./views/admin_import.js") },
-  { path: "/admin/products/:id", title: () => text("adminProduct"), audience: "admin", load: () => import("./views/admin_product.js") },
-  { path: "/admin/stock", title: () => text("adminStock"), audience: "admin", section: "administration", load: () => import("./views/admin_stock.js") },
-  { path: "/admin/stock/import", title: () => text("importStock"), audience: "admin", load: () => import("./views/admin_import.js") },
-  { path: "/admin/stock/:id", title: () => text("adminStock"), audience: "admin", load: () => import("./views/admin_stock_item.js") },
-  { path: "/admin/payments", title: () => text("adminPayments"), audience: "admin", section: "administration", load: () => import("./views/admin_payments.js") },
-  { path: "/admin/payments/:id", title: () => text("adminPayment"), audience: "admin", load: () => import("./views/admin_payment.js") },
-  { path: "/admin/users", title: () => text("adminUsers"), audience: "admin", section: "administration", load: () => import("./views/admin_users.js") },
-  { path: "/admin/health", title: () => text("health"), audience: "admin", section: "operation", load: () => import("./views/health.js") },
-  { path: "/admin/sagas", title: () => text("sagas"), audience: "admin", section: "operation", load: () => import("./views/sagas.js") },
-  { path: "/admin/dead-letters", title: () => text("deadLetters"), audience: "admin", section: "operation", load: () => import("./views/dead_letters.js") },
-  { path: "/admin/consistency", title: () => text("consistency"), audience: "admin", section: "operation", load: () => import("./views/consistency.js") },
-];
-views.push(...adminViews);
 
 /** @type {Section[]} */
 const sections = ["shop", "account", "administration", "operation"];
 
-export const HOME = "/products";
+export const HOME = "/live";
 
 /**
  * The view at a path, with the parameters in it.

@@ -1,5 +1,5 @@
 /** The REST API, as the signed-in user: `await api.get("/orders", {limit: 20})`. Every function throws Problem. */
-import { asProblem, Problem, send } from "./http.js";
+import { Problem, send } from "./http.js";
 import { accessToken, renew, session } from "./session.js";
 
 /** @typedef {Record<string, string | number | boolean | null | undefined>} Query */
@@ -27,6 +27,21 @@ export function withQuery(path, query = {}) {
  */
 export function newKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/**
+ * Keys for the attempts of a form: the same content has the same key, so sending it again has no second effect.
+ * @returns {(content: unknown) => string}
+ */
+export function keyring() {
+  /** @type {Map<string, string>} */
+  const keys = new Map();
+  return (content) => {
+    const text = JSON.stringify(content);
+    const key = keys.get(text) ?? newKey();
+    keys.set(text, key);
+    return key;
+  };
 }
 
 /**
@@ -61,7 +76,7 @@ async function sendAs(method, path, sending) {
   try {
     return await send(method, path, authorised(sending, token));
   } catch (error) {
-    if (!token || asProblem(error).status !== 401 || !isAboutToken(asProblem(error))) throw error;
+    if (!token || !(error instanceof Problem) || !isAboutToken(error)) throw error;
     await renew(token);
     const renewed = session.peek()?.accessToken;
     if (!renewed) throw error;
@@ -80,7 +95,7 @@ function authorised(sending, token) {
 
 /** @param {Problem} problem */
 function isAboutToken(problem) {
-  return problem.code === "INVALID_TOKEN" || problem.code === "TOKEN_REVOKED";
+  return problem.status === 401 && (problem.code === "INVALID_TOKEN" || problem.code === "TOKEN_REVOKED");
 }
 
 /** @param {Problem} problem */

@@ -1,5 +1,6 @@
 /** The cart: on this device only, until it becomes an order. */
 import { computed, signal } from "./html.js";
+import { decimal, hundredths } from "./money.js";
 import { store, stored } from "./preferences.js";
 
 /** @typedef {{id: string, sku: string, name: string, price: string, currency: string}} CartProduct */
@@ -12,8 +13,11 @@ export const MAX_QUANTITY = 10_000;
 export const cart = signal(read());
 export const cartCount = computed(() => cart.value.reduce((sum, line) => sum + line.quantity, 0));
 
-/** The total as a decimal string: money is counted in hundredths, never as a float. */
-export const cartTotal = computed(() => sum(cart.value.map((line) => hundredths(line.product.price) * BigInt(line.quantity))));
+/** The total as a decimal string. */
+export const cartTotal = computed(() => {
+  const sums = cart.value.map((line) => hundredths(line.product.price) * BigInt(line.quantity));
+  return decimal(sums.reduce((total, sum) => total + sum, 0n));
+});
 
 addEventListener("storage", () => {
   cart.value = read(); // another tab has changed it
@@ -56,15 +60,4 @@ export function quantityOf(id) {
 
 export function emptyCart() {
   keep([]);
-}
-
-/** @param {string} amount */
-function hundredths(amount) {
-  return BigInt(amount.replace(".", ""));
-}
-
-/** @param {bigint[]} amounts */
-function sum(amounts) {
-  const digits = String(amounts.reduce((total, amount) => total + amount, 0n)).padStart(3, "0");
-  return `${digits.slice(0, -2)}.${digits.slice(-2)}`;
 }

@@ -1,11 +1,17 @@
 /** Forms: fields with labels, hints and the errors of the API at the field that they name. */
 import { classes, createContext, html, useContext, useId, useState } from "../lib/html.js";
-import { asProblem } from "../lib/http.js";
+import { asProblem, Problem } from "../lib/http.js";
+import { dictionary } from "../lib/i18n.js";
 import { ProblemBox } from "./state.js";
 import { Button } from "./button.js";
 
 /** @typedef {import("../lib/html.js").Children} Children */
 /** @typedef {{errors: Record<string, string>, isBusy: boolean}} FormState */
+
+const text = dictionary(
+  { fields: "Not sent: some fields need a change." },
+  { fields: "Gönderilmedi: bazı alanlar değişmeli." },
+);
 
 const Context = createContext(/** @type {FormState} */ ({ errors: {}, isBusy: false }));
 
@@ -15,7 +21,7 @@ const Context = createContext(/** @type {FormState} */ ({ errors: {}, isBusy: fa
  *   `onSubmit` gets the fields by name and may return a promise; `action` is the text of the button, `extra` stands beside it
  */
 export function Form({ onSubmit, children, action, kind = "primary", extra, class: name }) {
-  const [problem, setProblem] = useState(/** @type {import("../lib/http.js").Problem | null} */ (null));
+  const [problem, setProblem] = useState(/** @type {Problem | null} */ (null));
   const [isBusy, setBusy] = useState(false);
   const submit = async (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
@@ -26,7 +32,7 @@ export function Form({ onSubmit, children, action, kind = "primary", extra, clas
     try {
       await onSubmit(values);
     } catch (error) {
-      setProblem(asProblem(error));
+      setProblem(aboutForm(asProblem(error), form));
       queueMicrotask(() => form.querySelector(/** @type {"input"} */ ("[aria-invalid=true]"))?.focus());
     } finally {
       setBusy(false);
@@ -43,6 +49,20 @@ export function Form({ onSubmit, children, action, kind = "primary", extra, clas
       </div>
     </form>
   <//>`;
+}
+
+/**
+ * The problem without what is shown at the fields anyway.
+ * @param {Problem} problem
+ * @param {HTMLFormElement} form
+ */
+function aboutForm(problem, form) {
+  if (!problem.errors.length) return problem;
+  const others = problem.errors.filter((one) => !form.elements.namedItem(one.field));
+  const detail = [text("fields"), ...others.map((one) => `${one.field}: ${one.message}`)].join(" ");
+  const shown = new Problem({ status: problem.status, code: "FORM", detail, errors: problem.errors });
+  shown.requestId = problem.requestId;
+  return shown;
 }
 
 /**

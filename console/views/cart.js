@@ -1,6 +1,6 @@
 /** The cart, and placing the order. */
 import { html, useMemo, useSignal } from "../lib/html.js";
-import { api, newKey } from "../lib/api.js";
+import { api, keyring, newKey } from "../lib/api.js";
 import { cart, cartTotal, emptyCart, setQuantity } from "../lib/cart.js";
 import { money } from "../lib/format.js";
 import { Problem } from "../lib/http.js";
@@ -105,12 +105,12 @@ function Order({ lines }) {
   const total = useSignal(cartTotal);
   const current = useSignal(session);
   // The same cart that is sent twice is one order, also after an error whose outcome is unknown.
-  const key = useMemo(newKey, [lines]);
+  const keyFor = useMemo(keyring, []);
   const submit = async (/** @type {Record<string, string>} */ values) => {
     const stated = Object.fromEntries(Object.entries(values).filter(([, value]) => value.trim()));
     try {
       const more = Object.keys(stated).length ? { shipping_address: stated } : {};
-      const order = await placeOrder(lines, more, key);
+      const order = await placeOrder(lines, more, keyFor([lines, more]));
       emptyCart();
       navigate(`/orders/${order.id}`);
     } catch (error) {

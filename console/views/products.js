@@ -25,6 +25,7 @@ const text = dictionary(
     none: "No product has this in its name, description or SKU",
     noneText: "Try fewer or other words. Small typing errors are found anyway.",
     add: "Add to the cart",
+    addThis: "Add to the cart: {name}",
     more: "One more {name}",
     less: "One less {name}",
     inCart: "{count} in the cart",
@@ -41,6 +42,7 @@ const text = dictionary(
     none: "Adında, açıklamasında ya da SKU'sunda bu olan ürün yok",
     noneText: "Daha az ya da başka sözcükler deneyin. Küçük yazım yanlışları zaten bulunur.",
     add: "Sepete ekle",
+    addThis: "Sepete ekle: {name}",
     more: "Bir tane daha {name}",
     less: "Bir tane az {name}",
     inCart: "Sepette {count}",
@@ -115,7 +117,7 @@ export function Quantity({ product }) {
   useSignal(cart);
   const count = quantityOf(product.id);
   const set = (/** @type {number} */ wanted) => () => setQuantity(product, wanted);
-  if (!count) return html`<${Button} onClick=${set(1)}>${text("add")}<//>`;
+  if (!count) return html`<${Button} label=${text("addThis", { name: product.name })} onClick=${set(1)}>${text("add")}<//>`;
   return html`<span class="stepper">
     <${Button} icon="minus" label=${text("less", { name: product.name })} onClick=${set(count - 1)} />
     <span aria-live="polite"><span class="visually-hidden">${text("inCart", { count })}</span><span aria-hidden="true">${count}</span></span>

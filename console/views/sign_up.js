@@ -1,6 +1,6 @@
 /** Opening a customer's account. */
 import { html, useMemo } from "../lib/html.js";
-import { newKey } from "../lib/api.js";
+import { keyring } from "../lib/api.js";
 import { dictionary } from "../lib/i18n.js";
 import { link, navigate } from "../lib/router.js";
 import { signUp } from "../lib/session.js";
@@ -28,11 +28,9 @@ const text = dictionary(
 
 /** @param {{query: Record<string, string>}} props */
 export default function SignUp({ query }) {
-  const keys = useMemo(() => new Map(), []);
+  const keyFor = useMemo(keyring, []);
   const submit = async (/** @type {Record<string, string>} */ values) => {
-    const body = JSON.stringify(values);
-    if (!keys.has(body)) keys.set(body, newKey()); // sending the same again opens no second account
-    await signUp(values.email, values.password, keys.get(body));
+    await signUp(values.email, values.password, keyFor(values));
     navigate(query.next?.startsWith("/") ? query.next : "/");
   };
   return html`<${Page} title=${text("title")}>
