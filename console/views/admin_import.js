@@ -1,16 +1,9 @@
 /** Importing products or stock from a file, with its progress and the rows that are wrong. */
-import { html, useState } from "../lib/html.js";
-import { Problem } from "../lib/http.js";
-import { number } from "../lib/format.js";
-import { dictionary } from "../lib/i18n.js";
+import {
+  Badge, ButtonLink, dictionary, Form, html, link, Loading, navigate, number, Page, Panel, place, Problem,
+  ProblemBox, Select, Table, useState,
+} from "../kit.js";
 import { isOver, sendFile, useImport } from "../lib/import.js";
-import { link, navigate, place } from "../lib/router.js";
-import { Badge } from "../ui/badge.js";
-import { ButtonLink } from "../ui/button.js";
-import { Form, Select } from "../ui/form.js";
-import { Page, Panel } from "../ui/page.js";
-import { Loading, ProblemBox } from "../ui/state.js";
-import { Table } from "../ui/table.js";
 
 const text = dictionary(
   {

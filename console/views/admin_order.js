@@ -1,19 +1,9 @@
 /** One order for administrators: its saga live, its customer and payment, and what can be done with it. */
-import { html, useState } from "../lib/html.js";
-import { word } from "../lib/admin.js";
-import { api } from "../lib/api.js";
-import { dateTime, money, shortId } from "../lib/format.js";
-import { dictionary } from "../lib/i18n.js";
+import {
+  api, Badge, Button, dateTime, dictionary, Facts, html, link, Loaded, money, Page, Panel, shortId,
+  StatusBadge, Table, toast, useCommands, useResource, useState, word,
+} from "../kit.js";
 import { useLiveOrder } from "../lib/order.js";
-import { useResource } from "../lib/resource.js";
-import { link } from "../lib/router.js";
-import { Badge, StatusBadge } from "../ui/badge.js";
-import { Button } from "../ui/button.js";
-import { Facts, Page, Panel } from "../ui/page.js";
-import { useCommands } from "../ui/palette.js";
-import { Loaded } from "../ui/state.js";
-import { Table } from "../ui/table.js";
-import { toast } from "../ui/toast.js";
 import { ACTIONS, ActionDialog, actionText, isPossible, perform } from "./admin_order_actions.js";
 import { Timeline } from "./order.js";
 

@@ -1,11 +1,5 @@
 /** What an administrator does with orders: ship, deliver, cancel; for one or for several. */
-import { html } from "../lib/html.js";
-import { word } from "../lib/admin.js";
-import { api } from "../lib/api.js";
-import { dictionary } from "../lib/i18n.js";
-import { Button } from "../ui/button.js";
-import { Dialog } from "../ui/dialog.js";
-import { Field, Form } from "../ui/form.js";
+import { api, Button, Dialog, dictionary, Field, Form, html, number, word } from "../kit.js";
 
 /** @typedef {"ship" | "deliver" | "cancel"} Action */
 

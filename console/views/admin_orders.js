@@ -1,21 +1,9 @@
 /** The orders of all customers: filter, act on one or on several, save as CSV. */
-import { html, useState } from "../lib/html.js";
-import { useLivePages, word } from "../lib/admin.js";
+import {
+  Button, dateTime, dictionary, exportList, Field, html, link, List, money, navigate, Page, Results, Search,
+  Select, SelectionBar, shortId, StatusBadge, statusText, useCommands, useLivePages, useState, word,
+} from "../kit.js";
 import { forEach } from "../lib/bulk.js";
-import { allPages, csv, save } from "../lib/export.js";
-import { dateTime, money, number, shortId } from "../lib/format.js";
-import { dictionary } from "../lib/i18n.js";
-import { link, navigate } from "../lib/router.js";
-import { StatusBadge, statusText } from "../ui/badge.js";
-import { Button } from "../ui/button.js";
-import { Field, Select } from "../ui/form.js";
-import { Page } from "../ui/page.js";
-import { useCommands } from "../ui/palette.js";
-import { Results, SelectionBar } from "../ui/results.js";
-import { Search } from "../ui/search.js";
-import { Empty, Loaded } from "../ui/state.js";
-import { More, Table } from "../ui/table.js";
-import { toast } from "../ui/toast.js";
 import { ACTIONS, ActionDialog, actionText, perform } from "./admin_order_actions.js";
 
 const text = dictionary(
@@ -57,7 +45,7 @@ export default function AdminOrders({ query }) {
     setSelected(new Set());
     navigate("/admin/orders", { ...query, ...changed }, { replace: true });
   };
-  const exportAll = () => exportOrders(wanted);
+  const exportAll = () => exportList("orders", wanted, FIELDS, withUnits);
   useCommands([{ name: word("export"), run: exportAll }], [query]);
   const run = async (/** @type {Record<string, string>} */ values) => {
     if (!action) return;
@@ -74,11 +62,8 @@ export default function AdminOrders({ query }) {
       )}
     <//>
     <${Results} results=${results} label=${orderLink} onClose=${() => setResults(null)} />
-    <${Loaded} resource=${orders} lines=${10} empty=${html`<${Empty} title=${text("none")}><p>${text("noneText")}</p><//>`}>
-      ${(/** @type {any[]} */ rows) => html`<${Table} caption=${text("title")} rows=${rows} columns=${columns()} rowKey=${(/** @type {any} */ row) => row.id}
-        selected=${selected} onSelect=${setSelected} rowLabel=${(/** @type {any} */ row) => shortId(row.id)} />`}
-    <//>
-    <${More} pages=${orders} />
+    <${List} pages=${orders} caption=${text("title")} columns=${columns()} none=${text("none")} noneText=${text("noneText")}
+      selected=${selected} onSelect=${setSelected} rowLabel=${(/** @type {any} */ row) => shortId(row.id)} />
     ${action && html`<${ActionDialog} action=${action} count=${selected.size} onRun=${run} onClose=${() => setAction("")} />`}
   <//>`;
 }
@@ -111,11 +96,8 @@ function Filters({ query, onChange }) {
   </div>`;
 }
 
-/** @param {import("../lib/api.js").Query} wanted */
-async function exportOrders(wanted) {
-  const { rows, isComplete } = await allPages("/orders", wanted);
-  const fields = ["id", "created_at", "user_id", "status", "cancel_reason", "stock_status", "payment_status", "total_amount", "currency", "carrier", "tracking_number"];
-  const units = { label: "items", value: (/** @type {any} */ row) => row.items.map((/** @type {any} */ item) => `${item.quantity} x ${item.product_sku}`).join("; ") };
-  save("orders.csv", csv(rows, [...fields.map((label) => ({ label, value: (/** @type {any} */ row) => row[label] })), units]));
-  if (!isComplete) toast(word("capped", { count: number(rows.length) }), "info");
-}
+const FIELDS = ["id", "created_at", "user_id", "status", "cancel_reason", "stock_status", "payment_status", "total_amount", "currency",
+  "carrier", "tracking_number", "items"];
+
+/** @param {any} order */
+const withUnits = (order) => ({ ...order, items: order.items.map((/** @type {any} */ item) => `${item.quantity} x ${item.product_sku}`).join("; ") });

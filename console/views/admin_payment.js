@@ -1,18 +1,8 @@
 /** One payment: each call of the provider, the refunds, and giving back all or a part of it. */
-import { html } from "../lib/html.js";
-import { useLivePages, word } from "../lib/admin.js";
-import { api } from "../lib/api.js";
-import { clock, dateTime, duration, money, shortId } from "../lib/format.js";
-import { dictionary } from "../lib/i18n.js";
-import { useResource } from "../lib/resource.js";
-import { link } from "../lib/router.js";
-import { StatusBadge } from "../ui/badge.js";
-import { confirm } from "../ui/dialog.js";
-import { Field, Form } from "../ui/form.js";
-import { Facts, Page, Panel } from "../ui/page.js";
-import { Empty, Loaded } from "../ui/state.js";
-import { More, Table } from "../ui/table.js";
-import { toast } from "../ui/toast.js";
+import {
+  api, clock, confirm, dateTime, dictionary, duration, Facts, Field, Form, html, link, List, Loaded, money,
+  Page, Panel, shortId, StatusBadge, toast, useLivePages, useResource, word,
+} from "../kit.js";
 
 const text = dictionary(
   {
@@ -81,9 +71,9 @@ export default function AdminPayment({ id }) {
         <div class="stack">
           <${Summary} payment=${shown} />
           <h2>${text("attempts")}</h2>
-          <${List} pages=${attempts} caption=${text("attempts")} none=${text("noAttempts")} columns=${attemptColumns()} rowKey=${(/** @type {any} */ row) => `${row.operation} ${row.at}`} />
+          <${List} pages=${attempts} caption=${text("attempts")} none=${text("noAttempts")} columns=${attemptColumns()} lines=${3} rowKey=${(/** @type {any} */ row) => `${row.operation} ${row.at}`} />
           <h2>${text("refunds")}</h2>
-          <${List} pages=${refunds} caption=${text("refunds")} none=${text("noRefunds")} columns=${refundColumns()} rowKey=${(/** @type {any} */ row) => row.id} />
+          <${List} pages=${refunds} caption=${text("refunds")} none=${text("noRefunds")} columns=${refundColumns()} lines=${3} />
         </div>
         <${Refund} payment=${shown} onAsked=${reload} />
       </div>`}
@@ -126,14 +116,6 @@ function Refund({ payment, onAsked }) {
         <//>`
       : html`<p class="muted">${text("notNow")}</p>`}
   <//>`;
-}
-
-/** @param {{pages: any, caption: string, none: string, columns: import("../ui/table.js").Column<any>[], rowKey: (row: any) => string}} props */
-function List({ pages, caption, none, columns, rowKey }) {
-  return html`<${Loaded} resource=${pages} lines=${3} empty=${html`<${Empty} title=${none} />`}>
-      ${(/** @type {any[]} */ rows) => html`<${Table} caption=${caption} rows=${rows} columns=${columns} rowKey=${rowKey} />`}
-    <//>
-    <${More} pages=${pages} />`;
 }
 
 const attemptColumns = () =>

@@ -1,18 +1,8 @@
 /** The payments of all orders. */
-import { html } from "../lib/html.js";
-import { useLivePages, word } from "../lib/admin.js";
-import { allPages, csv, save } from "../lib/export.js";
-import { dateTime, money, number, shortId } from "../lib/format.js";
-import { dictionary } from "../lib/i18n.js";
-import { link, navigate } from "../lib/router.js";
-import { StatusBadge, statusText } from "../ui/badge.js";
-import { Button } from "../ui/button.js";
-import { Select } from "../ui/form.js";
-import { Page } from "../ui/page.js";
-import { Search } from "../ui/search.js";
-import { Empty, Loaded } from "../ui/state.js";
-import { More, Table } from "../ui/table.js";
-import { toast } from "../ui/toast.js";
+import {
+  Button, dateTime, dictionary, exportList, html, link, List, money, navigate, Page, Search, Select, shortId,
+  StatusBadge, statusText, useLivePages, word,
+} from "../kit.js";
 
 const text = dictionary(
   { title: "Payments", refunded: "Refunded", byOrder: "Id of the order", none: "No payment fits", noneText: "Change the filter." },
@@ -27,21 +17,14 @@ export default function AdminPayments({ query }) {
   const wanted = { status: query.status, order_id: query.order };
   const payments = useLivePages("/payments", { ...wanted, limit: 20 });
   const change = (/** @type {Record<string, string>} */ changed) => navigate("/admin/payments", { ...query, ...changed }, { replace: true });
-  const exportAll = async () => {
-    const { rows, isComplete } = await allPages("/payments", wanted);
-    save("payments.csv", csv(rows, FIELDS.map((label) => ({ label, value: (row) => row[label] }))));
-    if (!isComplete) toast(word("capped", { count: number(rows.length) }), "info");
-  };
+  const exportAll = () => exportList("payments", wanted, FIELDS);
   const options = [{ value: "", label: word("all") }, ...STATUSES.map((value) => ({ value, label: statusText(value) }))];
   return html`<${Page} title=${text("title")} actions=${html`<${Button} onClick=${exportAll}>${word("export")}<//>`}>
     <div class="filters">
       <${Select} name="status" label=${word("status")} value=${query.status ?? ""} options=${options} onInput=${(/** @type {string} */ status) => change({ status })} />
       <${Search} name="order" label=${text("byOrder")} value=${query.order ?? ""} onSearch=${(/** @type {string} */ order) => change({ order })} />
     </div>
-    <${Loaded} resource=${payments} lines=${10} empty=${html`<${Empty} title=${text("none")}><p>${text("noneText")}</p><//>`}>
-      ${(/** @type {any[]} */ rows) => html`<${Table} caption=${text("title")} rows=${rows} columns=${columns()} rowKey=${(/** @type {any} */ row) => row.id} />`}
-    <//>
-    <${More} pages=${payments} />
+    <${List} pages=${payments} caption=${text("title")} columns=${columns()} none=${text("none")} noneText=${text("noneText")} />
   <//>`;
 }
 

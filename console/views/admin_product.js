@@ -1,15 +1,8 @@
 /** Adding a product, or changing one that nobody else has changed meanwhile. */
-import { html } from "../lib/html.js";
-import { word } from "../lib/admin.js";
-import { api } from "../lib/api.js";
-import { dictionary } from "../lib/i18n.js";
-import { useResource } from "../lib/resource.js";
-import { link, navigate } from "../lib/router.js";
-import { ButtonLink } from "../ui/button.js";
-import { Checkbox, Field, Form } from "../ui/form.js";
-import { Page } from "../ui/page.js";
-import { Loaded } from "../ui/state.js";
-import { toast } from "../ui/toast.js";
+import {
+  api, ButtonLink, Checkbox, dictionary, Field, Form, html, link, Loaded, navigate, Page, toast, useResource,
+  word,
+} from "../kit.js";
 
 const text = dictionary(
   {

@@ -1,21 +1,8 @@
 /** The products of the catalog for administrators, active or not. */
-import { html } from "../lib/html.js";
-import { word } from "../lib/admin.js";
-import { api, call } from "../lib/api.js";
-import { save } from "../lib/export.js";
-import { ago, money } from "../lib/format.js";
-import { dictionary } from "../lib/i18n.js";
-import { usePages } from "../lib/resource.js";
-import { link, navigate } from "../lib/router.js";
-import { Badge } from "../ui/badge.js";
-import { Button, ButtonLink } from "../ui/button.js";
-import { confirm } from "../ui/dialog.js";
-import { Select } from "../ui/form.js";
-import { Page } from "../ui/page.js";
-import { useCommands } from "../ui/palette.js";
-import { Search } from "../ui/search.js";
-import { Empty, Loaded } from "../ui/state.js";
-import { More, Table } from "../ui/table.js";
+import {
+  ago, api, Badge, Button, ButtonLink, call, confirm, dictionary, html, link, List, money, navigate, Page,
+  save, Search, Select, useCommands, usePages, word,
+} from "../kit.js";
 
 const text = dictionary(
   {
@@ -79,13 +66,10 @@ export default function AdminProducts({ query }) {
     <${ButtonLink} href=${link("/admin/products/import")}>${word("import")}<//><${Button} onClick=${exportAll}>${word("export")}<//>`;
   return html`<${Page} title=${text("title")} actions=${actions}>
     <${Filters} query=${query} onChange=${change} />
-    <${Loaded} resource=${products} lines=${10} empty=${html`<${Empty} title=${text("none")}><p>${text("noneText")}</p><//>`}>
-      ${(/** @type {any[]} */ rows) => html`<${Table} caption=${text("title")} rows=${rows} columns=${columns()} rowKey=${(/** @type {any} */ row) => row.id}
+    <${List} pages=${products} caption=${text("title")} columns=${columns()} none=${text("none")} noneText=${text("noneText")}
         actions=${(/** @type {any} */ row) => html`<${ButtonLink} href=${link(`/admin/products/${row.id}`)}>${text("edit")}<span class="visually-hidden"> ${row.sku}</span><//>
           <${ButtonLink} href=${link(`/admin/stock/${row.id}`)}>${text("stock")}<span class="visually-hidden"> ${row.sku}</span><//>
-          <${Button} kind=${row.is_active ? "danger" : "plain"} onClick=${() => toggle(row)}>${text(row.is_active ? "deactivate" : "activate")}<span class="visually-hidden"> ${row.sku}</span><//>`} />`}
-    <//>
-    <${More} pages=${products} />
+          <${Button} kind=${row.is_active ? "danger" : "plain"} onClick=${() => toggle(row)}>${text(row.is_active ? "deactivate" : "activate")}<span class="visually-hidden"> ${row.sku}</span><//>`} />
   <//>`;
 }
 

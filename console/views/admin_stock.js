@@ -1,19 +1,8 @@
 /** The stock of all products, or of those that a search finds. */
-import { html } from "../lib/html.js";
-import { useLivePages, word } from "../lib/admin.js";
-import { api } from "../lib/api.js";
-import { allPages, csv, save } from "../lib/export.js";
-import { ago, number } from "../lib/format.js";
-import { asProblem } from "../lib/http.js";
-import { dictionary } from "../lib/i18n.js";
-import { useResource } from "../lib/resource.js";
-import { link, navigate } from "../lib/router.js";
-import { Badge } from "../ui/badge.js";
-import { Button, ButtonLink } from "../ui/button.js";
-import { Page } from "../ui/page.js";
-import { Search } from "../ui/search.js";
-import { Empty, Loaded } from "../ui/state.js";
-import { More, Table } from "../ui/table.js";
+import {
+  ago, api, asProblem, Badge, Button, ButtonLink, dictionary, exportList, html, link, List, navigate, number,
+  Page, Search, useLivePages, useResource, word,
+} from "../kit.js";
 
 const text = dictionary(
   {
@@ -51,10 +40,7 @@ const FIELDS = ["product_id", "product_sku", "on_hand", "reserved", "available",
 /** @param {{query: Record<string, string>}} props */
 export default function AdminStock({ query }) {
   const change = (/** @type {string} */ search) => navigate("/admin/stock", { search }, { replace: true });
-  const exportAll = async () => {
-    const { rows } = await allPages("/inventory", {});
-    save("stock.csv", csv(rows, FIELDS.map((label) => ({ label, value: (row) => row[label] }))));
-  };
+  const exportAll = () => exportList("inventory", {}, FIELDS);
   const actions = html`<${ButtonLink} href=${link("/admin/stock/import")}>${word("import")}<//><${Button} onClick=${exportAll}>${word("export")}<//>`;
   return html`<${Page} title=${text("title")} actions=${actions}>
     <div class="filters"><${Search} label=${text("search")} value=${query.search ?? ""} onSearch=${change} /></div>
@@ -64,13 +50,13 @@ export default function AdminStock({ query }) {
 
 function All() {
   const stock = useLivePages("/inventory", { limit: 20 });
-  return html`<${List} resource=${stock} /><${More} pages=${stock} />`;
+  return html`<${Stock} pages=${stock} />`;
 }
 
 /** @param {{search: string}} props */
 function Found({ search }) {
   const found = useResource((signal) => stockOf(search, signal), [search]);
-  return html`<${List} resource=${found} />`;
+  return html`<${Stock} pages=${found} />`;
 }
 
 /**
@@ -95,11 +81,9 @@ async function stockOrNone(product, signal) {
   }
 }
 
-/** @param {{resource: import("../lib/resource.js").Resource<any[]>}} props */
-function List({ resource }) {
-  return html`<${Loaded} resource=${resource} lines=${10} empty=${html`<${Empty} title=${text("none")}><p>${text("noneText")}</p><//>`}>
-    ${(/** @type {any[]} */ rows) => html`<${Table} caption=${text("title")} rows=${rows} columns=${columns()} rowKey=${(/** @type {any} */ row) => row.product_id} />`}
-  <//>`;
+/** @param {{pages: import("../lib/resource.js").Resource<any[]>}} props */
+function Stock({ pages }) {
+  return html`<${List} pages=${pages} caption=${text("title")} columns=${columns()} none=${text("none")} noneText=${text("noneText")} rowKey=${(/** @type {any} */ row) => row.product_id} />`;
 }
 
 /** @param {{stock: any}} props */

@@ -1,19 +1,8 @@
 /** The stock of one product: set, adjust, threshold, and the ledger of everything that changed it. */
-import { html } from "../lib/html.js";
-import { useLivePages, word } from "../lib/admin.js";
-import { api } from "../lib/api.js";
-import { dateTime, number, shortId } from "../lib/format.js";
-import { asProblem } from "../lib/http.js";
-import { dictionary } from "../lib/i18n.js";
-import { useResource } from "../lib/resource.js";
-import { link } from "../lib/router.js";
-import { statusText } from "../ui/badge.js";
-import { ButtonLink } from "../ui/button.js";
-import { Field, Form } from "../ui/form.js";
-import { Facts, Page, Panel } from "../ui/page.js";
-import { Empty, Loaded } from "../ui/state.js";
-import { More, Table } from "../ui/table.js";
-import { toast } from "../ui/toast.js";
+import {
+  api, asProblem, ButtonLink, dateTime, dictionary, Empty, Facts, Field, Form, html, link, List, Loaded,
+  number, Page, Panel, shortId, statusText, toast, useLivePages, useResource, word,
+} from "../kit.js";
 import { StockBadge } from "./admin_stock.js";
 
 const text = dictionary(
@@ -167,10 +156,7 @@ function Changes({ id, stock, etag, onChange }) {
 /** @param {{ledger: any}} props */
 function Ledger({ ledger }) {
   return html`<h2>${text("ledger")}</h2>
-    <${Loaded} resource=${ledger} lines=${6} empty=${html`<${Empty} title=${text("none")} />`}>
-      ${(/** @type {any[]} */ rows) => html`<${Table} caption=${text("ledger")} rows=${rows} columns=${columns()} rowKey=${(/** @type {any} */ row) => row.id} />`}
-    <//>
-    <${More} pages=${ledger} />`;
+    <${List} pages=${ledger} caption=${text("ledger")} columns=${columns()} none=${text("none")} lines=${6} />`;
 }
 
 /**

@@ -1,19 +1,8 @@
 /** The accounts: roles, and switching them off and on. */
-import { html } from "../lib/html.js";
-import { word } from "../lib/admin.js";
-import { api } from "../lib/api.js";
-import { dateTime } from "../lib/format.js";
-import { dictionary } from "../lib/i18n.js";
-import { usePages } from "../lib/resource.js";
-import { link } from "../lib/router.js";
-import { session } from "../lib/session.js";
-import { Badge } from "../ui/badge.js";
-import { Button, ButtonLink } from "../ui/button.js";
-import { confirm } from "../ui/dialog.js";
-import { Page } from "../ui/page.js";
-import { Loaded } from "../ui/state.js";
-import { More, Table } from "../ui/table.js";
-import { toast } from "../ui/toast.js";
+import {
+  api, Badge, Button, ButtonLink, confirm, dateTime, dictionary, html, link, List, Page, session, toast,
+  usePages, word,
+} from "../kit.js";
 
 const text = dictionary(
   {
@@ -72,11 +61,7 @@ export default function AdminUsers() {
     toast(word("saved"));
   };
   return html`<${Page} title=${text("title")}>
-    <${Loaded} resource=${users} lines=${10}>
-      ${(/** @type {any[]} */ rows) => html`<${Table} caption=${text("title")} rows=${rows} columns=${columns()} rowKey=${(/** @type {any} */ row) => row.id}
-        actions=${(/** @type {any} */ row) => html`<${Actions} user=${row} onChange=${change} />`} />`}
-    <//>
-    <${More} pages=${users} />
+    <${List} pages=${users} caption=${text("title")} columns=${columns()} none="" actions=${(/** @type {any} */ row) => html`<${Actions} user=${row} onChange=${change} />`} />
   <//>`;
 }
 

@@ -1,17 +1,8 @@
 /** The comparison of what all services store about the same orders. */
-import { html } from "../lib/html.js";
-import { word } from "../lib/admin.js";
-import { api } from "../lib/api.js";
-import { dateTime, number, shortId } from "../lib/format.js";
-import { dictionary } from "../lib/i18n.js";
-import { useResource } from "../lib/resource.js";
-import { link, navigate } from "../lib/router.js";
-import { Badge } from "../ui/badge.js";
-import { Button } from "../ui/button.js";
-import { Field } from "../ui/form.js";
-import { Page } from "../ui/page.js";
-import { Loaded } from "../ui/state.js";
-import { Table } from "../ui/table.js";
+import {
+  api, Badge, Button, dateTime, dictionary, Field, html, link, Loaded, navigate, number, Page, shortId, Table,
+  useResource, word,
+} from "../kit.js";
 
 const text = dictionary(
   {

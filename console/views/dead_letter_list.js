@@ -1,17 +1,9 @@
 /** Dead letters one by one: select, replay, discard; and one of them with its message. */
-import { html, useState } from "../lib/html.js";
-import { useLivePages, word } from "../lib/admin.js";
+import {
+  ago, Badge, Button, confirm, dateTime, Dialog, dictionary, Facts, html, link, List, Results, SelectionBar,
+  shortId, useLivePages, useState, word,
+} from "../kit.js";
 import { actOnIds, orderOf, traceOf } from "../lib/dead_letters.js";
-import { ago, dateTime, shortId } from "../lib/format.js";
-import { dictionary } from "../lib/i18n.js";
-import { link } from "../lib/router.js";
-import { Badge } from "../ui/badge.js";
-import { Button } from "../ui/button.js";
-import { confirm, Dialog } from "../ui/dialog.js";
-import { Facts } from "../ui/page.js";
-import { Results, SelectionBar } from "../ui/results.js";
-import { Empty, Loaded } from "../ui/state.js";
-import { More, Table } from "../ui/table.js";
 
 const text = dictionary(
   {
@@ -40,7 +32,7 @@ const text = dictionary(
     hide: "Hide the payload",
     replayTitle: { one: "Replay {count} message", other: "Replay {count} messages" },
     discardTitle: { one: "Discard {count} message", other: "Discard {count} messages" },
-    replayText: "Each goes back into the queue that it came from. A message that was handled already has no second effect.",
+    replayText: "Each goes back into the queue that it came from. A message that was handled already has no second effect. Mend the cause first: those that fail again come back here, with a mark.",
     discardText: "They are deleted, and no service will ever handle them. This cannot be undone.",
   },
   {
@@ -69,7 +61,7 @@ const text = dictionary(
     hide: "İçeriği gizle",
     replayTitle: "{count} mesajı yeniden oynat",
     discardTitle: "{count} mesajı sil",
-    replayText: "Her biri geldiği kuyruğa geri döner. İşlenmiş bir mesajın ikinci etkisi olmaz.",
+    replayText: "Her biri geldiği kuyruğa geri döner. İşlenmiş bir mesajın ikinci etkisi olmaz. Önce nedeni giderin: yine başarısız olanlar işaretlenip buraya döner.",
     discardText: "Silinirler ve hiçbir servis onları işlemez. Bu geri alınamaz.",
   },
 );
@@ -78,6 +70,16 @@ const MASK = "•".repeat(48);
 
 /** @param {"replay" | "discard" | "cause"} key */
 export const letterText = (key) => text(key);
+
+/**
+ * Ask before a replay or a discard.
+ * @param {import("../lib/dead_letters.js").Action} action
+ * @param {number} count
+ */
+export function isWanted(action, count) {
+  const title = text(/** @type {"replayTitle"} */ (`${action}Title`), { count });
+  return confirm({ title, body: text(/** @type {"replayText"} */ (`${action}Text`)), action: title, isDestructive: action === "discard" });
+}
 
 /** Why, and where. @param {{letter: any}} props  a dead letter or a group of them */
 export function Cause({ letter }) {
@@ -92,9 +94,7 @@ export function LetterList({ query }) {
   const [results, setResults] = useState(/** @type {import("../lib/bulk.js").Result[] | null} */ (null));
   const [opened, setOpened] = useState("");
   const act = async (/** @type {import("../lib/dead_letters.js").Action} */ action, /** @type {Set<string>} */ ids) => {
-    const title = text(/** @type {"replayTitle"} */ (`${action}Title`), { count: ids.size });
-    const body = text(/** @type {"replayText"} */ (`${action}Text`));
-    if (!(await confirm({ title, body, action: title, isDestructive: action === "discard" }))) return;
+    if (!(await isWanted(action, ids.size))) return;
     setResults(await actOnIds(action, ids));
     setSelected(new Set());
     setOpened("");
@@ -108,11 +108,8 @@ export function LetterList({ query }) {
       <${Button} kind="danger" disabled=${!selected.size} onClick=${() => act("discard", selected)}>${text("discard")}<//>
     <//>`}
     <${Results} results=${results} label=${(/** @type {string} */ id) => html`<span class="id">${shortId(id)}</span>`} onClose=${() => setResults(null)} />
-    <${Loaded} resource=${letters} lines=${10} empty=${html`<${Empty} title=${text("none")}><p>${text("noneText")}</p><//>`}>
-      ${(/** @type {any[]} */ rows) => html`<${Table} caption=${text("list")} rows=${rows} columns=${columns(setOpened)} rowKey=${(/** @type {any} */ row) => row.id}
-        selected=${selected} onSelect=${canAct ? setSelected : undefined} rowLabel=${(/** @type {any} */ row) => shortId(row.id)} />`}
-    <//>
-    <${More} pages=${letters} />
+    <${List} pages=${letters} caption=${text("list")} columns=${columns(setOpened)} none=${text("none")} noneText=${text("noneText")}
+      selected=${selected} onSelect=${canAct ? setSelected : undefined} rowLabel=${(/** @type {any} */ row) => shortId(row.id)} />
     ${letter && html`<${Letter} letter=${letter} onAct=${canAct ? act : undefined} onClose=${() => setOpened("")} />`}`;
 }
 

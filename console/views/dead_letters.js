@@ -1,22 +1,10 @@
 /** Messages that could not be handled: by cause, then one by one. */
-import { html, useState } from "../lib/html.js";
-import { word } from "../lib/admin.js";
+import {
+  ago, api, asProblem, Badge, Button, ButtonLink, dateTime, dictionary, Empty, html, link, Loaded, number,
+  Page, Results, Table, toastProblem, useResource, useState, word,
+} from "../kit.js";
 import { actOnGroup } from "../lib/dead_letters.js";
-import { ago, dateTime, number } from "../lib/format.js";
-import { asProblem } from "../lib/http.js";
-import { dictionary } from "../lib/i18n.js";
-import { useResource } from "../lib/resource.js";
-import { api } from "../lib/api.js";
-import { link } from "../lib/router.js";
-import { Badge } from "../ui/badge.js";
-import { Button, ButtonLink } from "../ui/button.js";
-import { confirm } from "../ui/dialog.js";
-import { Page } from "../ui/page.js";
-import { Results } from "../ui/results.js";
-import { Empty, Loaded } from "../ui/state.js";
-import { Table } from "../ui/table.js";
-import { toastProblem } from "../ui/toast.js";
-import { Cause, LetterList, letterText } from "./dead_letter_list.js";
+import { Cause, isWanted, LetterList, letterText } from "./dead_letter_list.js";
 
 const text = dictionary(
   {
@@ -31,10 +19,6 @@ const text = dictionary(
     again: "Failed again",
     newest: "Newest",
     oldest: "Oldest",
-    replayTitle: { one: "Replay {count} message", other: "Replay all {count} messages" },
-    discardTitle: { one: "Discard {count} message", other: "Discard all {count} messages" },
-    replayText: "Each goes back into {queue}. A message that was handled already has no second effect. Mend the cause first: those that fail again come back here, with a mark.",
-    discardText: "They are deleted, and the service {service} will never handle them. This cannot be undone.",
   },
   {
     title: "Dead letter'lar",
@@ -48,10 +32,6 @@ const text = dictionary(
     again: "Yine başarısız",
     newest: "En yeni",
     oldest: "En eski",
-    replayTitle: "{count} mesajı yeniden oynat",
-    discardTitle: "{count} mesajı sil",
-    replayText: "Her biri {queue} kuyruğuna geri döner. İşlenmiş bir mesajın ikinci etkisi olmaz. Önce nedeni giderin: yine başarısız olanlar işaretlenip buraya döner.",
-    discardText: "Silinirler ve {service} servisi onları hiç işlemez. Bu geri alınamaz.",
   },
 );
 
@@ -77,9 +57,7 @@ function Groups() {
   const groups = useResource((signal) => api.get("/admin/dead-letters/groups", {}, { signal }), [], { every: RENEWED_MS });
   const [results, setResults] = useState(/** @type {import("../lib/bulk.js").Result[] | null} */ (null));
   const act = async (/** @type {any} */ group, /** @type {import("../lib/dead_letters.js").Action} */ action) => {
-    const title = text(/** @type {"replayTitle"} */ (`${action}Title`), { count: group.count });
-    const body = text(/** @type {"replayText"} */ (`${action}Text`), { queue: group.queue, service: group.service });
-    if (!(await confirm({ title, body, action: title, isDestructive: action === "discard" }))) return;
+    if (!(await isWanted(action, group.count))) return;
     try {
       setResults(await actOnGroup(action, group, setResults));
     } catch (error) {

@@ -1,18 +1,11 @@
 /** The health board: parts of the services, what waits in them, circuit breakers, and how orders go. */
-import { html, useEffect, useRef, useState } from "../lib/html.js";
-import { word } from "../lib/admin.js";
-import { api } from "../lib/api.js";
-import { duration, number } from "../lib/format.js";
-import { dictionary } from "../lib/i18n.js";
+import {
+  api, Badge, dictionary, duration, html, link, Loaded, Loading, number, Page, Panel, ProblemBox, Stale,
+  statusText, Table, useEffect, useRef, useResource, useState, word,
+} from "../kit.js";
 import { Rates, REFUSALS } from "../lib/rates.js";
-import { useResource } from "../lib/resource.js";
-import { link } from "../lib/router.js";
 import { follow } from "../lib/stream.js";
-import { Badge, statusText } from "../ui/badge.js";
-import { Page, Panel } from "../ui/page.js";
 import { Plot } from "../ui/plot.js";
-import { Loaded, Loading, ProblemBox, Stale } from "../ui/state.js";
-import { Table } from "../ui/table.js";
 
 const text = dictionary(
   {

@@ -1,13 +1,5 @@
 /** Orders that wait for a service, and events that the broker refuses. */
-import { html } from "../lib/html.js";
-import { useLivePages, word } from "../lib/admin.js";
-import { ago, dateTime, shortId } from "../lib/format.js";
-import { dictionary } from "../lib/i18n.js";
-import { link } from "../lib/router.js";
-import { Badge, StatusBadge } from "../ui/badge.js";
-import { Page } from "../ui/page.js";
-import { Empty, Loaded } from "../ui/state.js";
-import { More, Table } from "../ui/table.js";
+import { ago, Badge, dateTime, dictionary, html, link, List, Page, shortId, StatusBadge, useLivePages, word } from "../kit.js";
 
 const text = dictionary(
   {
@@ -55,16 +47,10 @@ export default function Sagas({ query }) {
     html`<a href=${link("/admin/sagas", { view })} aria-current=${isAll === (view === "waiting") ? "page" : undefined}>${name}</a>`;
   return html`<${Page} title=${text("title")} intro=${text("intro")}>
     <nav class="tabs" aria-label=${text("title")}>${tab("", text("stuck"))}${tab("waiting", text("waiting"))}</nav>
-    <${Loaded} resource=${sagas} lines=${6} empty=${html`<${Empty} title=${text(isAll ? "noneWaits" : "none")}><p>${text("noneText")}</p><//>`}>
-      ${(/** @type {any[]} */ rows) => html`<${Table} caption=${text("title")} rows=${rows} columns=${columns()} rowKey=${(/** @type {any} */ row) => row.id} />`}
-    <//>
-    <${More} pages=${sagas} />
+    <${List} pages=${sagas} caption=${text("title")} columns=${columns()} none=${text(isAll ? "noneWaits" : "none")} noneText=${text("noneText")} lines=${6} />
     <h2>${text("refused")}</h2>
     <p class="muted">${text("refusedText")}</p>
-    <${Loaded} resource=${refused} lines=${3} empty=${html`<${Empty} title=${text("noneRefused")} />`}>
-      ${(/** @type {any[]} */ rows) => html`<${Table} caption=${text("refused")} rows=${rows} columns=${refusedColumns()} rowKey=${(/** @type {any} */ row) => row.id} />`}
-    <//>
-    <${More} pages=${refused} />
+    <${List} pages=${refused} caption=${text("refused")} columns=${refusedColumns()} none=${text("noneRefused")} lines=${3} />
   <//>`;
 }
 

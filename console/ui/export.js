@@ -1,37 +1,32 @@
 /** Files that the reader saves: CSV of a list of the API. */
-import { api } from "./api.js";
-
-/** @typedef {{label: string, value: (row: any) => string | number | null | undefined}} CsvColumn */
+import { word } from "../lib/admin.js";
+import { api } from "../lib/api.js";
+import { number } from "../lib/format.js";
+import { toast } from "./toast.js";
 
 const MOST_ROWS = 10_000;
 const PAGE = 100;
 
 /**
- * All items of a list of the API, up to 10,000.
- * @param {string} path
- * @param {import("./api.js").Query} query
- * @returns {Promise<{rows: any[], isComplete: boolean}>}
+ * Save a list of the API as CSV, up to 10,000 rows.
+ * @param {"orders" | "payments" | "inventory"} name
+ * @param {import("../lib/api.js").Query} query
+ * @param {string[]} fields
+ * @param {(row: any) => any} [change]  of each row before it is written
  */
-export async function allPages(path, query) {
+export async function exportList(name, query, fields, change = (row) => row) {
   /** @type {any[]} */
   const rows = [];
   /** @type {string | null} */
   let cursor = null;
   do {
-    const page = /** @type {any} */ (await api.get(path, { ...query, limit: PAGE, cursor }));
-    rows.push(...page.items);
+    const page = /** @type {any} */ (await api.get(`/${name}`, { ...query, limit: PAGE, cursor }));
+    rows.push(...page.items.map(change));
     cursor = page.next_cursor;
   } while (cursor && rows.length < MOST_ROWS);
-  return { rows, isComplete: !cursor };
-}
-
-/**
- * @param {any[]} rows
- * @param {CsvColumn[]} columns
- */
-export function csv(rows, columns) {
-  const lines = [columns.map((column) => cell(column.label)), ...rows.map((row) => columns.map((column) => cell(column.value(row))))];
-  return `${lines.map((line) => line.join(",")).join("\r\n")}\r\n`;
+  const lines = [fields, ...rows.map((row) => fields.map((field) => row[field]))];
+  save(`${name}.csv`, lines.map((line) => `${line.map(cell).join(",")}\r\n`).join(""));
+  if (cursor) toast(word("capped", { count: number(rows.length) }), "info");
 }
 
 /** A spreadsheet would run a text that begins like a formula. @param {unknown} value */
