@@ -60,9 +60,10 @@ def serve_control(suite, listener):
 def results(running, chromium):
     """The result of each story: (file, function) -> what went wrong, empty for a success."""
     node_packages.ensure(node_packages.ROOT / "console", node_packages.ROOT / "console")
-    folder = running.servers.data / "browser"
+    folder = ROOT / "var/console"  # kept after the run: the report and the screenshots are for people, too
     folder.mkdir(parents=True, exist_ok=True)
     report = folder / "stories.xml"
+    report.unlink(missing_ok=True)
     listener = eventlet.listen(("127.0.0.1", 0))
     controller = eventlet.spawn(serve_control, running.suite, listener)
     settings = {
@@ -73,8 +74,8 @@ def results(running, chromium):
     }
     command = [sys.executable, "-m", "pytest", "-c", FOLDER / "pytest.ini", "--rootdir", FOLDER, "--confcutdir", FOLDER]
     done = subprocess.run(
-        [*map(str, command), "--junitxml", str(report), str(FOLDER)],
-        env={**os.environ, **settings},
+        [*map(str, command), "--durations", "5", "--junitxml", str(report), str(FOLDER)],
+        env={**os.environ, **settings, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         cwd=FOLDER,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
