@@ -54,7 +54,7 @@ MAX_SELECTED = 100
 class DeadLetterFilter(PageRequest):
     """Which dead letters of a service to list: those not replayed yet, or with `replayed`, those that were.
 
-    `group` is one of GET /admin/dead-letters/groups.
+    `group` is one of GET /admin/dead-letters/groups, `correlation_id` the id of the order that a message is about.
     """
 
     # Repeated from PageRequest, so that they are the first arguments of a call (extensions/rpc/signature.py).
@@ -64,6 +64,7 @@ class DeadLetterFilter(PageRequest):
     event: Name | None = None
     replayed: StrictBool = False
     group: Name | None = None
+    correlation_id: Name | None = None
 
 
 class DeadLetterSearch(DeadLetterFilter):

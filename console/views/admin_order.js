@@ -1,7 +1,7 @@
 /** One order for administrators: its saga live, its customer and payment, and what can be done with it. */
 import {
   api, Badge, Button, dateTime, dictionary, Facts, html, link, Loaded, money, Page, Panel, shortId,
-  StatusBadge, Table, toast, useCommands, useResource, useState, word,
+  StatusBadge, Table, toast, useCommands, usePages, useResource, useState, word,
 } from "../kit.js";
 import { useLiveOrder } from "../lib/order.js";
 import { ACTIONS, ActionDialog, actionText, isPossible, perform } from "./admin_order_actions.js";
@@ -25,7 +25,8 @@ const text = dictionary(
     noPayment: "There is no payment yet.",
     refunded: "Refunded",
     attempts: "Attempts and refund",
-    deadLetters: "Dead letters",
+    deadLetters: { one: "{count} message about this order could not be handled", other: "{count} messages about this order could not be handled" },
+    openLetters: "To its dead letters",
   },
   {
     title: "Sipariş {id}",
@@ -44,9 +45,12 @@ const text = dictionary(
     noPayment: "Henüz ödeme yok.",
     refunded: "İade edilen",
     attempts: "Denemeler ve iade",
-    deadLetters: "Dead letter'lar",
+    deadLetters: "Bu siparişle ilgili {count} mesaj işlenemedi",
+    openLetters: "Dead letter'larına git",
   },
 );
+
+const RENEWED_MS = 5_000;
 
 /** @param {{id: string}} props */
 export default function AdminOrder({ id }) {
@@ -71,6 +75,7 @@ export default function AdminOrder({ id }) {
           <${Summary} order=${shown} />
           <${Table} caption=${text("lines")} rows=${shown.items} rowKey=${(/** @type {any} */ line) => line.product_id} columns=${columns(shown.currency)} />
           <${PaymentPanel} id=${id} status=${shown.payment_status} />
+          <${DeadLetters} id=${id} />
         </div>
         <${Panel} title=${text("timeline")} actions=${html`<${Badge} tone=${state === "live" ? "good" : "neutral"}>${text(state === "live" ? "live" : "notLive")}<//>`}>
           <${Timeline} entries=${timeline} />
@@ -130,4 +135,15 @@ function PaymentPanel({ id, status }) {
           : html`<p class="muted">${text("noPayment")}</p>`}
     <//>
   <//>`;
+}
+
+/** Why an order may be stuck. @param {{id: string}} props */
+function DeadLetters({ id }) {
+  const letters = usePages("/admin/dead-letters", { correlation_id: id, limit: 100 }, { every: RENEWED_MS });
+  const count = letters.data?.length;
+  if (!count) return null;
+  return html`<div class="problem" role="alert">
+    <p>${text("deadLetters", { count })}</p>
+    <p><a href=${link("/admin/dead-letters", { view: "all", order: id })}>${text("openLetters")}</a></p>
+  </div>`;
 }

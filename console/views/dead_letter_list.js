@@ -87,7 +87,7 @@ export function Cause({ letter }) {
     <code class="muted">${letter.queue}</code>${letter.event && html` <span class="muted small">${letter.event}</span>`}</div>`;
 }
 
-/** @param {{query: {service?: string, group?: string, replayed?: string}}} props */
+/** @param {{query: {service?: string, group?: string, correlation_id?: string, replayed?: string}}} props */
 export function LetterList({ query }) {
   const letters = useLivePages("/admin/dead-letters", { ...query, limit: 20 });
   const [selected, setSelected] = useState(/** @type {Set<string>} */ (new Set()));

@@ -49,7 +49,7 @@ export default function DeadLetters({ query }) {
     </nav>
     ${shown === "causes" && !query.group
       ? html`<${Groups} />`
-      : html`<${LetterList} key=${`${shown} ${query.group}`} query=${{ service: query.service, group: query.group, replayed: shown === "replayed" ? "true" : undefined }} />`}
+      : html`<${LetterList} key=${`${shown} ${query.group} ${query.order}`} query=${{ service: query.service, group: query.group, correlation_id: query.order, replayed: shown === "replayed" ? "true" : undefined }} />`}
   <//>`;
 }
 

@@ -69,7 +69,7 @@ class DeadLetterStore(DependencyProvider):
     ) -> list[dict[str, Any]]:
         """Return the newest dead letters older than `before`: those that wait, or those that were replayed.
 
-        `equal` filters by `queue` or `event_type`. A body is cut off after SHOWN_BODY characters.
+        `equal` filters by `queue`, `event_type` or `correlation_id`. A body is cut off after SHOWN_BODY characters.
         """
         if group is not None and not group.startswith(f"{self.container.service_name}-"):
             return []

@@ -145,6 +145,7 @@ class Operations(OperatedRpc):
             queue=wanted.queue,
             event_type=wanted.event,
             group=wanted.group,
+            correlation_id=wanted.correlation_id,
         )
         more = len(items) > wanted.limit
         items = items[: wanted.limit]

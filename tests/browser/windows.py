@@ -63,9 +63,13 @@ class Shop:
         finally:
             control(f"start {service}")
 
+    def publish(self, queue, body, **properties):
+        """Publish a message into a queue, as a broken producer would."""
+        control(f"publish {queue} {json.dumps({'body': body, **properties})}")
+
 
 def control(command):
-    """Let the parent process stop or start a service."""
+    """Let the parent process stop or start a service, or publish a message."""
     host, _, port = os.environ["CONTROL_ADDRESS"].partition(":")
     with socket.create_connection((host, int(port)), timeout=600) as connection:
         connection.sendall(f"{command}\n".encode())

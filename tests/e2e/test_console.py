@@ -5,10 +5,12 @@ services.
 """
 
 import ast
+import json
 import os
 import sys
 from xml.etree import ElementTree as ET
 
+import amqp
 import eventlet
 import pytest
 from eventlet.green import subprocess
@@ -16,6 +18,7 @@ from eventlet.green import subprocess
 from deploy.local import install, node_packages
 from deploy.local.process import StartError
 from tests.e2e.conftest import READY_SECONDS, ROOT
+from tests.support import connect
 
 FOLDER = ROOT / "tests/browser"
 SECONDS = 900
@@ -41,13 +44,26 @@ def chromium(servers):
     return install.chromium()
 
 
+def publish(queue, message):
+    """Publish a message as a broken producer would: `message` has its body and its properties."""
+    body = message.pop("body")
+    properties = {"content_type": "application/json", "delivery_mode": 2, **message}
+    with connect() as connection:
+        connection.channel().basic_publish_confirm(amqp.Message(body, **properties), "", queue)
+
+
 def serve_control(suite, listener):
-    """Stop and start services for the process of the stories: one command a connection, answered when it is done."""
+    """Stop and start services, and publish messages, for the process of the stories.
+
+    One command a connection, answered when it is done.
+    """
     while True:
         connection, _ = listener.accept()
         with connection, connection.makefile("rw") as lines:
-            command, service = lines.readline().split()
-            if command == "stop":
+            command, service, *rest = lines.readline().strip().split(" ", 2)
+            if command == "publish":
+                publish(service, json.loads(rest[0]))
+            elif command == "stop":
                 suite.stop_service(service)
             else:
                 suite.start_service(service)

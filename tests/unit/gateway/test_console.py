@@ -10,7 +10,7 @@ import pytest
 
 from extensions.http.message.request import HttpRequest
 from extensions.observability.traces import Trace
-from gateway.console import FOLDER, PackagesMissing, first_modules, read_contents, static_files
+from gateway.console import FOLDER, PackagesMissing, first_modules, read_contents, static_files, without_documentation
 
 OWN_BYTES = 100 * 1024
 
@@ -82,6 +82,20 @@ def test_no_module_asks_another_host_or_writes_html():
             text = content.decode()
             assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)\w", text), name
             assert "innerHTML" not in text, name
+
+
+def test_comments_and_indentation_are_not_served_and_nothing_else_changes():
+    source = """/** A module.
+ * @param {string} a
+ */
+import { b } from "./b.js";
+  // a line
+const c = /** @type {const} */ (["https://d"]); // kept
+    return html`<a
+      href=${/** @type {any} */ (c)}><//>`;
+"""
+    served = 'import { b } from "./b.js";\nconst c = (["https://d"]); // kept\nreturn html`<a\nhref=${(c)}><//>`;\n'
+    assert without_documentation(source) == served
 
 
 def test_our_own_code_is_small(files):
