@@ -1,5 +1,5 @@
 /** What an administrator does with orders: ship, deliver, cancel; for one or for several. */
-import { api, Button, Dialog, dictionary, Field, Form, html, number, word } from "../kit.js";
+import { api, Button, Dialog, dictionary, Field, Form, html, word } from "../kit.js";
 
 /** @typedef {"ship" | "deliver" | "cancel"} Action */
 
