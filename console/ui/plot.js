@@ -27,9 +27,10 @@ function color(name) {
  * @param {string[]} names
  * @param {Line["color"][]} colors
  * @param {number} width
+ * @param {number} least  the least value at the top of the scale
  * @returns {uPlot.Options}
  */
-function options(names, colors, width) {
+function options(names, colors, width, least) {
   const axis = { stroke: color("--muted"), grid: { stroke: color("--line"), width: 1 }, ticks: { stroke: color("--line"), width: 1 }, font: `12px ${css("--font")}` };
   const time = new Intl.DateTimeFormat(document.documentElement.lang, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
   return {
@@ -37,7 +38,7 @@ function options(names, colors, width) {
     height: HEIGHT,
     legend: { show: false },
     cursor: { show: false },
-    scales: { y: { range: (_, __, high) => [0, Math.max(1, (high ?? 0) * 1.1)] } },
+    scales: { y: { range: (_, __, high) => [0, Math.max(least, (high ?? 0) * 1.1)] } },
     axes: [
       { ...axis, space: 90, values: (_, splits) => splits.map((second) => time.format(second * 1000)) },
       { ...axis, size: 44, values: (_, splits) => splits.map(number) },
@@ -46,8 +47,8 @@ function options(names, colors, width) {
   };
 }
 
-/** @param {{title: string, at: number[], lines: Line[], format: (value: number) => string}} props */
-export function Plot({ title, at, lines, format }) {
+/** @param {{title: string, at: number[], lines: Line[], format: (value: number) => string, least?: number}} props */
+export function Plot({ title, at, lines, format, least = 1 }) {
   const place = useRef(/** @type {HTMLDivElement | null} */ (null));
   const plot = useRef(/** @type {uPlot | null} */ (null));
   const chosen = useSignal(theme);
@@ -61,7 +62,7 @@ export function Plot({ title, at, lines, format }) {
   const data = /** @type {uPlot.AlignedData} */ ([at, ...lines.map((line) => line.values)]);
   useEffect(() => {
     const element = /** @type {HTMLDivElement} */ (place.current);
-    const made = new uPlot(options(lines.map((line) => line.label), lines.map((line) => line.color), element.clientWidth), data, element);
+    const made = new uPlot(options(lines.map((line) => line.label), lines.map((line) => line.color), element.clientWidth, least), data, element);
     plot.current = made;
     const watch = new ResizeObserver(() => made.setSize({ width: element.clientWidth, height: HEIGHT }));
     watch.observe(element);

@@ -75,7 +75,7 @@ export default function AdminProducts({ query }) {
 
 const columns = () =>
   /** @type {import("../ui/table.js").Column<any>[]} */ ([
-    { label: text("name"), value: (row) => html`<a href=${link(`/admin/products/${row.id}`)}>${row.name}</a><div class="muted small">${row.sku}</div>` },
+    { label: text("name"), value: (row) => html`<div><a href=${link(`/admin/products/${row.id}`)}>${row.name}</a><div class="muted small">${row.sku}</div></div>` },
     { label: text("price"), align: "end", value: (row) => money(row.price, row.currency) },
     { label: text("state"), value: (row) => html`<${Badge} tone=${row.is_active ? "good" : "neutral"}>${text(row.is_active ? "active" : "inactive")}<//>` },
     { label: word("changed"), value: (row) => ago(row.updated_at) },

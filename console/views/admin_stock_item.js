@@ -166,7 +166,7 @@ function Ledger({ ledger }) {
  */
 function changed(delta, balance) {
   const sign = delta > 0 ? "+" : "";
-  return html`${delta !== 0 && html`<strong>${sign}${number(delta)}</strong> <span aria-hidden="true">→</span> `}<span class="muted">${number(balance)}</span>`;
+  return html`<span>${delta !== 0 && html`<strong>${sign}${number(delta)}</strong> → `}<span class="muted">${number(balance)}</span></span>`;
 }
 
 const columns = () =>
@@ -177,6 +177,6 @@ const columns = () =>
     { label: text("reservedChange"), align: "end", value: (row) => changed(row.reserved_delta, row.reserved) },
     {
       label: text("cause"),
-      value: (row) => html`${row.order_id && html`<a class="id" href=${link(`/admin/orders/${row.order_id}`)}>${shortId(row.order_id)}</a> `}${row.reason ? statusText(row.reason) : ""}`,
+      value: (row) => html`<span>${row.order_id && html`<a class="id" href=${link(`/admin/orders/${row.order_id}`)}>${shortId(row.order_id)}</a> `}${row.reason ? statusText(row.reason) : ""}</span>`,
     },
   ]);

@@ -82,7 +82,7 @@ function Actions({ user, onChange }) {
 
 const columns = () =>
   /** @type {import("../ui/table.js").Column<any>[]} */ ([
-    { label: text("email"), value: (row) => html`${row.email}${isSelf(row) && html` <span class="muted small">(${text("you")})</span>`}` },
+    { label: text("email"), value: (row) => html`<span>${row.email}${isSelf(row) && html` <span class="muted small">(${text("you")})</span>`}</span>` },
     { label: text("roles"), value: (row) => html`<${Badge} tone=${isAdmin(row) ? "info" : "neutral"}>${text(isAdmin(row) ? "admin" : "customer")}<//>` },
     {
       label: word("status"),

@@ -111,7 +111,7 @@ function Summary({ report, at }) {
 
 const columns = () =>
   /** @type {import("../ui/table.js").Column<any>[]} */ ([
-    { label: text("invariant"), value: (row) => html`${text(row.name)}<div class="muted small">${row.name}</div>` },
+    { label: text("invariant"), value: (row) => html`<div>${text(row.name)}<div class="muted small">${row.name}</div></div>` },
     { label: text("count"), align: "end", value: (row) => html`<${Badge} tone=${row.count ? "bad" : "good"}>${number(row.count)}<//>` },
     { label: text("examples"), value: (row) => html`<${Examples} check=${row} />` },
   ]);

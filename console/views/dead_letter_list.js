@@ -118,8 +118,8 @@ const columns = (open) =>
   /** @type {import("../ui/table.js").Column<any>[]} */ ([
     {
       label: text("message"),
-      value: (row) => html`<button type="button" class="link-button id" onClick=${() => open(row.id)}>${shortId(row.id)}</button>
-        <div class="muted small" title=${dateTime(row.died_at)}>${ago(row.died_at)}</div>`,
+      value: (row) => html`<div><button type="button" class="link-button id" onClick=${() => open(row.id)}>${shortId(row.id)}</button>
+        <div class="muted small" title=${dateTime(row.died_at)}>${ago(row.died_at)}</div></div>`,
     },
     { label: text("cause"), value: (row) => html`<${Cause} letter=${row} />` },
     { label: word("order"), value: (row) => html`<${OrderLink} letter=${row} />` },

@@ -1,7 +1,7 @@
 /** Messages that could not be handled: by cause, then one by one. */
 import {
   ago, api, asProblem, Badge, Button, ButtonLink, dateTime, dictionary, Empty, html, link, Loaded, number,
-  Page, Results, Table, toastProblem, useResource, useState, word,
+  Page, Results, shortId, Table, toastProblem, useResource, useState, word,
 } from "../kit.js";
 import { actOnGroup } from "../lib/dead_letters.js";
 import { Cause, isWanted, LetterList, letterText } from "./dead_letter_list.js";
@@ -65,7 +65,7 @@ function Groups() {
     }
     await groups.reload();
   };
-  return html`<${Results} results=${results} onClose=${() => setResults(null)} />
+  return html`<${Results} results=${results} label=${(/** @type {string} */ id) => html`<span class="id">${shortId(id)}</span>`} onClose=${() => setResults(null)} />
     <${Loaded} resource=${groups} lines=${8}>
       ${(/** @type {any} */ { items }) =>
         items.length

@@ -174,7 +174,7 @@ function Orders() {
     <div class="plots">
       <${Plot} title=${text("throughput")} at=${series.at} format=${decimal}
         lines=${[{ label: text("placed"), color: "--accent", values: series.placed }, { label: text("decided"), color: "--good", values: series.decided }]} />
-      <${Plot} title=${text("settle")} at=${series.at} format=${seconds}
+      <${Plot} title=${text("settle")} at=${series.at} format=${seconds} least=${0.2}
         lines=${[{ label: text("median"), color: "--accent", values: series.median }, { label: text("slow"), color: "--warn", values: series.slow }]} />
       <${Plot} title=${text("refusals")} at=${series.at} format=${decimal}
         lines=${REFUSALS.map((reason) => ({ label: statusText(reason), color: COLORS[reason], values: series.refused[reason] }))} />

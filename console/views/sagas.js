@@ -63,7 +63,7 @@ const columns = () =>
     { label: word("status"), value: (row) => html`<${StatusBadge} status=${row.status} />` },
     { label: text("awaits"), value: (row) => html`<ul class="plain-list">${row.awaits.map((/** @type {string} */ one) => html`<li key=${one}>${one}</li>`)}</ul>` },
     { label: text("since"), value: (row) => html`<span title=${dateTime(row.since)}>${ago(row.since)}</span>` },
-    { label: text("deadline"), value: (row) => html`${dateTime(row.deadline_at)}${isPast(row.deadline_at) && html` <${Badge} tone="warn">${text("past")}<//>`}` },
+    { label: text("deadline"), value: (row) => html`<span>${dateTime(row.deadline_at)}${isPast(row.deadline_at) && html` <${Badge} tone="warn">${text("past")}<//>`}</span>` },
   ]);
 
 const refusedColumns = () =>
