@@ -117,6 +117,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "is_signed_in": False,
         "in_production": False,
         "demo_accounts": [{"email": "demo@example.com", "password": "Demo-pass-2026!", "role": "customer"}],
+        "supervisor_url": None,
     },
     users.VerifiedToken: {"valid": True, "user_id": AYSE, "roles": ["customer"], "expires_at": NOW},
     users.KeySet: {

@@ -331,12 +331,15 @@ class DemoAccount(View):
 class BrowserState(View):
     """What a page knows before it has a session. `is_signed_in` says whether the browser has sent a session's cookie.
 
-    `demo_accounts` is empty in production. Their password is another one where DEMO_PASSWORD was set.
+    `demo_accounts` is empty in production. Their password is another one where DEMO_PASSWORD was set. `supervisor_url`
+    is the address of the supervisor of `make run`, with which an administrator can end and freeze services; null
+    elsewhere.
     """
 
     is_signed_in: bool
     in_production: bool
     demo_accounts: tuple[DemoAccount, ...]
+    supervisor_url: str | None
 
 
 class VerifiedToken(View):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from nameko import config
 from nameko.extensions import DependencyProvider
 
 from contracts.errors import ServiceUnavailable
@@ -19,6 +20,7 @@ from extensions.http.message.request import HttpRequest
 from extensions.http.message.response import Response
 from extensions.http.message.static_files import IMMUTABLE, StaticFile
 from extensions.http.routing.dispatcher import HttpServer
+from extensions.runtime.parsed_settings import is_production
 
 FOLDER = Path(__file__).parents[1] / "console"
 # What modules import by name, and the file of the package that has it.
@@ -34,7 +36,7 @@ MEDIA_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "tex
 SOURCES = ("*.js", "lib/**/*.js", "ui/**/*.js", "views/**/*.js", "styles/*.css", "*.svg")
 FIRST_MODULE = "app.js"
 POLICY = (
-    "default-src 'none'; script-src 'self' 'sha256-{digest}'; style-src 'self'; connect-src 'self'; "
+    "default-src 'none'; script-src 'self' 'sha256-{digest}'; style-src 'self'; connect-src 'self'{supervisor}; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
@@ -44,6 +46,7 @@ _DOCUMENTATION = re.compile(r"/\*\*(?:(?!\*/).)*\*/ ?|^[ \t]*//[^\n]*$", re.MULT
 _INDENTATION = re.compile(r"^\s+", re.MULTILINE)
 # A static import or re-export. Modules that are imported while the page runs, by import(), are not matched.
 _IMPORT = re.compile(r"""^(?:import|export)\b[^;"']*?["']([^"']+)["'];""", re.MULTILINE)
+_SUPERVISOR = re.compile(r"http://127\.0\.0\.1:[0-9]{1,5}")
 _NOT_INSTALLED = (
     "The packages of the console are not installed. Run `make console` while this machine reaches its npm registry, "
     "then restart the gateway. The API works without them."
@@ -75,6 +78,12 @@ class Console(DependencyProvider):
 
     def get_dependency(self, _worker_ctx: Any) -> None:
         """Workers need nothing of it."""
+
+
+def supervisor_url() -> str | None:
+    """Return the address of the supervisor of `make run`, which the page may call; None in production and elsewhere."""
+    url = str(config.get("SUPERVISOR_URL") or "")
+    return url if _SUPERVISOR.fullmatch(url) and not is_production(config) else None
 
 
 def static_files(folder: Path) -> dict[str, StaticFile]:
@@ -150,5 +159,10 @@ def _page(template: str, base: str, contents: Mapping[str, bytes]) -> StaticFile
     page = template.replace("{{styles}}", styles).replace("{{preloads}}", preloads)
     page = page.replace("{{import_map}}", import_map).replace("{{base}}", base)
     digest = b64encode(hashlib.sha256(import_map.encode()).digest()).decode()
-    headers = {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY.format(digest=digest)}
+    headers = {"Cache-Control": "no-cache", "Content-Security-Policy": _policy(digest)}
     return StaticFile(page.encode(), "text/html; charset=utf-8", headers)
+
+
+def _policy(digest: str) -> str:
+    supervisor = supervisor_url()
+    return POLICY.format(digest=digest, supervisor=f" {supervisor}" if supervisor else "")

@@ -9,7 +9,7 @@ import { language } from "./preferences.js";
 /** @typedef {{id: string, email: string, roles: string[], is_active: boolean, email_verified: boolean, language: string, created_at: string, updated_at: string}} User */
 /** @typedef {{user: User, accessToken: string, expiresAt: number}} Session  `expiresAt` in milliseconds since 1970 */
 /** @typedef {{email: string, password: string, role: string}} DemoAccount */
-/** @typedef {{in_production: boolean, is_signed_in: boolean, demo_accounts: DemoAccount[]}} BrowserState */
+/** @typedef {{in_production: boolean, is_signed_in: boolean, demo_accounts: DemoAccount[], supervisor_url: string | null}} BrowserState */
 
 const NAME = "order-suite.session";
 /** A token that is valid for less than this is renewed first. */
@@ -18,7 +18,7 @@ const MARGIN_MS = 60_000;
 /** @type {import("@preact/signals-core").Signal<Session | null>} */
 export const session = signal(null);
 /** @type {import("@preact/signals-core").Signal<BrowserState>} */
-export const browserState = signal({ in_production: true, is_signed_in: false, demo_accounts: [] });
+export const browserState = signal({ in_production: true, is_signed_in: false, demo_accounts: [], supervisor_url: null });
 /** True after a session ended without the reader's doing, until the next sign-in. */
 export const hasExpired = signal(false);
 /** True at the start of the page, until it is known who is signed in. */

@@ -12,6 +12,7 @@ import { Page, Panel } from "../ui/page.js";
 import { ServiceMap } from "../ui/service_map.js";
 import { link } from "../lib/router.js";
 import { DemoAccounts } from "./sign_in.js";
+import { Faults } from "./live_faults.js";
 import { LiveOrders, Selected, Ticker } from "./live_orders.js";
 import { Scenarios } from "./live_scenarios.js";
 import { Shelf } from "./live_shelf.js";
@@ -68,6 +69,7 @@ export default function Live() {
         ${!current && html`<${Start} />`}
         <${Shelf} board=${board} products=${products} onPlaced=${onPlaced} />
         ${current && html`<${Scenarios} board=${board} products=${products.data ?? []} onPlaced=${onPlaced} />`}
+        ${admin && html`<${Faults} />`}
       </div>
       <div class="stack">
         <${Panel} title=${text("map")} actions=${current && html`<${StreamBadge} state=${state} isAdmin=${admin} />`}>

@@ -22,6 +22,7 @@ from extensions.http.message.request import Access, HttpRequest
 from extensions.http.message.response import Response
 from extensions.http.routing.route import route
 from extensions.runtime.parsed_settings import is_production
+from gateway.console import supervisor_url
 
 PATH = "/session"
 COOKIE = "order_suite_session"
@@ -52,7 +53,10 @@ class Routes:
         in_production = is_production(config)
         demo_accounts = () if in_production else DEMO_ACCOUNTS
         state = BrowserState(
-            is_signed_in=bool(_token_of(request)), in_production=in_production, demo_accounts=demo_accounts
+            is_signed_in=bool(_token_of(request)),
+            in_production=in_production,
+            demo_accounts=demo_accounts,
+            supervisor_url=supervisor_url(),
         )
         return Response(state.to_dict(), headers={"Cache-Control": "no-store"})
 

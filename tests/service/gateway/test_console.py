@@ -57,6 +57,19 @@ class TestPage:
             alone = gateway()
             assert {one.strip() for one in alone.get("/").headers["vary"].split(",")} == {"Origin", "Accept-Encoding"}
 
+    def test_only_in_development_the_page_may_call_the_supervisor(self, gateway):
+        url = "http://127.0.0.1:8001"
+        with config.patch({"SUPERVISOR_URL": url}):
+            alone = gateway()
+            assert f"connect-src 'self' {url};" in alone.get("/").headers["content-security-policy"]
+            assert ok(alone.get("/session"))["supervisor_url"] == url
+            with config.patch({"ENVIRONMENT": "production"}):
+                assert ok(alone.get("/session"))["supervisor_url"] is None
+
+    def test_elsewhere_it_may_not(self, api):
+        assert "connect-src 'self';" in api.get("/").headers["content-security-policy"]
+        assert ok(api.get("/session"))["supervisor_url"] is None
+
 
 class TestSession:
     def test_the_refresh_token_is_in_a_cookie_that_no_script_can_read(self, api, session):
