@@ -14,13 +14,17 @@ WITH_ENV := set -a; [ ! -f var/env ] || . var/env; set +a;
 # The operator's user of the broker may call services and do nothing else.
 AS_OPERATOR := $(WITH_ENV) [ -z "$$OPERATOR_AMQP_URI" ] || export AMQP_URI="$$OPERATOR_AMQP_URI";
 
-.PHONY: help run demo docs image-digests release-api fuzz stop test test-unit test-service test-e2e test-plain lint load bench bench-quick profile overload search-speed import-speed staleness import remedies chaos chaos-quick hot-product bench-streams bench-webhooks migrate shell clean requirements audit sbom clients venv model check-consistency
+.PHONY: help run demo docs image-digests release-api fuzz stop test test-unit test-service test-e2e test-plain lint load bench bench-quick profile overload search-speed import-speed staleness import remedies chaos chaos-quick hot-product bench-streams bench-webhooks migrate shell clean requirements audit sbom clients console venv model check-consistency
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(STAMP) ## start the whole suite on this machine, servers included; Ctrl-C stops it
+	@$(BIN)/python -m deploy.local.node_packages console --optional
 	@exec $(BIN)/python -m deploy.local run
+
+console: $(STAMP) ## install the packages of the console from npm into console/node_modules (make run and make test do it)
+	@exec $(BIN)/python -m deploy.local.node_packages console
 
 demo: $(STAMP) ## show four orders from start to end, on the running suite, or on one that it starts
 	@exec $(BIN)/python -m deploy.local demo
@@ -29,6 +33,7 @@ stop: ## stop the suite that `make run` started in this clone
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m deploy.local stop
 
 test: $(STAMP) ## run every test, on its own real servers, in four processes at once (TEST_WORKERS=1 for one)
+	@$(BIN)/python -m deploy.local.node_packages console
 	@exec $(BIN)/python -m tests.run $(ARGS)
 
 test-unit: $(STAMP) ## run only the tests that need no server (a minute)
@@ -53,11 +58,13 @@ model: $(STAMP) ## explore every interleaving of the saga, over a million states
 AUDIT := var/audit
 PIP_AUDIT := $(AUDIT)/bin/pip-audit --no-deps --disable-pip --timeout 5 --requirement requirements-dev.txt
 
-lint: $(STAMP) $(AUDIT)/.complete ## ruff, mypy, import-linter, and known vulnerabilities if the public service can be reached
+lint: $(STAMP) $(AUDIT)/.complete ## ruff, mypy, import-linter, tsc and ESLint for the console, and known vulnerabilities if the public service can be reached
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m qa.import_contracts
+	@$(BIN)/python -m deploy.local.node_packages console
+	@$(BIN)/python -m deploy.local.lint_console
 	@timeout 120 $(PIP_AUDIT) > $(AUDIT)/report 2>&1 || ! grep --quiet "known vulnerabilit" $(AUDIT)/report \
 		|| { cat $(AUDIT)/report; exit 1; }
 	@grep --quiet "could not be audited\|Traceback" $(AUDIT)/report && echo "Known vulnerabilities: none found, but not every" \
@@ -160,6 +167,7 @@ requirements: ## recompile requirements*.txt from pyproject.toml (ARGS=--upgrade
 	$(subst pyproject.toml,,$(COMPILE)) $(ARGS) --group audit --output-file requirements-audit.txt
 	$(subst pyproject.toml,,$(COMPILE)) $(ARGS) --group bench --output-file requirements-bench.txt
 	$(subst pyproject.toml,,$(COMPILE)) $(ARGS) --group clients --output-file requirements-clients.txt
+	$(subst pyproject.toml,,$(COMPILE)) $(ARGS) --group node --output-file requirements-node.txt
 
 clients: $(STAMP) ## install the generators of clients and the linters of openapi.json into var/clients (make test does it)
 	@exec $(BIN)/python -W ignore -m tests.clients.install

@@ -112,6 +112,13 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "token_type": "Bearer",
         "expires_in": 900,
     },
+    users.BrowserSession: {"user": _USER, "access_token": ACCESS_TOKEN, "token_type": "Bearer", "expires_in": 900},
+    users.BrowserState: {
+        "is_signed_in": False,
+        "in_production": False,
+        "demo_accounts": [{"email": "demo@example.com", "password": "Demo-pass-2026!", "role": "customer"}],
+        "supervisor_url": None,
+    },
     users.VerifiedToken: {"valid": True, "user_id": AYSE, "roles": ["customer"], "expires_at": NOW},
     users.KeySet: {
         "keys": [
@@ -313,6 +320,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "replayed_at": None,
         "replayed_by": None,
         "is_forged": False,
+        "has_failed_again": False,
     },
     operations.DeadLetterSelection: {"ids": ["019aac61-0d3c-7f58-93a1-b64c8e2075fd"]},
     operations.DeadLetterResults: {
@@ -330,6 +338,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
                 "event": orders.OrderConfirmed.event_type,
                 "error": "not a valid OrderConfirmed: order_id: must be a UUID",
                 "count": 3,
+                "failed_again": 1,
                 "oldest_at": NOW,
                 "newest_at": NOW,
             }
@@ -345,6 +354,19 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "attempts": 2,
         "next_try_at": NOW,
         "created_at": NOW,
+    },
+    operations.OperationalView: {
+        "services": {
+            service: {
+                "outbox": 0,
+                "outbox_oldest_seconds": 0.0,
+                "refused_events": 0,
+                "dead_letters": 3 if service == "notifications" else 0,
+                "circuits": [],
+            }
+            for service in SERVICES
+        },
+        "circuits": [{"name": service, "state": "closed"} for service in SERVICES],
     },
     operations.ConsistencyView: {
         "at_rest": True,

@@ -52,7 +52,10 @@ MAX_SELECTED = 100
 
 
 class DeadLetterFilter(PageRequest):
-    """Which dead letters of a service to list: those not replayed yet, or with `replayed`, those that were."""
+    """Which dead letters of a service to list: those not replayed yet, or with `replayed`, those that were.
+
+    `group` is one of GET /admin/dead-letters/groups, `correlation_id` the id of the order that a message is about.
+    """
 
     # Repeated from PageRequest, so that they are the first arguments of a call (extensions/rpc/signature.py).
     limit: PageLimit = DEFAULT_PAGE
@@ -60,6 +63,8 @@ class DeadLetterFilter(PageRequest):
     queue: Name | None = None
     event: Name | None = None
     replayed: StrictBool = False
+    group: Name | None = None
+    correlation_id: Name | None = None
 
 
 class DeadLetterSearch(DeadLetterFilter):
@@ -121,6 +126,8 @@ class DeadLetterView(View):
     replayed_by: str | None
     is_forged: bool
     """Its sender had no permission to send it there. It cannot be replayed."""
+    has_failed_again: bool
+    """The same message was replayed before from an older dead letter, and could not be handled again."""
 
 
 class DeadLetterGroup(View):
@@ -132,6 +139,8 @@ class DeadLetterGroup(View):
     event: str | None
     error: str
     count: int
+    failed_again: int
+    """How many of them were replayed before, and could not be handled again."""
     oldest_at: Instant
     newest_at: Instant
 
@@ -194,6 +203,33 @@ class ReadinessView(View):
 
     status: Literal["ok", "degraded"]
     services: dict[str, dict[str, Literal["ok", "down"]]]
+
+
+class CircuitView(View):
+    """A circuit breaker of one process: `name` is the called service, or the kind of work for an outside party."""
+
+    name: str
+    state: Literal["closed", "half_open", "open"]
+
+
+class BacklogView(View):
+    """What waits in a service: events in its outbox, those of them that the broker refused, and dead letters.
+
+    At most 10,000 events are counted. `circuits` are those of the process that responded.
+    """
+
+    outbox: int
+    outbox_oldest_seconds: float
+    refused_events: int
+    dead_letters: int
+    circuits: tuple[CircuitView, ...]
+
+
+class OperationalView(View):
+    """The backlog of each service, null where it does not respond; and the circuit breakers of this gateway."""
+
+    services: dict[str, BacklogView | None]
+    circuits: tuple[CircuitView, ...]
 
 
 class ConsistencyView(View):
@@ -278,6 +314,9 @@ class OperatedRpc(Protocol):
 
     def list_refused_events(self, wanted: PageRequest, *, actor: Actor = OPERATOR) -> Json[Page[RefusedEvent]]:
         """List the events in the outbox that the broker did not take so far, newest first (admin)."""
+
+    def report_backlog(self, *, actor: Actor = OPERATOR) -> Json[BacklogView]:
+        """Return what waits in the service, and the circuit breakers of this process (admin)."""
 
     def audit(self, since: str, bounds: Sequence[str] = (), *, actor: Actor = OPERATOR) -> Audit:
         """Return the checks that the service can make alone, and fingerprints of its records about orders (admin).

@@ -311,6 +311,37 @@ class SessionView(View):
     expires_in: int
 
 
+class BrowserSession(View):
+    """The session of a browser. Its refresh token is in a cookie that no script can read."""
+
+    user: UserView
+    access_token: str
+    token_type: Literal["Bearer"] = "Bearer"
+    expires_in: int
+
+
+class DemoAccount(View):
+    """An account of the demo shop, with its published password."""
+
+    email: str
+    password: str
+    role: Role
+
+
+class BrowserState(View):
+    """What a page knows before it has a session. `is_signed_in` says whether the browser has sent a session's cookie.
+
+    `demo_accounts` is empty in production. Their password is another one where DEMO_PASSWORD was set. `supervisor_url`
+    is the address of the supervisor of `make run`, with which an administrator can end and freeze services; null
+    elsewhere.
+    """
+
+    is_signed_in: bool
+    in_production: bool
+    demo_accounts: tuple[DemoAccount, ...]
+    supervisor_url: str | None
+
+
 class VerifiedToken(View):
     """The content of a valid access token."""
 
@@ -520,6 +551,12 @@ class TokenExpired(InvalidToken):
     """An expired access token. Raised only after its signature was verified."""
 
     detail = "The access token has expired. Get a new pair with POST /users/refresh-token."
+
+
+class NotSignedIn(InvalidToken):
+    """The browser has sent no cookie of a session."""
+
+    detail = "There is no session in this browser. Sign in."
 
 
 class TokenRevoked(ServiceError):

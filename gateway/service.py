@@ -6,10 +6,12 @@ from extensions.cache.versioned_cache import Cache
 from extensions.http.routing.authentication import AccessTokensProvider
 from extensions.http.routing.dispatcher import HttpServerProvider
 from extensions.messaging.broadcast import on_broadcast
+from extensions.observability.circuits import Circuits, CircuitsProvider
 from extensions.rpc.client import RpcClient
 from extensions.runtime.progress import report_current_progress
 from extensions.storage.periodic import periodic
 from gateway import routes
+from gateway.console import Console
 from gateway.live.provider import LiveProvider
 
 
@@ -22,6 +24,8 @@ class GatewayService(routes.AllRoutes):
     tokens = AccessTokensProvider()
     http = HttpServerProvider()
     streams = LiveProvider()
+    console = Console()
+    circuits: Circuits = CircuitsProvider()
 
     @on_broadcast(UserUpdated)
     def on_user_updated(self, event: UserUpdated) -> None:

@@ -63,6 +63,11 @@ def nginx() -> Path | None:
     return find("nginx")
 
 
+def chromium() -> Path | None:
+    """Return the program of Chromium; only the tests of the console use it."""
+    return find("chromium", "chromium-browser", "google-chrome-stable")
+
+
 def faketime() -> Path | None:
     """Return the library that changes the clock of processes; only `make chaos` uses it."""
     places = (*Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), Path("/usr/local/lib/faketime/libfaketime.so.1"))
@@ -84,6 +89,7 @@ PACKAGES = (
     Package("redis-server", redis, ("redis-server.service",)),
     Package("libfaketime", faketime, ()),
     Package("nginx", nginx, ("nginx.service",)),
+    Package("chromium", chromium, ()),
 )
 
 

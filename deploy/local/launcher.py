@@ -17,6 +17,7 @@ from deploy.local import environment, ports, unprivileged
 from deploy.local.process import PidFile, StartError, spawn, tail, wait_until
 from deploy.local.servers import OURS, Servers
 from deploy.local.suite import Suite
+from deploy.local.supervisor_api import SupervisorApi
 from deploy.local.unprivileged import ServiceUsers
 from deploy.server_users import OPERATOR
 from extensions.runtime.addresses import uri_variable
@@ -29,6 +30,7 @@ PID_FILE = VAR / "launcher.pid"
 GATEWAY_HOST, GATEWAY_PORT = "127.0.0.1", 8000
 # The mailbox of this run, which shows the mails instead of sending them.
 OURS_MAIL, SMTP_PORT, MAILBOX_PORT = "127.0.0.1", 1025, 8025
+SUPERVISOR_PORT = 8001
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -45,6 +47,7 @@ class Launcher:
         self.servers: Servers | None = None
         self.suite: Suite | None = None
         self._mailbox: subprocess.Popen[bytes] | None = None
+        self._supervisor_api: SupervisorApi | None = None
         self._stop = threading.Event()
 
     def say(self, text: str) -> None:
@@ -77,6 +80,7 @@ class Launcher:
             self.suite.wait_ready(90)
             self.say("all services are ready")
             self._seed(servers)
+            self._start_supervisor_api()
             yield self.env
         finally:
             # A second Ctrl-C must not interrupt the stop; all waits below are bounded.
@@ -128,6 +132,8 @@ class Launcher:
                 "SMTP_PORT": str(ports.claim_free(SMTP_PORT, VAR)),
                 "MAILBOX_URL": f"http://127.0.0.1:{ports.claim_free(MAILBOX_PORT, VAR)}",
             }
+        if not is_production(given) and ports.is_loopback(address):
+            defaults["SUPERVISOR_URL"] = f"http://127.0.0.1:{ports.claim_free(SUPERVISOR_PORT, VAR)}"
         return {
             **addresses,
             "GATEWAY_ADDRESS": address,
@@ -148,6 +154,14 @@ class Launcher:
             cwd=ROOT,
             on_launcher_death=signal.SIGKILL,
         )
+
+    def _start_supervisor_api(self) -> None:
+        """Let the console end and freeze services, if the gateway is reachable from this machine only."""
+        url = self.env.get("SUPERVISOR_URL", "none")
+        if self.suite is not None and url != "none" and not is_production(self.env):
+            public_key = Path(self.env["JWT_PUBLIC_KEY_FILE"])
+            port = int(url.rpartition(":")[2])
+            self._supervisor_api = SupervisorApi(self.suite, port, self.env["GATEWAY_URL"], public_key)
 
     def _service_users(self, servers: Servers) -> ServiceUsers | None:
         """Return the users that the services run as, if this process is root."""
@@ -206,6 +220,8 @@ class Launcher:
     def _take_down(self, servers: Servers, pid_file: PidFile) -> None:
         if self.suite is not None or servers.addresses():
             self.say("stopping")
+        if self._supervisor_api is not None:
+            self._supervisor_api.stop()
         if self.suite is not None:
             self.suite.stop()
         servers.stop()

@@ -9,6 +9,7 @@ from deploy.seed import ADMIN, CUSTOMER, DEFAULT_PASSWORD
 REPORT = """
 The order suite is running.
 
+  Console     {url}/   (a shop, and what happens in it, live; for customers, administrators and operators)
   API         {url}   (every call: {url}/docs, health: {url}/health/ready)
               {reach}
   RabbitMQ    {amqp}

@@ -18,6 +18,7 @@ PREFIXES = ("LC_", "PYTHON", "EVENTLET_", "MALLOC_", "FAKETIME_")
 SHARED = ("AMQP_URI", "REDIS_URL")
 """The addresses of a user that all services share. A service with a user of its own does not get them."""
 ONLY_FOR = {"JWT_PRIVATE_KEY_FILE": ("users",), "JWT_PUBLIC_KEY_FILE": ("users", GATEWAY)}
+ONLY_FOR |= {"SUPERVISOR_URL": (GATEWAY,)}
 ONLY_FOR |= dict.fromkeys(("SMTP_USER", "SMTP_PASSWORD"), ("notifications",))
 _PLACEHOLDER = re.compile(r"\$\{([A-Z][A-Z0-9_]*)")
 

@@ -1,13 +1,13 @@
 """What an operator does with dead letters: list, group, count, discard and replay them; and the bounds of the table."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC
 from typing import Any
 from uuid import UUID
 
 from nameko.extensions import DependencyProvider
-from sqlalchemy import ColumnElement, Row, Select, Table, Text, Uuid, delete, func, select, update
+from sqlalchemy import ColumnElement, Row, Select, Table, Text, Uuid, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
 from contracts.errors import DeadLetterForged, DeadLetterNotFound, InvalidState, UpstreamTimeout
@@ -29,6 +29,7 @@ SECRET_QUEUES = frozenset(
 HIDDEN = "(hidden: it holds the token of a mail)"
 MAX_GROUPS = 100
 # What differs between messages that failed for the same reason: ids and numbers, as a regular expression of PostgreSQL.
+COMPARED_REASON = 300
 VARIABLE = "[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9]+"
 UNCONFIRMED = (
     "The message broker did not confirm the message, so whether it was replayed is unknown. The dead letter is kept."
@@ -57,19 +58,47 @@ class DeadLetterStore(DependencyProvider):
         return self.storage.table("dead_letters")
 
     def list(
-        self, session: Session, limit: int, before: UUID | None, *, replayed: bool = False, **equal: str | None
+        self,
+        session: Session,
+        limit: int,
+        before: UUID | None,
+        *,
+        replayed: bool = False,
+        group: str | None = None,
+        **equal: str | None,
     ) -> list[dict[str, Any]]:
         """Return the newest dead letters older than `before`: those that wait, or those that were replayed.
 
-        `equal` filters by `queue` or `event_type`. A body is cut off after SHOWN_BODY characters.
+        `equal` filters by `queue`, `event_type` or `correlation_id`. A body is cut off after SHOWN_BODY characters.
         """
+        if group is not None and not group.startswith(f"{self.container.service_name}-"):
+            return []
         letters = self._table()
         state = letters.c.replayed_at.is_not(None) if replayed else letters.c.replayed_at.is_(None)
         wanted = [letters.c[name] == value for name, value in equal.items() if value is not None]
-        statement = self._select().where(state, *wanted).order_by(letters.c.id.desc()).limit(limit)
         if before is not None:
-            statement = statement.where(letters.c.id < before)
-        return [self._view(row) for row in session.execute(statement)]
+            wanted.append(letters.c.id < before)
+        if group is not None:
+            wanted.append(self._group() == group)
+        # The ids first, so that no more bodies are read than are shown.
+        page = select(letters.c.id).where(state, *wanted).order_by(letters.c.id.desc()).limit(limit)
+        shown = self._select().where(letters.c.id.in_(page.scalar_subquery()))
+        rows = session.execute(shown.order_by(letters.c.id.desc())).all()
+        replays = self._replays(session, {row.message_id for row in rows} - {None})
+        return [self._view(row, replays.get((row.queue, row.message_id))) for row in rows]
+
+    def _replays(self, session: Session, message_ids: Collection[str]) -> dict[tuple[str, str], UUID]:
+        """Return the first dead letter of each of these messages that was replayed, by queue and message id."""
+        letters = self._table()
+        found = select(letters.c.queue, letters.c.message_id, func.min(letters.c.id.cast(Text)).cast(Uuid))
+        replayed = letters.c.replayed_at.is_not(None), letters.c.message_id.in_(message_ids)
+        rows = session.execute(found.where(*replayed).group_by(letters.c.queue, letters.c.message_id))
+        return {(queue, message_id): first for queue, message_id, first in rows}
+
+    def count(self, session: Session) -> int:
+        """Return the number of dead letters that wait."""
+        letters = self._table()
+        return session.scalars(select(func.count()).where(letters.c.replayed_at.is_(None))).one()
 
     def summary(self, session: Session, shown: int) -> Summary:
         """Return the number of dead letters that wait, and the ids of the newest `shown`."""
@@ -81,20 +110,31 @@ class DeadLetterStore(DependencyProvider):
 
     def groups(self, session: Session) -> Sequence[dict[str, Any]]:
         """Return the dead letters that wait, by queue, event and reason; the largest groups first."""
-        letters, group = self._table(), self._group().label("group")
+        letters = self._table()
         newest = func.max(letters.c.id.cast(Text)).cast(Uuid)
+        replayed = select(letters.c.queue, letters.c.message_id, func.min(letters.c.id.cast(Text)).label("first"))
+        has_replay = letters.c.replayed_at.is_not(None), letters.c.message_id.is_not(None)
+        before = replayed.where(*has_replay).group_by(letters.c.queue, letters.c.message_id).subquery()
+        same = (before.c.queue == letters.c.queue) & (before.c.message_id == letters.c.message_id)
         counted = (
             select(
-                group,
+                letters.c.queue,
+                letters.c.event_type,
+                self._reason().label("reason"),
                 func.count().label("count"),
+                func.count().filter(before.c.first < letters.c.id.cast(Text)).label("failed_again"),
                 newest.label("newest"),
                 func.min(letters.c.created_at).label("oldest_at"),
             )
+            .select_from(letters.outerjoin(before, same))
             .where(letters.c.replayed_at.is_(None))
-            .group_by(group)
+            .group_by(letters.c.queue, letters.c.event_type, text("reason"))
             .subquery()
         )
-        found = select(counted, letters).join(letters, letters.c.id == counted.c.newest)
+        group = self._name_of(counted.c.queue, counted.c.event_type, counted.c.reason).label("group")
+        of_group = counted.c.count, counted.c.failed_again, counted.c.oldest_at
+        shown = letters.c.queue, letters.c.event_type, letters.c.error, letters.c.created_at
+        found = select(group, *of_group, *shown).join(letters, letters.c.id == counted.c.newest)
         rows = session.execute(found.order_by(counted.c.count.desc(), letters.c.id.desc()).limit(MAX_GROUPS))
         return [self._group_view(row) for row in rows]
 
@@ -111,9 +151,13 @@ class DeadLetterStore(DependencyProvider):
     def _group(self) -> ColumnElement[str]:
         """Return the SQL for the group of a dead letter: its queue, event and reason, apart from numbers and ids."""
         letters = self._table()
-        reason = func.regexp_replace(letters.c.error, VARIABLE, "#", "g")
-        text = func.concat_ws(" ", letters.c.queue, letters.c.event_type, reason)
-        return func.concat(self.container.service_name, "-", func.md5(text))
+        return self._name_of(letters.c.queue, letters.c.event_type, self._reason())
+
+    def _reason(self) -> ColumnElement[str]:
+        return func.regexp_replace(func.left(self._table().c.error, COMPARED_REASON), VARIABLE, "#", "g")
+
+    def _name_of(self, *cause: ColumnElement[Any]) -> ColumnElement[str]:
+        return func.concat(self.container.service_name, "-", func.md5(func.concat_ws(" ", *cause)))
 
     def _group_view(self, row: Row[Any]) -> dict[str, Any]:
         view = DeadLetterGroup(
@@ -123,6 +167,7 @@ class DeadLetterStore(DependencyProvider):
             event=row.event_type,
             error=row.error,
             count=row.count,
+            failed_again=row.failed_again,
             oldest_at=row.oldest_at,
             newest_at=row.created_at,
         )
@@ -211,7 +256,7 @@ class DeadLetterStore(DependencyProvider):
         columns = [column for column in self._table().c if column.name != "body"]
         return select(*columns, func.left(self._table().c.body, SHOWN_BODY).label("body"))
 
-    def _view(self, row: Row[Any]) -> dict[str, Any]:
+    def _view(self, row: Row[Any], first_replay: UUID | None = None) -> dict[str, Any]:
         view = DeadLetterView(
             id=row.id,
             service=self.container.service_name,
@@ -227,5 +272,6 @@ class DeadLetterStore(DependencyProvider):
             replayed_at=row.replayed_at,
             replayed_by=row.replayed_by,
             is_forged=row.is_forged,
+            has_failed_again=first_replay is not None and first_replay < row.id,
         )
         return view.to_dict()

@@ -105,6 +105,13 @@ class Metrics(SharedExtension):
         """Register `suite_<name>` with these labels; each scrape calls `read`, which must not block."""
         self._series(Gauge, name, text, labels).set_function(read)
 
+    def values(self, name: str) -> list[tuple[dict[str, str], float]]:
+        """Return the labels and the present value of each series of the gauge or counter `suite_<name>`."""
+        family = self._families.get(name)
+        if family is None:
+            return []
+        return [(sample.labels, sample.value) for metric in family.collect() for sample in metric.samples]
+
     def _series(
         self, kind: type[MetricWrapperBase], name: str, text: str, labels: dict[str, str], **options: Any
     ) -> Any:

@@ -17,6 +17,7 @@ from contracts.errors import InternalError, ServiceError
 from contracts.ids import parse_id
 from contracts.operations import (
     Audit,
+    BacklogView,
     CheckResult,
     DeadLetterFilter,
     DeadLetterGroup,
@@ -34,13 +35,14 @@ from extensions.idempotency.calls import run_once
 from extensions.messaging.dead_letter_bounds import DeadLetterBounds
 from extensions.messaging.dead_letter_store import DeadLetterStore, Transact
 from extensions.messaging.outbox_relay import Outbox
+from extensions.observability.circuits import Circuits, CircuitsProvider
 from extensions.observability.traces import RedisWait, current_trace, start_trace
 from extensions.operations.audits import SHOWN_IDS, Span, outbox_summary, read_snapshot
 from extensions.rpc.call_format import budget_of
 from extensions.rpc.server import rpc
 from extensions.runtime.progress import Loops, loops_of
 from extensions.storage import retention
-from extensions.storage.outbox import list_refused
+from extensions.storage.outbox import backlog, list_refused
 from extensions.storage.periodic import periodic
 
 log = logging.getLogger(__name__)
@@ -100,6 +102,7 @@ class Operations(OperatedRpc):
     tracing = Tracing()
     redis: RedisHealth = Redis()
     loops: Loops = LoopsProvider()
+    circuits: Circuits = CircuitsProvider()
 
     @rpc(transaction=False)
     def health(self) -> Health:
@@ -141,6 +144,8 @@ class Operations(OperatedRpc):
             replayed=wanted.replayed,
             queue=wanted.queue,
             event_type=wanted.event,
+            group=wanted.group,
+            correlation_id=wanted.correlation_id,
         )
         more = len(items) > wanted.limit
         items = items[: wanted.limit]
@@ -237,6 +242,18 @@ class Operations(OperatedRpc):
             next_try_at=row.due_at,
             created_at=row.created_at,
         )
+
+    @rpc(admin=True)
+    def report_backlog(self, *, actor: Actor = OPERATOR) -> Json[BacklogView]:
+        count, oldest, refused = backlog(self.work.session, self.work.table("outbox"))
+        view = BacklogView(
+            outbox=int(count),
+            outbox_oldest_seconds=round(oldest, 1),
+            refused_events=int(refused),
+            dead_letters=self.dead_letters.count(self.work.session),
+            circuits=tuple(self.circuits.all()),
+        )
+        return view.to_dict()
 
     @rpc(transaction=False, admin=True)
     def audit(self, since: str, bounds: Sequence[str] = (), *, actor: Actor = OPERATOR) -> Audit:

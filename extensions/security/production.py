@@ -49,6 +49,8 @@ def require_own_secrets(config: Mapping[str, Any], service: str, *, redis: bool 
         problems.append("the file of JWT_PRIVATE_KEY_FILE can be read by every user of the machine")
     if not redis and switched_on(config.get("OUTBOUND_ALLOW_LOOPBACK", "no")):
         problems.append("OUTBOUND_ALLOW_LOOPBACK lets webhooks reach this machine")
+    if not redis and config.get("SUPERVISOR_URL", "none") != "none":
+        problems.append("SUPERVISOR_URL lets administrators end services")
     if service == "notifications" and not redis and config.get("SMTP_HOST") == DEVELOPMENT_MAILBOX:
         problems.append("SMTP_HOST is the mailbox for development: name your server, or set it to none")
     if problems:

@@ -6,7 +6,19 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 # In the OpenAPI document these resources come first, in the order in which a client meets them. The others follow.
-FIRST = ("users", "products", "orders", "inventory", "payments", "notifications", "webhooks", "admin", "health", "docs")
+FIRST = (
+    "users",
+    "session",
+    "products",
+    "orders",
+    "inventory",
+    "payments",
+    "notifications",
+    "webhooks",
+    "admin",
+    "health",
+    "docs",
+)
 
 
 class RoutesError(Exception):

@@ -24,6 +24,7 @@ from contracts.operations import (
     DeadLetterSelection,
     DeadLetterView,
     OperatedRpc,
+    OperationalView,
     RefusedEvent,
     RefusedEventSearch,
 )
@@ -33,9 +34,11 @@ from extensions.http.message.request import Access, HttpRequest
 from extensions.http.routing.declaration import EVENT_STREAM
 from extensions.http.routing.route import route
 from extensions.http.routing.streams import StreamResponse
+from extensions.observability.circuits import Circuits
 from extensions.rpc.scatter_gather import call_each
 from gateway.live.provider import Live
 
+BACKLOG_SECONDS = 1.5
 STREAM_EXAMPLE = """\
 retry: 2000
 
@@ -55,6 +58,7 @@ class Routes:
 
     services: Services
     streams: Live
+    circuits: Circuits
 
     @route("GET", "/admin/events", access=Access.ADMIN, produces=EVENT_STREAM, example=STREAM_EXAMPLE)
     def stream_events(self, request: HttpRequest) -> StreamResponse:
@@ -167,6 +171,15 @@ class Routes:
             request.query.service, lambda service: service.list_refused_events(request.query, actor=request.actor)
         )
         return cast("Json[Page[RefusedEvent]]", _merge(pages, request.query.limit))
+
+    @route("GET", "/admin/health", access=Access.ADMIN, response=OperationalView)
+    def show_health(self, request: HttpRequest) -> Json[OperationalView]:
+        """Show what waits in each service, and the circuit breakers; a service that does not respond is null."""
+        services = self.services.within(BACKLOG_SECONDS)
+        found = call_each(SERVICES, lambda name: services.operated(name).report_backlog(actor=request.actor))
+        backlogs = {name: None if isinstance(one, ServiceError) else one for name, one in found.items()}
+        circuits = [circuit.to_dict() for circuit in self.circuits.all()]
+        return cast("Json[OperationalView]", {"services": backlogs, "circuits": circuits})
 
     @route("GET", "/admin/consistency", access=Access.ADMIN, query=ConsistencyRequest, response=ConsistencyView)
     def check_consistency(self, request: HttpRequest[None, ConsistencyRequest]) -> Json[ConsistencyView]:

@@ -76,12 +76,17 @@ def needs_a_mail(_caller, _whose):
     return 401
 
 
+def needs_a_cookie(_caller, _whose):
+    """Every caller is allowed; but only the cookie of a session is accepted, and there is none."""
+    return 401
+
+
 def needs_the_password(_caller, _whose):
     """Only the user may do it, with the password; this one is another."""
     return 401
 
 
-READ_NO_TOKEN = (public, any_token, needs_a_mail)
+READ_NO_TOKEN = (public, any_token, needs_a_mail, needs_a_cookie)
 
 
 @dataclass(frozen=True)
@@ -301,6 +306,10 @@ CASES = {
     ),
     "verify_email": Case(needs_a_mail, body=lambda _: {"token": "no-token-of-ours"}),
     "request_email_verification": Case(of_users),
+    "get_browser_state": Case(public),
+    "put_session": Case(any_token, _refresh_token, missing=_invalid_token, body=lambda token: {"refresh_token": token}),
+    "refresh_session": Case(needs_a_cookie),
+    "delete_session": Case(public),
     "list_users": Case(of_admins),
     "get_user": Case(of_admins, _user),
     "update_user": Case(of_admins, _user, body=lambda _: {"is_active": True}),
@@ -363,6 +372,7 @@ CASES = {
     "replay_dead_letters": Case(of_admins, body=lambda _world: {"ids": [str(new_id())]}),
     "discard_dead_letters": Case(of_admins, body=lambda _world: {"ids": [str(new_id())]}),
     "list_refused_events": Case(of_admins),
+    "show_health": Case(of_admins),
     "check_consistency": Case(of_admins),
     "live": Case(public),
     "ready": Case(public),

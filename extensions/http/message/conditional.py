@@ -34,7 +34,7 @@ def strong_form(tag: str) -> str:
     return opaque + '"'
 
 
-_shared_etag = lru_cache(maxsize=32)(etag)
+_shared_etag = lru_cache(maxsize=256)(etag)
 
 
 def entity_tags(headers: Mapping[str, str], name: str) -> list[str] | None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import eventlet
@@ -14,10 +14,11 @@ from extensions.http.limits.rate_limits import RequestLimits
 from extensions.http.limits.user_quota import UserQuota
 from extensions.http.message.conditional import NOT_MODIFIED, add_etag
 from extensions.http.message.cors import Cors
-from extensions.http.message.errors import MethodNotAllowed, PathNotFound, gateway_overloaded
+from extensions.http.message.errors import MethodNotAllowed, PathNotFound, append_item, gateway_overloaded
 from extensions.http.message.headers import cache_control, fixed_headers
 from extensions.http.message.request import HttpRequest
 from extensions.http.message.response import Response
+from extensions.http.message.static_files import METHODS, StaticFile
 from extensions.http.routing import checks
 from extensions.http.routing.authentication import AccessTokens
 from extensions.http.routing.declaration import RouteDeclaration
@@ -43,6 +44,8 @@ SHARED_RESPONSE_WORKERS = 2
 # Requests that wait for a password hash hold few workers, so that the users service stays available for others.
 COMPUTE_HEAVY_WORKERS = 4
 MAX_REQUESTS = 400
+FILE_ROUTE = "/{file}"
+"""The route of all static files in metrics."""
 
 
 class HttpServer(SharedExtension):
@@ -59,6 +62,7 @@ class HttpServer(SharedExtension):
         self._entrypoints: dict[RouteDeclaration, Entrypoint] = {}
         self._endpoints: dict[RouteDeclaration, Endpoint] = {}
         self._table = RouteTable(())
+        self._files: Mapping[str, StaticFile] = {}
         self._listener: HttpListener | None = None
         self._instruments: Any = None
         self._budget = 0.0
@@ -76,6 +80,10 @@ class HttpServer(SharedExtension):
     def add(self, declaration: RouteDeclaration, entrypoint: Entrypoint) -> None:
         """Add a route, whose handler runs by `entrypoint`. To be called before the start."""
         self._entrypoints[declaration] = entrypoint
+
+    def serve_files(self, files: Mapping[str, StaticFile]) -> None:
+        """Serve these files at their paths, before any route. To be called before the start."""
+        self._files = files
 
     def start(self) -> None:
         """Read the settings, and listen when access tokens can be verified. Until then other gateways serve clients.
@@ -177,10 +185,16 @@ class HttpServer(SharedExtension):
         for name, value in self._fixed_headers.items():
             response.headers.setdefault(name, value)
         response.headers.setdefault("Cache-Control", cache_control(request.method, request.headers, response.status))
+        vary = response.headers.get("Vary")
         response.headers |= self._cors.headers(request.headers)
+        if vary is not None and response.headers["Vary"] != vary:
+            append_item(response.headers, "Vary", vary)
         return response.finalize(request)
 
     def _dispatch(self, request: HttpRequest, read_body: Callable[[], bytes]) -> Response | ServiceError:
+        file = self._files.get(request.path)
+        if file is not None:
+            return self._send_file(file, request)
         if request.method == "OPTIONS":
             return self._options(request)
         declaration, raw_arguments = self._match(request)
@@ -201,9 +215,22 @@ class HttpServer(SharedExtension):
         with self._quota.hold(request.token and request.token.user_id):
             return endpoint.run(request)
 
+    def _send_file(self, file: StaticFile, request: HttpRequest) -> Response:
+        """Respond without a worker: the file is in memory. Counted against the rate limits like any other request."""
+        request.route = FILE_ROUTE
+        self.limits.admit_address(request)
+        if request.method == "OPTIONS":
+            return self._preflight(request, METHODS)
+        if request.method not in METHODS:
+            raise MethodNotAllowed(METHODS)
+        return file.response(request)
+
     def _options(self, request: HttpRequest) -> Response:
         self.limits.admit_address(request)
-        allow = ", ".join(self._table.allowed(request.path))
+        return self._preflight(request, self._table.allowed(request.path))
+
+    def _preflight(self, request: HttpRequest, allowed: Iterable[str]) -> Response:
+        allow = ", ".join(allowed)
         return Response(status=204, headers=self._cors.preflight(request.headers, allow))
 
     def _match(self, request: HttpRequest) -> tuple[RouteDeclaration, dict[str, str]]:

@@ -22,6 +22,7 @@ ROUTES = [
     ("POST", "/admin/dead-letters/discard"),
     ("GET", "/admin/refused-events"),
     ("GET", "/admin/consistency"),
+    ("GET", "/admin/health"),
 ]
 
 
@@ -234,3 +235,15 @@ def test_consistency_is_checked_by_orders_with_the_whole_time_budget(api, servic
     assert 0.8 * config["HTTP_DEADLINE_SECONDS"] < seconds <= config["HTTP_DEADLINE_SECONDS"]
     asked = services.within.return_value.orders.check_consistency.call_args.kwargs
     assert asked == {"since": "2026-01-31T08:30:00.000000Z", "actor": ACTOR}
+
+
+def test_the_backlog_of_each_service_and_the_circuits_of_the_gateway_are_shown(api, services, admin):
+    backlog = {"outbox": 3, "outbox_oldest_seconds": 1.5, "refused_events": 1, "dead_letters": 2, "circuits": []}
+    within = services.within.return_value
+    within.operated = lambda name: getattr(within, name)
+    for name in SERVICES:
+        getattr(within, name).report_backlog.return_value = backlog
+    within.payments.report_backlog.side_effect = UpstreamTimeout
+    seen = api.get("/admin/health", headers=admin).json()
+    assert seen["services"] == {name: None if name == "payments" else backlog for name in SERVICES}
+    assert isinstance(seen["circuits"], list)

@@ -441,7 +441,9 @@ def test_the_build_context_has_exactly_the_files_that_the_services_need():
     seen = {path for path in tracked if is_in_the_image(path)}
     expected = {path for path in tracked if path.partition("/")[0] in needed and "/" in path}
     expected |= {path for path in tracked if re.fullmatch(r"deploy/[^/]+\.py", path)}
-    expected |= {"config.yml", "requirements.txt", "requirements-build.txt"}
+    expected |= {"config.yml", "requirements.txt", "requirements-build.txt", "requirements-node.txt"}
+    page = {path for path in tracked if path.startswith("console/") and not path.startswith("console/lint/")}
+    expected |= page - {"console/tsconfig.json"}
     advice = [f"- {path} is not in the image: add `!{path}` to .dockerignore" for path in sorted(expected - seen)]
     advice += [
         f"- the image has {top}/, which is no service: add it to contracts/services.py, or exclude it in .dockerignore"

@@ -25,7 +25,7 @@ ROUTES = list(HANDLERS)
 BY_NAME = {(route.method, route.path): route for route in ROUTES}
 # A session is no thing that is created once, and its tokens are never stored. Nor are those of mails and the passwords
 # that they set.
-SESSIONS = {"/users/login", "/users/logout", "/users/refresh-token", "/users/verify-token"}
+SESSIONS = {"/users/login", "/users/logout", "/users/refresh-token", "/users/verify-token", "/session"}
 MAILS = {
     "/users/password-reset",
     "/users/password-reset/confirm",

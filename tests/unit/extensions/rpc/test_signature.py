@@ -48,7 +48,10 @@ def received(method, *args, **kwargs):
         (CatalogRpc.update_product, "(product_id, actor=None, if_match=None, **changes)"),
         (
             OperatedRpc.list_dead_letters,
-            "(limit=None, cursor=None, queue=None, event=None, replayed=None, actor=None)",
+            (
+                "(limit=None, cursor=None, queue=None, event=None, replayed=None, group=None, correlation_id=None,"
+                " actor=None)"
+            ),
         ),
         (OperatedRpc.health, "()"),
         (

@@ -63,6 +63,13 @@ def test_webhooks_to_this_machine_are_refused_in_production(setting, key_file):
     require_own_secrets(settings | {"OUTBOUND_ALLOW_LOOPBACK": "no"}, "notifications")
 
 
+def test_the_supervisor_of_development_is_refused(key_file):
+    settings = OWN | {"JWT_PRIVATE_KEY_FILE": str(key_file), "SUPERVISOR_URL": "http://127.0.0.1:8001"}
+    with pytest.raises(UnfitForProduction, match="SUPERVISOR_URL"):
+        require_own_secrets(settings, "gateway")
+    require_own_secrets(settings | {"SUPERVISOR_URL": "none"}, "gateway")
+
+
 def test_the_mailbox_for_development_is_refused_in_production(key_file):
     settings = OWN | {"JWT_PRIVATE_KEY_FILE": str(key_file), "SMTP_HOST": "mailbox"}
     with pytest.raises(UnfitForProduction, match="SMTP_HOST"):

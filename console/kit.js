@@ -1,0 +1,23 @@
+/** What the pages of administrators and operators are made of, so that each needs one import. */
+export { useLivePages, word } from "./lib/admin.js";
+export { api, call, newKey } from "./lib/api.js";
+export { exportList, save } from "./ui/export.js";
+export { ago, clock, dateTime, duration, money, number, shortId } from "./lib/format.js";
+export { html, useEffect, useMemo, useRef, useSignal, useState } from "./lib/html.js";
+export { asProblem, Problem } from "./lib/http.js";
+export { dictionary } from "./lib/i18n.js";
+export { usePages, useResource } from "./lib/resource.js";
+export { link, navigate, place } from "./lib/router.js";
+export { session } from "./lib/session.js";
+export { Badge, StatusBadge, statusText } from "./ui/badge.js";
+export { Button, ButtonLink } from "./ui/button.js";
+export { confirm, Dialog } from "./ui/dialog.js";
+export { Checkbox, Field, Form, Select } from "./ui/form.js";
+export { List } from "./ui/list.js";
+export { Facts, Page, Panel } from "./ui/page.js";
+export { useCommands } from "./ui/palette.js";
+export { Results, SelectionBar } from "./ui/results.js";
+export { Search } from "./ui/search.js";
+export { Empty, Loaded, Loading, ProblemBox, Stale } from "./ui/state.js";
+export { More, Table } from "./ui/table.js";
+export { toast, toastProblem } from "./ui/toast.js";
