@@ -1,12 +1,12 @@
 /** The start of the console: the session, the layout, and the view of the present address. */
 import { html, render, useEffect, useErrorBoundary, useSignal, useState } from "./lib/html.js";
-import { asProblem } from "./lib/http.js";
+import { asProblem, checkGateway, returns } from "./lib/http.js";
 import { dictionary } from "./lib/i18n.js";
 import { applyPreferences, language } from "./lib/preferences.js";
 import { link, place } from "./lib/router.js";
 import { hasExpired, isStarting, session, startSession } from "./lib/session.js";
 import { Layout } from "./layout.js";
-import { maySee, viewAt } from "./navigation.js";
+import { maySee, menu, viewAt } from "./navigation.js";
 import { Button, ButtonLink } from "./ui/button.js";
 import { Questions } from "./ui/dialog.js";
 import { Page } from "./ui/page.js";
@@ -47,7 +47,18 @@ const text = dictionary(
 
 /** @typedef {(props: any) => any} ViewFunction */
 
+/**
+ * Load the pages of the menu while there is nothing else to do, so that they open at once, also during an outage.
+ * @param {import("./lib/session.js").Session | null} reader
+ */
+function preload(reader) {
+  const idle = window.requestIdleCallback ?? setTimeout;
+  idle(() => menu(reader).flatMap(({ views }) => views).forEach((view) => view.load().catch(() => undefined)));
+}
+
 function App() {
+  const reader = useSignal(session);
+  useEffect(() => preload(reader), [reader?.user.id]);
   useSignal(language); // every text depends on it
   return html`<${Layout}><${Outlet} /><//><${Questions} /><${Palette} /><${Toasts} />`;
 }
@@ -94,9 +105,17 @@ function LoadedView({ view, parameters, query }) {
   const [View, setView] = useState(/** @type {ViewFunction | null} */ (null));
   const [isMissing, setMissing] = useState(false);
   const [error] = useErrorBoundary((problem) => console.error(problem));
+  const returned = useSignal(returns);
   useEffect(() => {
-    view.load().then((module) => setView(() => module.default), () => setMissing(true));
-  }, []);
+    if (View) return;
+    view.load().then((module) => {
+      setMissing(false);
+      setView(() => module.default);
+    }, () => {
+      setMissing(true);
+      void checkGateway();
+    });
+  }, [returned]);
   useEffect(() => {
     document.title = `${view.title()} · ${text("name")}`;
     if (View) scrollTo(0, 0);

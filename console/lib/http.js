@@ -118,6 +118,15 @@ function reached() {
   returns.value += 1;
 }
 
+/** Something else than a request of the API could not be loaded: find out whether the gateway is away. */
+export async function checkGateway() {
+  try {
+    await fetch("/health/live", { signal: AbortSignal.timeout(PROBE_MS), cache: "no-store" });
+  } catch {
+    lost();
+  }
+}
+
 /** Ask from time to time whether the gateway is back. */
 function lost() {
   if (!isOnline.peek()) return;

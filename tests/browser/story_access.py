@@ -60,6 +60,7 @@ def test_axe_finds_nothing_in_dialogs(console):
 def test_the_keyboard_is_enough(console):
     console.sign_in(CUSTOMER)
     console.page.keyboard.press("Control+k")
+    expect(console.page.get_by_role("dialog").get_by_role("combobox")).to_be_focused()
     console.page.keyboard.type("my ord")
     console.page.keyboard.press("Enter")
     console.heading("My orders")
