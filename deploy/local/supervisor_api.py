@@ -82,7 +82,7 @@ class SupervisorApi:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request. Pages of `gateway_url` only may read the response."""
+    """One request. Pages of `gateway_url` only may read the response; it may be named localhost, too."""
 
     api: SupervisorApi
     gateway_url: str
@@ -124,10 +124,14 @@ class _Handler(BaseHTTPRequestHandler):
             return str(body.get("service")), str(body.get("action"))
         return "", ""
 
+    def _origins(self) -> tuple[str, str]:
+        return self.gateway_url, self.gateway_url.replace("//127.0.0.1", "//localhost")
+
     def _respond(self, status: int, body: Any = None) -> None:
         content = b"" if body is None else json.dumps(body).encode()
         self.send_response(status)
-        self.send_header("Access-Control-Allow-Origin", self.gateway_url)
+        origin = self.headers.get("Origin")
+        self.send_header("Access-Control-Allow-Origin", origin if origin in self._origins() else self.gateway_url)
         self.send_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
         self.send_header("Access-Control-Max-Age", "600")
         self.send_header("Vary", "Origin")

@@ -43,7 +43,7 @@ def api(tmp_path, signals):
         yield SimpleNamespace(
             get=lambda: client.get(url, headers=headers),
             post=lambda body, sent=headers: client.post(url, json=body, headers=sent),
-            options=lambda: client.options(url),
+            options=lambda origin="http://other.example": client.options(url, headers={"Origin": origin}),
             customer={"Authorization": f"Bearer {token('customer')}"},
             server=server,
         )
@@ -82,6 +82,8 @@ def test_other_bodies_are_refused(api, signals, body):
 def test_only_pages_of_the_gateway_read_responses(api):
     assert api.options().headers["access-control-allow-origin"] == GATEWAY
     assert api.get().headers["access-control-allow-origin"] == GATEWAY
+    local = GATEWAY.replace("127.0.0.1", "localhost")
+    assert api.options(local).headers["access-control-allow-origin"] == local
 
 
 def test_a_frozen_service_goes_on_by_itself_and_at_the_stop(api, signals, monkeypatch):
