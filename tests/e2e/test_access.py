@@ -4,6 +4,7 @@ This covers OWASP API1, API3 and API5.
 """
 
 import re
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 import pytest
@@ -55,7 +56,9 @@ def world(running):
 
 @pytest.fixture(scope="module")
 def http(running):
-    with httpx.Client(base_url=running.url, timeout=TEST_TIMEOUT_SECONDS, verify=False) as client:
+    """A client that keeps no cookies: nobody has the session of the caller before."""
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    with httpx.Client(base_url=running.url, timeout=TEST_TIMEOUT_SECONDS, verify=False, cookies=no_cookies) as client:
         yield client
 
 
