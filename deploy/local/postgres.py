@@ -23,7 +23,7 @@ SETTINGS = {
     "listen_addresses": "127.0.0.1",
     # no Unix socket: its path may have at most 107 characters, and a clone's path can be longer
     "unix_socket_directories": "",
-    "max_connections": "200",
+    "max_connections": "300",
     "shared_buffers": "128MB",
     "timezone": "UTC",
     "log_timezone": "UTC",

@@ -66,6 +66,7 @@ def test_the_keyboard_is_enough(console):
     console.heading("My orders")
     expect(console.page.get_by_role("heading", level=1)).to_be_focused()
     console.page.keyboard.press("Control+k")
+    expect(console.page.get_by_role("dialog").get_by_role("combobox")).to_be_focused()
     console.page.keyboard.press("Escape")
     expect(console.page.get_by_role("dialog")).to_have_count(0)
     console.page.reload()
