@@ -28,8 +28,9 @@ SECRET_QUEUES = frozenset(
 )
 HIDDEN = "(hidden: it holds the token of a mail)"
 MAX_GROUPS = 100
-# What differs between messages that failed for the same reason: ids and numbers, as a regular expression of PostgreSQL.
+# How many characters of the reasons are compared. A long reason repeats the invalid value, and costs time.
 COMPARED_REASON = 300
+# What differs between messages that failed for the same reason: ids and numbers, as a regular expression of PostgreSQL.
 VARIABLE = "[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9]+"
 UNCONFIRMED = (
     "The message broker did not confirm the message, so whether it was replayed is unknown. The dead letter is kept."
@@ -82,7 +83,7 @@ class DeadLetterStore(DependencyProvider):
             wanted.append(self._group() == group)
         # The ids first, so that no more bodies are read than are shown.
         page = select(letters.c.id).where(state, *wanted).order_by(letters.c.id.desc()).limit(limit)
-        shown = self._select().where(letters.c.id.in_(page.scalar_subquery()))
+        shown = self._select().where(letters.c.id.in_(page))
         rows = session.execute(shown.order_by(letters.c.id.desc())).all()
         replays = self._replays(session, {row.message_id for row in rows} - {None})
         return [self._view(row, replays.get((row.queue, row.message_id))) for row in rows]

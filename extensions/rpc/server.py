@@ -60,8 +60,8 @@ REPLY_SECONDS = 1.0
 DEAD_LETTER_SECONDS = 30.0
 # While calls are under way, one of them ends within this time. It is more than the longest deadline, that of an audit.
 CALLS_SECONDS = 330.0
-# How long a call waits for a locked row: the first one, and those of the same method after it has waited in vain. Also
-# the second of two calls that wait for a row (engine.SESSION_SETTINGS) must be refused before its caller gives up: many
+# How long a call waits for a locked row: usually, and after a lock timeout of the same method (LockTimeouts). Also the
+# second of two calls that wait for a row (engine.SESSION_SETTINGS) must be refused before its caller gives up: many
 # calls without a reply would open the circuit breaker of the caller.
 LOCK_TIMEOUT, SHORT_LOCK_TIMEOUT = "1500ms", "200ms"
 WAITED = "The call waited behind other calls for too long. Nothing was done."

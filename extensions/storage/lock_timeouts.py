@@ -8,10 +8,10 @@ SHORT_SECONDS = 60.0
 
 
 class LockTimeouts:
-    """After a transaction has waited in vain, the next ones wait for a shorter time only, for SHORT_SECONDS.
+    """After a lock timeout, the next transactions have a shorter lock timeout, for SHORT_SECONDS.
 
-    Otherwise many that need the row would hold the places of others, each for the usual time. A timeout in the shorter
-    time does not prolong it: a row may be locked briefly.
+    Otherwise many that need the row would hold the places of others, each for the usual time. A lock timeout in this
+    period does not prolong it: a row may be locked briefly.
     """
 
     def __init__(self, usual: str, short: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,7 +25,7 @@ class LockTimeouts:
         return self._short if self._is_short() else self._usual
 
     def note_timeout(self) -> None:
-        """Note that a transaction has waited in vain."""
+        """Note that a transaction had a lock timeout."""
         if not self._is_short():
             self._short_until = self._clock() + SHORT_SECONDS
 
